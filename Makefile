@@ -1,0 +1,55 @@
+# Holdfast from a clone: only Python >= 3.11 and make are needed; everything else goes into .venv.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test chaos lint up down
+MAKEFLAGS += --no-print-directory
+
+NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+PYTHON ?= $(shell for it in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$it $(NEW_ENOUGH) 2>/dev/null && echo $$it && break; done)
+COMPOSE ?= $(shell command -v docker-compose || echo docker compose)
+BIN := .venv/bin
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
+
+demo: .venv/installed  ## the whole stack, real signed traffic through it, a worker killed, and a count of what is there
+	@$(BIN)/python -m dev.demo
+
+run: .venv/installed  ## the same stack in the foreground, to try things out; its data stay in var/run
+	@$(BIN)/python -m dev.run
+
+test: .venv/installed  ## every test, against a real store and real worker processes
+	@$(BIN)/python -m pytest -n 4 --dist worksteal
+
+EVENTS ?= 10000
+KILLS ?= 100
+BROKER ?= redis
+DATABASE ?= sqlite
+PAIRS ?= one
+chaos: .venv/installed  ## break everything under traffic, then count (EVENTS, KILLS, SEED, BROKER, DATABASE, PAIRS=all)
+	@$(BIN)/python -m dev.chaos --events $(EVENTS) --kills $(KILLS) $(if $(SEED),--seed $(SEED)) \
+		--broker $(BROKER) --database $(DATABASE) --pairs $(PAIRS)
+
+lint: .venv/installed  ## style, types, and who may import whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+up:  ## the stack for production, by Docker Compose, with the secrets in .env
+	@sh deploy/check-env.sh
+	@$(COMPOSE) up --detach --build
+
+down:  ## stop what `make up` started; its data stay
+	@$(COMPOSE) down
+
+# Made anew when the lock changes. The stamp comes last, so an interrupted install is not taken for a whole one.
+.venv/installed: requirements-dev.lock
+	@if [ -z "$(PYTHON)" ] || ! $(PYTHON) $(NEW_ENOUGH) 2>/dev/null; then \
+		echo "holdfast: Python 3.11 or newer is needed; name one with PYTHON=/path/to/python3" >&2; exit 1; fi
+	@echo "holdfast: making .venv with $$($(PYTHON) --version), and installing what the lock names; this takes a minute"
+	@$(PYTHON) -m venv --clear .venv || { \
+		echo "holdfast: the module venv does not work; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
