@@ -1,0 +1,34 @@
+"""Every error of ours, and whether trying again may help.
+
+HoldfastError
+├── TransientError          try again later: a peer is down, a row is locked, a callback came before its answer
+│   └── StoreUnavailable    Redis cannot be reached, is full or is read-only; nothing was half recorded
+├── PermanentError          trying again cannot help: the payload lacks what the effect needs
+└── LeaseLost               somebody else owns this job now: stop, change nothing, report nothing
+
+Their texts are shown in Flower, in logs and in the API, so they never hold personal data, secrets or payloads.
+"""
+
+
+class HoldfastError(Exception):
+    """The root; never raised itself."""
+
+
+class TransientError(HoldfastError):
+    """Trying again may help. retry_after_seconds, where the peer said when, is the least time to wait."""
+
+    def __init__(self, message: str, retry_after_seconds: int = 0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class StoreUnavailable(TransientError):
+    """The durable record cannot be written or read now."""
+
+
+class PermanentError(HoldfastError):
+    """Trying again cannot help; the job goes to the dead letters."""
+
+
+class LeaseLost(HoldfastError):
+    """The lease ran out and the job was given to another attempt."""

@@ -1,0 +1,71 @@
+"""A job: one event x one effect, the unit of durability.
+
+ready -> leased -> succeeded | ready (due later) | dead;  replay: dead | succeeded -> ready
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a job stands. `ready` and `leased` jobs are owed; the other two are final, but for a replay."""
+
+    READY = "ready"
+    LEASED = "leased"
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"
+
+
+MOVES: Mapping[State, frozenset[State]] = {
+    State.READY: frozenset({State.LEASED}),
+    State.LEASED: frozenset({State.SUCCEEDED, State.READY, State.DEAD}),
+    State.SUCCEEDED: frozenset({State.READY}),  # by replay only
+    State.DEAD: frozenset({State.READY}),  # by replay only
+}
+
+
+def job_id(source: str, event_id: str, effect: str) -> str:
+    """The job's id is also its idempotency key: the same over attempts and replays."""
+    return f"{source}:{event_id}:{effect}"
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job about to be recorded.
+
+    `args` are small and hold ids, never personal data. Jobs that share an `ordering_key` never run at once.
+    """
+
+    id: str
+    task: str
+    queue: str
+    args: Mapping[str, str | int] = field(default_factory=dict)
+    delay_seconds: int = 0
+    ordering_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Doorbell:
+    """A job that somebody should look at now. `Celery task name` and queue say who."""
+
+    job_id: str
+    task: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A time-limited exclusive claim on a job. `token` is the fence: a newer lease makes it worthless."""
+
+    job_id: str
+    token: int
+    attempt: int  # 1 for the first
+    args: Mapping[str, str | int]
+    source: str
+    event_id: str
+    event_type: str
+    body: bytes
+    received_ms: int

@@ -1,0 +1,110 @@
+"""Reading the record: what arrived, what became of it. Changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from inbox.store import PREFIX, Store, translated
+
+STATS = ("accepted", "duplicates", "rejected", "unhandled", "owed", "leased", "succeeded", "dead", "expired")
+
+
+def stats(store: Store) -> dict[str, int]:
+    """How many events were accepted, repeated, rejected or unhandled, and how many jobs stand where."""
+    with translated():
+        raw: Any = store.client.hgetall(PREFIX + "counts")
+    counts = {name.decode(): int(value) for name, value in raw.items()}
+    counts["owed"] = counts.get("ready", 0) + counts.get("leased", 0)
+    return {name: counts.get(name, 0) for name in STATS}
+
+
+def event(store: Store, source: str, event_id: str) -> dict[str, Any] | None:
+    """One event with its jobs and their attempts, or None. Times are milliseconds since 1970. No payload."""
+    name = f"{source}:{event_id}"
+    with translated():
+        raw: Any = store.client.hgetall(f"{PREFIX}event:{name}")
+        jobs: Any = store.client.lrange(f"{PREFIX}jobs:{name}", 0, -1) if raw else []
+    if not raw:
+        return None
+    fields = _text(raw)
+    return {
+        "source": source,
+        "id": event_id,
+        "type": fields["type"],
+        "received": int(fields["received"]),
+        "deliveries": int(fields["deliveries"]),
+        "state": _event_state(fields, jobs),
+        "jobs": [found for found in (job(store, raw_id.decode()) for raw_id in jobs) if found],
+    }
+
+
+def _event_state(fields: Mapping[str, str], jobs: list[bytes]) -> str:
+    if int(fields["open"]) > 0:
+        return "open"
+    return "succeeded" if jobs else "unhandled"
+
+
+def job(store: Store, job_id: str) -> dict[str, Any] | None:
+    """One job with its attempts, or None if it is unknown or has aged away."""
+    with translated():
+        raw: Any = store.client.hgetall(f"{PREFIX}job:{job_id}")
+    if not raw:
+        return None
+    fields = _text(raw)
+    attempts = [(int(name[8:]), json.loads(value)) for name, value in fields.items() if name.startswith("attempt:")]
+    return {
+        "id": job_id,
+        "source": fields["source"],
+        "event": fields["event"],
+        "type": fields["type"],
+        "task": fields["task"],
+        "queue": fields["queue"],
+        "state": fields["state"],
+        "created": int(fields["created"]),
+        "due": int(fields["due"]),
+        "finished": int(fields["finished"]) if "finished" in fields else None,
+        "reason": fields.get("reason"),
+        "attempts": [attempt for _, attempt in sorted(attempts)],
+    }
+
+
+def events(store: Store, limit: int, after: str = "") -> list[dict[str, Any]]:
+    """The newest `limit` events; the ones that follow `after` ("source:id" of an event) where it is given.
+
+    Raises LookupError if there is no such event any more.
+    """
+    with translated():
+        rank: Any = store.client.zrevrank(PREFIX + "events", after) if after else -1
+        if rank is None:
+            raise LookupError(after)
+        names: Any = store.client.zrevrange(PREFIX + "events", rank + 1, rank + limit)
+    found = (event(store, *name.decode().split(":", 1)) for name in names)
+    return [one for one in found if one]
+
+
+def dead(store: Store, limit: int) -> list[dict[str, Any]]:
+    """The newest `limit` dead letters."""
+    with translated():
+        ids: Any = store.client.zrevrange(PREFIX + "dead", 0, limit - 1)
+    return [found for found in (job(store, raw.decode()) for raw in ids) if found]
+
+
+def swept_ms(store: Store) -> int | None:
+    """When a worker last swept, by the store's clock."""
+    with translated():
+        raw: Any = store.client.get(PREFIX + "swept")
+    return int(raw) if raw else None
+
+
+def durability(store: Store) -> dict[str, str]:
+    """What the server is set to, where that decides whether an acknowledged event can be lost."""
+    wanted = ("appendonly", "appendfsync", "maxmemory-policy")
+    with translated():
+        found: Any = {name: store.client.config_get(name).get(name, "?") for name in wanted}
+    return dict(found)
+
+
+def _text(raw: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in raw.items()}

@@ -1,0 +1,130 @@
+-- Put in front of every script. KEYS[1] is the prefix, whose hash tag keeps all keys in one slot of a cluster.
+-- ARGV[1..5] are the same for every script: the time (empty: the server's own clock, the only one all workers share),
+-- and the store's settings. The script's own arguments follow: arg(1), arg(2), …
+--
+-- Every job that is not final is owed, and stands in exactly one of two sorted sets:
+--   later         its time is known: a retry, a delayed job, one that waits for its ordering key, or the end of a lease
+--   rung:<queue>  its doorbell has been rung; the score says when to ring again if nobody came
+
+local P, now = KEYS[1], tonumber(ARGV[1])
+local ring_again_ms, max_tries, retention_ms, payload_ms = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function arg(i) return ARGV[5 + i] end
+local function job_key(id) return P .. 'job:' .. id end
+local function event_key(source, id) return P .. 'event:' .. source .. ':' .. id end
+local function body_key(source, id) return P .. 'body:' .. source .. ':' .. id end
+local function count(what, n) redis.call('HINCRBY', P .. 'counts', what, n) end
+
+local function read(id, ...)
+  local values = redis.call('HMGET', job_key(id), ...)
+  return unpack(values)
+end
+
+-- The only place where a job changes its state.
+local function move(id, from, to)
+  redis.call('HSET', job_key(id), 'state', to)
+  count(from, -1)
+  count(to, 1)
+end
+
+local function owe_later(id, queue, when)
+  redis.call('ZREM', P .. 'rung:' .. queue, id)
+  redis.call('ZADD', P .. 'later', when, id)
+end
+
+local function owe_rung(id, queue)
+  redis.call('ZREM', P .. 'later', id)
+  redis.call('ZADD', P .. 'rung:' .. queue, now + ring_again_ms, id)
+end
+
+-- What the caller must ring for: a flat list of id, task, queue; each job once.
+local bells, told = {}, {}
+local function ring(id, task, queue)
+  owe_rung(id, queue)
+  if told[id] then return end
+  told[id] = true
+  bells[#bells + 1] = id
+  bells[#bells + 1] = task
+  bells[#bells + 1] = queue
+end
+
+-- A job has let go of its ordering key: whoever has waited longest may try next.
+local function unlock(id, key)
+  if key == '' or redis.call('GET', P .. 'lock:' .. key) ~= id then return end
+  redis.call('DEL', P .. 'lock:' .. key)
+  local first = redis.call('ZPOPMIN', P .. 'waiting:' .. key)[1]
+  if first then ring(first, read(first, 'task', 'queue')) end
+end
+
+local function close_attempt(id, attempt, outcome, reason)
+  local entry = cjson.decode(redis.call('HGET', job_key(id), 'attempt:' .. attempt))
+  entry.ended, entry.outcome, entry.reason = now, outcome, reason
+  redis.call('HSET', job_key(id), 'attempt:' .. attempt, cjson.encode(entry))
+end
+
+local function bury(id, queue, reason)
+  move(id, 'leased', 'dead')
+  redis.call('HSET', job_key(id), 'reason', reason, 'finished', now)
+  redis.call('ZREM', P .. 'later', id)
+  redis.call('ZADD', P .. 'dead', now, id)
+end
+
+-- A lease ran out. The new token makes the old holder's finish worthless from here on.
+local function expire(id)
+  local token, tries, queue, key = read(id, 'token', 'tries', 'queue', 'key')
+  redis.call('HINCRBY', job_key(id), 'token', 1)
+  close_attempt(id, token, 'lost', 'the lease ran out: the worker died or stalled')
+  count('expired', 1)
+  if tonumber(tries) >= max_tries then
+    bury(id, queue, 'the worker died or stalled in each of ' .. tries .. ' attempts')
+  else
+    move(id, 'leased', 'ready')
+    owe_later(id, queue, now)
+  end
+  unlock(id, key)
+end
+
+-- True if `token` still holds the job; a late finisher whose lease ran out but was given to nobody is accepted.
+local function held(id, token)
+  local state, current = read(id, 'state', 'token')
+  return state == 'leased' and current == token
+end
+
+-- Create a job unless it exists (a follow-up of a replayed job does). `message` is the ready-made Celery message for a
+-- broker that lives in this same server, or empty.
+local function create(id, task, queue, key, args, delay_ms, message, event)
+  if redis.call('EXISTS', job_key(id)) == 1 then return end
+  redis.call('HSET', job_key(id), 'task', task, 'queue', queue, 'key', key, 'args', args, 'state', 'ready',
+    'tries', 0, 'token', 0, 'due', now + delay_ms, 'created', now,
+    'source', event.source, 'event', event.id, 'type', event.type, 'received', event.received)
+  redis.call('HINCRBY', event_key(event.source, event.id), 'open', 1)
+  redis.call('RPUSH', P .. 'jobs:' .. event.source .. ':' .. event.id, id)
+  count('ready', 1)
+  if delay_ms > 0 then return owe_later(id, queue, now + delay_ms) end
+  if message == '' then return ring(id, task, queue) end
+  owe_rung(id, queue)
+  redis.call('LPUSH', queue, message) -- the list that kombu reads; see docs/decisions/0002
+end
+
+-- Jobs as flat arguments of seven from arg(first) on.
+local function create_all(first, event)
+  for i = first, #ARGV - 5, 7 do
+    create(arg(i), arg(i + 1), arg(i + 2), arg(i + 3), arg(i + 4), tonumber(arg(i + 5)), arg(i + 6), event)
+  end
+end
+
+-- Nothing of this event is open: from now on its parts may age away, the id last, so that a resend stays a duplicate.
+local function settle(source, id)
+  local ekey, jkey = event_key(source, id), P .. 'jobs:' .. source .. ':' .. id
+  local received = tonumber(redis.call('HGET', ekey, 'received'))
+  redis.call('PEXPIREAT', ekey, math.max(received + retention_ms, now + payload_ms))
+  redis.call('PEXPIREAT', body_key(source, id), now + payload_ms)
+  for _, job in ipairs(redis.call('LRANGE', jkey, 0, -1)) do
+    redis.call('PEXPIREAT', job_key(job), now + payload_ms)
+  end
+  redis.call('PEXPIREAT', jkey, now + payload_ms)
+end

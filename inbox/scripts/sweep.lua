@@ -1,0 +1,19 @@
+-- sweep: find what is due, whose lease ran out, or whose doorbell nobody heard, and say whom to ring.
+-- Guards against: lost doorbells, dead workers, a wiped broker. Any number of sweepers at once is safe: whatever one
+-- has taken is dated again in the same step. It costs what is due, not what is stored.
+-- Arguments: limit, then queue and room pairs; a queue without room is skipped, for its doorbells are still queued.
+local limit = tonumber(arg(1))
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'later', '-inf', now, 'LIMIT', 0, limit)) do
+  if read(id, 'state') == 'leased' then expire(id) end
+  local state, task, queue = read(id, 'state', 'task', 'queue')
+  if state == 'ready' then ring(id, task, queue) end
+end
+for i = 2, #ARGV - 5, 2 do
+  local queue, room = arg(i), tonumber(arg(i + 1))
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'rung:' .. queue, '-inf', now, 'LIMIT', 0, room)) do
+    ring(id, read(id, 'task'), queue)
+  end
+end
+redis.call('ZREMRANGEBYSCORE', P .. 'events', '-inf', now - retention_ms)
+redis.call('SET', P .. 'swept', now)
+return bells

@@ -1,0 +1,198 @@
+"""The durable record in Redis. Each change is one named atomic script in scripts/, whose head says what it guards.
+
+Knows Redis; knows neither Flask nor Celery. Every method raises StoreUnavailable when Redis cannot be reached, is full,
+is loading or is read-only; nothing is ever half changed then.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from inbox.errors import LeaseLost, StoreUnavailable
+from inbox.event import Event
+from inbox.job import Doorbell, Lease, NewJob
+from inbox.retry import Bury, RetryAt
+
+PREFIX = "{holdfast}:"
+SCRIPTS = ("record", "lease", "renew", "finish", "fail", "release", "sweep", "replay")
+DAY_MS = 86_400_000
+
+# A broker in the same server cannot even be read from when memory is full. So events are refused while there is still
+# room for the workers to drain what is owed.
+NEARLY_FULL = 0.9
+LOOK_AT_MEMORY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The numbers the scripts go by. A doorbell nobody answered is rung again after ring_again_seconds."""
+
+    max_attempts: int = 15
+    retention_days: int = 35  # Stripe resends for up to 30 days; an id must outlive that
+    payload_days: int = 7  # after success
+    ring_again_seconds: int = 10
+
+
+# The ready-made broker message of a job, to be pushed in the same step; empty where the broker is another server.
+Message = Callable[[NewJob], bytes]
+
+
+def no_message(_job: NewJob) -> bytes:
+    return b""
+
+
+def connect(url: str, *, timeout_seconds: float = 0.8) -> redis.Redis:
+    """A client that answers or fails within twice `timeout_seconds`: one retry, for a connection that went stale."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        socket_keepalive=True,
+        health_check_interval=0,
+        retry=Retry(NoBackoff(), 1),
+        retry_on_error=[redis.ConnectionError, redis.TimeoutError],
+    )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Every Redis error becomes StoreUnavailable; its text may hold an address, so only its name is kept."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise StoreUnavailable(f"the store does not take this now ({type(error).__name__})") from error
+
+
+class Store:
+    """The inbox. `message` makes doorbells for a broker in the same Redis; `now_ms` replaces the server's clock."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        rules: Rules | None = None,
+        *,
+        message: Message = no_message,
+        now_ms: Callable[[], int] | None = None,
+    ) -> None:
+        self.client = client
+        self._message, self._now_ms = message, now_ms
+        rules = rules or Rules()
+        self._rules = (
+            rules.ring_again_seconds * 1000,
+            rules.max_attempts,
+            rules.retention_days * DAY_MS,
+            rules.payload_days * DAY_MS,
+        )
+        self._memory_seen, self._nearly_full = -LOOK_AT_MEMORY_SECONDS, False
+        self._scripts = {name: client.register_script(_source(name)) for name in SCRIPTS}
+
+    def record(self, event: Event, jobs: Sequence[NewJob]) -> list[Doorbell] | None:
+        """Record an event with its jobs, once. None: it was known already, and nothing changed.
+
+        Otherwise whom to ring: nobody, where the ready-made messages went to the broker in the same step.
+        """
+        self._leave_room_for_workers()
+        word, *bells = self._run("record", event.source, event.id, event.type, event.body, *self._flat(jobs))
+        return _doorbells(bells) if word == b"new" else None
+
+    def lease(self, job_id: str, holder: str, lease_seconds: float, task_id: str = "") -> Lease | str:
+        """Claim a job, or say in one word why not: unknown, done, busy, early, waiting."""
+        word, *fields = self._run("lease", job_id, holder, int(lease_seconds * 1000), task_id)
+        if word != b"leased":
+            return str(word.decode())
+        token, attempt, args, source, event, kind, received, body = fields
+        names = (source.decode(), event.decode(), kind.decode())
+        return Lease(job_id, int(token), int(attempt), json.loads(args), *names, body, int(received))
+
+    def renew(self, lease: Lease, lease_seconds: float) -> None:
+        """Keep a lease for `lease_seconds` from now. Raises LeaseLost if somebody else holds the job."""
+        if not self._run("renew", lease.job_id, lease.token, int(lease_seconds * 1000)):
+            raise LeaseLost(lease.job_id)
+
+    def finish(self, lease: Lease, follow_ups: Sequence[NewJob] = ()) -> list[Doorbell]:
+        """The job succeeded; its follow-ups exist from here on. Raises LeaseLost. Returns whom to ring."""
+        return self._settled(lease, self._run("finish", lease.job_id, lease.token, *self._flat(follow_ups)))
+
+    def fail(self, lease: Lease, reason: str, fate: RetryAt | Bury) -> list[Doorbell]:
+        """The attempt failed for `reason` (no personal data). Raises LeaseLost. Returns whom to ring."""
+        due = fate.due_ms if isinstance(fate, RetryAt) else ""
+        return self._settled(lease, self._run("fail", lease.job_id, lease.token, reason, due))
+
+    def release(self, lease: Lease) -> list[Doorbell]:
+        """Give the job back uncounted, for somebody else to do now. Raises LeaseLost. Returns whom to ring."""
+        return self._settled(lease, self._run("release", lease.job_id, lease.token))
+
+    def sweep(self, limit: int, room: Mapping[str, int]) -> list[Doorbell]:
+        """At most `limit` jobs that are due or orphaned, and for each queue at most `room` unanswered doorbells."""
+        pairs = [value for queue, free in room.items() for value in (queue, max(free, 0))]
+        return _doorbells(self._run("sweep", limit, *pairs))
+
+    def replay(self, job_id: str, by: str) -> list[Doorbell] | str:
+        """Run a final job again, or say in one word why not: unknown, owed (it will run anyway), pruned."""
+        word, *bells = self._run("replay", job_id, by)
+        return _doorbells(bells) if word == b"ok" else str(word.decode())
+
+    def count_rejected(self) -> None:
+        """Count a webhook that was refused."""
+        with translated():
+            self.client.hincrby(PREFIX + "counts", "rejected", 1)
+
+    def now_ms(self) -> int:
+        """The store's clock, the one all workers share."""
+        if self._now_ms:
+            return self._now_ms()
+        with translated():
+            seconds, micros = self.client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def memory(self) -> tuple[int, int]:
+        """(bytes the server uses, bytes it may use; 0: no limit)."""
+        with translated():
+            found: Any = self.client.info("memory")
+        return int(found["used_memory"]), int(found["maxmemory"])
+
+    def _leave_room_for_workers(self) -> None:
+        if time.monotonic() - self._memory_seen >= LOOK_AT_MEMORY_SECONDS:
+            used, most = self.memory()
+            self._memory_seen, self._nearly_full = time.monotonic(), most > 0 and used > most * NEARLY_FULL
+        if self._nearly_full:
+            raise StoreUnavailable("the store is nearly full")
+
+    def _run(self, name: str, *args: Any) -> Any:
+        now = self._now_ms() if self._now_ms else ""
+        with translated():
+            return self._scripts[name](keys=[PREFIX], args=[now, *self._rules, *args])
+
+    def _flat(self, jobs: Iterable[NewJob]) -> list[Any]:
+        flat: list[Any] = []
+        for job in jobs:
+            delay_ms = job.delay_seconds * 1000
+            args = json.dumps(dict(job.args), separators=(",", ":"))
+            flat += [job.id, job.task, job.queue, job.ordering_key, args, delay_ms, self._message(job)]
+        return flat
+
+    def _settled(self, lease: Lease, reply: list[bytes]) -> list[Doorbell]:
+        if reply[0] == b"stale":
+            raise LeaseLost(lease.job_id)
+        return _doorbells(reply[1:])
+
+
+def _doorbells(flat: Sequence[bytes]) -> list[Doorbell]:
+    words = [word.decode() for word in flat]
+    return [Doorbell(*words[i : i + 3]) for i in range(0, len(words), 3)]
+
+
+def _source(name: str) -> str:
+    folder = Path(__file__).parent / "scripts"
+    flags = "" if name == "record" else " flags=allow-oom"
+    return f"#!lua{flags}\n" + (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
