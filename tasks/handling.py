@@ -1,0 +1,51 @@
+"""What a handler is: a function of one attempt and a database session that returns its follow-up jobs.
+
+    def order_placed(attempt: Attempt, db: Session) -> list[FollowUp]: ...
+
+Its SQL is committed by the caller (workers/run.py), together with the unique effect row of the job: all of it or none,
+and only once. A handler that calls out does so while no transaction is open (`db.commit()` before it), with
+`attempt.key` as the idempotency key, and may be called again for the same key when the worker dies in between.
+Errors: PermanentError -> dead letter at once; anything else -> tried again later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from inbox.event import Event
+from settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """A job that exists once this one has succeeded.
+
+    `effect` names it within the event (`notify.payment_failed`): with source and event id it makes the idempotency
+    key, so two follow-ups of one event with the same effect are one job. `args` hold ids only, no personal data.
+    """
+
+    effect: str
+    task: str
+    args: Mapping[str, str | int] = field(default_factory=dict)
+    delay_seconds: int = 0
+    ordering_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One leased try of a job."""
+
+    key: str  # the idempotency key `source:event_id:effect`, the same in every attempt and replay
+    event: Event
+    args: Mapping[str, str | int]
+    number: int  # 1 for the first
+    now: datetime  # UTC
+    settings: Settings
+    renew: Callable[[], None]  # keep the lease during long work; raises LeaseLost when it is gone
+
+
+Handler = Callable[[Attempt, Session], Sequence[FollowUp]]

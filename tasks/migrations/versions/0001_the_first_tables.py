@@ -1,0 +1,141 @@
+"""The first tables"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def text(name: str, **options: Any) -> sa.Column[Any]:
+    return sa.Column(name, sa.String(), **{"nullable": False, **options})
+
+
+def whole(name: str, **options: Any) -> sa.Column[Any]:
+    return sa.Column(name, sa.BigInteger(), **{"nullable": False, **options})
+
+
+def time(name: str, **options: Any) -> sa.Column[Any]:
+    return sa.Column(name, sa.DateTime(timezone=True), **{"nullable": False, **options})
+
+
+def upgrade() -> None:
+    op.create_table(
+        "effects",
+        sa.Column("job_id", sa.String(800), primary_key=True),
+        sa.Column("follow_ups", sa.Text(), nullable=False),
+        time("done_at"),
+    )
+    _payments()
+    _fulfilment()
+    _documents()
+    op.create_table(
+        "notifications",
+        sa.Column("id", sa.String(800), primary_key=True),
+        text("kind"),
+        text("audience"),
+        text("email", nullable=True),
+        text("phone", nullable=True),
+        sa.Column("params", sa.JSON(), nullable=False),
+        text("state"),
+        sa.Column("sent_by", sa.JSON(), nullable=False),
+        time("created_at"),
+        time("sent_at", nullable=True),
+    )
+
+
+def _payments() -> None:
+    op.create_table(
+        "subscriptions",
+        text("id", primary_key=True),
+        text("customer"),
+        text("status"),
+        whole("seen_created"),
+        text("seen_event"),
+        time("updated_at"),
+    )
+    op.create_table(
+        "payment_failures",
+        text("event_id", primary_key=True),
+        text("invoice", index=True),
+        text("customer", index=True),
+        text("subscription", index=True, nullable=True),
+        whole("amount_due"),
+        text("currency"),
+        whole("attempt_count"),
+        text("hosted_invoice_url", nullable=True),
+        whole("created"),
+        time("recorded_at"),
+    )
+    op.create_table(
+        "payment_retries",
+        text("invoice", primary_key=True),
+        whole("number", primary_key=True, autoincrement=False),
+        text("state"),
+        text("decline_code", nullable=True),
+        time("due_at"),
+        time("done_at", nullable=True),
+    )
+
+
+def _fulfilment() -> None:
+    op.create_table(
+        "orders",
+        text("session_id", primary_key=True),
+        text("state"),
+        text("customer", index=True, nullable=True),
+        text("client_reference", index=True, nullable=True),
+        text("subscription", index=True, nullable=True),
+        whole("amount_total"),
+        text("currency"),
+        time("created_at"),
+        time("fulfilled_at", nullable=True),
+    )
+    op.create_table(
+        "entitlements",
+        sa.Column("id", ROW_ID, primary_key=True),
+        sa.Column("session_id", sa.String(), sa.ForeignKey("orders.session_id"), nullable=False),
+        text("product"),
+        text("customer", index=True, nullable=True),
+        text("client_reference", index=True, nullable=True),
+        text("subscription", index=True, nullable=True),
+        time("granted_at"),
+        time("revoked_at", nullable=True),
+        sa.UniqueConstraint("session_id", "product"),
+    )
+
+
+def _documents() -> None:
+    op.create_table(
+        "documents",
+        text("id", primary_key=True),
+        text("document_id", index=True),
+        text("status"),
+        sa.Column("progress", sa.Integer(), nullable=False),
+        text("task_id", nullable=True, unique=True),
+        text("result_url", nullable=True),
+        text("error", nullable=True),
+        whole("received_bytes"),
+        whole("size", nullable=True),
+        text("sha256", nullable=True),
+        text("content_type", nullable=True),
+        text("stored_as", nullable=True),
+        text("notify_email", nullable=True),
+        sa.Column("notify_agents", sa.JSON(), nullable=False),
+        time("created_at"),
+        time("updated_at"),
+    )
+    op.create_table(
+        "document_steps",
+        sa.Column("id", ROW_ID, primary_key=True),
+        sa.Column("document", sa.String(), sa.ForeignKey("documents.id"), index=True, nullable=False),
+        text("status"),
+        sa.Column("progress", sa.Integer(), nullable=False),
+        time("at"),
+    )

@@ -1,0 +1,191 @@
+"""The business state in SQL, the same on SQLite and Postgres. Money is in minor units; times are UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Integer, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware time in UTC; SQLite, which keeps no zone, gets it without one and is believed to have kept UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Every table of ours."""
+
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UtcTime(),
+        int: BigInteger(),
+        dict[str, Any]: JSON(),
+        list[str]: JSON(),
+    }
+
+
+class Effect(Base):
+    """The job has had its effect. Written in the same transaction, so that a rerun changes nothing."""
+
+    __tablename__ = "effects"
+
+    job_id: Mapped[str] = mapped_column(String(800), primary_key=True)
+    follow_ups: Mapped[str] = mapped_column(Text)  # JSON, so that a rerun owes the same jobs
+    done_at: Mapped[datetime]
+
+
+# --- payments ---------------------------------------------------------------------------------------------------------
+
+
+class Subscription(Base):
+    """A Stripe subscription as far as its events have told us.
+
+    (seen_created, seen_event) is the watermark: the newest event that changed this row. An event with a lesser pair is
+    stale; events of one second are ordered by their ids, so that any order of arrival ends in the same row.
+    """
+
+    __tablename__ = "subscriptions"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    customer: Mapped[str]
+    status: Mapped[str]  # Stripe's word for it, or ours: suspended
+    seen_created: Mapped[int] = mapped_column(default=0)
+    seen_event: Mapped[str] = mapped_column(default="")
+    updated_at: Mapped[datetime]
+
+
+class PaymentFailure(Base):
+    """One failed try to collect an invoice, as one event reported it."""
+
+    __tablename__ = "payment_failures"
+
+    event_id: Mapped[str] = mapped_column(primary_key=True)
+    invoice: Mapped[str] = mapped_column(index=True)
+    customer: Mapped[str] = mapped_column(index=True)
+    subscription: Mapped[str | None] = mapped_column(index=True)
+    amount_due: Mapped[int]
+    currency: Mapped[str]
+    attempt_count: Mapped[int]
+    hosted_invoice_url: Mapped[str | None]
+    created: Mapped[int]  # Stripe's clock, seconds since 1970
+    recorded_at: Mapped[datetime]
+
+
+class PaymentRetry(Base):
+    """The n-th retry of an invoice by our own schedule: one chain per invoice, however many events report failures."""
+
+    __tablename__ = "payment_retries"
+
+    invoice: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # 1 for the first
+    state: Mapped[str]  # planned | paid | declined | stopped (the invoice needs no payment any more)
+    decline_code: Mapped[str | None]
+    due_at: Mapped[datetime]
+    done_at: Mapped[datetime | None]
+
+
+# --- fulfilment -------------------------------------------------------------------------------------------------------
+
+
+class Order(Base):
+    """What one checkout session bought: one row per session, however many events tell of it."""
+
+    __tablename__ = "orders"
+
+    session_id: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]  # awaiting_payment | fulfilled
+    customer: Mapped[str | None] = mapped_column(index=True)
+    client_reference: Mapped[str | None] = mapped_column(index=True)
+    subscription: Mapped[str | None] = mapped_column(index=True)
+    amount_total: Mapped[int]
+    currency: Mapped[str]
+    created_at: Mapped[datetime]
+    fulfilled_at: Mapped[datetime | None]
+
+
+class Entitlement(Base):
+    """Somebody may use a product. A revoked one stays, with the time."""
+
+    __tablename__ = "entitlements"
+    __table_args__ = (UniqueConstraint("session_id", "product"),)
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("orders.session_id"))
+    product: Mapped[str]
+    customer: Mapped[str | None] = mapped_column(index=True)
+    client_reference: Mapped[str | None] = mapped_column(index=True)
+    subscription: Mapped[str | None] = mapped_column(index=True)
+    granted_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+
+# --- documents --------------------------------------------------------------------------------------------------------
+
+
+class Document(Base):
+    """A document that we had processed: submitting -> processing -> downloading -> completed, or failed on the way."""
+
+    __tablename__ = "documents"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    document_id: Mapped[str] = mapped_column(index=True)  # the document service's name for what to process
+    status: Mapped[str]
+    progress: Mapped[int] = mapped_column(Integer, default=0)  # per cent
+    task_id: Mapped[str | None] = mapped_column(unique=True)
+    result_url: Mapped[str | None]
+    error: Mapped[str | None]
+    received_bytes: Mapped[int] = mapped_column(default=0)  # of the download under way
+    size: Mapped[int | None]
+    sha256: Mapped[str | None]
+    content_type: Mapped[str | None]
+    stored_as: Mapped[str | None]  # a name within DOCUMENT_STORE
+    notify_email: Mapped[str | None]
+    notify_agents: Mapped[list[str]] = mapped_column(default=list)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class DocumentStep(Base):
+    """One line of a document's timeline."""
+
+    __tablename__ = "document_steps"
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    document: Mapped[str] = mapped_column(ForeignKey("documents.id"), index=True)
+    status: Mapped[str]
+    progress: Mapped[int] = mapped_column(Integer)
+    at: Mapped[datetime]
+
+
+# --- notifications ----------------------------------------------------------------------------------------------------
+
+
+class Notification(Base):
+    """A message owed to a customer or the administrator. Its id is the key of the job that sends it."""
+
+    __tablename__ = "notifications"
+
+    id: Mapped[str] = mapped_column(String(800), primary_key=True)
+    kind: Mapped[str]  # names the template
+    audience: Mapped[str]  # customer | admin
+    email: Mapped[str | None]
+    phone: Mapped[str | None]
+    params: Mapped[dict[str, Any]]
+    state: Mapped[str]  # owed | sent | not_configured
+    sent_by: Mapped[list[str]] = mapped_column(default=list)  # digests of the service URLs that have taken it
+    created_at: Mapped[datetime]
+    sent_at: Mapped[datetime | None]

@@ -1,0 +1,52 @@
+"""(source, event type) -> task names and queues: plain data, the one table that receiver and workers share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from inbox.job import NewJob, job_id
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Where a task runs, and how long it may (0: JOB_TIME_LIMIT_SECONDS; more only for one that renews its lease)."""
+
+    queue: str
+    time_limit_seconds: int = 0
+
+
+QUEUES = ("payments", "fulfilment", "documents", "notifications")
+
+# Every task there is, by the name that Flower shows. The handler is the function of that name.
+TASKS: Mapping[str, Task] = {
+    "tasks.payments.payment_failed": Task("payments"),
+    "tasks.payments.retry_payment": Task("payments"),
+    "tasks.fulfilment.checkout_completed": Task("fulfilment"),
+    "tasks.documents.initiate": Task("documents"),
+    "tasks.documents.completed": Task("documents"),
+    "tasks.documents.failed": Task("documents"),
+    "tasks.documents.progress": Task("documents"),
+    "tasks.documents.download": Task("documents", time_limit_seconds=3600),
+    "tasks.notifications.send": Task("notifications"),
+    "tasks.handoff.deliver": Task("notifications"),
+}
+
+# "*" is every other type of that source. A type with no route is recorded and counted as unhandled.
+ROUTES: Mapping[tuple[str, str], str] = {
+    ("stripe", "invoice.payment_failed"): "tasks.payments.payment_failed",
+    ("stripe", "checkout.session.completed"): "tasks.fulfilment.checkout_completed",
+    ("documents", "completed"): "tasks.documents.completed",
+    ("documents", "failed"): "tasks.documents.failed",
+    ("documents", "*"): "tasks.documents.progress",
+    ("api", "document.requested"): "tasks.documents.initiate",
+}
+
+
+def jobs_for(source: str, event_id: str, event_type: str, ordering_key: str = "") -> tuple[NewJob, ...]:
+    """The jobs that an event of this type owes; none means unhandled."""
+    task = ROUTES.get((source, event_type)) or ROUTES.get((source, "*"))
+    if task is None:
+        return ()
+    effect = task.removeprefix("tasks.")
+    return (NewJob(job_id(source, event_id, effect), task, TASKS[task].queue, ordering_key=ordering_key),)

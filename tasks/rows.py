@@ -1,0 +1,27 @@
+"""Finding and making rows while others do the same, on SQLite and Postgres alike."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from tasks.models import Base
+
+Row = TypeVar("Row", bound=Base)
+
+
+def insert_if_new(db: Session, row: type[Base], **values: Any) -> bool:
+    """Insert, unless a row with this unique key exists; says whether it did.
+
+    One statement, so that two jobs at once cannot both find the row missing; the second one waits for the first.
+    """
+    insert = postgresql.insert if db.get_bind().dialect.name == "postgresql" else sqlite.insert
+    statement = insert(row).values(**values).on_conflict_do_nothing().returning(*row.__mapper__.primary_key)
+    return db.execute(statement).first() is not None
+
+
+def locked(db: Session, row: type[Row], key: Any) -> Row | None:
+    """The row as it is now, which nobody else can change until the end of this transaction."""
+    return db.get(row, key, with_for_update=True, populate_existing=True)
