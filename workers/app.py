@@ -1,0 +1,69 @@
+"""`celery -A workers.app worker -Q payments`: every task of the routes, each run by workers/run.py."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import socket
+from typing import Any
+
+import logs
+from inbox.errors import StoreUnavailable
+from settings import SettingsError, load
+from tasks import broker
+from tasks.database import make_engine, make_sessions
+from tasks.handling import Handler
+from tasks.routes import ROUTES, TASKS
+from workers.run import AttemptFailed, Runner
+
+try:
+    settings = load()
+except SettingsError as error:
+    raise SystemExit(f"holdfast: {error}") from None
+
+logs.configure()
+app = broker.app
+
+
+@functools.cache
+def runner(pid: int) -> Runner:
+    """One for each process: connections must not be shared over a fork."""
+    return Runner(
+        store=broker.open_store(settings, timeout_seconds=5),
+        sessions=make_sessions(make_engine(settings.database_url)),
+        settings=settings,
+        ring=broker.ring,
+        holder=f"{socket.gethostname()}/{pid}",
+    )
+
+
+def _find(name: str) -> Handler:
+    module, _, function = name.rpartition(".")
+    try:
+        handler: Handler = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise SystemExit(f"holdfast: tasks/routes.py names {name}, which is not there ({error})") from None
+    return handler
+
+
+def _register(name: str) -> None:
+    handler, limit = _find(name), TASKS[name].time_limit_seconds
+    limits = {"time_limit": limit, "soft_time_limit": limit - 5} if limit else {}
+    told = limits.get("soft_time_limit", settings.job_soft_limit_seconds)
+
+    def attempt(self: Any, job_id: str) -> str:
+        return runner(os.getpid()).run(handler, job_id, self.request.id or "", told)
+
+    # `throws`: expected failures, which need no traceback in the log. workers/run.py has written the reason down; or
+    # the record was away before there was a lease: then the sweep rings again, and a traceback would tell its address.
+    app.task(attempt, name=name, bind=True, throws=(AttemptFailed, StoreUnavailable), **limits)
+
+
+for _name in TASKS:
+    _register(_name)
+for _route, _name in ROUTES.items():
+    if _name not in TASKS:
+        raise SystemExit(f"holdfast: tasks/routes.py sends {_route} to {_name}, which is not in TASKS")
+
+from workers import signals  # noqa: E402, F401  connects itself to Celery's signals

@@ -1,0 +1,164 @@
+"""One job, from lease to finish. What happens when we die between two steps is told at each of them."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from inbox import retry
+from inbox.errors import HoldfastError, LeaseLost, StoreUnavailable, TransientError
+from inbox.event import Event
+from inbox.job import Doorbell, Lease, NewJob, job_id
+from inbox.store import Store
+from settings import Settings
+from tasks.handling import Attempt, FollowUp, Handler
+from tasks.models import Effect
+from tasks.routes import TASKS
+
+log = structlog.get_logger()
+ROOT = Path(__file__).parent.parent
+
+
+class AttemptFailed(Exception):
+    """What Flower shows of a failed attempt: the reason, without personal data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Everything an attempt needs, made once per worker process. `holder` names the process for people."""
+
+    store: Store
+    sessions: Callable[[], Session]
+    settings: Settings
+    ring: Callable[[Iterable[Doorbell]], None]
+    holder: str
+
+    def run(self, handler: Handler, job: str, celery_task_id: str, limit_seconds: float) -> str:
+        """Try the job once; answers what became of it in a word. Raises AttemptFailed after writing the failure down.
+
+        `limit_seconds` is when Celery tells the handler that its time is over.
+
+        1. Lease. Dying before it: the doorbell is gone, the sweep rings again.
+        2. Effect. Dying in it: the lease runs out, the next attempt starts over; SQL was rolled back.
+        3. Finish. Dying before it: the next attempt finds the effect row, changes nothing and finishes.
+        """
+        lease = self.store.lease(job, self.holder, self.settings.lease_seconds, celery_task_id)
+        if isinstance(lease, str):
+            return lease
+        began = time.monotonic()
+        try:
+            follow_ups = self._effect(handler, lease)
+            bells = self.store.finish(lease, [_new_job(lease, follow_up) for follow_up in follow_ups])
+        except LeaseLost:
+            return "lost"
+        except Exception as error:
+            raise self._fail(lease, error) from None  # the cause may hold personal data: it is not chained
+        except BaseException:  # SystemExit from the pool's signal handler, or KeyboardInterrupt
+            if time.monotonic() - began < limit_seconds:
+                self._give_back(lease)  # the worker was told to stop: no fault of the job's
+            else:
+                self._fail(lease, TransientError("it ran over its time limit and would not end"))
+            raise
+        self.ring(bells)
+        return "succeeded"
+
+    def _effect(self, handler: Handler, lease: Lease) -> Sequence[FollowUp]:
+        """The handler's changes and the effect row in one transaction: both or none, and only once per job."""
+        try:
+            done = self._done(lease)
+            if done is not None:
+                return done
+            with self.sessions() as db:
+                attempt = self._attempt(lease)
+                follow_ups = list(handler(attempt, db))
+                db.add(Effect(job_id=lease.job_id, follow_ups=_encode(follow_ups), done_at=attempt.now))
+                db.commit()
+                return follow_ups
+        except IntegrityError as error:
+            # A holder that slept over its lease came back, and one of the two committed first.
+            done = self._done(lease)
+            if done is None:
+                raise TransientError(f"two jobs wrote the same row ({_where(error)})") from None
+            return done
+
+    def _done(self, lease: Lease) -> list[FollowUp] | None:
+        """The follow-ups of a job that has had its effect already, or None."""
+        with self.sessions() as db:
+            effect = db.get(Effect, lease.job_id)
+            return _decode(effect.follow_ups) if effect else None
+
+    def _attempt(self, lease: Lease) -> Attempt:
+        return Attempt(
+            key=lease.job_id,
+            event=Event(lease.source, lease.event_id, lease.event_type, lease.body, lease.received_ms),
+            args=lease.args,
+            number=lease.attempt,
+            now=datetime.now(UTC),
+            settings=self.settings,
+            renew=lambda: self.store.renew(lease, self.settings.lease_seconds),
+        )
+
+    def _fail(self, lease: Lease, error: Exception) -> AttemptFailed:
+        reason = describe(error)
+        bound = log.bind(job=lease.job_id, attempt=lease.attempt, reason=reason)
+        try:
+            fate = retry.decide(self._policy(), error, lease.attempt, self.store.now_ms(), random.random())  # noqa: S311
+            self.ring(self.store.fail(lease, reason, fate))
+            bound.warning("attempt failed", fate=type(fate).__name__)
+        except (LeaseLost, StoreUnavailable) as also:  # the lease will run out, or has; the sweep sees to the rest
+            bound.warning("attempt failed, and the record does not take it", why=type(also).__name__)
+        return AttemptFailed(reason)
+
+    def _policy(self) -> retry.Policy:
+        s = self.settings
+        return retry.Policy(s.retry_base_seconds, s.retry_cap_seconds, s.max_attempts)
+
+    def _give_back(self, lease: Lease) -> None:
+        try:
+            self.ring(self.store.release(lease))
+            log.info("job given back", job=lease.job_id)
+        except HoldfastError as error:
+            log.warning("job not given back; its lease will run out", job=lease.job_id, why=type(error).__name__)
+
+
+def describe(error: BaseException) -> str:
+    """An error in words that may be shown. A foreign one may quote addresses or payloads, so only its place is told."""
+    return str(error) if isinstance(error, HoldfastError) else f"{type(error).__name__} at {_where(error)}"
+
+
+def _where(error: BaseException) -> str:
+    """The innermost line of our own code that it passed through."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(ROOT)]
+    ours = [f for f in frames if "site-packages" not in f.filename]
+    if not ours:
+        return "an unknown place"
+    return f"{Path(ours[-1].filename).relative_to(ROOT)}:{ours[-1].lineno}"
+
+
+def _new_job(lease: Lease, follow_up: FollowUp) -> NewJob:
+    return NewJob(
+        id=job_id(lease.source, lease.event_id, follow_up.effect),
+        task=follow_up.task,
+        queue=TASKS[follow_up.task].queue,
+        args=follow_up.args,
+        delay_seconds=follow_up.delay_seconds,
+        ordering_key=follow_up.ordering_key,
+    )
+
+
+def _encode(follow_ups: Sequence[FollowUp]) -> str:
+    return json.dumps([asdict(follow_up) for follow_up in follow_ups])
+
+
+def _decode(raw: str) -> list[FollowUp]:
+    return [FollowUp(**fields) for fields in json.loads(raw)]
