@@ -1,0 +1,25 @@
+"""How events arrive and how people look: the Flask application."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from settings import Settings
+from tasks.broker import open_store
+from tasks.database import make_engine, make_sessions
+from web import api, errors, health, openapi, receive, sources
+
+ANSWER_SECONDS = 0.8  # one try of Redis; with its one retry a sender hears 503 within 2 seconds
+
+
+def create_app(settings: Settings) -> Flask:
+    """The receiver, the API and the health pages. Connects to nothing yet."""
+    app = Flask("holdfast", static_folder=None)
+    store = open_store(settings, timeout_seconds=ANSWER_SECONDS)
+    engine = make_engine(settings.database_url)
+    app.register_blueprint(receive.blueprint(settings, sources.configured(settings), store))
+    app.register_blueprint(api.blueprint(settings, store, make_sessions(engine)))
+    app.register_blueprint(health.blueprint(settings, store, engine))
+    app.register_blueprint(openapi.blueprint())
+    errors.register(app)
+    return app

@@ -1,0 +1,61 @@
+"""`python -m web`: check the settings, then serve with granian."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+
+from flask import Flask
+from granian import Granian
+from granian.constants import Interfaces
+
+import logs
+from settings import SettingsError, load
+from web import create_app, sources
+
+
+def application() -> Flask:
+    """Made in each serving process."""
+    logs.configure()
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True, name="parent-watch").start()
+    return create_app(load())
+
+
+def _end_with_parent(parent: int) -> None:
+    """granian does not end its serving processes when it is killed: they would listen on, beside those of its
+    successor, with the code and the secrets of yesterday."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main(target: str = "web.__main__:application") -> None:
+    """Serve `target` until told to stop; a wrong setting ends it before anything listens."""
+    try:
+        settings = load()
+        if not sources.configured(settings):
+            raise SettingsError(
+                "no source is configured; set STRIPE_WEBHOOK_SECRET or DOC_WEBHOOK_SECRET to the secret that signs"
+            )
+    except SettingsError as error:
+        sys.exit(f"holdfast: {error}")
+    logs.configure()
+    Granian(
+        target,
+        factory=True,
+        address=settings.bind,
+        port=settings.port,
+        interface=Interfaces.WSGI,
+        workers=settings.web_processes,
+        blocking_threads=32,
+        backlog=1024,
+        respawn_failed_workers=True,
+        log_access=False,
+    ).serve()
+
+
+if __name__ == "__main__":
+    main()

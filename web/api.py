@@ -1,0 +1,191 @@
+"""The JSON API under /api/v1, for programs; every call bears one of API_KEYS."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request, send_file
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError
+from sqlalchemy.orm import Session
+
+from inbox import look
+from inbox.event import Event
+from inbox.store import Store
+from settings import Settings
+from tasks import broker
+from tasks.models import Document
+from tasks.routes import jobs_for
+from web.errors import Refused
+
+MOST = 200  # rows in one answer
+SOURCE = "api"
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Notify(_Body):
+    """Who is told when the document is there."""
+
+    email: str | None = Field(default=None, max_length=320, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$")
+    agents: list[HttpUrl] = Field(default_factory=list, max_length=20)
+
+
+class Options(BaseModel):
+    """What the document service is asked to do; further options go to it as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: str | None = Field(default=None, max_length=50)
+    ocr: bool | None = None
+
+
+class DocumentRequest(_Body):
+    """`POST /api/v1/documents`."""
+
+    document_id: str = Field(min_length=1, max_length=255, pattern=r"^[!-~]+$")
+    options: Options = Field(default_factory=Options)
+    notify: Notify = Field(default_factory=Notify)
+
+
+def blueprint(settings: Settings, store: Store, sessions: Callable[[], Session]) -> Blueprint:
+    """Documents, events, jobs and counts."""
+    api = Blueprint("api", __name__, url_prefix="/api/v1")
+
+    @api.before_request
+    def authenticate() -> None:
+        request.max_content_length = settings.max_body_bytes
+        given = _bearer_key()
+        if not any(hmac.compare_digest(given, key.encode()) for key in settings.api_keys):
+            why = "the header must be Authorization: Bearer <one of API_KEYS>"
+            raise Refused(why if settings.api_keys else "the API is closed: no API_KEYS are configured", 401)
+
+    @api.post("/documents")
+    def start_document() -> tuple[Response, int]:
+        """Durable before the 202: the request itself is an event, and the call to the service its job."""
+        wanted = _parse(request.get_data())
+        if wanted.notify.agents and not settings.handoff_secret:
+            raise Refused("notify.agents takes a configured HANDOFF_SECRET, which signs what we tell them")
+        document = _document_id(request.headers.get("Idempotency-Key"))
+        body = wanted.model_dump_json(exclude_none=True).encode()
+        event = Event(SOURCE, document, "document.requested", body)
+        bells = store.record(event, jobs_for(SOURCE, document, event.type))
+        broker.ring(bells or ())
+        return jsonify(id=document, status="submitting"), 202
+
+    @api.get("/documents/<document>")
+    def show_document(document: str) -> Response:
+        row = _row(sessions, document)
+        if row is None and look.event(store, SOURCE, document) is None:
+            raise Refused("no such document", 404)
+        return jsonify(_document(row) if row else {"id": document, "status": "submitting", "progress": 0})
+
+    @api.get("/documents/<document>/content")
+    def document_content(document: str) -> Response:
+        row = _row(sessions, document)
+        if row is None or row.status != "completed" or row.stored_as is None:
+            raise Refused("no such document, or it is not complete", 404)
+        path = Path(settings.document_store).resolve() / row.stored_as
+        return send_file(path, mimetype=row.content_type or "application/octet-stream", as_attachment=True)
+
+    @api.get("/events")
+    def list_events() -> Response:
+        try:
+            found = look.events(store, MOST, request.args.get("cursor", ""))
+        except LookupError:
+            raise Refused("cursor takes what the last answer gave; the event it named is gone") from None
+        last = f"{found[-1]['source']}:{found[-1]['id']}" if len(found) == MOST else None
+        return jsonify(events=found, cursor=last)
+
+    @api.get("/events/<source>/<path:event_id>")
+    def show_event(source: str, event_id: str) -> Response:
+        return jsonify(_found(look.event(store, source, event_id), "event"))
+
+    @api.post("/events/<source>/<path:event_id>/replay")
+    def replay_event(source: str, event_id: str) -> Response:
+        event = _found(look.event(store, source, event_id), "event")
+        return jsonify(replayed={job["id"]: _replay(job["id"]) for job in event["jobs"]})
+
+    @api.get("/jobs")
+    def list_jobs() -> Response:
+        if request.args.get("state") != "dead":
+            raise Refused("state takes: dead")
+        return jsonify(jobs=look.dead(store, MOST))
+
+    @api.post("/jobs/<path:job_id>/replay")
+    def replay_job(job_id: str) -> Response:
+        answer = _replay(job_id)
+        if answer != "replayed":
+            raise Refused(f"not replayed: {answer}", 404 if answer == "unknown" else 409)
+        return jsonify(replayed=job_id)
+
+    @api.get("/stats")
+    def stats() -> Response:
+        return jsonify(look.stats(store))
+
+    def _replay(job_id: str) -> str:
+        bells = store.replay(job_id, f"api key {hashlib.sha256(_bearer_key()).hexdigest()[:8]}")
+        if isinstance(bells, str):
+            return bells
+        broker.ring(bells)
+        return "replayed"
+
+    return api
+
+
+def _bearer_key() -> bytes:
+    """The key this call bears; empty if it bears none."""
+    given = request.authorization
+    return (given.token or "").encode() if given and given.type == "bearer" else b""
+
+
+def _parse(body: bytes) -> DocumentRequest:
+    try:
+        return DocumentRequest.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the body"
+        raise Refused(f"{field}: {first['msg'].lower()}") from None
+
+
+def _document_id(idempotency_key: str | None) -> str:
+    """The same key gives the same id, so that a repeated request is the same event."""
+    if idempotency_key is None:
+        return f"doc_{uuid.uuid4().hex}"
+    if not 1 <= len(idempotency_key) <= 255:
+        raise Refused("Idempotency-Key takes 1 to 255 characters")
+    return f"doc_{hashlib.sha256(idempotency_key.encode()).hexdigest()[:32]}"
+
+
+def _found(row: dict[str, Any] | None, what: str) -> dict[str, Any]:
+    if row is None:
+        raise Refused(f"no such {what}", 404)
+    return row
+
+
+def _row(sessions: Callable[[], Session], document: str) -> Document | None:
+    if "\0" in document:  # Postgres takes no NUL in a text, not even to look for
+        return None
+    with sessions() as db:
+        return db.get(Document, document)
+
+
+def _document(row: Document) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "document_id": row.document_id,
+        "status": row.status,
+        "progress": row.progress,
+        "error": row.error,
+        "size": row.size,
+        "sha256": row.sha256,
+        "stored_as": row.stored_as,
+        "created_at": row.created_at.isoformat(),
+        "updated_at": row.updated_at.isoformat(),
+    }

@@ -1,0 +1,89 @@
+"""What a caller is told when something is wrong: always {"error": "<what, in words>"}, never a trace or an echo.
+
+Refused                400, or the status given
+├── BadSignature       400: the delivery does not prove who sent it
+└── BadPayload         400: it does, but the body is not what that source sends
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import structlog
+from flask import Flask, Response, jsonify
+from sqlalchemy.exc import OperationalError
+from werkzeug.exceptions import HTTPException
+
+from inbox.errors import StoreUnavailable
+
+log = structlog.get_logger()
+
+RETRY_AFTER_SECONDS = "5"
+
+
+class Refused(Exception):
+    """A request that is not taken, with the words for its sender."""
+
+    status = 400
+
+    def __init__(self, words: str, status: int = 400) -> None:
+        super().__init__(words)
+        self.status = status
+
+
+class BadSignature(Refused):
+    """Nobody we know has signed this."""
+
+
+class BadPayload(Refused):
+    """It is signed, but it is not an event."""
+
+
+def register(app: Flask) -> None:
+    """Answer every error in JSON."""
+    app.register_error_handler(Refused, _refused)
+    app.register_error_handler(StoreUnavailable, _unavailable)
+    app.register_error_handler(OperationalError, _no_database)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _answer(words: str, status: int) -> Response:
+    response = jsonify(error=words)
+    response.status_code = status
+    return response
+
+
+def _refused(error: Refused) -> Response:
+    response = _answer(str(error), error.status)
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, 15.5.2
+    return response
+
+
+def _unavailable(error: StoreUnavailable) -> Response:
+    """The sender must try again: nothing was recorded."""
+    response = _answer(f"{error}; nothing was recorded, send it again", 503)
+    response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    return response
+
+
+def _no_database(error: OperationalError) -> Response:
+    """Only what looks up documents needs it; events are taken all the same."""
+    log.warning("the database does not answer", error=type(error.orig).__name__)
+    response = _answer("the database does not answer now; ask again", 503)
+    response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    return response
+
+
+def _http(error: HTTPException) -> Response:
+    response = _answer((error.description or error.name).lower().rstrip("."), error.code or 500)
+    allowed = getattr(error, "valid_methods", None)
+    if allowed:  # 405 must say what is allowed (RFC 9110, 15.5.6)
+        response.headers["Allow"] = ", ".join(sorted(allowed))
+    return response
+
+
+def _unexpected(error: Exception) -> Response:
+    log.error("unexpected error", error=type(error).__name__, exc_info=error)
+    return _answer("an unexpected error; it has been logged", 500)

@@ -1,0 +1,128 @@
+"""Is it alive, is it ready, how is it doing: /livez, /readyz, /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask import Blueprint, Response, jsonify, request
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from inbox import look
+from inbox.errors import StoreUnavailable
+from inbox.store import Store
+from settings import Settings
+from tasks import broker
+from tasks.routes import QUEUES
+from web.errors import Refused
+
+# What the server must be set to for each DURABILITY, and what may then be lost.
+DURABILITY = {
+    "always": ({"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}, "nothing"),
+    "everysec": ({"appendonly": "yes", "maxmemory-policy": "noeviction"}, "up to 2 seconds of events in a power cut"),
+    "none": ({"maxmemory-policy": "noeviction"}, "every event since the last snapshot, if the store dies"),
+}
+SWEEP_LATE_MS = 15_000
+
+
+def blueprint(settings: Settings, store: Store, engine: Engine) -> Blueprint:
+    """The pages for whoever runs this: an orchestrator, a load balancer, Prometheus."""
+    pages = Blueprint("health", __name__)
+
+    @pages.get("/livez")
+    def livez() -> Response:
+        return jsonify(alive=True)
+
+    checks: dict[str, Callable[[], str]] = {
+        "store": lambda: _check_store(store, settings.durability),
+        "broker": _check_broker,
+        "database": lambda: _check_database(engine),
+        "sweep": lambda: _check_sweep(store),
+    }
+
+    @pages.get("/readyz")
+    def readyz() -> tuple[Response, int]:
+        """Does the whole stack keep its promise? `?only=store`: can this receiver take events, as a balancer asks.
+
+        With the store alone every event is taken and kept; the other three decide when it is worked on.
+        """
+        wanted = request.args.get("only", ",".join(checks)).split(",")
+        if not set(wanted) <= set(checks):
+            raise Refused(f"only takes one or more of {','.join(checks)}")
+        answers = {name: _ask(checks[name]) for name in wanted}
+        ready = all(answer == "ok" for answer in answers.values())
+        loses = DURABILITY[settings.durability][1]
+        return jsonify(ready=ready, checks=answers, loss_window=loses), 200 if ready else 503
+
+    @pages.get("/metrics")
+    def metrics() -> Response:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Counts(store))
+        return Response(generate_latest(registry), mimetype="text/plain; version=0.0.4")
+
+    return pages
+
+
+def _ask(check: Callable[[], str]) -> str:
+    try:
+        return check()
+    except (StoreUnavailable, SQLAlchemyError) as error:
+        return f"cannot be reached ({type(error).__name__})"
+
+
+def _check_store(store: Store, durability: str) -> str:
+    wanted, _ = DURABILITY[durability]
+    found = look.durability(store)
+    wrong = [f"{name} is {found[name]}, it takes {value}" for name, value in wanted.items() if found[name] != value]
+    return "; ".join(wrong) or "ok"
+
+
+def _check_database(engine: Engine) -> str:
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1 FROM effects WHERE 1 = 0"))
+    return "ok"
+
+
+def _check_broker() -> str:
+    return "ok" if broker.room(QUEUES[:1]) else "does not answer; jobs wait until it does"
+
+
+def _check_sweep(store: Store) -> str:
+    """Every worker sweeps every second, so the sweep's heartbeat is theirs."""
+    swept = look.swept_ms(store)
+    if swept is None:
+        return "no worker has ever swept"
+    late = store.now_ms() - swept
+    return "ok" if late < SWEEP_LATE_MS else f"no worker has swept for {late // 1000} s; jobs wait for one"
+
+
+class _Counts:
+    """The record's own counts, so that the figures are right under any number of processes."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self) -> list[CounterMetricFamily | GaugeMetricFamily]:
+        used, most = self._store.memory()
+        values = look.stats(self._store) | {"store_bytes": used, "store_limit_bytes": most}
+        counters = {
+            "accepted": "Events recorded",
+            "duplicates": "Deliveries of events already recorded",
+            "rejected": "Deliveries refused: signature, payload or size",
+            "unhandled": "Events recorded that no handler is routed for",
+            "expired": "Leases that ran out: a worker died or stalled",
+        }
+        gauges = {
+            "owed": "Jobs not yet done: ready or leased",
+            "leased": "Jobs being worked on",
+            "succeeded": "Jobs done",
+            "dead": "Jobs that a person must look at",
+            "store_bytes": "Memory the store uses",
+            "store_limit_bytes": "Memory it may use, 0 for no limit; at 90 % senders hear 503",
+        }
+        return [
+            *(CounterMetricFamily(f"holdfast_{name}", help_, value=values[name]) for name, help_ in counters.items()),
+            *(GaugeMetricFamily(f"holdfast_{name}", help_, value=values[name]) for name, help_ in gauges.items()),
+        ]

@@ -1,0 +1,193 @@
+"""`GET /api/openapi.json`: the contract of the API and the webhooks, for programs and their generators.
+
+Open without a key: it tells what this software takes, and nothing of anybody's data.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from web.api import DocumentRequest
+
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string"}
+NUMBER: Schema = {"type": "integer"}
+MAYBE_TEXT: Schema = {"type": ["string", "null"]}
+MAYBE_NUMBER: Schema = {"type": ["integer", "null"]}
+STATES = ["ready", "leased", "succeeded", "dead"]
+
+
+def blueprint() -> Blueprint:
+    """The page; the document is made once."""
+    pages = Blueprint("openapi", __name__)
+    contract = document()
+
+    @pages.get("/api/openapi.json")
+    def openapi() -> Response:
+        return jsonify(contract)
+
+    return pages
+
+
+def document() -> Schema:
+    """The whole contract, as OpenAPI 3.1."""
+    request = DocumentRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    parts = request.pop("$defs")
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Holdfast", "version": "1", "description": "After the 200, no event is lost."},
+        "paths": {**_webhooks(), **_documents(), **_record(), **_health()},
+        "components": {
+            "schemas": {**parts, "DocumentRequest": request, **_shapes()},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "one of API_KEYS"}},
+        },
+    }
+
+
+def _webhooks() -> Schema:
+    answers = {
+        **_json(200, "recorded, or known already", _object(success={"const": True})),
+        **_errors("not signed, or not an event", 400, 404, 413, 503),
+    }
+    told: Schema = {"content": {"application/json": {"schema": {}}}, "required": True}
+    post = {"summary": "A signed delivery of an event", "requestBody": told, "responses": answers, "security": []}
+    return {
+        "/stripe-webhook": {"post": post},
+        "/doc-status-webhook": {"post": post},
+        "/hooks/{source}": {"post": post, "parameters": [_path("source")]},
+    }
+
+
+def _documents() -> Schema:
+    body = {"content": {"application/json": {"schema": _ref("DocumentRequest")}}, "required": True}
+    key = {"name": "Idempotency-Key", "in": "header", "schema": {**TEXT, "minLength": 1, "maxLength": 255}}
+    return {
+        "/api/v1/documents": {
+            "post": _call(
+                "Have a document processed",
+                {**_json(202, "it is recorded", _ref("Started")), **_errors("not understood", 400, 413)},
+                requestBody=body,
+                parameters=[key],
+            )
+        },
+        "/api/v1/documents/{document}": {
+            "get": _call("How far it is", {**_json(200, "found", _ref("Document")), **_errors("not there", 404)}),
+            "parameters": [_path("document")],
+        },
+        "/api/v1/documents/{document}/content": {
+            "get": _call(
+                "The finished document",
+                {"200": {"description": "its bytes", "content": {"*/*": {}}}, **_errors("not there", 404)},
+            ),
+            "parameters": [_path("document")],
+        },
+    }
+
+
+def _record() -> Schema:
+    one_event = [_path("source"), _path("event_id")]
+    replayed = _object(replayed={"type": "object", "additionalProperties": TEXT})
+    listed = _object(events=_list("Event"), cursor=MAYBE_TEXT)
+    return {
+        "/api/v1/events": {
+            "get": _call(
+                "The newest events",
+                {**_json(200, "found", listed), **_errors("no such cursor", 400)},
+                parameters=[{"name": "cursor", "in": "query", "schema": TEXT}],
+            )
+        },
+        "/api/v1/events/{source}/{event_id}": {
+            "get": _call("One event", {**_json(200, "found", _ref("Event")), **_errors("unknown", 404)}),
+            "parameters": one_event,
+        },
+        "/api/v1/events/{source}/{event_id}/replay": {
+            "post": _call("Run its jobs again", {**_json(200, "what became of each", replayed), **_errors("-", 404)}),
+            "parameters": one_event,
+        },
+        "/api/v1/jobs": {
+            "get": _call(
+                "The dead letters",
+                {**_json(200, "found", _object(jobs=_list("Job"))), **_errors("another state", 400)},
+                parameters=[{"name": "state", "in": "query", "required": True, "schema": {"const": "dead"}}],
+            )
+        },
+        "/api/v1/jobs/{job_id}/replay": {
+            "post": _call(
+                "Run one job again",
+                {**_json(200, "it will run", _object(replayed=TEXT)), **_errors("unknown, or owed", 404, 409)},
+            ),
+            "parameters": [_path("job_id")],
+        },
+        "/api/v1/stats": {
+            "get": _call("The counts", _json(200, "now", {"type": "object", "additionalProperties": NUMBER}))
+        },
+    }
+
+
+def _health() -> Schema:
+    def page(summary: str, *statuses: int) -> Schema:
+        answers = {str(status): {"description": summary} for status in statuses}
+        return {"get": {"summary": summary, "responses": answers, "security": []}}
+
+    return {
+        "/livez": page("The process answers", 200),
+        "/readyz": page("It can keep its promise, or why not", 200, 503),
+        "/metrics": page("For Prometheus", 200, 503),
+    }
+
+
+def _shapes() -> Schema:
+    times = {"created": NUMBER, "due": NUMBER, "finished": MAYBE_NUMBER}
+    names = {"id": TEXT, "source": TEXT, "type": TEXT}
+    attempts = {"type": "array", "items": {"type": "object"}}
+    return {
+        "Error": _object(error=TEXT),
+        "Started": _object(id=TEXT, status={"const": "submitting"}),
+        "Document": {
+            **_object(id=TEXT, status=TEXT, progress=NUMBER),
+            "description": "with document_id, error, size, sha256, stored_as and times, once a worker has begun it",
+        },
+        "Event": _object(**names, received=NUMBER, deliveries=NUMBER, state=TEXT, jobs=_list("Job")),
+        "Job": _object(
+            **names,
+            **times,
+            event=TEXT,
+            task=TEXT,
+            queue=TEXT,
+            state={"enum": STATES},
+            reason=MAYBE_TEXT,
+            attempts=attempts,
+        ),
+    }
+
+
+def _call(summary: str, answers: Schema, **more: Any) -> Schema:
+    answers = {**answers, **_errors("no key, or the store is away", 401, 503)}
+    return {"summary": summary, "responses": answers, "security": [{"key": []}], **more}
+
+
+def _json(status: int, what: str, schema: Schema) -> Schema:
+    return {str(status): {"description": what, "content": {"application/json": {"schema": schema}}}}
+
+
+def _errors(what: str, *statuses: int) -> Schema:
+    return {name: answer for status in statuses for name, answer in _json(status, what, _ref("Error")).items()}
+
+
+def _path(name: str) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": {**TEXT, "minLength": 1}}
+
+
+def _object(**properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _list(of: str) -> Schema:
+    return {"type": "array", "items": _ref(of)}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
