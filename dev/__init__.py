@@ -1,0 +1,1 @@
+"""Tools for developing and trying Holdfast; nothing in production imports this package."""

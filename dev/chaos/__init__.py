@@ -1,0 +1,1 @@
+"""Break everything, again and again, under real traffic, and then count: `make chaos`."""

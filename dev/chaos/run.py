@@ -1,0 +1,189 @@
+"""One run of one pair: traffic and monkey together, then quiet, then the count."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import takewhile
+from pathlib import Path
+
+import requests
+from sqlalchemy import create_engine, text
+
+from dev.chaos import checker
+from dev.chaos.monkey import Monkey
+from dev.chaos.plan import Disturbance, length_seconds, make_plan
+from dev.chaos.plot import plot
+from dev.chaos.report import Result
+from dev.chaos.timing import Done, Effect, delays, recoveries, spread
+from dev.chaos.traffic import Traffic, make_traffic
+from dev.chaos.world import SECRET, World
+from dev.sender import Answer, Delivery, Sender
+
+STUCK_SECONDS = 60  # without any job done: the longest lease and retry wait are far shorter here
+EFFECT_TIMES = "SELECT job_id, done_at FROM effects ORDER BY done_at"
+
+
+class Stopped(Exception):
+    """Nobody waits for this delivery any more."""
+
+
+class StoppableSender(Sender):
+    """Can be told to send nothing more, when the run is interrupted."""
+
+    def __init__(self, url: str, secret: str) -> None:
+        super().__init__(url, secret)
+        self._over = threading.Event()
+
+    def send_all(self, deliveries: Iterable[Delivery], pause_seconds: float) -> None:
+        super().send_all(takewhile(lambda _: not self._over.is_set(), deliveries), pause_seconds)
+
+    def send(self, delivery: Delivery) -> None:
+        with suppress(Stopped):
+            super().send(delivery)
+
+    def _post(self, delivery: Delivery, attempt: int) -> Answer:
+        if self._over.is_set():
+            raise Stopped
+        return super()._post(delivery, attempt)
+
+    def stop(self) -> None:
+        self._over.set()
+
+
+@dataclass(slots=True)
+class Course:
+    """What happened in a run."""
+
+    traffic: Traffic
+    sender: StoppableSender
+    done: list[Done] = field(default_factory=list)
+    drained: float = 0.0
+
+    def acknowledged(self) -> dict[str, float]:
+        """Event id -> when it was first acknowledged."""
+        found: dict[str, float] = {}
+        for answer in sorted(self.sender.answers, key=lambda answer: -answer.at_ms):
+            if answer.acknowledged:
+                found[answer.delivery.event_id] = answer.at_ms
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to run."""
+
+    broker: str
+    database: str
+    events: int
+    kills: int
+    seed: int
+
+    @property
+    def pair(self) -> str:
+        return f"{self.broker}-{self.database}"
+
+
+def run(order: Order, folder: Path, pictures: Path) -> Result:
+    """`folder` gets the data and logs of this run, `pictures` its plot."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    plan = make_plan(order.seed, order.kills, order.broker, order.database)
+    traffic = make_traffic(order.seed, order.events, int(time.time()))
+    with World(folder, order.broker, order.database) as world:
+        course = Course(traffic, StoppableSender(f"{world.address}/stripe-webhook", SECRET))
+        print(f"{order.pair}: {order.events} events, {len(plan)} disturbances, seed {order.seed}", flush=True)
+        began = time.monotonic()
+        _disturbed_traffic(course, world, plan)
+        seconds = int(time.monotonic() - began)
+        _drain(course, world)
+        return _count(order, course, world, seconds, pictures)
+
+
+def _disturbed_traffic(course: Course, world: World, plan: list[Disturbance]) -> None:
+    deliveries = course.traffic.deliveries
+    pause = length_seconds(plan) / len(deliveries)
+    sending = threading.Thread(target=course.sender.send_all, args=(deliveries, pause), name="sender")
+    sending.start()
+    try:
+        Monkey(world).play(plan, time.monotonic(), lambda one: _tell(course, one))
+        sending.join()
+    finally:
+        course.sender.stop()
+
+
+def _tell(course: Course, one: Done) -> None:
+    course.done.append(one)
+    held = f", {(one.over_ms - one.begun_ms) / 1000:.1f} s" if one.over_ms - one.begun_ms > 300 else ""
+    print(f"  {len(course.done):4}  {one.kind}: {one.victim}{held}", flush=True)
+
+
+def _drain(course: Course, world: World) -> None:
+    """Nobody disturbs any more: wait until nothing is owed, or until waiting longer is of no use."""
+    began = moved = time.monotonic()
+    least = float("inf")
+    while least > 0 and time.monotonic() < moved + STUCK_SECONDS:
+        owed = _stats(world).get("owed", least)
+        if owed < least:
+            least, moved = owed, time.monotonic()
+        time.sleep(0.2)
+    course.drained = round(time.monotonic() - began, 1)
+
+
+def _stats(world: World) -> Mapping[str, int]:
+    with suppress(requests.RequestException):
+        return world.api.stats()
+    return {}
+
+
+def _count(order: Order, course: Course, world: World, seconds: int, pictures: Path) -> Result:
+    acknowledged, answers, stats = course.acknowledged(), course.sender.answers, _stats(world)
+    engine = create_engine(world.database_url)
+    with engine.connect() as connection:
+        found = checker.find(connection) | {checker.AT_LEAST_ONCE: world.sink.mails}
+        effects = [_effect(job, at) for job, at in connection.execute(text(EFFECT_TIMES))]
+    engine.dispose()
+    verdict = checker.judge(course.traffic.events, acknowledged.keys(), found)
+    title = f"{order.broker} + {order.database}: {order.events} events, {len(course.done)} disturbances"
+    picture = plot(acknowledged.values(), (effect.at_ms for effect in effects), course.done, title)
+    (pictures / f"chaos-{order.pair}.svg").write_text(picture)
+    return Result(
+        broker=order.broker,
+        database=order.database,
+        seed=order.seed,
+        when=f"{datetime.now(UTC):%Y-%m-%d}",
+        machine=f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.0f}",
+        seconds=seconds,
+        events=order.events,
+        deliveries=len(course.traffic.deliveries),
+        tries=sum(answer.tries for answer in answers),
+        acknowledged=len(acknowledged),
+        unacknowledged=order.events - len(acknowledged),
+        lost=verdict.lost,
+        doubled=verdict.doubled,
+        dead=stats.get("dead", -1),
+        owed=stats.get("owed", -1),
+        repeated_mails=verdict.repeated_mails,
+        restarts=sum(part.starts - 1 for part in (world.receiver, *world.workers)),
+        drained=course.drained,
+        delay=spread(delays(acknowledged, effects)),
+        recoveries=tuple(recoveries(course.done, acknowledged, effects)),
+    )
+
+
+def _effect(job: str, at: datetime | str) -> Effect:
+    """A job's id is source:event:effect."""
+    _, event, kind = job.split(":", 2)
+    return Effect(event, kind, _ms(at))
+
+
+def _ms(at: datetime | str) -> float:
+    """A time as the database gives it: Postgres as a time, SQLite as text without a zone, which is UTC."""
+    time_of = datetime.fromisoformat(at) if isinstance(at, str) else at
+    return (time_of if time_of.tzinfo else time_of.replace(tzinfo=UTC)).timestamp() * 1000

@@ -1,0 +1,78 @@
+"""How long things took: pure. Times are milliseconds since 1970, results seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A disturbance that happened. Times are milliseconds since 1970; at `over_ms` nothing was held down any more."""
+
+    kind: str
+    victim: str
+    begun_ms: float
+    over_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """One effect of an event. `kind` names it: payments.payment_failed, notify.receipt, …"""
+
+    event_id: str
+    kind: str
+    at_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """p50, p99 and the greatest."""
+
+    p50: float
+    p99: float
+    most: float
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Of no values: all zero."""
+    ordered = sorted(values) or [0.0]
+    at = [ordered[min(len(ordered) - 1, int(len(ordered) * share))] for share in (0.5, 0.99)]
+    return Spread(*(round(value, 2) for value in (*at, ordered[-1])))
+
+
+def delays(acknowledged: Mapping[str, float], effects: Iterable[Effect]) -> list[float]:
+    """From the acknowledgement of an event to each of its effects; none where the effect was there first."""
+    known = ((acknowledged.get(effect.event_id), effect.at_ms) for effect in effects)
+    return [max(0.0, at_ms - ack) / 1000 for ack, at_ms in known if ack is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """After one disturbance, both from its begin, so that the time it was held for is in them.
+
+    flowing: until every kind of effect has happened again, by an attempt begun when nothing was held down any more.
+    caught_up: until every event that was acknowledged before the end has had all its effects.
+    """
+
+    kind: str
+    held: float
+    flowing: float
+    caught_up: float
+
+
+def recoveries(done: Sequence[Done], acknowledged: Mapping[str, float], effects: Iterable[Effect]) -> list[Recovery]:
+    """One for each disturbance. A kind of effect that never came again (the traffic was over) is not waited for."""
+    known = [(acknowledged[effect.event_id], effect) for effect in effects if effect.event_id in acknowledged]
+    return [_recovery(one, known) for one in done]
+
+
+def _recovery(one: Done, known: Sequence[tuple[float, Effect]]) -> Recovery:
+    first: dict[str, float] = {}
+    for _, effect in known:
+        if effect.at_ms >= one.over_ms:
+            first[effect.kind] = min(first.get(effect.kind, effect.at_ms), effect.at_ms)
+    flowing = max(first.values(), default=one.over_ms)
+    caught_up = max((effect.at_ms for ack, effect in known if ack <= one.over_ms), default=one.begun_ms)
+    spans = (max(0.0, at_ms - one.begun_ms) for at_ms in (one.over_ms, flowing, caught_up))
+    return Recovery(one.kind, *(round(span / 1000, 2) for span in spans))

@@ -1,0 +1,125 @@
+"""The product as real processes on real servers, with settings that make every recovery quick enough to be watched."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+import redis
+import requests
+
+from dev.chaos.keeper import ROOT, Keeper, Part
+from dev.chaos.sink import Sink
+from dev.client import Api
+from dev.environment import without_settings
+from dev.postgres import Postgres
+from dev.rabbitmq import RabbitMQ
+from dev.servers import Valkey, free_port, wait_until
+
+SECRET = "whsec_chaos"  # signs between processes of this run only
+API_KEY = "chaos-key-0123456789"
+QUEUES = ("payments", "fulfilment", "notifications")
+PROCESSES = 2
+QUICK = {
+    "LEASE_SECONDS": "6",
+    "JOB_TIME_LIMIT_SECONDS": "5",
+    "RETRY_BASE_SECONDS": "1",
+    "RETRY_CAP_SECONDS": "10",
+    "RING_AGAIN_SECONDS": "2",
+    "MAX_ATTEMPTS": "100",  # what chaos itself does must not bury a job
+    "PAYMENT_RETRY_SCHEDULE": "off",
+}
+
+
+class World:
+    """Everything that runs; a context manager that leaves nothing behind."""
+
+    def __init__(self, folder: Path, broker: str, database: str) -> None:
+        self.folder, self.port = folder, free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.valkey = Valkey(folder / "valkey")
+        self.rabbitmq = RabbitMQ() if broker == "rabbitmq" else None
+        self.postgres = Postgres(forgetful=False) if database == "postgres" else None
+        self.sink = Sink()
+        self.api = Api(self.address, API_KEY)
+        self._end = ExitStack()
+
+    def __enter__(self) -> World:
+        with self._end as on_failure:
+            self._start_servers()
+            self._start_parts()
+            self._end = on_failure.pop_all()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._end.close()
+
+    @property
+    def database_url(self) -> str:
+        return self.postgres.url("test") if self.postgres else f"sqlite:///{self.sqlite_file}"
+
+    @property
+    def sqlite_file(self) -> Path:
+        return self.folder / "chaos.db"
+
+    @property
+    def store(self) -> redis.Redis:
+        """A client for an operator's commands; a new one each time, because the server comes and goes."""
+        return redis.Redis.from_url(self.valkey.url, socket_timeout=2)
+
+    def lock_sqlite(self) -> sqlite3.Connection:
+        """Hold the database's only write lock until the connection is closed."""
+        held = sqlite3.connect(self.sqlite_file, timeout=30, isolation_level=None)
+        held.execute("BEGIN EXCLUSIVE")
+        return held
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **without_settings(os.environ),
+            **QUICK,
+            "STRIPE_WEBHOOK_SECRET": SECRET,
+            "API_KEYS": API_KEY,
+            "REDIS_URL": self.valkey.url,
+            "BROKER_URL": self.rabbitmq.url if self.rabbitmq else "",
+            "DATABASE_URL": self.database_url,
+            "CUSTOMER_NOTIFY_URLS": self.sink.notify_url,
+            "WEB_PROCESSES": str(PROCESSES),
+            "PORT": str(self.port),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _start_servers(self) -> None:
+        self._end.callback(self.valkey.stop)
+        self.valkey.start()
+        for server in (self.rabbitmq, self.postgres):
+            if server is not None:
+                self._end.enter_context(server)
+        subprocess.run([sys.executable, "-m", "tasks.database"], cwd=ROOT, env=self.environment(), check=True)
+
+    def _start_parts(self) -> None:
+        self.receiver = self._part("receiver", "-m", "web")
+        quick = ("--without-gossip", "--without-mingle", "--loglevel=INFO", "-c", str(PROCESSES))
+        worker = ("-m", "celery", "-A", "workers.app", "worker", *quick)
+        self.workers = [self._part(f"worker-{queue}", *worker, "-Q", queue, "-n", f"{queue}@%h") for queue in QUEUES]
+        wait_until(self._answers, seconds=60, what="the receiver")
+        for part in self.workers:
+            wait_until(lambda part=part: part.said(" ready."), seconds=60, what=part.name)  # type: ignore[misc]
+        keeper = Keeper([self.receiver, *self.workers])
+        self._end.callback(keeper.stop)
+        keeper.start()
+
+    def _part(self, name: str, *command: str) -> Part:
+        part = Part(name, command, self.environment(), self.folder / f"{name}.log")
+        self._end.callback(part.end)
+        return part
+
+    def _answers(self) -> bool:
+        try:
+            return requests.get(f"{self.address}/livez", timeout=1).ok
+        except requests.RequestException:
+            return False

@@ -1,0 +1,48 @@
+"""Calls to Holdfast's own API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import requests
+
+
+class Api:
+    """The API of a running stack. Raises requests.RequestException when it does not answer well."""
+
+    def __init__(self, address: str, key: str) -> None:
+        self._address = f"{address}/api/v1"
+        self._session = requests.Session()
+        self._session.headers["Authorization"] = f"Bearer {key}"
+
+    def stats(self) -> dict[str, int]:
+        return self._get("stats")
+
+    def start_document(self, document_id: str, email: str) -> str:
+        """Have a document processed; answers our id of it."""
+        wanted = {"document_id": document_id, "options": {"format": "PDF", "ocr": True}, "notify": {"email": email}}
+        key = {"Idempotency-Key": document_id}
+        answer = self._session.post(f"{self._address}/documents", json=wanted, headers=key, timeout=10)
+        answer.raise_for_status()
+        return str(answer.json()["id"])
+
+    def events(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Every event of the record by (source, id), each with its jobs and their attempts."""
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        cursor = None
+        while True:
+            page = self._get("events", {"cursor": cursor} if cursor else {})
+            found |= {(event["source"], event["id"]): event for event in page["events"]}
+            cursor = page["cursor"]
+            if cursor is None:
+                return found
+
+    def held_jobs(self, task: str) -> int:
+        """How many jobs of this task are leased, among those of the newest events."""
+        jobs = [job for event in self._get("events")["events"] for job in event["jobs"]]
+        return sum(job["task"] == task and job["state"] == "leased" for job in jobs)
+
+    def _get(self, path: str, query: dict[str, Any] | None = None) -> dict[str, Any]:
+        answer = self._session.get(f"{self._address}/{path}", params=query, timeout=30)
+        answer.raise_for_status()
+        return dict(answer.json())

@@ -1,0 +1,238 @@
+"""A document service to try Holdfast against: it takes jobs, calls back signed (Standard Webhooks), serves real files.
+
+    python -m dev.document_service --port 8010 --api-key KEY --webhook-secret whsec_…
+
+POST /api/v1/process {"document_id", "callback_url", "processing_options"?} with `Authorization: Bearer KEY` answers
+{"task_id"}; the same Idempotency-Key gets the same task again. How a document fares is chosen by the start of its id,
+see WAYS. What it knows lives in memory: a restart forgets the callbacks not yet sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import requests
+from standardwebhooks import Webhook
+
+from dev.pdf import document_pdf
+
+WAYS = {
+    "twice-": "every callback is sent twice under one webhook-id",
+    "early-": "`completed` is called back a second before /process answers",
+    "late-": "a `processing` comes after `completed`",
+    "fails-": "ends as `failed`, with an error_message",
+    "busy-": "/process answers 503 twice before it takes the job",
+    "big-": "the result is 4 MB",
+}
+CALLBACK_TRIES = 12
+MAX_REQUEST_BYTES = 1024 * 1024
+
+
+class Refused(Exception):
+    """The request cannot be taken: an HTTP status and a reason for people."""
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One accepted document."""
+
+    id: str
+    document_id: str
+    callback_url: str
+
+    def does(self, way: str) -> bool:
+        return self.document_id.startswith(way)
+
+
+class Service:
+    """What the service knows and does; knows no HTTP server."""
+
+    def __init__(self, address: str, api_key: str, webhook_secret: str, pause_seconds: float = 0.4) -> None:
+        self.address, self.api_key, self.pause_seconds = address, api_key, pause_seconds
+        self._webhook = Webhook(webhook_secret)
+        self._lock = threading.Lock()
+        self._refusals: Counter[str] = Counter()
+        self._tasks: dict[str, Task] = {}  # by Idempotency-Key
+
+    def process(self, body: bytes, authorization: str, idempotency_key: str) -> Task:
+        """Take a job, or find the one that this key started before. Raises Refused."""
+        if authorization != f"Bearer {self.api_key}":
+            raise Refused(HTTPStatus.UNAUTHORIZED, "the API key is missing or wrong")
+        document_id, callback_url = _read_request(body)
+        self._refuse_if_busy(document_id)
+        key = idempotency_key or os.urandom(16).hex()
+        with self._lock:
+            known = self._tasks.get(key)
+            task = self._tasks.setdefault(key, Task(f"task_{_digest(key)}", document_id, callback_url))
+        if (task.document_id, task.callback_url) != (document_id, callback_url):
+            raise Refused(HTTPStatus.CONFLICT, "this Idempotency-Key was used for another request")
+        if known is None:
+            self._start(task)
+        return task
+
+    def _refuse_if_busy(self, document_id: str) -> None:
+        with self._lock:
+            if document_id.startswith("busy-") and self._refusals[document_id] < 2:
+                self._refusals[document_id] += 1
+                raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "all machines are busy, try again")
+
+    def _start(self, task: Task) -> None:
+        if not task.does("early-") or not self._overtake(task):
+            threading.Thread(target=self._play, args=(task,), daemon=True).start()
+
+    def _overtake(self, task: Task) -> bool:
+        """Call back while the caller still waits for its answer, and let it wait; says whether anybody was there."""
+        told = self._call_back(task, 3, self._ending(task), tries=1)
+        time.sleep(2.5 * self.pause_seconds)
+        return told
+
+    def _play(self, task: Task) -> None:
+        """The callbacks of one task, in the order in which they are sent."""
+        steps = [{"status": "queued", "progress": 0}, {"status": "processing", "progress": 40}, self._ending(task)]
+        if task.does("late-"):
+            steps.append({"status": "processing", "progress": 80})
+        for number, step in enumerate(steps, 1):
+            time.sleep(self.pause_seconds * random.uniform(0.5, 1.5))
+            for _ in range(2 if task.does("twice-") else 1):
+                self._call_back(task, number, step)
+
+    def _ending(self, task: Task) -> dict[str, Any]:
+        if task.does("fails-"):
+            return {"status": "failed", "error_message": "page 3 cannot be read"}
+        return {"status": "completed", "progress": 100, "result_url": f"{self.address}/files/{quote(task.document_id)}"}
+
+    def _call_back(self, task: Task, number: int, step: dict[str, Any], tries: int = CALLBACK_TRIES) -> bool:
+        """Send one callback until it is answered 2xx, as a real sender does: same webhook-id, fresh signature.
+        Says whether it was."""
+        body = json.dumps({"task_id": task.id, "document_id": task.document_id, **step})
+        for attempt in range(tries):
+            status = self._post(task.callback_url, f"msg_{_digest(f'{task.id}/{number}')}", body)
+            print(f"{task.document_id}: {step['status']} called back, answer {status or 'none'}", flush=True)
+            if 200 <= status < 300:
+                return True
+            time.sleep(min(15.0, 0.5 * 2**attempt))
+        return False
+
+    def _post(self, url: str, message_id: str, body: str) -> int:
+        """The HTTP status, or 0 where none came."""
+        now = datetime.now(UTC)
+        headers = {
+            "Content-Type": "application/json",
+            "webhook-id": message_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._webhook.sign(message_id, now, body),
+        }
+        try:
+            return requests.post(url, body.encode(), headers=headers, timeout=10, allow_redirects=False).status_code
+        except requests.RequestException:
+            return 0
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _read_request(body: bytes) -> tuple[str, str]:
+    """(document_id, callback_url). Raises Refused."""
+    try:
+        data = json.loads(body)
+    except ValueError:
+        raise Refused(HTTPStatus.BAD_REQUEST, "the body is not JSON") from None
+    if not isinstance(data, dict):
+        raise Refused(HTTPStatus.BAD_REQUEST, "the body is not a JSON object")
+    document_id, callback_url = data.get("document_id"), data.get("callback_url")
+    if not isinstance(document_id, str) or not 1 <= len(document_id) <= 200:
+        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "document_id takes a text of 1 to 200 characters")
+    if not isinstance(callback_url, str) or urlsplit(callback_url).scheme not in ("http", "https"):
+        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "callback_url takes an http or https address")
+    if not isinstance(data.get("processing_options", {}), dict):
+        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "processing_options takes an object")
+    return document_id, callback_url
+
+
+class Handler(BaseHTTPRequestHandler):
+    """HTTP around the Service of its server."""
+
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_POST(self) -> None:
+        try:
+            if self.path != "/api/v1/process":
+                raise Refused(HTTPStatus.NOT_FOUND, "there is no such path")
+            key = self.headers.get("Idempotency-Key", "")
+            task = self.server.service.process(self._body(), self.headers.get("Authorization", ""), key)
+            self._answer(HTTPStatus.OK, json.dumps({"task_id": task.id}).encode(), "application/json")
+        except Refused as refused:
+            self._answer(refused.status, json.dumps({"error": str(refused)}).encode(), "application/json")
+
+    def do_GET(self) -> None:
+        name = unquote(self.path.removeprefix("/files/"))
+        if self.path.startswith("/files/") and name:
+            self._answer(HTTPStatus.OK, document_pdf(name), "application/pdf")
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, b'{"error": "there is no such path"}', "application/json")
+
+    def _body(self) -> bytes:
+        size = self.headers.get("Content-Length", "")
+        if not size.isdecimal() or int(size) > MAX_REQUEST_BYTES:
+            self.close_connection = True  # what follows was not read, so it must not be taken for the next request
+            raise Refused(HTTPStatus.BAD_REQUEST, f"Content-Length takes a number up to {MAX_REQUEST_BYTES}")
+        return self.rfile.read(int(size))
+
+    def _answer(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self.send_header("Retry-After", "1")
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Server(ThreadingHTTPServer):
+    """The simulator on a port of loopback. `serve_forever()` runs it, `shutdown()` ends it."""
+
+    def __init__(self, port: int, api_key: str, webhook_secret: str, pause_seconds: float = 0.4) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        self.service = Service(self.address, api_key, webhook_secret, pause_seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m dev.document_service", description=__doc__.splitlines()[0])
+    parser.add_argument("--port", type=int, required=True)
+    # The stack passes its secrets by the environment: a command line can be read by every user of the machine.
+    parser.add_argument("--api-key", default=os.environ.get("DOC_SERVICE_API_KEY", ""))
+    parser.add_argument("--webhook-secret", default=os.environ.get("DOC_WEBHOOK_SECRET", ""))
+    arguments = parser.parse_args()
+    if not arguments.api_key or not arguments.webhook_secret:
+        parser.error("it needs an API key and a webhook secret, as arguments or in the environment")
+    server = Server(arguments.port, arguments.api_key, arguments.webhook_secret.split(",")[0])
+    print(f"document service on {server.address}", flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What is there when everything is over: read from the database file, the mail folder and the documents themselves.
+
+Plain SQL and plain files on purpose: nothing here goes through the code that is being judged.
+"""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import hashlib
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A row of `documents`, and the digest of the file that it names."""
+
+    document_id: str
+    status: str
+    stored_as: str | None
+    file_sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The state of the world after the demo."""
+
+    failures: dict[str, str]  # payment_failures: event id -> invoice
+    past_due: set[str]  # events that a subscription's row was last changed by
+    retries: Counter[str]  # planned retries per invoice
+    orders: dict[str, str]  # session -> state
+    entitlements: Counter[str]  # per session
+    documents: dict[str, StoredDocument]  # by our id
+    effects: int
+    mail_keys: Counter[str]  # the idempotency keys of the mails
+    mailed: Counter[str]  # mails per address
+    files: set[str]
+
+
+def read_facts(folder: Path) -> Facts:
+    with closing(_open(folder)) as db:
+        mails = [_headers(path) for path in (folder / "mail" / "new").glob("*")]
+        documents = folder / "documents"
+        return Facts(
+            failures=dict(db.execute("SELECT event_id, invoice FROM payment_failures")),
+            past_due={event for (event,) in db.execute("SELECT seen_event FROM subscriptions WHERE status='past_due'")},
+            retries=Counter(invoice for (invoice,) in db.execute("SELECT invoice FROM payment_retries")),
+            orders=dict(db.execute("SELECT session_id, state FROM orders")),
+            entitlements=Counter(session for (session,) in db.execute("SELECT session_id FROM entitlements")),
+            documents={row[0]: _document(documents, row) for row in db.execute(DOCUMENTS)},
+            effects=_number(db, "SELECT count(*) FROM effects"),
+            mail_keys=Counter(key for key, _ in mails),
+            mailed=Counter(to for _, to in mails),
+            files={path.name for path in documents.glob("*") if path.is_file()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Midway:
+    """What can be told while it still runs."""
+
+    documents: int  # completed or failed
+    retries: int  # payments to be tried again later, by design
+    invoices: set[str]  # known to have failed
+
+
+def look_midway(folder: Path) -> Midway:
+    with closing(_open(folder)) as db:
+        return Midway(
+            documents=_number(db, "SELECT count(*) FROM documents WHERE status IN ('completed', 'failed')"),
+            retries=_number(db, "SELECT count(*) FROM payment_retries WHERE state = 'planned'"),
+            invoices={invoice for (invoice,) in db.execute("SELECT invoice FROM payment_failures")},
+        )
+
+
+def _open(folder: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{folder / 'holdfast.db'}?mode=ro", uri=True, timeout=10)
+
+
+DOCUMENTS = "SELECT id, document_id, status, stored_as FROM documents"
+
+
+def _document(folder: Path, row: tuple[Any, ...]) -> StoredDocument:
+    _, document_id, status, stored_as = row
+    path = folder / stored_as if stored_as else None
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path and path.exists() else None
+    return StoredDocument(document_id, status, stored_as, digest)
+
+
+def _number(db: sqlite3.Connection, query: str) -> int:
+    return int(db.execute(query).fetchone()[0])
+
+
+def _headers(path: Path) -> tuple[str, str]:
+    mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+    return str(mail["X-Idempotency-Key"]), str(mail["To"])

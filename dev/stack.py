@@ -1,0 +1,178 @@
+"""The whole of Holdfast on this machine: embedded stores, receiver, workers, Flower, simulators, under supervisord."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from dev.environment import Ports, StackError, stack_environment
+from dev.parts import Part, parts, supervisor_config
+from dev.signals import end_undisturbed
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+STOP_SECONDS = 60.0
+
+# How supervisord's log words what we need to know of.
+SPAWNED = re.compile(r"spawned: '([^']+)' with pid (\d+)")
+RUNNING = re.compile(r"success: (\S+) entered RUNNING state")
+EXITED = re.compile(r"exited: (\S+) \((?:terminated by )?([\w ]+)")
+
+
+def lock_folder(folder: Path) -> IO[str]:
+    """Hold the data folder: two stacks on it would share a store. Raises StackError when another holds it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_suffix(".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise StackError(f"the data in {folder} is in use by a stack that runs already; stop that first") from None
+    return lock
+
+
+class Stack:
+    """The parts of one data folder, started and watched. `hear` gets a line whenever a part dies or comes back."""
+
+    def __init__(self, folder: Path, ports: Ports, own: Mapping[str, str], hear: Callable[[str], None]) -> None:
+        folder.mkdir(exist_ok=True, mode=0o700)  # personal data lies in it
+        for needed in ("logs", "valkey"):
+            (folder / needed).mkdir(parents=True, exist_ok=True)
+        self.folder, self.ports, self.hear = folder, ports, hear
+        self.environ = stack_environment(folder, ports, own)
+        self.parts: list[Part] = parts(folder, ports, self.environ)
+        self.pids: dict[str, int] = {}
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._stopping = False
+
+    def __enter__(self) -> Stack:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        end_undisturbed()
+        self.stop()
+
+    def start(self) -> None:
+        """Migrate, then start every part. Raises StackError when the migration fails."""
+        self._migrate()
+        config = self.folder / "supervisord.conf"
+        config.write_text(supervisor_config(self.folder, REPOSITORY, self.parts))
+        log = self.log("supervisord").open("w+")
+        self._supervisor = subprocess.Popen(
+            [sys.executable, "-m", "dev.supervise", str(config)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            cwd=REPOSITORY,
+            env=self.environ,
+            start_new_session=True,  # Ctrl-C reaches us alone, and we stop the parts in order
+        )
+        threading.Thread(target=self._listen, args=(self.log("supervisord").open(),), daemon=True).start()
+
+    def wait_ready(self, seconds: float = 120) -> None:
+        """Until every part can be used. Raises StackError, which says what was still missing."""
+        end = time.monotonic() + seconds
+        for what, ready in self._checks():
+            while not ready():
+                self.check_alive()
+                time.sleep(0.1)
+                if time.monotonic() > end:
+                    raise StackError(f"waited {seconds:g} s for {what}; the logs may say why: {self.folder / 'logs'}")
+
+    @property
+    def flower_address(self) -> str:
+        """With what it takes to sign in."""
+        user, _, password = self.environ["FLOWER_BASIC_AUTH"].partition(":")
+        return f"{self.ports.flower_url} (user {user}, password {password})"
+
+    def send_signal(self, name: str, number: signal.Signals) -> None:
+        """To a part and all its children. SIGKILL is what a machine that dies would do to them."""
+        _signal_group(self.pids[name], number)
+
+    def stop(self) -> None:
+        """Stop all parts and wait; whatever does not stop in time is killed. May be called twice."""
+        self._stopping = True
+        if self._supervisor is None:
+            return
+        self._supervisor.terminate()
+        try:
+            self._supervisor.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._supervisor.kill()
+        for pid in self.pids.values():
+            _signal_group(pid, signal.SIGKILL)
+        self._supervisor = None
+
+    def check_alive(self) -> None:
+        """Raises StackError when the process runner itself has ended."""
+        if self._supervisor is None or self._supervisor.poll() is not None:
+            raise StackError(f"the process runner ended; {self.log('supervisord')} may say why")
+
+    def _migrate(self) -> None:
+        command = [sys.executable, "-m", "tasks.database"]
+        done = subprocess.run(command, cwd=REPOSITORY, env=self.environ, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise StackError(f"the database could not be migrated:\n{done.stdout}{done.stderr}".rstrip())
+
+    def _checks(self) -> list[tuple[str, Callable[[], bool]]]:
+        """What must answer, in words, and how to ask it."""
+        names = {part.name for part in self.parts}
+        peers = {"mail": self.ports.mail, "documents": self.ports.documents, "stripe": self.ports.stripe}
+        readyz, flower = f"{self.ports.receiver_url}/readyz", f"{self.ports.flower_url}/healthcheck"
+        return [
+            *((f"{name} on port {port}", partial(_listens, port)) for name, port in peers.items() if name in names),
+            (f"{readyz} to say yes", partial(_answers, readyz)),
+            (f"Flower on port {self.ports.flower}", partial(_answers, flower)),
+        ]
+
+    def _listen(self, log: IO[str]) -> None:
+        """Follow supervisord's log: who runs under which pid, and tell of each death and each return once."""
+        down: set[str] = set()
+        while not self._stopping:
+            line = log.readline()
+            if not line:
+                time.sleep(0.1)
+            elif spawned := SPAWNED.search(line):
+                self.pids[spawned[1]] = int(spawned[2])
+            elif (running := RUNNING.search(line)) and running[1] in down:
+                down.discard(running[1])
+                self.hear(f"{running[1]} is up again")
+            elif (exited := EXITED.search(line)) and exited[1] not in down:
+                down.add(exited[1])
+                _signal_group(self.pids[exited[1]], signal.SIGKILL)  # its children may outlive it, and keep its port
+                self.hear(f"{exited[1]} died ({exited[2]}), starting it again; its log: {self.log(exited[1])}")
+
+    def log(self, part: str) -> Path:
+        return self.folder / "logs" / f"{part}.log"
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    """Each part has a process group of its own; it may be gone already."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False

@@ -1,0 +1,47 @@
+"""`localstripe` for one stack: a Stripe that keeps its state and signs its webhooks, on loopback, no account needed.
+
+    python -m dev.stripe_service --port 8420 --folder var/run/stripe --webhook-url http://127.0.0.1:8000/stripe-webhook
+
+Its own command listens on every interface and shares one file in the temporary folder with every other localstripe of
+the machine; here it stays on loopback and in `--folder`. STRIPE_WEBHOOK_SECRET in the environment signs the webhooks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from localstripe import resources, server
+
+
+def keep_state_in(path: Path) -> None:
+    """Load the state of the last run and save it there from now on, whole or not at all."""
+
+    def dump(store: Any) -> None:
+        path.with_suffix(".new").write_bytes(pickle.dumps(dict(store)))
+        path.with_suffix(".new").replace(path)
+
+    if path.exists():
+        dict.update(resources.store, pickle.loads(path.read_bytes()))
+    resources.Store.dump_to_disk = dump
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m dev.stripe_service", description=__doc__.splitlines()[0])
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--webhook-url", required=True)
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    keep_state_in(arguments.folder / "localstripe.pickle")
+    secret = os.environ["STRIPE_WEBHOOK_SECRET"].split(",")[0]
+    server.register_webhook("holdfast", arguments.webhook_url, secret, None)
+    web.run_app(server.app, host="127.0.0.1", port=arguments.port, print=None)
+
+
+if __name__ == "__main__":
+    main()
