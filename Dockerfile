@@ -1,0 +1,32 @@
+# Three images: the store and the proxy with their settings inside, and Holdfast itself: receiver, workers, Flower.
+# Everything runs as user 10001, who may write only to the folder that is a volume.
+
+FROM valkey/valkey:8 AS valkey
+COPY --chown=10001 deploy/valkey.conf deploy/start-valkey.sh /etc/holdfast/
+RUN install -d -o 10001 -g 10001 /var/lib/holdfast
+WORKDIR /var/lib/holdfast
+USER 10001:10001
+ENTRYPOINT ["sh", "/etc/holdfast/start-valkey.sh"]
+
+
+FROM caddy:2 AS caddy
+COPY --chown=10001 deploy/Caddyfile /etc/holdfast/
+RUN install -d -o 10001 -g 10001 /var/lib/holdfast
+ENV XDG_DATA_HOME=/var/lib/holdfast XDG_CONFIG_HOME=/var/lib/holdfast
+USER 10001:10001
+ENTRYPOINT ["caddy", "run", "--adapter", "caddyfile", "--config", "/etc/holdfast/Caddyfile"]
+
+
+FROM python:3.13-slim AS holdfast
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp holdfast \
+ && install -d -o holdfast -g holdfast /var/lib/holdfast/documents /var/lib/holdfast/flower
+WORKDIR /srv/holdfast
+# The packages have a layer of their own: it is built again only when the lock changes. The file system is read-only
+# later on, so the byte code is made here.
+COPY requirements.lock .
+RUN pip install --no-cache-dir --only-binary :all: --require-hashes -r requirements.lock
+COPY . .
+RUN python -m compileall -q . && chmod -R a+rX .
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER holdfast
+CMD ["python", "-m", "web"]

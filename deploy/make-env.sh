@@ -1,0 +1,18 @@
+#!/bin/sh
+# Make .env of .env.example, with a random value for each secret that is ours to choose. Never replaces a .env.
+set -eu
+cd "$(dirname "$0")/.."
+
+if [ -e .env ]; then
+    echo "there is a .env already; nothing was changed" >&2
+    exit 1
+fi
+
+random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+
+umask 077
+sed -e "s/^\(POSTGRES_PASSWORD=\)change-me$/\1$(random)/" \
+    -e "s/^\(VALKEY_PASSWORD=\)change-me$/\1$(random)/" \
+    -e "s/^\(FLOWER_BASIC_AUTH=admin:\)change-me$/\1$(random)/" \
+    -e "s/^\(API_KEYS=\)change-me$/\1$(random)/" .env.example >.env
+echo "made .env with random passwords; now put your STRIPE_WEBHOOK_SECRET into it, then: make up"
