@@ -1,0 +1,103 @@
+"""A world to be broken: the record, a broker, a database, and real worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from dev.rabbitmq import BROKERS, RabbitMQ
+from dev.servers import Valkey, wait_until
+from inbox import look
+from inbox.event import Event
+from inbox.job import NewJob
+from inbox.store import Rules, Store, connect
+from tasks.broker import message
+from tests.conftest import fresh_database
+from tests.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    with RabbitMQ() as server:
+        yield server
+
+
+@dataclass
+class World:
+    """What a crash test acts on, and how it finds out what became of it."""
+
+    stack: Stack
+    valkey: Valkey
+    store: Store
+    database: str
+    rabbitmq: RabbitMQ | None
+
+    def record(self, kind: str, event_id: str = "evt_1") -> str:
+        """Record an event for the handler `kind`, as the receiver does; returns its job's id."""
+        job = NewJob(f"stripe:{event_id}:{kind}", f"tests.handlers.{kind}", "payments")
+        self.store.record(Event("stripe", event_id, f"test.{kind}", b"{}"), [job])
+        return job.id
+
+    def wait_for_the_held_job(self) -> None:
+        """Until the handler `slow` is in its hold."""
+        wait_until((self.stack.folder / "held").exists, seconds=20, what="the job to be held")
+
+    def wipe_broker(self) -> None:
+        """Delete the queues, doorbells and all."""
+        self.store.client.delete("payments", "unacked", "unacked_index")
+        if self.rabbitmq:
+            self.rabbitmq.control("delete_queue", "payments")
+
+    def effects(self, job_id: str) -> int:
+        """How many effects a job has had in the database."""
+        engine = create_engine(self.database)
+        with engine.connect() as connection:
+            found = connection.execute(
+                text("SELECT count(*) FROM notifications WHERE id LIKE :id"), {"id": f"{job_id}#%"}
+            ).scalar_one()
+        engine.dispose()
+        return int(found)
+
+    def settle(self, *, owed: int = 0, seconds: float = 30) -> dict[str, int]:
+        """Wait until no more than `owed` jobs are owed; returns the counts."""
+        wait_until(lambda: look.stats(self.store)["owed"] <= owed, seconds=seconds, what="the jobs to be done")
+        return look.stats(self.store)
+
+    def state(self, job_id: str) -> str:
+        found = look.job(self.store, job_id)
+        return str(found and found["state"])
+
+    def outcomes(self, job_id: str) -> list[str]:
+        """How each attempt of a job ended."""
+        found = look.job(self.store, job_id)
+        return [attempt.get("outcome", "open") for attempt in found["attempts"]] if found else []
+
+
+PAIRS = [f"{broker}-{database}" for broker in BROKERS for database in ("sqlite", "postgres")]
+EACH_ONCE = [pair for pair in PAIRS if pair in ("redis-sqlite", "rabbitmq-postgres")]
+
+
+@pytest.fixture(params=EACH_ONCE)
+def world(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Iterator[World]:
+    broker, kind = request.param.split("-")
+    database = fresh_database(request, kind)
+    environment = {"REDIS_URL": valkey.url, "DATABASE_URL": database}
+    server: RabbitMQ | None = None
+    rules = Rules(ring_again_seconds=2)
+    store = Store(connect(valkey.url, timeout_seconds=5), rules, message=message)
+    if broker == "rabbitmq":
+        server = request.getfixturevalue("rabbitmq")
+        server.control("delete_queue", "payments")
+        environment["BROKER_URL"] = server.url
+        store = Store(connect(valkey.url, timeout_seconds=5), rules)  # nobody rings: the sweep must find every job
+    stack = Stack(tmp_path, environment)
+    yield World(stack, valkey, store, database, server)
+    stack.end()
+
+
+def pytest_report_header() -> str:
+    return f"brokers: {', '.join(BROKERS)}"

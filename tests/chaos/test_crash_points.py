@@ -1,0 +1,201 @@
+"""Death between any two durable steps, with real processes and a real SIGKILL: done, and done once.
+
+The kill points run on every pair of broker and database, the rest on Redis with SQLite and on RabbitMQ (where it is
+installed) with Postgres.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import psutil
+import pytest
+import requests
+
+from dev.servers import wait_until
+from inbox import look
+from tests.chaos.conftest import PAIRS, World
+from tests.peers import Answer, Peer
+from tests.senders import signed_by_stripe, stripe_event
+from tests.stack import GRACE_SECONDS
+
+KILL_POINTS = [
+    "after the pop, before the lease",
+    "after the lease",
+    "before the effect",
+    "in the handler",
+    "after the SQL commit, before finish",
+    "before finish",
+    "after finish",
+]
+
+
+@pytest.mark.parametrize("world", PAIRS, indirect=True)
+@pytest.mark.parametrize("point", KILL_POINTS)
+def test_a_worker_killed_at_any_step_loses_nothing_and_doubles_nothing(world: World, point: str) -> None:
+    job = world.record("plain")
+    world.stack.worker(HOLDFAST_TEST_DIE=point)
+    stats = world.settle()
+    assert (world.stack.folder / f"died-{point}").exists()
+    follow = "stripe:evt_1:follow"
+    assert (world.effects(job), world.effects(follow)) == (1, 1)
+    assert stats | {"succeeded": 2, "dead": 0} == stats
+
+
+@pytest.mark.parametrize("world", PAIRS, indirect=True)
+@pytest.mark.parametrize("point", ["before the record", "after the record, before the doorbell and the 200"])
+def test_a_receiver_killed_around_the_record_leaves_its_sender_to_try_again(world: World, point: str) -> None:
+    world.stack.receiver(module="tests.receiver_app", HOLDFAST_TEST_DIE=point)
+    body, headers = signed_by_stripe(stripe_event("evt_1", "test.plain"))
+    heard = []
+
+    def acknowledged() -> bool:
+        try:
+            answer = requests.post(world.stack.url("/stripe-webhook"), data=body, headers=headers, timeout=5)
+            heard.append(answer.status_code)
+        except requests.ConnectionError:
+            heard.append(0)
+        return heard[-1] == 200
+
+    wait_until(acknowledged, seconds=30, what="the event to be acknowledged")
+    assert heard[0] == 0
+    world.stack.worker()
+    stats = world.settle()
+    job = "stripe:evt_1:tests.handlers.plain"
+    assert (world.effects(job), world.effects("stripe:evt_1:follow")) == (1, 1)
+    assert stats | {"accepted": 1, "duplicates": 0 if point == "before the record" else 1} == stats
+
+
+@pytest.mark.parametrize("world", PAIRS, indirect=True)
+def test_a_call_out_that_is_repeated_after_a_death_bears_the_same_key(world: World) -> None:
+    with Peer(lambda _: Answer()) as peer:
+        world.stack.environment["HOLDFAST_TEST_PEER"] = peer.url
+        job = world.record("calling")
+        world.stack.worker(HOLDFAST_TEST_DIE="after the call out, before the commit")
+        world.settle()
+    assert [asked.headers["Idempotency-Key"] for asked in peer.asked] == [job, job]
+    assert world.effects(job) == 1
+
+
+def test_an_event_recorded_before_a_broker_wipe_is_still_processed(world: World) -> None:
+    jobs = [world.record("plain", f"evt_{n}") for n in range(20)]
+    world.wipe_broker()
+    world.stack.worker()
+    world.settle()
+    assert [world.effects(job) for job in jobs] == [1] * 20
+
+
+def test_a_broker_wiped_under_running_workers_costs_no_job(world: World) -> None:
+    (world.stack.folder / "hold").touch()
+    world.stack.worker()
+    held = world.record("slow", "evt_held")
+    world.wait_for_the_held_job()
+    jobs = [world.record("plain", f"evt_{n}") for n in range(10)]
+    world.wipe_broker()
+    (world.stack.folder / "hold").unlink()
+    world.settle(seconds=40)
+    assert [world.effects(job) for job in [held, *jobs]] == [1] * 11
+
+
+def test_a_worker_killed_whole_costs_only_the_lease_time(world: World) -> None:
+    (world.stack.folder / "hold").touch()
+    first = world.stack.worker()
+    job = world.record("slow")
+    world.wait_for_the_held_job()
+    first.kill()
+    killed = time.monotonic()
+    world.stack.worker()
+    world.settle()
+    assert (world.effects(job), world.outcomes(job)) == (1, ["lost", "succeeded"])
+    assert time.monotonic() - killed < 25  # 6 s of lease, a sweep a second, a worker's start on a busy machine
+
+
+def test_a_holder_that_slept_over_its_lease_wakes_up_and_changes_nothing(world: World) -> None:
+    (world.stack.folder / "hold").touch()
+    sleeper = world.stack.worker()
+    job = world.record("slow")
+    world.wait_for_the_held_job()
+    family = [*sleeper.children(), psutil.Process(sleeper.process.pid)]
+    for member in family:
+        member.send_signal(signal.SIGSTOP)
+    world.stack.worker()
+    world.settle()
+    (world.stack.folder / "hold").unlink()
+    for member in family:
+        member.send_signal(signal.SIGCONT)
+    # Its time limit strikes as it wakes up; should it get to finish all the same, it hears that it lost the job.
+    wait_until(lambda: sleeper.said("LeaseLost") or sleeper.said("'lost'"), seconds=20, what="the sleeper's end")
+    assert (world.effects(job), world.outcomes(job)) == (1, ["lost", "succeeded"])
+
+
+def test_sigterm_gives_back_what_does_not_finish_in_time(world: World) -> None:
+    (world.stack.folder / "hold").touch()
+    first = world.stack.worker(LEASE_SECONDS="600", JOB_TIME_LIMIT_SECONDS="500")
+    job = world.record("slow")
+    world.wait_for_the_held_job()
+    first.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: world.state(job) == "ready", seconds=20, what="the job to be given back")
+    assert first.process.wait(GRACE_SECONDS) == 0
+    assert (world.state(job), world.outcomes(job)) == ("ready", ["released"])
+    world.stack.worker(LEASE_SECONDS="600", JOB_TIME_LIMIT_SECONDS="500")
+    world.settle(seconds=20)
+    assert (world.effects(job), world.outcomes(job)) == (1, ["released", "succeeded"])
+
+
+def test_sigterm_lets_a_job_finish_that_can(world: World) -> None:
+    (world.stack.folder / "hold").touch()
+    worker = world.stack.worker(LEASE_SECONDS="60", JOB_TIME_LIMIT_SECONDS="50")
+    job = world.record("slow")
+    world.wait_for_the_held_job()
+    worker.process.send_signal(signal.SIGTERM)
+    time.sleep(2)
+    (world.stack.folder / "hold").unlink()
+    assert worker.process.wait(GRACE_SECONDS) == 0
+    assert (world.effects(job), world.outcomes(job)) == (1, ["succeeded"])
+
+
+def test_a_killed_redis_comes_back_from_its_file_with_every_job(world: World) -> None:
+    world.stack.worker(processes=2)
+    jobs = [world.record("plain", f"evt_{n}") for n in range(50)]
+    world.valkey.kill()
+    time.sleep(1)
+    world.valkey.start()
+    stats = world.settle(seconds=40)
+    assert [world.effects(job) for job in jobs] == [1] * 50
+    assert stats | {"succeeded": 100, "dead": 0} == stats
+
+
+def test_a_handler_that_fails_twice_works_the_third_time_and_shows_why(world: World) -> None:
+    job = world.record("failing")
+    worker = world.stack.worker()
+    world.settle()
+    assert (world.effects(job), world.outcomes(job)) == (1, ["failed", "failed", "succeeded"])
+    found = look.job(world.store, job)
+    assert found is not None
+    assert found["attempts"][0]["reason"] == "the peer is down"
+    assert worker.said("the peer is down")
+
+
+def test_a_hopeless_job_is_dead_at_once_and_the_others_go_on(world: World) -> None:
+    hopeless, plain = world.record("hopeless", "evt_1"), world.record("plain", "evt_2")
+    world.stack.worker()
+    world.settle()
+    assert (world.state(hopeless), world.effects(plain)) == ("dead", 1)
+
+
+def test_a_job_that_kills_its_worker_every_time_is_dead_and_the_others_go_on(world: World) -> None:
+    deadly, plain = world.record("deadly", "evt_1"), world.record("plain", "evt_2")
+    world.stack.worker(MAX_ATTEMPTS="2")
+    world.settle()
+    assert (world.state(deadly), world.outcomes(deadly), world.effects(plain)) == ("dead", ["lost", "lost"], 1)
+
+
+def test_personal_data_in_a_foreign_error_is_shown_to_nobody(world: World) -> None:
+    job = world.record("leaking")
+    worker = world.stack.worker(MAX_ATTEMPTS="1")
+    world.settle()
+    found = look.job(world.store, job)
+    assert found is not None
+    assert found["reason"].startswith("ValueError at tests/handlers.py:")
+    assert not worker.said("ada@example.com")

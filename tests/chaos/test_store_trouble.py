@@ -1,0 +1,166 @@
+"""A store in trouble: whatever it does, a sender hears 200 only for what is kept."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from dev.servers import Valkey, free_port, wait_until
+from inbox import look
+from inbox.errors import StoreUnavailable
+from inbox.event import Event
+from inbox.store import Store, connect
+from tests.chaos.conftest import World
+from tests.conftest import fresh_database
+from tests.senders import signed_by_stripe, stripe_event
+from tests.stack import Stack
+
+
+@pytest.fixture
+def stack(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Iterator[Stack]:
+    made = Stack(tmp_path, {"REDIS_URL": valkey.url, "DATABASE_URL": fresh_database(request, "sqlite")})
+    yield made
+    made.end()
+
+
+def deliver(stack: Stack, name: str) -> int:
+    body, headers = signed_by_stripe(stripe_event(name, "checkout.session.completed", id=f"cs_{name}"))
+    return requests.post(stack.url("/stripe-webhook"), data=body, headers=headers, timeout=10).status_code
+
+
+class Line:
+    """A TCP line to the store that can be told to lose the next answers: the script ran, and nobody hears of it."""
+
+    def __init__(self, port: int) -> None:
+        self.lose = 0
+        self._to = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            server = socket.create_connection(("127.0.0.1", self._to))
+            threading.Thread(target=self._pump, args=(client, server, False), daemon=True).start()
+            threading.Thread(target=self._pump, args=(server, client, True), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
+        try:
+            while data := source.recv(65536):
+                if answers and self.lose:
+                    self.lose -= 1
+                    break
+                target.sendall(data)
+        except OSError:
+            pass
+        for end in (source, target):
+            end.close()
+
+
+@pytest.mark.parametrize(("lost", "status"), [(1, 200), (2, 503)])
+def test_an_answer_that_is_lost_in_mid_script_is_asked_for_again_or_no_200(
+    stack: Stack, valkey: Valkey, real_store: Store, lost: int, status: int
+) -> None:
+    line = Line(valkey.port)
+    stack.environment["REDIS_URL"] = line.url
+    stack.environment["BROKER_URL"] = valkey.url
+    stack.receiver()
+    assert deliver(stack, "evt_0") == 200  # the connection and its script are there
+    line.lose = lost
+    assert deliver(stack, "evt_1") == status
+    assert deliver(stack, "evt_1") == 200  # the sender tries again, or sends it twice
+    recorded = look.event(real_store, "stripe", "evt_1")
+    assert recorded is not None
+    assert (len(recorded["jobs"]), look.stats(real_store)["accepted"]) == (1, 2)
+
+
+def test_a_read_only_replica_takes_nothing_until_it_is_promoted(stack: Stack, valkey: Valkey, tmp_path: Path) -> None:
+    replica = Valkey(tmp_path / "replica").start()
+    client = connect(replica.url, timeout_seconds=5)
+    try:
+        client.replicaof("127.0.0.1", str(valkey.port))
+        stack.environment["REDIS_URL"] = replica.url
+        stack.receiver()
+        assert deliver(stack, "evt_1") == 503
+        assert client.keys("*evt_1*") == []
+        client.replicaof("NO", "ONE")
+        wait_until(lambda: deliver(stack, "evt_1") == 200, seconds=10, what="the promoted replica to take events")
+    finally:
+        replica.stop()
+
+
+def test_a_file_that_a_crash_cut_off_keeps_every_event_that_was_acknowledged(stack: Stack, valkey: Valkey) -> None:
+    stack.receiver()
+    names = [f"evt_{n}" for n in range(50)]
+    assert {deliver(stack, name) for name in names} == {200}
+    valkey.kill()
+    (newest,) = (valkey.folder / "appendonlydir").glob("*.incr.aof")
+    with newest.open("ab") as file:
+        file.write(b"*3\r\n$3\r\nSET\r\n$5\r\nhalf")  # the command that was being written
+    valkey.start()
+    client = connect(valkey.url, timeout_seconds=5)
+    assert [name for name in names if not client.exists(f"{{holdfast}}:event:stripe:{name}")] == []
+    wait_until(lambda: deliver(stack, "evt_50") == 200, seconds=10, what="the receiver to go on")
+
+
+def test_a_store_that_stalls_is_503_and_the_event_that_comes_again_is_recorded_once(
+    stack: Stack, valkey: Valkey, real_store: Store
+) -> None:
+    """As when a disk takes seconds for an fsync."""
+    stack.receiver()
+    real_store.client.client_pause(3000)
+    began = time.monotonic()
+    assert (deliver(stack, "evt_1"), time.monotonic() - began < 2) == (503, True)
+    time.sleep(3)
+    assert deliver(stack, "evt_1") == 200
+    assert look.stats(real_store)["accepted"] == 1
+
+
+@pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
+def test_a_nearly_full_store_refuses_events_and_lets_the_workers_drain_it(world: World) -> None:
+    jobs = [world.record("plain", f"evt_{n}") for n in range(20)]
+    world.store.client.set("filler", b"x" * 50_000_000)
+    used, _ = world.store.memory()
+    world.store.client.config_set("maxmemory", int(used * 1.06))
+    try:
+        with pytest.raises(StoreUnavailable, match="nearly full"):
+            Store(connect(world.valkey.url)).record(Event("stripe", "evt_more", "x", b"{}"), [])
+        world.stack.worker()
+        world.settle()
+    finally:
+        world.store.client.config_set("maxmemory", "0")
+    assert [world.effects(job) for job in jobs] == [1] * 20
+
+
+@pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
+def test_a_worker_comes_back_by_itself_after_a_long_time_without_its_broker(world: World) -> None:
+    worker = world.stack.worker()
+    world.valkey.kill()
+    time.sleep(20)
+    world.valkey.start()
+    job = world.record("plain")
+    world.settle()
+    assert (world.effects(job), worker.alive()) == (1, True)
+
+
+@pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
+def test_a_broker_port_that_refuses_for_a_while_is_waited_for(world: World) -> None:
+    """The broker is another server than the record's, and starts late."""
+    late = Valkey(world.stack.folder / "late", free_port())
+    job = world.record("plain")
+    worker = world.stack.worker(BROKER_URL=late.url, ready=False)
+    wait_until(lambda: worker.said("Cannot connect to redis"), seconds=30, what="the worker to miss its broker")
+    late.start()
+    try:
+        world.settle()
+        assert world.effects(job) == 1
+    finally:
+        worker.kill()
+        late.stop()

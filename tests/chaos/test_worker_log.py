@@ -1,0 +1,31 @@
+"""What a worker's log says while the record is away, and what it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import redis
+
+from dev.servers import Valkey, wait_until
+from inbox.job import NewJob
+from tasks.broker import message
+from tests.stack import Stack
+
+
+def test_a_record_that_is_away_is_an_expected_failure_whose_address_is_not_logged(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    record = Valkey(tmp_path / "record").start()
+    database = f"sqlite:///{tmp_path}/test.db"
+    stack = Stack(tmp_path, {"REDIS_URL": record.url, "BROKER_URL": valkey.url, "DATABASE_URL": database})
+    try:
+        worker = stack.worker(app="workers.app")
+        record.kill()
+        bell = message(NewJob("stripe:evt_1:payments.payment_failed", "tasks.payments.payment_failed", "payments"))
+        redis.Redis.from_url(valkey.url).lpush("payments", bell)
+        wait_until(lambda: worker.said("the store does not take this now"), seconds=20, what="the failure")
+    finally:
+        stack.end()
+    assert worker.said("raised expected: StoreUnavailable")
+    assert not worker.said("Traceback")
+    assert not worker.said(f":{record.port}")

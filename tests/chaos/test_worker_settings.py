@@ -1,0 +1,116 @@
+"""What celeryconfig.py guards against, done to real workers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import time
+from pathlib import Path
+
+import pytest
+
+from dev.servers import wait_until
+from inbox import look
+from inbox.job import NewJob
+from tasks.broker import message
+from tests.chaos.conftest import World
+
+pytestmark = pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)  # most of it is about that transport
+
+
+def reasons(world: World, job_id: str) -> list[str]:
+    found = look.job(world.store, job_id)
+    return [attempt.get("reason", "") for attempt in found["attempts"]] if found else []
+
+
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("poison", ["pickle", "unknown task"])
+def test_a_poisoned_queue_is_passed_over_and_nothing_is_unpickled(world: World, poison: str, tmp_path: Path) -> None:
+    bad = json.loads(message(NewJob("j", "tests.handlers.plain", "payments")))
+    if poison == "pickle":
+        bad |= {
+            "content-type": "application/x-python-serialize",
+            "content-encoding": "binary",
+            "body": base64.b64encode(pickle.dumps(Bomb(tmp_path / "unpickled"))).decode(),
+        }
+    else:
+        bad["headers"]["task"] = "tasks.nobody.knows"
+    world.store.client.lpush("payments", json.dumps(bad))
+    job = world.record("plain")
+    world.stack.worker()
+    world.settle()
+    assert (world.effects(job), (tmp_path / "unpickled").exists()) == (1, False)
+
+
+def test_what_is_no_message_at_all_costs_a_restart_and_nothing_else(world: World) -> None:
+    """kombu does not survive it, but has popped it: whoever starts the worker again, starts it without."""
+    world.store.client.lpush("payments", "no JSON")
+    job = world.record("plain")
+    poisoned = world.stack.worker()
+    assert poisoned.process.wait(20) != 0
+    world.stack.worker()
+    world.settle()
+    assert world.effects(job) == 1
+
+
+def test_a_slow_job_is_told_so_and_its_failure_written_down(world: World) -> None:
+    (world.stack.folder / "hold").touch()
+    job = world.record("slow")
+    world.stack.worker()
+    world.settle()
+    assert (world.effects(job), world.outcomes(job)) == (1, ["failed", "succeeded"])
+    assert reasons(world, job)[0].startswith("SoftTimeLimitExceeded at tests/handlers.py:")
+
+
+def test_a_job_that_will_not_be_told_is_ended_before_its_lease_is_over_and_that_counts(world: World) -> None:
+    (world.stack.folder / "hold").touch()
+    job = world.record("stubborn")
+    worker = world.stack.worker()
+    world.settle()
+    assert (world.effects(job), world.outcomes(job)) == (1, ["failed", "succeeded"])
+    assert reasons(world, job)[0] == "it ran over its time limit and would not end"
+    assert worker.said("Hard time limit (5s) exceeded")
+
+
+def test_a_busy_worker_leaves_the_next_doorbell_to_an_idle_one(world: World) -> None:
+    (world.stack.folder / "hold").touch()
+    patient = {"LEASE_SECONDS": "60", "JOB_TIME_LIMIT_SECONDS": "50", "RING_AGAIN_SECONDS": "3600"}
+    world.stack.environment |= patient
+    world.stack.worker()
+    held = world.record("slow", "evt_held")
+    world.wait_for_the_held_job()
+    time.sleep(1)  # time enough to fetch one more, if it wanted
+    jobs = [world.record("plain", f"evt_{n}") for n in range(3)]
+    world.stack.worker()
+    world.settle(owed=1, seconds=15)
+    assert ([world.effects(job) for job in jobs], world.state(held)) == ([1, 1, 1], "leased")
+
+
+def test_a_worker_started_before_its_broker_waits_for_it(world: World) -> None:
+    world.valkey.kill()
+    worker = world.stack.worker(ready=False)
+    wait_until(lambda: worker.said("Cannot connect to redis"), seconds=30, what="the worker to miss its broker")
+    world.valkey.start()
+    job = world.record("plain")
+    world.settle()
+    assert world.effects(job) == 1
+
+
+def test_a_redis_that_hangs_is_noticed_and_outlasted(world: World) -> None:
+    world.stack.worker()
+    world.valkey.freeze()
+    time.sleep(8)  # longer than socket_timeout
+    world.valkey.resume()
+    job = world.record("plain")
+    world.settle()
+    assert world.effects(job) == 1

@@ -1,0 +1,90 @@
+"""Real servers for every test: one Valkey a test process, emptied between tests; SQLite and Postgres.
+
+Every test that asks for `database` runs on both.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dev.postgres import Postgres
+from dev.servers import Valkey
+from inbox.store import Store, connect
+from tasks.database import upgrade
+
+
+class Clock:
+    """The store's clock in tests that may not wait; milliseconds since 1970."""
+
+    def __init__(self) -> None:
+        self.ms = 1_800_000_000_000
+
+    def __call__(self) -> int:
+        return self.ms
+
+    def forward(self, seconds: float) -> None:
+        self.ms += int(seconds * 1000)
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    server = Valkey(tmp_path_factory.mktemp("valkey")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def valkey(valkey_server: Valkey) -> Iterator[Valkey]:
+    """A running, empty Valkey; started again if the last test killed it."""
+    if valkey_server.process is None:
+        valkey_server.start()
+    connect(valkey_server.url, timeout_seconds=5).flushall()
+    yield valkey_server
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(valkey: Valkey, clock: Clock) -> Store:
+    """The record on a clock the test moves."""
+    return Store(connect(valkey.url, timeout_seconds=5), now_ms=clock)
+
+
+@pytest.fixture
+def real_store(valkey: Valkey) -> Store:
+    """The record on the server's own clock."""
+    return Store(connect(valkey.url, timeout_seconds=5))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with Postgres(forgetful=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
+    upgrade(f"sqlite:///{path}")
+    return path
+
+
+def fresh_database(request: pytest.FixtureRequest, kind: str) -> str:
+    """The URL of a new database with all tables."""
+    if kind == "postgres":
+        return str(request.getfixturevalue("postgres").fresh())
+    path = request.getfixturevalue("tmp_path") / "test.db"
+    shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> str:
+    return fresh_database(request, request.param)

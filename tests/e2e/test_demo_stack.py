@@ -1,0 +1,85 @@
+"""The local stack as a person has it: it starts, mends itself, stops, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from dev.environment import any_ports, without_settings
+from dev.parts import Part, supervisor_config
+from dev.servers import wait_until
+from dev.stack import REPOSITORY, Stack
+
+
+@pytest.fixture
+def heard() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def stack(tmp_path: Path, heard: list[str]) -> Iterator[Stack]:
+    made = Stack(tmp_path / "data", any_ports(), without_settings(os.environ), hear=heard.append)
+    made.start()
+    yield made
+    made.stop()
+
+
+def ours(stack: Stack) -> list[psutil.Process]:
+    """Every process that was started for this data folder, whoever is its parent now."""
+    return [
+        process for process in psutil.process_iter() if _environment(process).get("PORT") == str(stack.ports.receiver)
+    ]
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return dict(process.environ())
+    except psutil.Error:
+        return {}
+
+
+def test_a_part_that_dies_is_started_again_and_stopping_leaves_nothing(stack: Stack, heard: list[str]) -> None:
+    stack.wait_ready()
+    assert requests.get(f"{stack.ports.receiver_url}/readyz", timeout=5).json()["ready"]
+    assert requests.get(f"{stack.ports.flower_url}/", timeout=5).status_code == 401  # Flower asks for its password
+
+    stack.send_signal("receiver", signal.SIGKILL)
+    wait_until(lambda: "receiver is up again" in heard, seconds=15, what="the receiver to come back")
+    stack.wait_ready()
+
+    stack.stop()
+    assert ours(stack) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_parts_end_with_whoever_holds_the_runner(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "logs").mkdir()
+    mark = str(tmp_path / "mark")
+    part = Part("sleeper", [sys.executable, "-c", "import time; time.sleep(600)", mark], order=1)
+    config = tmp_path / "supervisord.conf"
+    config.write_text(supervisor_config(tmp_path, REPOSITORY, [part]))
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(config)], cwd=REPOSITORY)
+    wait_until(lambda: bool(_with(mark)), seconds=15, what="the part to start")
+    holder.send_signal(number)
+    holder.wait()
+    wait_until(lambda: _with(mark) == [], seconds=15, what="the part to end")
+
+
+HOLD = """
+import subprocess, sys, time
+runner = subprocess.Popen([sys.executable, "-m", "dev.supervise", sys.argv[1]], stdin=subprocess.PIPE,
+                          stdout=subprocess.DEVNULL, start_new_session=True)
+time.sleep(600)
+"""
+
+
+def _with(mark: str) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or [])]

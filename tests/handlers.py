@@ -1,0 +1,138 @@
+"""Handlers that tests can hold up, fail and kill, and the means to die between two steps.
+
+Where a test wants a death, it names the step in HOLDFAST_TEST_DIE; the process that gets there first (a file in
+HOLDFAST_TEST_FOLDER tells) kills itself with SIGKILL.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import requests
+from celery.exceptions import SoftTimeLimitExceeded
+from sqlalchemy.orm import Session
+
+from inbox.errors import PermanentError, TransientError
+from tasks import routes
+from tasks.handling import Attempt, FollowUp
+from tasks.models import Notification
+
+FOLDER = Path(os.environ["HOLDFAST_TEST_FOLDER"])
+DIE = os.environ.get("HOLDFAST_TEST_DIE", "")
+
+
+def first_time(name: str) -> bool:
+    """True once, over all processes."""
+    try:
+        (FOLDER / name).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def die_at(point: str) -> None:
+    if point == DIE and first_time(f"died-{point}"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _effect(attempt: Attempt, db: Session) -> None:
+    """One row an effect; the handler never looks whether it is there, so a second effect would show."""
+    note = Notification(
+        id=f"{attempt.key}#{os.urandom(4).hex()}",
+        kind="test",
+        audience="admin",
+        params={},
+        state="sent",
+        created_at=attempt.now,
+    )
+    db.add(note)
+    db.flush()
+
+
+def plain(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """An effect, and a follow-up with an effect of its own."""
+    _effect(attempt, db)
+    die_at("in the handler")
+    if "follow" in attempt.args:
+        return []
+    return [FollowUp("follow", "tests.handlers.plain", {"follow": 1})]
+
+
+def slow(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """Waits, once, as long as the file `hold` is there; then has its effect."""
+    if first_time("held"):
+        while (FOLDER / "hold").exists():
+            time.sleep(0.05)
+    _effect(attempt, db)
+    return []
+
+
+def stubborn(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """Like slow, but takes no notice of being told that its time is over."""
+    if first_time("held"):
+        while (FOLDER / "hold").exists():
+            with suppress(SoftTimeLimitExceeded):
+                time.sleep(0.05)
+    _effect(attempt, db)
+    return []
+
+
+def calling(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """Calls out with its idempotency key, then writes down that it did."""
+    requests.post(os.environ["HOLDFAST_TEST_PEER"], headers={"Idempotency-Key": attempt.key}, timeout=2)
+    die_at("after the call out, before the commit")
+    _effect(attempt, db)
+    return []
+
+
+def failing(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """Fails twice, after a change that must be rolled back each time."""
+    _effect(attempt, db)
+    if attempt.number < 3:
+        raise TransientError("the peer is down")
+    return []
+
+
+def hopeless(attempt: Attempt, db: Session) -> list[FollowUp]:
+    raise PermanentError("the invoice has no customer")
+
+
+def leaking(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """A foreign error that quotes personal data."""
+    raise ValueError("no such mailbox: ada@example.com")
+
+
+def deadly(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """Takes its process with it every time."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return []
+
+
+HANDLERS = (plain, slow, stubborn, calling, failing, hopeless, leaking, deadly)
+
+
+def register_handlers() -> None:
+    """Route an event of type test.<name> to the handler of that name, in this process."""
+    for handler in HANDLERS:
+        name = f"tests.handlers.{handler.__name__}"
+        routes.TASKS[name] = routes.Task("payments")  # type: ignore[index]
+        routes.ROUTES["stripe", f"test.{handler.__name__}"] = name  # type: ignore[index]
+
+
+def die_around(owner: Any, name: str, before: str, after: str) -> None:
+    """Make the method die before or after its work, if that is what the test names."""
+    real: Callable[..., Any] = getattr(owner, name)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        die_at(before)
+        result = real(*args, **kwargs)
+        die_at(after)
+        return result
+
+    setattr(owner, name, wrapped)

@@ -1,0 +1,32 @@
+"""What handlers work on: rows, a mailbox, a Stripe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.database import make_engine, make_sessions
+from tests.business import Business
+from tests.peers import Mailbox, Stripe, running_stripe
+
+
+@pytest.fixture
+def business(database: str, tmp_path: Path) -> Iterator[Business]:
+    engine = make_engine(database)
+    yield Business(make_sessions(engine), tmp_path)
+    engine.dispose()
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    with Mailbox() as box:
+        yield box
+
+
+@pytest.fixture(scope="session")
+def stripe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stripe]:
+    # Its webhooks go where nobody listens: these tests call the handlers themselves.
+    with running_stripe(tmp_path_factory.mktemp("stripe"), "http://127.0.0.1:9") as server:
+        yield server

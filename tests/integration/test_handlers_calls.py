@@ -1,0 +1,80 @@
+"""No handler keeps a transaction open while it waits for somebody else: on SQLite that would lock out everybody."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from tasks.documents import download, initiate
+from tasks.handling import Handler
+from tasks.handoff import deliver
+from tasks.models import Document, Notification, PaymentFailure, PaymentRetry
+from tasks.notifications import send
+from tasks.payments import payment_failed, retry_payment
+from tests.business import HANDOFF_SECRET, NOW, Business
+from tests.integration.test_handlers_payments import failure
+from tests.peers import Answer, Asked, Peer, Stripe
+
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr':DeprecationWarning")  # Apprise's, below Python 3.13
+
+STRIPE_SAYS = b'{"id": "x", "status": "open", "email": "ada@example.com"}'
+
+
+def settings(peer: Peer) -> dict[str, str]:
+    return {
+        "STRIPE_API_KEY": Stripe.KEY,
+        "STRIPE_API_BASE": peer.url,
+        "DOC_SERVICE_URL": peer.url,
+        "PUBLIC_URL": peer.url,
+        "HANDOFF_SECRET": HANDOFF_SECRET,
+        "CUSTOMER_NOTIFY_URLS": f"json://{peer.host}/",
+        "ADMIN_NOTIFY_URLS": f"json://{peer.host}/",
+        "CALL_OUT_ALLOWED_HOSTS": peer.host,
+    }
+
+
+def prepare(business: Business, peer: Peer) -> None:
+    """Rows on which every handler has something to do."""
+    seen = {"created": 1, "recorded_at": NOW, "attempt_count": 1}
+    document = {"document_id": "d", "status": "downloading", "created_at": NOW, "updated_at": NOW}
+    with business.sessions() as db:
+        db.add(PaymentFailure(event_id="e", invoice="in_1", customer="cus_1", amount_due=1, currency="eur", **seen))
+        db.add(PaymentRetry(invoice="in_1", number=1, state="planned", due_at=NOW))
+        db.add(Document(id="doc_1", result_url=peer.url, notify_agents=[peer.url], **document))
+        row = {"kind": "document_ready", "params": {"document": "d", "link": ""}, "state": "owed", "created_at": NOW}
+        db.add(Notification(id="n", audience="customer", email="ada@example.com", **row))
+        db.commit()
+
+
+@pytest.mark.parametrize(
+    ("handler", "body", "args"),
+    [
+        (payment_failed, failure(customer_email=None), {}),
+        (retry_payment, None, {"invoice": "in_1", "number": 1}),
+        (initiate, {"document_id": "d"}, {}),
+        (download, None, {"document": "doc_1"}),
+        (send, None, {"notification": "n"}),
+        (deliver, None, {"document": "doc_1", "agent": 0}),
+    ],
+)
+def test_no_transaction_is_open_while_somebody_else_is_asked(
+    business: Business, handler: Handler, body: Any, args: dict[str, str | int]
+) -> None:
+    with business.sessions() as db:
+        bind = db.get_bind()
+    assert isinstance(bind, Engine)
+    pool: Any = bind.pool
+    in_use: list[int] = []
+
+    def reply(asked: Asked) -> Answer:
+        in_use.append(pool.checkedout())
+        return Answer(200, body=b'{"task_id": "t"}' if asked.path == "/api/v1/process" else STRIPE_SAYS)
+
+    with Peer(reply) as peer:
+        prepare(business, peer)
+        business.settings = settings(peer)
+        business.run(handler, body, args=args, effect="the effect")
+    assert in_use
+    assert set(in_use) == {0}

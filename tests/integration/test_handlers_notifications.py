@@ -1,0 +1,204 @@
+"""Messages, through Apprise to a real mail server."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from sqlalchemy import select
+
+from inbox.errors import PermanentError, TransientError
+from tasks import notifications
+from tasks.fulfilment import checkout_completed
+from tasks.handling import Attempt, FollowUp
+from tasks.models import Notification
+from tasks.notifications import TEMPLATES, notify_admin, notify_customer, send, words
+from tests.business import NOW, Business
+from tests.integration.test_handlers_fulfilment import checkout
+from tests.peers import Answer, Mailbox, Peer
+
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr':DeprecationWarning")  # Apprise's, below Python 3.13
+
+TO_CUSTOMER = "&to={email}"
+
+
+def owed(business: Business, email: str | None = "ada@example.com", **session: Any) -> FollowUp:
+    """A receipt that is owed."""
+    details = {"customer_details": {"email": email, **session}}
+    (receipt,) = business.run(checkout_completed, checkout(**details))
+    return receipt
+
+
+def state(business: Business) -> str:
+    return str(business.one(select(Notification.state)))
+
+
+def test_a_mail_reaches_the_customer_with_the_words_of_the_template(business: Business, mailbox: Mailbox) -> None:
+    business.settings["CUSTOMER_NOTIFY_URLS"] = mailbox.url + TO_CUSTOMER
+    assert business.follow(send, owed(business)) == []
+    ((recipients, mail),) = mailbox.mails
+    assert recipients == ["ada@example.com"]
+    assert mail["Subject"] == "Your order: 49.00 USD"
+    body = mail.get_body(("plain",))
+    assert body is not None
+    assert "Products:  course" in body.get_content()
+    row = business.one(select(Notification))
+    assert (row.state, row.sent_at) == ("sent", NOW)
+
+
+def test_a_mail_carries_the_idempotency_key_of_its_job(business: Business, mailbox: Mailbox) -> None:
+    business.settings["CUSTOMER_NOTIFY_URLS"] = mailbox.url + TO_CUSTOMER
+    business.follow(send, owed(business))
+    assert mailbox.mails[0][1]["X-Idempotency-Key"] == "stripe:evt_1:notify.receipt"
+
+
+@pytest.mark.parametrize(
+    "email", ["ada+shop@example.com", "a.b_c@mail.example.co.uk", "a%40b@example.com", "x=y&z@example.com"]
+)
+def test_an_address_arrives_as_it_was_whatever_signs_it_has(business: Business, mailbox: Mailbox, email: str) -> None:
+    business.settings["CUSTOMER_NOTIFY_URLS"] = mailbox.url + TO_CUSTOMER
+    business.follow(send, owed(business, email))
+    assert mailbox.mails[0][0] == [email]
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        "o'hara@example.com",
+        "ada@example.com,eve@example.com",
+        "ada@example.com eve@example.com",
+        "Ada <ada@example.com>",
+        "ada",
+        "@",
+    ],
+)
+def test_what_apprise_would_take_for_another_address_or_for_several_is_none(business: Business, email: str) -> None:
+    assert owed(business, email).effect == "notify.no_address"
+
+
+def test_a_notification_is_not_sent_twice(business: Business, mailbox: Mailbox) -> None:
+    business.settings["CUSTOMER_NOTIFY_URLS"] = mailbox.url + TO_CUSTOMER
+    receipt = owed(business)
+    business.follow(send, receipt)
+    business.run(send, effect="replayed under another key", args=receipt.args)
+    assert len(mailbox.mails) == 1
+
+
+def test_without_a_service_the_row_says_so_and_the_job_is_done(business: Business) -> None:
+    business.follow(send, owed(business))
+    row = business.one(select(Notification))
+    assert (row.state, row.sent_at) == ("not_configured", None)
+
+
+def test_a_service_that_needs_what_is_not_known_is_left_out(business: Business, mailbox: Mailbox) -> None:
+    business.settings["CUSTOMER_NOTIFY_URLS"] = f"{mailbox.url}{TO_CUSTOMER},json://127.0.0.1:9/{{phone}}"
+    business.follow(send, owed(business))
+    assert len(mailbox.mails) == 1
+    assert state(business) == "sent"
+
+
+def test_a_phone_number_fills_its_placeholder(business: Business) -> None:
+    with Peer(lambda _: Answer(200)) as service:
+        business.settings["CUSTOMER_NOTIFY_URLS"] = f"json://{service.host}/sms/{{phone}}"
+        business.follow(send, owed(business, None, phone="+49 170 123456"))
+        assert unquote(service.asked[0].path) == "/sms/+49 170 123456"
+
+
+def test_a_mail_server_that_refuses_is_transient_and_the_next_try_delivers(
+    business: Business, mailbox: Mailbox
+) -> None:
+    business.settings["CUSTOMER_NOTIFY_URLS"] = mailbox.url + TO_CUSTOMER
+    receipt = owed(business)
+    mailbox.refusing = True
+    with pytest.raises(TransientError) as error:
+        business.follow(send, receipt)
+    assert str(error.value) == "1 of 1 services did not take it: mailto"
+    assert state(business) == "owed"
+    mailbox.refusing = False
+    business.follow(send, receipt)
+    assert len(mailbox.mails) == 1
+    assert state(business) == "sent"
+
+
+def test_a_service_that_took_it_is_left_alone_while_another_is_tried_again(
+    business: Business, mailbox: Mailbox
+) -> None:
+    answers = iter([500, 200])
+    with Peer(lambda _: Answer(next(answers))) as service:
+        business.settings["CUSTOMER_NOTIFY_URLS"] = f"{mailbox.url}{TO_CUSTOMER},json://{service.host}/hook"
+        receipt = owed(business)
+        with pytest.raises(TransientError, match="1 of 2 services did not take it: json"):
+            business.follow(send, receipt)
+        business.follow(send, receipt)
+        assert (len(mailbox.mails), len(service.asked)) == (1, 2)
+    assert state(business) == "sent"
+
+
+def test_the_administrator_has_services_of_his_own(business: Business, mailbox: Mailbox) -> None:
+    def handler(attempt: Attempt, db: Any) -> list[FollowUp]:
+        return [notify_admin(db, attempt, "no_address", message="receipt", event="evt_1")]
+
+    business.settings["CUSTOMER_NOTIFY_URLS"] = "json://127.0.0.1:9/"
+    business.settings["ADMIN_NOTIFY_URLS"] = mailbox.url + "&to=ops@example.com"
+    (told,) = business.run(handler)
+    business.follow(send, told)
+    assert mailbox.mails[0][0] == ["ops@example.com"]
+
+
+def test_a_url_that_apprise_does_not_understand_is_a_dead_letter_that_names_the_settings(business: Business) -> None:
+    business.settings["CUSTOMER_NOTIFY_URLS"] = "carrierpigeon://secret"
+    with pytest.raises(PermanentError, match="CUSTOMER_NOTIFY_URLS") as error:
+        business.follow(send, owed(business))
+    assert "secret" not in str(error.value)
+
+
+def test_nothing_that_is_logged_or_raised_holds_an_address(
+    business: Business, mailbox: Mailbox, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO)
+    business.settings["CUSTOMER_NOTIFY_URLS"] = mailbox.url + TO_CUSTOMER
+    business.follow(send, owed(business))
+    mailbox.refusing = True
+    with pytest.raises(TransientError):
+        business.run(send, effect="again", args=_another(business).args, event_id="evt_2")
+    ours = [record.getMessage() for record in caplog.records if record.name != "mail.log"]  # the mail server's own
+    assert "ada" not in "".join([*ours, *capfd.readouterr()])
+
+
+def _another(business: Business) -> FollowUp:
+    (receipt,) = business.run(checkout_completed, checkout(id="cs_2"), event_id="evt_2")
+    return receipt
+
+
+def test_a_notification_that_does_not_exist_is_a_dead_letter(business: Business) -> None:
+    with pytest.raises(PermanentError, match="no such notification"):
+        business.run(send, args={"notification": "nobody"})
+
+
+def test_every_template_has_a_subject_and_a_body() -> None:
+    found = sorted(TEMPLATES.glob("*.txt"))
+    assert found
+    for template in found:
+        subject, _, body = template.read_text().partition("\n")
+        assert subject.strip(), template.name
+        assert body.strip(), template.name
+
+
+def test_a_template_that_asks_for_what_there_is_not_is_a_dead_letter(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifications, "TEMPLATES", tmp_path)
+    (tmp_path / "receipt.txt").write_text("Hello $nmae\n\nbody")
+    with pytest.raises(PermanentError, match=r"templates/receipt\.txt"):
+        words("receipt", {"name": "Ada"})
+
+
+def test_a_customer_is_told_once_per_event_and_kind(business: Business) -> None:
+    def handler(attempt: Attempt, db: Any) -> list[FollowUp]:
+        return [notify_customer(db, attempt, "receipt", "ada@example.com", amount=str(n)) for n in range(2)]
+
+    first, second = business.run(handler)
+    assert first == second
+    assert business.one(select(Notification)).params == {"amount": "0"}

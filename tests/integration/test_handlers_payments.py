@@ -1,0 +1,346 @@
+"""Failed payments, on both databases, against a real localstripe."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from inbox.errors import PermanentError, TransientError
+from tasks.handling import FollowUp
+from tasks.models import Entitlement, Notification, Order, PaymentFailure, PaymentRetry, Subscription
+from tasks.payments import payment_failed, retry_payment
+from tests.business import NOW, Business, at_once
+from tests.peers import Answer, Asked, Peer, Stripe
+
+HOURS = (3600, 2 * 3600)
+
+
+def failure(created: int = 1_700_000_000, **fields: Any) -> dict[str, Any]:
+    invoice = {
+        "id": "in_1",
+        "object": "invoice",
+        "customer": "cus_1",
+        "customer_email": "ada@example.com",
+        "parent": {"type": "subscription_details", "subscription_details": {"subscription": "sub_1", "metadata": {}}},
+        "amount_due": 1999,
+        "currency": "eur",
+        "attempt_count": 1,
+        "hosted_invoice_url": "https://invoice.stripe.com/i/1",
+        **fields,
+    }
+    return {
+        "id": "evt",
+        "object": "event",
+        "type": "invoice.payment_failed",
+        "created": created,
+        "data": {"object": invoice},
+    }
+
+
+def by_api(business: Business, url: str) -> None:
+    business.settings |= {
+        "STRIPE_API_KEY": Stripe.KEY,
+        "STRIPE_API_BASE": url,
+        "PAYMENT_RETRY_SCHEDULE": "1h,2h",
+    }
+
+
+def planned(follow_ups: list[FollowUp]) -> list[FollowUp]:
+    return [f for f in follow_ups if f.task == "tasks.payments.retry_payment"]
+
+
+def retries(business: Business) -> list[tuple[int, str, str | None]]:
+    rows = business.all(select(PaymentRetry).order_by(PaymentRetry.number))
+    return [(row.number, row.state, row.decline_code) for row in rows]
+
+
+def failed_invoice(business: Business, stripe: Stripe, card: str) -> tuple[str, list[FollowUp]]:
+    """A real unpaid invoice, and what its failure event made us plan."""
+    by_api(business, stripe.url)
+    customer = stripe.customer(card)
+    invoice = stripe.invoice(customer)
+    follow_ups = business.run(payment_failed, failure(id=invoice, customer=customer))
+    return invoice, planned(follow_ups)
+
+
+def test_a_failure_is_recorded_the_subscription_past_due_and_the_customer_told(business: Business) -> None:
+    follow_ups = business.run(payment_failed, failure())
+    row = business.one(select(PaymentFailure))
+    assert (row.invoice, row.customer, row.subscription) == ("in_1", "cus_1", "sub_1")
+    assert (row.amount_due, row.currency, row.attempt_count) == (1999, "eur", 1)
+    assert row.hosted_invoice_url == "https://invoice.stripe.com/i/1"
+    assert business.one(select(Subscription.status)) == "past_due"
+    notification = business.one(select(Notification))
+    assert (notification.kind, notification.email, notification.state) == ("payment_failed", "ada@example.com", "owed")
+    assert notification.params["amount"] == "19.99 EUR"
+    expected = FollowUp("notify.payment_failed", "tasks.notifications.send", {"notification": notification.id})
+    assert follow_ups == [expected]
+    assert notification.id == "stripe:evt_1:notify.payment_failed"
+
+
+def test_no_follow_up_holds_an_address(business: Business) -> None:
+    by_api(business, "http://127.0.0.1:9")
+    follow_ups = business.run(payment_failed, failure())
+    assert len(follow_ups) == 2
+    assert "ada" not in str(follow_ups)
+
+
+def test_a_run_again_changes_nothing_and_owes_the_same_jobs(business: Business) -> None:
+    by_api(business, "http://127.0.0.1:9")
+    first = business.run(payment_failed, failure())
+    assert business.run(payment_failed, failure()) == first
+    assert len(business.all(select(PaymentFailure))) == len(business.all(select(Notification))) == 1
+
+
+def test_two_at_once_have_one_effect(business: Business) -> None:
+    by_api(business, "http://127.0.0.1:9")
+    answers = at_once(lambda n: business.run(payment_failed, failure()), 2)
+    assert answers[0] == answers[1]
+    for table in (PaymentFailure, Notification, PaymentRetry, Subscription):
+        assert len(business.all(select(table))) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"customer": None}, "data.object.customer"),
+        ({"id": ""}, "data.object.id"),
+        ({"amount_due": None}, "data.object.amount_due"),
+        ({"currency": None}, "data.object.currency"),
+        ({"amount_due": "1999"}, "amount_due"),
+    ],
+)
+def test_a_payload_without_what_it_takes_is_a_dead_letter_and_changes_nothing(
+    business: Business, fields: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(PermanentError, match=named):
+        business.run(payment_failed, failure(**fields))
+    assert business.all(select(PaymentFailure)) == business.all(select(Notification)) == []
+
+
+@pytest.mark.parametrize("order", [("old", "new"), ("new", "old")])
+def test_in_any_order_of_arrival_the_newest_event_of_a_subscription_wins(
+    business: Business, order: tuple[str, str]
+) -> None:
+    events = {"old": failure(100, id="in_1"), "new": failure(200, id="in_2")}
+    for name in order:
+        business.run(payment_failed, events[name], event_id=f"evt_{name}")
+    row = business.one(select(Subscription))
+    assert (row.status, row.seen_created, row.seen_event) == ("past_due", 200, "evt_new")
+    assert len(business.all(select(PaymentFailure))) == 2
+
+
+@pytest.mark.parametrize("order", [("evt_a", "evt_b"), ("evt_b", "evt_a")])
+def test_events_of_one_second_end_in_the_same_row_in_any_order(business: Business, order: tuple[str, str]) -> None:
+    for event_id in order:
+        business.run(payment_failed, failure(100), event_id=event_id)
+    assert business.one(select(Subscription.seen_event)) == "evt_b"
+
+
+def test_two_failures_of_one_invoice_at_once_plan_one_retry(business: Business) -> None:
+    by_api(business, "http://127.0.0.1:9")
+    body = failure(100, parent=None)  # no subscription, whose row would make one wait for the other
+    answers = at_once(lambda n: business.run(payment_failed, {**body, "created": n}, event_id=f"evt_{n}"), 4)
+    assert len(planned([follow_up for answer in answers for follow_up in answer])) == 1
+
+
+def test_a_failure_that_came_after_a_newer_one_of_its_invoice_is_recorded_and_tells_nobody(business: Business) -> None:
+    business.run(payment_failed, failure(200, attempt_count=2), event_id="evt_new")
+    assert business.run(payment_failed, failure(100), event_id="evt_old") == []
+    assert len(business.all(select(Notification))) == 1
+    assert len(business.all(select(PaymentFailure))) == 2
+
+
+def test_a_stale_failure_leaves_a_status_that_a_newer_event_gave(business: Business) -> None:
+    with business.sessions() as db:
+        seen = {"seen_created": 300, "seen_event": "evt_paid", "updated_at": NOW}
+        db.add(Subscription(id="sub_1", customer="cus_1", status="active", **seen))
+        db.commit()
+    business.run(payment_failed, failure(200))
+    assert business.one(select(Subscription.status)) == "active"
+
+
+def test_an_invoice_without_a_subscription_is_a_failure_too(business: Business) -> None:
+    assert len(business.run(payment_failed, failure(parent=None))) == 1
+    assert business.all(select(Subscription)) == []
+
+
+def test_without_an_address_or_a_key_the_administrator_is_told(business: Business) -> None:
+    (told,) = business.run(payment_failed, failure(customer_email=None))
+    assert told.effect == "notify.no_address"
+    assert business.one(select(Notification.audience)) == "admin"
+
+
+def test_without_an_address_in_the_event_stripe_is_asked(business: Business, stripe: Stripe) -> None:
+    by_api(business, stripe.url)
+    customer = stripe.customer("pm_card_visa", email="grace@example.com")
+    business.run(payment_failed, failure(customer=customer, customer_email=None))
+    assert business.one(select(Notification.email)) == "grace@example.com"
+
+
+def test_a_customer_whom_stripe_does_not_know_has_no_address(business: Business, stripe: Stripe) -> None:
+    by_api(business, stripe.url)
+    business.run(payment_failed, failure(customer="cus_unknown", customer_email=None))
+    assert business.one(select(Notification.kind)) == "no_address"
+
+
+def test_stripe_away_while_the_address_is_looked_up_is_transient_and_changes_nothing(business: Business) -> None:
+    by_api(business, "http://127.0.0.1:9")
+    with pytest.raises(TransientError, match="Stripe could not be reached"):
+        business.run(payment_failed, failure(customer_email=None))
+    assert business.all(select(PaymentFailure)) == []
+
+
+@pytest.mark.parametrize("changed", [{"PAYMENT_RETRY_SCHEDULE": "off"}, {"STRIPE_API_KEY": ""}])
+def test_without_a_schedule_or_a_key_no_retry_is_planned(business: Business, changed: dict[str, str]) -> None:
+    by_api(business, "http://127.0.0.1:9")
+    business.settings |= changed
+    assert planned(business.run(payment_failed, failure())) == []
+
+
+def test_a_retry_is_planned_by_the_schedule_once_however_many_events_report_the_failure(business: Business) -> None:
+    by_api(business, "http://127.0.0.1:9")
+    (retry,) = planned(business.run(payment_failed, failure(100), event_id="evt_1"))
+    assert (retry.args, retry.delay_seconds) == ({"invoice": "in_1", "number": 1}, 3600)
+    assert planned(business.run(payment_failed, failure(200), event_id="evt_2")) == []
+    assert retries(business) == [(1, "planned", None)]
+
+
+def test_a_retry_collects_the_money(business: Business, stripe: Stripe) -> None:
+    invoice, (retry,) = failed_invoice(business, stripe, "pm_card_visa")
+    assert business.follow(retry_payment, retry) == []
+    assert retries(business) == [(1, "paid", None)]
+    assert stripe.get(f"invoices/{invoice}")["status"] == "paid"
+
+
+def test_an_invoice_paid_in_the_meantime_is_not_charged_again(business: Business, stripe: Stripe) -> None:
+    invoice, (retry,) = failed_invoice(business, stripe, "pm_card_visa")
+    customer = stripe.post(f"invoices/{invoice}/pay")["customer"]
+    assert business.follow(retry_payment, retry) == []
+    assert retries(business) == [(1, "stopped", None)]
+    assert stripe.attempts(customer) == 1
+
+
+def test_a_declined_card_is_an_outcome_and_the_next_retry_is_planned(business: Business, stripe: Stripe) -> None:
+    _, (retry,) = failed_invoice(business, stripe, "pm_card_chargeCustomerFail")
+    (second,) = business.follow(retry_payment, retry)
+    assert (second.args["number"], second.delay_seconds) == (2, 7200)
+    assert second.effect != retry.effect
+    assert retries(business) == [(1, "declined", "card_declined"), (2, "planned", None)]
+
+
+def test_after_the_last_retry_the_subscription_is_suspended_and_its_access_revoked(
+    business: Business, stripe: Stripe
+) -> None:
+    with business.sessions() as db:
+        db.add(
+            Order(
+                session_id="cs_1",
+                state="fulfilled",
+                subscription="sub_1",
+                amount_total=1,
+                currency="eur",
+                created_at=NOW,
+            )
+        )
+        db.flush()
+        for product, subscription in (("club", "sub_1"), ("course", "sub_other")):
+            db.add(Entitlement(session_id="cs_1", product=product, subscription=subscription, granted_at=NOW))
+        db.commit()
+    _, (retry,) = failed_invoice(business, stripe, "pm_card_chargeCustomerFail")
+    (second,) = business.follow(retry_payment, retry)
+    (told,) = business.follow(retry_payment, second)
+    assert told.effect == "notify.payment_given_up"
+    assert business.one(select(Notification.audience).filter_by(kind="payment_given_up")) == "admin"
+    assert business.one(select(Subscription.status)) == "suspended"
+    revoked = {row.product: row.revoked_at for row in business.all(select(Entitlement))}
+    assert revoked == {"club": NOW, "course": None}
+    assert business.run(payment_failed, failure(1_800_000_000, id="in_2"), event_id="evt_late") != []
+    assert business.one(select(Subscription.status)) == "suspended"
+
+
+def test_a_retry_run_again_after_its_outcome_was_recorded_charges_nobody(business: Business, stripe: Stripe) -> None:
+    invoice, (retry,) = failed_invoice(business, stripe, "pm_card_chargeCustomerFail")
+    business.follow(retry_payment, retry)
+    business.follow(retry_payment, retry)
+    assert stripe.attempts(stripe.get(f"invoices/{invoice}")["customer"]) == 1
+
+
+def refusing(status: int, error: dict[str, Any], headers: dict[str, str] | None = None) -> Any:
+    """A Stripe whose invoices are open and cannot be paid."""
+
+    def reply(asked: Asked) -> Answer:
+        if asked.method == "GET":
+            return Answer(200, body=b'{"id": "in_1", "object": "invoice", "status": "open"}')
+        return Answer(status, headers or {}, json.dumps({"error": error}).encode())
+
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "code"),
+    [
+        (
+            402,
+            {"type": "card_error", "code": "card_declined", "decline_code": "insufficient_funds"},
+            "insufficient_funds",
+        ),
+        (402, {"type": "card_error", "code": "expired_card"}, "expired_card"),
+        (400, {"type": "invalid_request_error", "code": "missing"}, "missing"),
+    ],
+)
+def test_a_refusal_is_recorded_with_the_reason_that_stripe_gives(
+    business: Business, status: int, error: dict[str, Any], code: str
+) -> None:
+    with Peer(refusing(status, error)) as peer:
+        by_api(business, peer.url)
+        (retry,) = planned(business.run(payment_failed, failure()))
+        business.follow(retry_payment, retry)
+    assert retries(business)[0] == (1, "declined", code)
+
+
+def test_an_invoice_paid_while_we_tried_to_is_no_decline(business: Business) -> None:
+    answers = iter(["open", None, "paid"])
+
+    def reply(asked: Asked) -> Answer:
+        status = next(answers)
+        if status is None:
+            return Answer(400, body=b'{"error": {"type": "invalid_request_error", "code": "invoice_already_paid"}}')
+        return Answer(200, body=json.dumps({"id": "in_1", "object": "invoice", "status": status}).encode())
+
+    with Peer(reply) as peer:
+        by_api(business, peer.url)
+        (retry,) = planned(business.run(payment_failed, failure()))
+        assert business.follow(retry_payment, retry) == []
+    assert retries(business) == [(1, "stopped", None)]
+
+
+def test_every_try_of_one_retry_carries_the_same_idempotency_key(business: Business) -> None:
+    with Peer(refusing(500, {"type": "api_error"})) as peer:
+        by_api(business, peer.url)
+        (retry,) = planned(business.run(payment_failed, failure()))
+        for _ in range(2):
+            with pytest.raises(TransientError, match="Stripe answered 500"):
+                business.follow(retry_payment, retry)
+        keys = [asked.headers["Idempotency-Key"] for asked in peer.asked if asked.method == "POST"]
+    assert keys == ["stripe:evt_1:payments.retry_payment.1"] * 2
+    assert retries(business) == [(1, "planned", None)]
+
+
+def test_a_rate_limit_is_waited_out_as_long_as_stripe_says(business: Business) -> None:
+    with Peer(refusing(429, {"type": "rate_limit_error"}, {"Retry-After": "17"})) as peer:
+        by_api(business, peer.url)
+        (retry,) = planned(business.run(payment_failed, failure()))
+        with pytest.raises(TransientError, match="Stripe answered 429") as error:
+            business.follow(retry_payment, retry)
+    assert error.value.retry_after_seconds == 17
+
+
+def test_a_wrong_key_is_a_dead_letter_that_names_the_setting(business: Business, stripe: Stripe) -> None:
+    _, (retry,) = failed_invoice(business, stripe, "pm_card_visa")
+    business.settings["STRIPE_API_KEY"] = "wrong"
+    with pytest.raises(PermanentError, match="STRIPE_API_KEY"):
+        business.follow(retry_payment, retry)

@@ -1,0 +1,213 @@
+"""The receiver against a real Valkey: what it takes, what it refuses, and in which words."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from dev.servers import Valkey
+from inbox import look
+from inbox.store import Store
+from settings import load
+from tests.senders import (
+    DOC_SECRET,
+    STRIPE_SECRET,
+    signed_by_documents,
+    signed_by_stripe,
+    stripe_event,
+)
+from web import create_app
+
+OK = {"success": True}
+
+
+@pytest.fixture
+def app(valkey: Valkey, tmp_path: Any) -> Flask:
+    return create_app(
+        load(
+            {
+                "REDIS_URL": valkey.url,
+                "STRIPE_WEBHOOK_SECRET": f"{STRIPE_SECRET},whsec_the_next_one",
+                "DOC_WEBHOOK_SECRET": DOC_SECRET,
+                "DATABASE_URL": f"sqlite:///{tmp_path}/x.db",
+                "MAX_BODY_BYTES": "4096",
+            }
+        )
+    )
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def post(client: FlaskClient, path: str, delivery: tuple[bytes, dict[str, str]]) -> tuple[int, Any]:
+    body, headers = delivery
+    response = client.post(path, data=body, headers=headers)
+    return response.status_code, response.get_json()
+
+
+def test_a_signed_event_is_recorded_with_its_job_and_its_doorbell(client: FlaskClient, real_store: Store) -> None:
+    event = stripe_event("evt_1", "invoice.payment_failed", id="in_1", customer="cus_1")
+    assert post(client, "/stripe-webhook", signed_by_stripe(event)) == (200, OK)
+    recorded = look.event(real_store, "stripe", "evt_1")
+    assert recorded is not None
+    assert [(job["task"], job["state"]) for job in recorded["jobs"]] == [("tasks.payments.payment_failed", "ready")]
+    assert real_store.client.llen("payments") == 1
+
+
+def test_the_bytes_are_kept_as_they_were_signed(client: FlaskClient, real_store: Store) -> None:
+    body = '{ "id":"evt_1",  "type":"x", "name":"Zoë \\u00e9" }'
+    assert post(client, "/stripe-webhook", signed_by_stripe(body)) == (200, OK)
+    assert real_store.client.get("{holdfast}:body:stripe:evt_1") == body.encode()
+
+
+def test_a_duplicate_answers_200_and_changes_nothing(client: FlaskClient, real_store: Store) -> None:
+    event = stripe_event("evt_1", "invoice.payment_failed", customer="cus_1")
+    answers = [post(client, "/stripe-webhook", signed_by_stripe(event)) for _ in range(3)]
+    assert answers == [(200, OK)] * 3
+    stats = look.stats(real_store)
+    assert stats | {"accepted": 1, "duplicates": 2, "owed": 1} == stats
+    assert real_store.client.llen("payments") == 1
+
+
+def test_an_event_nobody_handles_is_recorded_and_counted(client: FlaskClient, real_store: Store) -> None:
+    assert post(client, "/stripe-webhook", signed_by_stripe(stripe_event("evt_1", "product.updated"))) == (200, OK)
+    recorded = look.event(real_store, "stripe", "evt_1")
+    assert recorded is not None
+    assert (recorded["state"], look.stats(real_store)["unhandled"]) == ("unhandled", 1)
+
+
+def test_the_secret_being_rotated_in_is_taken_too(client: FlaskClient) -> None:
+    delivery = signed_by_stripe(stripe_event("evt_1"), "whsec_the_next_one")
+    assert post(client, "/hooks/stripe", delivery) == (200, OK)
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "processing"])
+def test_a_document_callback_is_recorded_under_its_webhook_id(
+    client: FlaskClient, real_store: Store, status: str
+) -> None:
+    body = {"task_id": "t1", "status": status, "result_url": "https://docs.example/r"}
+    assert post(client, "/doc-status-webhook", signed_by_documents(body, "msg_9")) == (200, OK)
+    recorded = look.event(real_store, "documents", "msg_9")
+    assert recorded is not None
+    assert recorded["type"] == status
+
+
+def stripe(body: Any, **kwargs: Any) -> tuple[str, bytes, dict[str, str]]:
+    return ("/stripe-webhook", *signed_by_stripe(body, **kwargs))
+
+
+def documents(body: Any, **kwargs: Any) -> tuple[str, bytes, dict[str, str]]:
+    return ("/doc-status-webhook", *signed_by_documents(body, **kwargs))
+
+
+def header(value: str) -> tuple[str, bytes, dict[str, str]]:
+    return "/stripe-webhook", b"{}", {"Stripe-Signature": value}
+
+
+NOW = time.time()
+REFUSED = {
+    "stripe: no signature": (("/stripe-webhook", b"{}", {}), "the Stripe-Signature header is missing"),
+    "stripe: other secret": (stripe(stripe_event("e"), secret="whsec_evil"), "no signature matches"),
+    "stripe: stale": (stripe(stripe_event("e"), at=NOW - 3600), "the timestamp is more than 300 seconds away"),
+    "stripe: from the future": (stripe(stripe_event("e"), at=NOW + 3600), "the timestamp is more than 300 seconds"),
+    "stripe: no v1": (header("t=1"), "the Stripe-Signature header is not t=<seconds>"),
+    "stripe: t is no number": (header("t=now,v1=00"), "the Stripe-Signature header is not t=<seconds>"),
+    "stripe: two times": (header("t=1,t=2,v1=00"), "the Stripe-Signature header is not t=<seconds>"),
+    "stripe: garbage": (header(",,,==,"), "the Stripe-Signature header is not t=<seconds>"),
+    "stripe: a signature of no ASCII": (header("t=1,v1=\xe9"), "no signature matches"),
+    "stripe: not UTF-8": (
+        ("/stripe-webhook", b"\xff\xfe{}", {"Stripe-Signature": "t=1,v1=00"}),
+        "the body is not UTF-8",
+    ),
+    "stripe: not JSON": (stripe("{nope"), "the body is not JSON"),
+    "stripe: empty": (stripe(""), "the body is not JSON"),
+    "stripe: no object": (stripe("[]"), "the body is not an event of this source: Expected `object`, got `array`"),
+    "stripe: no id": (stripe({"type": "x"}), "the body is not an event of this source: Object missing required field"),
+    "stripe: id is a number": (
+        stripe({"id": 7, "type": "x"}),
+        "the body is not an event of this source: Expected `str`",
+    ),
+    "stripe: id is empty": (stripe({"id": "", "type": "x"}), "id takes 1 to 255 printable"),
+    "stripe: id is too long": (stripe({"id": "e" * 256, "type": "x"}), "id takes 1 to 255 printable"),
+    "stripe: type is null": (stripe({"id": "e", "type": None}), "the body is not an event of this source: Expected"),
+    "stripe: deep nesting": (stripe('{"id":"e","type":"x","data":' + "[" * 2000), "the body is not"),
+    "documents: no headers": (("/doc-status-webhook", b"{}", {}), "one of the headers webhook-id"),
+    "documents: other secret": (
+        documents({"task_id": "t", "status": "x"}, secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSv"),
+        "no signature matches",
+    ),
+    "documents: stale": (documents({"task_id": "t", "status": "x"}, at=NOW - 3600), "the timestamp is more than"),
+    "documents: no task": (documents({"status": "failed"}), "the body is not an event of this source: Object missing"),
+    "documents: status is a number": (documents({"task_id": "t", "status": 1}), "the body is not an event of this"),
+    "documents: completed without result": (
+        documents({"task_id": "t", "status": "completed"}),
+        "status is completed, and result_url is missing",
+    ),
+}
+
+
+@pytest.mark.parametrize(("delivery", "words"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_is_not_a_signed_event_is_refused_in_words_and_counted(
+    client: FlaskClient, real_store: Store, delivery: tuple[str, bytes, dict[str, str]], words: str
+) -> None:
+    path, body, headers = delivery
+    status, answer = post(client, path, (body, headers))
+    assert (status, list(answer)) == (400, ["error"])
+    assert answer["error"].startswith(words)
+    stats = look.stats(real_store)
+    assert stats | {"accepted": 0, "rejected": 1} == stats
+
+
+def test_a_body_over_the_limit_is_413(client: FlaskClient) -> None:
+    body, headers = signed_by_stripe(json.dumps(stripe_event("evt_1", pad="x" * 5000)))
+    assert post(client, "/stripe-webhook", (body, headers)) == (413, {"error": "the body is larger than 4096 bytes"})
+
+
+def test_an_unknown_source_is_404_and_a_wrong_method_405(client: FlaskClient) -> None:
+    assert post(client, "/hooks/nobody", (b"{}", {}))[0] == 404
+    response = client.get("/stripe-webhook")
+    assert (response.status_code, "POST" in response.headers["Allow"]) == (405, True)
+
+
+def test_a_source_without_a_secret_is_unknown(valkey: Valkey) -> None:
+    client = create_app(load({"REDIS_URL": valkey.url, "DOC_WEBHOOK_SECRET": DOC_SECRET})).test_client()
+    status, answer = post(client, "/stripe-webhook", signed_by_stripe(stripe_event("evt_1")))
+    assert (status, answer) == (404, {"error": "no such source; configured: documents"})
+
+
+@pytest.fixture
+def away(valkey: Valkey) -> Iterator[Valkey]:
+    yield valkey
+    valkey.resume()
+
+
+@pytest.mark.parametrize("trouble", ["kill", "freeze"])
+def test_without_redis_the_answer_is_503_within_two_seconds_and_the_receiver_recovers(
+    client: FlaskClient, away: Valkey, trouble: str
+) -> None:
+    body, headers = signed_by_stripe(stripe_event("evt_1"))
+    assert post(client, "/stripe-webhook", (body, headers)) == (200, OK)
+    getattr(away, trouble)()
+    began = time.monotonic()
+    response = client.post("/stripe-webhook", data=body, headers=headers)
+    assert (response.status_code, time.monotonic() - began < 2) == (503, True)
+    assert int(response.headers["Retry-After"]) > 0
+    away.resume()
+    assert post(client, "/stripe-webhook", signed_by_stripe(stripe_event("evt_2"))) == (200, OK)
+
+
+def test_a_full_store_is_503_and_nothing_is_half_recorded(client: FlaskClient, real_store: Store) -> None:
+    real_store.client.config_set("maxmemory", "1mb")
+    try:
+        status, _ = post(client, "/stripe-webhook", signed_by_stripe(stripe_event("evt_1", "invoice.payment_failed")))
+    finally:
+        real_store.client.config_set("maxmemory", "0")
+    assert (status, real_store.client.keys("*evt_1*")) == (503, [])

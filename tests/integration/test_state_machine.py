@@ -1,0 +1,249 @@
+"""Any interleaving of calls and clocks against the real scripts: hypothesis looks for a history that breaks the record.
+
+The usual run is the same every time and takes seconds. To search for minutes, elsewhere each time:
+`HYPOTHESIS_PROFILE=deep pytest --timeout 0 tests/integration/test_state_machine.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
+from hypothesis.stateful import run_state_machine_as_test as run_machine
+
+from dev.servers import Valkey
+from inbox.errors import LeaseLost
+from inbox.event import Event
+from inbox.job import Doorbell, Lease, NewJob, State
+from inbox.retry import Bury, RetryAt
+from inbox.store import Rules, Store, connect
+from tests import record_model
+from tests.conftest import Clock
+from tests.record_model import Model
+
+SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))  # a call that syncs to disk may be
+PROFILES = {
+    "quick": settings(
+        SLOW, max_examples=100, stateful_step_count=40, derandomize=True, database=None, phases=[Phase.generate]
+    ),  # to shrink a failure takes minutes
+    "deep": settings(SLOW, max_examples=3000, stateful_step_count=80),
+}
+LEASE_SECONDS = 60
+RULES = Rules(max_attempts=3)
+QUEUES = ("payments", "fulfilment")
+DAYS = 86400
+KEYS = ["", "sub_1", "sub_1", "sub_2"]
+JUMPS = [-2, 1, 6, 11, LEASE_SECONDS - 1, LEASE_SECONDS, LEASE_SECONDS + 1, 3 * DAYS, 30 * DAYS]
+
+events = st.sampled_from(["evt_1", "evt_2", "evt_3", "evt_4"])
+some = st.integers(0, 50)  # which one, among those there are
+specs = st.lists(
+    st.tuples(st.sampled_from(QUEUES), st.sampled_from(KEYS), st.sampled_from([0, 0, 5, 3 * DAYS])),
+    max_size=3,
+)
+
+
+class History(RuleBasedStateMachine):
+    """Calls of the store beside what the model says of each."""
+
+    leases: Bundle[Lease] = Bundle("leases")  # all that were ever given out; most of them stale by and by
+
+    def __init__(self, client: Any) -> None:
+        super().__init__()
+        self.client = client
+        self.client.flushall()
+        self.clock = Clock()
+        self.model = Model(RULES.max_attempts)
+        self.given: list[Lease] = []
+        self.told: set[str] = set()  # the jobs that somebody was told to look at, and has not yet
+        self.before: dict[str, State] = {}
+        self.replayed = False
+
+    @initialize(same_server=st.booleans())
+    def begin(self, same_server: bool) -> None:
+        """With the broker in the same Redis, doorbells are pushed in the same step and not handed back."""
+        self.same_server = same_server
+        message: Callable[[NewJob], bytes] = lambda _: b"bell" if same_server else b""  # noqa: E731
+        self.store = Store(self.client, RULES, message=message, now_ms=self.clock)
+
+    # --- the calls ----------------------------------------------------------------------------------------------------
+
+    @rule(event=events, specs=specs)
+    def record(self, event: str, specs: list[tuple[str, str, int]]) -> None:
+        new = self._jobs(event, "job", specs)
+        bells = self.store.record(Event("stripe", event, "invoice.paid", b"{}"), new)
+        assert (bells is not None) == self.model.record(event, new, self.clock.ms)
+        self._told(bells or [], new if bells is not None else [])
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(target=leases, which=some, holder=st.sampled_from(["worker-1", "worker-2"]))
+    def lease(self, which: int, holder: str) -> Any:
+        return self._lease(self._one(which), holder) or multiple()
+
+    @rule(target=leases)
+    def everybody_is_asked_for(self) -> Any:
+        """As a full house of workers does; so keys are fought for."""
+        return multiple(*filter(None, [self._lease(name, "worker-3") for name in sorted(self.model.jobs)]))
+
+    @rule(lease=leases)
+    def renew(self, lease: Lease) -> None:
+        if self._changed(lease, lambda: self._renew(lease)):
+            self.model.jobs[lease.job_id].until = self.clock.ms + LEASE_SECONDS * 1000
+
+    @rule(lease=leases, specs=specs)
+    def finish(self, lease: Lease, specs: list[tuple[str, str, int]]) -> None:
+        follow_ups = self._jobs(lease.event_id, f"after-{lease.job_id[-1]}", specs[:1])
+        if self._changed(lease, lambda: self.store.finish(lease, follow_ups)):
+            self._told([], follow_ups)
+            self.model.jobs[lease.job_id].state = State.SUCCEEDED
+            self.model.create(lease.event_id, follow_ups, self.clock.ms)
+
+    @rule(lease=leases, seconds=st.sampled_from([-5, 0, 5, 3600, 3 * DAYS]))
+    def fail(self, lease: Lease, seconds: int) -> None:
+        due = self.clock.ms + seconds * 1000
+        if self._changed(lease, lambda: self.store.fail(lease, "the peer is down", RetryAt(due))):
+            self.model.jobs[lease.job_id].state, self.model.jobs[lease.job_id].due = State.READY, due
+
+    @rule(lease=leases)
+    def fail_for_good(self, lease: Lease) -> None:
+        if self._changed(lease, lambda: self.store.fail(lease, "no such field", Bury("permanent"))):
+            self.model.jobs[lease.job_id].state = State.DEAD
+
+    @rule(lease=leases)
+    def release(self, lease: Lease) -> None:
+        if self._changed(lease, lambda: self.store.release(lease)):
+            job = self.model.jobs[lease.job_id]
+            job.state, job.tries = State.READY, job.tries - 1
+
+    @rule(limit=st.integers(1, 5), room=st.integers(-1, 5))
+    def sweep(self, limit: int, room: int) -> None:
+        self._sweep(limit, room)
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(which=some)
+    def replay(self, which: int) -> None:
+        name = self._one(which)
+        job = self.model.jobs[name]
+        answer = self.store.replay(name, "ada")
+        if job.owed:
+            assert answer == "owed"
+            return
+        assert answer == [Doorbell(name, "tasks.a", job.queue)]
+        self._told(answer)
+        job.state, job.tries, job.due = State.READY, 0, self.clock.ms
+        self.replayed = True
+
+    @rule(seconds=st.sampled_from(JUMPS))
+    def time_passes(self, seconds: int) -> None:
+        self.clock.forward(seconds)
+
+    # --- what is true after each of them ------------------------------------------------------------------------------
+
+    @invariant()
+    def the_record_is_sound_and_as_the_model_says(self) -> None:
+        record = record_model.read(self.client)
+        record_model.check(record)
+        states = {name: State(job["state"]) for name, job in record.jobs.items()}
+        record_model.check_moves(self.before, states, replayed=self.replayed)
+        assert states == {name: job.state for name, job in self.model.jobs.items()}
+        assert {**record.counts, **+self.model.counts} == record.counts
+        self.before, self.replayed = states, False
+
+    @invariant()
+    def what_counts_as_rung_was_rung(self) -> None:
+        rung = record_model.read(self.client).rung.values()
+        assert {name for names in rung for name in names} <= self.told
+
+    @invariant()
+    def no_job_has_two_holders(self) -> None:
+        holding = [lease.job_id for lease in self.given if self.model.held(lease)]
+        assert len(holding) == len(set(holding))
+
+    def teardown(self) -> None:
+        """Whatever has happened: a few ever so small sweeps later, and everything is done."""
+        if not hasattr(self, "store"):
+            return
+        self.clock.forward(40 * DAYS)
+        for _ in range(4 * len(self.model.jobs) + 4):
+            self.clock.forward(RULES.ring_again_seconds + 1)
+            for bell in self._sweep(2, 1):
+                self._work(bell.job_id)
+        assert not [name for name, job in self.model.jobs.items() if job.owed]
+        self.the_record_is_sound_and_as_the_model_says()
+
+    # --- helpers ------------------------------------------------------------------------------------------------------
+
+    def _one(self, which: int) -> str:
+        names = sorted(self.model.jobs)
+        return names[which % len(names)]
+
+    def _jobs(self, event: str, word: str, specs: list[tuple[str, str, int]]) -> list[NewJob]:
+        return [
+            NewJob(f"stripe:{event}:{word}-{n}", "tasks.a", queue, {}, delay, key)
+            for n, (queue, key, delay) in enumerate(specs)
+        ]
+
+    def _told(self, bells: list[Doorbell], new: Sequence[NewJob] = ()) -> None:
+        """Ready-made messages of new jobs count as doorbells: they went to the broker in the same step."""
+        assert len(set(bells)) == len(bells)
+        ready_made = {job.id for job in new if self.same_server and not job.delay_seconds}
+        assert not ready_made & {bell.job_id for bell in bells}
+        self.told |= ready_made | {bell.job_id for bell in bells}
+
+    def _changed(self, lease: Lease, change: Callable[[], list[Doorbell]]) -> bool:
+        """True if the change was taken. A stale token changes not one byte."""
+        if self.model.held(lease):
+            self._told(change())
+            return True
+        before = record_model.dump(self.client)
+        with pytest.raises(LeaseLost):
+            change()
+        assert record_model.dump(self.client) == before
+        return False
+
+    def _sweep(self, limit: int, room: int) -> list[Doorbell]:
+        """How many leases a sweep finds depends on its limit: the model follows, within what it may do."""
+        bells = self.store.sweep(limit, dict.fromkeys(QUEUES, room))
+        self._told(bells)
+        for name, job in self.model.jobs.items():
+            if job.state is State.LEASED and self.client.hget(f"{{holdfast}}:job:{name}", "state") != b"leased":
+                assert job.until <= self.clock.ms
+                self.model.expire(job, self.clock.ms)
+        assert all(self.model.jobs[bell.job_id].state is State.READY for bell in bells)
+        return bells
+
+    def _renew(self, lease: Lease) -> list[Doorbell]:
+        self.store.renew(lease, LEASE_SECONDS)
+        return []
+
+    def _lease(self, name: str, holder: str) -> Lease | None:
+        word = self.model.lease(name, self.clock.ms)
+        lease = self.store.lease(name, holder, LEASE_SECONDS)
+        if word in ("leased", "waiting"):
+            self.told.discard(name)
+        if isinstance(lease, str):
+            assert lease == word
+            return None
+        assert word == "leased"
+        assert all(lease.token > old.token for old in self.given if old.job_id == name)
+        self.model.leased(name, lease, self.clock.ms + LEASE_SECONDS * 1000)
+        assert lease.attempt == self.model.jobs[name].tries
+        self.given.append(lease)
+        return lease
+
+    def _work(self, name: str) -> None:
+        lease = self._lease(name, "worker-1")
+        if lease:
+            self.store.finish(lease)
+            self.model.jobs[name].state = State.SUCCEEDED
+
+
+def test_no_history_of_calls_and_clocks_breaks_the_record(valkey: Valkey) -> None:
+    client = connect(valkey.url, timeout_seconds=5)
+    machine: Any = lambda: History(client)  # noqa: E731
+    run_machine(machine, settings=PROFILES[os.environ.get("HYPOTHESIS_PROFILE", "quick")])

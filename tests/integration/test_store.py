@@ -1,0 +1,249 @@
+"""The record's scripts against a real Valkey, one claim each."""
+
+from __future__ import annotations
+
+import pytest
+
+from inbox.errors import LeaseLost
+from inbox.event import Event
+from inbox.job import Doorbell, Lease, NewJob
+from inbox.look import stats
+from inbox.retry import Bury, RetryAt
+from inbox.store import Rules, Store
+from tests.conftest import Clock
+
+EVENT = Event("stripe", "evt_1", "invoice.payment_failed", b'{"id":"evt_1"}')
+BELL = Doorbell("j1", "tasks.a", "payments")
+ROOM = {"payments": 100}
+
+
+def job(name: str = "j1", *, key: str = "", delay: int = 0) -> NewJob:
+    return NewJob(name, "tasks.a", "payments", {"n": 1}, delay, key)
+
+
+def leased(store: Store, job_id: str = "j1", seconds: float = 60) -> Lease:
+    lease = store.lease(job_id, "worker-1", seconds, "task-1")
+    assert isinstance(lease, Lease), lease
+    return lease
+
+
+def test_an_event_is_recorded_once_however_often_it_is_delivered(store: Store) -> None:
+    assert store.record(EVENT, [job()]) == [BELL]
+    assert store.record(EVENT, [job()]) is None
+    assert stats(store) | {"accepted": 1, "duplicates": 1, "owed": 1} == stats(store)
+
+
+def test_a_lease_hands_out_the_event_as_it_was_signed(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    lease = leased(store)
+    assert lease == Lease("j1", 1, 1, {"n": 1}, "stripe", "evt_1", EVENT.type, EVENT.body, clock.ms)
+
+
+def test_a_second_worker_gets_no_lease(store: Store) -> None:
+    store.record(EVENT, [job()])
+    leased(store)
+    assert store.lease("j1", "worker-2", 60) == "busy"
+
+
+def test_a_finished_job_is_done_for_every_later_doorbell(store: Store) -> None:
+    store.record(EVENT, [job()])
+    store.finish(leased(store))
+    assert store.lease("j1", "worker-2", 60) == "done"
+    assert stats(store)["succeeded"] == 1
+
+
+def test_an_unknown_job_is_answered_quietly(store: Store) -> None:
+    assert store.lease("nobody", "worker-1", 60) == "unknown"
+
+
+def test_a_lease_that_ran_out_goes_to_the_next_worker_and_the_old_holder_changes_nothing(
+    store: Store, clock: Clock
+) -> None:
+    store.record(EVENT, [job()])
+    old = leased(store)
+    clock.forward(61)
+    new = leased(store)
+    assert (new.attempt, new.token > old.token) == (2, True)
+    for change in (
+        lambda: store.finish(old),
+        lambda: store.fail(old, "late", Bury("late")),
+        lambda: store.release(old),
+        lambda: store.renew(old, 60),
+    ):
+        with pytest.raises(LeaseLost):
+            change()
+    assert stats(store)["leased"] == 1
+    store.finish(new)
+
+
+def test_a_late_finisher_whom_nobody_replaced_is_accepted(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    lease = leased(store)
+    clock.forward(3600)
+    store.finish(lease)
+    assert stats(store)["succeeded"] == 1
+
+
+def test_a_renewed_lease_outlives_its_first_end(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    lease = leased(store)
+    clock.forward(50)
+    store.renew(lease, 60)
+    clock.forward(50)
+    assert store.sweep(10, ROOM) == []
+    assert store.lease("j1", "worker-2", 60) == "busy"
+
+
+def test_follow_ups_exist_from_the_finish_on_and_only_once(store: Store) -> None:
+    store.record(EVENT, [job()])
+    lease = leased(store)
+    store.finish(lease, [job("j2"), job("j3", delay=3600)])
+    assert store.lease("j3", "worker-1", 60) == "early"
+    store.finish(leased(store, "j2"))
+    assert stats(store) | {"owed": 1, "succeeded": 2} == stats(store)
+
+
+def test_a_failed_job_is_due_at_its_time_and_not_before(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    store.fail(leased(store), "the peer is down", RetryAt(clock.ms + 5000))
+    assert store.sweep(10, ROOM) == []
+    assert store.lease("j1", "worker-1", 60) == "early"
+    clock.forward(5)
+    assert store.sweep(10, ROOM) == [BELL]
+    assert leased(store).attempt == 2
+
+
+def test_a_buried_job_is_dead_until_a_person_replays_it(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    store.fail(leased(store), "no such field", Bury("permanent"))
+    clock.forward(400 * 86400)
+    assert (store.sweep(10, ROOM), stats(store)["dead"]) == ([], 1)
+    assert store.replay("j1", "ada") == [BELL]
+    assert leased(store).attempt == 1
+    assert stats(store) | {"dead": 0, "leased": 1} == stats(store)
+
+
+def test_a_replay_of_what_is_owed_or_unknown_is_refused(store: Store) -> None:
+    store.record(EVENT, [job()])
+    assert store.replay("j1", "ada") == "owed"
+    assert store.replay("j9", "ada") == "unknown"
+
+
+def test_a_succeeded_job_can_be_replayed_and_makes_no_second_follow_up(store: Store) -> None:
+    store.record(EVENT, [job()])
+    store.finish(leased(store), [job("j2")])
+    store.finish(leased(store, "j2"))
+    assert store.replay("j1", "ada") == [BELL]
+    store.finish(leased(store), [job("j2")])
+    assert stats(store) | {"owed": 0, "succeeded": 2} == stats(store)
+
+
+def test_a_worker_that_gives_its_job_back_costs_no_attempt(store: Store) -> None:
+    store.record(EVENT, [job()])
+    assert store.release(leased(store)) == [BELL]
+    assert leased(store).attempt == 1
+
+
+def test_a_job_that_kills_its_worker_every_time_is_dead_after_its_attempts(store: Store, clock: Clock) -> None:
+    store = Store(store.client, Rules(max_attempts=3), now_ms=clock)
+    store.record(EVENT, [job()])
+    for attempt in (1, 2, 3):
+        assert leased(store).attempt == attempt
+        clock.forward(61)
+        store.sweep(10, ROOM)
+    assert store.lease("j1", "worker-1", 60) == "done"
+    assert stats(store) | {"dead": 1, "owed": 0} == stats(store)
+
+
+def test_a_doorbell_nobody_heard_is_rung_again_and_not_more_often_than_said(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    assert store.sweep(10, ROOM) == []
+    clock.forward(11)
+    assert store.sweep(10, ROOM) == [BELL]
+    assert store.sweep(10, ROOM) == []
+
+
+def test_a_long_queue_gets_no_second_doorbells(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    clock.forward(3600)
+    assert store.sweep(10, {"payments": 0}) == []
+    assert store.sweep(10, {"payments": 1}) == [BELL]
+
+
+def test_a_sweep_takes_no_more_than_its_limit_and_the_next_takes_the_rest(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job(f"j{n}", delay=5) for n in range(5)])
+    clock.forward(6)
+    assert [len(store.sweep(3, ROOM)) for _ in range(3)] == [3, 2, 0]
+
+
+def test_two_jobs_with_one_ordering_key_never_run_at_once_and_the_second_is_rung_when_the_first_ends(
+    store: Store,
+) -> None:
+    store.record(EVENT, [job("j1", key="sub_1"), job("j2", key="sub_1"), job("j3", key="sub_2")])
+    first = leased(store, "j1")
+    assert store.lease("j2", "worker-2", 60) == "waiting"
+    leased(store, "j3")
+    assert store.finish(first) == [Doorbell("j2", "tasks.a", "payments")]
+    leased(store, "j2")
+
+
+def test_an_ordering_key_is_free_again_when_its_holder_died_and_the_holder_is_fenced(
+    store: Store, clock: Clock
+) -> None:
+    store.record(EVENT, [job("j1", key="sub_1"), job("j2", key="sub_1")])
+    dead_holder = leased(store, "j1")
+    assert store.lease("j2", "worker-2", 60) == "waiting"
+    clock.forward(61)
+    leased(store, "j2")
+    with pytest.raises(LeaseLost):
+        store.finish(dead_holder)
+    assert store.lease("j1", "worker-3", 60) == "waiting"
+
+
+def test_who_waited_for_a_dead_holder_is_rung_once_by_one_sweep(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job("j1", key="sub_1"), job("j2", key="sub_1")])
+    leased(store, "j1")
+    store.lease("j2", "worker-2", 60)
+    clock.forward(61)
+    assert sorted(bell.job_id for bell in store.sweep(10, ROOM)) == ["j1", "j2"]
+
+
+def test_who_waited_for_a_dead_holder_that_is_leased_anew_is_rung_by_the_next_sweep(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job("j1", key="sub_1"), job("j2", key="sub_1")])
+    leased(store, "j1")
+    store.lease("j2", "worker-2", 60)
+    clock.forward(61)
+    leased(store, "j1")
+    assert [bell.job_id for bell in store.sweep(10, ROOM)] == ["j2"]
+
+
+def test_a_failing_holder_lets_go_of_its_ordering_key(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job("j1", key="sub_1"), job("j2", key="sub_1")])
+    lease = leased(store, "j1")
+    store.lease("j2", "worker-2", 60)
+    assert store.fail(lease, "down", RetryAt(clock.ms + 9000)) == [Doorbell("j2", "tasks.a", "payments")]
+    leased(store, "j2")
+
+
+def test_an_event_without_jobs_is_recorded_and_counted_as_unhandled(store: Store) -> None:
+    store.record(EVENT, [])
+    assert store.record(EVENT, []) is None
+    assert stats(store) | {"accepted": 1, "unhandled": 1, "owed": 0} == stats(store)
+
+
+def test_a_settled_event_ages_away_payload_first_and_an_open_one_never(real_store: Store) -> None:
+    client = real_store.client
+    real_store.record(EVENT, [job("j1"), job("j2")])
+    real_store.finish(leased(real_store, "j1"))
+    assert client.ttl("{holdfast}:event:stripe:evt_1") == -1
+    real_store.fail(leased(real_store, "j2"), "no", Bury("no"))
+    assert client.ttl("{holdfast}:body:stripe:evt_1") == -1
+    real_store.replay("j2", "ada")
+    real_store.finish(leased(real_store, "j2"))
+    days = [client.ttl(f"{{holdfast}}:{key}") / 86400 for key in ("event:stripe:evt_1", "body:stripe:evt_1", "job:j1")]
+    assert [round(d) for d in days] == [35, 7, 7]
+
+
+def test_the_servers_own_clock_is_used_where_no_other_is_given(real_store: Store) -> None:
+    real_store.record(EVENT, [job()])
+    assert abs(leased(real_store, seconds=60).received_ms - real_store.now_ms()) < 5000

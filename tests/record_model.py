@@ -1,0 +1,213 @@
+"""What the record should hold after any history of calls, in plain Python, and how to read what it does hold."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from inbox.job import MOVES, Lease, NewJob, State
+from inbox.store import PREFIX
+
+FINAL = frozenset({State.SUCCEEDED, State.DEAD})
+Dump = Mapping[bytes, tuple[Any, Any]]
+
+
+@dataclass
+class Job:
+    """One job as it should be."""
+
+    event: str
+    queue: str
+    key: str
+    due: int
+    state: State = State.READY
+    until: int = 0
+    tries: int = 0
+    token: int = 0
+
+    @property
+    def owed(self) -> bool:
+        return self.state not in FINAL
+
+
+@dataclass
+class Model:
+    """All jobs, and what each call does to them. `now` is in milliseconds."""
+
+    max_attempts: int
+    jobs: dict[str, Job] = field(default_factory=dict)
+    events: dict[str, list[str]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def record(self, event: str, new: list[NewJob], now: int) -> bool:
+        if event in self.events:
+            self.counts["duplicates"] += 1
+            return False
+        self.events[event] = []
+        self.counts["accepted"] += 1
+        self.counts["unhandled"] += not new
+        self.create(event, new, now)
+        return True
+
+    def create(self, event: str, new: list[NewJob], now: int) -> None:
+        for job in new:
+            if job.id not in self.jobs:
+                self.jobs[job.id] = Job(event, job.queue, job.ordering_key, now + job.delay_seconds * 1000)
+                self.events[event].append(job.id)
+
+    def lease(self, name: str, now: int) -> str:
+        """What the answer to a lease should be: 'leased', or the word why not."""
+        job = self.jobs[name]
+        if job.state is State.LEASED and job.until > now:
+            return "busy"
+        self.expire(job, now)
+        if not job.owed:
+            return "done"
+        if job.due > now:
+            return "early"
+        for other in self.holders(job.key):
+            if other.until > now:
+                return "waiting"
+            self.expire(other, now)
+        return "leased"
+
+    def leased(self, name: str, lease: Lease, until: int) -> None:
+        job = self.jobs[name]
+        job.state, job.token, job.until, job.tries = State.LEASED, lease.token, until, job.tries + 1
+
+    def expire(self, job: Job, now: int) -> None:
+        if job.state is State.LEASED and job.until <= now:
+            job.state = State.DEAD if job.tries >= self.max_attempts else State.READY
+            self.counts["expired"] += 1
+
+    def holders(self, key: str) -> list[Job]:
+        return [job for job in self.jobs.values() if key and job.key == key and job.state is State.LEASED]
+
+    def held(self, lease: Lease) -> bool:
+        job = self.jobs[lease.job_id]
+        return job.state is State.LEASED and job.token == lease.token
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that lies in Redis, read at one moment."""
+
+    jobs: Mapping[str, Mapping[str, str]]
+    events: Mapping[str, Mapping[str, str]]
+    later: frozenset[str]
+    rung: Mapping[str, frozenset[str]]
+    waiting: Mapping[str, frozenset[str]]
+    locks: Mapping[str, str]
+    dead: frozenset[str]
+    counts: Mapping[str, int]
+    expiring: frozenset[str]  # keys that will age away
+
+    def where(self, *states: State) -> set[str]:
+        return {name for name, job in self.jobs.items() if job["state"] in states}
+
+
+def read(client: redis.Redis) -> Record:
+    keys: Any = sorted(client.keys(PREFIX + "*"))
+    ask = client.pipeline()
+    for key in keys:
+        ask.type(key)
+        ask.expiretime(key)
+    kinds: Any = ask.execute()
+    for key, kind in zip(keys, kinds[::2], strict=True):
+        {b"hash": ask.hgetall, b"string": ask.get, b"list": ask.llen, b"stream": ask.xlen}.get(
+            kind, lambda name: ask.zrange(name, 0, -1)
+        )(key)
+    values = ask.execute()
+    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    for key, value in zip(keys, values, strict=True):
+        family, _, name = key.decode().removeprefix(PREFIX).partition(":")
+        found[family][name] = _text(value)
+    expiring = {k.decode().removeprefix(PREFIX) for k, at in zip(keys, kinds[1::2], strict=True) if at != -1}
+    return Record(
+        jobs=found["job"],
+        events=found["event"],
+        later=found["later"].get("", frozenset()),
+        rung=found["rung"],
+        waiting=found["waiting"],
+        locks=found["lock"],
+        dead=found["dead"].get("", frozenset()),
+        counts={name: int(value) for name, value in found["counts"].get("", {}).items()},
+        expiring=frozenset(expiring),
+    )
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name.decode(): text.decode() for name, text in value.items()}
+    if isinstance(value, list):
+        return frozenset(name.decode() for name in value)
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def dump(client: redis.Redis) -> Dump:
+    """Every key, byte by byte, with the time it ages away."""
+    keys: Any = client.keys("*")
+    return {key: (client.dump(key), client.pexpiretime(key)) for key in keys}
+
+
+def check(record: Record) -> None:
+    """What is true of every record, whatever has happened to it."""
+    _check_owed(record)
+    _check_keys(record)
+    _check_counts(record)
+    for name, event in record.events.items():
+        theirs = [job["state"] for job in record.jobs.values() if f"{job['source']}:{job['event']}" == name]
+        assert int(event["open"]) == len(theirs) - theirs.count(State.SUCCEEDED), name
+        settled = int(event["open"]) == 0
+        assert (f"event:{name}" in record.expiring) is settled, name
+        assert (f"body:{name}" in record.expiring) is settled, name
+    for name, job in record.jobs.items():
+        settled = int(record.events[f"{job['source']}:{job['event']}"]["open"]) == 0
+        assert (f"job:{name}" in record.expiring) is settled, name
+
+
+def _check_owed(record: Record) -> None:
+    """Owed is what is not final, each job in exactly one of the two sets, and in the set of its own queue."""
+    sets = [record.later, *record.rung.values()]
+    assert sorted(name for one in sets for name in one) == sorted(record.where(State.READY, State.LEASED))
+    assert all(record.jobs[name]["queue"] == queue for queue, names in record.rung.items() for name in names)
+    assert record.where(State.LEASED) <= record.later, "the end of every lease is known"
+    assert record.dead == record.where(State.DEAD)
+
+
+def _check_keys(record: Record) -> None:
+    """An ordering key belongs to at most one leased job, which has its lock; whoever waits is ready."""
+    leased = record.where(State.LEASED)
+    holders = Counter(record.jobs[name]["key"] for name in leased if record.jobs[name]["key"])
+    assert all(n == 1 for n in holders.values()), holders
+    assert record.locks == {record.jobs[name]["key"]: name for name in leased if record.jobs[name]["key"]}
+    for key, names in record.waiting.items():
+        assert names <= record.where(State.READY), key
+        assert {record.jobs[name]["key"] for name in names} == {key}
+
+
+def _check_counts(record: Record) -> None:
+    for state in State:
+        assert record.counts.get(state, 0) == len(record.where(state)), state
+
+
+def check_moves(before: Mapping[str, State], after: Mapping[str, State], *, replayed: bool) -> None:
+    """No job leaves a final state but by replay, and none goes where MOVES does not lead in one step or more."""
+    for name, old in before.items():
+        assert after[name] in _reachable(old, replayed), (name, old, after[name])
+
+
+def _reachable(state: State, replayed: bool) -> set[State]:
+    found, todo = {state}, [state]
+    while todo:
+        here = todo.pop()
+        if here in FINAL and not replayed:
+            continue
+        new = MOVES[here] - found
+        found |= new
+        todo += new
+    return found

@@ -1,0 +1,53 @@
+"""Signed deliveries, as the real senders make them."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from standardwebhooks import Webhook
+from stripe import WebhookSignature
+
+STRIPE_SECRET = "whsec_stripe_for_tests"
+DOC_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+API_KEY = "test-key-0123456789abcdef"
+
+
+def stripe_event(event_id: str, kind: str = "customer.created", **subject: Any) -> dict[str, Any]:
+    """An event around `subject`, its data.object."""
+    return {
+        "id": event_id,
+        "object": "event",
+        "api_version": "2025-09-30.clover",
+        "created": int(time.time()),
+        "livemode": False,
+        "type": kind,
+        "data": {"object": {"id": "obj_1", **subject}},
+        "pending_webhooks": 1,
+        "request": {"id": None, "idempotency_key": None},
+    }
+
+
+def signed_by_stripe(event: Any, secret: str = STRIPE_SECRET, at: float | None = None) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of a Stripe delivery."""
+    body = event if isinstance(event, str) else json.dumps(event)
+    stamp = int(time.time() if at is None else at)
+    header = WebhookSignature.generate_signature_header(body, secret, stamp)
+    return body.encode(), {"Stripe-Signature": header, "Content-Type": "application/json"}
+
+
+def signed_by_documents(
+    status: Any, webhook_id: str = "msg_1", secret: str = DOC_SECRET, at: float | None = None
+) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of a document service's callback."""
+    body = status if isinstance(status, str) else json.dumps(status)
+    when = datetime.fromtimestamp(int(time.time() if at is None else at), UTC)
+    headers = {
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(int(when.timestamp())),
+        "webhook-signature": Webhook(secret).sign(webhook_id, when, body),
+        "Content-Type": "application/json",
+    }
+    return body.encode(), headers

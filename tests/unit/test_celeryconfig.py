@@ -1,0 +1,53 @@
+"""celeryconfig.py: Celery ignores a setting it does not know, so a misspelt one would guard nothing."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+import pytest
+from celery.app.defaults import NAMESPACES, flatten
+from kombu.transport.redis import Channel
+
+import celeryconfig
+
+KNOWN = {name for name, _ in flatten(NAMESPACES)}
+
+
+@pytest.fixture
+def config(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> ModuleType:
+    """The module as it is under the environment that the test asks for."""
+    for name, value in request.param.items():
+        monkeypatch.setenv(name, value)
+    request.addfinalizer(lambda: importlib.reload(celeryconfig))
+    request.addfinalizer(monkeypatch.undo)
+    return importlib.reload(celeryconfig)
+
+
+def names(module: ModuleType) -> set[str]:
+    return {name for name in vars(module) if not name.startswith("_") and name not in {"load"}}
+
+
+def test_celery_knows_every_setting() -> None:
+    assert names(celeryconfig) - KNOWN == set()
+
+
+def test_kombu_knows_every_transport_option() -> None:
+    assert set(celeryconfig.broker_transport_options) - set(Channel.from_transport_options) == set()
+
+
+@pytest.mark.parametrize("config", [{"BROKER_URL": "amqp://guest@rabbit"}], indirect=True)
+def test_prefetch_is_off_on_redis_and_least_where_it_cannot_be(config: ModuleType) -> None:
+    assert (config.worker_disable_prefetch, config.worker_prefetch_multiplier) == (False, 1)
+
+
+@pytest.mark.parametrize("config", [{"LEASE_SECONDS": "90", "JOB_TIME_LIMIT_SECONDS": "60"}], indirect=True)
+def test_a_slow_job_is_told_then_killed_then_loses_its_lease(config: ModuleType) -> None:
+    assert (config.task_soft_time_limit, config.task_time_limit) == (55, 60)
+
+
+@pytest.mark.parametrize(
+    ("config", "sent"), [({"TASK_EVENTS": "off"}, False), ({"TASK_EVENTS": "on"}, True)], indirect=["config"]
+)
+def test_flowers_history_is_the_users_choice(config: ModuleType, sent: bool) -> None:
+    assert config.worker_send_task_events is sent

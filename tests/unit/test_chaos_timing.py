@@ -1,0 +1,118 @@
+"""The chaos run's clockwork and its report: pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from dev.chaos.plot import plot
+from dev.chaos.report import Result, row, save, saved, write
+from dev.chaos.timing import Done, Effect, Recovery, Spread, delays, recoveries, spread
+
+KILL = Done("kill a worker", "worker-payments", 10_000, 12_000)
+MAIL, ROW = "notify.payment_failed", "payments.payment_failed"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], Spread(0, 0, 0)),
+        ([3], Spread(3, 3, 3)),
+        (range(100, 0, -1), Spread(51, 100, 100)),
+        ([*[1] * 199, 9], Spread(1, 1, 9)),
+    ],
+)
+def test_a_spread_is_the_middle_the_hundredth_and_the_greatest(values: list[float], expected: Spread) -> None:
+    assert spread(values) == expected
+
+
+def test_a_delay_counts_from_the_acknowledgement_and_only_for_events_that_had_one() -> None:
+    effects = [Effect("evt_1", ROW, 1500), Effect("evt_2", ROW, 900), Effect("evt_3", ROW, 9000)]
+    assert delays({"evt_1": 1000, "evt_2": 1000}, effects) == [0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("acknowledged", "effects", "flowing", "caught_up"),
+    [
+        ({}, [], 2, 0),
+        # An effect while something was still held down says nothing about what comes after.
+        ({"evt_1": 9_000}, [Effect("evt_1", ROW, 10_500)], 2, 0.5),
+        # The slower of two kinds decides, each by its first effect.
+        (
+            {"evt_1": 10_500, "evt_2": 12_100},
+            [Effect("evt_1", ROW, 12_600), Effect("evt_2", ROW, 19_000), Effect("evt_1", MAIL, 13_000)],
+            3,
+            3,
+        ),
+        # What was acknowledged after the end need not be caught up with.
+        ({"evt_1": 12_500}, [Effect("evt_1", ROW, 14_000)], 4, 0),
+        ({"evt_1": 9_000}, [Effect("evt_1", ROW, 9_500)], 2, 0),
+    ],
+)
+def test_a_recovery_tells_when_effects_flowed_again_and_when_all_was_caught_up(
+    acknowledged: dict[str, float], effects: list[Effect], flowing: float, caught_up: float
+) -> None:
+    assert recoveries([KILL], acknowledged, effects) == [Recovery("kill a worker", 2, flowing, caught_up)]
+
+
+RESULT = Result(
+    broker="redis",
+    database="sqlite",
+    seed=7,
+    when="2027-01-15",
+    machine="2 cores, load 1",
+    seconds=60,
+    events=300,
+    deliveries=330,
+    tries=350,
+    acknowledged=300,
+    unacknowledged=0,
+    lost=(),
+    doubled=(),
+    dead=0,
+    owed=0,
+    repeated_mails=1,
+    restarts=2,
+    drained=0.5,
+    delay=Spread(0.1, 2, 3),
+    recoveries=(Recovery("kill a worker", 2, 3, 4),),
+)
+
+
+@pytest.mark.parametrize(
+    "worse",
+    [
+        {"lost": ("evt_1: orders is missing",)},
+        {"doubled": ("cs_1: orders is there 2 times",)},
+        {"dead": 1},
+        {"owed": 1},
+        {"owed": -1, "dead": -1},  # nobody answered at the end
+        {"unacknowledged": 1},
+    ],
+)
+def test_the_promise_is_kept_only_when_nothing_is_wrong(worse: dict[str, object]) -> None:
+    assert RESULT.kept
+    assert not replace(RESULT, **worse).kept  # type: ignore[arg-type]
+
+
+def test_a_report_has_a_row_for_every_pair_that_was_ever_run(tmp_path: Path) -> None:
+    other = replace(RESULT, broker="rabbitmq", database="postgres", lost=("evt_1: orders is missing",))
+    for result in (other, RESULT):
+        save(result, tmp_path)
+    assert saved(tmp_path) == [RESULT, other]
+    write(saved(tmp_path), tmp_path / "report.md")
+    text = (tmp_path / "report.md").read_text()
+    assert row(RESULT) in text
+    assert row(other) in text
+    assert "| kill a worker | 2 | 2.0 / 2.0 / 2.0 | 3.0 / 3.0 / 3.0 | 4.0 / 4.0 / 4.0 |" in text
+    assert "(chaos-rabbitmq-postgres.svg)" in text
+
+
+def test_the_plot_has_both_lines_and_a_mark_for_each_disturbance() -> None:
+    picture = ElementTree.fromstring(plot([9_000, 10_000], [9_500], [KILL], "redis & sqlite"))
+    shapes = [element.tag.rpartition("}")[2] for element in picture.iter()]
+    assert shapes.count("polyline") == 2
+    assert [title.text for title in picture.iter() if title.tag.endswith("title")] == ["kill a worker: worker-payments"]

@@ -1,0 +1,173 @@
+"""The document-service simulator is a peer that can be trusted: others are judged by what it does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import requests
+from standardwebhooks import Webhook
+
+from dev.document_service import Server
+from dev.pdf import document_pdf
+from dev.servers import wait_until
+
+KEY = "key-for-tests"
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+class Listener(ThreadingHTTPServer):
+    """Whoever is called back: verifies and keeps what comes; answers what the test wants."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Callback)
+        self.url = f"http://127.0.0.1:{self.server_port}/doc-status-webhook"
+        self.answers = [200]  # the last one is for all that follow
+        self.heard: list[tuple[str, dict[str, Any]]] = []
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # a sender that hangs up in the middle is part of some tests
+
+    @property
+    def statuses(self) -> list[str]:
+        return [body["status"] for _, body in self.heard]
+
+
+class _Callback(BaseHTTPRequestHandler):
+    server: Listener
+
+    def do_POST(self) -> None:
+        raw = self.rfile.read(int(self.headers["Content-Length"]))
+        body = Webhook(SECRET).verify(raw, {name.lower(): value for name, value in self.headers.items()})
+        self.server.heard.append((self.headers["webhook-id"], body))
+        answers = self.server.answers
+        self.send_response(answers.pop(0) if len(answers) > 1 else answers[0])
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Silent."""
+
+
+@dataclass
+class Peers:
+    service: Server
+    listener: Listener
+
+    def ask(self, document_id: str, key: str | None = None, **headers: str) -> requests.Response:
+        wanted = {
+            "document_id": document_id,
+            "callback_url": self.listener.url,
+            "processing_options": {"format": "PDF"},
+        }
+        given = {"Authorization": f"Bearer {KEY}"} | ({"Idempotency-Key": key} if key else {}) | headers
+        return requests.post(f"{self.service.address}/api/v1/process", json=wanted, headers=given, timeout=5)
+
+    def hears(self, count: int) -> list[str]:
+        """The statuses called back, when there are `count` of them and no more are coming."""
+        wait_until(lambda: len(self.listener.heard) >= count, seconds=5, what=f"{count} callbacks")
+        time.sleep(0.1)
+        return self.listener.statuses
+
+
+@pytest.fixture
+def peers() -> Iterator[Peers]:
+    both = Peers(Server(0, KEY, SECRET, pause_seconds=0.02), Listener())
+    for server in (both.service, both.listener):
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield both
+    for server in (both.service, both.listener):
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("document_id", "statuses"),
+    [
+        ("report-1.pdf", ["queued", "processing", "completed"]),
+        ("late-1.pdf", ["queued", "processing", "completed", "processing"]),
+        ("twice-1.pdf", ["queued", "queued", "processing", "processing", "completed", "completed"]),
+        ("fails-1.pdf", ["queued", "processing", "failed"]),
+        ("early-1.pdf", ["completed"]),
+    ],
+)
+def test_a_document_fares_as_its_id_says(peers: Peers, document_id: str, statuses: list[str]) -> None:
+    assert peers.ask(document_id).status_code == 200
+    assert peers.hears(len(statuses)) == statuses
+
+
+def test_an_early_callback_comes_before_the_answer(peers: Peers) -> None:
+    peers.ask("early-1.pdf")
+    assert peers.listener.statuses == ["completed"]
+
+
+def test_a_repeated_callback_bears_the_same_id(peers: Peers) -> None:
+    peers.ask("twice-1.pdf")
+    peers.hears(6)
+    ids = [message_id for message_id, _ in peers.listener.heard]
+    assert ids[0::2] == ids[1::2]
+    assert len(set(ids)) == 3
+
+
+def test_a_callback_is_sent_again_under_its_id_until_it_is_taken(peers: Peers) -> None:
+    peers.listener.answers = [503, 200]
+    peers.ask("report-1.pdf")
+    assert peers.hears(4) == ["queued", "queued", "processing", "completed"]
+    assert peers.listener.heard[0][0] == peers.listener.heard[1][0]
+
+
+def test_a_busy_service_refuses_twice_and_then_takes_the_job(peers: Peers) -> None:
+    answers = [peers.ask("busy-1.pdf", key="k") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [503, 503, 200]
+    assert answers[0].headers["Retry-After"] == "1"
+
+
+def test_the_same_key_gets_the_same_task_and_starts_no_second_one(peers: Peers) -> None:
+    first, second = (peers.ask("report-1.pdf", key="k").json()["task_id"] for _ in range(2))
+    assert first == second
+    assert peers.hears(3) == ["queued", "processing", "completed"]
+
+
+def test_a_key_used_for_another_document_is_refused(peers: Peers) -> None:
+    peers.ask("report-1.pdf", key="k")
+    assert peers.ask("report-2.pdf", key="k").status_code == 409
+
+
+def test_the_result_is_served_whole_with_its_length(peers: Peers) -> None:
+    peers.ask("report-1.pdf")
+    peers.hears(3)
+    answer = requests.get(peers.listener.heard[-1][1]["result_url"], timeout=5)
+    assert answer.content == document_pdf("report-1.pdf")
+    assert answer.headers["Content-Length"] == str(len(answer.content))
+
+
+@pytest.mark.parametrize(
+    ("body", "key", "status"),
+    [
+        (b'{"document_id": "a", "callback_url": "http://127.0.0.1/"}', "wrong", 401),
+        (b"not json", KEY, 400),
+        (b"[]", KEY, 400),
+        (b'{"callback_url": "http://127.0.0.1/"}', KEY, 422),
+        (b'{"document_id": "a", "callback_url": "file:///etc/passwd"}', KEY, 422),
+        (b'{"document_id": "a", "callback_url": "http://127.0.0.1/", "processing_options": 1}', KEY, 422),
+    ],
+)
+def test_a_request_that_cannot_be_taken_is_refused(peers: Peers, body: bytes, key: str, status: int) -> None:
+    headers = {"Authorization": f"Bearer {key}"}
+    answer = requests.post(f"{peers.service.address}/api/v1/process", body, headers=headers, timeout=5)
+    assert (answer.status_code, list(answer.json())) == (status, ["error"])
+
+
+def test_a_document_is_a_pdf_that_is_the_same_every_time() -> None:
+    made = document_pdf("report-1.pdf")
+    assert made == document_pdf("report-1.pdf") != document_pdf("report-2.pdf")
+    table = int(made.split(b"startxref\n")[1].split()[0])
+    first = int(made[table:].splitlines()[3].split()[0])
+    assert made.startswith(b"%PDF-1.4")
+    assert made[first:].startswith(b"1 0 obj")
+    assert len(document_pdf("big-1.pdf")) > 3_000_000

@@ -1,0 +1,49 @@
+"""Rules of the house that import-linter cannot see, for it knows packages only."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("web", "workers", "tasks", "inbox")
+
+
+def product_files() -> Iterator[Path]:
+    yield from (ROOT / name for name in ("settings.py", "celeryconfig.py", "logs.py"))
+    for package in PACKAGES:
+        yield from (ROOT / package).rglob("*.py")
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def test_the_environment_is_read_in_settings_only() -> None:
+    readers = {
+        path.relative_to(ROOT).as_posix()
+        for path in product_files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
+    }
+    assert readers == {"settings.py"}
+
+
+@pytest.mark.parametrize(
+    ("module", "ours"), [("settings.py", set()), ("logs.py", set()), ("celeryconfig.py", {"settings"})]
+)
+def test_the_ground_floor_imports_nothing_above_it(module: str, ours: set[str]) -> None:
+    assert imports(ROOT / module) & {*PACKAGES, "settings", "logs", "celeryconfig", "dev"} == ours
+
+
+def test_nothing_of_the_product_imports_the_developers_tools() -> None:
+    assert [path for path in product_files() if imports(path) & {"dev", "tests"}] == []

@@ -1,0 +1,78 @@
+"""Settings: what is taken, and the one line that a wrong one stops start-up with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from settings import SettingsError, load
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def test_nothing_set_is_enough_to_load() -> None:
+    settings = load({})
+    assert (settings.redis_url, settings.broker, settings.port) == (
+        "redis://localhost:6379/0",
+        "redis://localhost:6379/0",
+        8000,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "parsed"),
+    [
+        ("STRIPE_WEBHOOK_SECRET", "whsec_a, whsec_b", ("whsec_a", "whsec_b")),
+        ("DOC_WEBHOOK_SECRET", SECRET, (SECRET,)),
+        ("DATABASE_URL", "postgres://u:p@db/x", "postgresql+psycopg://u:p@db/x"),
+        ("DATABASE_URL", "sqlite:///var/x.db", "sqlite:///var/x.db"),
+        ("PAYMENT_RETRY_SCHEDULE", "90s,1h,2d", (90, 3600, 172800)),
+        ("PAYMENT_RETRY_SCHEDULE", "off", ()),
+        ("PUBLIC_URL", "https://hooks.example/", "https://hooks.example"),
+        ("BROKER_URL", "amqp://guest@rabbit//", "amqp://guest@rabbit"),
+    ],
+)
+def test_a_value_is_parsed(name: str, value: str, parsed: object) -> None:
+    assert getattr(load({name: value}), name.lower()) == parsed
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("PORT", "http", "PORT is 'http'; it takes a whole number from 1 to 65535"),
+        ("PORT", "70000", "PORT is '70000'; it takes a whole number from 1 to 65535"),
+        ("DURABILITY", "maybe", "DURABILITY is 'maybe'; it takes one of always, everysec, none"),
+        ("PUBLIC_URL", "hooks.example", "PUBLIC_URL is 'hooks.example'; it takes a URL that starts with https://"),
+        ("REDIS_URL", "http://x", "REDIS_URL is (hidden); it takes a URL that starts with redis://"),
+        ("STRIPE_WEBHOOK_SECRET", "sk_live_1", "STRIPE_WEBHOOK_SECRET is (hidden); it takes one or more secrets"),
+        ("DOC_WEBHOOK_SECRET", "whsec_short", "DOC_WEBHOOK_SECRET is (hidden); it takes one or more secrets"),
+        ("API_KEYS", "short", "API_KEYS is (hidden); it takes keys of 16 characters or more"),
+        ("PAYMENT_RETRY_SCHEDULE", "1 hour", "PAYMENT_RETRY_SCHEDULE is '1 hour'; it takes 'off', or times"),
+        ("DATABASE_URL", "mysql://u:p@db", "DATABASE_URL is (hidden); it takes a URL that starts with sqlite:///"),
+        ("DOC_SERVICE_URL", "https://docs.example", "PUBLIC_URL is not set"),
+        ("RETENTION_DAYS", "30", "RETENTION_DAYS is 30; it takes more than the 30 days for which Stripe may send"),
+        ("LEASE_SECONDS", "30", "JOB_TIME_LIMIT_SECONDS is 60; it takes less than LEASE_SECONDS (30)"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_it_and_what_it_takes(name: str, value: str, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({name: value})
+    assert str(caught.value).startswith(words)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET + "\n")
+    assert load({"DOC_WEBHOOK_SECRET_FILE": str(tmp_path / "secret")}).doc_webhook_secret == (SECRET,)
+
+
+def test_a_file_that_is_not_there_and_a_value_given_twice_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"PORT_FILE is .* which cannot be read"):
+        load({"PORT_FILE": str(tmp_path / "none")})
+    with pytest.raises(SettingsError, match="PORT and PORT_FILE are both set"):
+        load({"PORT_FILE": "x", "PORT": "1"})
+
+
+def test_settings_do_not_show_their_secrets() -> None:
+    assert SECRET not in repr(load({"DOC_WEBHOOK_SECRET": SECRET}))
