@@ -133,7 +133,8 @@ class Store:
         return self._settled(lease, self._run("release", lease.job_id, lease.token))
 
     def sweep(self, limit: int, room: Mapping[str, int]) -> list[Doorbell]:
-        """At most `limit` jobs that are due or orphaned, and for each queue at most `room` unanswered doorbells."""
+        """Whom to ring again: at most `limit` jobs that are due or orphaned; for each queue at most `limit` that later
+        ones have overtaken, and at most `room` others that nobody answered."""
         pairs = [value for queue, free in room.items() for value in (queue, max(free, 0))]
         return _doorbells(self._run("sweep", limit, *pairs))
 

@@ -41,6 +41,12 @@ local function owe_rung(id, queue)
   redis.call('ZADD', P .. 'rung:' .. queue, now + ring_again_ms, id)
 end
 
+-- The newest due time among the jobs of a queue that were ever leased. Queues are first in, first out: whoever was rung
+-- longer ago than that has had its doorbell taken out of the queue, too.
+local function served(queue)
+  return tonumber(redis.call('HGET', P .. 'served', queue) or 0)
+end
+
 -- What the caller must ring for: a flat list of id, task, queue; each job once.
 local bells, told = {}, {}
 local function ring(id, task, queue)

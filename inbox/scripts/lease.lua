@@ -44,5 +44,6 @@ redis.call('HSET', job_key(id), 'until', now + lease_ms, 'holder', holder,
   'attempt:' .. token, cjson.encode({ started = now, holder = holder, task_id = task_id }))
 move(id, 'ready', 'leased')
 owe_later(id, queue, now + lease_ms)
+if tonumber(due) > served(queue) then redis.call('HSET', P .. 'served', queue, due) end
 local source, event, type, received, args, tries = read(id, 'source', 'event', 'type', 'received', 'args', 'tries')
 return { 'leased', token, tries, args, source, event, type, received, redis.call('GET', body_key(source, event)) or '' }

@@ -1,8 +1,16 @@
 -- sweep: find what is due, whose lease ran out, or whose doorbell nobody heard, and say whom to ring.
 -- Guards against: lost doorbells, dead workers, a wiped broker. Any number of sweepers at once is safe: whatever one
 -- has taken is dated again in the same step. It costs what is due, not what is stored.
--- Arguments: limit, then queue and room pairs; a queue without room is skipped, for its doorbells are still queued.
+-- Arguments: limit, then queue and room pairs. A queue without room still holds its doorbells, so only those are rung again
+-- that others have overtaken by more than the time after which we ring again: they were lost.
 local limit = tonumber(arg(1))
+
+local function ring_unanswered(queue, until_ms, most)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'rung:' .. queue, '-inf', until_ms, 'LIMIT', 0, most)) do
+    ring(id, read(id, 'task'), queue)
+  end
+end
+
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'later', '-inf', now, 'LIMIT', 0, limit)) do
   if read(id, 'state') == 'leased' then expire(id) end
   local state, task, queue = read(id, 'state', 'task', 'queue')
@@ -10,9 +18,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'later', '-inf', now, 'LIMI
 end
 for i = 2, #ARGV - 5, 2 do
   local queue, room = arg(i), tonumber(arg(i + 1))
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'rung:' .. queue, '-inf', now, 'LIMIT', 0, room)) do
-    ring(id, read(id, 'task'), queue)
-  end
+  ring_unanswered(queue, math.min(now, served(queue)), limit)
+  ring_unanswered(queue, now, room)
 end
 redis.call('ZREMRANGEBYSCORE', P .. 'events', '-inf', now - retention_ms)
 redis.call('SET', P .. 'swept', now)

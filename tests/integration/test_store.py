@@ -247,3 +247,21 @@ def test_a_settled_event_ages_away_payload_first_and_an_open_one_never(real_stor
 def test_the_servers_own_clock_is_used_where_no_other_is_given(real_store: Store) -> None:
     real_store.record(EVENT, [job()])
     assert abs(leased(real_store, seconds=60).received_ms - real_store.now_ms()) < 5000
+
+
+def test_a_doorbell_that_others_have_overtaken_is_rung_again_however_long_its_queue(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    clock.forward(11)
+    store.record(Event("stripe", "evt_2", "t", b"{}"), [job("j2"), job("j3")])
+    assert store.sweep(100, {"payments": 0}) == [], "its queue is long, and nobody has overtaken it yet"
+    leased(store, "j2")
+    assert store.sweep(100, {"payments": 0}) == [BELL]
+    assert store.sweep(100, {"payments": 0}) == [], "once"
+
+
+def test_doorbells_that_wait_in_a_long_queue_are_not_rung_again(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job(), job("j2"), job("j3")])
+    clock.forward(3600)
+    assert store.sweep(100, {"payments": 1}) == [BELL], "there is room for one"
+    leased(store)
+    assert store.sweep(100, {"payments": 0}) == [], "j1 was due no later than the others"
