@@ -165,7 +165,7 @@ def running_stripe(folder: Path, webhook_url: str) -> Iterator[Stripe]:
         )
     try:
         stripe = Stripe(f"http://127.0.0.1:{port}")
-        wait_until(lambda: _answers(stripe.url), seconds=20, what="localstripe")
+        wait_until(lambda: _answers(stripe.url), seconds=120, what="localstripe")
         yield stripe
     finally:
         process.terminate()

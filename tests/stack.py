@@ -97,17 +97,22 @@ class Stack:
         quick = ["--without-gossip", "--without-mingle"]
         part = self._start([*command, *quick, "-n", f"{name}@%h", "--loglevel=INFO"], name, extra)
         if ready:
-            wait_until(lambda: part.said(" ready."), seconds=60, what=f"{name} to be ready; see {part.log}")
+            wait_until(lambda: part.said(" ready."), seconds=120, what=f"{name} to be ready; see {part.log}")
         return part
 
     def receiver(self, module: str = "web", **extra: str) -> Process:
         part = self._start(["-m", module], "receiver", extra)
-        wait_until(self._answers, seconds=20, what=f"the receiver; see {part.log}")
+        wait_until(self._answers, seconds=120, what=f"the receiver; see {part.log}")
         return part
 
     def part(self, *command: str, name: str, **extra: str) -> Process:
         """Any other part: `python -m <command>`."""
         return self._start(["-m", *command], name, extra)
+
+    def last_words(self, lines: int = 30) -> str:
+        """The end of each part's log, for a test that waited in vain."""
+        tails = {part.log.name: part.log.read_text(errors="replace").splitlines()[-lines:] for part in self.parts}
+        return "\n".join(f"--- {name}\n" + "\n".join(tail) for name, tail in tails.items())
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"

@@ -44,7 +44,7 @@ class World:
 
     def wait_for_the_held_job(self) -> None:
         """Until the handler `slow` is in its hold."""
-        wait_until((self.stack.folder / "held").exists, seconds=20, what="the job to be held")
+        wait_until((self.stack.folder / "held").exists, seconds=120, what="the job to be held")
 
     def wipe_broker(self) -> None:
         """Delete the queues, doorbells and all."""
@@ -62,9 +62,13 @@ class World:
         engine.dispose()
         return int(found)
 
-    def settle(self, *, owed: int = 0, seconds: float = 30) -> dict[str, int]:
+    def settle(self, *, owed: int = 0) -> dict[str, int]:
         """Wait until no more than `owed` jobs are owed; returns the counts."""
-        wait_until(lambda: look.stats(self.store)["owed"] <= owed, seconds=seconds, what="the jobs to be done")
+        try:
+            wait_until(lambda: look.stats(self.store)["owed"] <= owed, seconds=120, what="the jobs to be done")
+        except TimeoutError as error:
+            error.add_note(f"{look.stats(self.store)}\n{self.stack.last_words()}")
+            raise
         return look.stats(self.store)
 
     def state(self, job_id: str) -> str:

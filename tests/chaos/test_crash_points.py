@@ -58,7 +58,7 @@ def test_a_receiver_killed_around_the_record_leaves_its_sender_to_try_again(worl
             heard.append(0)
         return heard[-1] == 200
 
-    wait_until(acknowledged, seconds=30, what="the event to be acknowledged")
+    wait_until(acknowledged, seconds=120, what="the event to be acknowledged")
     assert heard[0] == 0
     world.stack.worker()
     stats = world.settle()
@@ -94,7 +94,7 @@ def test_a_broker_wiped_under_running_workers_costs_no_job(world: World) -> None
     jobs = [world.record("plain", f"evt_{n}") for n in range(10)]
     world.wipe_broker()
     (world.stack.folder / "hold").unlink()
-    world.settle(seconds=40)
+    world.settle()
     assert [world.effects(job) for job in [held, *jobs]] == [1] * 11
 
 
@@ -104,11 +104,12 @@ def test_a_worker_killed_whole_costs_only_the_lease_time(world: World) -> None:
     job = world.record("slow")
     world.wait_for_the_held_job()
     first.kill()
-    killed = time.monotonic()
+    lease_over = time.monotonic() + 6
     world.stack.worker()
+    began = max(time.monotonic(), lease_over)
     world.settle()
     assert (world.effects(job), world.outcomes(job)) == (1, ["lost", "succeeded"])
-    assert time.monotonic() - killed < 25  # 6 s of lease, a sweep a second, a worker's start on a busy machine
+    assert time.monotonic() - began < 20  # a sweep a second, and a busy machine
 
 
 def test_a_holder_that_slept_over_its_lease_wakes_up_and_changes_nothing(world: World) -> None:
@@ -125,7 +126,7 @@ def test_a_holder_that_slept_over_its_lease_wakes_up_and_changes_nothing(world: 
     for member in family:
         member.send_signal(signal.SIGCONT)
     # Its time limit strikes as it wakes up; should it get to finish all the same, it hears that it lost the job.
-    wait_until(lambda: sleeper.said("LeaseLost") or sleeper.said("'lost'"), seconds=20, what="the sleeper's end")
+    wait_until(lambda: sleeper.said("LeaseLost") or sleeper.said("'lost'"), seconds=120, what="the sleeper's end")
     assert (world.effects(job), world.outcomes(job)) == (1, ["lost", "succeeded"])
 
 
@@ -135,11 +136,11 @@ def test_sigterm_gives_back_what_does_not_finish_in_time(world: World) -> None:
     job = world.record("slow")
     world.wait_for_the_held_job()
     first.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: world.state(job) == "ready", seconds=20, what="the job to be given back")
+    wait_until(lambda: world.state(job) == "ready", seconds=120, what="the job to be given back")
     assert first.process.wait(GRACE_SECONDS) == 0
     assert (world.state(job), world.outcomes(job)) == ("ready", ["released"])
     world.stack.worker(LEASE_SECONDS="600", JOB_TIME_LIMIT_SECONDS="500")
-    world.settle(seconds=20)
+    world.settle()
     assert (world.effects(job), world.outcomes(job)) == (1, ["released", "succeeded"])
 
 
@@ -161,7 +162,7 @@ def test_a_killed_redis_comes_back_from_its_file_with_every_job(world: World) ->
     world.valkey.kill()
     time.sleep(1)
     world.valkey.start()
-    stats = world.settle(seconds=40)
+    stats = world.settle()
     assert [world.effects(job) for job in jobs] == [1] * 50
     assert stats | {"succeeded": 100, "dead": 0} == stats
 

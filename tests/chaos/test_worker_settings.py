@@ -92,14 +92,14 @@ def test_a_busy_worker_leaves_the_next_doorbell_to_an_idle_one(world: World) -> 
     time.sleep(1)  # time enough to fetch one more, if it wanted
     jobs = [world.record("plain", f"evt_{n}") for n in range(3)]
     world.stack.worker()
-    world.settle(owed=1, seconds=15)
+    world.settle(owed=1)
     assert ([world.effects(job) for job in jobs], world.state(held)) == ([1, 1, 1], "leased")
 
 
 def test_a_worker_started_before_its_broker_waits_for_it(world: World) -> None:
     world.valkey.kill()
     worker = world.stack.worker(ready=False)
-    wait_until(lambda: worker.said("Cannot connect to redis"), seconds=30, what="the worker to miss its broker")
+    wait_until(lambda: worker.said("Cannot connect to redis"), seconds=120, what="the worker to miss its broker")
     world.valkey.start()
     job = world.record("plain")
     world.settle()

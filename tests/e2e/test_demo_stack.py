@@ -52,7 +52,7 @@ def test_a_part_that_dies_is_started_again_and_stopping_leaves_nothing(stack: St
     assert requests.get(f"{stack.ports.flower_url}/", timeout=5).status_code == 401  # Flower asks for its password
 
     stack.send_signal("receiver", signal.SIGKILL)
-    wait_until(lambda: "receiver is up again" in heard, seconds=15, what="the receiver to come back")
+    wait_until(lambda: "receiver is up again" in heard, seconds=120, what="the receiver to come back")
     stack.wait_ready()
 
     stack.stop()
@@ -67,10 +67,10 @@ def test_the_parts_end_with_whoever_holds_the_runner(tmp_path: Path, number: sig
     config = tmp_path / "supervisord.conf"
     config.write_text(supervisor_config(tmp_path, REPOSITORY, [part]))
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(config)], cwd=REPOSITORY)
-    wait_until(lambda: bool(_with(mark)), seconds=15, what="the part to start")
+    wait_until(lambda: bool(_with(mark)), seconds=120, what="the part to start")
     holder.send_signal(number)
     holder.wait()
-    wait_until(lambda: _with(mark) == [], seconds=15, what="the part to end")
+    wait_until(lambda: _with(mark) == [], seconds=120, what="the part to end")
 
 
 HOLD = """

@@ -69,7 +69,7 @@ def stats(stack: Stack) -> dict[str, int]:
 
 
 def settle(stack: Stack) -> dict[str, int]:
-    wait_until(lambda: stats(stack)["owed"] == 0, seconds=45, what="every job to be done")
+    wait_until(lambda: stats(stack)["owed"] == 0, seconds=120, what="every job to be done")
     return stats(stack)
 
 
@@ -135,7 +135,7 @@ def test_a_document_is_submitted_called_back_downloaded_and_announced(stack: Sta
     def shown() -> dict[str, Any]:
         return dict(requests.get(address, headers=BEARER, timeout=5).json())
 
-    wait_until(lambda: shown()["status"] == "completed", seconds=45, what="the document")
+    wait_until(lambda: shown()["status"] == "completed", seconds=120, what="the document")
     content = requests.get(f"{address}/content", headers=BEARER, timeout=5).content
     document = shown()
     assert (hashlib.sha256(content).hexdigest(), len(content)) == (document["sha256"], document["size"])
@@ -159,7 +159,7 @@ def test_a_receiver_killed_under_load_has_recorded_all_it_acknowledged(stack: St
     senders = [threading.Thread(target=sender, args=(name,)) for name in range(4)]
     for thread in senders:
         thread.start()
-    wait_until(lambda: len(acknowledged) > 50, seconds=30, what="some acknowledgements")
+    wait_until(lambda: len(acknowledged) > 50, seconds=120, what="some acknowledgements")
     receiver.kill()
     for thread in senders:
         thread.join()
@@ -206,11 +206,11 @@ def test_flower_shows_a_failed_attempt_as_failed_with_its_reason(stack: Stack) -
         return dict(asked("api/tasks", auth=("a", "b")).json())
 
     stack.receiver()
-    wait_until(lambda: asked("").status_code == 401, seconds=30, what="Flower to ask for its password")
+    wait_until(lambda: asked("").status_code == 401, seconds=120, what="Flower to ask for its password")
     stack.worker(app="workers.app")
     broken = stripe_event("evt_1", "invoice.payment_failed", id="in_1", customer_email="ada@example.com")
     assert send(stack, broken).ok
-    wait_until(lambda: any(t["state"] == "FAILURE" for t in tasks().values()), seconds=30, what="Flower's failed task")
+    wait_until(lambda: any(t["state"] == "FAILURE" for t in tasks().values()), seconds=120, what="Flower's failed task")
     (task,) = (t for t in tasks().values() if t["state"] == "FAILURE")
     assert task["name"] == "tasks.payments.payment_failed"
     assert "data.object.customer" in task["exception"]
