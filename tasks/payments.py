@@ -116,7 +116,7 @@ def _look_up_email(attempt: Attempt, db: Session, customer: str) -> str | None:
         return None
     db.commit()  # no transaction stays open over a call
     try:
-        email = stripe.fetch_customer(attempt.settings, customer, attempt.now).get("email")
+        email = stripe.fetch_customer(attempt, customer).get("email")
     except stripe.Refused:  # deleted, for instance: then nobody knows an address
         return None
     return email if isinstance(email, str) else None
@@ -193,15 +193,14 @@ def _give_up(attempt: Attempt, db: Session, failure: PaymentFailure) -> list[Fol
 def _collect(attempt: Attempt, db: Session, invoice: str) -> tuple[str, str | None]:
     """(the retry's new state, the decline code): fetch the invoice, and pay it if it still needs that."""
     db.commit()  # no transaction stays open over a call
-    settings, now = attempt.settings, attempt.now
-    if stripe.fetch_invoice(settings, invoice, now).get("status") in SETTLED:
+    if stripe.fetch_invoice(attempt, invoice).get("status") in SETTLED:
         return "stopped", None
     try:
-        answer = stripe.pay_invoice(settings, invoice, now, attempt.key)
+        answer = stripe.pay_invoice(attempt, invoice)
     except stripe.Refused as refused:
-        settled = stripe.fetch_invoice(settings, invoice, now).get("status") in SETTLED  # paid in this very moment
+        settled = stripe.fetch_invoice(attempt, invoice).get("status") in SETTLED  # paid in this very moment
         return ("stopped", None) if settled else ("declined", refused.code)
     if answer.get("status") == "paid":
         return "paid", None
-    code = stripe.decline_of(settings, answer, now)
+    code = stripe.decline_of(attempt, answer)
     return ("declined", code) if code else ("pending", None)  # a bank debit takes days; an event will tell

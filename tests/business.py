@@ -35,7 +35,7 @@ class Business:
     renewals: int = 0
 
     def attempt(self, source: str, event_id: str, body: Any, effect: str, args: Mapping[str, str | int]) -> Attempt:
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        raw = body if isinstance(body, bytes) else json.dumps({} if body is None else body).encode()
         environ = {"DOCUMENT_STORE": str(self.folder / "documents"), **self.settings}
         return Attempt(
             key=job_id(source, event_id, effect),

@@ -1,20 +1,22 @@
 """Calls to Stripe, by its official library. The errors name the code, never what Stripe wrote about a person.
 
-Each call may raise TransientError (no connection, 429, 5xx) or PermanentError (everything that Stripe refuses).
+Each call is made for the account that the attempt's event came from: https://docs.stripe.com/connect/webhooks.
+Each may raise TransientError (no connection, 429, 5xx) or PermanentError (everything that Stripe refuses).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any
 
 import stripe
+from msgspec import Struct
 
 from inbox.errors import PermanentError, TransientError
-from settings import Settings
 from tasks.clients.answers import retry_after_seconds
+from tasks.handling import Attempt
+from tasks.payloads import Id, read
 
 logging.getLogger("stripe").setLevel(logging.WARNING)  # at INFO it writes Stripe's error messages
 
@@ -29,22 +31,37 @@ class Refused(PermanentError):
         self.code = code
 
 
-def fetch_invoice(settings: Settings, invoice: str, now: datetime) -> dict[str, Any]:
+class Origin(Struct):
+    """Where an event came from: `account` in a Connect event, `context` in a thin one, neither in one of our own."""
+
+    account: Id | None = None
+    context: Id | None = None
+
+
+def fetch_invoice(attempt: Attempt, invoice: str) -> dict[str, Any]:
     """The invoice as it is now."""
-    return _ask(now, lambda: _client(settings).v1.invoices.retrieve(invoice))
+    return _ask(attempt, lambda client: client.v1.invoices.retrieve(invoice))
 
 
-def fetch_customer(settings: Settings, customer: str, now: datetime) -> dict[str, Any]:
+def fetch_customer(attempt: Attempt, customer: str) -> dict[str, Any]:
     """The customer as it is now; a deleted one has little more than its id."""
-    return _ask(now, lambda: _client(settings).v1.customers.retrieve(customer))
+    return _ask(attempt, lambda client: client.v1.customers.retrieve(customer))
 
 
-def pay_invoice(settings: Settings, invoice: str, now: datetime, key: str) -> dict[str, Any]:
-    """Try to collect the invoice; once per `key`, however often it is called. Raises Refused."""
-    return _ask(now, lambda: _client(settings).v1.invoices.pay(invoice, options={"idempotency_key": key}))
+def pay_invoice(attempt: Attempt, invoice: str) -> dict[str, Any]:
+    """Try to collect the invoice; once per `attempt.key`, however often it is called. Raises Refused."""
+    return _ask(attempt, lambda client: client.v1.invoices.pay(invoice, options={"idempotency_key": attempt.key}))
 
 
-def decline_of(settings: Settings, invoice: dict[str, Any], now: datetime) -> str | None:
+def fetch_related(attempt: Attempt) -> dict[str, Any]:
+    """The object that the attempt's thin event is about, as it is now. Raises PermanentError if it is about none.
+
+    https://docs.stripe.com/event-destinations#fetch-data
+    """
+    return _ask(attempt, lambda client: _related(client, attempt.event.body))
+
+
+def decline_of(attempt: Attempt, invoice: dict[str, Any]) -> str | None:
     """Why an unpaid invoice was declined, where its payment intent tells; None while the payment is still under way.
 
     By Stripe's newer API versions an invoice has no `payment_intent`, and a decline is always Refused.
@@ -52,24 +69,40 @@ def decline_of(settings: Settings, invoice: dict[str, Any], now: datetime) -> st
     intent = invoice.get("payment_intent")
     if not isinstance(intent, str):
         return None
-    state = _ask(now, lambda: _client(settings).v1.payment_intents.retrieve(intent))
+    state = _ask(attempt, lambda client: client.v1.payment_intents.retrieve(intent))
     if state.get("status") != "requires_payment_method":
         return None
     return str((state.get("last_payment_error") or {}).get("code") or "declined")
 
 
-def _client(settings: Settings) -> stripe.StripeClient:
+def _related(client: stripe.StripeClient, body: bytes) -> stripe.StripeObject:
+    try:
+        notice: Any = client.parse_event_notification_without_verification(body)  # the receiver has verified it
+        url = notice.related_object.url
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise PermanentError("the payload is no thin event with a related object") from None
+    if not str(url).startswith("/"):  # it is put behind the address, and the key goes with it
+        raise PermanentError("related_object.url takes a path")
+    found: stripe.StripeObject = notice.fetch_related_object()
+    return found
+
+
+def _client(attempt: Attempt) -> stripe.StripeClient:
+    origin = read(attempt.event.body, Origin)
     return stripe.StripeClient(
-        settings.stripe_api_key,
-        base_addresses={"api": settings.stripe_api_base},
+        attempt.settings.stripe_api_key,
+        stripe_account=None if origin.context else origin.account,  # a Connect event may name both
+        stripe_context=origin.context,
+        base_addresses={"api": attempt.settings.stripe_api_base},
         http_client=stripe.RequestsClient(timeout=TIMEOUT_SECONDS),
         max_network_retries=0,  # the durable record retries
     )
 
 
-def _ask(now: datetime, call: Callable[[], stripe.StripeObject]) -> dict[str, Any]:
+def _ask(attempt: Attempt, call: Callable[[stripe.StripeClient], stripe.StripeObject]) -> dict[str, Any]:
+    client = _client(attempt)
     try:
-        answer: dict[str, Any] = call().to_dict()
+        answer: dict[str, Any] = call(client).to_dict()
         return answer
     except stripe.APIConnectionError:
         raise TransientError("Stripe could not be reached") from None
@@ -80,7 +113,7 @@ def _ask(now: datetime, call: Callable[[], stripe.StripeObject]) -> dict[str, An
     except stripe.StripeError as error:
         headers: Mapping[str, str] = error.headers or {}
         what = f"Stripe answered {error.http_status or 'nothing that can be read'}"
-        raise TransientError(what, retry_after_seconds(headers, now)) from None
+        raise TransientError(what, retry_after_seconds(headers, attempt.now)) from None
 
 
 def _code(error: stripe.StripeError) -> str:
