@@ -142,6 +142,9 @@ class Settings:
     admin_notify_urls: tuple[str, ...] = _setting(_list, "", secret=True)
     document_store: str = _setting(_folder, "documents")
     handoff_secret: tuple[str, ...] = _setting(_standard_secrets, "", secret=True)
+    app_webhook_url: str = _setting(_url("https", "http"), "", secret=True)
+    app_webhook_secret: tuple[str, ...] = _setting(_standard_secrets, "", secret=True)
+    access_while_disputed: str = _setting(_one_of("keep", "revoke"), "keep")
     call_out_allowed_hosts: tuple[str, ...] = _setting(_list, "")
     payment_retry_schedule: tuple[int, ...] = _setting(_durations, "1h,1d,3d,5d")
     port: int = _setting(_number(1, 65535), "8000")
@@ -219,3 +222,5 @@ def _check_together(s: Settings) -> None:
         )
     if s.doc_service_url and not s.public_url:
         raise SettingsError("PUBLIC_URL is not set; it takes the https:// address the document service can call us at")
+    if bool(s.app_webhook_url) != bool(s.app_webhook_secret):
+        raise SettingsError("APP_WEBHOOK_URL and APP_WEBHOOK_SECRET take each other: one of them is set alone")

@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct, field
 from sqlalchemy.orm import Session
 
+from tasks import access
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Entitlement, Order
 from tasks.money import amount_text
@@ -84,6 +85,7 @@ def checkout_completed(attempt: Attempt, db: Session) -> list[FollowUp]:
     session = read(attempt.event.body, SessionEvent).data.object
     paid = need(session.payment_status, "data.object.payment_status") in PAID
     values = _order(attempt, session)
+    access.hold(db, session=values["session_id"], **{name: values[name] for name in ("customer", "subscription")})
     insert_if_new(db, Order, **values)
     order = locked(db, Order, values["session_id"])
     if order is None or order.state == "fulfilled" or not paid:
@@ -91,7 +93,7 @@ def checkout_completed(attempt: Attempt, db: Session) -> list[FollowUp]:
     order.state, order.fulfilled_at = "fulfilled", attempt.now
     for product in session.products:
         _grant(attempt, db, order, product)
-    return [_receipt(attempt, db, session, order)]
+    return [_receipt(attempt, db, session, order), *access.follow(db, attempt, session=order.session_id)]
 
 
 def _order(attempt: Attempt, session: CheckoutSession) -> dict[str, Any]:
@@ -108,6 +110,7 @@ def _order(attempt: Attempt, session: CheckoutSession) -> dict[str, Any]:
 
 
 def _grant(attempt: Attempt, db: Session, order: Order, product: str) -> None:
+    """An entitlement that is not in force before access.follow says so."""
     insert_if_new(
         db,
         Entitlement,
@@ -117,6 +120,7 @@ def _grant(attempt: Attempt, db: Session, order: Order, product: str) -> None:
         client_reference=order.client_reference,
         subscription=order.subscription,
         granted_at=attempt.now,
+        revoked_at=attempt.now,
     )
 
 

@@ -29,6 +29,7 @@ TASKS: Mapping[str, Task] = {
     "tasks.documents.progress": Task("documents"),
     "tasks.documents.download": Task("documents", time_limit_seconds=3600),
     "tasks.notifications.send": Task("notifications"),
+    "tasks.app_webhook.deliver": Task("notifications"),
     "tasks.handoff.deliver": Task("notifications"),
 }
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
+from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -25,3 +27,14 @@ def insert_if_new(db: Session, row: type[Base], **values: Any) -> bool:
 def locked(db: Session, row: type[Row], key: Any) -> Row | None:
     """The row as it is now, which nobody else can change until the end of this transaction."""
     return db.get(row, key, with_for_update=True, populate_existing=True)
+
+
+def alone(db: Session, keys: Iterable[str]) -> None:
+    """Wait until nobody else who names one of these keys is in a transaction, and keep them out until this one ends.
+
+    For what no row can be locked for, because it may not exist yet. Call it before rows are locked, or two wait for
+    each other. On SQLite a transaction is alone from its start.
+    """
+    if db.get_bind().dialect.name == "postgresql":
+        for key in sorted(keys):
+            db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))

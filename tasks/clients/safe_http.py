@@ -62,11 +62,16 @@ def get_stream(url: str, settings: Settings, bearer: str = "", bearer_for: str =
     raise PermanentError(f"{_checked(url, settings).hostname} redirects too often")
 
 
-def post_json(url: str, body: bytes, settings: Settings, headers: Mapping[str, str]) -> requests.Response:
-    """POST JSON; redirects are not followed. Errors as get_stream; any status is returned, the answer's body unread."""
-    parts = _checked(url, settings)
+def post_json(
+    url: str, body: bytes, settings: Settings, headers: Mapping[str, str], *, trusted: bool = False
+) -> requests.Response:
+    """POST JSON; redirects are not followed. Errors as get_stream; any status is returned, the answer's body unread.
+
+    A `trusted` URL is our user's own: it may be http and private.
+    """
+    parts = _checked(url, settings, trusted=trusted)
     sent = {"Content-Type": "application/json", **headers}
-    with _session(parts, settings) as session, _request(session, "POST", url, sent, body) as answer:
+    with _session(parts, settings, trusted=trusted) as session, _request(session, "POST", url, sent, body) as answer:
         return answer
 
 
@@ -92,7 +97,7 @@ def _named_errors(parts: SplitResult) -> Iterator[None]:
         raise TransientError(f"{parts.hostname} did not answer ({type(error).__name__})") from None
 
 
-def _checked(url: str, settings: Settings) -> SplitResult:
+def _checked(url: str, settings: Settings, *, trusted: bool = False) -> SplitResult:
     try:
         parts = urlsplit(url)
         _origin(parts)
@@ -100,7 +105,7 @@ def _checked(url: str, settings: Settings) -> SplitResult:
         raise PermanentError("the URL cannot be read") from None
     if not parts.hostname or parts.scheme not in DEFAULT_PORTS or "@" in parts.netloc:
         raise PermanentError("the URL is no plain https:// address")
-    if parts.scheme == "http" and not _allowed(parts, settings):
+    if parts.scheme == "http" and not (trusted or _allowed(parts, settings)):
         raise PermanentError(f"{parts.hostname} is called by https only; CALL_OUT_ALLOWED_HOSTS can allow http")
     return parts
 
@@ -115,8 +120,8 @@ def _allowed(parts: SplitResult, settings: Settings) -> bool:
     return bool({host, f"{host}:{port}"} & {allowed.lower() for allowed in settings.call_out_allowed_hosts})
 
 
-def _session(parts: SplitResult, settings: Settings) -> requests.Session:
-    if _allowed(parts, settings):
+def _session(parts: SplitResult, settings: Settings, *, trusted: bool = False) -> requests.Session:
+    if trusted or _allowed(parts, settings):
         session = requests.Session()
     else:
         session = HTTPSession(

@@ -34,6 +34,7 @@ def upgrade() -> None:
     )
     _payments()
     _fulfilment()
+    _refunds()
     _documents()
     op.create_table(
         "notifications",
@@ -92,8 +93,11 @@ def _fulfilment() -> None:
         text("customer", index=True, nullable=True),
         text("client_reference", index=True, nullable=True),
         text("subscription", index=True, nullable=True),
+        text("payment_intent", index=True, nullable=True),
+        text("invoice", index=True, nullable=True),
         whole("amount_total"),
         text("currency"),
+        whole("access_changes"),
         time("created_at"),
         time("fulfilled_at", nullable=True),
     )
@@ -108,6 +112,44 @@ def _fulfilment() -> None:
         time("granted_at"),
         time("revoked_at", nullable=True),
         sa.UniqueConstraint("session_id", "product"),
+    )
+
+
+def _refunds() -> None:
+    op.create_table(
+        "charges",
+        text("id", primary_key=True),
+        text("payment_intent", index=True, nullable=True),
+        text("invoice", index=True, nullable=True),
+        text("subscription", index=True, nullable=True),
+        whole("amount"),
+        whole("amount_refunded"),
+        sa.Column("refunded", sa.Boolean(), nullable=False),
+        text("currency"),
+        whole("created"),
+        whole("seen_created"),
+        time("updated_at"),
+    )
+    op.create_table(
+        "disputes",
+        text("id", primary_key=True),
+        text("charge", index=True),
+        text("payment_intent", index=True, nullable=True),
+        text("invoice", index=True, nullable=True),
+        text("subscription", index=True, nullable=True),
+        whole("amount"),
+        text("currency"),
+        text("reason"),
+        text("status"),
+        time("updated_at"),
+    )
+    op.create_table("deleted_customers", text("id", primary_key=True), time("deleted_at"))
+    op.create_table(
+        "app_messages",
+        sa.Column("id", sa.String(800), primary_key=True),
+        text("type"),
+        sa.Column("data", sa.JSON(), nullable=False),
+        time("created_at"),
     )
 
 

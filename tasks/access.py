@@ -1,0 +1,113 @@
+"""Who may use what they bought: derived from all that is known, in whatever order it became known.
+
+Every handler that changes a row which access depends on calls `follow` after that, in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, false, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from tasks import app_webhook
+from tasks.handling import Attempt, FollowUp
+from tasks.models import Charge, DeletedCustomer, Dispute, Entitlement, Order, Subscription
+from tasks.rows import alone, locked
+
+# https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses; past_due ends as our `suspended`.
+ENTITLING = frozenset({"active", "trialing", "past_due"})
+# https://docs.stripe.com/api/disputes/object#dispute_object-status; the warning_ ones are inquiries: no money moved.
+OPEN_DISPUTE = frozenset({"needs_response", "under_review"})
+PAYMENTS = ("payment_intent", "invoice", "subscription")  # what a payment and its order can have in common
+NAMES: Mapping[str, InstrumentedAttribute[Any]] = {
+    "session": Order.session_id,
+    "customer": Order.customer,
+    "subscription": Order.subscription,
+    "payment_intent": Order.payment_intent,
+    "invoice": Order.invoice,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known about an order besides its own row. The defaults say: nothing is known against it."""
+
+    subscription_status: str | None = None
+    refunded: bool = False
+    disputes: frozenset[str] = frozenset()  # Stripe's statuses
+    customer_deleted: bool = False
+
+
+def why_not(state: str, known: Known, *, while_disputed: str = "keep") -> str:
+    """Why an order in this `state` gives no access, in a word; "" if it does.
+
+    `while_disputed` says whether an open dispute takes the access away: keep or revoke. A lost one always does.
+    """
+    status = known.subscription_status
+    reasons = {
+        "not_fulfilled": state != "fulfilled",
+        "customer_deleted": known.customer_deleted,
+        "refunded": known.refunded,
+        "dispute_lost": "lost" in known.disputes,
+        "disputed": while_disputed == "revoke" and bool(known.disputes & OPEN_DISPUTE),
+        f"subscription_{status}": status is not None and status not in ENTITLING,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def follow(db: Session, attempt: Attempt, **names: str | None) -> list[FollowUp]:
+    """Grant or revoke the access of every order that one of these ids (see NAMES) names, and owe the application word.
+
+    The ids first: somebody may just now record the order that they name, and would not see what we have just changed.
+    """
+    db.flush()
+    hold(db, **names)
+    follow_ups = []
+    named = (NAMES[name] == value for name, value in names.items() if value)
+    for session in db.scalars(select(Order.session_id).where(or_(false(), *named)).order_by(Order.session_id)).all():
+        order = locked(db, Order, session)
+        if order is not None:
+            follow_ups += _turn(db, attempt, order)
+    return follow_ups
+
+
+def hold(db: Session, **names: str | None) -> None:
+    """Keep everybody else's `follow` of these ids waiting; for whoever records an order, before it does."""
+    alone(db, [f"{name}:{value}" for name, value in names.items() if value])
+
+
+def _turn(db: Session, attempt: Attempt, order: Order) -> list[FollowUp]:
+    """Bring an order's entitlements to what is known now."""
+    reason = why_not(order.state, _known(db, order), while_disputed=attempt.settings.access_while_disputed)
+    theirs = db.scalars(select(Entitlement).filter_by(session_id=order.session_id).order_by(Entitlement.product))
+    turned = [row for row in theirs if (row.revoked_at is None) == bool(reason)]
+    if not turned:
+        return []
+    for row in turned:
+        row.revoked_at = attempt.now if reason else None
+    order.access_changes += 1
+    what = {"entitlements": [row.product for row in turned], "change": order.access_changes}
+    if reason:
+        return app_webhook.owe(db, attempt, "access.revoked", order, what | {"reason": reason})
+    return app_webhook.owe(db, attempt, "access.granted", order, what)
+
+
+def _known(db: Session, order: Order) -> Known:
+    charges = db.scalars(select(Charge).where(_paid_for(Charge, order))).all()
+    disputed = or_(_paid_for(Dispute, order), Dispute.charge.in_([charge.id for charge in charges]))
+    subscription = db.get(Subscription, order.subscription) if order.subscription else None
+    return Known(
+        subscription_status=subscription.status if subscription else None,
+        refunded=any(charge.refunded for charge in charges),
+        disputes=frozenset(db.scalars(select(Dispute.status).where(disputed))),
+        customer_deleted=order.customer is not None and db.get(DeletedCustomer, order.customer) is not None,
+    )
+
+
+def _paid_for(row: type[Charge] | type[Dispute], order: Order) -> ColumnElement[bool]:
+    """The charges or disputes of this order's payments."""
+    same = (getattr(row, name) == getattr(order, name) for name in PAYMENTS if getattr(order, name))
+    return or_(false(), *same)

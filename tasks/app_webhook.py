@@ -1,0 +1,50 @@
+"""The user's application, told by a signed webhook of what was sold and of who may use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from inbox.errors import PermanentError
+from inbox.job import job_id
+from tasks.clients.standard_webhook import Receiver, post
+from tasks.handling import Attempt, FollowUp
+from tasks.models import AppMessage, Order
+from tasks.rows import insert_if_new
+
+
+def owe(db: Session, attempt: Attempt, kind: str, order: Order, what: Mapping[str, Any]) -> list[FollowUp]:
+    """Owe the application word of `kind` about an order; nothing where APP_WEBHOOK_URL is not set."""
+    if not attempt.settings.app_webhook_url:
+        return []
+    effect = f"{kind}.{order.session_id}"
+    key = job_id(attempt.event.source, attempt.event.id, effect)
+    insert_if_new(db, AppMessage, id=key, type=kind, data={**_about(order), **what}, created_at=attempt.now)
+    return [FollowUp(effect, "tasks.app_webhook.deliver", {"message": key}, ordering_key=order.session_id)]
+
+
+def deliver(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """POST one message to APP_WEBHOOK_URL; tried again, with the same webhook-id, until it answers 2xx or 410."""
+    settings = attempt.settings
+    if not settings.app_webhook_url:
+        raise PermanentError("APP_WEBHOOK_URL is not set")
+    message = db.get(AppMessage, str(attempt.args["message"]))
+    if message is None:
+        raise PermanentError("there is no such message")
+    db.commit()  # no transaction stays open over a call
+    body = json.dumps({"type": message.type, "timestamp": message.created_at.isoformat(), "data": message.data})
+    secrets = settings.app_webhook_secret
+    post(attempt, Receiver("the application", settings.app_webhook_url, secrets, trusted=True), body)
+    return []
+
+
+def _about(order: Order) -> dict[str, Any]:
+    return {
+        "session": order.session_id,
+        "customer": order.customer,
+        "client_reference": order.client_reference,
+        "subscription": order.subscription,
+    }
