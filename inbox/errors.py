@@ -4,6 +4,7 @@ HoldfastError
 ├── TransientError          try again later: a peer is down, a row is locked, a callback came before its answer
 │   └── StoreUnavailable    Redis cannot be reached, is full or is read-only; nothing was half recorded
 ├── PermanentError          trying again cannot help: the payload lacks what the effect needs
+│   └── BadPayload          what arrived is not an event of its source at all; nothing was recorded
 └── LeaseLost               somebody else owns this job now: stop, change nothing, report nothing
 
 Their texts are shown in Flower, in logs and in the API, so they never hold personal data, secrets or payloads.
@@ -28,6 +29,10 @@ class StoreUnavailable(TransientError):
 
 class PermanentError(HoldfastError):
     """Trying again cannot help; the job goes to the dead letters."""
+
+
+class BadPayload(PermanentError):
+    """It comes from whom it says, but it is not an event."""
 
 
 class LeaseLost(HoldfastError):

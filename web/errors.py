@@ -1,8 +1,9 @@
 """What a caller is told when something is wrong: always {"error": "<what, in words>"}, never a trace or an echo.
 
 Refused                400, or the status given
-├── BadSignature       400: the delivery does not prove who sent it
-└── BadPayload         400: it does, but the body is not what that source sends
+└── BadSignature       400: the delivery does not prove who sent it
+
+inbox.errors.BadPayload is a 400 too: it is signed, but the body is not what that source sends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from flask import Flask, Response, jsonify
 from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException
 
-from inbox.errors import StoreUnavailable
+from inbox.errors import BadPayload, StoreUnavailable
 
 log = structlog.get_logger()
 
@@ -35,13 +36,10 @@ class BadSignature(Refused):
     """Nobody we know has signed this."""
 
 
-class BadPayload(Refused):
-    """It is signed, but it is not an event."""
-
-
 def register(app: Flask) -> None:
     """Answer every error in JSON."""
     app.register_error_handler(Refused, _refused)
+    app.register_error_handler(BadPayload, lambda error: _answer(str(error), 400))
     app.register_error_handler(StoreUnavailable, _unavailable)
     app.register_error_handler(OperationalError, _no_database)
     app.register_error_handler(HTTPException, _http)

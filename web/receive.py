@@ -8,12 +8,11 @@ from contextlib import suppress
 
 from flask import Blueprint, Request, Response, request
 
-from inbox.errors import StoreUnavailable
-from inbox.event import Event
+from inbox.errors import BadPayload, StoreUnavailable
 from inbox.store import Store
 from settings import Settings
+from tasks.arrivals import arrival
 from tasks.broker import BackgroundRinger
-from tasks.routes import jobs_for
 from web.errors import Refused
 from web.sources import Source
 
@@ -37,13 +36,12 @@ def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store) -
             source.scheme(request.headers, body, source.secrets, time.time(), settings.signature_tolerance_seconds)
             # 4. Only its identity; the full parse is the worker's.
             peeked = source.peek(request.headers, body)
-        except Refused:
+        except (Refused, BadPayload):
             with suppress(StoreUnavailable):  # an uncounted refusal is still a refusal
                 store.count_rejected()
             raise
         # 5. One atomic script. If Redis does not answer, neither do we say 200: the sender tries again.
-        jobs = jobs_for(name, peeked.id, peeked.type, peeked.ordering_key)
-        bells = store.record(Event(name, peeked.id, peeked.type, body.encode()), jobs)
+        bells = store.record(*arrival(name, peeked, body.encode()))
         # 6. It is on disk. New or seen before, the sender may forget it.
         ringer.ring(bells or ())
         return Response(OK, mimetype="application/json")

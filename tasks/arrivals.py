@@ -1,0 +1,81 @@
+"""What arrived: the event and the jobs that a sender's message makes, whichever way it came to us."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from inbox.errors import BadPayload
+from inbox.event import Event
+from inbox.job import NewJob
+from tasks.routes import jobs_for
+
+IDENTITY = re.compile(r"[!-~]{1,255}")  # printable ASCII without spaces; Stripe's ids have at most 255 characters
+
+
+@dataclass(frozen=True, slots=True)
+class Peeked:
+    """What is read of an event before it is recorded; the full parse is the worker's."""
+
+    id: str
+    type: str
+    ordering_key: str = ""
+
+
+def arrival(source: str, peeked: Peeked, body: bytes) -> tuple[Event, Sequence[NewJob]]:
+    """What to record of a message, the same for one that was delivered and one that we had to fetch."""
+    jobs = jobs_for(source, peeked.id, peeked.type, peeked.ordering_key)
+    return Event(source, peeked.id, peeked.type, body), jobs
+
+
+# --- Stripe: https://docs.stripe.com/api/events/object ---------------------------------------------------------------
+
+
+class _StripeObject(msgspec.Struct):
+    id: Any = None
+    customer: Any = None
+
+
+class _StripeData(msgspec.Struct):
+    object: _StripeObject | None = None
+
+
+class _StripeEvent(msgspec.Struct):
+    id: str
+    type: str
+    data: _StripeData | None = None
+
+
+_stripe_event = msgspec.json.Decoder(_StripeEvent)
+
+
+def peek_stripe(body: str) -> Peeked:
+    """The event's own id and type. Events of one customer never run at once, so their rows are safe from each other."""
+    event = decode(_stripe_event, body)
+    subject = event.data.object if event.data else None
+    owner = (subject.customer or subject.id) if subject else None
+    if isinstance(owner, dict):  # an expanded customer
+        owner = owner.get("id")
+    key = f"stripe:{owner}" if isinstance(owner, str) and IDENTITY.fullmatch(owner) else ""
+    return Peeked(identity(event.id, "id"), identity(event.type, "type"), key)
+
+
+def decode(decoder: msgspec.json.Decoder[Any], body: str) -> Any:
+    """The body as the decoder's shape. Raises BadPayload, which names a field and never a value."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:  # names the field and the types, never a value
+        raise BadPayload(f"the body is not an event of this source: {error}") from None
+    except (msgspec.DecodeError, RecursionError):
+        raise BadPayload("the body is not JSON") from None
+
+
+def identity(value: str, field: str) -> str:
+    """`value`, which is to be part of a key. Raises BadPayload, naming the field."""
+    if not IDENTITY.fullmatch(value):
+        raise BadPayload(f"{field} takes 1 to 255 printable ASCII characters without spaces")
+    return value
