@@ -27,7 +27,7 @@ PREFIX = "{holdfast}:"
 SCRIPTS = ("record", "lease", "renew", "finish", "fail", "release", "sweep", "replay")
 DAY_MS = 86_400_000
 
-# A broker in the same server cannot even be read from when memory is full. So events are refused while there is still
+# With a broker in the same server no worker can start when memory is full. So events are refused while there is still
 # room for the workers to drain what is owed.
 NEARLY_FULL = 0.9
 LOOK_AT_MEMORY_SECONDS = 1.0

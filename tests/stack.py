@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -36,12 +37,25 @@ class Process:
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def family(self) -> list[psutil.Process]:
+        """Its children, and then itself; nobody once it is dead."""
+        return [*self.children(), psutil.Process(self.process.pid)] if self.alive() else []
+
     def kill(self) -> None:
         """SIGKILL for the whole family, as when its machine dies."""
-        family = [*self.children(), psutil.Process(self.process.pid)] if self.alive() else []
-        for member in family:
+        for member in self.family():
             member.kill()
         self.process.wait(10)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """SIGSTOP for the whole family while the block runs."""
+        family = self.family()
+        for member in family:
+            member.suspend()
+        yield
+        for member in family:
+            member.resume()
 
     def stop(self) -> int:
         """SIGTERM; returns the exit code. Raises TimeoutExpired after the grace that a deployment gives.

@@ -8,6 +8,8 @@ import os
 import socket
 from typing import Any
 
+from kombu.transport import virtual
+
 import logs
 from inbox.errors import StoreUnavailable
 from settings import SettingsError, load
@@ -24,6 +26,10 @@ except SettingsError as error:
 
 logs.configure()
 app = broker.app
+
+# When a connection breaks, kombu puts back what was being taken in that moment, over that very connection, and the worker
+# dies of it (https://github.com/celery/kombu/issues/582). It is only a doorbell: the sweep rings again.
+virtual.QoS.restore_at_shutdown = False
 
 
 @functools.cache

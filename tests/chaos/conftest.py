@@ -48,7 +48,7 @@ class World:
 
     def wipe_broker(self) -> None:
         """Delete the queues, doorbells and all."""
-        self.store.client.delete("payments", "unacked", "unacked_index")
+        self.store.client.delete("payments")
         if self.rabbitmq:
             self.rabbitmq.control("delete_queue", "payments")
 

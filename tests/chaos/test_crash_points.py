@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 import time
 
-import psutil
 import pytest
 import requests
 
@@ -117,14 +116,10 @@ def test_a_holder_that_slept_over_its_lease_wakes_up_and_changes_nothing(world: 
     sleeper = world.stack.worker()
     job = world.record("slow")
     world.wait_for_the_held_job()
-    family = [*sleeper.children(), psutil.Process(sleeper.process.pid)]
-    for member in family:
-        member.send_signal(signal.SIGSTOP)
-    world.stack.worker()
-    world.settle()
-    (world.stack.folder / "hold").unlink()
-    for member in family:
-        member.send_signal(signal.SIGCONT)
+    with sleeper.frozen():
+        world.stack.worker()
+        world.settle()
+        (world.stack.folder / "hold").unlink()
     # Its time limit strikes as it wakes up; should it get to finish all the same, it hears that it lost the job.
     wait_until(lambda: sleeper.said("LeaseLost") or sleeper.said("'lost'"), seconds=120, what="the sleeper's end")
     assert (world.effects(job), world.outcomes(job)) == (1, ["lost", "succeeded"])
@@ -157,7 +152,7 @@ def test_sigterm_lets_a_job_finish_that_can(world: World) -> None:
 
 
 def test_a_killed_redis_comes_back_from_its_file_with_every_job(world: World) -> None:
-    world.stack.worker(processes=2)
+    worker = world.stack.worker(processes=2)
     jobs = [world.record("plain", f"evt_{n}") for n in range(50)]
     world.valkey.kill()
     time.sleep(1)
@@ -165,6 +160,7 @@ def test_a_killed_redis_comes_back_from_its_file_with_every_job(world: World) ->
     stats = world.settle()
     assert [world.effects(job) for job in jobs] == [1] * 50
     assert stats | {"succeeded": 100, "dead": 0} == stats
+    assert worker.alive()
 
 
 def test_a_handler_that_fails_twice_works_the_third_time_and_shows_why(world: World) -> None:

@@ -114,3 +114,18 @@ def test_a_redis_that_hangs_is_noticed_and_outlasted(world: World) -> None:
     job = world.record("plain")
     world.settle()
     assert world.effects(job) == 1
+
+
+def test_a_worker_drains_a_store_that_is_full(world: World) -> None:
+    """Celery's own list of unacknowledged messages could not be written there."""
+    worker = world.stack.worker()
+    with worker.frozen():
+        jobs = [world.record("plain", f"evt_{n}") for n in range(10)]
+        world.store.client.config_set("maxmemory", "1mb")
+    try:
+        stats = world.settle()
+    finally:
+        world.store.client.config_set("maxmemory", "0")
+    assert [world.effects(job) for job in jobs] == [1] * 10
+    assert stats | {"dead": 0} == stats
+    assert worker.alive()
