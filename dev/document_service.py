@@ -38,7 +38,6 @@ WAYS = {
     "busy-": "/process answers 503 twice before it takes the job",
     "big-": "the result is 4 MB",
 }
-CALLBACK_TRIES = 12
 MAX_REQUEST_BYTES = 1024 * 1024
 
 
@@ -65,12 +64,16 @@ class Task:
 class Service:
     """What the service knows and does; knows no HTTP server."""
 
+    callback_tries = 12
+    longest_wait_seconds = 15.0
+
     def __init__(self, address: str, api_key: str, webhook_secret: str, pause_seconds: float = 0.4) -> None:
         self.address, self.api_key, self.pause_seconds = address, api_key, pause_seconds
         self._webhook = Webhook(webhook_secret)
         self._lock = threading.Lock()
         self._refusals: Counter[str] = Counter()
         self._tasks: dict[str, Task] = {}  # by Idempotency-Key
+        self._players: list[threading.Thread] = []
 
     def process(self, body: bytes, authorization: str, idempotency_key: str) -> Task:
         """Take a job, or find the one that this key started before. Raises Refused."""
@@ -88,6 +91,16 @@ class Service:
             self._start(task)
         return task
 
+    def tasks(self) -> list[Task]:
+        """One for each Idempotency-Key that it was asked with."""
+        with self._lock:
+            return list(self._tasks.values())
+
+    @property
+    def busy(self) -> int:
+        """How many tasks it still calls back for."""
+        return sum(player.is_alive() for player in list(self._players))
+
     def _refuse_if_busy(self, document_id: str) -> None:
         with self._lock:
             if document_id.startswith("busy-") and self._refusals[document_id] < 2:
@@ -96,7 +109,9 @@ class Service:
 
     def _start(self, task: Task) -> None:
         if not task.does("early-") or not self._overtake(task):
-            threading.Thread(target=self._play, args=(task,), daemon=True).start()
+            player = threading.Thread(target=self._play, args=(task,), daemon=True)
+            player.start()
+            self._players.append(player)
 
     def _overtake(self, task: Task) -> bool:
         """Call back while the caller still waits for its answer, and let it wait; says whether anybody was there."""
@@ -119,17 +134,22 @@ class Service:
             return {"status": "failed", "error_message": "page 3 cannot be read"}
         return {"status": "completed", "progress": 100, "result_url": f"{self.address}/files/{quote(task.document_id)}"}
 
-    def _call_back(self, task: Task, number: int, step: dict[str, Any], tries: int = CALLBACK_TRIES) -> bool:
+    def _call_back(self, task: Task, number: int, step: dict[str, Any], tries: int = 0) -> bool:
         """Send one callback until it is answered 2xx, as a real sender does: same webhook-id, fresh signature.
         Says whether it was."""
         body = json.dumps({"task_id": task.id, "document_id": task.document_id, **step})
-        for attempt in range(tries):
-            status = self._post(task.callback_url, f"msg_{_digest(f'{task.id}/{number}')}", body)
-            print(f"{task.document_id}: {step['status']} called back, answer {status or 'none'}", flush=True)
-            if 200 <= status < 300:
+        message_id = f"msg_{_digest(f'{task.id}/{number}')}"
+        for attempt in range(tries or self.callback_tries):
+            answer = self._post(task.callback_url, message_id, body)
+            self.heard(task, message_id, step["status"], answer)
+            if 200 <= answer < 300:
                 return True
-            time.sleep(min(15.0, 0.5 * 2**attempt))
+            time.sleep(min(self.longest_wait_seconds, 0.5 * 2**attempt))
         return False
+
+    def heard(self, task: Task, message_id: str, status: str, answer: int) -> None:
+        """A callback of this status was answered so; 0 is not at all."""
+        print(f"{task.document_id}: {status} called back, answer {answer or 'none'}", flush=True)
 
     def _post(self, url: str, message_id: str, body: str) -> int:
         """The HTTP status, or 0 where none came."""

@@ -71,14 +71,18 @@ class Sender:
         self.answers.append(answer)
 
     def _post(self, delivery: Delivery, attempt: int) -> Answer:
-        body, header = self.prepare(delivery, int(time.time()))
-        headers = {"Content-Type": "application/json; charset=utf-8"} | ({"Stripe-Signature": header} if header else {})
         begin = time.perf_counter()
         try:
-            status = self._session().post(self.url, body, headers=headers, timeout=10).status_code
+            status = self.ask(delivery).status_code
         except requests.RequestException:
             status = 0
         return Answer(delivery, status, attempt, (time.perf_counter() - begin) * 1000, time.time() * 1000)
+
+    def ask(self, delivery: Delivery) -> requests.Response:
+        """Send it once. Raises requests.RequestException where no answer comes."""
+        body, header = self.prepare(delivery, int(time.time()))
+        headers = {"Content-Type": "application/json; charset=utf-8"} | ({"Stripe-Signature": header} if header else {})
+        return self.session().post(self.url, body, headers=headers, timeout=10)
 
     def prepare(self, delivery: Delivery, now: int) -> tuple[bytes, str]:
         """The body and the signature header, spoilt as the delivery's flaw says."""
@@ -98,7 +102,8 @@ class Sender:
                 return body, "t=soon;v1=äöü".encode().decode("latin-1")
         raise ValueError(f"no such flaw: {delivery.flaw}")
 
-    def _session(self) -> requests.Session:
+    def session(self) -> requests.Session:
+        """This thread's connection."""
         if not hasattr(self._own, "session"):
             self._own.session = requests.Session()
         session: requests.Session = self._own.session

@@ -10,14 +10,17 @@ from functools import partial
 
 import psutil
 
+from dev.chaos.document_peer import DocumentPeer
 from dev.chaos.keeper import Part
 from dev.chaos.plan import Disturbance
-from dev.chaos.sink import WAYS
+from dev.chaos.sink import Sink
+from dev.chaos.stripe_peer import StripePeer
 from dev.chaos.timing import Done
+from dev.chaos.trouble import WAYS
 from dev.chaos.world import QUEUES, World
 from dev.servers import wait_until
 
-DOORBELLS = (*QUEUES, "documents", "unacked", "unacked_index")
+DOORBELLS = (*QUEUES, "unacked", "unacked_index")
 
 
 class Monkey:
@@ -37,7 +40,9 @@ class Monkey:
             "freeze the store": self._freeze_store,
             "fill the store": self._fill_store,
             "delete the queues": self._delete_queues,
-            "break the mail service": self._break_mail,
+            "break the mail service": partial(self._break, world.sink, "mail service"),
+            "break the document service": partial(self._break, world.documents, "document service"),
+            "break Stripe": partial(self._break, world.stripe, "Stripe"),
             "kill the broker": self._kill_broker,
             "lock the database": self._lock_database,
             "cut the database": self._cut_database,
@@ -113,11 +118,11 @@ class Monkey:
             return f"{self._world.store.delete(*DOORBELLS)} keys of the broker"
         return f"{sum(rabbitmq.control('delete_queue', queue) for queue in QUEUES)} queues"
 
-    def _break_mail(self, one: Disturbance) -> str:
-        self._world.sink.way = way = WAYS[one.choice % len(WAYS)]
+    def _break(self, peer: Sink | DocumentPeer | StripePeer, name: str, one: Disturbance) -> str:
+        peer.way = way = WAYS[one.choice % len(WAYS)]
         time.sleep(one.hold_seconds)
-        self._world.sink.way = ""
-        return f"mail service: {way}"
+        peer.way = ""
+        return f"{name}: {way}"
 
     def _kill_broker(self, one: Disturbance) -> str:
         assert self._world.rabbitmq

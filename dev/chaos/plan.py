@@ -20,6 +20,8 @@ ALWAYS = {
     "fill the store": (1.0, 4.0),
     "delete the queues": (0.3, 1.0),
     "break the mail service": (1.0, 5.0),
+    "break the document service": (1.0, 5.0),
+    "break Stripe": (1.0, 5.0),
 }
 ON_RABBITMQ = {"kill the broker": (0.0, 1.0)}
 ON_SQLITE = {"lock the database": (1.0, 5.0)}

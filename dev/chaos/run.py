@@ -6,55 +6,36 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import takewhile
 from pathlib import Path
 
 import requests
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, text
 
 from dev.chaos import checker
 from dev.chaos.monkey import Monkey
 from dev.chaos.plan import Disturbance, length_seconds, make_plan
 from dev.chaos.plot import plot
 from dev.chaos.report import Result
+from dev.chaos.senders import StoppableSender
 from dev.chaos.timing import Done, Effect, delays, recoveries, spread
 from dev.chaos.traffic import Traffic, make_traffic
-from dev.chaos.world import SECRET, World
-from dev.sender import Answer, Delivery, Sender
+from dev.chaos.world import API_KEY, SECRET, World
+from dev.pdf import document_pdf
 
 STUCK_SECONDS = 60  # without any job done: the longest lease and retry wait are far shorter here
 EFFECT_TIMES = "SELECT job_id, done_at FROM effects ORDER BY done_at"
-
-
-class Stopped(Exception):
-    """Nobody waits for this delivery any more."""
-
-
-class StoppableSender(Sender):
-    """Can be told to send nothing more, when the run is interrupted."""
-
-    def __init__(self, url: str, secret: str) -> None:
-        super().__init__(url, secret)
-        self._over = threading.Event()
-
-    def send_all(self, deliveries: Iterable[Delivery], pause_seconds: float) -> None:
-        super().send_all(takewhile(lambda _: not self._over.is_set(), deliveries), pause_seconds)
-
-    def send(self, delivery: Delivery) -> None:
-        with suppress(Stopped):
-            super().send(delivery)
-
-    def _post(self, delivery: Delivery, attempt: int) -> Answer:
-        if self._over.is_set():
-            raise Stopped
-        return super()._post(delivery, attempt)
-
-    def stop(self) -> None:
-        self._over.set()
+DOCUMENT_IDS = "SELECT id, document_id FROM documents"
+# What happens as soon as it can. A retry of a payment waits for its time, so it tells nothing of how quick we are.
+AT_ONCE = frozenset(
+    {
+        *("payments.payment_failed", "notify.payment_failed", "fulfilment.checkout_completed", "notify.receipt"),
+        *("documents.initiate", "documents.completed", "documents.download", "notify.document_ready"),
+    }
+)
 
 
 @dataclass(slots=True)
@@ -96,8 +77,8 @@ def run(order: Order, folder: Path, pictures: Path) -> Result:
     folder.mkdir(parents=True)
     plan = make_plan(order.seed, order.kills, order.broker, order.database)
     traffic = make_traffic(order.seed, order.events, int(time.time()))
-    with World(folder, order.broker, order.database) as world:
-        course = Course(traffic, StoppableSender(f"{world.address}/stripe-webhook", SECRET))
+    with World(folder, order.broker, order.database, traffic.events.values()) as world:
+        course = Course(traffic, StoppableSender(world.address, SECRET, API_KEY))
         print(f"{order.pair}: {order.events} events, {len(plan)} disturbances, seed {order.seed}", flush=True)
         began = time.monotonic()
         _disturbed_traffic(course, world, plan)
@@ -129,9 +110,10 @@ def _drain(course: Course, world: World) -> None:
     began = moved = time.monotonic()
     least = float("inf")
     while least > 0 and time.monotonic() < moved + STUCK_SECONDS:
-        owed = _stats(world).get("owed", least)
-        if owed < least:
-            least, moved = owed, time.monotonic()
+        calling = world.documents.busy  # asked before `owed`: what it has told us by now is owed by us, or done
+        left = calling + _stats(world).get("owed", float("inf"))
+        if left < least:
+            least, moved = left, time.monotonic()
         time.sleep(0.2)
     course.drained = round(time.monotonic() - began, 1)
 
@@ -146,10 +128,14 @@ def _count(order: Order, course: Course, world: World, seconds: int, pictures: P
     acknowledged, answers, stats = course.acknowledged(), course.sender.answers, _stats(world)
     engine = create_engine(world.database_url)
     with engine.connect() as connection:
-        found = checker.find(connection) | {checker.AT_LEAST_ONCE: world.sink.mails}
-        effects = [_effect(job, at) for job, at in connection.execute(text(EFFECT_TIMES))]
+        found = checker.find(connection) | checker.whole_files(connection, world.document_store, document_pdf)
+        effects = _effects(connection)
     engine.dispose()
+    found |= {"tasks at the document service": world.documents.tasks(), checker.AT_LEAST_ONCE: world.sink.mails}
+    found |= world.stripe.counted()
     verdict = checker.judge(course.traffic.events, acknowledged.keys(), found)
+    began = acknowledged | world.documents.acknowledged
+    timed = [effect for effect in effects if effect.kind in AT_ONCE]
     title = f"{order.broker} + {order.database}: {order.events} events, {len(course.done)} disturbances"
     picture = plot(acknowledged.values(), (effect.at_ms for effect in effects), course.done, title)
     (pictures / f"chaos-{order.pair}.svg").write_text(picture)
@@ -172,15 +158,16 @@ def _count(order: Order, course: Course, world: World, seconds: int, pictures: P
         repeated_mails=verdict.repeated_mails,
         restarts=sum(part.starts - 1 for part in (world.receiver, *world.workers)),
         drained=course.drained,
-        delay=spread(delays(acknowledged, effects)),
-        recoveries=tuple(recoveries(course.done, acknowledged, effects)),
+        delay=spread(delays(began, timed)),
+        recoveries=tuple(recoveries(course.done, began, timed)),
     )
 
 
-def _effect(job: str, at: datetime | str) -> Effect:
-    """A job's id is source:event:effect."""
-    _, event, kind = job.split(":", 2)
-    return Effect(event, kind, _ms(at))
+def _effects(connection: Connection) -> list[Effect]:
+    """All of them, each under its event's id as the sender knows it: of a document, the name and not our own id."""
+    names = {row.id: row.document_id for row in connection.execute(text(DOCUMENT_IDS))}
+    times = [(*job.split(":", 2)[1:], at) for job, at in connection.execute(text(EFFECT_TIMES))]
+    return [Effect(names.get(event, event), kind, _ms(at)) for event, kind, at in times]
 
 
 def _ms(at: datetime | str) -> float:

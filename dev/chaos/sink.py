@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
-WAYS = ("500", "hang", "reset")
-HANG_SECONDS = 20
+from dev.chaos.trouble import serve_or_fail
 
 
 class Sink(ThreadingHTTPServer):
     """Takes every POST; `way` says how it fails meanwhile, empty for not at all."""
-
-    daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -34,18 +29,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: Sink
 
     def do_POST(self) -> None:
-        way = self.server.way
-        if way == "hang":
-            time.sleep(HANG_SECONDS)
-        if way == "reset":
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        if way in ("hang", "reset"):
-            self.connection.close()
-            return
+        serve_or_fail(self, self.server.way, self._take)
+
+    def _take(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if not way:
-            self.server.mails[unquote(self.path.strip("/"))] += 1
-        self.send_response(500 if way else 200)
+        self.server.mails[unquote(self.path.strip("/"))] += 1
+        self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,14 @@ from dev.stripe_events import NEW_VERSION, checkout_session, customer, event, ev
 DUPLICATES = 0.1
 OUT_OF_ORDER = 0.2
 EVENTS_PER_CUSTOMER = 5  # jobs of one customer never run at once, so these wait for one another
-KINDS = {"failed": 50, "paid": 35, "unpaid": 5, "unhandled": 10}
+WITHOUT_ADDRESS = 4  # every fourth failed invoice: we have to ask Stripe for the customer's
+DOCUMENT_REQUESTED = "document.requested"
+PAYS_AT = {"failed, pays at 1": 1, "failed, pays at 2": 2, "failed, never pays": 0}  # which retry collects the invoice
+KINDS = {
+    **dict(zip(PAYS_AT, (20, 12, 8), strict=True)),
+    **{"paid": 35, "unpaid": 5, "unhandled": 10, "document": 8, "broken document": 2},
+}
+DOCUMENT_WAYS = ("", "twice-", "late-", "early-")  # how the document service calls back; see dev/document_service.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +29,9 @@ class Sent:
 
     id: str
     kind: str  # one of KINDS
-    subject: str  # the invoice, the checkout session
+    subject: str  # the invoice, the checkout session, the document
     address: str
+    customer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +57,26 @@ def make_traffic(seed: int, count: int, now: int) -> Traffic:
 
 
 def _make(number: int, kind: str, customers: int, now: int) -> tuple[Sent, Delivery]:
-    address = f"{kind}-{number}@example.test"
+    address = f"customer-{number}@example.test"
+    if "document" in kind:
+        return _document(number, kind, address)
     event_type, thing = _thing(number, kind, address, now)
-    thing |= {"customer": f"cus_Chaos{number % customers}"}
-    sent = Sent(event_id(number), kind, thing["id"], address)
+    addressless = kind in PAYS_AT and number % WITHOUT_ADDRESS == 0  # such a one keeps a customer of its own
+    thing |= {"customer_email": None} if addressless else {"customer": f"cus_Chaos{number % customers}"}
+    sent = Sent(event_id(number), kind, thing["id"], address, thing["customer"])
     return sent, Delivery(sent.id, event_type, event(number, event_type, thing, now))
 
 
+def _document(number: int, kind: str, address: str) -> tuple[Sent, Delivery]:
+    """A call of our API. The document's name is its Idempotency-Key too, and tells the service how to treat it."""
+    way = "fails-" if kind == "broken document" else DOCUMENT_WAYS[number % len(DOCUMENT_WAYS)]
+    name = f"{way}document-{number}"
+    wanted = {"document_id": name, "options": {"ocr": True}, "notify": {"email": address}}
+    return Sent(name, kind, name, address), Delivery(name, DOCUMENT_REQUESTED, json.dumps(wanted).encode())
+
+
 def _thing(number: int, kind: str, address: str, now: int) -> tuple[str, dict[str, Any]]:
-    if kind == "failed":
+    if kind in PAYS_AT:
         return "invoice.payment_failed", failed_invoice(number, address, 1, now, NEW_VERSION)
     if kind == "unhandled":
         return "customer.updated", customer(number, address, now)

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -13,8 +14,12 @@ from types import TracebackType
 import redis
 import requests
 
+from dev.chaos import document_peer
+from dev.chaos.document_peer import DocumentPeer
 from dev.chaos.keeper import ROOT, Keeper, Part
 from dev.chaos.sink import Sink
+from dev.chaos.stripe_peer import StripePeer
+from dev.chaos.traffic import Sent
 from dev.client import Api
 from dev.environment import without_settings
 from dev.postgres import Postgres
@@ -23,7 +28,7 @@ from dev.servers import Valkey, free_port, wait_until
 
 SECRET = "whsec_chaos"  # signs between processes of this run only
 API_KEY = "chaos-key-0123456789"
-QUEUES = ("payments", "fulfilment", "notifications")
+QUEUES = ("payments", "fulfilment", "documents", "notifications")
 PROCESSES = 2
 QUICK = {
     "LEASE_SECONDS": "6",
@@ -32,20 +37,20 @@ QUICK = {
     "RETRY_CAP_SECONDS": "10",
     "RING_AGAIN_SECONDS": "2",
     "MAX_ATTEMPTS": "100",  # what chaos itself does must not bury a job
-    "PAYMENT_RETRY_SCHEDULE": "off",
+    "PAYMENT_RETRY_SCHEDULE": "2s,3s",
 }
 
 
 class World:
     """Everything that runs; a context manager that leaves nothing behind."""
 
-    def __init__(self, folder: Path, broker: str, database: str) -> None:
+    def __init__(self, folder: Path, broker: str, database: str, events: Iterable[Sent]) -> None:
         self.folder, self.port = folder, free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.valkey = Valkey(folder / "valkey")
         self.rabbitmq = RabbitMQ() if broker == "rabbitmq" else None
         self.postgres = Postgres(forgetful=False) if database == "postgres" else None
-        self.sink = Sink()
+        self.sink, self.documents, self.stripe = Sink(), DocumentPeer(), StripePeer(events)
         self.api = Api(self.address, API_KEY)
         self._end = ExitStack()
 
@@ -68,6 +73,10 @@ class World:
         return self.folder / "chaos.db"
 
     @property
+    def document_store(self) -> Path:
+        return self.folder / "documents"
+
+    @property
     def store(self) -> redis.Redis:
         """A client for an operator's commands; a new one each time, because the server comes and goes."""
         return redis.Redis.from_url(self.valkey.url, socket_timeout=2)
@@ -83,6 +92,14 @@ class World:
             **without_settings(os.environ),
             **QUICK,
             "STRIPE_WEBHOOK_SECRET": SECRET,
+            "STRIPE_API_KEY": "sk_test_chaos",
+            "STRIPE_API_BASE": self.stripe.address,
+            "DOC_SERVICE_URL": self.documents.address,
+            "DOC_SERVICE_API_KEY": document_peer.API_KEY,
+            "DOC_WEBHOOK_SECRET": document_peer.SECRET,
+            "DOCUMENT_STORE": str(self.document_store),
+            "CALL_OUT_ALLOWED_HOSTS": "127.0.0.1",
+            "PUBLIC_URL": self.address,
             "API_KEYS": API_KEY,
             "REDIS_URL": self.valkey.url,
             "BROKER_URL": self.rabbitmq.url if self.rabbitmq else "",

@@ -1,112 +1,246 @@
-"""The chaos run's checker: a tampered row is named, and whole rows are not."""
+"""The chaos run's checker: a tampered row, file or peer's memory is named, and whole ones are not."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine
 
-from dev.chaos.checker import Verdict, find, judge
+from dev.chaos.checker import Verdict, find, judge, whole_files
 from dev.chaos.traffic import Sent
 
 EVENTS = {
     event.id: event
     for event in (
-        Sent("evt_1", "failed", "in_1", "failed-1@example.test"),
-        Sent("evt_2", "paid", "cs_2", "paid-2@example.test"),
-        Sent("evt_3", "unpaid", "cs_3", "unpaid-3@example.test"),
-        Sent("evt_4", "unhandled", "cus_4", "unhandled-4@example.test"),
-        Sent("evt_5", "failed", "in_5", "failed-5@example.test"),  # never acknowledged
+        Sent("evt_1", "failed, pays at 1", "in_1", "1@example.test"),
+        Sent("evt_2", "paid", "cs_2", "2@example.test"),
+        Sent("evt_3", "unpaid", "cs_3", "3@example.test"),
+        Sent("evt_4", "unhandled", "cus_4", "4@example.test"),
+        Sent("evt_5", "failed, pays at 1", "in_5", "5@example.test"),  # never acknowledged
+        Sent("evt_6", "failed, pays at 2", "in_6", "6@example.test"),
+        Sent("evt_7", "failed, never pays", "in_7", "7@example.test"),
+        Sent("file-8", "document", "file-8", "8@example.test"),
+        Sent("file-9", "broken document", "file-9", "9@example.test"),
     )
 }
-ACKNOWLEDGED = {"evt_1", "evt_2", "evt_3", "evt_4"}
-MAILS = {"failed-1@example.test": 1, "paid-2@example.test": 1}
+ACKNOWLEDGED = EVENTS.keys() - {"evt_5"}
+MAILS = {f"{number}@example.test": 1 for number in (1, 2, 6, 7, 8)}
+PEERS = {
+    "payments": {"in_1": 1, "in_6": 1},
+    "try 1 to collect": {"in_1": 1, "in_6": 1, "in_7": 1},
+    "try 2 to collect": {"in_6": 1, "in_7": 1},
+    "tasks at the document service": {"file-8": 1, "file-9": 1},
+}
+FILE_IS_MISSING = "file-8: whole files is missing"
+FAILED_IS_MISSING = "file-9: failed documents is missing"
+SHA256_OF_SERVED = "8fe88bf015b53b37b5fa84dc726cd93aacca97f601185be11f5fb74fa3d77802"
 # As the product's tables, without the constraints that would refuse what is tried here.
-WHOLE = """
-CREATE TABLE payment_failures (event_id);
-CREATE TABLE notifications (id, kind, email);
+WHOLE = f"""
+CREATE TABLE payment_failures (event_id, invoice, subscription);
+CREATE TABLE payment_retries (invoice, number, state);
+CREATE TABLE subscriptions (id, status);
+CREATE TABLE notifications (id, kind, email, params);
 CREATE TABLE orders (session_id, state);
 CREATE TABLE entitlements (session_id);
+CREATE TABLE documents (document_id, status, error, stored_as, sha256, size);
 CREATE TABLE effects (job_id);
-INSERT INTO payment_failures VALUES ('evt_1');
-INSERT INTO notifications VALUES ('n1', 'payment_failed', 'failed-1@example.test');
+INSERT INTO payment_failures VALUES ('evt_1', 'in_1', 's1'), ('evt_6', 'in_6', 's6'), ('evt_7', 'in_7', 's7');
+INSERT INTO payment_retries VALUES ('in_1', 1, 'paid'), ('in_6', 1, 'declined'), ('in_6', 2, 'stopped');
+INSERT INTO payment_retries VALUES ('in_7', 1, 'declined'), ('in_7', 2, 'declined');
+INSERT INTO subscriptions VALUES ('s1', 'past_due'), ('s6', 'past_due'), ('s7', 'suspended');
+INSERT INTO notifications VALUES ('n1', 'payment_failed', '1@example.test', '{{}}');
+INSERT INTO notifications VALUES ('n6', 'payment_failed', '6@example.test', '{{}}');
+INSERT INTO notifications VALUES ('n7', 'payment_failed', '7@example.test', '{{}}');
+INSERT INTO notifications VALUES ('g7', 'payment_given_up', NULL, '{{"invoice": "in_7"}}');
 INSERT INTO orders VALUES ('cs_2', 'fulfilled'), ('cs_3', 'awaiting_payment');
 INSERT INTO entitlements VALUES ('cs_2');
-INSERT INTO notifications VALUES ('n2', 'receipt', 'paid-2@example.test');
+INSERT INTO notifications VALUES ('n2', 'receipt', '2@example.test', '{{}}');
+INSERT INTO documents VALUES ('file-8', 'completed', NULL, 'file-8.pdf', '{SHA256_OF_SERVED}', 6);
+INSERT INTO documents VALUES ('file-9', 'failed', 'page 3 cannot be read', NULL, NULL, NULL);
+INSERT INTO notifications VALUES ('n8', 'document_ready', '8@example.test', '{{}}');
+INSERT INTO notifications VALUES ('n9', 'document_failed', NULL, '{{"document": "file-9"}}');
 INSERT INTO effects VALUES ('stripe:evt_1:payments.payment_failed'), ('stripe:evt_2:fulfilment.checkout_completed')
 """
 
 
-def verdict(tampering: str = "", mails: dict[str, int] | None = None) -> Verdict:
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """The document store, with the one file that was downloaded."""
+    (tmp_path / "file-8.pdf").write_bytes(b"served")
+    return tmp_path
+
+
+def verdict(
+    store: Path,
+    tampering: str = "",
+    mails: Mapping[str, int] = MAILS,
+    peers: Mapping[str, Mapping[str, int]] = PEERS,
+) -> Verdict:
     engine = create_engine("sqlite://")
     with engine.connect() as connection:
         _execute(connection, WHOLE)
         _execute(connection, tampering)
-        found = find(connection)
-    return judge(EVENTS, ACKNOWLEDGED, found | {"mails": Counter(MAILS if mails is None else mails)})
+        found = find(connection) | whole_files(connection, store, lambda _: b"served")
+    told = {what: Counter(counts) for what, counts in {**peers, "mails": mails}.items()}
+    return judge(EVENTS, ACKNOWLEDGED, found | told)
 
 
 def _execute(connection: Connection, statements: str) -> None:
     for statement in filter(str.strip, statements.split(";")):
-        connection.execute(text(statement))
+        connection.exec_driver_sql(statement)
 
 
-def test_whole_rows_are_neither_lost_nor_doubled() -> None:
-    assert verdict() == Verdict((), (), 0)
+def test_whole_rows_and_files_are_neither_lost_nor_doubled(store: Path) -> None:
+    assert verdict(store) == Verdict((), (), 0)
 
 
 @pytest.mark.parametrize(
     ("tampering", "lost"),
     [
-        ("DELETE FROM payment_failures", "evt_1: payment_failures is missing"),
-        ("DELETE FROM notifications WHERE id = 'n1'", "evt_1: payment_failed notices is missing"),
-        ("DELETE FROM orders WHERE session_id = 'cs_2'", "evt_2: fulfilled orders is missing"),
-        ("UPDATE orders SET state = 'awaiting_payment'", "evt_2: fulfilled orders is missing"),
-        ("DELETE FROM entitlements", "evt_2: entitlements is missing"),
-        ("DELETE FROM notifications WHERE id = 'n2'", "evt_2: receipts is missing"),
-        ("UPDATE orders SET state = 'fulfilled'", "evt_3: waiting orders is missing"),
+        ("DELETE FROM payment_failures WHERE event_id = 'evt_1'", ["evt_1: payment_failures is missing"]),
+        ("DELETE FROM notifications WHERE id = 'n1'", ["evt_1: payment_failed notices is missing"]),
+        ("DELETE FROM payment_retries WHERE invoice = 'in_1'", ["evt_1: settled retries is missing"]),
+        (
+            "DELETE FROM payment_retries WHERE invoice = 'in_6' AND number = 1",
+            ["evt_6: declined first retries is missing"],
+        ),
+        (
+            "DELETE FROM payment_retries WHERE invoice = 'in_7' AND number = 2",
+            ["evt_7: declined second retries is missing"],
+        ),
+        ("UPDATE subscriptions SET status = 'past_due'", ["evt_7: suspended subscriptions is missing"]),
+        ("DELETE FROM notifications WHERE id = 'g7'", ["evt_7: payment_given_up notices is missing"]),
+        ("DELETE FROM orders WHERE session_id = 'cs_2'", ["evt_2: fulfilled orders is missing"]),
+        ("DELETE FROM entitlements", ["evt_2: entitlements is missing"]),
+        ("DELETE FROM notifications WHERE id = 'n2'", ["evt_2: receipts is missing"]),
+        ("DELETE FROM orders WHERE session_id = 'cs_3'", ["evt_3: waiting orders is missing"]),
+        ("DELETE FROM documents WHERE document_id = 'file-9'", ["file-9: documents is missing", FAILED_IS_MISSING]),
+        ("UPDATE documents SET error = 'gone' WHERE status = 'failed'", [FAILED_IS_MISSING]),
+        ("DELETE FROM notifications WHERE id = 'n8'", ["file-8: document_ready notices is missing"]),
+        ("DELETE FROM notifications WHERE id = 'n9'", ["file-9: document_failed notices is missing"]),
+        (
+            "UPDATE documents SET status = 'downloading' WHERE document_id = 'file-8'",
+            ["file-8: completed documents is missing", FILE_IS_MISSING],
+        ),
+        ("UPDATE documents SET sha256 = 'of something else'", [FILE_IS_MISSING]),
+        ("UPDATE documents SET size = 5", [FILE_IS_MISSING]),
+        ("UPDATE documents SET stored_as = 'nowhere.pdf'", [FILE_IS_MISSING]),
     ],
 )
-def test_a_missing_effect_of_an_acknowledged_event_is_lost(tampering: str, lost: str) -> None:
-    assert verdict(tampering) == Verdict((lost,), (), 0)
+def test_a_missing_effect_of_an_acknowledged_event_is_lost(store: Path, tampering: str, lost: list[str]) -> None:
+    assert verdict(store, tampering) == Verdict(tuple(lost), (), 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"serve", b"Served", b"served twice"])
+def test_a_file_that_is_not_whole_is_lost(store: Path, content: bytes) -> None:
+    (store / "file-8.pdf").write_bytes(content)
+    assert verdict(store) == Verdict((FILE_IS_MISSING,), (), 0)
+
+
+@pytest.mark.parametrize(
+    ("peers", "lost"),
+    [
+        ({"payments": {"in_1": 1}}, "evt_6: payments is missing"),
+        ({"try 1 to collect": {"in_1": 1, "in_6": 1}}, "evt_7: try 1 to collect is missing"),
+        ({"try 2 to collect": {"in_7": 1}}, "evt_6: try 2 to collect is missing"),
+        ({"tasks at the document service": {"file-9": 1}}, "file-8: tasks at the document service is missing"),
+    ],
+)
+def test_what_a_peer_was_never_asked_for_is_lost(store: Path, peers: dict[str, dict[str, int]], lost: str) -> None:
+    assert verdict(store, peers=PEERS | peers) == Verdict((lost,), (), 0)
 
 
 @pytest.mark.parametrize(
     ("tampering", "doubled"),
     [
-        ("INSERT INTO payment_failures VALUES ('evt_1')", "evt_1: payment_failures is there 2 times"),
+        ("INSERT INTO payment_failures VALUES ('evt_1', 'in_1', 's1')", "evt_1: payment_failures is there 2 times"),
         (
-            "INSERT INTO notifications VALUES ('n3', 'payment_failed', 'failed-1@example.test')",
-            "failed-1@example.test: payment_failed notices is there 2 times",
+            "INSERT INTO notifications VALUES ('n3', 'payment_failed', '1@example.test', '{}')",
+            "1@example.test: payment_failed notices is there 2 times",
+        ),
+        ("INSERT INTO payment_retries VALUES ('in_6', 3, 'paid')", "in_6: settled retries is there 2 times"),
+        (
+            """INSERT INTO notifications VALUES ('g8', 'payment_given_up', NULL, '{"invoice": "in_7"}')""",
+            "in_7: payment_given_up notices is there 2 times",
         ),
         ("INSERT INTO orders VALUES ('cs_2', 'fulfilled')", "cs_2: fulfilled orders is there 2 times"),
         ("INSERT INTO entitlements VALUES ('cs_2'), ('cs_2')", "cs_2: entitlements is there 3 times"),
         (
-            "INSERT INTO notifications VALUES ('n3', 'receipt', 'paid-2@example.test')",
-            "paid-2@example.test: receipts is there 2 times",
+            "INSERT INTO notifications VALUES ('n3', 'receipt', '2@example.test', '{}')",
+            "2@example.test: receipts is there 2 times",
+        ),
+        (
+            "INSERT INTO documents VALUES ('file-9', 'submitting', NULL, NULL, NULL, NULL)",
+            "file-9: documents is there 2 times",
+        ),
+        (
+            """INSERT INTO notifications VALUES ('n0', 'document_failed', NULL, '{"document": "file-9"}')""",
+            "file-9: document_failed notices is there 2 times",
         ),
         (
             "INSERT INTO effects VALUES ('stripe:evt_1:payments.payment_failed')",
             "stripe:evt_1:payments.payment_failed: effects is there 2 times",
         ),
         (  # it may have been recorded before its acknowledgement got lost; once is right, twice is not
-            "INSERT INTO payment_failures VALUES ('evt_5'), ('evt_5')",
+            "INSERT INTO payment_failures VALUES ('evt_5', 'in_5', 's5'), ('evt_5', 'in_5', 's5')",
             "evt_5: payment_failures is there 2 times",
         ),
     ],
 )
-def test_an_effect_that_is_there_twice_is_doubled(tampering: str, doubled: str) -> None:
-    assert verdict(tampering) == Verdict((), (doubled,), 0)
+def test_an_effect_that_is_there_twice_is_doubled(store: Path, tampering: str, doubled: str) -> None:
+    assert doubled in verdict(store, tampering).doubled
+    assert not verdict(store, tampering).lost
 
 
-def test_an_effect_of_an_event_that_was_never_acknowledged_is_no_fault() -> None:
-    assert verdict("INSERT INTO payment_failures VALUES ('evt_5')") == Verdict((), (), 0)
+@pytest.mark.parametrize(
+    ("tampering", "finding"),
+    [
+        ("INSERT INTO payment_retries VALUES ('in_1', 2, 'declined')", "in_1: declined second retries"),
+        ("INSERT INTO payment_retries VALUES ('in_7', 3, 'declined')", "in_7: other retries"),
+        ("INSERT INTO payment_retries VALUES ('in_1', 2, 'planned')", "in_1: other retries"),
+        ("UPDATE subscriptions SET status = 'suspended' WHERE id = 's1'", "in_1: suspended subscriptions"),
+        ("INSERT INTO orders VALUES ('cs_3', 'fulfilled')", "cs_3: fulfilled orders"),
+        ("INSERT INTO entitlements VALUES ('cs_3')", "cs_3: entitlements"),
+        ("INSERT INTO documents VALUES ('who', 'submitting', NULL, NULL, NULL, NULL)", "who: documents"),
+        ("INSERT INTO notifications VALUES ('n3', 'receipt', '3@example.test', '{}')", "3@example.test: receipts"),
+    ],
+)
+def test_an_effect_that_no_event_asked_for_is_found(store: Path, tampering: str, finding: str) -> None:
+    assert verdict(store, tampering) == Verdict((), (f"{finding} is there and nothing asked for it",), 0)
 
 
-def test_a_mail_that_was_not_sent_is_lost() -> None:
-    assert verdict(mails={"paid-2@example.test": 1}) == Verdict(("evt_1: mails is missing",), (), 0)
+@pytest.mark.parametrize(
+    ("peers", "doubled"),
+    [
+        (  # in_1 was collected at its first retry: nothing more was to be tried
+            {"try 2 to collect": {"in_1": 1, "in_6": 1, "in_7": 1}},
+            "in_1: try 2 to collect is there and nothing asked for it",
+        ),
+        ({"try 3 to collect": {"in_7": 1}}, "in_7: try 3 to collect is there and nothing asked for it"),
+        ({"payments": {"in_1": 1, "in_6": 2}}, "in_6: payments is there 2 times"),
+        (  # a second task under another Idempotency-Key
+            {"tasks at the document service": {"file-8": 2, "file-9": 1}},
+            "file-8: tasks at the document service is there 2 times",
+        ),
+    ],
+)
+def test_what_a_peer_was_asked_for_too_often_is_doubled(
+    store: Path, peers: dict[str, dict[str, int]], doubled: str
+) -> None:
+    assert verdict(store, peers=PEERS | peers) == Verdict((), (doubled,), 0)
 
 
-def test_a_mail_that_was_sent_again_is_counted_but_no_double() -> None:
-    assert verdict(mails=MAILS | {"paid-2@example.test": 3}) == Verdict((), (), 2)
+def test_an_effect_of_an_event_that_was_never_acknowledged_is_no_fault(store: Path) -> None:
+    assert verdict(store, "INSERT INTO payment_failures VALUES ('evt_5', 'in_5', 's5')") == Verdict((), (), 0)
+
+
+def test_a_mail_that_was_not_sent_is_lost(store: Path) -> None:
+    sent = {address: 1 for address in MAILS if address != "1@example.test"}
+    assert verdict(store, mails=sent) == Verdict(("evt_1: mails is missing",), (), 0)
+
+
+def test_a_mail_that_was_sent_again_is_counted_but_no_double(store: Path) -> None:
+    assert verdict(store, mails=MAILS | {"2@example.test": 3}) == Verdict((), (), 2)

@@ -8,8 +8,9 @@ from collections import Counter
 
 import pytest
 
+from dev.chaos.checker import OWED
 from dev.chaos.plan import kinds, length_seconds, make_plan
-from dev.chaos.traffic import DUPLICATES, make_traffic
+from dev.chaos.traffic import DOCUMENT_REQUESTED, DUPLICATES, KINDS, make_traffic
 
 PAIRS = [("redis", "sqlite"), ("redis", "postgres"), ("rabbitmq", "sqlite"), ("rabbitmq", "postgres")]
 NOW = 1_800_000_000
@@ -68,6 +69,38 @@ def test_an_event_can_be_told_by_its_address_and_its_subject() -> None:
 
 
 def test_customers_have_several_events_so_that_their_jobs_must_wait_for_one_another() -> None:
-    bodies = {one.event_id: json.loads(one.body) for one in make_traffic(7, 200, NOW).deliveries}
-    customers = Counter(body["data"]["object"]["customer"] for body in bodies.values())
-    assert min(customers.values()) >= 4
+    customers = Counter(event.customer for event in make_traffic(7, 200, NOW).events.values())
+    shared = [times for customer, times in customers.items() if customer.startswith("cus_Chaos")]
+    assert min(shared) >= 2
+    assert sum(shared) > 100
+
+
+@pytest.mark.parametrize(("broker", "database"), PAIRS)
+def test_whom_we_call_is_broken_too(broker: str, database: str) -> None:
+    theirs = {"break the mail service", "break the document service", "break Stripe"}
+    assert theirs <= {one.kind for one in make_plan(7, 20, broker, database)}
+
+
+def test_every_kind_of_event_is_sent_and_the_checker_knows_what_it_owes() -> None:
+    drawn = Counter(event.kind for event in make_traffic(7, 1000, NOW).events.values())
+    assert drawn.keys() == KINDS.keys() == OWED.keys()
+    assert sum(KINDS.values()) == 100
+    assert all(abs(drawn[kind] - 10 * percent) < 50 for kind, percent in KINDS.items())
+
+
+def test_a_document_is_asked_for_under_its_own_name_and_called_back_in_every_way() -> None:
+    traffic = make_traffic(7, 1000, NOW)
+    asked = {one.event_id: json.loads(one.body) for one in traffic.deliveries if one.type == DOCUMENT_REQUESTED}
+    documents = {event.id for event in traffic.events.values() if "document" in event.kind}
+    assert asked.keys() == documents == {body["document_id"] for body in asked.values()}
+    assert {name.partition("document-")[0] for name in documents} == {"", "twice-", "late-", "early-", "fails-"}
+
+
+def test_some_failed_invoices_name_no_address_and_a_customer_of_their_own() -> None:
+    traffic = make_traffic(7, 1000, NOW)
+    bodies = {one.event_id: json.loads(one.body) for one in traffic.deliveries if one.type != DOCUMENT_REQUESTED}
+    invoices = {name: body["data"]["object"] for name, body in bodies.items() if "failed" in traffic.events[name].kind}
+    without = {name for name, invoice in invoices.items() if invoice["customer_email"] is None}
+    assert 50 < len(without) < 150
+    assert len({invoices[name]["customer"] for name in without}) == len(without)
+    assert all(invoice["customer"] == traffic.events[name].customer for name, invoice in invoices.items())

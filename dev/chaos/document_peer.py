@@ -1,0 +1,68 @@
+"""The simulated document service, made breakable; it tells what it was asked, and which callbacks were taken when."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+from dev import document_service
+from dev.chaos.trouble import serve_or_fail
+from dev.document_service import Server, Service, Task
+
+API_KEY = "chaos-document-key"
+SECRET = "whsec_Y2hhb3Mtb2YtdGhlLWRvY3VtZW50LXBlZXI="  # signs between processes of this run only
+PAUSE_SECONDS = 0.2
+
+
+class DocumentPeer(Server):
+    """`way` says how it fails meanwhile, empty for not at all. Its own calls to us go on."""
+
+    service: _Service
+
+    def __init__(self) -> None:
+        super().__init__(0, API_KEY, SECRET)
+        self.RequestHandlerClass = _Handler
+        self.service = _Service(self.address, API_KEY, SECRET, PAUSE_SECONDS)
+        self.way = ""
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def acknowledged(self) -> dict[str, float]:
+        """webhook-id -> when we first took this callback, in milliseconds since 1970."""
+        return dict(self.service.acknowledged)
+
+    @property
+    def busy(self) -> int:
+        """How many documents it still has to call back for."""
+        return self.service.busy
+
+    def tasks(self) -> Counter[str]:
+        """How many distinct Idempotency-Keys each document was sent with."""
+        return Counter(task.document_id for task in self.service.tasks())
+
+
+class _Service(Service):
+    longest_wait_seconds = 2.0
+    callback_tries = 100
+
+    def __init__(self, address: str, api_key: str, webhook_secret: str, pause_seconds: float) -> None:
+        super().__init__(address, api_key, webhook_secret, pause_seconds)
+        self.acknowledged: dict[str, float] = {}
+
+    def heard(self, task: Task, message_id: str, status: str, answer: int) -> None:
+        if 200 <= answer < 300:
+            self.acknowledged.setdefault(message_id, time.time() * 1000)
+
+
+class _Handler(document_service.Handler):
+    server: DocumentPeer
+
+    def do_GET(self) -> None:
+        serve_or_fail(self, self.server.way, super().do_GET)
+
+    def do_POST(self) -> None:
+        serve_or_fail(self, self.server.way, super().do_POST)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
