@@ -74,7 +74,7 @@ QUERIES = {
     " WHERE kind = 'payment_given_up' GROUP BY 1",
     "fulfilled orders": "SELECT session_id, count(*) FROM orders WHERE state = 'fulfilled' GROUP BY 1",
     "waiting orders": "SELECT session_id, count(*) FROM orders WHERE state = 'awaiting_payment' GROUP BY 1",
-    "entitlements": "SELECT session_id, count(*) FROM entitlements GROUP BY 1",
+    "entitlements": "SELECT session_id, count(*) FROM entitlements WHERE revoked_at IS NULL GROUP BY 1",
     "receipts": "SELECT email, count(*) FROM notifications WHERE kind = 'receipt' GROUP BY 1",
     "documents": "SELECT document_id, count(*) FROM documents GROUP BY 1",
     "completed documents": "SELECT document_id, count(*) FROM documents WHERE status = 'completed' GROUP BY 1",

@@ -44,7 +44,7 @@ CREATE TABLE payment_retries (invoice, number, state);
 CREATE TABLE subscriptions (id, status);
 CREATE TABLE notifications (id, kind, email, params);
 CREATE TABLE orders (session_id, state);
-CREATE TABLE entitlements (session_id);
+CREATE TABLE entitlements (session_id, revoked_at);
 CREATE TABLE documents (document_id, status, error, stored_as, sha256, size);
 CREATE TABLE effects (job_id);
 INSERT INTO payment_failures VALUES ('evt_1', 'in_1', 's1'), ('evt_6', 'in_6', 's6'), ('evt_7', 'in_7', 's7');
@@ -56,7 +56,7 @@ INSERT INTO notifications VALUES ('n6', 'payment_failed', '6@example.test', '{{}
 INSERT INTO notifications VALUES ('n7', 'payment_failed', '7@example.test', '{{}}');
 INSERT INTO notifications VALUES ('g7', 'payment_given_up', NULL, '{{"invoice": "in_7"}}');
 INSERT INTO orders VALUES ('cs_2', 'fulfilled'), ('cs_3', 'awaiting_payment');
-INSERT INTO entitlements VALUES ('cs_2');
+INSERT INTO entitlements VALUES ('cs_2', NULL);
 INSERT INTO notifications VALUES ('n2', 'receipt', '2@example.test', '{{}}');
 INSERT INTO documents VALUES ('file-8', 'completed', NULL, 'file-8.pdf', '{SHA256_OF_SERVED}', 6);
 INSERT INTO documents VALUES ('file-9', 'failed', 'page 3 cannot be read', NULL, NULL, NULL);
@@ -114,6 +114,7 @@ def test_whole_rows_and_files_are_neither_lost_nor_doubled(store: Path) -> None:
         ("UPDATE subscriptions SET status = 'past_due'", ["evt_7: suspended subscriptions is missing"]),
         ("DELETE FROM notifications WHERE id = 'g7'", ["evt_7: payment_given_up notices is missing"]),
         ("DELETE FROM orders WHERE session_id = 'cs_2'", ["evt_2: fulfilled orders is missing"]),
+        ("UPDATE entitlements SET revoked_at = 'now'", ["evt_2: entitlements is missing"]),
         ("DELETE FROM entitlements", ["evt_2: entitlements is missing"]),
         ("DELETE FROM notifications WHERE id = 'n2'", ["evt_2: receipts is missing"]),
         ("DELETE FROM orders WHERE session_id = 'cs_3'", ["evt_3: waiting orders is missing"]),
@@ -167,7 +168,7 @@ def test_what_a_peer_was_never_asked_for_is_lost(store: Path, peers: dict[str, d
             "in_7: payment_given_up notices is there 2 times",
         ),
         ("INSERT INTO orders VALUES ('cs_2', 'fulfilled')", "cs_2: fulfilled orders is there 2 times"),
-        ("INSERT INTO entitlements VALUES ('cs_2'), ('cs_2')", "cs_2: entitlements is there 3 times"),
+        ("INSERT INTO entitlements VALUES ('cs_2', NULL), ('cs_2', NULL)", "cs_2: entitlements is there 3 times"),
         (
             "INSERT INTO notifications VALUES ('n3', 'receipt', '2@example.test', '{}')",
             "2@example.test: receipts is there 2 times",
@@ -203,7 +204,7 @@ def test_an_effect_that_is_there_twice_is_doubled(store: Path, tampering: str, d
         ("INSERT INTO payment_retries VALUES ('in_1', 2, 'planned')", "in_1: other retries"),
         ("UPDATE subscriptions SET status = 'suspended' WHERE id = 's1'", "in_1: suspended subscriptions"),
         ("INSERT INTO orders VALUES ('cs_3', 'fulfilled')", "cs_3: fulfilled orders"),
-        ("INSERT INTO entitlements VALUES ('cs_3')", "cs_3: entitlements"),
+        ("INSERT INTO entitlements VALUES ('cs_3', NULL)", "cs_3: entitlements"),
         ("INSERT INTO documents VALUES ('who', 'submitting', NULL, NULL, NULL, NULL)", "who: documents"),
         ("INSERT INTO notifications VALUES ('n3', 'receipt', '3@example.test', '{}')", "3@example.test: receipts"),
     ],
