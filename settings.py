@@ -128,6 +128,7 @@ class Settings:
     """Everything that can be set, each from the environment variable of the same name in capitals."""
 
     stripe_webhook_secret: tuple[str, ...] = _setting(_stripe_secrets, "", secret=True)
+    stripe_mode: str = _setting(_one_of("any", "live", "test"), "any")
     stripe_api_key: str = _setting(_text, "", secret=True)
     stripe_api_base: str = _setting(_url("https", "http"), "https://api.stripe.com")
     doc_service_url: str = _setting(_url("https", "http"), "")
@@ -215,6 +216,9 @@ def _check_together(s: Settings) -> None:
             f"JOB_TIME_LIMIT_SECONDS is {s.job_time_limit_seconds}; it takes less than LEASE_SECONDS"
             f" ({s.lease_seconds}), or a slow job would run twice at once"
         )
+    other = {"live": "_test_", "test": "_live_"}.get(s.stripe_mode)
+    if other and other in s.stripe_api_key[:8]:
+        raise SettingsError(f"STRIPE_MODE is {s.stripe_mode}, and STRIPE_API_KEY (hidden) is a key of the other mode")
     if s.retention_days <= STRIPE_RESENDS_DAYS:
         raise SettingsError(
             f"RETENTION_DAYS is {s.retention_days}; it takes more than the {STRIPE_RESENDS_DAYS} days for which Stripe"

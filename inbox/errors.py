@@ -5,6 +5,7 @@ HoldfastError
 │   └── StoreUnavailable    Redis cannot be reached, is full or is read-only; nothing was half recorded
 ├── PermanentError          trying again cannot help: the payload lacks what the effect needs
 │   └── BadPayload          what arrived is not an event of its source at all; nothing was recorded
+│       └── WrongMode       it is one, but of Stripe's test mode where we are live, or the reverse
 └── LeaseLost               somebody else owns this job now: stop, change nothing, report nothing
 
 Their texts are shown in Flower, in logs and in the API, so they never hold personal data, secrets or payloads.
@@ -33,6 +34,14 @@ class PermanentError(HoldfastError):
 
 class BadPayload(PermanentError):
     """It comes from whom it says, but it is not an event."""
+
+    reason = "payload"  # what its refusal is counted under
+
+
+class WrongMode(BadPayload):
+    """It is an event, but of the other mode."""
+
+    reason = "mode"
 
 
 class LeaseLost(HoldfastError):

@@ -20,6 +20,13 @@ def stats(store: Store) -> dict[str, int]:
     return {name: counts.get(name, 0) for name in STATS}
 
 
+def deliveries(store: Store) -> dict[str, int]:
+    """`rejected:<source>:<reason>`, `verified:<source>:<secret's name>`: how many; `last:…`: when, in ms since 1970."""
+    with translated():
+        raw: Any = store.client.hgetall(PREFIX + "deliveries")
+    return {name.decode(): int(value) for name, value in raw.items()}
+
+
 def event(store: Store, source: str, event_id: str) -> dict[str, Any] | None:
     """One event with its jobs and their attempts, or None. Times are milliseconds since 1970. No payload."""
     name = f"{source}:{event_id}"

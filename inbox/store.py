@@ -96,13 +96,14 @@ class Store:
         self._memory_seen, self._nearly_full = -LOOK_AT_MEMORY_SECONDS, False
         self._scripts = {name: client.register_script(_source(name)) for name in SCRIPTS}
 
-    def record(self, event: Event, jobs: Sequence[NewJob]) -> list[Doorbell] | None:
+    def record(self, event: Event, jobs: Sequence[NewJob], secret: str = "") -> list[Doorbell] | None:
         """Record an event with its jobs, once. None: it was known already, and nothing changed.
 
+        `secret` names the one that proved who sent it, never tells it; its use is counted either way.
         Otherwise whom to ring: nobody, where the ready-made messages went to the broker in the same step.
         """
         self._leave_room_for_workers()
-        word, *bells = self._run("record", event.source, event.id, event.type, event.body, *self._flat(jobs))
+        word, *bells = self._run("record", event.source, event.id, event.type, event.body, secret, *self._flat(jobs))
         return _doorbells(bells) if word == b"new" else None
 
     def lease(self, job_id: str, holder: str, lease_seconds: float, task_id: str = "") -> Lease | str:
@@ -143,10 +144,12 @@ class Store:
         word, *bells = self._run("replay", job_id, by)
         return _doorbells(bells) if word == b"ok" else str(word.decode())
 
-    def count_rejected(self) -> None:
+    def count_rejected(self, source: str, reason: str) -> None:
         """Count a webhook that was refused."""
-        with translated():
-            self.client.hincrby(PREFIX + "counts", "rejected", 1)
+        with translated(), self.client.pipeline(transaction=False) as both:
+            both.hincrby(PREFIX + "counts", "rejected", 1)
+            both.hincrby(PREFIX + "deliveries", f"rejected:{source}:{reason}", 1)
+            both.execute()
 
     def now_ms(self) -> int:
         """The store's clock, the one all workers share."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from inbox.errors import BadPayload
+from inbox.errors import BadPayload, WrongMode
 from inbox.event import Event
 from inbox.job import NewJob
 from tasks.routes import jobs_for
@@ -24,15 +24,16 @@ class Peeked:
     id: str
     type: str
     ordering_key: str = ""
+    wanted: bool = True  # False: recorded, and nothing is done about it
 
 
 def arrival(source: str, peeked: Peeked, body: bytes) -> tuple[Event, Sequence[NewJob]]:
     """What to record of a message, the same for one that was delivered and one that we had to fetch."""
-    jobs = jobs_for(source, peeked.id, peeked.type, peeked.ordering_key)
+    jobs = jobs_for(source, peeked.id, peeked.type, peeked.ordering_key) if peeked.wanted else ()
     return Event(source, peeked.id, peeked.type, body), jobs
 
 
-# --- Stripe: https://docs.stripe.com/api/events/object ---------------------------------------------------------------
+# --- Stripe: https://docs.stripe.com/api/events/object, thin: https://docs.stripe.com/api/v2/core/events/object -------
 
 
 class _StripeObject(msgspec.Struct):
@@ -48,20 +49,46 @@ class _StripeEvent(msgspec.Struct):
     id: str
     type: str
     data: _StripeData | None = None
+    related_object: _StripeObject | None = None  # of a thin event, which has no data
+    account: Any = None
+    context: Any = None
+    livemode: Any = None
 
 
 _stripe_event = msgspec.json.Decoder(_StripeEvent)
 
 
-def peek_stripe(body: str) -> Peeked:
-    """The event's own id and type. Events of one customer never run at once, so their rows are safe from each other."""
+def peek_stripe(body: str, mode: str = "any") -> Peeked:
+    """The event's own id and type, if it is of our `mode` (live, test, any). Raises BadPayload, WrongMode.
+
+    Events of one customer never run at once, so their rows are safe from each other.
+    """
     event = decode(_stripe_event, body)
-    subject = event.data.object if event.data else None
+    account = event.account or event.context  # ids are unique within an account
+    subject = event.related_object or (event.data.object if event.data else None)
     owner = (subject.customer or subject.id) if subject else None
     if isinstance(owner, dict):  # an expanded customer
         owner = owner.get("id")
+    owner = f"{account}/{owner}" if account and owner else owner
     key = f"stripe:{owner}" if isinstance(owner, str) and IDENTITY.fullmatch(owner) else ""
-    return Peeked(identity(event.id, "id"), identity(event.type, "type"), key)
+    wanted = _of_mode(mode, event.livemode, connected=bool(account))
+    return Peeked(identity(event.id, "id"), identity(event.type, "type"), key, wanted)
+
+
+def _of_mode(mode: str, livemode: Any, *, connected: bool) -> bool:
+    """Is it an event of our mode? Raises WrongMode where a person must mend something.
+
+    A refused delivery comes again for up to three days and is shown to whoever owns the endpoint: right for one wired
+    to the wrong receiver, which gets its events as soon as that is mended. But Stripe sends the test events of
+    connected accounts to the live endpoint on purpose (https://docs.stripe.com/connect/webhooks): there is nothing to
+    mend, and an endpoint that goes on failing may be switched off, live events and all. Those are recorded, and
+    nothing is done about them.
+    """
+    if mode == "any" or livemode is (mode == "live"):
+        return True
+    if mode == "live" and livemode is False and connected:
+        return False
+    raise WrongMode(f"livemode is not {str(mode == 'live').lower()}: this receiver takes {mode} events (STRIPE_MODE)")
 
 
 def decode(decoder: msgspec.json.Decoder[Any], body: str) -> Any:

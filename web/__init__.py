@@ -17,9 +17,10 @@ def create_app(settings: Settings) -> Flask:
     app = Flask("holdfast", static_folder=None)
     store = open_store(settings, timeout_seconds=ANSWER_SECONDS)
     engine = make_engine(settings.database_url)
-    app.register_blueprint(receive.blueprint(settings, sources.configured(settings), store))
-    app.register_blueprint(api.blueprint(settings, store, make_sessions(engine)))
-    app.register_blueprint(health.blueprint(settings, store, engine))
+    senders = sources.configured(settings)
+    app.register_blueprint(receive.blueprint(settings, senders, store))
+    app.register_blueprint(api.blueprint(settings, senders, store, make_sessions(engine)))
+    app.register_blueprint(health.blueprint(settings, senders, store, engine))
     app.register_blueprint(openapi.blueprint())
     errors.register(app)
     return app

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tasks import broker
 from tasks.models import Document
 from tasks.routes import jobs_for
 from web.errors import Refused
+from web.sources import Source, traffic
 
 MOST = 200  # rows in one answer
 SOURCE = "api"
@@ -54,7 +55,9 @@ class DocumentRequest(_Body):
     notify: Notify = Field(default_factory=Notify)
 
 
-def blueprint(settings: Settings, store: Store, sessions: Callable[[], Session]) -> Blueprint:
+def blueprint(
+    settings: Settings, sources: Mapping[str, Source], store: Store, sessions: Callable[[], Session]
+) -> Blueprint:
     """Documents, events, jobs and counts."""
     api = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -128,6 +131,10 @@ def blueprint(settings: Settings, store: Store, sessions: Callable[[], Session])
     @api.get("/stats")
     def stats() -> Response:
         return jsonify(look.stats(store))
+
+    @api.get("/sources")
+    def list_sources() -> Response:
+        return jsonify(sources=traffic(sources, look.deliveries(store)))
 
     def _replay(job_id: str) -> str:
         bells = store.replay(job_id, f"api key {hashlib.sha256(_bearer_key()).hexdigest()[:8]}")

@@ -3,12 +3,13 @@
 Refused                400, or the status given
 └── BadSignature       400: the delivery does not prove who sent it
 
-inbox.errors.BadPayload is a 400 too: it is signed, but the body is not what that source sends.
+inbox.errors.BadPayload is a 400 too: it is signed, but the body is not what that source sends, or of the wrong mode.
 """
 
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Literal
 
 import structlog
 from flask import Flask, Response, jsonify
@@ -21,11 +22,17 @@ log = structlog.get_logger()
 
 RETRY_AFTER_SECONDS = "5"
 
+# What a refused delivery is counted under. body: too large, cut off or no text; unsigned: no signature, or none that
+# can be read; signature: by no secret of ours; timestamp: too old, or from the future; payload and mode: signed, but no
+# event, or one of the other mode (inbox/errors.py).
+REASONS = ("body", "unsigned", "signature", "timestamp", "payload", "mode")
+
 
 class Refused(Exception):
     """A request that is not taken, with the words for its sender."""
 
     status = 400
+    reason = "body"
 
     def __init__(self, words: str, status: int = 400) -> None:
         super().__init__(words)
@@ -33,7 +40,11 @@ class Refused(Exception):
 
 
 class BadSignature(Refused):
-    """Nobody we know has signed this."""
+    """Nobody we know has signed this now."""
+
+    def __init__(self, reason: Literal["unsigned", "signature", "timestamp"], words: str) -> None:
+        super().__init__(words)
+        self.reason = reason
 
 
 def register(app: Flask) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from flask import Blueprint, Response, jsonify, request
 from prometheus_client import CollectorRegistry, generate_latest
@@ -17,6 +17,7 @@ from settings import Settings
 from tasks import broker
 from tasks.routes import QUEUES
 from web.errors import Refused
+from web.sources import Source, traffic
 
 # What the server must be set to for each DURABILITY, and what may then be lost.
 DURABILITY = {
@@ -27,7 +28,7 @@ DURABILITY = {
 SWEEP_LATE_MS = 15_000
 
 
-def blueprint(settings: Settings, store: Store, engine: Engine) -> Blueprint:
+def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store, engine: Engine) -> Blueprint:
     """The pages for whoever runs this: an orchestrator, a load balancer, Prometheus."""
     pages = Blueprint("health", __name__)
 
@@ -60,6 +61,7 @@ def blueprint(settings: Settings, store: Store, engine: Engine) -> Blueprint:
     def metrics() -> Response:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Counts(store))
+        registry.register(_Deliveries(store, sources))
         return Response(generate_latest(registry), mimetype="text/plain; version=0.0.4")
 
     return pages
@@ -110,7 +112,6 @@ class _Counts:
         counters = {
             "accepted": "Events recorded",
             "duplicates": "Deliveries of events already recorded",
-            "rejected": "Deliveries refused: signature, payload or size",
             "unhandled": "Events recorded that no handler is routed for",
             "expired": "Leases that ran out: a worker died or stalled",
         }
@@ -126,3 +127,24 @@ class _Counts:
             *(CounterMetricFamily(f"holdfast_{name}", help_, value=values[name]) for name, help_ in counters.items()),
             *(GaugeMetricFamily(f"holdfast_{name}", help_, value=values[name]) for name, help_ in gauges.items()),
         ]
+
+
+class _Deliveries:
+    """What came from each source, as the record counts it."""
+
+    def __init__(self, store: Store, sources: Mapping[str, Source]) -> None:
+        self._store, self._sources = store, sources
+
+    def collect(self) -> list[CounterMetricFamily | GaugeMetricFamily]:
+        by_secret = ("source", "secret")
+        refused = CounterMetricFamily("holdfast_rejected", "Deliveries refused", labels=("source", "reason"))
+        verified = CounterMetricFamily("holdfast_verified", "Deliveries that this secret proved", labels=by_secret)
+        last = GaugeMetricFamily("holdfast_verified_last_seconds", "When last, since 1970; 0: never", labels=by_secret)
+        for source in traffic(self._sources, look.deliveries(self._store)):
+            for reason, number in source["rejected"].items():
+                refused.add_metric((source["name"], reason), number)
+            for secret in source["secrets"]:
+                labels = (source["name"], secret["secret"])
+                verified.add_metric(labels, secret["verified"])
+                last.add_metric(labels, (secret["last"] or 0) / 1000)
+        return [refused, verified, last]

@@ -124,7 +124,16 @@ def _record() -> Schema:
         "/api/v1/stats": {
             "get": _call("The counts", _json(200, "now", {"type": "object", "additionalProperties": NUMBER}))
         },
+        "/api/v1/sources": {
+            "get": _call("Who sends, with which secret, and what was refused", _json(200, "now", _senders()))
+        },
     }
+
+
+def _senders() -> Schema:
+    secrets = {"type": "array", "items": _object(secret=TEXT, verified=NUMBER, last=MAYBE_NUMBER)}
+    rejected: Schema = {"type": "object", "additionalProperties": NUMBER}
+    return _object(sources={"type": "array", "items": _object(name=TEXT, secrets=secrets, rejected=rejected)})
 
 
 def _health() -> Schema:

@@ -33,15 +33,15 @@ def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store) -
             # 2. The raw bytes, not more of them than allowed; they are what was signed.
             body = _text(request, settings.max_body_bytes)
             # 3. Whoever cannot prove it is not listened to.
-            source.scheme(request.headers, body, source.secrets, time.time(), settings.signature_tolerance_seconds)
+            secret = source.verify(request.headers, body, time.time(), settings.signature_tolerance_seconds)
             # 4. Only its identity; the full parse is the worker's.
             peeked = source.peek(request.headers, body)
-        except (Refused, BadPayload):
+        except (Refused, BadPayload) as refused:
             with suppress(StoreUnavailable):  # an uncounted refusal is still a refusal
-                store.count_rejected()
+                store.count_rejected(name, refused.reason)
             raise
         # 5. One atomic script. If Redis does not answer, neither do we say 200: the sender tries again.
-        bells = store.record(*arrival(name, peeked, body.encode()))
+        bells = store.record(*arrival(name, peeked, body.encode()), secret)
         # 6. It is on disk. New or seen before, the sender may forget it.
         ringer.ring(bells or ())
         return Response(OK, mimetype="application/json")

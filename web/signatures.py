@@ -1,12 +1,13 @@
 """How a delivery proves who sent it: pure functions of (headers, raw bytes, secrets, now).
 
-Whatever a header or body holds, the outcome is None or BadSignature, never another error.
+The outcome is the place in `secrets` of the first that signed it, or BadSignature: whatever a header or body holds,
+never another error.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -23,24 +24,27 @@ class Headers(Protocol):
 
 
 # (headers, body, secrets, now in seconds since 1970, tolerance in seconds)
-Scheme = Callable[[Headers, str, Sequence[str], float, int], None]
+Scheme = Callable[[Headers, str, Sequence[str], float, int], int]
 
 
-def stripe(headers: Headers, body: str, secrets: Sequence[str], now: float, tolerance: int) -> None:
+def stripe(headers: Headers, body: str, secrets: Sequence[str], now: float, tolerance: int) -> int:
     """`Stripe-Signature: t=<seconds>,v1=<hex>[,v1=<hex>]`; see Stripe, "Receive events in your webhook endpoint"."""
     header = headers.get("Stripe-Signature", "")
     if not header:
-        raise BadSignature("the Stripe-Signature header is missing")
+        raise BadSignature("unsigned", "the Stripe-Signature header is missing")
     pairs = [item.strip().partition("=")[::2] for item in header.split(",")]
     times = [value for name, value in pairs if name.strip() == "t"]
     signatures = [value for name, value in pairs if name == "v1"]
     # Exactly one t, and rebuilt below, so that what is checked for age is what was signed.
     if len(times) != 1 or not _whole(times[0]) or not signatures:
-        raise BadSignature("the Stripe-Signature header is not t=<seconds>,v1=<signature>")
+        raise BadSignature("unsigned", "the Stripe-Signature header is not t=<seconds>,v1=<signature>")
     rebuilt = ",".join([f"t={int(times[0])}", *(f"v1={signature}" for signature in signatures)])
-    if not any(_stripe_signed(body, rebuilt, secret) for secret in secrets):
-        raise BadSignature("no signature matches: is this endpoint's signing secret the one in STRIPE_WEBHOOK_SECRET?")
+    place = _first(_stripe_signed(body, rebuilt, secret) for secret in secrets)
+    if place is None:
+        words = "no signature matches: is this endpoint's signing secret the one in STRIPE_WEBHOOK_SECRET?"
+        raise BadSignature("signature", words)
     _check_age(int(times[0]), now, tolerance)
+    return place
 
 
 def _stripe_signed(body: str, header: str, secret: str) -> bool:
@@ -50,19 +54,27 @@ def _stripe_signed(body: str, header: str, secret: str) -> bool:
         return False
 
 
-def standard(headers: Headers, body: str, secrets: Sequence[str], now: float, tolerance: int) -> None:
+def standard(headers: Headers, body: str, secrets: Sequence[str], now: float, tolerance: int) -> int:
     """`webhook-id`, `webhook-timestamp`, `webhook-signature`, as Standard Webhooks 1.0 specifies them."""
     identity, stamp, given = (headers.get(f"webhook-{part}", "") for part in ("id", "timestamp", "signature"))
     if not (identity and stamp and given):
-        raise BadSignature("one of the headers webhook-id, webhook-timestamp and webhook-signature is missing")
+        words = "one of the headers webhook-id, webhook-timestamp and webhook-signature is missing"
+        raise BadSignature("unsigned", words)
     if not _whole(stamp):
-        raise BadSignature("webhook-timestamp is not a whole number of seconds")
+        raise BadSignature("unsigned", "webhook-timestamp is not a whole number of seconds")
     when = datetime.fromtimestamp(int(stamp), UTC)
-    expected = [Webhook(secret).sign(identity, when, body).encode() for secret in secrets]
+    expected = (Webhook(secret).sign(identity, when, body).encode() for secret in secrets)
     presented = [signature.encode("utf-8", "replace") for signature in given.split(" ")]
-    if not any(hmac.compare_digest(ours, theirs) for ours in expected for theirs in presented):
-        raise BadSignature("no signature matches: is the sender's secret the one in DOC_WEBHOOK_SECRET?")
+    place = _first(any(hmac.compare_digest(ours, theirs) for theirs in presented) for ours in expected)
+    if place is None:
+        raise BadSignature("signature", "no signature matches: is the sender's secret the one in DOC_WEBHOOK_SECRET?")
     _check_age(int(stamp), now, tolerance)
+    return place
+
+
+def _first(answers: Iterable[bool]) -> int | None:
+    """The place of the first yes."""
+    return next((place for place, answer in enumerate(answers) if answer), None)
 
 
 def _whole(text: str) -> bool:
@@ -71,4 +83,4 @@ def _whole(text: str) -> bool:
 
 def _check_age(stamp: int, now: float, tolerance: int) -> None:
     if abs(now - stamp) > tolerance:
-        raise BadSignature(f"the timestamp is more than {tolerance} seconds away from now")
+        raise BadSignature("timestamp", f"the timestamp is more than {tolerance} seconds away from now")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -11,26 +13,61 @@ from inbox.errors import BadPayload
 from settings import Settings
 from tasks.arrivals import Peeked, decode, identity, peek_stripe
 from web import signatures
+from web.errors import REASONS
 from web.signatures import Headers
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A configured sender."""
+    """A configured sender. `names` stand for its secrets wherever people look."""
 
     name: str
     scheme: signatures.Scheme
     secrets: tuple[str, ...]
     peek: Callable[[Headers, str], Peeked]
+    names: tuple[str, ...]
+
+    def verify(self, headers: Headers, body: str, now: float, tolerance_seconds: int) -> str:
+        """The name of the first secret that signed this. Raises BadSignature."""
+        return self.names[self.scheme(headers, body, self.secrets, now, tolerance_seconds)]
 
 
 def configured(settings: Settings) -> Mapping[str, Source]:
     """The sources that have a secret, by name. One without is unknown: nothing it sends could be believed."""
+    mode = settings.stripe_mode
     sources = (
-        Source("stripe", signatures.stripe, settings.stripe_webhook_secret, lambda _headers, body: peek_stripe(body)),
-        Source("documents", signatures.standard, settings.doc_webhook_secret, peek_document),
+        _source("stripe", signatures.stripe, settings.stripe_webhook_secret, lambda _, body: peek_stripe(body, mode)),
+        _source("documents", signatures.standard, settings.doc_webhook_secret, peek_document),
     )
     return {source.name: source for source in sources if source.secrets}
+
+
+def _source(
+    name: str, scheme: signatures.Scheme, secrets: tuple[str, ...], peek: Callable[[Headers, str], Peeked]
+) -> Source:
+    return Source(name, scheme, secrets, peek, tuple(hashlib.sha256(s.encode()).hexdigest()[:8] for s in secrets))
+
+
+def traffic(sources: Mapping[str, Source], counts: Mapping[str, int]) -> list[dict[str, Any]]:
+    """What came from each source, by `look.deliveries`: how often and when last (ms) each secret proved it; refusals.
+
+    A secret counts where none before it in the setting signed: one that no delivery needs any more may go.
+    """
+    return [
+        {
+            "name": name,
+            "secrets": [
+                {
+                    "secret": secret,
+                    "verified": counts.get(f"verified:{name}:{secret}", 0),
+                    "last": counts.get(f"last:{name}:{secret}"),
+                }
+                for secret in source.names
+            ],
+            "rejected": {reason: counts.get(f"rejected:{name}:{reason}", 0) for reason in REASONS},
+        }
+        for name, source in sources.items()
+    ]
 
 
 # --- the document service: {"task_id", "status", "result_url"?, "error_message"?} -------------------------------------

@@ -1,7 +1,11 @@
 -- record: an event, its raw bytes and its jobs come into being together, once, with their doorbells rung.
 -- Guards against: two deliveries at once, and a death between any two of these steps.
 -- It alone refuses to run when memory is full: the others must go on, or a full store could never drain.
-local source, id, type, body = arg(1), arg(2), arg(3), arg(4)
+local source, id, type, body, secret = arg(1), arg(2), arg(3), arg(4), arg(5)
+if secret ~= '' then
+  redis.call('HINCRBY', P .. 'deliveries', 'verified:' .. source .. ':' .. secret, 1)
+  redis.call('HSET', P .. 'deliveries', 'last:' .. source .. ':' .. secret, now)
+end
 local ekey = event_key(source, id)
 if redis.call('EXISTS', ekey) == 1 then
   redis.call('HINCRBY', ekey, 'deliveries', 1)
@@ -12,8 +16,8 @@ redis.call('HSET', ekey, 'type', type, 'received', now, 'open', 0, 'deliveries',
 redis.call('SET', body_key(source, id), body)
 redis.call('ZADD', P .. 'events', now, source .. ':' .. id)
 count('accepted', 1)
-create_all(5, { source = source, id = id, type = type, received = now })
-if #ARGV == 9 then
+create_all(6, { source = source, id = id, type = type, received = now })
+if #ARGV == 10 then
   count('unhandled', 1)
   settle(source, id)
 end
