@@ -43,7 +43,7 @@ broker_pool_acquire_timeout = 2  # the default waits for ever
 
 if _redis:
     broker_transport_options = {
-        # No list of unacknowledged messages: the record knows what is owed. Keeping it costs two transactions a message,
+        # No list of unacknowledged messages: the record knows what is owed. Keeping it costs two transactions each,
         # and a worker that cannot write it, because memory is full or the connection broke, dies.
         "ack_emulation": False,
         "socket_timeout": 5,  # without it a frozen Redis hangs a publish for over 90 s

@@ -27,8 +27,8 @@ except SettingsError as error:
 logs.configure()
 app = broker.app
 
-# When a connection breaks, kombu puts back what was being taken in that moment, over that very connection, and the worker
-# dies of it (https://github.com/celery/kombu/issues/582). It is only a doorbell: the sweep rings again.
+# When a connection breaks, kombu puts back what was being taken in that moment, over that very connection, and the
+# worker dies of it (https://github.com/celery/kombu/issues/582). It is only a doorbell: the sweep rings again.
 virtual.QoS.restore_at_shutdown = False
 
 
