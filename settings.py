@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -110,6 +111,18 @@ def _durations(raw: str) -> tuple[int, ...]:
     return tuple(int(step[1]) * units[step[2]] for step in steps if step)
 
 
+def _grants(raw: str) -> Mapping[str, tuple[str, ...]]:
+    """'prod_1 = ["course"]' -> what each Stripe product or price grants."""
+    try:
+        found = tomllib.loads(raw)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f'TOML, a line for each product or price: prod_1 = ["course", "forum"] ({error})') from None
+    for key, names in found.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) and 0 < len(name) < 256 for name in names):
+            raise ValueError(f'a list of names for {key!r}, such as ["course", "forum"]')
+    return {key: tuple(names) for key, names in found.items()}
+
+
 def _folder(raw: str) -> str:
     if "://" in raw:
         raise ValueError("the path of a folder")
@@ -145,6 +158,7 @@ class Settings:
     handoff_secret: tuple[str, ...] = _setting(_standard_secrets, "", secret=True)
     app_webhook_url: str = _setting(_url("https", "http"), "", secret=True)
     app_webhook_secret: tuple[str, ...] = _setting(_standard_secrets, "", secret=True)
+    fulfilment: Mapping[str, tuple[str, ...]] = _setting(_grants, "", secret=True)
     access_while_disputed: str = _setting(_one_of("keep", "revoke"), "keep")
     call_out_allowed_hosts: tuple[str, ...] = _setting(_list, "")
     payment_retry_schedule: tuple[int, ...] = _setting(_durations, "1h,1d,3d,5d")
@@ -189,7 +203,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 def _read(environ: Mapping[str, str], name: str, *, parse: Parser, default: str, secret: bool) -> Any:
     raw = _raw(environ, name).strip() or default
-    if raw == "":  # unset, and unset is allowed: an empty value of the parsed type
+    if raw == "" and parse is not _grants:  # unset, and unset is allowed: an empty value of the parsed type
         return () if parse in (_list, _stripe_secrets, _standard_secrets, _api_keys) else ""
     try:
         return parse(raw)

@@ -35,7 +35,7 @@ NAMES: Mapping[str, InstrumentedAttribute[Any]] = {
 class Known:
     """What is known about an order besides its own row. The defaults say: nothing is known against it."""
 
-    subscription_status: str | None = None
+    subscription_status: str | None = None  # empty: Stripe has not told it yet
     refunded: bool = False
     disputes: frozenset[str] = frozenset()  # Stripe's statuses
     customer_deleted: bool = False
@@ -53,7 +53,7 @@ def why_not(state: str, known: Known, *, while_disputed: str = "keep") -> str:
         "refunded": known.refunded,
         "dispute_lost": "lost" in known.disputes,
         "disputed": while_disputed == "revoke" and bool(known.disputes & OPEN_DISPUTE),
-        f"subscription_{status}": status is not None and status not in ENTITLING,
+        f"subscription_{status}": bool(status) and status not in ENTITLING,
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
 

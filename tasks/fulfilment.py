@@ -1,21 +1,26 @@
-"""What a paid checkout gives: an order, access to products, a receipt."""
+"""What a paid checkout gives: an order, entitlements, a receipt.
+
+https://docs.stripe.com/checkout/fulfillment
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, field
 from sqlalchemy.orm import Session
 
-from tasks import access
+from tasks import access, app_webhook
+from tasks.clients import stripe
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Entitlement, Order
 from tasks.money import amount_text
 from tasks.notifications import notify_customer
-from tasks.payloads import Id, Ref, Text, Whole, need, read, ref
+from tasks.payloads import Id, Ref, Text, Whole, convert, need, read, ref
 from tasks.rows import insert_if_new, locked
 
 PAID = frozenset({"paid", "no_payment_required"})
+STATES = ("expired", "awaiting_payment", "payment_failed", "fulfilled")  # an order only ever moves to the right
 
 
 class CustomerDetails(Struct):
@@ -24,6 +29,7 @@ class CustomerDetails(Struct):
 
 
 class Price(Struct):
+    id: Id | None = None
     product: Ref = None
 
 
@@ -33,6 +39,7 @@ class LineItem(Struct):
 
 class LineItems(Struct):
     data: list[LineItem] = field(default_factory=list)
+    has_more: bool = False
 
 
 class Metadata(Struct):
@@ -43,10 +50,13 @@ class CheckoutSession(Struct):
     """What we use of Stripe's checkout session."""
 
     id: Id | None = None
+    mode: Text | None = None
     payment_status: Text | None = None
     customer: Ref = None
     client_reference_id: Id | None = None
     subscription: Ref = None
+    payment_intent: Ref = None
+    invoice: Ref = None
     amount_total: Whole | None = None
     currency: Text | None = None
     customer_details: CustomerDetails | None = None
@@ -63,13 +73,10 @@ class CheckoutSession(Struct):
         return self.customer_details.phone if self.customer_details else None
 
     @property
-    def products(self) -> list[str]:
-        """What was bought: as the session's metadata say, or its line items where they came along."""
-        if self.metadata and self.metadata.product:
-            return [self.metadata.product]
-        items = self.line_items.data if self.line_items else []
-        found = {ref(item.price.product) for item in items if item.price} - {None, ""}
-        return sorted(product for product in found if product) or ["default"]
+    def names(self) -> dict[str, str | None]:
+        """The ids that the order is found by, but for its own."""
+        found = {name: ref(getattr(self, name)) for name in ("customer", "subscription", "payment_intent", "invoice")}
+        return found | {"client_reference": self.client_reference_id}
 
 
 class SessionData(Struct):
@@ -81,32 +88,102 @@ class SessionEvent(Struct):
 
 
 def checkout_completed(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """checkout.session.completed: the order, once per session; access and receipt only when it is paid."""
+    """checkout.session.completed: fulfilled, if it is paid or needs no payment; else the order waits."""
+    return _reach(attempt, db, "awaiting_payment", may_be_paid=True)
+
+
+def async_payment_succeeded(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """checkout.session.async_payment_succeeded: the money of a completed checkout has come; fulfilled."""
+    return _reach(attempt, db, "awaiting_payment", may_be_paid=True)
+
+
+def async_payment_failed(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """checkout.session.async_payment_failed: the money will not come; the customer is told."""
+    return _reach(attempt, db, "payment_failed")
+
+
+def expired(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """checkout.session.expired: nobody completed it. Its payment_status says nothing: free ones are never unpaid."""
+    return _reach(attempt, db, "expired")
+
+
+def _reach(attempt: Attempt, db: Session, state: str, *, may_be_paid: bool = False) -> list[FollowUp]:
+    """Move the order up to `state`, or to fulfilled, whichever events of its session came before.
+
+    States are ordered and orders only rise, so that any order of arrival ends in the same one.
+    """
     session = read(attempt.event.body, SessionEvent).data.object
-    paid = need(session.payment_status, "data.object.payment_status") in PAID
-    values = _order(attempt, session)
-    access.hold(db, session=values["session_id"], **{name: values[name] for name in ("customer", "subscription")})
-    insert_if_new(db, Order, **values)
-    order = locked(db, Order, values["session_id"])
-    if order is None or order.state == "fulfilled" or not paid:
+    if session.mode == "setup":  # a card for later: nothing was bought
         return []
-    order.state, order.fulfilled_at = "fulfilled", attempt.now
-    for product in session.products:
-        _grant(attempt, db, order, product)
-    return [_receipt(attempt, db, session, order), *access.follow(db, attempt, session=order.session_id)]
+    if may_be_paid and need(session.payment_status, "data.object.payment_status") in PAID:
+        state = "fulfilled"
+    bought = _bought(attempt, db, session) if state == "fulfilled" else []
+    order, risen = _record(attempt, db, session, state)
+    owed: list[FollowUp] = []
+    if risen and state == "fulfilled":
+        owed = _fulfil(attempt, db, session, order, granted(attempt.settings.fulfilment, bought))
+    elif risen and state == "payment_failed":
+        owed = [_tell(attempt, db, "order_payment_failed", session, order)]
+    return [*owed, *access.follow(db, attempt, session=order.session_id)]
 
 
-def _order(attempt: Attempt, session: CheckoutSession) -> dict[str, Any]:
-    return {
-        "session_id": need(session.id, "data.object.id"),
-        "state": "awaiting_payment",
-        "customer": ref(session.customer),
-        "client_reference": session.client_reference_id,
-        "subscription": ref(session.subscription),
+def granted(grants: Mapping[str, tuple[str, ...]], bought: Sequence[LineItem]) -> list[str]:
+    """The entitlements for what was bought: those of the price, else of the product, else one named like the product.
+
+    `default` stands for a purchase of which nobody knows what it was.
+    """
+    keys = [key for item in bought if item.price and (key := _key(grants, item.price))] or ["default"]
+    return sorted({name for key in keys for name in grants.get(key, (key,))})
+
+
+def _key(grants: Mapping[str, tuple[str, ...]], price: Price) -> str | None:
+    return price.id if price.id in grants else ref(price.product)
+
+
+def _bought(attempt: Attempt, db: Session, session: CheckoutSession) -> list[LineItem]:
+    """What the session's metadata names; else its line items, from Stripe where we may ask, or as they came along."""
+    if session.metadata and session.metadata.product:
+        return [LineItem(Price(product=session.metadata.product))]
+    came = session.line_items
+    if (came and not came.has_more) or not attempt.settings.stripe_api_key:
+        return came.data if came else []
+    db.commit()  # no transaction stays open over a call
+    items = stripe.list_line_items(attempt, need(session.id, "data.object.id"))
+    return convert(items, list[LineItem])
+
+
+def _record(attempt: Attempt, db: Session, session: CheckoutSession, state: str) -> tuple[Order, bool]:
+    """The order, locked, in `state` or a higher one, and whether it has just risen to it."""
+    key = need(session.id, "data.object.id")
+    access.hold(db, session=key, **{name: value for name, value in session.names.items() if name in access.NAMES})
+    values = {
         "amount_total": session.amount_total or 0,  # null where nothing is charged
         "currency": session.currency or "",
         "created_at": attempt.now,
+        **session.names,
     }
+    new = insert_if_new(db, Order, session_id=key, state=state, **values)
+    order = locked(db, Order, key)
+    assert order is not None  # noqa: S101  just inserted, and nobody deletes
+    for name, value in session.names.items():
+        if getattr(order, name) is None:
+            setattr(order, name, value)
+    risen = new or STATES.index(state) > STATES.index(order.state)
+    if risen:
+        order.state = state
+    return order, risen
+
+
+def _fulfil(
+    attempt: Attempt, db: Session, session: CheckoutSession, order: Order, entitlements: list[str]
+) -> list[FollowUp]:
+    """Once per order: its entitlements, the receipt, word to the application."""
+    order.fulfilled_at = attempt.now
+    for name in entitlements:
+        _grant(attempt, db, order, name)
+    receipt = _tell(attempt, db, "receipt", session, order, products=", ".join(entitlements))
+    what = {"entitlements": entitlements, "amount_total": order.amount_total, "currency": order.currency}
+    return [receipt, *app_webhook.owe(db, attempt, "order.fulfilled", order, what)]
 
 
 def _grant(attempt: Attempt, db: Session, order: Order, product: str) -> None:
@@ -124,14 +201,14 @@ def _grant(attempt: Attempt, db: Session, order: Order, product: str) -> None:
     )
 
 
-def _receipt(attempt: Attempt, db: Session, session: CheckoutSession, order: Order) -> FollowUp:
+def _tell(attempt: Attempt, db: Session, kind: str, session: CheckoutSession, order: Order, **words: str) -> FollowUp:
     return notify_customer(
         db,
         attempt,
-        "receipt",
+        kind,
         session.email,
         phone=session.phone,
         order=order.session_id,
-        products=", ".join(session.products),
         amount=amount_text(order.amount_total, order.currency),
+        **words,
     )

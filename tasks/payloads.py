@@ -5,7 +5,7 @@ The texts of the errors name a field and what it should be, never what it held: 
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -38,6 +38,14 @@ def read(body: bytes, shape: type[T]) -> T:
         raise PermanentError("the payload is not JSON") from None
     except UnicodeDecodeError:
         raise PermanentError("the payload is not UTF-8") from None
+
+
+def convert(found: Any, shape: type[T]) -> T:
+    """What an API answered, as `shape`. Raises PermanentError, naming the field."""
+    try:
+        return msgspec.convert(found, type=shape)
+    except msgspec.ValidationError as error:
+        raise PermanentError(f"the answer does not fit: {error}") from None
 
 
 def need(value: T | None, field: str) -> T:

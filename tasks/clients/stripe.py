@@ -7,7 +7,8 @@ Each may raise TransientError (no connection, 429, 5xx) or PermanentError (every
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import stripe
@@ -21,6 +22,7 @@ from tasks.payloads import Id, read
 logging.getLogger("stripe").setLevel(logging.WARNING)  # at INFO it writes Stripe's error messages
 
 TIMEOUT_SECONDS = (5.0, 25.0)  # to connect, to read
+MOST = 100  # on one page
 
 
 class Refused(PermanentError):
@@ -46,6 +48,11 @@ def fetch_invoice(attempt: Attempt, invoice: str) -> dict[str, Any]:
 def fetch_customer(attempt: Attempt, customer: str) -> dict[str, Any]:
     """The customer as it is now; a deleted one has little more than its id."""
     return _ask(attempt, lambda client: client.v1.customers.retrieve(customer))
+
+
+def list_line_items(attempt: Attempt, session: str) -> list[dict[str, Any]]:
+    """Everything a checkout session sells, over all pages."""
+    return _ask_all(attempt, lambda client: client.v1.checkout.sessions.line_items.list(session, {"limit": MOST}))
 
 
 def pay_invoice(attempt: Attempt, invoice: str) -> dict[str, Any]:
@@ -101,9 +108,22 @@ def _client(attempt: Attempt) -> stripe.StripeClient:
 
 def _ask(attempt: Attempt, call: Callable[[stripe.StripeClient], stripe.StripeObject]) -> dict[str, Any]:
     client = _client(attempt)
-    try:
+    with _named_errors(attempt):
         answer: dict[str, Any] = call(client).to_dict()
         return answer
+
+
+def _ask_all(attempt: Attempt, call: Callable[[stripe.StripeClient], stripe.ListObject[Any]]) -> list[dict[str, Any]]:
+    client = _client(attempt)
+    with _named_errors(attempt):
+        return [one.to_dict() for one in call(client).auto_paging_iter()]
+
+
+@contextmanager
+def _named_errors(attempt: Attempt) -> Iterator[None]:
+    """Our errors in place of the library's."""
+    try:
+        yield
     except stripe.APIConnectionError:
         raise TransientError("Stripe could not be reached") from None
     except (stripe.CardError, stripe.InvalidRequestError) as error:

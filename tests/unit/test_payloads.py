@@ -53,24 +53,6 @@ def test_a_customer_may_be_an_id_or_an_expanded_object(customer: Ref, found: str
 
 
 @pytest.mark.parametrize(
-    ("fields", "products"),
-    [
-        ({"metadata": {"product": "course"}}, ["course"]),
-        ({"metadata": {"colour": "red"}}, ["default"]),
-        ({"metadata": None}, ["default"]),
-        ({"line_items": {"data": [{"price": {"product": "prod_2"}}, {"price": {"product": {"id": "prod_1"}}}]}},
-         ["prod_1", "prod_2"]),
-        ({"line_items": {"data": [{"price": {"product": "prod_1"}}, {"price": {"product": "prod_1"}}]}}, ["prod_1"]),
-        ({"line_items": {"data": [{"price": None}]}}, ["default"]),
-        ({"line_items": {"data": []}}, ["default"]),
-        ({"metadata": {"product": "course"}, "line_items": {"data": [{"price": {"product": "prod_1"}}]}}, ["course"]),
-    ],
-)  # fmt: skip
-def test_a_session_names_its_products(fields: Any, products: list[str]) -> None:
-    assert as_session(**fields).products == products
-
-
-@pytest.mark.parametrize(
     ("fields", "email"),
     [
         ({"customer_details": {"email": "a@example.com", "phone": None}}, "a@example.com"),

@@ -31,6 +31,8 @@ def test_nothing_set_is_enough_to_load() -> None:
         ("PAYMENT_RETRY_SCHEDULE", "off", ()),
         ("PUBLIC_URL", "https://hooks.example/", "https://hooks.example"),
         ("BROKER_URL", "amqp://guest@rabbit//", "amqp://guest@rabbit"),
+        ("FULFILMENT", 'prod_1 = ["a", "b"]\nprice_2 = []', {"prod_1": ("a", "b"), "price_2": ()}),
+        ("FULFILMENT", "", {}),
     ],
 )
 def test_a_value_is_parsed(name: str, value: str, parsed: object) -> None:
@@ -47,6 +49,13 @@ def test_a_value_is_parsed(name: str, value: str, parsed: object) -> None:
         ("REDIS_URL", "http://x", "REDIS_URL is (hidden); it takes a URL that starts with redis://"),
         ("STRIPE_WEBHOOK_SECRET", "sk_live_1", "STRIPE_WEBHOOK_SECRET is (hidden); it takes one or more secrets"),
         ("DOC_WEBHOOK_SECRET", "whsec_short", "DOC_WEBHOOK_SECRET is (hidden); it takes one or more secrets"),
+        ("FULFILMENT", "prod_1", "FULFILMENT is (hidden); it takes TOML, a line for each product or price: prod_1 = "),
+        ("FULFILMENT", 'prod_1 = "a"', "FULFILMENT is (hidden); it takes a list of names for 'prod_1'"),
+        ("FULFILMENT", 'prod_1 = ["a", ""]', "FULFILMENT is (hidden); it takes a list of names for 'prod_1'"),
+        ("FULFILMENT", '[prod_1]\nx = ["a"]', "FULFILMENT is (hidden); it takes a list of names for 'prod_1'"),
+        ("APP_WEBHOOK_URL", "https://app.example", "APP_WEBHOOK_URL and APP_WEBHOOK_SECRET take each other"),
+        ("APP_WEBHOOK_SECRET", SECRET, "APP_WEBHOOK_URL and APP_WEBHOOK_SECRET take each other"),
+        ("ACCESS_WHILE_DISPUTED", "off", "ACCESS_WHILE_DISPUTED is 'off'; it takes one of keep, revoke"),
         ("API_KEYS", "short", "API_KEYS is (hidden); it takes keys of 16 characters or more"),
         ("PAYMENT_RETRY_SCHEDULE", "1 hour", "PAYMENT_RETRY_SCHEDULE is '1 hour'; it takes 'off', or times"),
         ("DATABASE_URL", "mysql://u:p@db", "DATABASE_URL is (hidden); it takes a URL that starts with sqlite:///"),
