@@ -13,7 +13,7 @@ from dev.stripe_events import NEW_VERSION, OLD_VERSION, checkout_session, custom
 SEED = 7
 DUPLICATES = 60
 BURST = 40
-UNHANDLED = ("customer.created", "customer.updated", "customer.deleted")
+UNHANDLED = ("customer.created", "customer.updated")
 
 # A document for each way in which the simulator can behave (dev/document_service.py), and some that just work.
 DOCUMENTS = (

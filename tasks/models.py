@@ -168,6 +168,8 @@ class Dispute(Base):
     currency: Mapped[str]
     reason: Mapped[str]
     status: Mapped[str]  # Stripe's word
+    seen_created: Mapped[int]
+    seen_event: Mapped[str]
     updated_at: Mapped[datetime]
 
 

@@ -17,6 +17,7 @@ T = TypeVar("T")
 Text = Annotated[str, Meta(pattern=r"^[^\x00]*\Z")]  # Postgres keeps no NUL in a text
 Id = Annotated[str, Meta(pattern=r"^[^\x00]*\Z", max_length=255)]  # so do Stripe's; longer ones fit in no index
 Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # what a BIGINT holds
+Seconds = Annotated[int, Meta(ge=0, le=253_402_300_799)]  # since 1970, up to the last year that a date can hold
 
 
 class Expanded(Struct):

@@ -50,6 +50,33 @@ def fetch_customer(attempt: Attempt, customer: str) -> dict[str, Any]:
     return _ask(attempt, lambda client: client.v1.customers.retrieve(customer))
 
 
+def fetch_charge(attempt: Attempt, charge: str) -> dict[str, Any]:
+    """The charge as it is now."""
+    return _ask(attempt, lambda client: client.v1.charges.retrieve(charge))
+
+
+def find_invoice(attempt: Attempt, payment_intent: str | None, invoice: str | None) -> dict[str, Any]:
+    """The invoice of this id, or else the one that this payment intent paid; {} if there is none.
+
+    https://docs.stripe.com/api/invoice-payment/list
+    """
+    if invoice:
+        return fetch_invoice(attempt, invoice)
+    params: Any = {
+        "payment": {"type": "payment_intent", "payment_intent": payment_intent},
+        "expand": ["data.invoice"],
+        "limit": 1,
+    }
+    found = _ask(attempt, lambda client: client.v1.invoice_payments.list(params))["data"]
+    return dict(found[0]["invoice"]) if found else {}
+
+
+def subscription_of(invoice: dict[str, Any]) -> str | None:
+    """The subscription of an invoice that we fetched, in the shape of the library's API version."""
+    parent = invoice.get("parent") or {}
+    return (parent.get("subscription_details") or {}).get("subscription")
+
+
 def list_line_items(attempt: Attempt, session: str) -> list[dict[str, Any]]:
     """Everything a checkout session sells, over all pages."""
     return _ask_all(attempt, lambda client: client.v1.checkout.sessions.line_items.list(session, {"limit": MOST}))

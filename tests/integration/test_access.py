@@ -53,7 +53,8 @@ def refund(**ids: str) -> Charge:
 
 
 def dispute(status: str, **ids: str) -> Dispute:
-    return Dispute(id="dp_1", **{"charge": "ch_1", **ids}, reason="general", status=status, **MONEY)
+    about = {"charge": "ch_1", "reason": "general", "seen_created": 1, "seen_event": "evt_0"}
+    return Dispute(id="dp_1", status=status, **about, **MONEY, **ids)
 
 
 def subscription(status: str) -> Subscription:

@@ -141,6 +141,8 @@ def _refunds() -> None:
         text("currency"),
         text("reason"),
         text("status"),
+        whole("seen_created"),
+        text("seen_event"),
         time("updated_at"),
     )
     op.create_table("deleted_customers", text("id", primary_key=True), time("deleted_at"))

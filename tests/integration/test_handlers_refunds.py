@@ -1,0 +1,300 @@
+"""Refunds, disputes and deleted customers, on both databases; before the order and after it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from inbox.errors import PermanentError
+from tasks.fulfilment import async_payment_failed, async_payment_succeeded, checkout_completed
+from tasks.handling import Handler
+from tasks.models import AppMessage, Charge, Dispute, Entitlement, Notification, Order
+from tasks.refunds import charge_refunded, customer_deleted, dispute_changed
+from tests.business import HANDOFF_SECRET, Business
+from tests.integration.test_handlers_fulfilment import UNPAID, checkout
+from tests.peers import Answer, Asked, Peer, Stripe
+
+APP = {"APP_WEBHOOK_URL": "http://app.internal/hook", "APP_WEBHOOK_SECRET": HANDOFF_SECRET}
+NEXT = itertools.count(1)
+
+
+def refund(amount_refunded: int = 4900, created: int = 1_700_000_100, **fields: Any) -> dict[str, Any]:
+    charge = {
+        "id": "ch_1",
+        "object": "charge",
+        "amount": 4900,
+        "amount_captured": 4900,
+        "amount_refunded": amount_refunded,
+        "billing_details": {"email": "ada@example.com"},
+        "captured": True,
+        "created": 1_700_000_000,
+        "currency": "usd",
+        "customer": "cus_1",
+        "disputed": False,
+        "payment_intent": "pi_1",
+        "refunded": amount_refunded == 4900,
+        "status": "succeeded",
+        **fields,
+    }
+    return {"id": "evt", "type": "charge.refunded", "created": created, "data": {"object": charge}}
+
+
+def dispute(status: str | None = "needs_response", created: int = 1_700_000_200, **fields: Any) -> dict[str, Any]:
+    about = {
+        "id": "dp_1",
+        "object": "dispute",
+        "amount": 4900,
+        "charge": "ch_1",
+        "created": 1_700_000_200,
+        "currency": "usd",
+        "evidence_details": {"due_by": 1_700_600_000, "has_evidence": False, "past_due": False, "submission_count": 0},
+        "is_charge_refundable": False,
+        "payment_intent": "pi_1",
+        "reason": "fraudulent",
+        "status": status,
+        **fields,
+    }
+    return {"id": "evt", "type": "charge.dispute.created", "created": created, "data": {"object": about}}
+
+
+def deleted(customer: str = "cus_1") -> dict[str, Any]:
+    return {"id": "evt", "type": "customer.deleted", "created": 1, "data": {"object": {"id": customer}}}
+
+
+def run(business: Business, handler: Handler, body: dict[str, Any]) -> list[str]:
+    """The effects owed by one more event."""
+    return [owed.effect for owed in business.run(handler, body, event_id=f"evt_{next(NEXT)}")]
+
+
+def in_force(business: Business) -> bool:
+    return business.one(select(Entitlement.revoked_at)) is None
+
+
+def asking(peer: Peer) -> dict[str, str]:
+    return {"STRIPE_API_KEY": Stripe.KEY, "STRIPE_API_BASE": peer.url}
+
+
+# --- refunds ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_refund_revokes_and_a_partial_one_does_not(business: Business) -> None:
+    business.settings = APP
+    run(business, checkout_completed, checkout())
+    assert run(business, charge_refunded, refund(1000)) == []
+    assert in_force(business)
+    assert run(business, charge_refunded, refund(4900, created=1_700_000_101)) == ["access.revoked.cs_1"]
+    assert not in_force(business)
+    charge = business.one(select(Charge))
+    assert (charge.amount, charge.amount_refunded, charge.refunded, charge.currency) == (4900, 4900, True, "usd")
+
+
+def test_refunds_that_come_in_the_wrong_order_leave_the_greatest_amount(business: Business) -> None:
+    for amount, created in ((4900, 101), (1000, 99), (2000, 101)):
+        run(business, charge_refunded, refund(amount, created=created))
+    assert business.one(select(Charge.amount_refunded)) == 4900
+
+
+def test_a_refund_before_its_order_is_known_counts(business: Business) -> None:
+    business.settings = APP
+    run(business, charge_refunded, refund())
+    assert run(business, checkout_completed, checkout()) == ["notify.receipt", "order.fulfilled.cs_1"]
+    assert not in_force(business)
+    assert business.one(select(Order.state)) == "fulfilled"
+
+
+def test_a_subscriptions_refund_is_found_by_the_invoice_that_an_old_charge_names(business: Business) -> None:
+    run(business, checkout_completed, checkout(payment_intent=None, subscription="sub_1", invoice="in_1"))
+    run(business, charge_refunded, refund(payment_intent="pi_9", invoice="in_1"))
+    assert not in_force(business)
+
+
+def stripe_with_an_invoice(asked: Asked) -> Answer:
+    """pi_9 has paid in_9, an invoice of sub_1."""
+    invoice = {
+        "id": "in_9",
+        "object": "invoice",
+        "parent": {"type": "subscription_details", "subscription_details": {"subscription": "sub_1", "metadata": {}}},
+    }
+    payment = {"id": "inpay_1", "object": "invoice_payment", "invoice": invoice}
+    found: dict[str, Any] = invoice
+    if asked.path.startswith("/v1/invoice_payments"):
+        data = [payment] if "pi_9" in asked.path else []
+        found = {"object": "list", "data": data, "has_more": False, "url": "/v1/invoice_payments"}
+    if asked.path.startswith("/v1/charges"):
+        found = {"id": "ch_1", "object": "charge", "payment_intent": "pi_9"}
+    return Answer(200, body=json.dumps(found).encode())
+
+
+@pytest.mark.parametrize(
+    ("handler", "body"),
+    [
+        (charge_refunded, refund(payment_intent="pi_9")),
+        (charge_refunded, refund(payment_intent="pi_9", invoice="in_9")),
+        (dispute_changed, dispute("lost", payment_intent="pi_9")),
+        (dispute_changed, dispute("lost", payment_intent=None)),
+    ],
+)
+def test_a_renewals_subscription_is_asked_for_where_the_event_does_not_name_it(
+    business: Business, handler: Handler, body: dict[str, Any]
+) -> None:
+    run(business, checkout_completed, checkout(payment_intent=None, subscription="sub_1", invoice="in_1"))
+    with Peer(stripe_with_an_invoice) as peer:
+        business.settings = asking(peer)
+        run(business, handler, body)
+    assert not in_force(business)
+
+
+def test_of_an_order_that_is_known_nothing_is_asked(business: Business) -> None:
+    run(business, checkout_completed, checkout())
+    with Peer(stripe_with_an_invoice) as peer:
+        business.settings = asking(peer)
+        run(business, charge_refunded, refund())
+    assert peer.asked == []
+    assert not in_force(business)
+
+
+def test_a_payment_without_invoice_is_recorded_as_it_came(business: Business) -> None:
+    with Peer(stripe_with_an_invoice) as peer:
+        business.settings = asking(peer)
+        run(business, charge_refunded, refund(payment_intent="pi_7"))
+    charge = business.one(select(Charge))
+    assert (charge.payment_intent, charge.invoice, charge.subscription) == ("pi_7", None, None)
+
+
+def test_what_stripe_does_not_know_is_recorded_as_it_came(business: Business) -> None:
+    gone = b'{"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "No such thing"}}'
+    with Peer(lambda _: Answer(404, body=gone)) as peer:
+        business.settings = asking(peer)
+        run(business, charge_refunded, refund())
+        run(business, dispute_changed, dispute(payment_intent=None))
+    assert business.one(select(Charge.payment_intent)) == "pi_1"
+    assert business.one(select(Dispute.charge)) == "ch_1"
+
+
+# --- disputes ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_dispute_is_told_at_its_start_and_its_end_and_revokes_when_it_is_lost(business: Business) -> None:
+    run(business, checkout_completed, checkout())
+    assert run(business, dispute_changed, dispute()) == ["notify.dispute_opened"]
+    assert in_force(business)
+    assert run(business, dispute_changed, dispute("under_review", created=1_700_000_300)) == []
+    assert run(business, dispute_changed, dispute("lost", created=1_700_000_400)) == ["notify.dispute_closed"]
+    assert run(business, dispute_changed, dispute("lost", created=1_700_000_400)) == []
+    assert not in_force(business)
+    words = business.one(select(Notification).filter_by(kind="dispute_opened"))
+    assert (words.audience, words.params["due"], words.params["amount"]) == ("admin", "2023-11-21", "49.00 USD")
+
+
+def test_a_dispute_that_is_won_gives_back_what_it_took(business: Business) -> None:
+    business.settings = APP | {"ACCESS_WHILE_DISPUTED": "revoke"}
+    run(business, checkout_completed, checkout())
+    assert "access.revoked.cs_1" in run(business, dispute_changed, dispute())
+    assert "access.granted.cs_1" in run(business, dispute_changed, dispute("won", created=1_700_000_400))
+    assert in_force(business)
+
+
+def test_a_dispute_whose_end_came_first_stays_over(business: Business) -> None:
+    run(business, checkout_completed, checkout())
+    assert run(business, dispute_changed, dispute("lost", created=1_700_000_400)) == ["notify.dispute_closed"]
+    assert run(business, dispute_changed, dispute()) == []
+    assert business.one(select(Dispute.status)) == "lost"
+
+
+def test_an_older_state_of_an_open_dispute_changes_nothing(business: Business) -> None:
+    run(business, dispute_changed, dispute("needs_response", created=300))
+    run(business, dispute_changed, dispute("warning_needs_response", created=200))
+    assert business.one(select(Dispute.status)) == "needs_response"
+
+
+# --- deleted customers ------------------------------------------------------------------------------------------------
+
+
+def test_a_deleted_customer_may_use_nothing_any_more(business: Business) -> None:
+    run(business, checkout_completed, checkout())
+    run(business, customer_deleted, deleted("cus_2"))
+    assert in_force(business)
+    run(business, customer_deleted, deleted())
+    assert not in_force(business)
+
+
+# --- whatever comes first ---------------------------------------------------------------------------------------------
+
+STORY: Mapping[str, tuple[Handler, dict[str, Any]]] = {
+    "1 unpaid": (checkout_completed, checkout(**UNPAID)),
+    "2 failed": (async_payment_failed, checkout(**UNPAID)),
+    "3 paid": (async_payment_succeeded, checkout()),
+    "4 partly refunded": (charge_refunded, refund(1000, created=1_700_000_150)),
+    "5 disputed": (dispute_changed, dispute(created=1_700_000_200)),
+    "6 won": (dispute_changed, dispute("won", created=1_700_000_300)),
+    "7 disputed again": (dispute_changed, dispute(created=1_700_000_400, id="dp_2")),
+    "8 lost": (dispute_changed, dispute("lost", created=1_700_000_500, id="dp_2")),
+    "9 refunded": (charge_refunded, refund(4900, created=1_700_000_600)),
+}
+
+
+def ends(business: Business, story: Sequence[str]) -> tuple[Any, ...]:
+    """What the rows say after these events of a new order, and what the application was told last."""
+    n = str(next(NEXT))
+    for number, name in enumerate(story):
+        handler, body = STORY[name]
+        own = json.loads(json.dumps(body).replace('_1"', f'_{n}_1"').replace('"dp_2"', f'"dp_{n}_2"'))
+        business.run(handler, own, event_id=f"evt_{n}_{number}")
+    session, intent = f"cs_{n}_1", f"pi_{n}_1"
+    states = business.all(select(Order.state).filter_by(session_id=session))
+    access = [row is None for row in business.all(select(Entitlement.revoked_at).filter_by(session_id=session))]
+    refunded = business.all(select(Charge.amount_refunded).filter_by(payment_intent=intent))
+    disputes = business.all(select(Dispute.status).filter_by(payment_intent=intent).order_by(Dispute.id))
+    said = [row for row in business.all(select(AppMessage)) if row.data["session"] == session]
+    kinds = [row.type for row in sorted(said, key=lambda row: row.data.get("change", 0))]
+    assert kinds.count("order.fulfilled") == len(access)
+    last = [kind for kind in kinds if kind != "order.fulfilled"][-1:] == ["access.granted"]
+    assert last == any(access), "the newest message is what holds"
+    return states, access, refunded, disputes
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    story=st.lists(st.sampled_from(sorted(STORY)), min_size=1, max_size=9),
+    disputed=st.sampled_from(["keep", "revoke"]),
+    data=st.data(),
+)
+def test_any_order_of_an_orders_events_ends_alike(
+    business: Business, story: list[str], disputed: str, data: st.DataObject
+) -> None:
+    business.settings = APP | {"ACCESS_WHILE_DISPUTED": disputed}
+    shuffled = data.draw(st.permutations(story))
+    ended = ends(business, shuffled)
+    assert ended == ends(business, sorted(story))
+    against = {"8 lost", "9 refunded"} & set(story)
+    open_now = ("5 disputed" in story and "6 won" not in story) or "7 disputed again" in story
+    expected = not against and not (disputed == "revoke" and open_now)
+    assert ended[1] == ([expected] if "3 paid" in story else [])
+
+
+@pytest.mark.parametrize(
+    ("handler", "body", "named"),
+    [
+        (charge_refunded, refund(id=None), "data.object.id"),
+        (charge_refunded, refund(amount=None), "data.object.amount"),
+        (charge_refunded, refund() | {"created": None}, "created"),
+        (dispute_changed, dispute(id=None), "data.object.id"),
+        (dispute_changed, dispute(charge=None), "data.object.charge"),
+        (dispute_changed, dispute(status=None), "data.object.status"),
+        (dispute_changed, dispute(evidence_details={"due_by": 10**15}), "due_by"),
+        (customer_deleted, deleted(""), "data.object.id"),
+    ],
+)
+def test_a_payload_without_what_it_takes_changes_nothing(
+    business: Business, handler: Handler, body: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(PermanentError, match=named):
+        run(business, handler, body)
+    assert business.all(select(Charge)) == business.all(select(Dispute)) == []
