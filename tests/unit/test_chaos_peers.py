@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import pytest
 import requests
@@ -13,20 +15,31 @@ from dev.chaos.stripe_peer import StripePeer
 from dev.chaos.traffic import Sent
 from dev.pdf import document_pdf
 
+Peer = TypeVar("Peer", StripePeer, DocumentPeer)
+
 EVENTS = [
     Sent("evt_1", "failed, pays at 2", "in_1", "1@example.test", "cus_1"),
     Sent("evt_2", "failed, never pays", "in_2", "2@example.test", "cus_2"),
 ]
 
 
-@pytest.fixture
-def stripe() -> StripePeer:
-    return StripePeer(EVENTS)
+@contextmanager
+def closed_at_the_end(peer: Peer) -> Iterator[Peer]:
+    yield peer
+    peer.shutdown()
+    peer.server_close()
 
 
 @pytest.fixture
-def documents() -> DocumentPeer:
-    return DocumentPeer()
+def stripe() -> Iterator[StripePeer]:
+    with closed_at_the_end(StripePeer(EVENTS)) as peer:
+        yield peer
+
+
+@pytest.fixture
+def documents() -> Iterator[DocumentPeer]:
+    with closed_at_the_end(DocumentPeer()) as peer:
+        yield peer
 
 
 def pay(stripe: StripePeer, invoice: str, key: str) -> int:
