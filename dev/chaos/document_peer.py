@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 
 from dev import document_service
 from dev.chaos.trouble import serve_or_fail
@@ -13,6 +15,7 @@ from dev.document_service import Server, Service, Task
 API_KEY = "chaos-document-key"
 SECRET = "whsec_Y2hhb3Mtb2YtdGhlLWRvY3VtZW50LXBlZXI="  # signs between processes of this run only
 PAUSE_SECONDS = 0.2
+PIECES, PIECE_SECONDS = 10, 0.15  # so slow is a download, or nobody would ever die in the middle of one
 
 
 class DocumentPeer(Server):
@@ -59,10 +62,21 @@ class _Handler(document_service.Handler):
     server: DocumentPeer
 
     def do_GET(self) -> None:
-        serve_or_fail(self, self.server.way, super().do_GET)
+        serve_or_fail(self, self.server.way, self._serve_slowly)
 
     def do_POST(self) -> None:
         serve_or_fail(self, self.server.way, super().do_POST)
+
+    def _serve_slowly(self) -> None:
+        wire, answer = self.wfile, io.BytesIO()
+        self.wfile = answer
+        super().do_GET()
+        self.wfile = wire
+        whole, size = answer.getvalue(), len(answer.getvalue()) // PIECES + 1
+        with suppress(ConnectionError):  # the worker was killed
+            for begin in range(0, len(whole), size):
+                wire.write(whole[begin : begin + size])
+                time.sleep(PIECE_SECONDS)
 
     def log_message(self, *_: object) -> None:
         """Quiet."""

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from dev.chaos.traffic import PAYS_AT, Sent
-from dev.chaos.trouble import serve_or_fail
+from dev.chaos.trouble import LOSE, serve_or_fail
 
 Answer = tuple[int, dict[str, Any]]
 
@@ -89,9 +89,11 @@ class _Handler(BaseHTTPRequestHandler):
     server: StripePeer
 
     def do_GET(self) -> None:
-        serve_or_fail(self, self.server.way, self._serve)
+        """An answer is lost only where it tells of a deed: a lost look would keep every payment from being tried."""
+        serve_or_fail(self, "" if self.server.way == LOSE else self.server.way, self._serve)
 
-    do_POST = do_GET
+    def do_POST(self) -> None:
+        serve_or_fail(self, self.server.way, self._serve)
 
     def _serve(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))

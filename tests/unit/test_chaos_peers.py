@@ -95,6 +95,11 @@ def test_a_peer_breaks_the_connection_before_or_after_the_deed(
     assert (documents.tasks() == {"file-1": 1}) is does
 
 
+def test_stripe_can_be_looked_at_while_it_loses_the_answers_to_deeds(stripe: StripePeer) -> None:
+    stripe.way = "lose the answer"
+    assert status(stripe, "in_2") == "open"
+
+
 def test_a_peer_answers_500_without_the_deed(stripe: StripePeer, documents: DocumentPeer) -> None:
     stripe.way = documents.way = "500"
     assert (pay(stripe, "in_2", "a"), process(documents, "a").status_code) == (500, 500)
