@@ -6,7 +6,6 @@ import io
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
 
 from dev import document_service
 from dev.chaos.trouble import serve_or_fail
@@ -73,10 +72,9 @@ class _Handler(document_service.Handler):
         super().do_GET()
         self.wfile = wire
         whole, size = answer.getvalue(), len(answer.getvalue()) // PIECES + 1
-        with suppress(ConnectionError):  # the worker was killed
-            for begin in range(0, len(whole), size):
-                wire.write(whole[begin : begin + size])
-                time.sleep(PIECE_SECONDS)
+        for begin in range(0, len(whole), size):
+            wire.write(whole[begin : begin + size])
+            time.sleep(PIECE_SECONDS)
 
     def log_message(self, *_: object) -> None:
         """Quiet."""

@@ -17,21 +17,22 @@ HANG_SECONDS = 20
 
 def serve_or_fail(handler: BaseHTTPRequestHandler, way: str, serve: Callable[[], None]) -> None:
     """Answer one request by `serve`, or fail in one of WAYS; an empty way is no failure."""
-    match way:
-        case "":
-            serve()
-        case "500":
-            handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-            handler.send_response(500)
-            handler.send_header("Content-Length", "0")
-            handler.end_headers()
-        case "hang":
-            time.sleep(HANG_SECONDS)
-            _drop(handler)
-        case "reset":
-            _reset(handler)
-        case _:
-            _lose_half(handler, serve)
+    with suppress(ConnectionError):  # the caller was killed meanwhile
+        match way:
+            case "":
+                serve()
+            case "500":
+                handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+                handler.send_response(500)
+                handler.send_header("Content-Length", "0")
+                handler.end_headers()
+            case "hang":
+                time.sleep(HANG_SECONDS)
+                _drop(handler)
+            case "reset":
+                _reset(handler)
+            case _:
+                _lose_half(handler, serve)
 
 
 def _lose_half(handler: BaseHTTPRequestHandler, serve: Callable[[], None]) -> None:
@@ -40,8 +41,7 @@ def _lose_half(handler: BaseHTTPRequestHandler, serve: Callable[[], None]) -> No
     handler.wfile = answer
     serve()
     handler.wfile = wire
-    with suppress(ConnectionError):  # nobody waits for it any more
-        wire.write(answer.getvalue()[: len(answer.getvalue()) // 2])
+    wire.write(answer.getvalue()[: len(answer.getvalue()) // 2])
     _reset(handler)
 
 
