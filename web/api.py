@@ -20,6 +20,7 @@ from settings import Settings
 from tasks import broker
 from tasks.models import Document
 from tasks.routes import jobs_for
+from web.body import read_body
 from web.errors import Refused
 from web.sources import Source, traffic
 
@@ -63,7 +64,6 @@ def blueprint(
 
     @api.before_request
     def authenticate() -> None:
-        request.max_content_length = settings.max_body_bytes
         given = _bearer_key()
         if not any(hmac.compare_digest(given, key.encode()) for key in settings.api_keys):
             why = "the header must be Authorization: Bearer <one of API_KEYS>"
@@ -72,7 +72,7 @@ def blueprint(
     @api.post("/documents")
     def start_document() -> tuple[Response, int]:
         """Durable before the 202: the request itself is an event, and the call to the service its job."""
-        wanted = _parse(request.get_data())
+        wanted = _parse(read_body(request, settings.max_body_bytes))
         if wanted.notify.agents and not settings.handoff_secret:
             raise Refused("notify.agents takes a configured HANDOFF_SECRET, which signs what we tell them")
         document = _document_id(request.headers.get("Idempotency-Key"))

@@ -6,13 +6,14 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
-from flask import Blueprint, Request, Response, request
+from flask import Blueprint, Response, request
 
 from inbox.errors import BadPayload, StoreUnavailable
 from inbox.store import Store
 from settings import Settings
 from tasks.arrivals import arrival
 from tasks.broker import BackgroundRinger
+from web.body import read_body
 from web.errors import Refused
 from web.sources import Source
 
@@ -31,7 +32,7 @@ def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store) -
             raise Refused(f"no such source; configured: {', '.join(sorted(sources)) or 'none'}", 404)
         try:
             # 2. The raw bytes, not more of them than allowed; they are what was signed.
-            body = _text(request, settings.max_body_bytes)
+            body = _text(read_body(request, settings.max_body_bytes))
             # 3. Whoever cannot prove it is not listened to.
             secret = source.verify(request.headers, body, time.time(), settings.signature_tolerance_seconds)
             # 4. Only its identity; the full parse is the worker's.
@@ -52,13 +53,8 @@ def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store) -
     return pages
 
 
-def _text(request: Request, limit: int) -> str:
-    """The body as text. Both schemes sign text, so bytes that are none cannot have been signed."""
-    if (request.content_length or 0) > limit:
-        raise Refused(f"the body is larger than {limit} bytes", 413)
-    raw = request.stream.read(limit + 1)  # a chunked body has no length to ask for
-    if len(raw) > limit:
-        raise Refused(f"the body is larger than {limit} bytes", 413)
+def _text(raw: bytes) -> str:
+    """Both schemes sign text, so bytes that are none cannot have been signed."""
     try:
         return raw.decode()
     except UnicodeDecodeError:
