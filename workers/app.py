@@ -17,6 +17,7 @@ from tasks import broker
 from tasks.database import make_engine, make_sessions
 from tasks.handling import Handler
 from tasks.routes import ROUTES, TASKS
+from workers import signals
 from workers.run import AttemptFailed, Runner
 
 try:
@@ -72,4 +73,4 @@ for _route, _name in ROUTES.items():
     if _name not in TASKS:
         raise SystemExit(f"holdfast: tasks/routes.py sends {_route} to {_name}, which is not in TASKS")
 
-from workers import signals  # noqa: E402, F401  connects itself to Celery's signals
+signals.connect(settings)

@@ -9,19 +9,31 @@ from typing import Any
 
 from celery import signals
 
-from settings import load
+from settings import Settings
 from tasks import broker
 from workers.sweep import Sweeper
 
 
-@signals.worker_ready.connect  # type: ignore[untyped-decorator]
-def start_sweep(**_: Any) -> None:
-    """The sweep runs in the worker's main process, beside whatever the pool does."""
-    Sweeper(broker.open_store(load(), timeout_seconds=5)).start()
+def connect(settings: Settings) -> None:
+    """Have this process do all three when it is a worker; what else loads the app, as Flower does, sends no signals."""
+
+    # Not weak: nobody else keeps these functions.
+    @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
+    def start_sweep(**_: Any) -> None:
+        """The sweep runs in the worker's main process, beside whatever the pool does."""
+        Sweeper(broker.open_store(settings, timeout_seconds=5)).start()
+
+    signals.worker_ready.connect(_stop_softly_on_sigterm)
+
+    if settings.heartbeat_file:
+
+        @signals.heartbeat_sent.connect(weak=False)  # type: ignore[untyped-decorator]
+        def touch_heartbeat_file(**_: Any) -> None:
+            """Every 2 seconds while the worker's loop turns and has its broker: a health check that costs nothing."""
+            Path(settings.heartbeat_file).touch()
 
 
-@signals.worker_ready.connect  # type: ignore[untyped-decorator]
-def stop_softly_on_sigterm(**_: Any) -> None:
+def _stop_softly_on_sigterm(**_: Any) -> None:
     """SIGTERM is what orchestrators send, and Celery's answer to it waits for running tasks without end.
 
     Its answer to SIGQUIT is the right one: wait worker_soft_shutdown_timeout seconds, then end what still runs; the
@@ -36,10 +48,3 @@ def stop_softly_on_sigterm(**_: Any) -> None:
             softly(number, frame)
 
     signal.signal(signal.SIGTERM, stop)
-
-
-@signals.heartbeat_sent.connect  # type: ignore[untyped-decorator]
-def touch_heartbeat_file(**_: Any) -> None:
-    """Every 2 seconds while the worker's loop turns and has its broker: a health check that costs next to nothing."""
-    if path := load().heartbeat_file:
-        Path(path).touch()
