@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 from sqlalchemy import create_engine, text
 
 from dev.rabbitmq import BROKERS, RabbitMQ
@@ -17,7 +19,8 @@ from inbox.job import NewJob
 from inbox.store import Rules, Store, connect
 from tasks.broker import message
 from tests.conftest import fresh_database
-from tests.stack import Stack
+from tests.senders import signed_by_stripe, stripe_event
+from tests.stack import Process, Stack
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +44,17 @@ class World:
         job = NewJob(f"stripe:{event_id}:{kind}", f"tests.handlers.{kind}", "payments")
         self.store.record(Event("stripe", event_id, f"test.{kind}", b"{}"), [job])
         return job.id
+
+    def busy_worker(self, **settings: Any) -> tuple[Process, str]:
+        """A worker in the middle of a job, and that job, which goes on when it is let go."""
+        (self.stack.folder / "hold").touch()
+        worker = self.stack.worker(**settings)
+        job = self.record("slow", "evt_held")
+        self.wait_for_the_held_job()
+        return worker, job
+
+    def let_go(self) -> None:
+        (self.stack.folder / "hold").unlink()
 
     def wait_for_the_held_job(self) -> None:
         """Until the handler `slow` is in its hold."""
@@ -101,6 +115,21 @@ def world(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Ite
     stack = Stack(tmp_path, environment)
     yield World(stack, valkey, store, database, server)
     stack.end()
+
+
+@pytest.fixture
+def stack(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Iterator[Stack]:
+    """The product's own receiver and workers, on Redis and SQLite unless the test sets something else."""
+    made = Stack(tmp_path, {"REDIS_URL": valkey.url, "DATABASE_URL": fresh_database(request, "sqlite")})
+    yield made
+    made.end()
+
+
+def deliver(stack: Stack, event_id: str, **session: Any) -> int:
+    """Send a checkout, unpaid unless `session` says otherwise; returns the status of the answer."""
+    session = {"id": f"cs_{event_id}", "payment_status": "unpaid", **session}
+    body, headers = signed_by_stripe(stripe_event(event_id, "checkout.session.completed", **session))
+    return requests.post(stack.url("/stripe-webhook"), data=body, headers=headers, timeout=10).status_code
 
 
 def pytest_report_header() -> str:

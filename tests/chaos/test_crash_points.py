@@ -86,22 +86,16 @@ def test_an_event_recorded_before_a_broker_wipe_is_still_processed(world: World)
 
 
 def test_a_broker_wiped_under_running_workers_costs_no_job(world: World) -> None:
-    (world.stack.folder / "hold").touch()
-    world.stack.worker()
-    held = world.record("slow", "evt_held")
-    world.wait_for_the_held_job()
+    _, held = world.busy_worker()
     jobs = [world.record("plain", f"evt_{n}") for n in range(10)]
     world.wipe_broker()
-    (world.stack.folder / "hold").unlink()
+    world.let_go()
     world.settle()
     assert [world.effects(job) for job in [held, *jobs]] == [1] * 11
 
 
 def test_a_worker_killed_whole_costs_only_the_lease_time(world: World) -> None:
-    (world.stack.folder / "hold").touch()
-    first = world.stack.worker()
-    job = world.record("slow")
-    world.wait_for_the_held_job()
+    first, job = world.busy_worker()
     first.kill()
     lease_over = time.monotonic() + 6
     world.stack.worker()
@@ -112,24 +106,18 @@ def test_a_worker_killed_whole_costs_only_the_lease_time(world: World) -> None:
 
 
 def test_a_holder_that_slept_over_its_lease_wakes_up_and_changes_nothing(world: World) -> None:
-    (world.stack.folder / "hold").touch()
-    sleeper = world.stack.worker()
-    job = world.record("slow")
-    world.wait_for_the_held_job()
+    sleeper, job = world.busy_worker()
     with sleeper.frozen():
         world.stack.worker()
         world.settle()
-        (world.stack.folder / "hold").unlink()
+        world.let_go()
     # Its time limit strikes as it wakes up; should it get to finish all the same, it hears that it lost the job.
     wait_until(lambda: sleeper.said("LeaseLost") or sleeper.said("'lost'"), seconds=120, what="the sleeper's end")
     assert (world.effects(job), world.outcomes(job)) == (1, ["lost", "succeeded"])
 
 
 def test_sigterm_gives_back_what_does_not_finish_in_time(world: World) -> None:
-    (world.stack.folder / "hold").touch()
-    first = world.stack.worker(LEASE_SECONDS="600", JOB_TIME_LIMIT_SECONDS="500")
-    job = world.record("slow")
-    world.wait_for_the_held_job()
+    first, job = world.busy_worker(LEASE_SECONDS="600", JOB_TIME_LIMIT_SECONDS="500")
     first.process.send_signal(signal.SIGTERM)
     wait_until(lambda: world.state(job) == "ready", seconds=120, what="the job to be given back")
     assert first.process.wait(GRACE_SECONDS) == 0
@@ -140,13 +128,10 @@ def test_sigterm_gives_back_what_does_not_finish_in_time(world: World) -> None:
 
 
 def test_sigterm_lets_a_job_finish_that_can(world: World) -> None:
-    (world.stack.folder / "hold").touch()
-    worker = world.stack.worker(LEASE_SECONDS="60", JOB_TIME_LIMIT_SECONDS="50")
-    job = world.record("slow")
-    world.wait_for_the_held_job()
+    worker, job = world.busy_worker(LEASE_SECONDS="60", JOB_TIME_LIMIT_SECONDS="50")
     worker.process.send_signal(signal.SIGTERM)
     time.sleep(2)
-    (world.stack.folder / "hold").unlink()
+    world.let_go()
     assert worker.process.wait(GRACE_SECONDS) == 0
     assert (world.effects(job), world.outcomes(job)) == (1, ["succeeded"])
 

@@ -6,31 +6,15 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import requests
 
-from dev.servers import Valkey, wait_until
+from dev.servers import wait_until
 from inbox import look
 from inbox.store import Store
-from tests.conftest import fresh_database
-from tests.senders import signed_by_stripe, stripe_event
+from tests.chaos.conftest import deliver
 from tests.stack import Stack
-
-
-@pytest.fixture
-def stack(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Iterator[Stack]:
-    made = Stack(tmp_path, {"REDIS_URL": valkey.url, "DATABASE_URL": fresh_database(request, "sqlite")})
-    yield made
-    made.end()
-
-
-def deliver(stack: Stack, name: str) -> int:
-    session = {"id": f"cs_{name}", "payment_status": "unpaid"}
-    body, headers = signed_by_stripe(stripe_event(name, "checkout.session.completed", **session))
-    return requests.post(stack.url("/stripe-webhook"), data=body, headers=headers, timeout=10).status_code
 
 
 class Senders:

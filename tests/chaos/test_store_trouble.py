@@ -5,33 +5,17 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 
 from dev.servers import Valkey, free_port, wait_until
 from inbox import look
 from inbox.errors import StoreUnavailable
 from inbox.event import Event
 from inbox.store import Store, connect
-from tests.chaos.conftest import World
-from tests.conftest import fresh_database
-from tests.senders import signed_by_stripe, stripe_event
+from tests.chaos.conftest import World, deliver
 from tests.stack import Stack
-
-
-@pytest.fixture
-def stack(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Iterator[Stack]:
-    made = Stack(tmp_path, {"REDIS_URL": valkey.url, "DATABASE_URL": fresh_database(request, "sqlite")})
-    yield made
-    made.end()
-
-
-def deliver(stack: Stack, name: str) -> int:
-    body, headers = signed_by_stripe(stripe_event(name, "checkout.session.completed", id=f"cs_{name}"))
-    return requests.post(stack.url("/stripe-webhook"), data=body, headers=headers, timeout=10).status_code
 
 
 class Line:
