@@ -1,30 +1,49 @@
 """HTTP to addresses that others have given us: download URLs, agents' URLs.
 
-Such an address may point at our own network. So: https only; no private, loopback, link-local or metadata address,
-checked on the very address that is connected to (no second look-up that could answer otherwise), at every redirect.
-Hosts in CALL_OUT_ALLOWED_HOSTS ("host" or "host:port") are trusted: they may be http and private.
+Such an address may point at our own network, and whoever answers may be hostile. So: https on port 443 only; public
+addresses only, checked on the very address that is connected to (one look-up, no second that could answer otherwise),
+at every redirect; no proxy, no cookie, no .netrc; the head of the answer, after all redirects, has to be here within
+HEAD_SECONDS, and http.client bounds its size. Hosts in CALL_OUT_ALLOWED_HOSTS ("host" or "host:port") are trusted: they
+may be http, private and on any port.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import functools
+import http.client
+import socket
+import ssl
+import threading
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urljoin, urlsplit
 
-import requests
-import urllib3
-from requests_hardened import Config, HTTPSession
-from requests_hardened.ip_filter import InvalidIPAddress
+import certifi
+from requests.structures import CaseInsensitiveDict
 
 from inbox.errors import PermanentError, TransientError
 from settings import Settings
+from tasks.clients import addresses
+from tasks.clients.addresses import Address
 
-TIMEOUT_SECONDS = (5.0, 20.0)  # to connect, between two reads
-CHUNK_BYTES = 1024 * 1024
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 20.0  # from one read to the next
+HEAD_SECONDS = 40.0  # who trickles header lines must not outlast our lease
+CHUNK_BYTES = 256 * 1024
+MOST_ADDRESSES = 4
 MOST_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-DEFAULT_PORTS = {"http": 80, "https": 443}
+GZIP = 31  # the window of zlib.decompressobj
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The head of an answer; its headers are found in any case."""
+
+    status_code: int
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,104 +52,175 @@ class Stream:
 
     status: int
     headers: Mapping[str, str]
-    _response: requests.Response
-    _parts: SplitResult
+    length: int | None  # of the body as it is sent; None where the server does not say
+    _response: http.client.HTTPResponse
+    _host: str
+
+    @property
+    def packing(self) -> str:
+        """The Content-Encoding, usually none: we ask for none, but some servers keep their files packed."""
+        named = self.headers.get("Content-Encoding", "").strip().lower()
+        return "" if named == "identity" else named
 
     def chunks(self) -> Iterator[bytes]:
-        """The body as it arrives, at most CHUNK_BYTES at a time. Raises TransientError if it breaks off."""
-        with _named_errors(self._parts):
-            while chunk := self._response.raw.read1(CHUNK_BYTES, decode_content=True):
-                yield chunk
+        """The body as it arrives, unpacked, at most CHUNK_BYTES at a time.
+
+        Raises TransientError if it breaks off, PermanentError for a packing that we do not know.
+        """
+        if self.packing not in ("", "gzip", "x-gzip"):
+            raise PermanentError(f"{self._host} sends an encoding that was not asked for")
+        with _named_errors(self._host):
+            yield from _unpacked(self._sent()) if self.packing else self._sent()
+
+    def _sent(self) -> Iterator[bytes]:
+        received = 0
+        while chunk := self._response.read1(CHUNK_BYTES):
+            received += len(chunk)
+            yield chunk
+        if self.length not in (None, received):
+            raise http.client.IncompleteRead(b"")
 
 
 @contextmanager
-def get_stream(url: str, settings: Settings, bearer: str = "", bearer_for: str = "") -> Iterator[Stream]:
+def get_stream(
+    url: str, settings: Settings, bearer: str = "", bearer_for: str = "", headers: Mapping[str, str] | None = None
+) -> Iterator[Stream]:
     """GET, following redirects. `bearer` goes only to the scheme, host and port of the URL `bearer_for`.
 
     Raises TransientError if nobody answers, PermanentError for an address we do not call. Any status is returned.
     """
+    end = time.monotonic() + HEAD_SECONDS
+    ours = addresses.parse(bearer_for).origin if bearer and bearer_for else None
+    address = addresses.parse(url)
     for _ in range(MOST_REDIRECTS + 1):
-        parts = _checked(url, settings)
-        headers = {"Accept-Encoding": "identity"}
-        if bearer and _origin(parts) == _origin(urlsplit(bearer_for)):
-            headers["Authorization"] = f"Bearer {bearer}"
-        with _session(parts, settings) as session, _request(session, "GET", url, headers) as response:
-            if response.status_code not in REDIRECTS or "Location" not in response.headers:
-                yield Stream(response.status_code, response.headers, response, parts)
+        sent = {"Accept-Encoding": "identity", **(headers or {})}
+        if address.origin == ours:
+            sent["Authorization"] = f"Bearer {bearer}"
+        connection = _Connection(address, _trusted(address, settings))
+        with _response(connection, "GET", sent, end=end) as response:
+            found = _headers(response)
+            if response.status not in REDIRECTS or "Location" not in found:
+                yield Stream(response.status, found, response.length, response, address.host)
                 return
-            url = urljoin(url, response.headers["Location"])
-    raise PermanentError(f"{_checked(url, settings).hostname} redirects too often")
+        address = address.redirected(found["Location"])
+    raise PermanentError(f"{address.host} redirects too often")
 
 
 def post_json(
     url: str, body: bytes, settings: Settings, headers: Mapping[str, str], *, trusted: bool = False
-) -> requests.Response:
+) -> Answer:
     """POST JSON; redirects are not followed. Errors as get_stream; any status is returned, the answer's body unread.
 
-    A `trusted` URL is our user's own: it may be http and private.
+    A `trusted` URL is our user's own: it may be http, private and on any port.
     """
-    parts = _checked(url, settings, trusted=trusted)
+    address = addresses.parse(url)
     sent = {"Content-Type": "application/json", **headers}
-    with _session(parts, settings, trusted=trusted) as session, _request(session, "POST", url, sent, body) as answer:
-        return answer
-
-
-def _request(
-    session: requests.Session, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
-) -> requests.Response:
-    with _named_errors(urlsplit(url)):
-        return session.request(
-            method, url, data=body, headers=headers, stream=True, timeout=TIMEOUT_SECONDS, allow_redirects=False
-        )
+    connection = _Connection(address, trusted or _trusted(address, settings))
+    with _response(connection, "POST", sent, body, end=time.monotonic() + HEAD_SECONDS) as response:
+        return Answer(response.status, _headers(response))
 
 
 @contextmanager
-def _named_errors(parts: SplitResult) -> Iterator[None]:
-    """Our errors in place of the library's, which quote whole URLs with their signatures and tokens."""
+def _response(
+    connection: _Connection, method: str, headers: dict[str, str], body: bytes | None = None, *, end: float
+) -> Iterator[http.client.HTTPResponse]:
+    watch = threading.Timer(max(end - time.monotonic(), 0), connection.cut)
+    watch.daemon = True
+    watch.start()
+    try:
+        with _named_errors(connection.host):
+            connection.request(method, connection.address.target, body, headers)
+            response = connection.getresponse()
+        watch.cancel()
+        with response:
+            yield response
+    finally:
+        watch.cancel()
+        connection.close()
+
+
+def _trusted(address: Address, settings: Settings) -> bool:
+    allowed = {name.lower() for name in settings.call_out_allowed_hosts}
+    if address.names & allowed:
+        return True
+    if (address.scheme, address.port) != ("https", 443):
+        why = "is called by https only, on port 443"
+        raise PermanentError(f"{address.host} {why}; CALL_OUT_ALLOWED_HOSTS can allow it")
+    return False
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection to an address that was checked, for one request."""
+
+    def __init__(self, address: Address, trusted: bool) -> None:
+        super().__init__(address.host, address.port, timeout=READ_SECONDS)
+        self.default_port = addresses.DEFAULT_PORTS[address.scheme]  # it is left out of the Host header
+        self.address, self._trusted, self._over = address, trusted, False
+
+    def connect(self) -> None:
+        self.sock = _connected(self.address, self._trusted)
+        self.sock.settimeout(READ_SECONDS)
+        if self.address.scheme == "https":
+            self.sock = _tls().wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
+            self.sock.do_handshake()
+        if self._over:
+            raise TimeoutError
+
+    def cut(self) -> None:
+        """End it under whoever waits for it, from another thread."""
+        self._over = True
+        if self.sock is not None:
+            with suppress(OSError):
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # below TLS, which is not for two threads
+
+
+def _connected(address: Address, trusted: bool) -> socket.socket:
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    if not trusted and not all(addresses.is_public(str(sockaddr[0])) for *_, sockaddr in found):
+        raise PermanentError(f"{address.host} has a private address; CALL_OUT_ALLOWED_HOSTS can allow it")
+    last: OSError | None = None
+    for *_, sockaddr in found[:MOST_ADDRESSES]:
+        try:
+            return socket.create_connection((str(sockaddr[0]), address.port), CONNECT_SECONDS)  # no second look-up
+        except OSError as error:
+            last = error
+    raise last or OSError("no address")
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Mozilla's roots, and those of the machine, where a company's own may be."""
+    context = ssl.create_default_context(cafile=certifi.where())
+    context.load_default_certs()
+    return context
+
+
+def _headers(response: http.client.HTTPResponse) -> Mapping[str, str]:
+    """Those that come more than once as one, by commas (RFC 9110, 5.3)."""
+    found: CaseInsensitiveDict[str] = CaseInsensitiveDict()
+    for name, value in response.getheaders():
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
+def _unpacked(packed: Iterable[bytes]) -> Iterator[bytes]:
+    """Gzip, in as many members as there are. A bomb takes no more than CHUNK_BYTES of memory at a time."""
+    unpacker = zlib.decompressobj(GZIP)
+    for chunk in packed:
+        rest = chunk
+        while rest:
+            unpacker = zlib.decompressobj(GZIP) if unpacker.eof else unpacker
+            yield unpacker.decompress(rest, CHUNK_BYTES)
+            rest = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
+    yield unpacker.flush()
+    if not unpacker.eof:
+        raise zlib.error("it ends too early")
+
+
+@contextmanager
+def _named_errors(host: str) -> Iterator[None]:
+    """Our errors in place of the library's, which may quote what the server says."""
     try:
         yield
-    except InvalidIPAddress:
-        raise PermanentError(f"{parts.hostname} has a private address; CALL_OUT_ALLOWED_HOSTS can allow it") from None
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader, UnicodeError):
-        raise PermanentError("the URL cannot be read") from None
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise TransientError(f"{parts.hostname} did not answer ({type(error).__name__})") from None
-
-
-def _checked(url: str, settings: Settings, *, trusted: bool = False) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        _origin(parts)
-    except ValueError:
-        raise PermanentError("the URL cannot be read") from None
-    if not parts.hostname or parts.scheme not in DEFAULT_PORTS or "@" in parts.netloc:
-        raise PermanentError("the URL is no plain https:// address")
-    if parts.scheme == "http" and not (trusted or _allowed(parts, settings)):
-        raise PermanentError(f"{parts.hostname} is called by https only; CALL_OUT_ALLOWED_HOSTS can allow http")
-    return parts
-
-
-def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
-    return parts.scheme, parts.hostname, parts.port or DEFAULT_PORTS.get(parts.scheme)
-
-
-def _allowed(parts: SplitResult, settings: Settings) -> bool:
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    port = parts.port or DEFAULT_PORTS.get(parts.scheme)
-    return bool({host, f"{host}:{port}"} & {allowed.lower() for allowed in settings.call_out_allowed_hosts})
-
-
-def _session(parts: SplitResult, settings: Settings, *, trusted: bool = False) -> requests.Session:
-    if trusted or _allowed(parts, settings):
-        session = requests.Session()
-    else:
-        session = HTTPSession(
-            Config(
-                ip_filter_enable=True,
-                ip_filter_allow_loopback_ips=False,
-                never_redirect=True,
-                default_timeout=TIMEOUT_SECONDS,
-            )
-        )
-    session.trust_env = False  # no .netrc: its passwords are for others; no proxy: it would look the name up itself
-    return session
+    except (http.client.HTTPException, OSError, zlib.error, UnicodeError) as error:
+        raise TransientError(f"{host} did not answer ({type(error).__name__})") from None

@@ -487,6 +487,6 @@ def test_an_agent_in_our_own_network_is_not_called(business: Business) -> None:
     with Peer(lambda _: Answer()) as agent:
         follow_up = ready(business, agent.url.replace("http://", "https://"))
         business.settings["CALL_OUT_ALLOWED_HOSTS"] = ""
-        with pytest.raises(PermanentError, match="private address"):
+        with pytest.raises(PermanentError, match="CALL_OUT_ALLOWED_HOSTS"):
             business.follow(deliver, follow_up)
         assert agent.asked == []

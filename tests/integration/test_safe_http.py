@@ -2,18 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gzip
+import socket
+import ssl
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from dev.servers import free_port
 from inbox.errors import PermanentError, TransientError
 from settings import Settings, load
+from tasks.clients import safe_http
 from tasks.clients.safe_http import get_stream, post_json
 from tests.peers import Answer, Asked, Peer
 
 SECRET = "token-of-ours"
+
+
+class Names:
+    """The name service of a test, and what became of its answers. Numbers and other names are none of its business."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self.connected: list[str] = []
+        self._answers: dict[str, Iterator[list[str]]] = {}
+        self._really, self._connect = socket.getaddrinfo, socket.create_connection
+        monkeypatch.setattr(socket, "getaddrinfo", self._look_up)
+        monkeypatch.setattr(socket, "create_connection", self._connected)
+
+    def lead(self, name: str, answers: list[list[str]]) -> None:
+        """The addresses of the name at each look-up."""
+        self._answers[name] = iter(answers)
+
+    def _look_up(self, host: str, port: int, *args: Any, **options: Any) -> list[Any]:
+        if host not in self._answers:
+            return self._really(host, port, *args, **options)
+        self.asked.append(host)
+        found = [(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip) for ip in next(self._answers[host])]
+        return [(family, socket.SOCK_STREAM, 6, "", (ip, port)) for family, ip in found]
+
+    def _connected(self, address: tuple[str, int], timeout: float) -> socket.socket:
+        self.connected.append(address[0])
+        if not address[0].startswith("127."):
+            raise ConnectionRefusedError  # the open Internet is not for tests
+        return self._connect(address, timeout)
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    return Names(monkeypatch)
+
+
+@contextmanager
+def talking(talk: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server that reads a request and then says what no decent HTTP server would; its host and port."""
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection, suppress(OSError):
+                    connection.recv(65536)
+                    talk(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def allowing(*peers: Peer) -> Settings:
@@ -30,30 +92,63 @@ def sent_on(url: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    "url",
+    "host",
     [
-        "https://127.0.0.1/x",
-        "https://localhost/x",
-        "https://[::1]/x",
-        "https://[::ffff:127.0.0.1]/x",
-        "https://0.0.0.0/x",
-        "https://2130706433/x",
-        "https://0x7f.1/x",
-        "https://10.1.2.3/x",
-        "https://172.16.0.1/x",
-        "https://192.168.1.1/x",
-        "https://100.64.0.1/x",
-        "https://169.254.169.254/latest/meta-data",
-        "https://[fd00:ec2::254]/latest/meta-data",
-        "https://[fe80::1]/x",
-        "https://224.0.0.1/x",
+        "127.0.0.1",
+        "127.255.255.254",
+        "0.0.0.0",
+        "10.1.2.3",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.168.1.1",
+        "100.64.0.1",  # carrier NAT
+        "169.254.169.254",  # metadata of AWS, Google, Azure
+        "100.100.100.200",  # of Alibaba
+        "192.0.0.192",  # of Oracle
+        "192.0.2.1",
+        "192.88.99.1",
+        "198.18.0.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "[::]",
+        "[::1]",
+        "[0:0:0:0:0:0:0:1]",
+        "[::127.0.0.1]",  # IPv4 inside: compatible
+        "[::ffff:127.0.0.1]",  # mapped
+        "[::FFFF:7F00:1]",
+        "[::ffff:8.8.8.8]",
+        "[::ffff:0:127.0.0.1]",  # translated
+        "[64:ff9b::127.0.0.1]",  # NAT64
+        "[64:ff9b::8.8.8.8]",
+        "[64:ff9b:1::a00:1]",  # NAT64, local
+        "[2002:7f00:1::1]",  # 6to4
+        "[2001:0:4136:e378:8000:63bf:807f:fffe]",  # Teredo
+        "[2001:db8::1]",
+        "[fc00::1]",
+        "[fd00:ec2::254]",  # metadata of AWS
+        "[fe80::1]",
+        "[fec0::1]",
+        "[ff02::1]",
+        "[100::1]",
+        "[5f00::1]",
+        "[3fff::1]",
+        "[4000::1]",  # not given to anybody
+        "localhost",
+        "LOCALHOST",
+        "localhost.",
+        "127.0.0.1.",
+        "１２７.０.０.１",
+        "①②⑦.0.0.1",
+        "127。0。0。1",
+        "ⓛⓞⓒⓐⓛⓗⓞⓢⓣ",
     ],
 )
-def test_an_address_of_our_own_network_is_not_called(url: str) -> None:
+def test_an_address_of_our_own_network_is_not_called(host: str) -> None:
     with pytest.raises(PermanentError, match="private address"):
-        fetched(url, load({}))
+        fetched(f"https://{host}/x", load({}))
     with pytest.raises(PermanentError, match="private address"):
-        post_json(url, b"{}", load({}), {})
+        post_json(f"https://{host}/x", b"{}", load({}), {})
 
 
 @pytest.mark.parametrize(
@@ -61,25 +156,114 @@ def test_an_address_of_our_own_network_is_not_called(url: str) -> None:
     [
         "http://example.com/x?token=s3cret",
         "ftp://example.com/s3cret",
+        "gopher://example.com/s3cret",
         "file:///etc/passwd",
         "//example.com/s3cret",
         "example.com",
         "",
         "https://",
+        "https:///s3cret",
         "https://user:s3cret@example.com/",
+        "https://s3cret@example.com/",
+        "https://@example.com/s3cret",
         "https://example.com:s3cret/",
         "https://example.com:99999/s3cret",
+        "https://example.com:-1/s3cret",
+        "https://example.com:0/s3cret",
+        "https://example.com:22/s3cret",
+        "https://example.com:80/s3cret",
+        "https://example.com:6379/s3cret",
+        "https://example.com:8443/s3cret",
         "https://[s3cret/",
+        "https://[::1/s3cret",
+        "https://[fe80::1%25eth0]/s3cret",
+        "https://[2606:4700::1111%lo]/s3cret",
         "https://exa mple.com/s3cret",
+        "https://exa\tmple.com/s3cret",
+        "https://example.com/\r\nX-Injected: s3cret",
+        "https://example.com/\0s3cret",
         "https://.example.com/s3cret",
+        "https://exa..mple.com/s3cret",
         f"https://{'a' * 70}.example.com/s3cret",
+        f"https://{'a.' * 130}example.com/s3cret",
+        f"https://example.com/s3cret{'a' * 9000}",
         "https://example.com\\@127.0.0.1/s3cret",
+        "https://example.com\\.127.0.0.1/s3cret",
+        "https://exa%6dple.com/s3cret",
+        "https://2130706433/s3cret",  # numbers that some take for 127.0.0.1, others for something else
+        "https://0x7f000001/s3cret",
+        "https://0X7F.1/s3cret",
+        "https://127.1/s3cret",
+        "https://0177.0.0.1/s3cret",
+        "https://127.0.0.01/s3cret",
+        "https://127.000.000.001/s3cret",
+        "https://127.0.0.0x1/s3cret",
+        "https://134744072/s3cret",
+        "https://256.256.256.256/s3cret",
+        "https://1.2.3.4.5/s3cret",
     ],
 )
 def test_what_is_no_plain_https_address_is_refused_without_quoting_it(url: str) -> None:
     with pytest.raises(PermanentError) as error:
         fetched(url, load({}))
     assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [["10.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["2606:4700::1111", "::1"], ["fe80::1%eth0"], ["::ffff:10.0.0.1"]],
+)
+def test_a_name_that_leads_into_our_network_is_not_called(names: Names, answers: list[str]) -> None:
+    names.lead("innocent.example", [answers])
+    with pytest.raises(PermanentError, match="private address"):
+        fetched("https://innocent.example/", load({}))
+    assert names.connected == []
+
+
+def test_a_name_is_looked_up_once_and_what_was_checked_is_called(names: Names) -> None:
+    names.lead("rebind.example", [["8.8.8.8"], ["127.0.0.1"]])
+    with pytest.raises(TransientError):
+        fetched("https://rebind.example/", load({}))
+    assert (names.asked, names.connected) == (["rebind.example"], ["8.8.8.8"])
+
+
+def test_every_redirect_is_looked_up_and_checked(names: Names) -> None:
+    names.lead("inner.example", [["10.0.0.1"]])
+    why = r"inner\.example has a private address"
+    with Peer(sent_on("https://inner.example/")) as peer, pytest.raises(PermanentError, match=why):
+        fetched(peer.url, allowing(peer))
+    assert names.connected == ["127.0.0.1"]
+
+
+def test_a_second_address_is_tried_where_the_first_does_not_answer(names: Names) -> None:
+    with Peer(lambda _: Answer(200, body=b"hello")) as peer:
+        port = peer.server.server_port
+        names.lead("both.example", [["::1", "127.0.0.1"]])
+        assert fetched(f"http://both.example:{port}/", load({"CALL_OUT_ALLOWED_HOSTS": "both.example"}))[1] == b"hello"
+    assert peer.asked[0].headers["Host"] == f"both.example:{port}"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "called"),
+    [
+        ("peer.example", "http://PEER.example:{port}/"),
+        ("Peer.Example:{port}", "http://peer.example.:{port}/"),
+        ("127.0.0.1", "http://127.0.0.1:{port}/"),
+        ("127.0.0.1", "http://①②⑦.0.0.1:{port}/"),
+    ],
+)
+def test_an_allowed_host_is_known_in_every_spelling(names: Names, allowed: str, called: str) -> None:
+    names.lead("peer.example", [["127.0.0.1"]])
+    with Peer(lambda _: Answer(200, body=b"hello")) as peer:
+        port = peer.server.server_port
+        settings = load({"CALL_OUT_ALLOWED_HOSTS": allowed.format(port=port)})
+        assert fetched(called.format(port=port), settings) == (200, b"hello")
+
+
+@pytest.mark.parametrize("named", ["evil-peer.example", "peer.example.evil.example", "x.peer.example"])
+def test_a_host_that_only_looks_like_an_allowed_one_is_not(named: str) -> None:
+    with pytest.raises(PermanentError, match="https only"):
+        fetched(f"http://{named}/", load({"CALL_OUT_ALLOWED_HOSTS": "peer.example"}))
 
 
 def test_an_allowed_host_may_be_http_and_private() -> None:
@@ -183,3 +367,157 @@ def test_a_post_carries_body_and_headers_and_follows_no_redirect() -> None:
         (asked,) = peer.asked
         assert (asked.method, asked.body, asked.headers["webhook-id"]) == ("POST", b'{"a":1}', "msg_1")
         assert asked.headers["Content-Type"] == "application/json"
+
+
+def test_no_cookie_and_no_referrer_goes_along() -> None:
+    def reply(asked: Asked) -> Answer:
+        return Answer() if asked.path == "/b" else Answer(302, {"Location": "/b", "Set-Cookie": "a=b; Path=/"})
+
+    with Peer(reply) as peer:
+        fetched(f"{peer.url}/a", allowing(peer))
+        assert set(peer.asked[1].headers) == {"Host", "Accept-Encoding"}
+
+
+def test_a_redirect_may_hold_what_servers_write() -> None:
+    location = "/b ü.pdf?ä=1".encode().decode("latin-1")  # UTF-8 on the wire
+
+    def reply(asked: Asked) -> Answer:
+        return Answer(302, {"Location": location}) if asked.path == "/a" else Answer()
+
+    with Peer(reply) as peer:
+        fetched(f"{peer.url}/a", allowing(peer))
+        assert peer.asked[1].path == "/b%20%C3%BC.pdf?%C3%A4=1"
+
+
+# --- hostile servers --------------------------------------------------------------------------------------------------
+
+
+def trickle(text: bytes) -> Callable[[socket.socket], None]:
+    """Something every 50 ms, for ever: no time-out between two reads ends it."""
+
+    def talk(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(text)
+            time.sleep(0.05)
+
+    return talk
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("text", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", b""])
+def test_a_server_that_trickles_its_head_is_left(monkeypatch: pytest.MonkeyPatch, scheme: str, text: bytes) -> None:
+    monkeypatch.setattr(safe_http, "HEAD_SECONDS", 0.5)
+    with talking(trickle(text)) as host:
+        began = time.monotonic()
+        with pytest.raises(TransientError, match="did not answer"):
+            fetched(f"{scheme}://{host}/", load({"CALL_OUT_ALLOWED_HOSTS": host}))
+        assert time.monotonic() - began < 5
+
+
+def test_redirects_have_one_time_limit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(asked: Asked) -> Answer:
+        time.sleep(0.3)
+        return Answer(302, {"Location": "/again"})
+
+    monkeypatch.setattr(safe_http, "HEAD_SECONDS", 0.5)
+    with Peer(slowly) as peer:
+        with pytest.raises(TransientError, match="did not answer"):
+            fetched(peer.url, allowing(peer))
+        assert len(peer.asked) == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 " + b"2" * 70_000,
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"hello", mtime=0)[:-4],
+    ],
+)
+def test_what_is_no_whole_answer_is_transient(said: bytes) -> None:
+    with (
+        talking(lambda connection: connection.sendall(said)) as host,
+        pytest.raises(TransientError, match="not answer"),
+    ):
+        fetched(f"http://{host}/", load({"CALL_OUT_ALLOWED_HOSTS": host}))
+
+
+def test_a_packed_body_is_unpacked_in_bounded_pieces() -> None:
+    packer = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(100)) + packer.flush()
+    assert len(bomb) < 200_000
+    reply = Answer(200, {"Content-Encoding": "gzip"}, bomb)
+    with Peer(lambda _: reply) as peer, get_stream(peer.url, allowing(peer)) as answer:
+        sizes = [len(chunk) for chunk in answer.chunks()]
+    assert (sum(sizes), max(sizes)) == (100 << 20, safe_http.CHUNK_BYTES)
+
+
+def test_a_body_packed_in_two_members_is_unpacked_whole() -> None:
+    packed = gzip.compress(b"first, ") + gzip.compress(b"second")
+    with Peer(lambda _: Answer(200, {"Content-Encoding": "x-gzip"}, packed)) as peer:
+        assert fetched(peer.url, allowing(peer))[1] == b"first, second"
+
+
+@pytest.mark.parametrize("packing", ["br", "gzip, gzip", "zstd", "deflate"])
+def test_a_packing_that_was_not_asked_for_is_refused(packing: str) -> None:
+    with Peer(lambda _: Answer(200, {"Content-Encoding": packing}, b"x")) as peer:
+        with pytest.raises(PermanentError, match="encoding that was not asked for"):
+            fetched(peer.url, allowing(peer))
+        assert peer.asked[0].headers["Accept-Encoding"] == "identity"
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[trustme.CA]:
+    """A certificate authority that this machine trusts."""
+    made = trustme.CA()
+    made.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    safe_http._tls.cache_clear()
+    yield made
+    safe_http._tls.cache_clear()
+
+
+@contextmanager
+def secure(peer: Peer, authority: trustme.CA, name: str) -> Iterator[str]:
+    """The peer behind TLS, with a certificate for this name; its URL."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(name).configure_cert(context)
+    peer.server.socket = context.wrap_socket(peer.server.socket, server_side=True)
+    with peer:
+        yield f"https://{peer.host}/"
+
+
+def test_https_is_spoken_and_the_name_in_the_certificate_checked(authority: trustme.CA) -> None:
+    peer = Peer(lambda _: Answer(200, body=b"hello"))
+    with secure(peer, authority, "127.0.0.1") as url:
+        assert fetched(url, allowing(peer)) == (200, b"hello")
+
+
+@pytest.mark.parametrize("name", ["peer.example", "127.0.0.2"])
+def test_a_certificate_for_another_name_is_not_taken(authority: trustme.CA, name: str) -> None:
+    peer = Peer(lambda _: Answer(200, body=b"hello"))
+    with secure(peer, authority, name) as url, pytest.raises(TransientError, match="SSLCertVerificationError"):
+        fetched(url, allowing(peer))
+    assert peer.asked == []
+
+
+def test_a_certificate_of_an_unknown_authority_is_not_taken(authority: trustme.CA) -> None:
+    peer = Peer(lambda _: Answer(200, body=b"hello"))
+    with (
+        secure(peer, trustme.CA(), "127.0.0.1") as url,
+        pytest.raises(TransientError, match="SSLCertVerificationError"),
+    ):
+        fetched(url, allowing(peer))
+    assert peer.asked == []
