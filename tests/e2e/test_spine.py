@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import socket
 import subprocess
@@ -16,11 +17,12 @@ from typing import Any
 import pytest
 import requests
 from sqlalchemy import create_engine, text
+from standardwebhooks import Webhook
 
 from dev.servers import Valkey, free_port, wait_until
 from inbox.store import connect
 from tests.conftest import fresh_database
-from tests.peers import Mailbox
+from tests.peers import Answer, Mailbox, Peer
 from tests.senders import API_KEY, DOC_SECRET, signed_by_stripe, stripe_event
 from tests.stack import ROOT, Stack
 
@@ -239,3 +241,32 @@ def test_a_receiver_without_any_secret_does_not_start(stack: Stack) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert done.stderr.startswith("holdfast: no source is configured; set STRIPE_WEBHOOK_SECRET or DOC_WEBHOOK_SECRET")
     assert DOC_SECRET not in done.stderr
+
+
+def test_an_application_that_was_away_is_told_of_each_sale_and_of_its_end(stack: Stack) -> None:
+    """One order's payment was disputed and lost before anybody knew the order; the other's is refunded after it."""
+    answers = itertools.chain([503], itertools.repeat(200))
+    paid = {"payment_status": "paid", "metadata": {"product": "club"}}
+    lost = {"charge": "ch_1", "payment_intent": "pi_1", "status": "lost"}
+    refunded = {"payment_intent": "pi_2", "amount": 4900, "amount_refunded": 4900, "refunded": True}
+    with Peer(lambda _: Answer(next(answers))) as app:
+        stack.environment |= {"APP_WEBHOOK_URL": app.url, "APP_WEBHOOK_SECRET": DOC_SECRET}
+        stack.receiver()
+        stack.worker(queues=QUEUES, app="workers.app")
+        for event in (
+            stripe_event("evt_1", "charge.dispute.closed", id="dp_1", **lost),
+            stripe_event("evt_2", "checkout.session.completed", id="cs_1", payment_intent="pi_1", **paid),
+            stripe_event("evt_3", "checkout.session.completed", id="cs_2", payment_intent="pi_2", **paid),
+            stripe_event("evt_4", "charge.refunded", id="ch_2", **refunded),
+        ):
+            send(stack, event)
+            assert settle(stack)["dead"] == 0
+    told = [Webhook(DOC_SECRET).verify(asked.body, dict(asked.headers)) for asked in app.asked]
+    assert sorted((one["data"]["session"], one["type"]) for one in told) == [
+        ("cs_1", "order.fulfilled"),
+        ("cs_1", "order.fulfilled"),
+        ("cs_2", "access.granted"),
+        ("cs_2", "access.revoked"),
+        ("cs_2", "order.fulfilled"),
+    ]
+    assert app.asked[0].headers["webhook-id"] == app.asked[1].headers["webhook-id"]

@@ -7,19 +7,25 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from tasks import app_webhook
 from tasks.documents import download, initiate
+from tasks.fulfilment import checkout_completed
 from tasks.handling import Handler
 from tasks.handoff import deliver
-from tasks.models import Document, Notification, PaymentFailure, PaymentRetry
+from tasks.models import AppMessage, Document, Notification, PaymentFailure, PaymentRetry
 from tasks.notifications import send
 from tasks.payments import payment_failed, retry_payment
+from tasks.refunds import charge_refunded, dispute_changed
 from tests.business import HANDOFF_SECRET, NOW, Business
+from tests.integration.test_handlers_fulfilment import checkout
 from tests.integration.test_handlers_payments import failure
+from tests.integration.test_handlers_refunds import dispute, refund
 from tests.peers import Answer, Asked, Peer, Stripe
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr':DeprecationWarning")  # Apprise's, below Python 3.13
 
 STRIPE_SAYS = b'{"id": "x", "status": "open", "email": "ada@example.com"}'
+STRIPE_LISTS = b'{"object": "list", "data": [], "has_more": false, "url": "/v1/x"}'
 
 
 def settings(peer: Peer) -> dict[str, str]:
@@ -29,6 +35,8 @@ def settings(peer: Peer) -> dict[str, str]:
         "DOC_SERVICE_URL": peer.url,
         "PUBLIC_URL": peer.url,
         "HANDOFF_SECRET": HANDOFF_SECRET,
+        "APP_WEBHOOK_URL": peer.url,
+        "APP_WEBHOOK_SECRET": HANDOFF_SECRET,
         "CUSTOMER_NOTIFY_URLS": f"json://{peer.host}/",
         "ADMIN_NOTIFY_URLS": f"json://{peer.host}/",
         "CALL_OUT_ALLOWED_HOSTS": peer.host,
@@ -45,7 +53,14 @@ def prepare(business: Business, peer: Peer) -> None:
         db.add(Document(id="doc_1", result_url=peer.url, notify_agents=[peer.url], **document))
         row = {"kind": "document_ready", "params": {"document": "d", "link": ""}, "state": "owed", "created_at": NOW}
         db.add(Notification(id="n", audience="customer", email="ada@example.com", **row))
+        db.add(AppMessage(id="m", type="order.fulfilled", data={}, created_at=NOW))
         db.commit()
+
+
+def answer(asked: Asked) -> bytes:
+    if asked.path == "/api/v1/process":
+        return b'{"task_id": "t"}'
+    return STRIPE_LISTS if "line_items" in asked.path or "invoice_payments" in asked.path else STRIPE_SAYS
 
 
 @pytest.mark.parametrize(
@@ -57,6 +72,11 @@ def prepare(business: Business, peer: Peer) -> None:
         (download, None, {"document": "doc_1"}),
         (send, None, {"notification": "n"}),
         (deliver, None, {"document": "doc_1", "agent": 0}),
+        (app_webhook.deliver, None, {"message": "m"}),
+        (checkout_completed, checkout(metadata={}), {}),
+        (charge_refunded, refund(), {}),
+        (charge_refunded, refund(invoice="in_1"), {}),
+        (dispute_changed, dispute(payment_intent=None), {}),
     ],
 )
 def test_no_transaction_is_open_while_somebody_else_is_asked(
@@ -70,7 +90,7 @@ def test_no_transaction_is_open_while_somebody_else_is_asked(
 
     def reply(asked: Asked) -> Answer:
         in_use.append(pool.checkedout())
-        return Answer(200, body=b'{"task_id": "t"}' if asked.path == "/api/v1/process" else STRIPE_SAYS)
+        return Answer(200, body=answer(asked))
 
     with Peer(reply) as peer:
         prepare(business, peer)

@@ -105,7 +105,8 @@ def test_the_store_is_configured_as_readyz_demands() -> None:
 
 def test_the_example_names_only_what_exists() -> None:
     used_by_compose = set(re.findall(r"\$\{([A-Z_]+)", COMPOSE_TEXT))
-    assert set(named(EXAMPLE, commented=True)) <= set(DEFAULTS) | used_by_compose | OWN_TO_COMPOSE
+    as_files = {f"{name}_FILE" for name in DEFAULTS}
+    assert set(named(EXAMPLE, commented=True)) <= set(DEFAULTS) | as_files | used_by_compose | OWN_TO_COMPOSE
 
 
 def test_the_example_names_everything_that_compose_takes() -> None:
