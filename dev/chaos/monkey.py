@@ -150,10 +150,14 @@ class Monkey:
 
 
 def _pick_child(parts: list[Part], choice: int) -> tuple[Part, psutil.Process]:
-    part = parts[choice % len(parts)]
-    wait_until(lambda: bool(part.children()), seconds=30, what=f"{part.name} to have children")
-    children = part.children()
-    return part, children[choice // len(parts) % len(children)]
+    part, found = parts[choice % len(parts)], list[psutil.Process]()
+
+    def has_children() -> bool:  # asked for once: a moment later they may be gone
+        found[:] = part.children()
+        return bool(found)
+
+    wait_until(has_children, seconds=30, what=f"{part.name} to have children")
+    return part, found[choice // len(parts) % len(found)]
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:
