@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from inbox.job import NewJob, job_id
@@ -29,6 +29,7 @@ TASKS: Mapping[str, Task] = {
     "tasks.refunds.charge_refunded": Task("fulfilment"),
     "tasks.refunds.dispute_changed": Task("fulfilment"),
     "tasks.refunds.customer_deleted": Task("fulfilment"),
+    "tasks.payouts.payout_failed": Task("payments"),
     "tasks.documents.initiate": Task("documents"),
     "tasks.documents.completed": Task("documents"),
     "tasks.documents.failed": Task("documents"),
@@ -51,11 +52,15 @@ ROUTES: Mapping[tuple[str, str], str] = {
     ("stripe", "charge.dispute.updated"): "tasks.refunds.dispute_changed",
     ("stripe", "charge.dispute.closed"): "tasks.refunds.dispute_changed",
     ("stripe", "customer.deleted"): "tasks.refunds.customer_deleted",
+    ("stripe", "payout.failed"): "tasks.payouts.payout_failed",
     ("documents", "completed"): "tasks.documents.completed",
     ("documents", "failed"): "tasks.documents.failed",
     ("documents", "*"): "tasks.documents.progress",
     ("api", "document.requested"): "tasks.documents.initiate",
 }
+
+# Event types that Stripe has and the installed library does not know yet; any other unknown one stops start-up.
+NEWER_TYPES: Collection[str] = set()
 
 
 def jobs_for(source: str, event_id: str, event_type: str, ordering_key: str = "") -> tuple[NewJob, ...]:

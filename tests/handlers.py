@@ -123,6 +123,7 @@ def register_handlers() -> None:
         name = f"tests.handlers.{handler.__name__}"
         routes.TASKS[name] = routes.Task("payments")  # type: ignore[index]
         routes.ROUTES["stripe", f"test.{handler.__name__}"] = name  # type: ignore[index]
+        routes.NEWER_TYPES.add(f"test.{handler.__name__}")  # type: ignore[attr-defined]
 
 
 def die_around(owner: Any, name: str, before: str, after: str) -> None:

@@ -14,6 +14,7 @@ from granian.constants import Interfaces
 
 import logs
 from settings import SettingsError, load
+from tasks import route_check
 from web import create_app, sources
 
 
@@ -40,7 +41,8 @@ def main(target: str = "web.__main__:application") -> None:
             raise SettingsError(
                 "no source is configured; set STRIPE_WEBHOOK_SECRET or DOC_WEBHOOK_SECRET to the secret that signs"
             )
-    except SettingsError as error:
+        route_check.check()
+    except (SettingsError, route_check.RouteError) as error:
         sys.exit(f"holdfast: {error}")
     logs.configure()
     Granian(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import os
 import socket
 from typing import Any
@@ -13,16 +14,17 @@ from kombu.transport import virtual
 import logs
 from inbox.errors import StoreUnavailable
 from settings import SettingsError, load
-from tasks import broker
+from tasks import broker, route_check
 from tasks.database import make_engine, make_sessions
 from tasks.handling import Handler
-from tasks.routes import ROUTES, TASKS
+from tasks.routes import TASKS
 from workers import signals
 from workers.run import AttemptFailed, Runner
 
 try:
     settings = load()
-except SettingsError as error:
+    route_check.check()
+except (SettingsError, route_check.RouteError) as error:
     raise SystemExit(f"holdfast: {error}") from None
 
 logs.configure()
@@ -49,8 +51,11 @@ def _find(name: str) -> Handler:
     module, _, function = name.rpartition(".")
     try:
         handler: Handler = getattr(importlib.import_module(module), function)
+        inspect.signature(handler).bind("attempt", "db")
     except (ImportError, AttributeError) as error:
         raise SystemExit(f"holdfast: tasks/routes.py names {name}, which is not there ({error})") from None
+    except TypeError:
+        raise SystemExit(f"holdfast: tasks/routes.py names {name}, which is no function of (attempt, db)") from None
     return handler
 
 
@@ -69,8 +74,5 @@ def _register(name: str) -> None:
 
 for _name in TASKS:
     _register(_name)
-for _route, _name in ROUTES.items():
-    if _name not in TASKS:
-        raise SystemExit(f"holdfast: tasks/routes.py sends {_route} to {_name}, which is not in TASKS")
 
 signals.connect(settings)

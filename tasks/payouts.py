@@ -1,0 +1,38 @@
+"""Payouts that did not reach the bank: somebody has to look at the bank account."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from sqlalchemy.orm import Session
+
+from tasks.handling import Attempt, FollowUp
+from tasks.money import amount_text
+from tasks.notifications import notify_admin
+from tasks.payloads import Id, Text, Whole, need, read
+
+
+class Payout(Struct):
+    """What we use of https://docs.stripe.com/api/payouts/object."""
+
+    id: Id | None = None
+    amount: Whole | None = None
+    currency: Text | None = None
+    failure_code: Text | None = None
+
+
+class PayoutData(Struct):
+    object: Payout
+
+
+class PayoutEvent(Struct):
+    data: PayoutData
+    account: Id | None = None  # the connected account whose payout it was
+
+
+def payout_failed(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """payout.failed: the administrator is told, once."""
+    event = read(attempt.event.body, PayoutEvent)
+    payout = event.data.object
+    amount = amount_text(need(payout.amount, "data.object.amount"), need(payout.currency, "data.object.currency"))
+    about = {"payout": need(payout.id, "data.object.id"), "reason": payout.failure_code or "not told"}
+    return [notify_admin(db, attempt, "payout_failed", amount=amount, account=event.account or "our own", **about)]

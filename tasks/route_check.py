@@ -1,0 +1,52 @@
+"""Could every route of tasks/routes.py be taken? The receiver and the workers ask at start-up, before anything arrives.
+
+That each handler is there, only the workers can say (workers/app.py): the receiver imports none.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import get_args
+
+import stripe
+from stripe.events._event_classes import get_v2_event_notification_class
+from stripe.v2.core import _event as thin
+
+from tasks.routes import NEWER_TYPES, QUEUES, ROUTES, TASKS
+
+SOURCES = ("stripe", "documents", "api")
+SNAPSHOTS = get_args(stripe.Event.__annotations__["type"])  # as the installed library lists them
+
+
+class RouteError(Exception):
+    """tasks/routes.py is wrong; str() is one line for a person."""
+
+
+def check() -> None:
+    """Raises RouteError on the first entry that names a queue, a task, a source or an event type there is not."""
+    for name, task in TASKS.items():
+        if task.queue not in QUEUES:
+            raise RouteError(f"tasks/routes.py sends {name} to the queue {task.queue!r}; it takes {_or(QUEUES)}")
+    for (source, kind), name in ROUTES.items():
+        route = f"tasks/routes.py routes {source} {kind}"
+        if name not in TASKS:
+            raise RouteError(f"{route} to {name}, which is not in TASKS")
+        if source not in SOURCES:
+            raise RouteError(f"{route}: the source takes {_or(SOURCES)}")
+        if source == "stripe" and kind != "*" and not _known_to_stripe(kind):
+            raise RouteError(f"{route}, a type that the installed stripe library does not know{_meant(kind)}")
+
+
+def _known_to_stripe(kind: str) -> bool:
+    """Snapshot types are a list; for thin ones the library has a class each."""
+    of_thin = get_v2_event_notification_class(kind) is not thin.UnknownEventNotification
+    return kind in SNAPSHOTS or kind in NEWER_TYPES or of_thin
+
+
+def _meant(kind: str) -> str:
+    close = difflib.get_close_matches(kind, SNAPSHOTS, 1)
+    return f"; did you mean {close[0]}?" if close else " (one that is newer goes into NEWER_TYPES)"
+
+
+def _or(words: tuple[str, ...]) -> str:
+    return " or ".join(words)
