@@ -4,12 +4,14 @@ The names are explained in Celery's manual under "Configuration and defaults" an
 tests/unit/test_celeryconfig.py, tests/integration/test_broker.py and tests/chaos/.
 """
 
+from sentinel_url import parse as _parse
 from settings import load
 
 _settings = load()
-_redis = _settings.broker.startswith(("redis", "unix"))
+_sentinel = _parse(_settings.broker)
+_redis = _settings.broker.startswith(("redis", "unix", "sentinel"))
 
-broker_url = _settings.broker
+broker_url = _sentinel.for_celery() if _sentinel else _settings.broker
 
 # A message holds a job id, as JSON. Nothing is ever unpickled.
 task_serializer = "json"
@@ -42,12 +44,17 @@ broker_connection_timeout = 2
 broker_pool_acquire_timeout = 2  # the default waits for ever
 
 if _redis:
-    broker_transport_options = {
+    broker_transport_options: dict[str, object] = {
         # No list of unacknowledged messages: the record knows what is owed. Keeping it costs two transactions each,
         # and a worker that cannot write it, because memory is full or the connection broke, dies.
         "ack_emulation": False,
         "socket_timeout": 5,  # without it a frozen Redis hangs a publish for over 90 s
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
-        "health_check_interval": 25,
+        "health_check_interval": 5,  # a frozen server is noticed in twice that
+    }
+if _sentinel:
+    broker_transport_options |= {
+        "master_name": _sentinel.service,
+        "sentinel_kwargs": {"socket_timeout": 1, "socket_connect_timeout": 1, **_sentinel.sentinel_login},
     }

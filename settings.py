@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import sentinel_url
+
 Parser = Callable[[str], Any]
 
 STRIPE_RESENDS_DAYS = 30  # by hand or by API, from Stripe's dashboard: "Process undelivered webhook events"
@@ -64,6 +66,15 @@ def _url(*schemes: str) -> Parser:
         if parts.scheme not in schemes or not (parts.netloc or parts.path.strip("/")):
             raise ValueError(takes)
         return raw.rstrip("/")
+
+    return parse
+
+
+def _url_or_sentinels(*schemes: str) -> Parser:
+    single = _url(*schemes, "sentinel")
+
+    def parse(raw: str) -> str:
+        return raw if sentinel_url.parse(raw) else str(single(raw))
 
     return parse
 
@@ -148,8 +159,8 @@ class Settings:
     doc_service_api_key: str = _setting(_text, "", secret=True)
     doc_webhook_secret: tuple[str, ...] = _setting(_standard_secrets, "", secret=True)
     public_url: str = _setting(_url("https", "http"), "")
-    redis_url: str = _setting(_url("redis", "rediss", "unix"), "redis://localhost:6379/0", secret=True)
-    broker_url: str = _setting(_url("redis", "rediss", "amqp", "amqps"), "", secret=True)
+    redis_url: str = _setting(_url_or_sentinels("redis", "rediss", "unix"), "redis://localhost:6379/0", secret=True)
+    broker_url: str = _setting(_url_or_sentinels("redis", "rediss", "amqp", "amqps"), "", secret=True)
     database_url: str = _setting(_database, "sqlite:///holdfast.db", secret=True)
     api_keys: tuple[str, ...] = _setting(_api_keys, "", secret=True)
     customer_notify_urls: tuple[str, ...] = _setting(_list, "", secret=True)
@@ -166,6 +177,7 @@ class Settings:
     bind: str = _setting(_text, "127.0.0.1")
     web_processes: int = _setting(_number(1, 64), "1")
     durability: str = _setting(_one_of("always", "everysec", "none"), "always")
+    replicas_ack: int = _setting(_number(0, 9), "0")
     task_events: str = _setting(_one_of("on", "off"), "on")
     heartbeat_file: str = _setting(_text, "")
     signature_tolerance_seconds: int = _setting(_number(1, 86400), "300")

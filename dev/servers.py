@@ -52,9 +52,9 @@ def valkey_binary() -> str:
     raise SystemExit("no valkey-server or redis-server found: install one of them and try again")
 
 
-def valkey_command(folder: Path, port: int) -> list[str]:
+def valkey_command(folder: Path, port: int, **more: object) -> list[str]:
     """The command of a Valkey that keeps the promise: append-only, fsync before each reply, never evicts."""
-    options = {
+    options: dict[str, object] = {
         "port": port,
         "bind": "127.0.0.1",
         "dir": folder,
@@ -63,24 +63,30 @@ def valkey_command(folder: Path, port: int) -> list[str]:
         "maxmemory-policy": "noeviction",
         "save": "",
         "daemonize": "no",
+        "repl-diskless-sync-delay": 0,
+        **more,
     }
     return [valkey_binary(), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
 
 
 class Valkey:
-    """A Valkey process that can be killed, frozen and started again on the same data."""
+    """A Valkey process that can be killed, frozen and started again on the same data; `follows` makes it a replica."""
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, *, follows: Valkey | None = None) -> None:
         self.folder, self.port = folder, port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._options = {"replicaof": f"127.0.0.1 {follows.port}"} if follows else {}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Valkey:
         self.folder.mkdir(parents=True, exist_ok=True)
         log = (self.folder / "valkey.log").open("ab")
-        self.process = subprocess.Popen(valkey_command(self.folder, self.port), stdout=log, stderr=log)
+        self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
         wait_until(self._answers, seconds=20, what=f"Valkey on port {self.port}")
         return self
+
+    def command(self) -> list[str]:
+        return valkey_command(self.folder, self.port, **self._options)
 
     def kill(self) -> None:
         """SIGKILL, as a power cut would."""
@@ -111,3 +117,30 @@ class Valkey:
             return bool(redis.Redis.from_url(self.url, socket_timeout=1).ping())
         except redis.RedisError:
             return False
+
+
+class Sentinel(Valkey):
+    """A Sentinel that watches one master, under the name SERVICE, and lets a replica take over after 1 s."""
+
+    SERVICE = "holdfast"
+
+    def __init__(self, folder: Path, master: Valkey, quorum: int) -> None:
+        super().__init__(folder)
+        self._watch = f"sentinel monitor {self.SERVICE} 127.0.0.1 {master.port} {quorum}"
+
+    def command(self) -> list[str]:
+        """Its configuration is a file, for it writes down there what it learns."""
+        file = self.folder / "sentinel.conf"
+        if not file.exists():
+            file.write_text(
+                f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n{self._watch}\n"
+                f"sentinel down-after-milliseconds {self.SERVICE} 1000\n"
+                f"sentinel failover-timeout {self.SERVICE} 5000\n"
+            )
+        return [valkey_binary(), str(file), "--sentinel"]
+
+
+def sentinel_url(sentinels: list[Sentinel]) -> str:
+    """What REDIS_URL takes."""
+    hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
+    return f"sentinel://{hosts}/0?service={Sentinel.SERVICE}"

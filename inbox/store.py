@@ -16,8 +16,11 @@ from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
+from redis.commands.core import Script
 from redis.retry import Retry
 
+import sentinel_url
+from inbox import sentinel
 from inbox.errors import LeaseLost, StoreUnavailable
 from inbox.event import Event
 from inbox.job import Doorbell, Lease, NewJob
@@ -31,6 +34,8 @@ DAY_MS = 86_400_000
 # room for the workers to drain what is owed.
 NEARLY_FULL = 0.9
 LOOK_AT_MEMORY_SECONDS = 1.0
+
+REPLICA_MS = 500  # how long a replica may take to confirm: within the time for one answer, fsync and all
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +58,17 @@ def no_message(_job: NewJob) -> bytes:
 
 def connect(url: str, *, timeout_seconds: float = 0.8) -> redis.Redis:
     """A client that answers or fails within twice `timeout_seconds`: one retry, for a connection that went stale."""
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=timeout_seconds,
-        socket_keepalive=True,
-        health_check_interval=0,
-        retry=Retry(NoBackoff(), 1),
-        retry_on_error=[redis.ConnectionError, redis.TimeoutError],
-    )
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": timeout_seconds,
+        "socket_keepalive": True,
+        "health_check_interval": 0,
+        "retry": Retry(NoBackoff(), 1),
+        "retry_on_error": [redis.ConnectionError, redis.TimeoutError],
+    }
+    if behind := sentinel_url.parse(url):
+        return sentinel.client(behind, timeout_seconds=timeout_seconds, **options)
+    return redis.Redis.from_url(url, **options)
 
 
 @contextmanager
@@ -74,7 +81,10 @@ def translated() -> Iterator[None]:
 
 
 class Store:
-    """The inbox. `message` makes doorbells for a broker in the same Redis; `now_ms` replaces the server's clock."""
+    """The inbox. `message` makes doorbells for a broker in the same Redis; `now_ms` replaces the server's clock.
+
+    What is recorded or replayed is in `replicas_ack` replicas before the answer (docs/decisions/0005).
+    """
 
     def __init__(
         self,
@@ -82,10 +92,11 @@ class Store:
         rules: Rules | None = None,
         *,
         message: Message = no_message,
+        replicas_ack: int = 0,
         now_ms: Callable[[], int] | None = None,
     ) -> None:
         self.client = client
-        self._message, self._now_ms = message, now_ms
+        self._message, self._replicas_ack, self._now_ms = message, replicas_ack, now_ms
         rules = rules or Rules()
         self._rules = (
             rules.ring_again_seconds * 1000,
@@ -103,7 +114,8 @@ class Store:
         Otherwise whom to ring: nobody, where the ready-made messages went to the broker in the same step.
         """
         self._leave_room_for_workers()
-        word, *bells = self._run("record", event.source, event.id, event.type, event.body, secret, *self._flat(jobs))
+        args = (event.source, event.id, event.type, event.body, secret, *self._flat(jobs))
+        word, *bells = self._run_replicated("record", *args)
         return _doorbells(bells) if word == b"new" else None
 
     def lease(self, job_id: str, holder: str, lease_seconds: float, task_id: str = "") -> Lease | str:
@@ -141,7 +153,7 @@ class Store:
 
     def replay(self, job_id: str, by: str) -> list[Doorbell] | str:
         """Run a final job again, or say in one word why not: unknown, owed (it will run anyway), pruned."""
-        word, *bells = self._run("replay", job_id, by)
+        word, *bells = self._run_replicated("replay", job_id, by)
         return _doorbells(bells) if word == b"ok" else str(word.decode())
 
     def count_rejected(self, source: str, reason: str) -> None:
@@ -165,6 +177,11 @@ class Store:
             found: Any = self.client.info("memory")
         return int(found["used_memory"]), int(found["maxmemory"])
 
+    def replicas(self) -> int:
+        """How many replicas confirm what is written now; it waits for no more than `replicas_ack` of them."""
+        with translated():
+            return self._waited("SET", PREFIX + "probe", "")[1]
+
     def _leave_room_for_workers(self) -> None:
         if time.monotonic() - self._memory_seen >= LOOK_AT_MEMORY_SECONDS:
             used, most = self.memory()
@@ -173,9 +190,42 @@ class Store:
             raise StoreUnavailable("the store is nearly full")
 
     def _run(self, name: str, *args: Any) -> Any:
-        now = self._now_ms() if self._now_ms else ""
         with translated():
-            return self._scripts[name](keys=[PREFIX], args=[now, *self._rules, *args])
+            return self._scripts[name](keys=[PREFIX], args=self._args(args))
+
+    def _run_replicated(self, name: str, *args: Any) -> Any:
+        """Run a script whose answer is a promise: it counts when enough replicas have all it wrote or found written."""
+        if not self._replicas_ack:
+            return self._run(name, *args)
+        try:
+            with translated():
+                answer, replicas = self._waited_script(self._scripts[name], self._args(args))
+            if replicas < self._replicas_ack:
+                raise StoreUnavailable(f"{replicas} of {self._replicas_ack} replicas have it")
+            return answer
+        except StoreUnavailable:
+            # Perhaps a master that nobody follows any more: new connections ask the Sentinels who it is now.
+            self.client.connection_pool.disconnect(inuse_connections=False)
+            raise
+
+    def _waited_script(self, script: Script, args: list[Any]) -> tuple[Any, int]:
+        command = ("EVALSHA", script.sha, 1, PREFIX, *args)
+        try:
+            return self._waited(*command)
+        except redis.exceptions.NoScriptError:  # a server that has just become master knows none
+            self.client.script_load(script.script)
+            return self._waited(*command)
+
+    def _waited(self, *command: Any) -> tuple[Any, int]:
+        """Run a command that writes: its answer, and how many replicas have it. One round trip, one connection."""
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.execute_command(*command)
+            pipe.execute_command("WAIT", self._replicas_ack, REPLICA_MS)
+            answer, replicas = pipe.execute()
+        return answer, int(replicas)
+
+    def _args(self, args: Iterable[Any]) -> list[Any]:
+        return [self._now_ms() if self._now_ms else "", *self._rules, *args]
 
     def _flat(self, jobs: Iterable[NewJob]) -> list[Any]:
         flat: list[Any] = []

@@ -13,7 +13,7 @@ import structlog
 from celery import Celery
 
 from inbox.job import Doorbell, NewJob
-from inbox.store import Rules, Store, connect
+from inbox.store import Rules, Store, connect, no_message
 from settings import Settings
 
 log = structlog.get_logger()
@@ -140,6 +140,5 @@ def open_store(settings: Settings, *, timeout_seconds: float) -> Store:
         ring_again_seconds=settings.ring_again_seconds,
     )
     client = connect(settings.redis_url, timeout_seconds=timeout_seconds)
-    if settings.broker == settings.redis_url:
-        return Store(client, rules, message=message)
-    return Store(client, rules)
+    ours = message if settings.broker == settings.redis_url else no_message
+    return Store(client, rules, message=ours, replicas_ack=settings.replicas_ack)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from flask import Blueprint, Response, jsonify, request
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,6 +25,7 @@ DURABILITY = {
     "everysec": ({"appendonly": "yes", "maxmemory-policy": "noeviction"}, "up to 2 seconds of events in a power cut"),
     "none": ({"maxmemory-policy": "noeviction"}, "every event since the last snapshot, if the store dies"),
 }
+FAILOVER_LOSES = "; if a replica takes over, also what it had not yet received (see REPLICAS_ACK)"
 SWEEP_LATE_MS = 15_000
 
 
@@ -37,7 +38,7 @@ def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store, e
         return jsonify(alive=True)
 
     checks: dict[str, Callable[[], str]] = {
-        "store": lambda: _check_store(store, settings.durability),
+        "store": lambda: _check_store(store, settings),
         "broker": _check_broker,
         "database": lambda: _check_database(engine),
         "sweep": lambda: _check_sweep(store),
@@ -54,13 +55,12 @@ def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store, e
             raise Refused(f"only takes one or more of {','.join(checks)}")
         answers = {name: _ask(checks[name]) for name in wanted}
         ready = all(answer == "ok" for answer in answers.values())
-        loses = DURABILITY[settings.durability][1]
-        return jsonify(ready=ready, checks=answers, loss_window=loses), 200 if ready else 503
+        return jsonify(ready=ready, checks=answers, loss_window=_loss_window(settings)), 200 if ready else 503
 
     @pages.get("/metrics")
     def metrics() -> Response:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Counts(store))
+        registry.register(_Counts(store, settings))
         registry.register(_Deliveries(store, sources))
         return Response(generate_latest(registry), mimetype="text/plain; version=0.0.4")
 
@@ -74,10 +74,17 @@ def _ask(check: Callable[[], str]) -> str:
         return f"cannot be reached ({type(error).__name__})"
 
 
-def _check_store(store: Store, durability: str) -> str:
-    wanted, _ = DURABILITY[durability]
+def _loss_window(settings: Settings) -> str:
+    """What a crash may cost although it was answered 200, in words."""
+    return DURABILITY[settings.durability][1] + ("" if settings.replicas_ack else FAILOVER_LOSES)
+
+
+def _check_store(store: Store, settings: Settings) -> str:
+    wanted, _ = DURABILITY[settings.durability]
     found = look.durability(store)
     wrong = [f"{name} is {found[name]}, it takes {value}" for name, value in wanted.items() if found[name] != value]
+    if (most := settings.replicas_ack) and (have := store.replicas()) < most:
+        wrong.append(f"{have} of {most} replicas confirm what is written: senders hear 503")
     return "; ".join(wrong) or "ok"
 
 
@@ -103,12 +110,17 @@ def _check_sweep(store: Store) -> str:
 class _Counts:
     """The record's own counts, so that the figures are right under any number of processes."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store, self._settings = store, settings
 
-    def collect(self) -> list[CounterMetricFamily | GaugeMetricFamily]:
+    def collect(self) -> list[CounterMetricFamily | GaugeMetricFamily | InfoMetricFamily]:
         used, most = self._store.memory()
-        values = look.stats(self._store) | {"store_bytes": used, "store_limit_bytes": most}
+        values = look.stats(self._store) | {
+            "store_bytes": used,
+            "store_limit_bytes": most,
+            "replicas_ack": self._settings.replicas_ack,
+            "replicas": self._store.replicas() if self._settings.replicas_ack else 0,
+        }
         counters = {
             "accepted": "Events recorded",
             "duplicates": "Deliveries of events already recorded",
@@ -122,10 +134,15 @@ class _Counts:
             "dead": "Jobs that a person must look at",
             "store_bytes": "Memory the store uses",
             "store_limit_bytes": "Memory it may use, 0 for no limit; at 90 % senders hear 503",
+            "replicas_ack": "Replicas that must confirm an event before its 200",
+            "replicas": "Replicas that confirm what is written now; fewer than holdfast_replicas_ack: 503",
         }
         return [
             *(CounterMetricFamily(f"holdfast_{name}", help_, value=values[name]) for name, help_ in counters.items()),
             *(GaugeMetricFamily(f"holdfast_{name}", help_, value=values[name]) for name, help_ in gauges.items()),
+            InfoMetricFamily(
+                "holdfast_loss_window", "What a crash may cost after the 200", {"loses": _loss_window(self._settings)}
+            ),
         ]
 
 

@@ -194,7 +194,7 @@ def test_ready_means_that_every_part_keeps_the_promise(sweeping: FlaskClient) ->
         {
             "ready": True,
             "checks": {"store": "ok", "broker": "ok", "database": "ok", "sweep": "ok"},
-            "loss_window": "nothing",
+            "loss_window": "nothing; if a replica takes over, also what it had not yet received (see REPLICAS_ACK)",
         },
     )
 
@@ -230,7 +230,8 @@ def test_a_weaker_store_that_was_chosen_by_name_is_ready_and_tells_its_loss_wind
         real_store.client.config_set("appendfsync", "always")
     assert (response.status_code, response.get_json()["loss_window"]) == (
         200,
-        "up to 2 seconds of events in a power cut",
+        "up to 2 seconds of events in a power cut; if a replica takes over, also what it had not yet received"
+        " (see REPLICAS_ACK)",
     )
 
 

@@ -7,7 +7,8 @@ from types import ModuleType
 
 import pytest
 from celery.app.defaults import NAMESPACES, flatten
-from kombu.transport.redis import Channel
+from kombu.connection import Connection
+from kombu.transport.redis import Channel, SentinelChannel
 
 import celeryconfig
 
@@ -34,6 +35,19 @@ def test_celery_knows_every_setting() -> None:
 
 def test_kombu_knows_every_transport_option() -> None:
     assert set(celeryconfig.broker_transport_options) - set(Channel.from_transport_options) == set()
+
+
+SENTINELS = "sentinel://user:p%40%3A@[::1]:5,b/3?service=shop&sentinel_password=%C3%A9"
+
+
+@pytest.mark.parametrize("config", [{"REDIS_URL": SENTINELS}], indirect=True)
+def test_celery_asks_the_same_sentinels_with_the_same_passwords(config: ModuleType) -> None:
+    options = config.broker_transport_options
+    assert set(options) - set(SentinelChannel.from_transport_options) == set()
+    assert (options["master_name"], options["sentinel_kwargs"]["password"]) == ("shop", "é")
+    broker = Connection(config.broker_url, transport_options=options)  # type: ignore[no-untyped-call]
+    assert (broker.userid, broker.password, broker.virtual_host) == ("user", "p@:", "3")
+    assert broker.alt == ["sentinel://user:p%40%3A@[::1]:5/3", "sentinel://user:p%40%3A@b:26379/3"]
 
 
 @pytest.mark.parametrize("config", [{"BROKER_URL": "amqp://guest@rabbit"}], indirect=True)

@@ -33,6 +33,8 @@ def test_nothing_set_is_enough_to_load() -> None:
         ("BROKER_URL", "amqp://guest@rabbit//", "amqp://guest@rabbit"),
         ("FULFILMENT", 'prod_1 = ["a", "b"]\nprice_2 = []', {"prod_1": ("a", "b"), "price_2": ()}),
         ("FULFILMENT", "", {}),
+        ("REDIS_URL", "sentinel://a,b:1/0?service=m", "sentinel://a,b:1/0?service=m"),
+        ("BROKER_URL", "sentinel://:p%40@a/1?service=m", "sentinel://:p%40@a/1?service=m"),
     ],
 )
 def test_a_value_is_parsed(name: str, value: str, parsed: object) -> None:
@@ -47,6 +49,13 @@ def test_a_value_is_parsed(name: str, value: str, parsed: object) -> None:
         ("DURABILITY", "maybe", "DURABILITY is 'maybe'; it takes one of always, everysec, none"),
         ("PUBLIC_URL", "hooks.example", "PUBLIC_URL is 'hooks.example'; it takes a URL that starts with https://"),
         ("REDIS_URL", "http://x", "REDIS_URL is (hidden); it takes a URL that starts with redis://"),
+        ("REDIS_URL", "sentinel://a:1,b:2/0", "REDIS_URL is (hidden); it takes several Sentinels of one service"),
+        ("REDIS_URL", "sentinel://a:1,/0?service=m", "REDIS_URL is (hidden); it takes several Sentinels"),
+        ("REDIS_URL", "sentinel://a:x/0?service=m", "REDIS_URL is (hidden); it takes several Sentinels"),
+        ("REDIS_URL", "sentinel://a:1/m?service=m", "REDIS_URL is (hidden); it takes several Sentinels"),
+        ("REDIS_URL", "sentinel://a:1/0?service=m&ssl=1", "REDIS_URL is (hidden); it takes several Sentinels"),
+        ("BROKER_URL", "sentinel://a:1;sentinel://b:2", "BROKER_URL is (hidden); it takes several Sentinels"),
+        ("REPLICAS_ACK", "all", "REPLICAS_ACK is 'all'; it takes a whole number from 0 to 9"),
         ("STRIPE_WEBHOOK_SECRET", "sk_live_1", "STRIPE_WEBHOOK_SECRET is (hidden); it takes one or more secrets"),
         ("DOC_WEBHOOK_SECRET", "whsec_short", "DOC_WEBHOOK_SECRET is (hidden); it takes one or more secrets"),
         ("FULFILMENT", "prod_1", "FULFILMENT is (hidden); it takes TOML, a line for each product or price: prod_1 = "),

@@ -1,0 +1,232 @@
+"""The master dies or freezes and a replica takes over: with REPLICAS_ACK, what was answered 200 is done, once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import requests
+from sqlalchemy import create_engine, text
+
+from dev.servers import Sentinel, Valkey, sentinel_url, wait_until
+from inbox import look
+from inbox.store import Store, connect
+from tests.conftest import fresh_database
+from tests.senders import signed_by_stripe, stripe_event
+from tests.stack import Stack
+
+
+@dataclass
+class Servers:
+    """A master, its replica and their Sentinels, and what may stand in for them: all are ended with the test."""
+
+    folder: Path
+    exits: ExitStack
+    master: Valkey
+    replica: Valkey
+    sentinels: list[Sentinel]
+
+    @property
+    def url(self) -> str:
+        return sentinel_url(self.sentinels)
+
+    def replica_of(self, master: Valkey, name: str) -> Valkey:
+        return started(self.exits, Valkey(self.folder / name, follows=master))
+
+    def wait_for_the_replica(self) -> None:
+        """Until the Sentinels call it the master."""
+        wait_until(lambda: self._master_port() == self.replica.port, seconds=20, what="the replica to take over")
+
+    def _master_port(self) -> int:
+        return int(asked(self.sentinels[-1]).sentinel_master(Sentinel.SERVICE)["port"])
+
+
+def asked(sentinel: Sentinel) -> Any:
+    return redis.Redis(port=sentinel.port, decode_responses=True)
+
+
+def started(exits: ExitStack, server: Valkey) -> Valkey:
+    exits.callback(server.kill)
+    return server.start()
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    with ExitStack() as exits:
+        master = started(exits, Valkey(tmp_path / "master"))
+        replica = started(exits, Valkey(tmp_path / "replica", follows=master))
+        sentinels = [Sentinel(tmp_path / f"sentinel-{n}", master, quorum=2) for n in range(3)]
+        for sentinel in sentinels:
+            started(exits, sentinel)
+        made = Servers(tmp_path, exits, master, replica, sentinels)
+        store = Store(connect(made.url), replicas_ack=1)
+        wait_until(lambda: store.replicas() == 1, seconds=20, what="the replica to follow")
+        wait_until(lambda: all(map(sees_all, sentinels)), seconds=20, what="the Sentinels to know each other")
+        yield made
+
+
+def sees_all(sentinel: Sentinel) -> bool:
+    """It knows the replica and the two other Sentinels."""
+    found = asked(sentinel).sentinel_master(Sentinel.SERVICE)
+    return (found["num-slaves"], found["num-other-sentinels"]) == (1, 2)
+
+
+@pytest.fixture
+def stack(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Iterator[Stack]:
+    database = fresh_database(request, "sqlite")
+    made = Stack(tmp_path, {"REDIS_URL": servers.url, "DATABASE_URL": database, "REPLICAS_ACK": "1"})
+    yield made
+    made.end()
+
+
+def deliver(stack: Stack, name: str) -> int:
+    body, headers = signed_by_stripe(stripe_event(name, "test.plain"))
+    return requests.post(stack.url("/stripe-webhook"), data=body, headers=headers, timeout=10).status_code
+
+
+class Senders:
+    """Senders that try each event again until it is answered 200; they note what was, and the slowest answer."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.acknowledged: list[str] = []
+        self.heard: Counter[int] = Counter()
+        self.slowest = 0.0
+        self._stack, self._stopped = stack, threading.Event()
+        self._threads = [threading.Thread(target=self._send, args=(n,)) for n in range(4)]
+
+    def __enter__(self) -> Senders:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for_more(self, count: int) -> None:
+        goal = len(self.acknowledged) + count
+        wait_until(lambda: len(self.acknowledged) >= goal, seconds=30, what="senders to hear 200 again")
+
+    def _send(self, sender: int) -> None:
+        number = 0
+        while not self._stopped.is_set():
+            name = f"evt_{sender}_{number}"
+            began = time.monotonic()
+            status = deliver(self._stack, name)
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            self.heard[status] += 1
+            if status == 200:
+                self.acknowledged.append(name)
+                number += 1
+            time.sleep(0.02)
+
+
+def effects(stack: Stack) -> Counter[str]:
+    """How many effects each job has had, by job id."""
+    engine = create_engine(stack.environment["DATABASE_URL"])
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT id FROM notifications")).scalars().all()
+    engine.dispose()
+    return Counter(row.partition("#")[0] for row in rows)
+
+
+@pytest.mark.parametrize("death", ["kill", "freeze"])
+def test_a_replica_takes_over_under_load_and_nothing_acknowledged_is_lost_or_doubled(
+    stack: Stack, servers: Servers, death: str
+) -> None:
+    """The master's machine goes, a Sentinel with it; later it comes back and still takes itself for the master."""
+    servers.replica_of(servers.master, "second")  # whoever takes over needs a replica, too
+    wait_until(lambda: Store(connect(servers.url), replicas_ack=2).replicas() == 2, seconds=20, what="two replicas")
+    stack.receiver("tests.receiver_app")
+    worker = stack.worker()
+    gone = (servers.master, servers.sentinels[0])
+    with Senders(stack) as senders:
+        senders.wait_for_more(20)
+        for server in gone:
+            (server.kill if death == "kill" else server.freeze)()
+        senders.wait_for_more(20)
+        for server in gone:
+            server.resume()
+        senders.wait_for_more(20)
+    store = Store(connect(servers.url, timeout_seconds=5))
+    wait_until(lambda: look.stats(store)["owed"] == 0, seconds=30, what="every job to be done")
+    done = effects(stack)
+    lost = [name for name in senders.acknowledged if not done[f"stripe:{name}:tests.handlers.plain"]]
+    assert (lost, [job for job, times in done.items() if times > 1]) == ([], [])
+    assert (worker.alive(), set(senders.heard)) == (True, {200, 503})
+    assert senders.slowest < 2.5
+
+
+@pytest.mark.parametrize(("replicas_ack", "status"), [("0", 200), ("1", 503)])
+def test_what_no_replica_has_is_lost_with_the_master_and_only_the_setting_spares_the_sender_a_false_200(
+    stack: Stack, servers: Servers, replicas_ack: str, status: int
+) -> None:
+    stack.receiver(REPLICAS_ACK=replicas_ack)
+    assert deliver(stack, "evt_before") == 200
+    servers.replica.freeze()
+    connect(servers.master.url).client_kill_filter(_type="replica")  # nothing waits for it in its socket
+    assert [deliver(stack, "evt_1"), deliver(stack, "evt_1")] == [status] * 2  # a duplicate promises as much
+    servers.master.kill()
+    servers.replica.resume()
+    servers.wait_for_the_replica()
+    store = Store(connect(servers.url))
+    assert look.event(store, "stripe", "evt_before") is not None
+    assert look.event(store, "stripe", "evt_1") is None
+
+
+def test_it_is_not_ready_and_says_why_while_too_few_replicas_confirm(stack: Stack, servers: Servers) -> None:
+    stack.receiver()
+    servers.replica.freeze()
+    response = requests.get(stack.url("/readyz?only=store"), timeout=5)
+    assert (response.status_code, response.json()) == (
+        503,
+        {
+            "ready": False,
+            "checks": {"store": "0 of 1 replicas confirm what is written: senders hear 503"},
+            "loss_window": "nothing",
+        },
+    )
+    metrics = requests.get(stack.url("/metrics"), timeout=5).text
+    assert {"holdfast_replicas 0.0", "holdfast_replicas_ack 1.0"} <= set(metrics.splitlines())
+    servers.replica.resume()
+    wait_until(lambda: requests.get(stack.url("/readyz?only=store"), timeout=5).ok, seconds=10, what="it to be ready")
+
+
+@pytest.mark.parametrize("at_least", ["0", "1"])
+def test_of_two_masters_the_forsaken_one_is_never_believed(stack: Stack, servers: Servers, at_least: str) -> None:
+    """The old one lives and the receiver is connected to it, while the Sentinels have chosen another."""
+    stack.receiver()
+    assert deliver(stack, "evt_0") == 200
+    connect(servers.master.url).config_set("min-replicas-to-write", at_least)
+    connect(servers.replica.url).replicaof("NO", "ONE")
+    assert deliver(stack, "evt_1") == 503
+    servers.replica_of(servers.replica, "second")
+    for sentinel in servers.sentinels:  # so that they leave the old one as it is
+        asked(sentinel).sentinel_remove(Sentinel.SERVICE)
+        asked(sentinel).sentinel_monitor(Sentinel.SERVICE, "127.0.0.1", servers.replica.port, 2)
+    wait_until(lambda: deliver(stack, "evt_1") == 200, seconds=10, what="the receiver to find the new master")
+    assert look.event(Store(connect(servers.replica.url)), "stripe", "evt_1") is not None
+
+
+def test_servers_and_sentinels_may_each_want_a_password(stack: Stack, servers: Servers) -> None:
+    for server in (servers.master, servers.replica):
+        connect(server.url).config_set("masterauth", "p@ss")
+    for sentinel in servers.sentinels:
+        asked(sentinel).sentinel_set(Sentinel.SERVICE, "auth-pass", "p@ss")
+        asked(sentinel).acl_setuser("default", enabled=True, passwords=["+s/ntinel"])
+    for server in (servers.master, servers.replica):
+        connect(server.url).config_set("requirepass", "p@ss")
+    url = servers.url.replace("://", "://:p%40ss@") + "&sentinel_password=s%2Fntinel"
+    stack.receiver(REDIS_URL=url)
+    assert deliver(stack, "evt_1") == 200
+    checks = requests.get(stack.url("/readyz?only=store,broker"), timeout=5).json()["checks"]
+    assert checks == {"store": "ok", "broker": "ok"}
