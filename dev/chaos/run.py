@@ -108,12 +108,13 @@ def _tell(course: Course, one: Done) -> None:
 def _drain(course: Course, world: World) -> None:
     """Nobody disturbs any more: wait until nothing is owed, or until waiting longer is of no use."""
     began = moved = time.monotonic()
-    least = float("inf")
-    while least > 0 and time.monotonic() < moved + STUCK_SECONDS:
+    owed, done = float("inf"), -1
+    while owed > 0 and time.monotonic() < moved + STUCK_SECONDS:
         calling = world.documents.busy  # asked before `owed`: what it has told us by now is owed by us, or done
-        left = calling + _stats(world).get("owed", float("inf"))
-        if left < least:
-            least, moved = left, time.monotonic()
+        stats = _stats(world)
+        owed = calling + stats.get("owed", float("inf"))
+        if stats.get("succeeded", done) > done:
+            done, moved = stats["succeeded"], time.monotonic()
         time.sleep(0.2)
     course.drained = round(time.monotonic() - began, 1)
 
