@@ -38,7 +38,9 @@ if key ~= '' then
   redis.call('SET', P .. 'lock:' .. key, id)
 end
 
-local token = redis.call('HINCRBY', job_key(id), 'token', 1)
+-- A time, not a number: a replica that took over without having heard of the last lease must not give its token again.
+local token = math.max(read(id, 'token') + 1, now)
+redis.call('HSET', job_key(id), 'token', token)
 redis.call('HINCRBY', job_key(id), 'tries', 1)
 redis.call('HSET', job_key(id), 'until', now + lease_ms, 'holder', holder,
   'attempt:' .. token, cjson.encode({ started = now, holder = holder, task_id = task_id }))

@@ -36,13 +36,27 @@ def test_an_event_is_recorded_once_however_often_it_is_delivered(store: Store) -
 def test_a_lease_hands_out_the_event_as_it_was_signed(store: Store, clock: Clock) -> None:
     store.record(EVENT, [job()])
     lease = leased(store)
-    assert lease == Lease("j1", 1, 1, {"n": 1}, "stripe", "evt_1", EVENT.type, EVENT.body, clock.ms)
+    assert lease == Lease("j1", clock.ms, 1, {"n": 1}, "stripe", "evt_1", EVENT.type, EVENT.body, clock.ms)
 
 
 def test_a_second_worker_gets_no_lease(store: Store) -> None:
     store.record(EVENT, [job()])
     leased(store)
     assert store.lease("j1", "worker-2", 60) == "busy"
+
+
+def test_a_holder_whose_lease_a_replica_never_heard_of_changes_nothing_there(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    as_replicated = {key: store.client.dump(key) for key in store.client.scan_iter()}
+    old = leased(store)
+    store.client.flushall()
+    for key, value in as_replicated.items():
+        store.client.restore(key, 0, value)
+    clock.forward(1)
+    new = leased(store)
+    with pytest.raises(LeaseLost):
+        store.fail(old, "late", Bury("late"))
+    assert store.finish(new) == []
 
 
 def test_a_finished_job_is_done_for_every_later_doorbell(store: Store) -> None:
