@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from inbox.errors import LeaseLost
@@ -47,7 +49,7 @@ def test_a_second_worker_gets_no_lease(store: Store) -> None:
 
 def test_a_holder_whose_lease_a_replica_never_heard_of_changes_nothing_there(store: Store, clock: Clock) -> None:
     store.record(EVENT, [job()])
-    as_replicated = {key: store.client.dump(key) for key in store.client.scan_iter()}
+    as_replicated: dict[Any, Any] = {key: store.client.dump(key) for key in store.client.scan_iter()}
     old = leased(store)
     store.client.flushall()
     for key, value in as_replicated.items():
