@@ -140,6 +140,12 @@ def _folder(raw: str) -> str:
     return raw
 
 
+def _existing_folder(raw: str) -> str:
+    if not Path(raw).is_dir():
+        raise ValueError("the path of a folder that is there")
+    return raw
+
+
 def _setting(parse: Parser, default: str, *, secret: bool = False) -> Any:
     return field(metadata={"parse": parse, "default": default, "secret": secret})
 
@@ -173,6 +179,7 @@ class Settings:
     access_while_disputed: str = _setting(_one_of("keep", "revoke"), "keep")
     call_out_allowed_hosts: tuple[str, ...] = _setting(_list, "")
     payment_retry_schedule: tuple[int, ...] = _setting(_durations, "1h,1d,3d,5d")
+    templates: str = _setting(_existing_folder, "")
     port: int = _setting(_number(1, 65535), "8000")
     bind: str = _setting(_text, "127.0.0.1")
     web_processes: int = _setting(_number(1, 64), "1")

@@ -242,10 +242,13 @@ class Notification(Base):
     id: Mapped[str] = mapped_column(String(800), primary_key=True)
     kind: Mapped[str]  # names the template
     audience: Mapped[str]  # customer | admin
+    about: Mapped[str] = mapped_column(index=True, default="")  # the invoice or subscription that it tells of
+    customer: Mapped[str | None]  # Stripe's, whose language, and where need be address, is looked up before sending
+    locale: Mapped[str | None]
     email: Mapped[str | None]
     phone: Mapped[str | None]
     params: Mapped[dict[str, Any]]
-    state: Mapped[str]  # owed | sent | not_configured
+    state: Mapped[str]  # owed | sent | not_configured | no_address
     sent_by: Mapped[list[str]] = mapped_column(default=list)  # digests of the service URLs that have taken it
     created_at: Mapped[datetime]
     sent_at: Mapped[datetime | None]

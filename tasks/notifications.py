@@ -1,7 +1,8 @@
 """Messages to customers and to the administrator, through whatever Apprise can reach.
 
 A handler that has something to tell writes a Notification row in its own transaction and returns the job that sends
-it; the job's arguments hold the row's id and no address. The words are in templates/<kind>.txt, for people to edit.
+it; the job's arguments hold the row's id and no address. The words are in templates/<locale>/<kind>.txt, else
+templates/<kind>.txt, for people to edit: in a folder of their own (TEMPLATES), or here.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from urllib.parse import quote
 
 import apprise
 from apprise.utils.parse import is_email
+from msgspec import Struct, field
 from sqlalchemy.orm import Session
 
 from inbox.errors import HoldfastError, PermanentError, TransientError
 from inbox.job import job_id
 from settings import Settings
+from tasks.clients import stripe
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Notification
+from tasks.payloads import Text, convert
 from tasks.rows import insert_if_new
 
 logging.getLogger("apprise").disabled = True  # it writes recipients into its lines
@@ -31,23 +35,44 @@ logging.getLogger("apprise").disabled = True  # it writes recipients into its li
 TEMPLATES = Path(__file__).with_name("templates")
 ADDRESS = re.compile(r"[^\s@,;<>]+@[^\s@,;<>]+")  # Apprise would take a list
 PHONE = re.compile(r"\+?[0-9 ().-]{5,30}")
+LOCALE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")  # becomes part of a path
 ASSET = apprise.AppriseAsset(async_mode=False)
 
 
+class Customer(Struct):
+    """What we use of Stripe's customer. A deleted one has none of it."""
+
+    email: Text | None = None
+    phone: Text | None = None
+    preferred_locales: list[Text] | None = field(default_factory=list)
+
+
 def notify_customer(
-    db: Session, attempt: Attempt, kind: str, email: str | None, phone: str | None = None, **params: str
+    db: Session,
+    attempt: Attempt,
+    kind: str,
+    email: str | None,
+    *,
+    phone: str | None = None,
+    customer: str | None = None,
+    about: str = "",
+    **params: str,
 ) -> FollowUp:
-    """Owe a customer the message `kind`; where no address is known, owe the administrator word of that instead."""
-    email = email if email and _is_address(email) else None
-    phone = phone if phone and PHONE.fullmatch(phone) else None
-    if not email and not phone:
+    """Owe a customer the message `kind`; where no address can be known, owe the administrator word of that instead.
+
+    `customer` is Stripe's id: with an API key the customer's language, and a missing address, are looked up before the
+    message is sent. `about` is the id of what it tells of.
+    """
+    email, phone = _reachable(email, phone)
+    if not email and not phone and not (customer and attempt.settings.stripe_api_key):
         return notify_admin(db, attempt, "no_address", message=kind, event=attempt.event.id)
-    return _owe(db, attempt, kind, params, {"audience": "customer", "email": email, "phone": phone})
+    whom = {"audience": "customer", "email": email, "phone": phone, "customer": customer, "about": about}
+    return _owe(db, attempt, kind, params, whom)
 
 
-def notify_admin(db: Session, attempt: Attempt, kind: str, **params: str) -> FollowUp:
+def notify_admin(db: Session, attempt: Attempt, kind: str, *, about: str = "", **params: str) -> FollowUp:
     """Owe the administrator the message `kind`."""
-    return _owe(db, attempt, kind, params, {"audience": "admin"})
+    return _owe(db, attempt, kind, params, {"audience": "admin", "about": about})
 
 
 def tell_admin_now(db: Session, attempt: Attempt, kind: str, **params: str) -> None:
@@ -74,8 +99,34 @@ def send(attempt: Attempt, db: Session) -> list[FollowUp]:
     notification = db.get(Notification, str(attempt.args["notification"]))
     if notification is None:
         raise PermanentError("there is no such notification")
+    _look_up(attempt, db, notification)
+    if notification.audience == "customer" and not notification.email and not notification.phone:
+        notification.state = "no_address"
+        return [notify_admin(db, attempt, "no_address", message=notification.kind, event=attempt.event.id)]
     _deliver(attempt, db, notification)
     return []
+
+
+def _look_up(attempt: Attempt, db: Session, notification: Notification) -> None:
+    """The customer's language, and an address where the event had none, as Stripe knows them now."""
+    if notification.state != "owed" or not notification.customer or not attempt.settings.stripe_api_key:
+        return
+    db.commit()  # no transaction stays open over a call
+    try:
+        found = convert(stripe.fetch_customer(attempt, notification.customer), Customer)
+    except PermanentError:  # deleted, or a key that may not read customers: then we know what the event told
+        return
+    notification.locale = found.preferred_locales[0] if found.preferred_locales else None
+    if not notification.email and not notification.phone:
+        notification.email, notification.phone = _reachable(found.email, found.phone)
+
+
+def _reachable(email: str | None, phone: str | None) -> tuple[str | None, str | None]:
+    """What of an address and a number can be used."""
+    return (
+        email if email and _is_address(email) else None,
+        phone if phone and PHONE.fullmatch(phone) else None,
+    )
 
 
 def _is_address(email: str) -> bool:
@@ -86,6 +137,8 @@ def _is_address(email: str) -> bool:
 
 def _owe(db: Session, attempt: Attempt, kind: str, params: dict[str, str], whom: dict[str, str | None]) -> FollowUp:
     effect = f"notify.{kind}"
+    if attempt.args and whom["about"]:  # several delayed jobs of one event may each tell of something else
+        effect += f".{whom['about']}"
     key = job_id(attempt.event.source, attempt.event.id, effect)
     stamp: dict[str, Any] = {"state": "owed", "sent_by": [], "created_at": attempt.now}
     insert_if_new(db, Notification, id=key, kind=kind, params=params, **whom, **stamp)
@@ -126,16 +179,27 @@ def _with_key(url: str, key: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}+X-Idempotency-Key={quote(key, safe='')}"
 
 
-def words(kind: str, params: dict[str, str]) -> tuple[str, str]:
+def words(settings: Settings, kind: str, locale: str | None, params: dict[str, str]) -> tuple[str, str]:
     """(subject, body) from the template of this kind: its first line is the subject, the rest the body.
 
     Raises PermanentError for a template that somebody has broken.
     """
-    subject, _, body = (TEMPLATES / f"{kind}.txt").read_text(encoding="utf-8").partition("\n")
+    path = template_path(settings, kind, locale)
     try:
+        subject, _, body = path.read_text(encoding="utf-8").partition("\n")
         return Template(subject.strip()).substitute(params), Template(body.strip()).substitute(params)
-    except (KeyError, ValueError):
-        raise PermanentError(f"templates/{kind}.txt uses a $name that this message does not have") from None
+    except (KeyError, ValueError):  # a UnicodeDecodeError is a ValueError
+        name = f"{path.parent.name}/{path.name}"
+        raise PermanentError(f"{name} is not UTF-8, or uses a $name that this message does not have") from None
+
+
+def template_path(settings: Settings, kind: str, locale: str | None) -> Path:
+    """The template for de-AT: de-AT/<kind>.txt, de/<kind>.txt or <kind>.txt, in TEMPLATES first and then in ours."""
+    wanted = (locale or "").replace("_", "-")
+    languages = [wanted, wanted.partition("-")[0]] if LOCALE.fullmatch(wanted) else []
+    folders = [Path(settings.templates)] if settings.templates else []
+    paths = [folder / part / f"{kind}.txt" for folder in (*folders, TEMPLATES) for part in (*languages, "")]
+    return next((path for path in paths if path.is_file()), paths[-1])
 
 
 def _deliver(attempt: Attempt, db: Session, notification: Notification) -> None:
@@ -143,7 +207,7 @@ def _deliver(attempt: Attempt, db: Session, notification: Notification) -> None:
         return
     db.commit()  # no transaction stays open over a call
     chosen = services(attempt.settings, notification)
-    subject, body = words(notification.kind, notification.params)
+    subject, body = words(attempt.settings, notification.kind, notification.locale, notification.params)
     refused = []
     for service in chosen:
         if service.digest in notification.sent_by:

@@ -130,9 +130,9 @@ class Stripe:
         assert answer.ok, answer.text
         return dict(answer.json())
 
-    def customer(self, card: str, email: str = "ada@example.com") -> str:
+    def customer(self, card: str, email: str = "ada@example.com", **fields: str) -> str:
         """A customer whose default payment method is this test card."""
-        customer = str(self.post("customers", email=email)["id"])
+        customer = str(self.post("customers", email=email, **fields)["id"])
         method = self.post(f"payment_methods/{card}/attach", customer=customer)["id"]
         self.post(f"customers/{customer}", **{"invoice_settings[default_payment_method]": method})
         return customer

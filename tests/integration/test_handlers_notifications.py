@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+from string import Template
 from typing import Any
 from urllib.parse import unquote
 
@@ -10,14 +12,14 @@ import pytest
 from sqlalchemy import select
 
 from inbox.errors import PermanentError, TransientError
-from tasks import notifications
+from settings import load
 from tasks.fulfilment import checkout_completed
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Notification
-from tasks.notifications import TEMPLATES, notify_admin, notify_customer, send, words
+from tasks.notifications import TEMPLATES, notify_admin, notify_customer, send, template_path, words
 from tests.business import NOW, Business
 from tests.integration.test_handlers_fulfilment import checkout
-from tests.peers import Answer, Mailbox, Peer
+from tests.peers import Answer, Mailbox, Peer, Stripe
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr':DeprecationWarning")  # Apprise's, below Python 3.13
 
@@ -178,7 +180,7 @@ def test_a_notification_that_does_not_exist_is_a_dead_letter(business: Business)
 
 
 def test_every_template_has_a_subject_and_a_body() -> None:
-    found = sorted(TEMPLATES.glob("*.txt"))
+    found = sorted(TEMPLATES.rglob("*.txt"))
     assert found
     for template in found:
         subject, _, body = template.read_text().partition("\n")
@@ -186,13 +188,79 @@ def test_every_template_has_a_subject_and_a_body() -> None:
         assert body.strip(), template.name
 
 
-def test_a_template_that_asks_for_what_there_is_not_is_a_dead_letter(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+def test_every_translation_uses_the_names_of_the_original() -> None:
+    translated = sorted(TEMPLATES.glob("*/*.txt"))
+    assert {path.parent.name for path in translated} == {"de", "fr"}
+    assert sorted(path.name for path in TEMPLATES.glob("de/*")) == sorted(path.name for path in TEMPLATES.glob("fr/*"))
+    for path in translated:
+        original = Template((TEMPLATES / path.name).read_text())
+        assert set(Template(path.read_text()).get_identifiers()) == set(original.get_identifiers()), path
+
+
+@pytest.mark.parametrize(
+    ("locale", "subject"),
+    [
+        ("de", "Ihre Bestellung: 1 EUR"),
+        ("de-AT", "Ihre Bestellung: 1 EUR"),
+        ("fr_CA", "Votre commande : 1 EUR"),
+        ("xx", "Your order: 1 EUR"),
+        ("../de", "Your order: 1 EUR"),
+        (None, "Your order: 1 EUR"),
+    ],
+)
+def test_the_words_are_in_the_customers_language_where_there_is_a_template(locale: str | None, subject: str) -> None:
+    params = {"amount": "1 EUR", "products": "course", "order": "cs_1"}
+    assert words(load({}), "receipt", locale, params)[0] == subject
+
+
+def test_a_folder_of_ones_own_is_looked_in_first(tmp_path: Path) -> None:
+    (tmp_path / "de-AT").mkdir()
+    (tmp_path / "de-AT" / "receipt.txt").write_text("Servus\n\nbody")
+    (tmp_path / "receipt.txt").write_text("Hello\n\nbody")
+    mine = load({"TEMPLATES": str(tmp_path)})
+    found = [template_path(mine, *wanted).relative_to(tmp_path) for wanted in (("receipt", "de-AT"), ("receipt", "de"))]
+    assert [str(path) for path in found] == ["de-AT/receipt.txt", "receipt.txt"]
+    assert template_path(mine, "trial_will_end", "de") == TEMPLATES / "de" / "trial_will_end.txt"
+
+
+@pytest.mark.parametrize("text", ["Hello $nmae\n\nbody", "Hello $\n\nbody"])
+def test_a_template_that_asks_for_what_there_is_not_is_a_dead_letter(tmp_path: Path, text: str) -> None:
+    (tmp_path / "receipt.txt").write_text(text)
+    with pytest.raises(PermanentError, match=r"/receipt\.txt"):
+        words(load({"TEMPLATES": str(tmp_path)}), "receipt", None, {"name": "Ada"})
+
+
+def test_a_mail_is_in_the_language_that_stripe_knows_and_goes_to_the_address_it_knows(
+    business: Business, mailbox: Mailbox, stripe: Stripe
 ) -> None:
-    monkeypatch.setattr(notifications, "TEMPLATES", tmp_path)
-    (tmp_path / "receipt.txt").write_text("Hello $nmae\n\nbody")
-    with pytest.raises(PermanentError, match=r"templates/receipt\.txt"):
-        words("receipt", {"name": "Ada"})
+    customer = stripe.customer("pm_card_visa", email="grace@example.com", **{"preferred_locales[0]": "fr-FR"})
+
+    def handler(attempt: Attempt, db: Any) -> list[FollowUp]:
+        days = {"trial_end": "2026-03-04", "subscription": "sub_1"}
+        return [notify_customer(db, attempt, "trial_will_end", None, customer=customer, **days)]
+
+    business.settings |= {"STRIPE_API_KEY": Stripe.KEY, "STRIPE_API_BASE": stripe.url}
+    business.settings["CUSTOMER_NOTIFY_URLS"] = mailbox.url + TO_CUSTOMER
+    (told,) = business.run(handler)
+    business.follow(send, told)
+    ((recipients, mail),) = mailbox.mails
+    assert (recipients, mail["Subject"]) == (["grace@example.com"], "Votre période d'essai se termine le 2026-03-04")
+
+
+def test_a_customer_whom_stripe_does_not_know_either_is_told_of_to_the_administrator(
+    business: Business, stripe: Stripe
+) -> None:
+    def handler(attempt: Attempt, db: Any) -> list[FollowUp]:
+        return [notify_customer(db, attempt, "receipt", None, customer="cus_unknown")]
+
+    business.settings |= {"STRIPE_API_KEY": Stripe.KEY, "STRIPE_API_BASE": stripe.url}
+    (told,) = business.run(handler)
+    (instead,) = business.follow(send, told)
+    assert instead.effect == "notify.no_address"
+    assert {row.kind: row.state for row in business.all(select(Notification))} == {
+        "receipt": "no_address",
+        "no_address": "owed",
+    }
 
 
 def test_a_customer_is_told_once_per_event_and_kind(business: Business) -> None:
