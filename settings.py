@@ -179,6 +179,7 @@ class Settings:
     access_while_disputed: str = _setting(_one_of("keep", "revoke"), "keep")
     call_out_allowed_hosts: tuple[str, ...] = _setting(_list, "")
     payment_retry_schedule: tuple[int, ...] = _setting(_durations, "1h,1d,3d,5d")
+    payment_grace_seconds: int = _setting(_number(0, 365 * 86400), "259200")
     templates: str = _setting(_existing_folder, "")
     port: int = _setting(_number(1, 65535), "8000")
     bind: str = _setting(_text, "127.0.0.1")

@@ -15,6 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+PAST_DUE = (
+    "SELECT invoices.seen_event FROM invoices JOIN subscriptions ON subscriptions.id = invoices.subscription"
+    " WHERE subscriptions.status = 'past_due'"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
@@ -31,7 +36,7 @@ class Facts:
     """The state of the world after the demo."""
 
     failures: dict[str, str]  # payment_failures: event id -> invoice
-    past_due: set[str]  # events that a subscription's row was last changed by
+    past_due: set[str]  # the newest events of the invoices of subscriptions that are past due
     retries: Counter[str]  # planned retries per invoice
     orders: dict[str, str]  # session -> state
     entitlements: Counter[str]  # per session
@@ -48,7 +53,7 @@ def read_facts(folder: Path) -> Facts:
         documents = folder / "documents"
         return Facts(
             failures=dict(db.execute("SELECT event_id, invoice FROM payment_failures")),
-            past_due={event for (event,) in db.execute("SELECT seen_event FROM subscriptions WHERE status='past_due'")},
+            past_due={event for (event,) in db.execute(PAST_DUE)},
             retries=Counter(invoice for (invoice,) in db.execute("SELECT invoice FROM payment_retries")),
             orders=dict(db.execute("SELECT session_id, state FROM orders")),
             entitlements=Counter(session for (session,) in db.execute("SELECT session_id FROM entitlements")),

@@ -69,10 +69,15 @@ def peek_stripe(body: str, mode: str = "any") -> Peeked:
     owner = (subject.customer or subject.id) if subject else None
     if isinstance(owner, dict):  # an expanded customer
         owner = owner.get("id")
-    owner = f"{account}/{owner}" if account and owner else owner
-    key = f"stripe:{owner}" if isinstance(owner, str) and IDENTITY.fullmatch(owner) else ""
+    key = stripe_ordering_key(account, owner)
     wanted = _of_mode(mode, event.livemode, connected=bool(account))
     return Peeked(identity(event.id, "id"), identity(event.type, "type"), key, wanted)
+
+
+def stripe_ordering_key(account: Any, owner: Any) -> str:
+    """What the jobs of one customer share, or of the object itself; "" where that is no id."""
+    owner = f"{account}/{owner}" if account and owner else owner
+    return f"stripe:{owner}" if isinstance(owner, str) and IDENTITY.fullmatch(owner) else ""
 
 
 def _of_mode(mode: str, livemode: Any, *, connected: bool) -> bool:

@@ -1,206 +1,237 @@
-"""Failed payments: record them, tell the customer, try again by our own schedule, and in the end suspend."""
+"""Payments of invoices: failed ones are recorded, told, tried again and in the end given up; a paid one undoes that.
+
+An event only adds facts (the failure, the newest known of invoice and subscription); tasks/subscriptions.py derives
+from them what should be, so that any order of arrival ends the same.
+"""
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
-from msgspec import Struct
-from sqlalchemy import select, update
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from tasks import dunning, invoices, subscriptions
 from tasks.clients import stripe
 from tasks.handling import Attempt, FollowUp
-from tasks.models import Entitlement, PaymentFailure, PaymentRetry, Subscription
+from tasks.invoices import InvoiceEvent, Sight
+from tasks.models import Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.money import amount_text
 from tasks.notifications import notify_admin, notify_customer
-from tasks.payloads import Id, Ref, Text, Whole, need, read, ref
+from tasks.payloads import need, read, ref
 from tasks.rows import insert_if_new, locked
+from tasks.standing import FINAL, SETTLED, SUSPENDED
 
-SETTLED = frozenset({"paid", "void", "uncollectible"})  # invoices that nobody has to pay any more
-
-
-class SubscriptionDetails(Struct):
-    subscription: Ref = None
-
-
-class Parent(Struct):
-    subscription_details: SubscriptionDetails | None = None
-
-
-class Invoice(Struct):
-    """What we use of Stripe's invoice, by old API versions (`subscription`) and new ones (`parent`)."""
-
-    id: Id | None = None
-    customer: Ref = None
-    customer_email: Text | None = None
-    customer_phone: Text | None = None
-    subscription: Ref = None
-    parent: Parent | None = None
-    amount_due: Whole | None = None
-    currency: Text | None = None
-    attempt_count: Whole = 0
-    hosted_invoice_url: Text | None = None
-
-    @property
-    def subscription_id(self) -> str | None:
-        details = self.parent.subscription_details if self.parent else None
-        return ref(details.subscription if details else None) or ref(self.subscription)
-
-
-class InvoiceData(Struct):
-    object: Invoice
-
-
-class InvoiceEvent(Struct):
-    data: InvoiceData
-    created: Whole | None = None
+TOLD_OF_FAILURE = ("payment_failed", "payment_action_required", "subscription_suspended")
+THANKS = "payment_recovered"
+Plan = TypeVar("Plan", PaymentRetry, PaymentGrace)
+SAME_TRY_SECONDS = 60  # one try that the customer must confirm is reported as failed and as in need of action
 
 
 def payment_failed(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """invoice.payment_failed: the failure is recorded, the subscription past due, the customer told, a retry planned.
+    """invoice.payment_failed: recorded, the subscription past due, the customer told, a retry or the grace planned."""
+    return _failed(attempt, db, "payment_failed")
 
-    An event that came after a newer one of the same subscription or invoice is recorded and changes nothing else.
-    """
-    event = read(attempt.event.body, InvoiceEvent)
-    failure = _failure(attempt, event)
-    email = event.data.object.customer_email or _look_up_email(attempt, db, failure["customer"])
-    insert_if_new(db, PaymentFailure, **failure)
-    _mark_past_due(attempt, db, failure)
-    newest = _newest_failure(db, failure["invoice"])
-    if newest is None or newest.event_id != attempt.event.id:
-        return []
-    told = notify_customer(
-        db,
-        attempt,
-        "payment_failed",
-        email,
-        phone=event.data.object.customer_phone,
-        invoice=newest.invoice,
-        amount=amount_text(newest.amount_due, newest.currency),
-        link=newest.hosted_invoice_url or "",
-    )
-    return [told, *_plan_retry(attempt, db, newest)]
+
+def payment_action_required(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """invoice.payment_action_required: a failure that the customer can mend by confirming the payment."""
+    return _failed(attempt, db, "payment_action_required")
+
+
+def paid(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """invoice.paid and invoice.payment_succeeded: what the failures brought is undone, and the customer thanked."""
+    return _settled(attempt, db, "paid")
+
+
+def voided(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """invoice.voided: nobody has to pay it any more, so its dunning ends."""
+    return _settled(attempt, db, "void")
+
+
+def uncollectible(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """invoice.marked_uncollectible: somebody has written it off, so its dunning ends."""
+    return _settled(attempt, db, "uncollectible")
 
 
 def retry_payment(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """Try to collect an invoice once more, unless it needs no payment now. A declined card is an outcome, no error."""
-    invoice, number = str(attempt.args["invoice"]), int(attempt.args["number"])
-    state, code = _collect(attempt, db, invoice)
-    retry = locked(db, PaymentRetry, (invoice, number))
-    failure = _newest_failure(db, invoice)
-    if retry is None or retry.state != "planned" or failure is None:
+    """Try to collect an invoice once more, if that is still planned. A declined card is an outcome, no error."""
+    key = str(attempt.args["invoice"]), int(attempt.args["number"])
+    if not _planned(db, PaymentRetry, key):
+        return []
+    state, code, found = _collect(attempt, db, key[0])
+    sight = invoices.from_stripe(attempt, found)
+    word = subscriptions.look(attempt, db, sight.object.subscription_id, 0)
+    retry = _planned(db, PaymentRetry, key)
+    if retry is None:
         return []
     retry.state, retry.decline_code, retry.done_at = state, code, attempt.now
-    return _plan_retry(attempt, db, failure) if state == "declined" else []
+    invoice, owed = _take_in(attempt, db, sight, word)
+    return [*_thank(attempt, db, invoice), *owed]
 
 
-def _failure(attempt: Attempt, event: InvoiceEvent) -> dict[str, Any]:
+def end_grace(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """The grace time is over: if the invoice is still to be paid, suspend and tell customer and administrator."""
+    key = str(attempt.args["invoice"]), int(attempt.args["number"])
+    if not _planned(db, PaymentGrace, key):
+        return []
+    owed = _look_again(attempt, db, key[0])
+    grace = _planned(db, PaymentGrace, key)
+    if grace is None:
+        return owed
+    grace.state, grace.done_at = "over", attempt.now
+    return [*owed, *_give_up(attempt, db, db.get_one(Invoice, key[0]))]
+
+
+def _failed(attempt: Attempt, db: Session, kind: str) -> list[FollowUp]:
+    event = read(attempt.event.body, InvoiceEvent)
+    told = invoices.sight(attempt, event, "open")
+    now = invoices.look(attempt, db, told)
+    word = subscriptions.look(attempt, db, now.object.subscription_id, told.seen.at)
+    code = invoices.why_declined(attempt, now)
+    failure = _failure(attempt, event, kind, code)
+    insert_if_new(db, PaymentFailure, **failure)
+    newest = not _known_failure(db, told, PaymentFailure.created > failure["created"])
+    if newest:
+        dunning.answer_pending(attempt, db, failure["invoice"])
+    invoice, owed = _take_in(attempt, db, now, word)
+    repeats = kind == "payment_failed" and _known_failure(
+        db,
+        told,
+        PaymentFailure.kind == "payment_action_required",
+        PaymentFailure.created.between(failure["created"] - SAME_TRY_SECONDS, failure["created"] + SAME_TRY_SECONDS),
+    )
+    if not newest or repeats or not _to_be_paid(db, invoice):
+        return owed
+    return [_tell(attempt, db, kind, invoice), *owed]
+
+
+def _settled(attempt: Attempt, db: Session, state: str) -> list[FollowUp]:
+    told = invoices.sight(attempt, read(attempt.event.body, InvoiceEvent), state)
+    now = invoices.look(attempt, db, told)
+    word = subscriptions.look(attempt, db, now.object.subscription_id, told.seen.at)
+    invoice, owed = _take_in(attempt, db, now, word)
+    return [*_thank(attempt, db, invoice), *owed]
+
+
+def _failure(attempt: Attempt, event: InvoiceEvent, kind: str, code: str | None) -> dict[str, Any]:
     invoice = event.data.object
     return {
         "event_id": attempt.event.id,
-        "invoice": need(invoice.id, "data.object.id"),
-        "customer": need(ref(invoice.customer), "data.object.customer"),
+        "kind": kind,
+        "invoice": invoice.id,
+        "customer": ref(invoice.customer),
         "subscription": invoice.subscription_id,
-        "amount_due": need(invoice.amount_due, "data.object.amount_due"),
-        "currency": need(invoice.currency, "data.object.currency"),
+        "amount_due": invoice.amount_due,
+        "currency": invoice.currency,
         "attempt_count": invoice.attempt_count,
+        "decline_code": code,
         "hosted_invoice_url": invoice.hosted_invoice_url,
         "created": need(event.created, "created"),
         "recorded_at": attempt.now,
     }
 
 
-def _look_up_email(attempt: Attempt, db: Session, customer: str) -> str | None:
+def _known_failure(db: Session, told: Sight, *which: Any) -> bool:
+    same = exists().where(PaymentFailure.invoice == told.object.id, *which)
+    return bool(db.scalar(select(same)))
+
+
+def _take_in(
+    attempt: Attempt, db: Session, now: Sight, word: subscriptions.Word | None
+) -> tuple[Invoice, list[FollowUp]]:
+    """The new facts into their rows, and what follows from them."""
+    invoice = invoices.observe(attempt, db, now)
+    if invoice.subscription is None:
+        return invoice, subscriptions.follow_facts(attempt, db, Invoice.id == invoice.id, None)
+    row = subscriptions.observe(attempt, db, invoice.subscription, word or (invoice.customer, None))
+    return invoice, subscriptions.follow_facts(attempt, db, Invoice.subscription == row.id, row)
+
+
+def _to_be_paid(db: Session, invoice: Invoice) -> bool:
+    row = db.get(Subscription, invoice.subscription) if invoice.subscription else None
+    return invoice.state == "open" and (row is None or row.stripe_status not in FINAL)
+
+
+def _look_again(attempt: Attempt, db: Session, invoice: str) -> list[FollowUp]:
+    """With a key: what Stripe says of the invoice and its subscription just now, and what follows."""
     if not attempt.settings.stripe_api_key:
-        return None
+        return []
     db.commit()  # no transaction stays open over a call
     try:
-        email = stripe.fetch_customer(attempt, customer).get("email")
-    except stripe.Refused:  # deleted, for instance: then nobody knows an address
-        return None
-    return email if isinstance(email, str) else None
-
-
-def _mark_past_due(attempt: Attempt, db: Session, failure: dict[str, Any]) -> None:
-    seen = {"seen_created": failure["created"], "seen_event": attempt.event.id}
-    values = {"customer": failure["customer"], "status": "past_due", "updated_at": attempt.now, **seen}
-    if not failure["subscription"] or insert_if_new(db, Subscription, id=failure["subscription"], **values):
-        return
-    row = locked(db, Subscription, failure["subscription"])
-    if row is None or (failure["created"], attempt.event.id) <= (row.seen_created, row.seen_event):
-        return
-    row.seen_created, row.seen_event, row.updated_at = failure["created"], attempt.event.id, attempt.now
-    if row.status != "suspended":
-        row.status = "past_due"
-
-
-def _newest_failure(db: Session, invoice: str) -> PaymentFailure | None:
-    newest_first = (PaymentFailure.created.desc(), PaymentFailure.event_id.desc())
-    return db.scalars(select(PaymentFailure).filter_by(invoice=invoice).order_by(*newest_first).limit(1)).first()
-
-
-def _plan_retry(attempt: Attempt, db: Session, failure: PaymentFailure) -> list[FollowUp]:
-    """The invoice's next retry, or the end of its schedule.
-
-    One chain per invoice: while a retry is planned, further reports of failure plan none, because Stripe also reports
-    the failures of our own retries.
-    """
-    schedule = attempt.settings.payment_retry_schedule
-    if not schedule or not attempt.settings.stripe_api_key:
+        found = stripe.fetch_invoice(attempt, invoice)
+    except stripe.Refused:
         return []
-    newest_first = select(PaymentRetry).filter_by(invoice=failure.invoice).order_by(PaymentRetry.number.desc())
-    last = db.scalars(newest_first.limit(1)).first()
-    if last is not None and last.state not in ("declined", "pending"):
+    sight = invoices.from_stripe(attempt, found)
+    word = subscriptions.look(attempt, db, sight.object.subscription_id, 0)
+    row, owed = _take_in(attempt, db, sight, word)
+    return [*_thank(attempt, db, row), *owed]
+
+
+def _give_up(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowUp]:
+    row = locked(db, Subscription, invoice.subscription) if invoice.subscription else None
+    before = row.status if row else None
+    mine = Invoice.subscription == row.id if row else Invoice.id == invoice.id
+    owed = subscriptions.follow_facts(attempt, db, mine, row)
+    told = [_tell_admin(attempt, db, invoice)]
+    if row is not None and row.status == SUSPENDED != before:
+        told.append(_tell(attempt, db, "subscription_suspended", invoice))
+    return [*told, *owed]
+
+
+def _tell(attempt: Attempt, db: Session, kind: str, invoice: Invoice) -> FollowUp:
+    return notify_customer(
+        db,
+        attempt,
+        kind,
+        invoice.email,
+        phone=invoice.phone,
+        customer=invoice.customer,
+        about=invoice.id,
+        invoice=invoice.id,
+        amount=amount_text(invoice.amount_due, invoice.currency),
+        link=invoice.hosted_invoice_url or "",
+    )
+
+
+def _tell_admin(attempt: Attempt, db: Session, invoice: Invoice) -> FollowUp:
+    return notify_admin(
+        db,
+        attempt,
+        "payment_given_up",
+        about=invoice.id,
+        invoice=invoice.id,
+        customer=invoice.customer,
+        subscription=invoice.subscription or "none",
+        amount=amount_text(invoice.amount_due, invoice.currency),
+    )
+
+
+def _thank(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowUp]:
+    """Once per invoice, and only a customer who was told that it had failed."""
+    told = set(db.scalars(select(Notification.kind).filter_by(about=invoice.id)))
+    if invoice.state != "paid" or THANKS in told or not told.intersection(TOLD_OF_FAILURE):
         return []
-    number = last.number + 1 if last else 1
-    if number > len(schedule):
-        return _give_up(attempt, db, failure)
-    due_at = attempt.now + timedelta(seconds=schedule[number - 1])
-    if not insert_if_new(db, PaymentRetry, invoice=failure.invoice, number=number, state="planned", due_at=due_at):
-        return []
-    return [
-        FollowUp(
-            f"payments.retry_payment.{number}",
-            "tasks.payments.retry_payment",
-            {"invoice": failure.invoice, "number": number},
-            delay_seconds=schedule[number - 1],
-            ordering_key=failure.subscription or failure.invoice,
-        )
-    ]
+    return [_tell(attempt, db, THANKS, invoice)]
 
 
-def _give_up(attempt: Attempt, db: Session, failure: PaymentFailure) -> list[FollowUp]:
-    """The last retry failed: suspend, take the access away, tell the administrator; all of it once."""
-    row = locked(db, Subscription, failure.subscription) if failure.subscription else None
-    if row is not None and row.status != "suspended":
-        row.status, row.updated_at = "suspended", attempt.now
-        theirs = update(Entitlement).where(Entitlement.subscription == row.id, Entitlement.revoked_at.is_(None))
-        db.execute(theirs.values(revoked_at=attempt.now))
-    return [
-        notify_admin(
-            db,
-            attempt,
-            "payment_given_up",
-            invoice=failure.invoice,
-            customer=failure.customer,
-            subscription=failure.subscription or "none",
-            amount=amount_text(failure.amount_due, failure.currency),
-        )
-    ]
+def _planned(db: Session, table: type[Plan], key: tuple[str, int]) -> Plan | None:
+    row = locked(db, table, key)
+    return row if row is not None and row.state == "planned" else None
 
 
-def _collect(attempt: Attempt, db: Session, invoice: str) -> tuple[str, str | None]:
-    """(the retry's new state, the decline code): fetch the invoice, and pay it if it still needs that."""
+def _collect(attempt: Attempt, db: Session, invoice: str) -> tuple[str, str | None, dict[str, Any]]:
+    """(the retry's new state, the decline code, the invoice then): fetch it, and pay it if it still needs that."""
     db.commit()  # no transaction stays open over a call
-    if stripe.fetch_invoice(attempt, invoice).get("status") in SETTLED:
-        return "stopped", None
+    found = stripe.fetch_invoice(attempt, invoice)
+    if found.get("status") in SETTLED:
+        return "stopped", None, found
     try:
         answer = stripe.pay_invoice(attempt, invoice)
     except stripe.Refused as refused:
-        settled = stripe.fetch_invoice(attempt, invoice).get("status") in SETTLED  # paid in this very moment
-        return ("stopped", None) if settled else ("declined", refused.code)
+        found = stripe.fetch_invoice(attempt, invoice)
+        settled = found.get("status") in SETTLED  # paid in this very moment
+        return ("stopped", None, found) if settled else ("declined", refused.code, found)
     if answer.get("status") == "paid":
-        return "paid", None
+        return "paid", None, answer
     code = stripe.decline_of(attempt, answer)
-    return ("declined", code) if code else ("pending", None)  # a bank debit takes days; an event will tell
+    return ("declined" if code else "pending"), code, answer  # a bank debit takes days; an event will tell

@@ -21,7 +21,14 @@ QUEUES = ("payments", "fulfilment", "documents", "notifications")
 # Every task there is, by the name that Flower shows. The handler is the function of that name.
 TASKS: Mapping[str, Task] = {
     "tasks.payments.payment_failed": Task("payments"),
+    "tasks.payments.payment_action_required": Task("payments"),
+    "tasks.payments.paid": Task("payments"),
+    "tasks.payments.voided": Task("payments"),
+    "tasks.payments.uncollectible": Task("payments"),
     "tasks.payments.retry_payment": Task("payments"),
+    "tasks.payments.end_grace": Task("payments"),
+    "tasks.subscriptions.changed": Task("payments"),
+    "tasks.subscriptions.trial_will_end": Task("payments"),
     "tasks.fulfilment.checkout_completed": Task("fulfilment"),
     "tasks.fulfilment.async_payment_succeeded": Task("fulfilment"),
     "tasks.fulfilment.async_payment_failed": Task("fulfilment"),
@@ -43,6 +50,17 @@ TASKS: Mapping[str, Task] = {
 # "*" is every other type of that source. A type with no route is recorded and counted as unhandled.
 ROUTES: Mapping[tuple[str, str], str] = {
     ("stripe", "invoice.payment_failed"): "tasks.payments.payment_failed",
+    ("stripe", "invoice.payment_action_required"): "tasks.payments.payment_action_required",
+    ("stripe", "invoice.paid"): "tasks.payments.paid",
+    ("stripe", "invoice.payment_succeeded"): "tasks.payments.paid",
+    ("stripe", "invoice.voided"): "tasks.payments.voided",
+    ("stripe", "invoice.marked_uncollectible"): "tasks.payments.uncollectible",
+    ("stripe", "customer.subscription.created"): "tasks.subscriptions.changed",
+    ("stripe", "customer.subscription.updated"): "tasks.subscriptions.changed",
+    ("stripe", "customer.subscription.deleted"): "tasks.subscriptions.changed",
+    ("stripe", "customer.subscription.paused"): "tasks.subscriptions.changed",
+    ("stripe", "customer.subscription.resumed"): "tasks.subscriptions.changed",
+    ("stripe", "customer.subscription.trial_will_end"): "tasks.subscriptions.trial_will_end",
     ("stripe", "checkout.session.completed"): "tasks.fulfilment.checkout_completed",
     ("stripe", "checkout.session.async_payment_succeeded"): "tasks.fulfilment.async_payment_succeeded",
     ("stripe", "checkout.session.async_payment_failed"): "tasks.fulfilment.async_payment_failed",

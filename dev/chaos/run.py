@@ -132,7 +132,7 @@ def _count(order: Order, course: Course, world: World, seconds: int, pictures: P
         found = checker.find(connection) | checker.whole_files(connection, world.document_store, document_pdf)
         effects = _effects(connection)
     engine.dispose()
-    found |= {"tasks at the document service": world.documents.tasks(), checker.AT_LEAST_ONCE: world.sink.mails}
+    found |= {"tasks at the document service": world.documents.tasks()} | world.sink.mails
     found |= world.stripe.counted()
     verdict = checker.judge(course.traffic.events, acknowledged.keys(), found)
     began = acknowledged | world.documents.acknowledged

@@ -1,9 +1,10 @@
-"""A mail service that can be broken: it counts what it is asked to send, by address."""
+"""A mail service that can be broken: it counts what it is asked to send, by subject and address."""
 
 from __future__ import annotations
 
+import json
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
@@ -16,7 +17,7 @@ class Sink(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.way = ""
-        self.mails: Counter[str] = Counter()
+        self.mails: defaultdict[str, Counter[str]] = defaultdict(Counter)  # "<subject> mails" -> address -> times
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -32,8 +33,8 @@ class _Handler(BaseHTTPRequestHandler):
         serve_or_fail(self, self.server.way, self._take)
 
     def _take(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.mails[unquote(self.path.strip("/"))] += 1
+        mail = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+        self.server.mails[f"{mail['title']} mails"][unquote(self.path.strip("/"))] += 1
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()

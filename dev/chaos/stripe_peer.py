@@ -27,15 +27,24 @@ PAID_ALREADY = 400, {"error": {"type": "invalid_request_error", "code": "invoice
 
 @dataclass(slots=True)
 class Invoice:
-    """One invoice. Its card pays at the try of this number; 0 for never."""
+    """One invoice, with what its event shows of it. Its card pays at the try of this number; 0 for never."""
 
     id: str
     pays_at: int
+    thing: dict[str, Any]
     keys: list[str] = field(default_factory=list)  # of the tries to collect it, each once
     paid: bool = False
 
     def as_stripe_shows_it(self) -> dict[str, Any]:
-        return {"id": self.id, "object": "invoice", "status": "paid" if self.paid else "open"}
+        return self.thing | {"status": "paid" if self.paid else "open"}
+
+    @property
+    def subscription(self) -> str:
+        return str(self.thing["parent"]["subscription_details"]["subscription"])
+
+    def subscription_as_stripe_shows_it(self) -> dict[str, Any]:
+        status = "active" if self.paid else "past_due"
+        return {"id": self.subscription, "object": "subscription", "customer": self.thing["customer"], "status": status}
 
     def collect(self, key: str) -> Answer:
         self.keys.append(key)
@@ -55,7 +64,9 @@ class StripePeer(ThreadingHTTPServer):
         self.address = f"http://127.0.0.1:{self.server_port}"
         self.way = ""
         self._lock = threading.Lock()
-        self._invoices = {one.subject: Invoice(one.subject, PAYS_AT[one.kind]) for one in events if one.kind in PAYS_AT}
+        failed = [Invoice(one.subject, PAYS_AT[one.kind], one.thing) for one in events if one.kind in PAYS_AT]
+        self._invoices = {invoice.id: invoice for invoice in failed}
+        self._subscriptions = {invoice.subscription: invoice for invoice in failed}
         self._emails = {one.customer: one.address for one in events}
         self._answers: dict[str, Answer] = {}  # by Idempotency-Key
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -74,6 +85,10 @@ class StripePeer(ThreadingHTTPServer):
                 return 200, self._invoices[invoice].as_stripe_shows_it()
             case "POST", ["v1", "invoices", invoice, "pay"] if invoice in self._invoices:
                 return self._pay(self._invoices[invoice], key or os.urandom(8).hex())
+            case "GET", ["v1", "subscriptions", subscription] if subscription in self._subscriptions:
+                return 200, self._subscriptions[subscription].subscription_as_stripe_shows_it()
+            case "GET", ["v1", "invoice_payments"]:
+                return 200, {"object": "list", "data": [], "has_more": False, "url": "/v1/invoice_payments"}
             case "GET", ["v1", "customers", customer] if customer in self._emails:
                 return 200, {"id": customer, "object": "customer", "email": self._emails[customer]}
         return NOT_FOUND

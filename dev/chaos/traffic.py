@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dev.sender import Delivery
@@ -32,6 +32,7 @@ class Sent:
     subject: str  # the invoice, the checkout session, the document
     address: str
     customer: str = ""
+    thing: dict[str, Any] = field(default_factory=dict)  # as Stripe shows it, where it is one of Stripe's
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def _make(number: int, kind: str, customers: int, now: int) -> tuple[Sent, Deliv
     event_type, thing = _thing(number, kind, address, now)
     addressless = kind in PAYS_AT and number % WITHOUT_ADDRESS == 0  # such a one keeps a customer of its own
     thing |= {"customer_email": None} if addressless else {"customer": f"cus_Chaos{number % customers}"}
-    sent = Sent(event_id(number), kind, thing["id"], address, thing["customer"])
+    sent = Sent(event_id(number), kind, thing["id"], address, thing["customer"], thing)
     return sent, Delivery(sent.id, event_type, event(number, event_type, thing, now))
 
 

@@ -38,6 +38,7 @@ QUICK = {
     "RING_AGAIN_SECONDS": "2",
     "MAX_ATTEMPTS": "100",  # what chaos itself does must not bury a job
     "PAYMENT_RETRY_SCHEDULE": "2s,3s",
+    "PAYMENT_GRACE_SECONDS": "2",
 }
 
 
@@ -105,12 +106,22 @@ class World:
             "BROKER_URL": self.rabbitmq.url if self.rabbitmq else "",
             "DATABASE_URL": self.database_url,
             "CUSTOMER_NOTIFY_URLS": self.sink.notify_url,
+            "TEMPLATES": str(self.folder / "templates"),
             "WEB_PROCESSES": str(PROCESSES),
             "PORT": str(self.port),
             "PYTHONUNBUFFERED": "1",
         }
 
+    def _write_templates(self) -> None:
+        """The product's words, each under its kind as its subject, by which the mails are counted."""
+        folder = self.folder / "templates"
+        folder.mkdir()
+        for path in (ROOT / "tasks" / "templates").glob("*.txt"):
+            _, _, body = path.read_text(encoding="utf-8").partition("\n")
+            (folder / path.name).write_text(f"{path.stem}\n{body}", encoding="utf-8")
+
     def _start_servers(self) -> None:
+        self._write_templates()
         self._end.callback(self.valkey.stop)
         self.valkey.start()
         for server in (self.rabbitmq, self.postgres):

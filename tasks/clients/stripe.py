@@ -45,6 +45,11 @@ def fetch_invoice(attempt: Attempt, invoice: str) -> dict[str, Any]:
     return _ask(attempt, lambda client: client.v1.invoices.retrieve(invoice))
 
 
+def fetch_subscription(attempt: Attempt, subscription: str) -> dict[str, Any]:
+    """The subscription as it is now; a cancelled one too."""
+    return _ask(attempt, lambda client: client.v1.subscriptions.retrieve(subscription))
+
+
 def fetch_customer(attempt: Attempt, customer: str) -> dict[str, Any]:
     """The customer as it is now; a deleted one has little more than its id."""
     return _ask(attempt, lambda client: client.v1.customers.retrieve(customer))
@@ -96,17 +101,26 @@ def fetch_related(attempt: Attempt) -> dict[str, Any]:
 
 
 def decline_of(attempt: Attempt, invoice: dict[str, Any]) -> str | None:
-    """Why an unpaid invoice was declined, where its payment intent tells; None while the payment is still under way.
-
-    By Stripe's newer API versions an invoice has no `payment_intent`, and a decline is always Refused.
-    """
-    intent = invoice.get("payment_intent")
-    if not isinstance(intent, str):
+    """Why an unpaid invoice was declined, where its payment intent tells; None while the payment is still under way."""
+    intent = _intent_of(attempt, invoice)
+    if intent is None:
         return None
     state = _ask(attempt, lambda client: client.v1.payment_intents.retrieve(intent))
-    if state.get("status") != "requires_payment_method":
+    otherwise = {"requires_payment_method": "declined", "requires_action": "authentication_required"}
+    if state.get("status") not in otherwise:
         return None
-    return str((state.get("last_payment_error") or {}).get("code") or "declined")
+    error = state.get("last_payment_error") or {}
+    return str(error.get("decline_code") or error.get("code") or otherwise[state["status"]])
+
+
+def _intent_of(attempt: Attempt, invoice: dict[str, Any]) -> str | None:
+    """The payment intent: on the invoice by old API versions, among its payments by new ones (since basil)."""
+    intent = invoice.get("payment_intent")
+    if "payment_intent" not in invoice:
+        found = _ask(attempt, lambda client: client.v1.invoice_payments.list({"invoice": str(invoice["id"])}))
+        newest: dict[str, Any] = max(found.get("data") or [{}], key=lambda payment: payment.get("created") or 0)
+        intent = (newest.get("payment") or {}).get("payment_intent")
+    return intent if isinstance(intent, str) else None
 
 
 def _related(client: stripe.StripeClient, body: bytes) -> stripe.StripeObject:

@@ -24,7 +24,10 @@ from tests.peers import Answer, Asked, Peer, Stripe
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr':DeprecationWarning")  # Apprise's, below Python 3.13
 
-STRIPE_SAYS = b'{"id": "x", "status": "open", "email": "ada@example.com"}'
+STRIPE_SAYS = (
+    b'{"id": "in_1", "customer": "cus_1", "status": "open", "amount_due": 1999, "currency": "eur",'
+    b' "email": "ada@example.com", "subscription": "sub_1"}'
+)
 STRIPE_LISTS = b'{"object": "list", "data": [], "has_more": false, "url": "/v1/x"}'
 
 
@@ -45,7 +48,7 @@ def settings(peer: Peer) -> dict[str, str]:
 
 def prepare(business: Business, peer: Peer) -> None:
     """Rows on which every handler has something to do."""
-    seen = {"created": 1, "recorded_at": NOW, "attempt_count": 1}
+    seen = {"kind": "payment_failed", "created": 1, "recorded_at": NOW, "attempt_count": 1}
     document = {"document_id": "d", "status": "downloading", "created_at": NOW, "updated_at": NOW}
     with business.sessions() as db:
         db.add(PaymentFailure(event_id="e", invoice="in_1", customer="cus_1", amount_due=1, currency="eur", **seen))

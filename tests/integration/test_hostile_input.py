@@ -100,6 +100,11 @@ SESSION = {
 }
 GOOD: dict[str, Any] = {
     "invoice": {"type": "invoice.payment_failed", "created": 1, "data": {"object": {"id": "in_1", **INVOICE}}},
+    "subscription": {
+        "type": "customer.subscription.trial_will_end",
+        "created": 1,
+        "data": {"object": {"id": "sub_1", "customer": "cus_1", "status": "trialing", "trial_end": 2}},
+    },
     "session": {"type": "checkout.session.completed", "data": {"object": {"id": "cs_1", **SESSION}}},
     "completed": {"task_id": TASK, "status": "completed", "result_url": "https://127.0.0.1/r"},
     "failed": {"task_id": TASK, "status": "failed", "error_message": "no such page"},
@@ -152,7 +157,7 @@ class House:
         accepted = look.stats(self.store)["accepted"]
         if kind == "document":
             path, raw, headers = "/api/v1/documents", body.encode(), {"Authorization": f"Bearer {API_KEY}"}
-        elif kind in ("invoice", "session"):
+        elif kind in ("invoice", "subscription", "session"):
             path = "/stripe-webhook"
             raw, headers = signed_by_stripe(f'{{"id": "evt_{number}", {body[1:]}')
         else:

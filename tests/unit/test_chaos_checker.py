@@ -27,7 +27,13 @@ EVENTS = {
     )
 }
 ACKNOWLEDGED = EVENTS.keys() - {"evt_5"}
-MAILS = {f"{number}@example.test": 1 for number in (1, 2, 6, 7, 8)}
+MAILS = {
+    "payment_failed mails": {"1@example.test": 1, "6@example.test": 1, "7@example.test": 1},
+    "payment_recovered mails": {"1@example.test": 1, "6@example.test": 1},
+    "subscription_suspended mails": {"7@example.test": 1},
+    "receipt mails": {"2@example.test": 1},
+    "document_ready mails": {"8@example.test": 1},
+}
 PEERS = {
     "payments": {"in_1": 1, "in_6": 1},
     "try 1 to collect": {"in_1": 1, "in_6": 1, "in_7": 1},
@@ -50,10 +56,13 @@ CREATE TABLE effects (job_id);
 INSERT INTO payment_failures VALUES ('evt_1', 'in_1', 's1'), ('evt_6', 'in_6', 's6'), ('evt_7', 'in_7', 's7');
 INSERT INTO payment_retries VALUES ('in_1', 1, 'paid'), ('in_6', 1, 'declined'), ('in_6', 2, 'stopped');
 INSERT INTO payment_retries VALUES ('in_7', 1, 'declined'), ('in_7', 2, 'declined');
-INSERT INTO subscriptions VALUES ('s1', 'past_due'), ('s6', 'past_due'), ('s7', 'suspended');
+INSERT INTO subscriptions VALUES ('s1', 'active'), ('s6', 'active'), ('s7', 'suspended');
 INSERT INTO notifications VALUES ('n1', 'payment_failed', '1@example.test', '{{}}');
 INSERT INTO notifications VALUES ('n6', 'payment_failed', '6@example.test', '{{}}');
 INSERT INTO notifications VALUES ('n7', 'payment_failed', '7@example.test', '{{}}');
+INSERT INTO notifications VALUES ('t1', 'payment_recovered', '1@example.test', '{{}}');
+INSERT INTO notifications VALUES ('t6', 'payment_recovered', '6@example.test', '{{}}');
+INSERT INTO notifications VALUES ('s7', 'subscription_suspended', '7@example.test', '{{}}');
 INSERT INTO notifications VALUES ('g7', 'payment_given_up', NULL, '{{"invoice": "in_7"}}');
 INSERT INTO orders VALUES ('cs_2', 'fulfilled'), ('cs_3', 'awaiting_payment');
 INSERT INTO entitlements VALUES ('cs_2', NULL);
@@ -76,7 +85,7 @@ def store(tmp_path: Path) -> Path:
 def verdict(
     store: Path,
     tampering: str = "",
-    mails: Mapping[str, int] = MAILS,
+    mails: Mapping[str, Mapping[str, int]] = MAILS,
     peers: Mapping[str, Mapping[str, int]] = PEERS,
 ) -> Verdict:
     engine = create_engine("sqlite://")
@@ -84,7 +93,7 @@ def verdict(
         _execute(connection, WHOLE)
         _execute(connection, tampering)
         found = find(connection) | whole_files(connection, store, lambda _: b"served")
-    told = {what: Counter(counts) for what, counts in {**peers, "mails": mails}.items()}
+    told = {what: Counter(counts) for what, counts in {**peers, **mails}.items()}
     return judge(EVENTS, ACKNOWLEDGED, found | told)
 
 
@@ -100,7 +109,10 @@ def test_whole_rows_and_files_are_neither_lost_nor_doubled(store: Path) -> None:
 @pytest.mark.parametrize(
     ("tampering", "lost"),
     [
-        ("DELETE FROM payment_failures WHERE event_id = 'evt_1'", ["evt_1: payment_failures is missing"]),
+        (
+            "DELETE FROM payment_failures WHERE event_id = 'evt_1'",
+            ["evt_1: payment_failures is missing", "evt_1: active subscriptions is missing"],
+        ),
         ("DELETE FROM notifications WHERE id = 'n1'", ["evt_1: payment_failed notices is missing"]),
         ("DELETE FROM payment_retries WHERE invoice = 'in_1'", ["evt_1: settled retries is missing"]),
         (
@@ -111,7 +123,13 @@ def test_whole_rows_and_files_are_neither_lost_nor_doubled(store: Path) -> None:
             "DELETE FROM payment_retries WHERE invoice = 'in_7' AND number = 2",
             ["evt_7: declined second retries is missing"],
         ),
-        ("UPDATE subscriptions SET status = 'past_due'", ["evt_7: suspended subscriptions is missing"]),
+        (
+            "UPDATE subscriptions SET status = 'past_due' WHERE id = 's7'",
+            ["evt_7: suspended subscriptions is missing"],
+        ),
+        ("UPDATE subscriptions SET status = 'past_due' WHERE id = 's1'", ["evt_1: active subscriptions is missing"]),
+        ("DELETE FROM notifications WHERE id = 't1'", ["evt_1: payment_recovered notices is missing"]),
+        ("DELETE FROM notifications WHERE id = 's7'", ["evt_7: subscription_suspended notices is missing"]),
         ("DELETE FROM notifications WHERE id = 'g7'", ["evt_7: payment_given_up notices is missing"]),
         ("DELETE FROM orders WHERE session_id = 'cs_2'", ["evt_2: fulfilled orders is missing"]),
         ("UPDATE entitlements SET revoked_at = 'now'", ["evt_2: entitlements is missing"]),
@@ -202,7 +220,8 @@ def test_an_effect_that_is_there_twice_is_doubled(store: Path, tampering: str, d
         ("INSERT INTO payment_retries VALUES ('in_1', 2, 'declined')", "in_1: declined second retries"),
         ("INSERT INTO payment_retries VALUES ('in_7', 3, 'declined')", "in_7: other retries"),
         ("INSERT INTO payment_retries VALUES ('in_1', 2, 'planned')", "in_1: other retries"),
-        ("UPDATE subscriptions SET status = 'suspended' WHERE id = 's1'", "in_1: suspended subscriptions"),
+        ("INSERT INTO subscriptions VALUES ('s1', 'suspended')", "in_1: suspended subscriptions"),
+        ("INSERT INTO subscriptions VALUES ('s7', 'active')", "in_7: active subscriptions"),
         ("INSERT INTO orders VALUES ('cs_3', 'fulfilled')", "cs_3: fulfilled orders"),
         ("INSERT INTO entitlements VALUES ('cs_3', NULL)", "cs_3: entitlements"),
         ("INSERT INTO documents VALUES ('who', 'submitting', NULL, NULL, NULL, NULL)", "who: documents"),
@@ -239,9 +258,15 @@ def test_an_effect_of_an_event_that_was_never_acknowledged_is_no_fault(store: Pa
 
 
 def test_a_mail_that_was_not_sent_is_lost(store: Path) -> None:
-    sent = {address: 1 for address in MAILS if address != "1@example.test"}
-    assert verdict(store, mails=sent) == Verdict(("evt_1: mails is missing",), (), 0)
+    without = {"6@example.test": 1, "7@example.test": 1}
+    sent = MAILS | {"payment_failed mails": without}
+    assert verdict(store, mails=sent) == Verdict(("evt_1: payment_failed mails is missing",), (), 0)
 
 
 def test_a_mail_that_was_sent_again_is_counted_but_no_double(store: Path) -> None:
-    assert verdict(store, mails=MAILS | {"2@example.test": 3}) == Verdict((), (), 2)
+    assert verdict(store, mails=MAILS | {"receipt mails": {"2@example.test": 3}}) == Verdict((), (), 2)
+
+
+def test_a_mail_that_nothing_asked_for_is_found(store: Path) -> None:
+    sent = MAILS | {"receipt mails": {"2@example.test": 1, "3@example.test": 1}}
+    assert verdict(store, mails=sent).doubled == ("3@example.test: receipt mails is there and nothing asked for it",)

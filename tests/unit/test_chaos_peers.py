@@ -14,13 +14,18 @@ from dev.chaos.document_peer import API_KEY, DocumentPeer
 from dev.chaos.stripe_peer import StripePeer
 from dev.chaos.traffic import Sent
 from dev.pdf import document_pdf
+from dev.stripe_events import NEW_VERSION, failed_invoice
 
 Peer = TypeVar("Peer", StripePeer, DocumentPeer)
 
-EVENTS = [
-    Sent("evt_1", "failed, pays at 2", "in_1", "1@example.test", "cus_1"),
-    Sent("evt_2", "failed, never pays", "in_2", "2@example.test", "cus_2"),
-]
+
+def failed(number: int, kind: str) -> Sent:
+    thing = failed_invoice(number, "", 1, 0, NEW_VERSION) | {"id": f"in_{number}", "customer": f"cus_{number}"}
+    thing["parent"]["subscription_details"]["subscription"] = f"sub_{number}"
+    return Sent(f"evt_{number}", kind, f"in_{number}", f"{number}@example.test", f"cus_{number}", thing)
+
+
+EVENTS = [failed(1, "failed, pays at 2"), failed(2, "failed, never pays")]
 
 
 @contextmanager
@@ -51,6 +56,10 @@ def status(stripe: StripePeer, invoice: str) -> str:
     return str(requests.get(f"{stripe.address}/v1/invoices/{invoice}", timeout=5).json()["status"])
 
 
+def subscription_status(stripe: StripePeer, subscription: str) -> str:
+    return str(requests.get(f"{stripe.address}/v1/subscriptions/{subscription}", timeout=5).json()["status"])
+
+
 def process(documents: DocumentPeer, key: str) -> requests.Response:
     wanted = {"document_id": "file-1", "callback_url": "http://127.0.0.1:9/nobody-listens"}
     headers = {"Authorization": f"Bearer {API_KEY}", "Idempotency-Key": key}
@@ -67,6 +76,7 @@ def test_a_payment_is_tried_once_for_each_key_and_again_for_a_new_one(stripe: St
         "try 3 to collect": Counter(["in_1"]),
     }
     assert (status(stripe, "in_1"), status(stripe, "in_2")) == ("paid", "open")
+    assert [subscription_status(stripe, which) for which in ("sub_1", "sub_2")] == ["active", "past_due"]
 
 
 def test_stripe_knows_the_customers_address(stripe: StripePeer) -> None:

@@ -11,15 +11,15 @@ import pytest
 from inbox.errors import PermanentError, TransientError
 from tasks.clients.answers import LONGEST_WAIT_SECONDS, check, retry_after_seconds
 from tasks.fulfilment import CheckoutSession
+from tasks.invoices import InvoiceEvent, InvoiceObject
 from tasks.money import amount_text
 from tasks.payloads import Ref, Text, need, read, ref
-from tasks.payments import Invoice, InvoiceEvent
 from tasks.storage import name_for
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
-def as_invoice(**fields: Any) -> Invoice:
+def as_invoice(**fields: Any) -> InvoiceObject:
     body = {"created": 1, "data": {"object": {"id": "in_1", "object": "invoice", **fields}}}
     return read(json.dumps(body).encode(), InvoiceEvent).data.object
 

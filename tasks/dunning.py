@@ -1,0 +1,99 @@
+"""An invoice's dunning: retries by our own schedule, then a grace time. The rows say what is planned; a delayed job
+whose row is no longer planned finds nothing to do.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, exists, select, update
+from sqlalchemy.orm import Session
+
+from settings import Settings
+from tasks.arrivals import stripe_ordering_key
+from tasks.clients.stripe import Origin
+from tasks.handling import Attempt, FollowUp
+from tasks.models import Invoice, PaymentFailure, PaymentGrace, PaymentRetry
+from tasks.payloads import read
+from tasks.rows import insert_if_new
+from tasks.standing import next_retry, wants_grace
+
+FAILING = (Invoice.state == "open") & exists().where(PaymentFailure.invoice == Invoice.id)
+
+
+def schedule_of(settings: Settings) -> tuple[int, ...]:
+    """Seconds from one try to the next; empty where Stripe does the trying."""
+    return settings.payment_retry_schedule if settings.stripe_api_key else ()
+
+
+def follow(attempt: Attempt, db: Session, invoice: Invoice, *, unpaid: bool) -> list[FollowUp]:
+    """Plan what comes next for a failing invoice, unless it is planned. `unpaid`: its subscription's status."""
+    schedule = schedule_of(attempt.settings)
+    last = newest_retry(db, invoice.id)
+    standing = (last.number, last.state) if last else None
+    number = next_retry(schedule, standing)
+    if number is not None:
+        return _plan_retry(attempt, db, invoice, number, schedule[number - 1])
+    if wants_grace(schedule, standing, unpaid or invoice.last_try):
+        return _plan_grace(attempt, db, invoice)
+    if not schedule:  # a newer event says that Stripe will try again after all
+        _cancel(attempt, db, PaymentGrace, PaymentGrace.invoice == invoice.id)
+    return []
+
+
+def cancel_settled(attempt: Attempt, db: Session, mine: ColumnElement[bool], failing: list[str]) -> None:
+    """Cancel whatever is planned for these invoices of `mine` that are not `failing` any more."""
+    for table in (PaymentRetry, PaymentGrace):
+        settled = select(Invoice.id).where(mine, Invoice.id.not_in(failing))
+        _cancel(attempt, db, table, table.invoice.in_(settled))
+
+
+def newest_retry(db: Session, invoice: str) -> PaymentRetry | None:
+    newest_first = select(PaymentRetry).filter_by(invoice=invoice).order_by(PaymentRetry.number.desc())
+    return db.scalars(newest_first.limit(1)).first()
+
+
+def answer_pending(attempt: Attempt, db: Session, invoice: str) -> None:
+    """A failure was reported while a retry was under way at the bank: that was its answer."""
+    last = newest_retry(db, invoice)
+    if last is not None and last.state == "pending":
+        last.state, last.done_at = "declined", attempt.now
+        db.flush()
+
+
+def _plan_retry(attempt: Attempt, db: Session, invoice: Invoice, number: int, delay_seconds: int) -> list[FollowUp]:
+    due_at = attempt.now + timedelta(seconds=delay_seconds)
+    if not insert_if_new(db, PaymentRetry, invoice=invoice.id, number=number, state="planned", due_at=due_at):
+        return []
+    return [_delayed(attempt, "retry_payment", invoice, number, delay_seconds)]
+
+
+def _plan_grace(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowUp]:
+    """One grace time at a time; a cancelled one does not come back, but a new one may begin."""
+    newest_first = select(PaymentGrace).filter_by(invoice=invoice.id).order_by(PaymentGrace.number.desc())
+    last = db.scalars(newest_first.limit(1)).first()
+    if last is not None and last.state != "cancelled":
+        return []
+    number, delay_seconds = (last.number + 1 if last else 1), attempt.settings.payment_grace_seconds
+    due_at = attempt.now + timedelta(seconds=delay_seconds)
+    if not insert_if_new(db, PaymentGrace, invoice=invoice.id, number=number, state="planned", due_at=due_at):
+        return []
+    return [_delayed(attempt, "end_grace", invoice, number, delay_seconds)]
+
+
+def _delayed(attempt: Attempt, name: str, invoice: Invoice, number: int, delay_seconds: int) -> FollowUp:
+    """A job that never runs beside an event of the same customer: they share the ordering key."""
+    origin = read(attempt.event.body, Origin)
+    return FollowUp(
+        f"payments.{name}.{invoice.id}.{number}",
+        f"tasks.payments.{name}",
+        {"invoice": invoice.id, "number": number},
+        delay_seconds=delay_seconds,
+        ordering_key=stripe_ordering_key(origin.account or origin.context, invoice.customer),
+    )
+
+
+def _cancel(
+    attempt: Attempt, db: Session, table: type[PaymentRetry] | type[PaymentGrace], which: ColumnElement[bool]
+) -> None:
+    db.execute(update(table).where(which, table.state == "planned").values(state="cancelled", done_at=attempt.now))

@@ -1,0 +1,150 @@
+"""Invoices: what we use of Stripe's, by old API versions and new ones, and the newest known of each in a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType
+from sqlalchemy.orm import Session
+
+from inbox.errors import PermanentError
+from tasks.clients import stripe
+from tasks.handling import Attempt
+from tasks.models import Invoice
+from tasks.payloads import Id, Ref, Seconds, Text, Whole, convert, need, ref
+from tasks.rows import insert_if_new, locked
+from tasks.standing import INVOICE_WAY, Seen, is_newer
+from tasks.subscriptions import fetched_at
+
+
+class SubscriptionDetails(Struct):
+    subscription: Ref = None
+
+
+class Parent(Struct):
+    subscription_details: SubscriptionDetails | None = None
+
+
+class FinalizationError(Struct):
+    code: Text | None = None
+    decline_code: Text | None = None
+
+
+class InvoiceObject(Struct):
+    """`subscription` stands under `parent` since Stripe's version basil; before that on the invoice itself."""
+
+    id: Id | None = None
+    customer: Ref = None
+    customer_email: Text | None = None
+    customer_phone: Text | None = None
+    subscription: Ref = None
+    parent: Parent | None = None
+    status: Text | None = None
+    amount_due: Whole | None = None
+    currency: Text | None = None
+    attempt_count: Whole = 0
+    next_payment_attempt: Seconds | UnsetType | None = UNSET
+    hosted_invoice_url: Text | None = None
+    last_finalization_error: FinalizationError | None = None
+
+    @property
+    def subscription_id(self) -> str | None:
+        details = self.parent.subscription_details if self.parent else None
+        return ref(details.subscription if details else None) or ref(self.subscription)
+
+    @property
+    def decline_code(self) -> str | None:
+        """What the event itself tells of the reason; it has no more than the ids of charge and payment intent."""
+        error = self.last_finalization_error
+        return (error.decline_code or error.code) if error else None
+
+
+class InvoiceData(Struct):
+    object: InvoiceObject
+
+
+class InvoiceEvent(Struct):
+    data: InvoiceData
+    created: Seconds | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """An invoice as it was seen; `fetched` is Stripe's whole answer where it was asked."""
+
+    object: InvoiceObject
+    seen: Seen
+    fetched: dict[str, Any] | None = None
+
+    @property
+    def customer(self) -> str:
+        return need(ref(self.object.customer), "data.object.customer")
+
+
+def sight(attempt: Attempt, event: InvoiceEvent, state: str) -> Sight:
+    """The invoice as its event has it."""
+    need(event.data.object.id, "data.object.id")
+    need(ref(event.data.object.customer), "data.object.customer")
+    need(event.data.object.amount_due, "data.object.amount_due")
+    need(event.data.object.currency, "data.object.currency")
+    return Sight(event.data.object, Seen(state, need(event.created, "created"), attempt.event.id))
+
+
+def look(attempt: Attempt, db: Session, told: Sight) -> Sight:
+    """The invoice as it is at Stripe now; as it was told without a key, or where Stripe does not know it. Commits."""
+    if not attempt.settings.stripe_api_key:
+        return told
+    db.commit()  # no transaction stays open over a call
+    try:
+        found = stripe.fetch_invoice(attempt, str(told.object.id))
+    except stripe.Refused:
+        return told
+    return from_stripe(attempt, found, told.seen.at)
+
+
+def from_stripe(attempt: Attempt, found: dict[str, Any], created: int = 0) -> Sight:
+    """What Stripe answered just now, on account of an event of that age."""
+    invoice = convert(found, InvoiceObject)
+    state = invoice.status if invoice.status in INVOICE_WAY else "open"
+    return Sight(invoice, Seen(state, fetched_at(attempt, created), attempt.event.id, fetched=True), found)
+
+
+def why_declined(attempt: Attempt, seen: Sight) -> str | None:
+    """The bank's reason, where it can be known. It is not worth failing for."""
+    if seen.fetched is None:
+        return seen.object.decline_code
+    try:
+        return stripe.decline_of(attempt, seen.fetched) or seen.object.decline_code
+    except PermanentError:  # a key that may not read payments
+        return seen.object.decline_code
+
+
+def observe(attempt: Attempt, db: Session, new: Sight) -> Invoice:
+    """The invoice's row, locked, with what was seen if that is news."""
+    values = _values(new)
+    inserted = insert_if_new(db, Invoice, **values)
+    row = locked(db, Invoice, values["id"])
+    assert row is not None  # noqa: S101  just inserted, and nobody deletes
+    if not inserted and is_newer(new.seen, Seen(row.state, row.seen_created, row.seen_event), INVOICE_WAY):
+        for name, value in values.items():
+            setattr(row, name, value)
+    return row
+
+
+def _values(new: Sight) -> dict[str, Any]:
+    invoice = new.object
+    return {
+        "id": need(invoice.id, "data.object.id"),
+        "customer": new.customer,
+        "subscription": invoice.subscription_id,
+        "state": new.seen.state,
+        "amount_due": need(invoice.amount_due, "data.object.amount_due"),
+        "currency": need(invoice.currency, "data.object.currency"),
+        "hosted_invoice_url": invoice.hosted_invoice_url,
+        "email": invoice.customer_email,
+        "phone": invoice.customer_phone,
+        "last_try": invoice.next_payment_attempt is None,
+        "seen_created": new.seen.at,
+        "seen_event": new.seen.event,
+    }

@@ -1,0 +1,80 @@
+"""What the facts about a subscription and its invoices add up to: pure decisions, in no order of arrival."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# How far along a state is: of two events of one second, the one further along is the newer.
+# https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses
+# https://docs.stripe.com/invoicing/overview#invoice-statuses
+SUBSCRIPTION_WAY = (
+    "incomplete",
+    "trialing",
+    "active",
+    "past_due",
+    "paused",
+    "unpaid",
+    "incomplete_expired",
+    "canceled",
+)
+INVOICE_WAY = ("open", "uncollectible", "void", "paid")
+FINAL = frozenset({"canceled", "incomplete_expired", "void", "paid"})  # Stripe takes none of these back
+SETTLED = frozenset({"paid", "void", "uncollectible"})  # invoices that nobody tries to collect any more
+SUSPENDED = "suspended"  # our own word: given up after the grace time
+COLLECTING = (None, "active", "trialing", "past_due", "unpaid")  # what an open failed invoice makes past_due
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A state, and where it was seen: in an event, or, `fetched`, at Stripe itself. `at`: seconds since 1970."""
+
+    state: str
+    at: int
+    event: str
+    fetched: bool = False
+
+
+def is_newer(new: Seen, old: Seen | None, way: Sequence[str]) -> bool:
+    """Does `new` replace `old`? Of events the same one wins in any order; what was fetched replaces all before it."""
+    if old is None:
+        return True
+    if new.fetched:
+        return new.at >= old.at
+    return _mark(new, way) > _mark(old, way)
+
+
+def _mark(seen: Seen, way: Sequence[str]) -> tuple[bool, int, int, str]:
+    along = way.index(seen.state) if seen.state in way else -1
+    return (seen.state in FINAL, seen.at, along, seen.event)
+
+
+def status_of(word: str | None, *, failing: bool, given_up: bool, paid_since: bool) -> str:
+    """A subscription's status.
+
+    `word` is Stripe's (None: not known); `failing`: an invoice failed and is still open; `given_up`: its grace time is
+    over; `paid_since`: an invoice was paid after Stripe's word.
+    """
+    if word in FINAL:
+        return str(word)
+    if given_up:
+        return SUSPENDED
+    if failing and word in COLLECTING:
+        return "past_due"
+    return "active" if word is None or (word == "past_due" and paid_since) else word
+
+
+def wants_grace(schedule: Sequence[int], retry: tuple[int, str] | None, stripes_last_word: bool) -> bool:
+    """Has a failing invoice been tried for the last time? `retry` is its newest one of ours: (number, state).
+
+    Without a schedule Stripe tries, and its last word counts.
+    """
+    if not schedule:
+        return stripes_last_word
+    return retry is not None and retry[1] == "declined" and retry[0] >= len(schedule)
+
+
+def next_retry(schedule: Sequence[int], retry: tuple[int, str] | None) -> int | None:
+    """The number of the retry to plan now for a failing invoice, 1 for the first; None: not now, or no more."""
+    number = 1 if retry is None else retry[0] + 1 if retry[1] == "declined" else None
+    return number if number is not None and number <= len(schedule) else None

@@ -1,0 +1,152 @@
+"""Subscriptions: Stripe's word for each, and what follows from it and from the invoices. Derived, never stepped."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy.orm import Session
+
+from tasks import access, dunning
+from tasks.clients import stripe
+from tasks.handling import Attempt, FollowUp
+from tasks.models import Invoice, PaymentGrace, Subscription
+from tasks.notifications import notify_customer
+from tasks.payloads import Id, Ref, Seconds, Text, convert, need, read, ref
+from tasks.rows import insert_if_new, locked
+from tasks.standing import FINAL, SUBSCRIPTION_WAY, Seen, is_newer, status_of
+
+Word = tuple[str, Seen | None]  # a subscription's customer, and Stripe's word for its status
+
+
+class SubscriptionObject(Struct):
+    """What we use of Stripe's subscription."""
+
+    id: Id | None = None
+    customer: Ref = None
+    status: Text | None = None
+    trial_end: Seconds | None = None
+
+
+class SubscriptionData(Struct):
+    object: SubscriptionObject
+
+
+class SubscriptionEvent(Struct):
+    data: SubscriptionData
+    created: Seconds | None = None
+
+
+def changed(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """customer.subscription.created, updated, deleted, paused, resumed: the row, dunning and access follow."""
+    return _take_in(attempt, db, read(attempt.event.body, SubscriptionEvent))[1]
+
+
+def trial_will_end(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """customer.subscription.trial_will_end: as any change, and the customer is told, if it is still on trial."""
+    event = read(attempt.event.body, SubscriptionEvent)
+    row, owed = _take_in(attempt, db, event)
+    if row.stripe_status != "trialing":
+        return owed
+    trial_end = need(event.data.object.trial_end, "data.object.trial_end")
+    told = notify_customer(
+        db,
+        attempt,
+        "trial_will_end",
+        None,
+        customer=row.customer,
+        about=row.id,
+        subscription=row.id,
+        trial_end=_day(trial_end),
+    )
+    return [told, *owed]
+
+
+def look(attempt: Attempt, db: Session, subscription: str | None, created: int) -> Word | None:
+    """Stripe's present word for a subscription; None without a key, or where Stripe does not know it.
+
+    `created` is the age of the event that made us look: what is fetched is never older. Commits.
+    """
+    if not subscription or not attempt.settings.stripe_api_key:
+        return None
+    db.commit()  # no transaction stays open over a call
+    try:
+        found = stripe.fetch_subscription(attempt, subscription)
+    except stripe.Refused:
+        return None
+    return _seen(convert(found, SubscriptionObject), fetched_at(attempt, created), attempt.event.id, fetched=True)
+
+
+def fetched_at(attempt: Attempt, created: int) -> int:
+    """When it is fetched, for the watermark: a slow clock of ours must not make it older than its event."""
+    return max(int(attempt.now.timestamp()), created)
+
+
+def observe(attempt: Attempt, db: Session, subscription: str, word: Word) -> Subscription:
+    """The subscription's row, locked, with Stripe's word for it if that is news."""
+    customer, seen = word
+    insert_if_new(db, Subscription, id=subscription, customer=customer, status="", updated_at=attempt.now)
+    row = locked(db, Subscription, subscription)
+    assert row is not None  # noqa: S101  just inserted, and nobody deletes
+    if seen is not None and is_newer(seen, _last_seen(row), SUBSCRIPTION_WAY):
+        row.stripe_status, row.seen_created, row.seen_event = seen.state, seen.at, seen.event
+    return row
+
+
+def follow_facts(attempt: Attempt, db: Session, mine: ColumnElement[bool], row: Subscription | None) -> list[FollowUp]:
+    """After a fact has changed: dunning, status and access as they now should be.
+
+    `mine` selects the subscription's invoices; `row` is its locked row, None for an invoice without subscription.
+    """
+    db.flush()
+    over = row is not None and row.stripe_status in FINAL
+    failing = [] if over else list(db.scalars(select(Invoice).where(mine, dunning.FAILING).order_by(Invoice.id)))
+    dunning.cancel_settled(attempt, db, mine, [invoice.id for invoice in failing])
+    unpaid = row is not None and row.stripe_status == "unpaid"
+    owed = [job for invoice in failing for job in dunning.follow(attempt, db, invoice, unpaid=unpaid)]
+    if row is not None:
+        _set_status(attempt, db, row, mine, [invoice.id for invoice in failing])
+        owed += access.follow(db, attempt, subscription=row.id)
+    return owed
+
+
+def _take_in(attempt: Attempt, db: Session, event: SubscriptionEvent) -> tuple[Subscription, list[FollowUp]]:
+    created = need(event.created, "created")
+    subscription = need(event.data.object.id, "data.object.id")
+    told = _seen(event.data.object, created, attempt.event.id)
+    row = observe(attempt, db, subscription, look(attempt, db, subscription, created) or told)
+    return row, follow_facts(attempt, db, Invoice.subscription == row.id, row)
+
+
+def _seen(found: SubscriptionObject, at: int, event: str, *, fetched: bool = False) -> Word:
+    status = need(found.status, "data.object.status")
+    return need(ref(found.customer), "data.object.customer"), Seen(status, at, event, fetched)
+
+
+def _last_seen(row: Subscription) -> Seen | None:
+    return Seen(row.stripe_status, row.seen_created, row.seen_event) if row.stripe_status else None
+
+
+def _set_status(
+    attempt: Attempt, db: Session, row: Subscription, mine: ColumnElement[bool], failing: list[str]
+) -> None:
+    over = PaymentGrace.invoice.in_(failing) & (PaymentGrace.state == "over")
+    paid = mine & (Invoice.state == "paid") & (Invoice.seen_created > row.seen_created)
+    status = status_of(
+        row.stripe_status,
+        failing=bool(failing),
+        given_up=_any(db, over),
+        paid_since=_any(db, paid),
+    )
+    if row.status != status:
+        row.status, row.updated_at = status, attempt.now
+
+
+def _any(db: Session, which: Any) -> bool:
+    return bool(db.scalar(select(exists().where(which))))
+
+
+def _day(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,182 @@
+"""Order of arrival does not matter: a subscription's events, shuffled and doubled, end in the same rows.
+
+What was done on the way (mails, planned retries, grace times) depends on what was known then; what must hold of it in
+any order is held here too.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+from sqlalchemy.event import listen
+
+from tasks.database import make_engine, make_sessions
+from tasks.models import (
+    Base,
+    Entitlement,
+    Invoice,
+    Notification,
+    Order,
+    PaymentFailure,
+    PaymentGrace,
+    PaymentRetry,
+    Subscription,
+)
+from tests.business import NOW, Business
+from tests.lives import Happened, invoice, subscription
+
+FACTS: tuple[type[Base], ...] = (Subscription, Invoice, PaymentFailure, Entitlement, Order)
+
+CANCELLED = (
+    subscription("created", 1, 0, "trialing"),
+    subscription("trial_will_end", 2, 5, "trialing"),
+    subscription("updated", 3, 10, "active"),
+    invoice("payment_failed", 4, 10),
+    invoice("payment_action_required", 5, 10),
+    subscription("updated", 6, 11, "past_due"),
+    invoice("payment_failed", 7, 20, attempt_count=2, next_payment_attempt=None),
+    invoice("paid", 8, 30, next_payment_attempt=None),
+    invoice("payment_succeeded", 9, 30, next_payment_attempt=None),
+    subscription("updated", 10, 30, "active"),
+    invoice("payment_failed", 11, 40, id="in_2", next_payment_attempt=None),
+    subscription("deleted", 12, 50, "canceled"),
+)
+LIVES: dict[str, tuple[tuple[Happened, ...], str]] = {
+    "cancelled at last": (CANCELLED, "canceled"),
+    "paid after two failures": (CANCELLED[:10], "active"),
+    "paid, and Stripe has not said active yet": (CANCELLED[:9], "active"),
+    "past due, its grace running": (CANCELLED[:7], "past_due"),
+    "another invoice failed since": (CANCELLED[:11], "past_due"),
+    "only its invoices known": (tuple(e for e in CANCELLED[:8] if e.type.startswith("invoice")), "active"),
+    "unpaid by Stripe's own word": (
+        (
+            subscription("created", 1, 0, "active"),
+            invoice("payment_failed", 2, 10),
+            subscription("updated", 3, 20, "unpaid"),
+        ),
+        "past_due",
+    ),
+    "written off": (
+        (
+            subscription("created", 1, 0, "active"),
+            invoice("payment_failed", 2, 10, next_payment_attempt=None),
+            invoice("marked_uncollectible", 3, 20),
+            subscription("paused", 4, 21, "paused"),
+            subscription("resumed", 5, 30, "active"),
+        ),
+        "active",
+    ),
+    "void": (
+        (invoice("payment_failed", 1, 10, next_payment_attempt=None), invoice("voided", 2, 10)),
+        "active",
+    ),
+}
+
+
+def buy_access(business: Business) -> None:
+    with business.sessions() as db:
+        order = {"customer": "cus_1", "subscription": "sub_1", "amount_total": 1, "currency": "eur", "created_at": NOW}
+        db.add(Order(session_id="cs_1", state="fulfilled", **order))
+        db.flush()
+        db.add(Entitlement(session_id="cs_1", product="club", subscription="sub_1", granted_at=NOW))
+        db.commit()
+
+
+def play(business: Business, events: Sequence[Happened]) -> None:
+    buy_access(business)
+    for event in events:
+        event.to(business)
+        assert_sane(business)
+
+
+def facts(business: Business) -> dict[str, list[dict[str, Any]]]:
+    """Every row but its times; of a time, whether there is one. How often access changed depends on the way."""
+    found = {}
+    for table in FACTS:
+        rows = [{c.key: getattr(row, c.key) for c in row.__mapper__.columns} for row in business.all(select(table))]
+        plain = [
+            {
+                name: value is not None if isinstance(value, datetime) else value
+                for name, value in row.items()
+                if name != "access_changes"
+            }
+            for row in rows
+        ]
+        found[table.__name__] = sorted(plain, key=str)
+    return found
+
+
+def planned(business: Business) -> set[str]:
+    """Invoices for which something is planned."""
+    return {
+        row.invoice
+        for table in (PaymentGrace, PaymentRetry)
+        for row in business.all(select(table))
+        if row.done_at is None
+    }
+
+
+def assert_sane(business: Business) -> None:
+    """What must hold after each event, whatever came before."""
+    still_open = {row.id for row in business.all(select(Invoice).filter_by(state="open"))}
+    assert planned(business) <= still_open
+    told = [(row.about, row.kind) for row in business.all(select(Notification)) if row.about.startswith("in_")]
+    thanked = [about for about, kind in told if kind == "payment_recovered"]
+    assert len(thanked) == len(set(thanked))
+    assert set(thanked) <= {about for about, kind in told if kind != "payment_recovered"}
+
+
+def ends(migrated: Path, url: str | None, events: Sequence[Happened]) -> tuple[Any, ...]:
+    """The rows, and for which invoices something is planned, after these events on a fresh database."""
+    with tempfile.TemporaryDirectory() as folder:
+        if url is None:
+            shutil.copy(migrated, Path(folder) / "test.db")
+            url = f"sqlite:///{folder}/test.db"
+        engine = make_engine(url)
+        if engine.dialect.name == "sqlite":  # no power is cut here, and fsyncs are most of the time it takes
+            listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+        try:
+            business = Business(make_sessions(engine), Path(folder))
+            play(business, events)
+            return facts(business), planned(business)
+        finally:
+            engine.dispose()
+
+
+@st.composite
+def arrivals(draw: st.DrawFn, life: tuple[Happened, ...]) -> list[Happened]:
+    """A life's events in any order, some of them twice."""
+    twice = draw(st.lists(st.sampled_from(life), max_size=4))
+    return draw(st.permutations([*life, *twice]))
+
+
+@pytest.mark.parametrize("name", LIVES)
+def test_any_order_of_arrival_with_duplicates_ends_in_the_same_rows(name: str, migrated_sqlite: Path) -> None:
+    life, status = LIVES[name]
+    wanted = ends(migrated_sqlite, None, life)
+    assert wanted[0]["Subscription"][0]["status"] == status
+    assert wanted[0]["Entitlement"][0]["revoked_at"] is (True if status == "canceled" else None)
+
+    @settings(max_examples=12, deadline=None, derandomize=True)
+    @given(arrivals(life))
+    @example(list(reversed(life)))
+    def same(events: list[Happened]) -> None:
+        assert ends(migrated_sqlite, None, events) == wanted
+
+    same()
+
+
+@pytest.mark.parametrize("name", LIVES)
+def test_backwards_and_twice_it_ends_the_same_on_postgres(name: str, migrated_sqlite: Path, postgres: Any) -> None:
+    life, _ = LIVES[name]
+    backwards = [*reversed(life), *life]
+    assert ends(migrated_sqlite, postgres.fresh(), backwards) == ends(migrated_sqlite, None, life)

@@ -1,0 +1,321 @@
+"""What follows a failed payment over the days: grace, suspension, and how a payment undoes it all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from tasks import notifications
+from tasks.handling import FollowUp
+from tasks.models import Entitlement, Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
+from tasks.payments import end_grace, retry_payment
+from tests.business import Business
+from tests.integration.test_any_order import buy_access
+from tests.lives import Happened, invoice, subscription
+from tests.peers import Answer, Asked, Peer, Stripe
+
+LAST_TRY: dict[str, Any] = {"next_payment_attempt": None}
+AFTER_EVT_1 = {"id": "evt_1", "type": "invoice.payment_failed"}
+
+
+def status(business: Business) -> str:
+    return str(business.one(select(Subscription.status)))
+
+
+def has_access(business: Business) -> bool:
+    return business.one(select(Entitlement)).revoked_at is None
+
+
+def told(business: Business) -> list[tuple[str, str]]:
+    """(kind, audience) of all messages."""
+    return sorted((row.kind, row.audience) for row in business.all(select(Notification)))
+
+
+def states(business: Business, table: type[PaymentGrace] | type[PaymentRetry]) -> list[str]:
+    return [row.state for row in business.all(select(table).order_by(table.invoice, table.number))]
+
+
+def only(follow_ups: list[FollowUp], task: str) -> FollowUp:
+    (found,) = [follow_up for follow_up in follow_ups if follow_up.task == task]
+    return found
+
+
+def end_of(business: Business, follow_up: FollowUp, event: str = "evt_1") -> list[FollowUp]:
+    """Run the job at the end of a grace time."""
+    return business.follow(end_grace, follow_up, AFTER_EVT_1, event_id=event)
+
+
+def given_up(business: Business) -> FollowUp:
+    """A bought subscription whose grace time is over; the job that ended it."""
+    buy_access(business)
+    grace = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    end_of(business, grace)
+    return grace
+
+
+def test_when_stripe_will_not_try_again_the_grace_time_begins_and_access_stays(business: Business) -> None:
+    business.settings["PAYMENT_GRACE_SECONDS"] = "7200"
+    buy_access(business)
+    grace = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    assert (grace.args, grace.delay_seconds) == ({"invoice": "in_1", "number": 1}, 7200)
+    assert grace.ordering_key == "stripe:cus_1"
+    assert (states(business, PaymentGrace), status(business)) == (["planned"], "past_due")
+    assert has_access(business)
+
+
+def test_while_stripe_will_try_again_no_grace_time_begins(business: Business) -> None:
+    assert [owed.task for owed in invoice("payment_failed", 1, 10).to(business)] == ["tasks.notifications.send"]
+
+
+def test_a_failure_that_says_nothing_of_the_next_try_begins_no_grace_time(business: Business) -> None:
+    event = invoice("payment_failed", 1, 10)
+    del event.object["next_payment_attempt"]
+    event.to(business)
+    assert states(business, PaymentGrace) == []
+
+
+@pytest.mark.parametrize("unpaid_first", [True, False])
+def test_unpaid_is_stripes_last_word_too_whichever_comes_first(business: Business, unpaid_first: bool) -> None:
+    events = [invoice("payment_failed", 1, 10), subscription("updated", 2, 20, "unpaid")]
+    for event in reversed(events) if unpaid_first else events:
+        event.to(business)
+    assert (states(business, PaymentGrace), status(business)) == (["planned"], "past_due")
+
+
+def test_when_stripe_tries_again_after_all_the_grace_time_is_cancelled_and_a_new_one_may_begin(
+    business: Business,
+) -> None:
+    first = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    invoice("payment_failed", 2, 20).to(business)
+    assert states(business, PaymentGrace) == ["cancelled"]
+    invoice("payment_failed", 3, 30, **LAST_TRY).to(business)
+    assert states(business, PaymentGrace) == ["cancelled", "planned"]
+    assert end_of(business, first) == []
+    assert status(business) == "past_due"
+
+
+def test_after_the_grace_time_it_is_suspended_access_revoked_and_both_are_told(business: Business) -> None:
+    given_up(business)
+    assert (status(business), states(business, PaymentGrace)) == ("suspended", ["over"])
+    assert not has_access(business)
+    assert told(business) == [
+        ("payment_failed", "customer"),
+        ("payment_given_up", "admin"),
+        ("subscription_suspended", "customer"),
+    ]
+
+
+def test_the_end_of_a_grace_time_happens_once(business: Business) -> None:
+    grace = given_up(business)
+    business.run(end_grace, AFTER_EVT_1, effect="replayed under another key", args=grace.args)
+    assert len(told(business)) == 3
+
+
+def test_a_failure_after_the_suspension_leaves_it_suspended(business: Business) -> None:
+    given_up(business)
+    invoice("payment_failed", 2, 20, id="in_2").to(business)
+    assert status(business) == "suspended"
+
+
+@pytest.mark.parametrize("first", ["paid", "payment_succeeded"])
+def test_a_payment_undoes_the_suspension_and_thanks_once_whichever_event_tells_first(
+    business: Business, first: str
+) -> None:
+    given_up(business)
+    second = {"paid": "payment_succeeded", "payment_succeeded": "paid"}[first]
+    invoice(first, 2, 30).to(business)
+    assert (status(business), has_access(business)) == ("active", True)
+    invoice(second, 3, 30).to(business)
+    assert told(business).count(("payment_recovered", "customer")) == 1
+
+
+def test_a_payment_in_the_grace_time_cancels_it_and_its_job_finds_nothing_to_do(business: Business) -> None:
+    buy_access(business)
+    grace = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    invoice("paid", 2, 20).to(business)
+    assert states(business, PaymentGrace) == ["cancelled"]
+    assert end_of(business, grace) == []
+    assert (status(business), has_access(business)) == ("active", True)
+
+
+@pytest.mark.parametrize("kind", ["voided", "marked_uncollectible"])
+def test_an_invoice_that_nobody_has_to_pay_any_more_ends_it_without_thanks(business: Business, kind: str) -> None:
+    given_up(business)
+    invoice(kind, 2, 20).to(business)
+    assert (status(business), has_access(business)) == ("active", True)
+    assert ("payment_recovered", "customer") not in told(business)
+
+
+def test_who_was_told_of_no_failure_is_not_thanked(business: Business) -> None:
+    assert invoice("paid", 1, 10).to(business) == []
+    assert invoice("payment_failed", 2, 5).to(business) == []
+    assert told(business) == []
+    assert len(business.all(select(PaymentFailure))) == 1
+
+
+def test_cancelling_ends_dunning_and_access(business: Business) -> None:
+    buy_access(business)
+    grace = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    subscription("deleted", 2, 20, "canceled").to(business)
+    assert (status(business), states(business, PaymentGrace)) == ("canceled", ["cancelled"])
+    assert not has_access(business)
+    assert end_of(business, grace) == []
+    assert told(business) == [("payment_failed", "customer")]
+
+
+def test_an_action_required_asks_the_customer_to_confirm(business: Business) -> None:
+    invoice("payment_action_required", 1, 10).to(business)
+    assert told(business) == [("payment_action_required", "customer")]
+    assert business.one(select(PaymentFailure.kind)) == "payment_action_required"
+    assert business.one(select(Notification)).params["link"] == "https://invoice.stripe.com/i/1"
+
+
+def test_one_try_that_wants_confirming_is_not_told_as_a_plain_failure_too(business: Business) -> None:
+    invoice("payment_action_required", 2, 10).to(business)
+    invoice("payment_failed", 1, 10).to(business)
+    assert told(business) == [("payment_action_required", "customer")]
+    invoice("payment_failed", 3, 86400).to(business)
+    assert told(business) == [("payment_action_required", "customer"), ("payment_failed", "customer")]
+
+
+def test_the_end_of_a_trial_is_told_while_it_lasts(business: Business) -> None:
+    business.settings |= {"STRIPE_API_KEY": "", "ADMIN_NOTIFY_URLS": ""}
+    subscription("deleted", 2, 20, "canceled").to(business)
+    assert subscription("trial_will_end", 1, 10, "trialing").to(business) == []
+
+
+def test_an_invoice_without_a_subscription_is_given_up_too(business: Business) -> None:
+    event = invoice("payment_failed", 2, 10, parent=None, **LAST_TRY)
+    end_of(business, only(event.to(business), "tasks.payments.end_grace"), event.id)
+    assert told(business) == [("payment_failed", "customer"), ("payment_given_up", "admin")]
+
+
+def test_two_invoices_given_up_by_one_event_are_both_told_to_the_administrator(business: Business) -> None:
+    for number in (1, 2):
+        invoice("payment_failed", number, 10, id=f"in_{number}").to(business)
+    graces = subscription("updated", 3, 20, "unpaid").to(business)
+    for grace in graces:
+        end_of(business, grace, "evt_3")
+    about = sorted(row.about for row in business.all(select(Notification).filter_by(kind="payment_given_up")))
+    assert about == ["in_1", "in_2"]
+    assert told(business).count(("subscription_suspended", "customer")) == 1
+
+
+# --- with a key: what Stripe says now wins ---------------------------------------------------------------------------
+
+
+class PlayedStripe:
+    """A Stripe in one state, by the newest API version, that declines every payment unless it `pays`."""
+
+    def __init__(self) -> None:
+        self.invoice, self.subscription, self.pays = "open", "past_due", False
+
+    def __call__(self, asked: Asked) -> Answer:
+        if asked.method == "POST":
+            if not self.pays:
+                return Answer(402, body=b'{"error": {"type": "card_error", "decline_code": "insufficient_funds"}}')
+            self.invoice = "paid"
+        return Answer(200, body=json.dumps(self._object(asked.path)).encode())
+
+    def _object(self, path: str) -> dict[str, Any]:
+        if "/subscriptions/" in path:
+            return {"id": "sub_1", "object": "subscription", "customer": "cus_1", "status": self.subscription}
+        if "/invoice_payments" in path:
+            return {"object": "list", "data": []}
+        return invoice("payment_failed", 2, 10, status=self.invoice).object
+
+
+@pytest.fixture
+def played(business: Business) -> Iterator[PlayedStripe]:
+    state = PlayedStripe()
+    with Peer(state) as peer:
+        business.settings |= {
+            "STRIPE_API_KEY": Stripe.KEY,
+            "STRIPE_API_BASE": peer.url,
+            "PAYMENT_RETRY_SCHEDULE": "1h",
+            "PAYMENT_GRACE_SECONDS": "3600",
+        }
+        yield state
+
+
+def fail(business: Business) -> FollowUp:
+    """A failure; the retry it makes us plan."""
+    return only(invoice("payment_failed", 1, 10).to(business), "tasks.payments.retry_payment")
+
+
+def retried(business: Business, retry: FollowUp) -> list[FollowUp]:
+    return business.follow(retry_payment, retry, AFTER_EVT_1)
+
+
+@pytest.mark.usefixtures("played")
+def test_after_our_own_last_retry_the_grace_time_begins(business: Business) -> None:
+    grace = only(retried(business, fail(business)), "tasks.payments.end_grace")
+    assert (grace.delay_seconds, states(business, PaymentRetry)) == (3600, ["declined"])
+    end_of(business, grace)
+    assert status(business) == "suspended"
+
+
+def test_a_payment_that_no_event_told_of_is_seen_at_the_end_of_the_grace_time(
+    business: Business, played: PlayedStripe
+) -> None:
+    grace = only(retried(business, fail(business)), "tasks.payments.end_grace")
+    played.invoice, played.subscription = "paid", "active"
+    end_of(business, grace)
+    assert (status(business), states(business, PaymentGrace)) == ("active", ["cancelled"])
+    assert told(business) == [("payment_failed", "customer"), ("payment_recovered", "customer")]
+
+
+def test_a_retry_that_collects_restores_everything_and_its_event_thanks_no_second_time(
+    business: Business, played: PlayedStripe
+) -> None:
+    retry = fail(business)
+    played.pays, played.subscription = True, "active"
+    retried(business, retry)
+    assert (status(business), states(business, PaymentRetry)) == ("active", ["paid"])
+    invoice("paid", 2, 20).to(business)
+    assert told(business) == [("payment_failed", "customer"), ("payment_recovered", "customer")]
+
+
+def test_a_cancelled_retry_asks_stripe_nothing(business: Business, played: PlayedStripe) -> None:
+    retry = fail(business)
+    played.invoice, played.subscription = "paid", "active"
+    invoice("paid", 2, 20).to(business)
+    assert states(business, PaymentRetry) == ["cancelled"]
+    business.settings["STRIPE_API_BASE"] = "http://127.0.0.1:9"
+    assert retried(business, retry) == []
+
+
+def test_what_stripe_says_now_wins_over_what_the_event_said(business: Business, played: PlayedStripe) -> None:
+    played.invoice, played.subscription = "paid", "trialing"
+    assert invoice("payment_failed", 1, 10).to(business) == []
+    assert (business.one(select(Invoice.state)), status(business)) == ("paid", "trialing")
+
+
+def test_with_a_key_any_order_ends_with_what_stripe_says(business: Business, played: PlayedStripe) -> None:
+    played.invoice, played.subscription = "paid", "active"
+    events: list[Happened] = [
+        subscription("deleted", 1, 90, "canceled"),
+        invoice("paid", 2, 30),
+        subscription("created", 3, 0, "incomplete"),
+        invoice("payment_failed", 4, 99),
+    ]
+    for event in events:
+        event.to(business)
+    assert status(business) == "active"
+
+
+def test_a_subscription_event_tells_a_customer_of_the_trials_end_by_an_address_that_stripe_knows(
+    business: Business, stripe: Stripe
+) -> None:
+    business.settings |= {"STRIPE_API_KEY": Stripe.KEY, "STRIPE_API_BASE": stripe.url}
+    customer = stripe.customer("pm_card_visa", email="grace@example.com", **{"preferred_locales[0]": "de"})
+    event = subscription("trial_will_end", 1, 10, "trialing")
+    event.object["customer"] = customer
+    told_of_it = only(event.to(business), "tasks.notifications.send")
+    business.follow(notifications.send, told_of_it)
+    row = business.one(select(Notification))
+    assert (row.kind, row.email, row.locale) == ("trial_will_end", "grace@example.com", "de")

@@ -1,0 +1,69 @@
+"""The events of a subscription's life, as Stripe sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tasks import payments, subscriptions
+from tasks.handling import FollowUp
+from tests.business import Business
+
+T0 = 1_772_000_000
+
+HANDLERS: dict[str, Callable[..., Any]] = {
+    "invoice.payment_failed": payments.payment_failed,
+    "invoice.payment_action_required": payments.payment_action_required,
+    "invoice.paid": payments.paid,
+    "invoice.payment_succeeded": payments.paid,
+    "invoice.voided": payments.voided,
+    "invoice.marked_uncollectible": payments.uncollectible,
+    "customer.subscription.created": subscriptions.changed,
+    "customer.subscription.updated": subscriptions.changed,
+    "customer.subscription.deleted": subscriptions.changed,
+    "customer.subscription.paused": subscriptions.changed,
+    "customer.subscription.resumed": subscriptions.changed,
+    "customer.subscription.trial_will_end": subscriptions.trial_will_end,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """One event of a life."""
+
+    id: str
+    type: str
+    created: int
+    object: dict[str, Any]
+
+    def to(self, business: Business) -> list[FollowUp]:
+        body = {"id": self.id, "type": self.type, "created": self.created, "data": {"object": self.object}}
+        handler = HANDLERS[self.type]
+        return business.run(handler, body, event_id=self.id, effect=f"{handler.__module__}.{handler.__name__}")
+
+
+def invoice(kind: str, number: int, at: int, **fields: Any) -> Happened:
+    """invoice.<kind>, of in_1 unless told otherwise. Odd numbers have the shape of old API versions."""
+    old: dict[str, Any] = {"subscription": "sub_1"}
+    new = {"parent": {"type": "subscription_details", "subscription_details": {"subscription": "sub_1"}}}
+    about = {
+        "id": "in_1",
+        "object": "invoice",
+        "customer": "cus_1",
+        "customer_email": "ada@example.com",
+        "amount_due": 1999,
+        "currency": "eur",
+        "attempt_count": 1,
+        "next_payment_attempt": T0 + at + 86400,
+        "hosted_invoice_url": "https://invoice.stripe.com/i/1",
+        **(old if number % 2 else new),
+        **fields,
+    }
+    return Happened(f"evt_{number}", f"invoice.{kind}", T0 + at, about)
+
+
+def subscription(kind: str, number: int, at: int, status: str) -> Happened:
+    """customer.subscription.<kind>, of sub_1."""
+    about = {"id": "sub_1", "object": "subscription", "customer": "cus_1", "status": status, "trial_end": T0 + 10}
+    return Happened(f"evt_{number}", f"customer.subscription.{kind}", T0 + at, about)
