@@ -113,7 +113,7 @@ class PaymentRetry(Base):
 
     invoice: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # 1 for the first
-    state: Mapped[str]  # planned | pending (at the bank) | paid | declined | stopped (settled before it) | cancelled
+    state: Mapped[str]  # planned | pending (at the bank) | paid | declined | stopped (written off) | cancelled
     decline_code: Mapped[str | None]
     due_at: Mapped[datetime]
     done_at: Mapped[datetime | None]

@@ -223,15 +223,21 @@ def _collect(attempt: Attempt, db: Session, invoice: str) -> tuple[str, str | No
     """(the retry's new state, the decline code, the invoice then): fetch it, and pay it if it still needs that."""
     db.commit()  # no transaction stays open over a call
     found = stripe.fetch_invoice(attempt, invoice)
-    if found.get("status") in SETTLED:
-        return "stopped", None, found
+    if found.get("status") in SETTLED:  # perhaps by this very retry, whose answer was lost
+        return _settled_as(found), None, found
     try:
         answer = stripe.pay_invoice(attempt, invoice)
     except stripe.Refused as refused:
         found = stripe.fetch_invoice(attempt, invoice)
-        settled = found.get("status") in SETTLED  # paid in this very moment
-        return ("stopped", None, found) if settled else ("declined", refused.code, found)
+        if found.get("status") in SETTLED:  # in this very moment
+            return _settled_as(found), None, found
+        return "declined", refused.code, found
     if answer.get("status") == "paid":
         return "paid", None, answer
     code = stripe.decline_of(attempt, answer)
     return ("declined" if code else "pending"), code, answer  # a bank debit takes days; an event will tell
+
+
+def _settled_as(invoice: dict[str, Any]) -> str:
+    """The state of a retry that need not try: nobody can tell whose payment it was, and nobody has to."""
+    return "paid" if invoice["status"] == "paid" else "stopped"

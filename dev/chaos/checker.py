@@ -30,7 +30,7 @@ FAILURE: Owed = (
 SECOND_TRY: Owed = (("declined first retries", "subject"), ("try 2 to collect", "subject"))
 PAID: Owed = (
     ("payments", "subject"),
-    ("settled retries", "subject"),
+    ("paid retries", "subject"),
     ("active subscriptions", "subject"),
     ("payment_recovered notices", "address"),
     ("payment_recovered mails", "address"),
@@ -73,13 +73,13 @@ QUERIES = {
     " WHERE kind = 'payment_recovered' GROUP BY 1",
     "subscription_suspended notices": "SELECT email, count(*) FROM notifications"
     " WHERE kind = 'subscription_suspended' GROUP BY 1",
-    "settled retries": "SELECT invoice, count(*) FROM payment_retries WHERE state IN ('paid', 'stopped') GROUP BY 1",
+    "paid retries": "SELECT invoice, count(*) FROM payment_retries WHERE state = 'paid' GROUP BY 1",
     "declined first retries": "SELECT invoice, count(*) FROM payment_retries WHERE state = 'declined' AND number = 1"
     " GROUP BY 1",
     "declined second retries": "SELECT invoice, count(*) FROM payment_retries WHERE state = 'declined' AND number = 2"
     " GROUP BY 1",
     "other retries": "SELECT invoice, count(*) FROM payment_retries WHERE number > 2"
-    " OR state NOT IN ('paid', 'stopped', 'declined') GROUP BY 1",
+    " OR state NOT IN ('paid', 'declined') GROUP BY 1",
     "active subscriptions": "SELECT invoice, count(*) FROM subscriptions JOIN payment_failures"
     " ON payment_failures.subscription = subscriptions.id WHERE status = 'active' GROUP BY 1",
     "suspended subscriptions": "SELECT invoice, count(*) FROM subscriptions JOIN payment_failures"

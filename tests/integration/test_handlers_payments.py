@@ -211,7 +211,7 @@ def test_an_invoice_paid_in_the_meantime_is_not_charged_again(business: Business
     invoice, (retry,) = failed_invoice(business, stripe, "pm_card_visa")
     customer = stripe.post(f"invoices/{invoice}/pay")["customer"]
     assert planned(business.follow(retry_payment, retry)) == []
-    assert retries(business) == [(1, "stopped", None)]
+    assert retries(business) == [(1, "paid", None)]
     assert stripe.attempts(customer) == 1
 
 
@@ -289,8 +289,39 @@ def test_an_invoice_paid_while_we_tried_to_is_no_decline(business: Business) -> 
         by_api(business, peer.url)
         (retry,) = planned(business.run(payment_failed, failure()))
         follow_ups = business.follow(retry_payment, retry)
-    assert retries(business) == [(1, "stopped", None)]
+    assert retries(business) == [(1, "paid", None)]
     assert [follow_up.task for follow_up in follow_ups] == ["tasks.notifications.send"]  # the thanks
+
+
+def test_a_payment_whose_answer_was_lost_is_written_as_paid(business: Business) -> None:
+    paid: list[str] = []
+
+    def reply(asked: Asked) -> Answer:
+        if asked.method == "GET":
+            return Answer(200, body=json.dumps(as_stripe_has_it(asked, "paid" if paid else "open")).encode())
+        paid.append(asked.path)
+        return Answer(500, body=b"{}")
+
+    with Peer(reply) as peer:
+        by_api(business, peer.url)
+        (retry,) = planned(business.run(payment_failed, failure()))
+        with pytest.raises(TransientError):
+            business.follow(retry_payment, retry)
+        business.follow(retry_payment, retry)
+    assert retries(business) == [(1, "paid", None)]
+    assert len(paid) == 1
+
+
+@pytest.mark.parametrize("status", ["void", "uncollectible"])
+def test_a_retry_of_an_invoice_that_was_written_off_stops(business: Business, status: str) -> None:
+    now = ["open"]
+    with Peer(lambda asked: Answer(200, body=json.dumps(as_stripe_has_it(asked, now[-1])).encode())) as peer:
+        by_api(business, peer.url)
+        (retry,) = planned(business.run(payment_failed, failure()))
+        now.append(status)
+        business.follow(retry_payment, retry)
+        assert not [asked for asked in peer.asked if asked.method == "POST"]
+    assert retries(business) == [(1, "stopped", None)]
 
 
 def test_by_a_new_api_version_the_decline_code_is_found_among_the_payments(business: Business) -> None:

@@ -54,7 +54,7 @@ CREATE TABLE entitlements (session_id, revoked_at);
 CREATE TABLE documents (document_id, status, error, stored_as, sha256, size);
 CREATE TABLE effects (job_id);
 INSERT INTO payment_failures VALUES ('evt_1', 'in_1', 's1'), ('evt_6', 'in_6', 's6'), ('evt_7', 'in_7', 's7');
-INSERT INTO payment_retries VALUES ('in_1', 1, 'paid'), ('in_6', 1, 'declined'), ('in_6', 2, 'stopped');
+INSERT INTO payment_retries VALUES ('in_1', 1, 'paid'), ('in_6', 1, 'declined'), ('in_6', 2, 'paid');
 INSERT INTO payment_retries VALUES ('in_7', 1, 'declined'), ('in_7', 2, 'declined');
 INSERT INTO subscriptions VALUES ('s1', 'active'), ('s6', 'active'), ('s7', 'suspended');
 INSERT INTO notifications VALUES ('n1', 'payment_failed', '1@example.test', '{{}}');
@@ -114,7 +114,7 @@ def test_whole_rows_and_files_are_neither_lost_nor_doubled(store: Path) -> None:
             ["evt_1: payment_failures is missing", "evt_1: active subscriptions is missing"],
         ),
         ("DELETE FROM notifications WHERE id = 'n1'", ["evt_1: payment_failed notices is missing"]),
-        ("DELETE FROM payment_retries WHERE invoice = 'in_1'", ["evt_1: settled retries is missing"]),
+        ("DELETE FROM payment_retries WHERE invoice = 'in_1'", ["evt_1: paid retries is missing"]),
         (
             "DELETE FROM payment_retries WHERE invoice = 'in_6' AND number = 1",
             ["evt_6: declined first retries is missing"],
@@ -180,7 +180,7 @@ def test_what_a_peer_was_never_asked_for_is_lost(store: Path, peers: dict[str, d
             "INSERT INTO notifications VALUES ('n3', 'payment_failed', '1@example.test', '{}')",
             "1@example.test: payment_failed notices is there 2 times",
         ),
-        ("INSERT INTO payment_retries VALUES ('in_6', 3, 'paid')", "in_6: settled retries is there 2 times"),
+        ("INSERT INTO payment_retries VALUES ('in_6', 3, 'paid')", "in_6: paid retries is there 2 times"),
         (
             """INSERT INTO notifications VALUES ('g8', 'payment_given_up', NULL, '{"invoice": "in_7"}')""",
             "in_7: payment_given_up notices is there 2 times",
