@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, false, or_, select
+from sqlalchemy import ColumnElement, false, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from tasks import app_webhook
 from tasks.handling import Attempt, FollowUp
-from tasks.models import Charge, DeletedCustomer, Dispute, Entitlement, Order, Subscription
+from tasks.models import Charge, DeletedCustomer, Dispute, Entitlement, Invoice, Order, Subscription
 from tasks.rows import alone, locked
 
 # https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses; past_due ends as our `suspended`.
@@ -36,7 +36,7 @@ class Known:
     """What is known about an order besides its own row. The defaults say: nothing is known against it."""
 
     subscription_status: str | None = None  # empty: Stripe has not told it yet
-    refunded: bool = False
+    refunded: bool = False  # what has been paid for last
     disputes: frozenset[str] = frozenset()  # Stripe's statuses
     customer_deleted: bool = False
 
@@ -101,10 +101,19 @@ def _known(db: Session, order: Order) -> Known:
     subscription = db.get(Subscription, order.subscription) if order.subscription else None
     return Known(
         subscription_status=subscription.status if subscription else None,
-        refunded=any(charge.refunded for charge in charges),
+        refunded=any(charge.refunded and charge.created >= _renewed_at(db, order) for charge in charges),
         disputes=frozenset(db.scalars(select(Dispute.status).where(disputed))),
         customer_deleted=order.customer is not None and db.get(DeletedCustomer, order.customer) is not None,
     )
+
+
+def _renewed_at(db: Session, order: Order) -> int:
+    """When the newest paid invoice of the order's subscription was made; 0 if there is none.
+
+    Refunding a charge made before that takes back a time that is over, and not what was paid for since.
+    """
+    paid = select(func.max(Invoice.created)).filter_by(subscription=order.subscription, state="paid")
+    return (db.scalar(paid) or 0) if order.subscription else 0
 
 
 def _paid_for(row: type[Charge] | type[Dispute], order: Order) -> ColumnElement[bool]:

@@ -47,6 +47,7 @@ class InvoiceObject(Struct):
     next_payment_attempt: Seconds | UnsetType | None = UNSET
     hosted_invoice_url: Text | None = None
     last_finalization_error: FinalizationError | None = None
+    created: Seconds = 0
 
     @property
     def subscription_id(self) -> str | None:
@@ -145,6 +146,7 @@ def _values(new: Sight) -> dict[str, Any]:
         "email": invoice.customer_email,
         "phone": invoice.customer_phone,
         "last_try": invoice.next_payment_attempt is None,
+        "created": invoice.created,
         "seen_created": new.seen.at,
         "seen_event": new.seen.event,
     }

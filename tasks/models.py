@@ -83,6 +83,7 @@ class Invoice(Base):
     email: Mapped[str | None]
     phone: Mapped[str | None]
     last_try: Mapped[bool]  # Stripe will not try again by itself
+    created: Mapped[int]  # the invoice itself, by Stripe's clock, seconds since 1970
     seen_created: Mapped[int]
     seen_event: Mapped[str]
 

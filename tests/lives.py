@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tasks import payments, subscriptions
+from tasks import payments, refunds, subscriptions
 from tasks.handling import FollowUp
 from tests.business import Business
 
@@ -19,6 +19,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "invoice.payment_succeeded": payments.paid,
     "invoice.voided": payments.voided,
     "invoice.marked_uncollectible": payments.uncollectible,
+    "charge.refunded": refunds.charge_refunded,
     "customer.subscription.created": subscriptions.changed,
     "customer.subscription.updated": subscriptions.changed,
     "customer.subscription.deleted": subscriptions.changed,
@@ -55,6 +56,7 @@ def invoice(kind: str, number: int, at: int, **fields: Any) -> Happened:
         "amount_due": 1999,
         "currency": "eur",
         "attempt_count": 1,
+        "created": T0,
         "next_payment_attempt": T0 + at + 86400,
         "hosted_invoice_url": "https://invoice.stripe.com/i/1",
         **(old if number % 2 else new),
@@ -67,3 +69,18 @@ def subscription(kind: str, number: int, at: int, status: str) -> Happened:
     """customer.subscription.<kind>, of sub_1."""
     about = {"id": "sub_1", "object": "subscription", "customer": "cus_1", "status": status, "trial_end": T0 + 10}
     return Happened(f"evt_{number}", f"customer.subscription.{kind}", T0 + at, about)
+
+
+def refund(number: int, at: int, made: int, invoice: str) -> Happened:
+    """charge.refunded, wholly, of a charge that was made for this invoice `made` seconds after T0."""
+    about = {
+        "id": f"ch_{number}",
+        "object": "charge",
+        "amount": 1999,
+        "amount_refunded": 1999,
+        "refunded": True,
+        "currency": "eur",
+        "created": T0 + made,
+        "invoice": invoice,
+    }
+    return Happened(f"evt_{number}", "charge.refunded", T0 + at, about)

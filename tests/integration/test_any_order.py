@@ -22,6 +22,7 @@ from sqlalchemy.event import listen
 from tasks.database import make_engine, make_sessions
 from tasks.models import (
     Base,
+    Charge,
     Entitlement,
     Invoice,
     Notification,
@@ -32,9 +33,9 @@ from tasks.models import (
     Subscription,
 )
 from tests.business import NOW, Business
-from tests.lives import Happened, invoice, subscription
+from tests.lives import T0, Happened, invoice, refund, subscription
 
-FACTS: tuple[type[Base], ...] = (Subscription, Invoice, PaymentFailure, Entitlement, Order)
+FACTS: tuple[type[Base], ...] = (Subscription, Invoice, PaymentFailure, Charge, Entitlement, Order)
 
 CANCELLED = (
     subscription("created", 1, 0, "trialing"),
@@ -75,6 +76,16 @@ LIVES: dict[str, tuple[tuple[Happened, ...], str]] = {
         ),
         "active",
     ),
+    "refunded, and renewed since": (
+        (
+            subscription("created", 1, 0, "active"),
+            invoice("paid", 2, 1, next_payment_attempt=None),
+            refund(3, 20, made=1, invoice="in_1"),
+            invoice("payment_failed", 4, 30, id="in_2", created=T0 + 29),
+            invoice("paid", 5, 40, id="in_2", created=T0 + 29, next_payment_attempt=None),
+        ),
+        "active",
+    ),
     "void": (
         (invoice("payment_failed", 1, 10, next_payment_attempt=None), invoice("voided", 2, 10)),
         "active",
@@ -84,8 +95,8 @@ LIVES: dict[str, tuple[tuple[Happened, ...], str]] = {
 
 def buy_access(business: Business) -> None:
     with business.sessions() as db:
-        order = {"customer": "cus_1", "subscription": "sub_1", "amount_total": 1, "currency": "eur", "created_at": NOW}
-        db.add(Order(session_id="cs_1", state="fulfilled", **order))
+        ids = {"customer": "cus_1", "subscription": "sub_1", "invoice": "in_1"}
+        db.add(Order(session_id="cs_1", state="fulfilled", amount_total=1, currency="eur", created_at=NOW, **ids))
         db.flush()
         db.add(Entitlement(session_id="cs_1", product="club", subscription="sub_1", granted_at=NOW))
         db.commit()

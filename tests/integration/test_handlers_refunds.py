@@ -19,6 +19,8 @@ from tasks.models import AppMessage, Charge, Dispute, Entitlement, Notification,
 from tasks.refunds import charge_refunded, customer_deleted, dispute_changed
 from tests.business import HANDOFF_SECRET, Business
 from tests.integration.test_handlers_fulfilment import UNPAID, checkout
+from tests.lives import T0, invoice
+from tests.lives import refund as lives_refund
 from tests.peers import Answer, Asked, Peer, Stripe
 
 APP = {"APP_WEBHOOK_URL": "http://app.internal/hook", "APP_WEBHOOK_SECRET": HANDOFF_SECRET}
@@ -130,6 +132,26 @@ def stripe_with_an_invoice(asked: Asked) -> Answer:
     if asked.path.startswith("/v1/charges"):
         found = {"id": "ch_1", "object": "charge", "payment_intent": "pi_9"}
     return Answer(200, body=json.dumps(found).encode())
+
+
+def test_a_refund_takes_away_what_was_paid_for_and_not_what_is_paid_for_later(business: Business) -> None:
+    """Of a subscription: its first charge is refunded wholly, and the next period is paid."""
+    business.settings = APP
+    run(business, checkout_completed, checkout(payment_intent=None, subscription="sub_1", invoice="in_1"))
+    invoice("paid", 1, 10, next_payment_attempt=None).to(business)
+    assert [owed.effect for owed in lives_refund(2, 20, made=1, invoice="in_1").to(business)] == ["access.revoked.cs_1"]
+    assert invoice("paid", 3, 60, next_payment_attempt=None).to(business) == [], "of the same invoice, once more"
+    assert not in_force(business)
+    unpaid = invoice("payment_failed", 4, 70, id="in_2", created=T0 + 69)
+    unpaid.to(business)
+    assert not in_force(business)
+    renewed = invoice("paid", 5, 80, id="in_2", created=T0 + 69).to(business)
+    assert "access.granted.cs_1" in [owed.effect for owed in renewed]
+    assert in_force(business)
+    run(business, charge_refunded, refund(id="ch_old", payment_intent=None, invoice="in_1", created=T0 + 90))
+    assert in_force(business), "an older charge, refunded after the newer invoice was paid"
+    lives_refund(6, 90, made=81, invoice="in_1").to(business)
+    assert not in_force(business), "the newest charge too"
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def _payments() -> None:
         text("email", nullable=True),
         text("phone", nullable=True),
         sa.Column("last_try", sa.Boolean(), nullable=False),
+        whole("created"),
         whole("seen_created"),
         text("seen_event"),
     )
