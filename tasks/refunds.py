@@ -15,7 +15,7 @@ from tasks.handling import Attempt, FollowUp
 from tasks.models import Charge, DeletedCustomer, Dispute, Order
 from tasks.money import amount_text
 from tasks.notifications import notify_admin
-from tasks.payloads import Id, Ref, Seconds, Text, Whole, need, read, ref
+from tasks.payloads import Id, Ref, Seconds, Text, Whole, convert, need, read, ref
 from tasks.rows import insert_if_new
 
 OVER = frozenset({"won", "lost", "warning_closed", "prevented"})  # no dispute comes back from these
@@ -40,6 +40,25 @@ class ChargeData(Struct):
 
 class ChargeEvent(Struct):
     data: ChargeData
+    created: Whole | None = None
+
+
+class RefundObject(Struct):
+    """What we use of https://docs.stripe.com/api/refunds/object."""
+
+    id: Id | None = None
+    charge: Ref = None
+    amount: Whole | None = None
+    currency: Text | None = None
+    failure_reason: Text | None = None
+
+
+class RefundData(Struct):
+    object: RefundObject
+
+
+class RefundEvent(Struct):
+    data: RefundData
     created: Whole | None = None
 
 
@@ -87,14 +106,38 @@ def charge_refunded(attempt: Attempt, db: Session) -> list[FollowUp]:
     Of two events of one second, the greater amount is the newer.
     """
     event = read(attempt.event.body, ChargeEvent)
-    charge = event.data.object
+    return _take_in(attempt, db, event.data.object, need(event.created, "created"))
+
+
+def refund_failed(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """refund.failed: the administrator is told, for the customer has no money back and somebody has to see to that.
+
+    With an API key the charge is looked at again, and access follows what is still refunded of it.
+    https://docs.stripe.com/refunds#failed-refunds
+    """
+    event = read(attempt.event.body, RefundEvent)
+    refund = event.data.object
+    words = {
+        "refund": need(refund.id, "data.object.id"),
+        "charge": ref(refund.charge) or "not told",
+        "amount": amount_text(need(refund.amount, "data.object.amount"), need(refund.currency, "data.object.currency")),
+        "reason": refund.failure_reason or "not told",
+    }
+    created = need(event.created, "created")  # what is fetched is newer: then a later event has it too
+    charge = _look(attempt, db, ref(refund.charge))
+    owed = _take_in(attempt, db, charge, created) if charge else []
+    return [notify_admin(db, attempt, "refund_failed", **words), *owed]
+
+
+def _take_in(attempt: Attempt, db: Session, charge: ChargeObject, seen_created: int) -> list[FollowUp]:
+    """What is known of a charge into its row, if that is news, and access as it now should be."""
     values = {
         "amount": need(charge.amount, "data.object.amount"),
         "amount_refunded": need(charge.amount_refunded, "data.object.amount_refunded"),
         "refunded": charge.refunded,
         "currency": charge.currency,
         "created": charge.created,
-        "seen_created": need(event.created, "created"),
+        "seen_created": seen_created,
         "updated_at": attempt.now,
     }
     key = need(charge.id, "data.object.id")
@@ -176,6 +219,17 @@ def _paid_for(attempt: Attempt, db: Session, payment_intent: str | None, invoice
     return known | {"invoice": found.get("id", invoice), "subscription": stripe.subscription_of(found)}
 
 
+def _look(attempt: Attempt, db: Session, charge: str | None) -> ChargeObject | None:
+    """The charge as it is at Stripe now; None without a key, or where Stripe does not know it."""
+    if not charge or not attempt.settings.stripe_api_key:
+        return None
+    db.commit()  # no transaction stays open over a call
+    try:
+        return convert(stripe.fetch_charge(attempt, charge), ChargeObject)
+    except stripe.Refused:
+        return None
+
+
 def _is_ordered(db: Session, payment_intent: str | None) -> bool:
     return payment_intent is not None and bool(
         db.scalar(select(exists().where(Order.payment_intent == payment_intent)))
@@ -185,14 +239,10 @@ def _is_ordered(db: Session, payment_intent: str | None) -> bool:
 def _intent_of(attempt: Attempt, db: Session, dispute: DisputeObject) -> str | None:
     """The disputed payment intent, from the charge where the dispute itself does not name it."""
     intent = ref(dispute.payment_intent)
-    if intent or not attempt.settings.stripe_api_key:
+    if intent:
         return intent
-    db.commit()  # no transaction stays open over a call
-    try:
-        found = stripe.fetch_charge(attempt, need(ref(dispute.charge), "data.object.charge")).get("payment_intent")
-    except stripe.Refused:
-        return None
-    return found if isinstance(found, str) else None
+    charge = _look(attempt, db, need(ref(dispute.charge), "data.object.charge"))
+    return ref(charge.payment_intent) if charge else None
 
 
 def _tell(attempt: Attempt, db: Session, row: Dispute, dispute: DisputeObject) -> FollowUp:

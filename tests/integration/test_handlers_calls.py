@@ -15,18 +15,18 @@ from tasks.handoff import deliver
 from tasks.models import AppMessage, Document, Notification, PaymentFailure, PaymentRetry
 from tasks.notifications import send
 from tasks.payments import payment_failed, retry_payment
-from tasks.refunds import charge_refunded, dispute_changed
+from tasks.refunds import charge_refunded, dispute_changed, refund_failed
 from tests.business import HANDOFF_SECRET, NOW, Business
 from tests.integration.test_handlers_fulfilment import checkout
 from tests.integration.test_handlers_payments import failure
-from tests.integration.test_handlers_refunds import dispute, refund
+from tests.integration.test_handlers_refunds import dispute, failed_refund, refund
 from tests.peers import Answer, Asked, Peer, Stripe
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr':DeprecationWarning")  # Apprise's, below Python 3.13
 
 STRIPE_SAYS = (
     b'{"id": "in_1", "customer": "cus_1", "status": "open", "amount_due": 1999, "currency": "eur",'
-    b' "email": "ada@example.com", "subscription": "sub_1"}'
+    b' "email": "ada@example.com", "subscription": "sub_1", "amount": 1999, "amount_refunded": 0}'
 )
 STRIPE_LISTS = b'{"object": "list", "data": [], "has_more": false, "url": "/v1/x"}'
 
@@ -80,6 +80,7 @@ def answer(asked: Asked) -> bytes:
         (charge_refunded, refund(), {}),
         (charge_refunded, refund(invoice="in_1"), {}),
         (dispute_changed, dispute(payment_intent=None), {}),
+        (refund_failed, failed_refund(), {}),
     ],
 )
 def test_no_transaction_is_open_while_somebody_else_is_asked(

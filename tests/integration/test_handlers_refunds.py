@@ -16,7 +16,7 @@ from inbox.errors import PermanentError
 from tasks.fulfilment import async_payment_failed, async_payment_succeeded, checkout_completed
 from tasks.handling import Handler
 from tasks.models import AppMessage, Charge, Dispute, Entitlement, Notification, Order
-from tasks.refunds import charge_refunded, customer_deleted, dispute_changed
+from tasks.refunds import charge_refunded, customer_deleted, dispute_changed, refund_failed
 from tests.business import HANDOFF_SECRET, Business
 from tests.integration.test_handlers_fulfilment import UNPAID, checkout
 from tests.lives import T0, invoice
@@ -64,6 +64,22 @@ def dispute(status: str | None = "needs_response", created: int = 1_700_000_200,
         **fields,
     }
     return {"id": "evt", "type": "charge.dispute.created", "created": created, "data": {"object": about}}
+
+
+def failed_refund(created: int = 1_700_000_300, **fields: Any) -> dict[str, Any]:
+    about = {
+        "id": "re_1",
+        "object": "refund",
+        "amount": 4900,
+        "charge": "ch_1",
+        "created": 1_700_000_100,
+        "currency": "usd",
+        "failure_reason": "expired_or_canceled_card",
+        "payment_intent": "pi_1",
+        "status": "failed",
+        **fields,
+    }
+    return {"id": "evt", "type": "refund.failed", "created": created, "data": {"object": about}}
 
 
 def deleted(customer: str = "cus_1") -> dict[str, Any]:
@@ -200,6 +216,46 @@ def test_what_stripe_does_not_know_is_recorded_as_it_came(business: Business) ->
     assert business.one(select(Dispute.charge)) == "ch_1"
 
 
+def stripe_with_the_charge(asked: Asked) -> Answer:
+    """The charge as it is after its refund has failed."""
+    found = refund(0)["data"]["object"]
+    if asked.path.startswith("/v1/invoice_payments"):
+        found = {"object": "list", "data": [], "has_more": False, "url": "/v1/invoice_payments"}
+    return Answer(200, body=json.dumps(found).encode())
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_refund_that_failed_is_told_and_gives_back_what_it_took(business: Business, *, late: bool) -> None:
+    run(business, checkout_completed, checkout())
+    both = [(charge_refunded, refund()), (refund_failed, failed_refund())]
+    with Peer(stripe_with_the_charge) as peer:
+        business.settings = asking(peer)
+        owed = [
+            effect for handler, body in (reversed(both) if late else both) for effect in run(business, handler, body)
+        ]
+    assert owed == ["notify.refund_failed"]
+    assert in_force(business)
+    assert business.one(select(Charge.amount_refunded)) == 0
+    words = business.one(select(Notification).filter_by(kind="refund_failed"))
+    assert (words.audience, words.params["amount"], words.params["charge"]) == ("admin", "49.00 USD", "ch_1")
+
+
+def test_a_refund_after_the_failed_one_counts(business: Business) -> None:
+    run(business, checkout_completed, checkout())
+    with Peer(stripe_with_the_charge) as peer:
+        business.settings = asking(peer)
+        run(business, charge_refunded, refund(created=1_700_000_400))
+        run(business, refund_failed, failed_refund())
+    assert not in_force(business)
+
+
+def test_without_a_key_a_failed_refund_is_told_and_no_more(business: Business) -> None:
+    run(business, checkout_completed, checkout())
+    run(business, charge_refunded, refund())
+    assert run(business, refund_failed, failed_refund()) == ["notify.refund_failed"]
+    assert not in_force(business)
+
+
 # --- disputes ---------------------------------------------------------------------------------------------------------
 
 
@@ -307,6 +363,10 @@ def test_any_order_of_an_orders_events_ends_alike(
         (charge_refunded, refund(id=None), "data.object.id"),
         (charge_refunded, refund(amount=None), "data.object.amount"),
         (charge_refunded, refund() | {"created": None}, "created"),
+        (refund_failed, failed_refund(id=None), "data.object.id"),
+        (refund_failed, failed_refund(amount=None), "data.object.amount"),
+        (refund_failed, failed_refund(currency=None), "data.object.currency"),
+        (refund_failed, failed_refund() | {"created": None}, "created"),
         (dispute_changed, dispute(id=None), "data.object.id"),
         (dispute_changed, dispute(charge=None), "data.object.charge"),
         (dispute_changed, dispute(status=None), "data.object.status"),
