@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from typing import Any
+
+from celery.concurrency.prefork import TaskPool
+
 from inbox.store import Store
 from tests.handlers import die_around, register_handlers
 from workers import run
@@ -10,5 +16,16 @@ register_handlers()
 die_around(Store, "lease", "after the pop, before the lease", "after the lease")
 die_around(run.Runner, "_effect", "before the effect", "after the SQL commit, before finish")
 die_around(Store, "finish", "before finish", "after finish")
+
+if "HOLDFAST_TEST_STOP_IN_STEP" in os.environ:
+    processes = TaskPool.num_processes.fget
+
+    def stop_in_step(pool: Any) -> Any:
+        """What the event loop asks before it takes a message; once a worker is ready, SIGTERM comes right then."""
+        if signal.getsignal(signal.SIGTERM).__module__ == "workers.signals":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return processes(pool)
+
+    TaskPool.num_processes = property(stop_in_step)
 
 from workers.app import app  # noqa: E402, F401  last, for it registers what stands in TASKS

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import signal
+import threading
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from celery import signals
+from celery.worker import state
+from kombu.asynchronous import get_event_loop
 
 from settings import Settings
 from tasks import broker
 from workers.sweep import Sweeper
+
+SECONDS_FOR_A_STEP = 3  # of Celery's event loop
 
 
 def connect(settings: Settings) -> None:
@@ -38,13 +43,32 @@ def _stop_softly_on_sigterm(**_: Any) -> None:
 
     Its answer to SIGQUIT is the right one: wait worker_soft_shutdown_timeout seconds, then end what still runs; the
     job is given back then (see workers/run.py). Celery's own switch for this is the environment variable
-    REMAP_SIGTERM=SIGQUIT, which a worker started by hand would lack.
+    REMAP_SIGTERM=SIGQUIT, which a worker started by hand would lack; and it ends the pool inside the signal handler,
+    so that whoever was just asking the pool fails ("Unrecoverable error", exit code 1). Hence the event loop
+    is asked to do it between two steps. Where it does not turn, as while the broker is away, an alarm does it.
     """
     softly = signal.getsignal(signal.SIGQUIT)
+    if not callable(softly):
+        return
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    @functools.cache  # once, whoever comes first
+    def stop() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        softly(signal.SIGTERM, None)
+
+    def stop_between_steps() -> None:
+        stop()
+        state.maybe_shutdown()  # now, for the pool that the rest of this step may ask is gone
+
+    def terminated(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one changes nothing; SIGQUIT still hurries it
-        if callable(softly):
-            softly(number, frame)
+        loop = get_event_loop()
+        if loop is None:  # a pool of threads
+            stop()
+            return
+        signal.signal(signal.SIGALRM, lambda *_: stop())
+        signal.setitimer(signal.ITIMER_REAL, SECONDS_FOR_A_STEP)
+        # Not from here: the loop's lock may be held by the very code that the signal interrupted.
+        threading.Thread(target=loop.call_soon, args=(stop_between_steps,), daemon=True).start()
 
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, terminated)

@@ -136,6 +136,26 @@ def test_sigterm_lets_a_job_finish_that_can(world: World) -> None:
     assert (world.effects(job), world.outcomes(job)) == (1, ["succeeded"])
 
 
+@pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
+def test_sigterm_in_the_midst_of_a_step_ends_the_worker_in_order(world: World) -> None:
+    worker = world.stack.worker(HOLDFAST_TEST_STOP_IN_STEP="yes")
+    job = world.record("plain")
+    assert worker.process.wait(GRACE_SECONDS) == 0
+    assert not worker.said("Unrecoverable error")
+    world.stack.worker()
+    world.settle()
+    assert world.effects(job) == 1
+
+
+@pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
+def test_sigterm_ends_a_worker_whose_broker_is_away(world: World) -> None:
+    worker = world.stack.worker()
+    world.valkey.kill()
+    wait_until(lambda: worker.said("Connection to broker lost"), seconds=60, what="the broker to be missed")
+    assert worker.stop() == 0
+    world.valkey.start()
+
+
 def test_a_killed_redis_comes_back_from_its_file_with_every_job(world: World) -> None:
     worker = world.stack.worker(processes=2)
     jobs = [world.record("plain", f"evt_{n}") for n in range(50)]
