@@ -208,6 +208,7 @@ def _tell(attempt: Attempt, db: Session, kind: str, session: CheckoutSession, or
         kind,
         session.email,
         phone=session.phone,
+        customer=order.customer,
         order=order.session_id,
         amount=amount_text(order.amount_total, order.currency),
         **words,

@@ -24,9 +24,12 @@ from tasks.fulfilment import (
 )
 from tasks.handling import Handler
 from tasks.models import Entitlement, Notification, Order
+from tasks.notifications import send
 from tasks.payloads import Expanded
 from tests.business import NOW, Business, at_once
-from tests.peers import Answer, Asked, Peer, Stripe
+from tests.peers import Answer, Asked, Mailbox, Peer, Stripe
+
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr':DeprecationWarning")  # Apprise's, below Python 3.13
 
 
 def checkout(**fields: Any) -> dict[str, Any]:
@@ -112,6 +115,16 @@ def test_each_product_of_the_line_items_is_granted(business: Business) -> None:
     items = {"data": [{"price": {"product": "prod_1"}}, {"price": {"product": "prod_2"}}]}
     business.run(checkout_completed, checkout(metadata={}, line_items=items))
     assert sorted(business.all(select(Entitlement.product))) == ["prod_1", "prod_2"]
+
+
+def test_a_receipt_is_in_the_language_that_stripe_knows(business: Business, mailbox: Mailbox, stripe: Stripe) -> None:
+    customer = stripe.customer("pm_card_visa", **{"preferred_locales[0]": "de-AT"})
+    business.settings |= {"STRIPE_API_KEY": Stripe.KEY, "STRIPE_API_BASE": stripe.url}
+    business.settings["CUSTOMER_NOTIFY_URLS"] = f"{mailbox.url}&to={{email}}"
+    (receipt,) = business.run(checkout_completed, checkout(customer=customer, line_items={"data": []}))
+    business.follow(send, receipt)
+    ((recipients, mail),) = mailbox.mails
+    assert (recipients, mail["Subject"]) == (["ada@example.com"], "Ihre Bestellung: 49.00 USD")
 
 
 def test_a_guest_without_an_address_gets_access_and_the_administrator_word(business: Business) -> None:
