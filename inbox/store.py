@@ -7,9 +7,10 @@ is loading or is read-only; nothing is ever half changed then.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,16 @@ def no_message(_job: NewJob) -> bytes:
 
 
 def connect(url: str, *, timeout_seconds: float = 0.8) -> redis.Redis:
-    """A client that answers or fails within twice `timeout_seconds`: one retry, for a connection that went stale."""
+    """A client that answers or fails within twice `timeout_seconds`: once to connect, if need be, and once to ask.
+
+    A connection that went stale is noticed at once, and replaced. A server that takes too long is not asked again.
+    """
     options: dict[str, Any] = {
         "socket_timeout": timeout_seconds,
         "socket_connect_timeout": timeout_seconds,
         "socket_keepalive": True,
         "health_check_interval": 0,
-        "retry": Retry(NoBackoff(), 1),
-        "retry_on_error": [redis.ConnectionError, redis.TimeoutError],
+        "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     }
     if behind := sentinel_url.parse(url):
         return sentinel.client(behind, timeout_seconds=timeout_seconds, **options)
@@ -104,7 +107,7 @@ class Store:
             rules.retention_days * DAY_MS,
             rules.payload_days * DAY_MS,
         )
-        self._memory_seen, self._nearly_full = -LOOK_AT_MEMORY_SECONDS, False
+        self._memory_seen, self._nearly_full = 0.0, False
         self._scripts = {name: client.register_script(_source(name)) for name in SCRIPTS}
 
     def record(self, event: Event, jobs: Sequence[NewJob], secret: str = "") -> list[Doorbell] | None:
@@ -183,11 +186,22 @@ class Store:
             return self._waited("SET", PREFIX + "probe", "")[1]
 
     def _leave_room_for_workers(self) -> None:
-        if time.monotonic() - self._memory_seen >= LOOK_AT_MEMORY_SECONDS:
-            used, most = self.memory()
-            self._memory_seen, self._nearly_full = time.monotonic(), most > 0 and used > most * NEARLY_FULL
+        """Only the first event waits for a look: where the server is slow, nobody has time for two answers of it."""
+        if not self._memory_seen:
+            self._look_at_memory()
+        elif time.monotonic() - self._memory_seen >= LOOK_AT_MEMORY_SECONDS:
+            self._memory_seen = time.monotonic()
+            threading.Thread(target=self._look_again, daemon=True).start()
         if self._nearly_full:
             raise StoreUnavailable("the store is nearly full")
+
+    def _look_at_memory(self) -> None:
+        used, most = self.memory()
+        self._memory_seen, self._nearly_full = time.monotonic(), most > 0 and used > most * NEARLY_FULL
+
+    def _look_again(self) -> None:
+        with suppress(StoreUnavailable):  # what was seen last stands
+            self._look_at_memory()
 
     def _run(self, name: str, *args: Any) -> Any:
         with translated():

@@ -9,7 +9,7 @@ from tasks.broker import open_store
 from tasks.database import make_engine, make_sessions
 from web import api, errors, health, openapi, receive, sources
 
-ANSWER_SECONDS = 0.8  # one try of Redis; with its one retry a sender hears 503 within 2 seconds
+ANSWER_SECONDS = 0.8  # to connect to Redis, and again for its answer: a sender hears 200 or 503 within 2 seconds
 
 
 def create_app(settings: Settings) -> Flask:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,14 @@ from tests.stack import Stack
 
 
 class Line:
-    """A TCP line to the store that can be told to lose the next answers: the script ran, and nobody hears of it."""
+    """A TCP line to the store that can be told to lose the next answers: the script ran, and nobody hears of it.
 
-    def __init__(self, port: int) -> None:
+    Only answers to what speaks of `about` are lost: the receiver looks at the store's memory at times of its own.
+    """
+
+    def __init__(self, port: int, about: bytes) -> None:
         self.lose = 0
-        self._to = port
+        self._about, self._to = about, port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -32,27 +36,32 @@ class Line:
         while True:
             client, _ = self._listener.accept()
             server = socket.create_connection(("127.0.0.1", self._to))
-            threading.Thread(target=self._pump, args=(client, server, False), daemon=True).start()
-            threading.Thread(target=self._pump, args=(server, client, True), daemon=True).start()
+            lost = threading.Event()
+            threading.Thread(target=self._ask, args=(client, server, lost), daemon=True).start()
+            threading.Thread(target=self._answer, args=(server, client, lost), daemon=True).start()
 
-    def _pump(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
-        try:
-            while data := source.recv(65536):
-                if answers and self.lose:
+    def _ask(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
+        with suppress(OSError):
+            while data := client.recv(65536):
+                if self.lose and self._about in data:
                     self.lose -= 1
-                    break
-                target.sendall(data)
-        except OSError:
-            pass
-        for end in (source, target):
-            end.close()
+                    lost.set()
+                server.sendall(data)
+        server.close()
+
+    def _answer(self, server: socket.socket, client: socket.socket, lost: threading.Event) -> None:
+        with suppress(OSError):
+            while (data := server.recv(65536)) and not lost.is_set():
+                client.sendall(data)
+            client.shutdown(socket.SHUT_RDWR)
+        client.close()
 
 
 @pytest.mark.parametrize(("lost", "status"), [(1, 200), (2, 503)])
 def test_an_answer_that_is_lost_in_mid_script_is_asked_for_again_or_no_200(
     stack: Stack, valkey: Valkey, real_store: Store, lost: int, status: int
 ) -> None:
-    line = Line(valkey.port)
+    line = Line(valkey.port, about=b"evt_1")
     stack.environment["REDIS_URL"] = line.url
     stack.environment["BROKER_URL"] = valkey.url
     stack.receiver()
