@@ -146,6 +146,20 @@ def _existing_folder(raw: str) -> str:
     return raw
 
 
+def _store(raw: str) -> str:
+    """Bucket names: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html"""
+    if "://" in raw and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#\s]*)?", raw):
+        raise ValueError("the path of a folder, or s3://bucket/prefix")
+    return raw
+
+
+def _media_types(raw: str) -> tuple[str, ...]:
+    types = _list(raw.lower())
+    if not all(re.fullmatch(r"[a-z0-9.+-]+/(\*|[a-z0-9.+-]+)", one) for one in types):
+        raise ValueError("media types, comma-separated, such as application/pdf,image/*")
+    return types
+
+
 def _setting(parse: Parser, default: str, *, secret: bool = False) -> Any:
     return field(metadata={"parse": parse, "default": default, "secret": secret})
 
@@ -171,7 +185,10 @@ class Settings:
     api_keys: tuple[str, ...] = _setting(_api_keys, "", secret=True)
     customer_notify_urls: tuple[str, ...] = _setting(_list, "", secret=True)
     admin_notify_urls: tuple[str, ...] = _setting(_list, "", secret=True)
-    document_store: str = _setting(_folder, "documents")
+    document_store: str = _setting(_store, "documents")
+    document_spool: str = _setting(_folder, "documents/.incoming")
+    document_types: tuple[str, ...] = _setting(_media_types, "")
+    max_document_bytes: int = _setting(_number(1, 100 * 1024**3), "5368709120")
     handoff_secret: tuple[str, ...] = _setting(_standard_secrets, "", secret=True)
     app_webhook_url: str = _setting(_url("https", "http"), "", secret=True)
     app_webhook_secret: tuple[str, ...] = _setting(_standard_secrets, "", secret=True)
@@ -208,6 +225,11 @@ class Settings:
         return self.job_time_limit_seconds - min(5, self.job_time_limit_seconds / 4)
 
     @property
+    def document_incoming(self) -> str:
+        """Where a download lies until it is whole: beside the finished ones, so that it can be given its name there."""
+        return self.document_spool if self.document_store.startswith("s3://") else f"{self.document_store}/.incoming"
+
+    @property
     def broker(self) -> str:
         """Where Celery's messages go: BROKER_URL, or else the Redis that holds the record."""
         return self.broker_url or self.redis_url
@@ -224,7 +246,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 def _read(environ: Mapping[str, str], name: str, *, parse: Parser, default: str, secret: bool) -> Any:
     raw = _raw(environ, name).strip() or default
     if raw == "" and parse is not _grants:  # unset, and unset is allowed: an empty value of the parsed type
-        return () if parse in (_list, _stripe_secrets, _standard_secrets, _api_keys) else ""
+        return () if parse in (_list, _stripe_secrets, _standard_secrets, _api_keys, _media_types) else ""
     try:
         return parse(raw)
     except ValueError as error:

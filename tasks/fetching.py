@@ -1,59 +1,126 @@
-"""One download: from a URL into the document store, in bounded memory, keeping its lease alive."""
+"""One download: from a URL into the document store, in bounded memory, keeping its lease alive.
+
+1. Receive, into a file with a temporary name. Dying in it: the next attempt asks for the rest, by Range.
+2. Verify: length, digest, type. Dying before it: the next attempt has all the bytes, and asks nobody.
+3. Keep: the name, for a whole file and never twice. Dying after it: the next attempt finds it by its name.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import IO
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatch
+from http import HTTPStatus
+from pathlib import Path
 
-from inbox.errors import PermanentError
-from tasks import storage
+from inbox.errors import PermanentError, TransientError
+from settings import Settings
 from tasks.clients.answers import check
 from tasks.clients.safe_http import Stream, get_stream
+from tasks.digests import Hasher
 from tasks.handling import Attempt
+from tasks.incoming import Facts, Part, forget, incoming
+from tasks.patience import patiently
+from tasks.storage import Stored, name_for, open_store, stem_for
 
-MOST_BYTES = 20 * 1024**3
 RENEW_EVERY_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A finished download."""
-
-    name: str
-    content_type: str
-    sha256: str
-    size: int
+WHO = "the document's address"
+MAGIC = {  # what a file of such a type begins with; an error page in its place is not to be stored
+    "application/pdf": b"%PDF-",
+    "application/zip": b"PK",
+    "image/jpeg": b"\xff\xd8\xff",
+    "image/png": b"\x89PNG\r\n\x1a\n",
+    "image/gif": b"GIF8",
+}
 
 
 def fetch(attempt: Attempt, url: str, document: str, progress: Callable[[int], None]) -> Stored:
     """Download `url` and store it under a name made from our own `document` id.
 
-    Raises TransientError (no answer, "not now", broken off half-way, disk full), PermanentError (gone, forbidden, too
-    big), LeaseLost. `progress` is told the bytes so far, often.
+    Raises TransientError (no answer, "not now", broken off half-way, another digest than announced, disk full),
+    PermanentError (gone, forbidden, too big, of the wrong type), LeaseLost. `progress` is told the bytes so far, often.
     """
-    settings = attempt.settings
-    with get_stream(url, settings, settings.doc_service_api_key, settings.doc_service_url) as answer:
-        check("the document's address", answer.status, answer.headers, attempt.now)
-        content_type = answer.headers.get("Content-Type", "application/octet-stream")
-        name = storage.name_for(document, content_type)
-        with storage.writing(settings.document_store, name, attempt.now) as file:
-            sha256, size = _copy(attempt, answer, file, progress)
-    return Stored(name, content_type, sha256, size)
-
-
-def _copy(attempt: Attempt, answer: Stream, file: IO[bytes], progress: Callable[[int], None]) -> tuple[str, int]:
-    digest, size, renewed = hashlib.sha256(), 0, time.monotonic()
-    for chunk in answer.chunks():
-        digest.update(chunk)
-        size += file.write(chunk)
-        if size > MOST_BYTES:
-            raise PermanentError(f"the document is bigger than {MOST_BYTES} bytes")
-        if time.monotonic() - renewed >= RENEW_EVERY_SECONDS:
+    settings, stem = attempt.settings, stem_for(document)
+    store, folder = open_store(settings.document_store), Path(settings.document_incoming)
+    stored = patiently(lambda: store.find(stem), attempt.renew) if attempt.number > 1 else None
+    if stored is None:
+        with incoming(folder, stem, url, attempt.now) as part:
+            digests = _received(attempt, url, part, progress)
+            _verify(part, digests)
             attempt.renew()
-            progress(size)
-            renewed = time.monotonic()
-    attempt.renew()
-    return digest.hexdigest(), size
+            name = name_for(document, part.facts.content_type)
+            whole = Stored(name, part.facts.content_type, digests["sha256"], part.size)
+            stored = store.keep(part.path, whole, attempt.renew)
+    forget(folder, stem)
+    return stored
+
+
+def _received(attempt: Attempt, url: str, part: Part, progress: Callable[[int], None]) -> dict[str, str]:
+    """All bytes are in the part; their digests."""
+    if part.whole:
+        return _written(attempt, part, (), progress)
+    settings = attempt.settings
+    with get_stream(url, settings, settings.doc_service_api_key, settings.doc_service_url, part.asked()) as answer:
+        _begin(attempt, part, answer)
+        return _written(attempt, part, answer.chunks(), progress)
+
+
+def _begin(attempt: Attempt, part: Part, answer: Stream) -> None:
+    """Look at the head of the answer: does it go on where we are, or start over?"""
+    partial = answer.status == HTTPStatus.PARTIAL_CONTENT
+    if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or (partial and not part.continued_by(answer)):
+        part.discard()
+        raise TransientError(f"{WHO} sends another range than was asked for; the download starts over")
+    check(WHO, answer.status, answer.headers, attempt.now)
+    if not partial:
+        if answer.status != HTTPStatus.OK:
+            raise PermanentError(f"{WHO} answered {answer.status}, which brings no document")
+        part.begin(answer)
+    _check_head(part.facts, attempt.settings)
+
+
+def _check_head(facts: Facts, settings: Settings) -> None:
+    kind = _kind(facts)
+    if settings.document_types and not any(fnmatch(kind, allowed) for allowed in settings.document_types):
+        raise PermanentError("the document is of a type that DOCUMENT_TYPES does not allow")
+    _check_size(facts.total or 0, settings)
+
+
+def _check_size(size: int, settings: Settings) -> None:
+    if size > settings.max_document_bytes:
+        raise PermanentError(f"the document is bigger than {settings.max_document_bytes} bytes (MAX_DOCUMENT_BYTES)")
+
+
+def _written(attempt: Attempt, part: Part, chunks: Iterable[bytes], progress: Callable[[int], None]) -> dict[str, str]:
+    """Write the chunks to the end of the part, while a thread digests all of it."""
+    renewed = time.monotonic()
+    algorithms = {"sha256", part.facts.digest[0]} if part.facts.digest else {"sha256"}
+    with Hasher(part.path, algorithms) as hasher:
+        hasher.upto(part.size)
+        for chunk in chunks:
+            part.write(chunk)
+            hasher.upto(part.size)
+            _check_size(part.size, attempt.settings)
+            if time.monotonic() - renewed >= RENEW_EVERY_SECONDS:
+                attempt.renew()
+                progress(part.size)
+                renewed = time.monotonic()
+        return patiently(hasher.result, attempt.renew)
+
+
+def _verify(part: Part, digests: dict[str, str]) -> None:
+    """Length, digest, type. Raises TransientError where another download may be whole, PermanentError where not."""
+    facts = part.facts
+    if facts.total not in (None, part.size):
+        raise TransientError(f"{WHO} sent {part.size} of {facts.total} bytes")
+    if facts.digest and digests[facts.digest[0]] != facts.digest[1]:
+        part.discard()
+        raise TransientError(f"the document's {facts.digest[0]} is not what {WHO} said")
+    with part.path.open("rb") as file:
+        magic = MAGIC.get(_kind(facts), b"")
+        if file.read(len(magic)) != magic:
+            raise PermanentError(f"the document says that it is {_kind(facts)}, and is not")
+
+
+def _kind(facts: Facts) -> str:
+    return facts.content_type.partition(";")[0].strip().lower()

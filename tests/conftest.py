@@ -15,6 +15,7 @@ from dev.postgres import Postgres
 from dev.servers import Valkey
 from inbox.store import Store, connect
 from tasks.database import upgrade
+from tests.buckets import S3, running_s3
 
 
 class Clock:
@@ -66,6 +67,12 @@ def real_store(valkey: Valkey) -> Store:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     with Postgres(forgetful=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    with running_s3(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
 

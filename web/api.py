@@ -20,6 +20,7 @@ from settings import Settings
 from tasks import broker
 from tasks.models import Document
 from tasks.routes import jobs_for
+from tasks.storage import open_store
 from web.body import read_body
 from web.errors import Refused
 from web.sources import Source, traffic
@@ -94,8 +95,7 @@ def blueprint(
         row = _row(sessions, document)
         if row is None or row.status != "completed" or row.stored_as is None:
             raise Refused("no such document, or it is not complete", 404)
-        path = Path(settings.document_store).resolve() / row.stored_as
-        return send_file(path, mimetype=row.content_type or "application/octet-stream", as_attachment=True)
+        return _content(settings, row, row.stored_as)
 
     @api.get("/events")
     def list_events() -> Response:
@@ -168,6 +168,15 @@ def _document_id(idempotency_key: str | None) -> str:
     if not 1 <= len(idempotency_key) <= 255:
         raise Refused("Idempotency-Key takes 1 to 255 characters")
     return f"doc_{hashlib.sha256(idempotency_key.encode()).hexdigest()[:32]}"
+
+
+def _content(settings: Settings, row: Document, name: str) -> Response:
+    content = open_store(settings.document_store).read(name)
+    kind = row.content_type or "application/octet-stream"
+    answer = send_file(content, mimetype=kind, as_attachment=True, download_name=name)
+    if row.size and not isinstance(content, Path):  # of a file it knows the length, and can send a part
+        answer.content_length = row.size
+    return answer
 
 
 def _found(row: dict[str, Any] | None, what: str) -> dict[str, Any]:

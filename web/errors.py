@@ -16,7 +16,7 @@ from flask import Flask, Response, jsonify
 from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException
 
-from inbox.errors import BadPayload, StoreUnavailable
+from inbox.errors import BadPayload, StoreUnavailable, TransientError
 
 log = structlog.get_logger()
 
@@ -53,6 +53,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(BadPayload, lambda error: _answer(str(error), 400))
     app.register_error_handler(StoreUnavailable, _unavailable)
     app.register_error_handler(OperationalError, _no_database)
+    app.register_error_handler(TransientError, _not_now)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
 
@@ -81,6 +82,14 @@ def _no_database(error: OperationalError) -> Response:
     """Only what looks up documents needs it; events are taken all the same."""
     log.warning("the database does not answer", error=type(error.orig).__name__)
     response = _answer("the database does not answer now; ask again", 503)
+    response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    return response
+
+
+def _not_now(error: TransientError) -> Response:
+    """DOCUMENT_STORE does not answer, which only its reader notices."""
+    log.warning("not now", error=str(error))
+    response = _answer(f"{error}; ask again", 503)
     response.headers["Retry-After"] = RETRY_AFTER_SECONDS
     return response
 

@@ -21,6 +21,7 @@ from settings import Settings, load
 from tasks import broker
 from tasks.database import make_engine, make_sessions
 from tasks.models import Document
+from tests.buckets import S3
 from tests.conftest import Clock
 from tests.senders import API_KEY, DOC_SECRET
 from web import create_app
@@ -104,10 +105,8 @@ def test_a_wrong_document_request_is_told_what_is_wrong(client: FlaskClient, bod
     assert (status, answer["error"][: len(words)]) == (400, words)
 
 
-def test_a_finished_document_is_shown_and_served(client: FlaskClient, settings: Settings) -> None:
-    folder = Path(settings.document_store)
-    folder.mkdir()
-    (folder / "doc_1").write_bytes(b"%PDF-1.7")
+def finished(settings: Settings) -> None:
+    """The row of a document whose eight bytes are stored."""
     row = Document(
         id="doc_1",
         document_id="contract.pdf",
@@ -123,10 +122,37 @@ def test_a_finished_document_is_shown_and_served(client: FlaskClient, settings: 
     with make_sessions(make_engine(settings.database_url))() as db:
         db.add(row)
         db.commit()
+
+
+def test_a_finished_document_is_shown_and_served(client: FlaskClient, settings: Settings) -> None:
+    folder = Path(settings.document_store)
+    folder.mkdir()
+    (folder / "doc_1").write_bytes(b"%PDF-1.7")
+    finished(settings)
     shown = client.get("/api/v1/documents/doc_1", headers=BEARER).get_json()
     assert shown | {"status": "completed", "progress": 100, "size": 8, "sha256": "ab" * 32} == shown
     served = client.get("/api/v1/documents/doc_1/content", headers=BEARER)
     assert (served.data, served.mimetype) == (b"%PDF-1.7", "application/pdf")
+    part = client.get("/api/v1/documents/doc_1/content", headers={**BEARER, "Range": "bytes=1-3"})
+    assert (part.status_code, part.data) == (206, b"PDF")
+
+
+def test_a_document_in_s3_is_served_and_s3_away_is_503(
+    settings: Settings, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = s3.fresh()
+    s3.client.put_object(Bucket=bucket, Key="finished/doc_1", Body=b"%PDF-1.7")
+    finished(settings)
+    client = create_app(replace(settings, document_store=f"s3://{bucket}/finished")).test_client()
+    served = client.get("/api/v1/documents/doc_1/content", headers=BEARER)
+    assert (served.data, served.mimetype, served.content_length) == (b"%PDF-1.7", "application/pdf", 8)
+    assert "doc_1" in served.headers["Content-Disposition"]
+    client = create_app(replace(settings, document_store="s3://no-such-bucket")).test_client()
+    refused = client.get("/api/v1/documents/doc_1/content", headers=BEARER)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert refused.get_json() == {"error": "DOCUMENT_STORE: S3 answered NoSuchBucket; ask again"}
 
 
 @pytest.mark.parametrize("path", ["documents/none", "documents/none/content", "events/stripe/none", "nothing"])

@@ -360,8 +360,8 @@ def test_an_address_in_our_own_network_is_not_fetched(business: Business) -> Non
     assert row(business).status == "failed"
 
 
-def test_a_document_over_the_limit_is_not_kept(business: Business, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "MOST_BYTES", 100)
+def test_a_document_over_the_limit_is_not_kept(business: Business) -> None:
+    business.settings["MAX_DOCUMENT_BYTES"] = "100"
     with Peer(lambda _: Answer(200, {}, [b"x" * 60, b"x" * 60])) as peer:
         by_service(business, peer.url)
         processing(business)

@@ -35,6 +35,9 @@ def test_nothing_set_is_enough_to_load() -> None:
         ("FULFILMENT", "", {}),
         ("REDIS_URL", "sentinel://a,b:1/0?service=m", "sentinel://a,b:1/0?service=m"),
         ("BROKER_URL", "sentinel://:p%40@a/1?service=m", "sentinel://:p%40@a/1?service=m"),
+        ("DOCUMENT_STORE", "s3://my-bucket.eu/a/b", "s3://my-bucket.eu/a/b"),
+        ("DOCUMENT_TYPES", "Application/PDF, image/*", ("application/pdf", "image/*")),
+        ("DOCUMENT_TYPES", "", ()),
     ],
 )
 def test_a_value_is_parsed(name: str, value: str, parsed: object) -> None:
@@ -62,6 +65,14 @@ def test_a_value_is_parsed(name: str, value: str, parsed: object) -> None:
         ("FULFILMENT", 'prod_1 = "a"', "FULFILMENT is (hidden); it takes a list of names for 'prod_1'"),
         ("FULFILMENT", 'prod_1 = ["a", ""]', "FULFILMENT is (hidden); it takes a list of names for 'prod_1'"),
         ("FULFILMENT", '[prod_1]\nx = ["a"]', "FULFILMENT is (hidden); it takes a list of names for 'prod_1'"),
+        (
+            "DOCUMENT_STORE",
+            "gs://b/x",
+            "DOCUMENT_STORE is 'gs://b/x'; it takes the path of a folder, or s3://bucket/pre",
+        ),
+        ("DOCUMENT_STORE", "s3://", "DOCUMENT_STORE is 's3://'; it takes the path of a folder, or s3://bucket/prefix"),
+        ("DOCUMENT_STORE", "s3://B_!/x", "DOCUMENT_STORE is 's3://B_!/x'; it takes the path of a folder, or s3://bu"),
+        ("DOCUMENT_TYPES", "pdf", "DOCUMENT_TYPES is 'pdf'; it takes media types, comma-separated"),
         ("APP_WEBHOOK_URL", "https://app.example", "APP_WEBHOOK_URL and APP_WEBHOOK_SECRET take each other"),
         ("APP_WEBHOOK_SECRET", SECRET, "APP_WEBHOOK_URL and APP_WEBHOOK_SECRET take each other"),
         ("ACCESS_WHILE_DISPUTED", "off", "ACCESS_WHILE_DISPUTED is 'off'; it takes one of keep, revoke"),
