@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import signal
 import threading
 from pathlib import Path
@@ -51,24 +50,20 @@ def _stop_softly_on_sigterm(**_: Any) -> None:
     if not callable(softly):
         return
 
-    @functools.cache  # once, whoever comes first
-    def stop() -> None:
+    def stop(*_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        softly(signal.SIGTERM, None)
-
-    def stop_between_steps() -> None:
-        stop()
-        state.maybe_shutdown()  # now, for the pool that the rest of this step may ask is gone
+        if state.should_terminate is None:  # not twice
+            softly(signal.SIGTERM, None)
+            state.maybe_shutdown()  # raises: whoever was at work may not go on, for the pool is gone
 
     def terminated(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one changes nothing; SIGQUIT still hurries it
         loop = get_event_loop()
-        if loop is None:  # a pool of threads
-            stop()
-            return
-        signal.signal(signal.SIGALRM, lambda *_: stop())
+        if loop is None:  # a pool of threads, or between two connections to the broker
+            return stop()
+        signal.signal(signal.SIGALRM, stop)
         signal.setitimer(signal.ITIMER_REAL, SECONDS_FOR_A_STEP)
         # Not from here: the loop's lock may be held by the very code that the signal interrupted.
-        threading.Thread(target=loop.call_soon, args=(stop_between_steps,), daemon=True).start()
+        return threading.Thread(target=loop.call_soon, args=(stop,), daemon=True).start()
 
     signal.signal(signal.SIGTERM, terminated)
