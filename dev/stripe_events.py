@@ -7,6 +7,7 @@ import hmac
 import json
 from typing import Any
 
+Thing = dict[str, Any]
 OLD_VERSION = "2024-06-20"
 NEW_VERSION = "2025-08-27.basil"
 
@@ -33,6 +34,11 @@ def event(number: int, kind: str, thing: dict[str, Any], created: int, version: 
         },
         indent=2,  # Stripe pretty-prints; whoever signs a re-serialized body fails here
     ).encode()
+
+
+def listed(url: str, things: list[Thing], *, more: bool = False) -> Thing:
+    """A page of a list."""
+    return {"object": "list", "data": things, "has_more": more, "url": url}
 
 
 def event_id(number: int) -> str:

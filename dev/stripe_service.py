@@ -30,6 +30,18 @@ def keep_state_in(path: Path) -> None:
     resources.Store.dump_to_disk = dump
 
 
+def list_events_as_stripe_does() -> None:
+    """The newest first, by several types. `delivery_success` filters nothing, for nobody noted who took which."""
+    in_order = resources.Event._api_list_all
+
+    def newest_first(_: Any, /, url: str, types: Any = None, delivery_success: Any = None, **asked: Any) -> Any:
+        page = in_order(url, **asked)
+        page._list = [event for event in reversed(page._list) if not types or event.type in types]
+        return page
+
+    resources.Event._api_list_all = classmethod(newest_first)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dev.stripe_service", description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, required=True)
@@ -38,6 +50,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     keep_state_in(arguments.folder / "localstripe.pickle")
+    list_events_as_stripe_does()
     secret = os.environ["STRIPE_WEBHOOK_SECRET"].split(",")[0]
     server.register_webhook("holdfast", arguments.webhook_url, secret, None)
     web.run_app(server.app, host="127.0.0.1", port=arguments.port, print=None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from inbox.store import PREFIX, Store, translated
 
-STATS = ("accepted", "duplicates", "rejected", "unhandled", "owed", "leased", "succeeded", "dead", "expired")
+STATS = ("accepted", "missed", "duplicates", "rejected", "unhandled", "owed", "leased", "succeeded", "dead", "expired")
 
 
 def stats(store: Store) -> dict[str, int]:

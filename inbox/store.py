@@ -110,14 +110,17 @@ class Store:
         self._memory_seen, self._nearly_full = 0.0, False
         self._scripts = {name: client.register_script(_source(name)) for name in SCRIPTS}
 
-    def record(self, event: Event, jobs: Sequence[NewJob], secret: str = "") -> list[Doorbell] | None:
+    def record(
+        self, event: Event, jobs: Sequence[NewJob], secret: str = "", *, counted: str = "accepted"
+    ) -> list[Doorbell] | None:
         """Record an event with its jobs, once. None: it was known already, and nothing changed.
 
         `secret` names the one that proved who sent it, never tells it; its use is counted either way.
+        A new one is `counted` by how it came: accepted (delivered), missed (found at its sender), due (by our clock).
         Otherwise whom to ring: nobody, where the ready-made messages went to the broker in the same step.
         """
         self._leave_room_for_workers()
-        args = (event.source, event.id, event.type, event.body, secret, *self._flat(jobs))
+        args = (event.source, event.id, event.type, event.body, secret, counted, *self._flat(jobs))
         word, *bells = self._run_replicated("record", *args)
         return _doorbells(bells) if word == b"new" else None
 

@@ -14,7 +14,7 @@ from stripe.v2.core import _event as thin
 
 from tasks.routes import NEWER_TYPES, QUEUES, ROUTES, TASKS
 
-SOURCES = ("stripe", "documents", "api")
+SOURCES = ("stripe", "documents", "api", "holdfast")
 SNAPSHOTS = get_args(stripe.Event.__annotations__["type"])  # as the installed library lists them
 
 

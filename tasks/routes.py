@@ -46,6 +46,7 @@ TASKS: Mapping[str, Task] = {
     "tasks.notifications.send": Task("notifications"),
     "tasks.app_webhook.deliver": Task("notifications"),
     "tasks.handoff.deliver": Task("notifications"),
+    "tasks.reconcile.take_in": Task("payments"),
 }
 
 # "*" is every other type of that source. A type with no route is recorded and counted as unhandled.
@@ -77,6 +78,7 @@ ROUTES: Mapping[tuple[str, str], str] = {
     ("documents", "failed"): "tasks.documents.failed",
     ("documents", "*"): "tasks.documents.progress",
     ("api", "document.requested"): "tasks.documents.initiate",
+    ("holdfast", "reconcile.due"): "tasks.reconcile.take_in",
 }
 
 # Event types that Stripe has and the installed library does not know yet; any other unknown one stops start-up.

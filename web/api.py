@@ -21,6 +21,7 @@ from tasks import broker
 from tasks.models import Document
 from tasks.routes import jobs_for
 from tasks.storage import open_store
+from web import reconciled
 from web.body import read_body
 from web.errors import Refused
 from web.sources import Source, traffic
@@ -128,6 +129,24 @@ def blueprint(
             raise Refused(f"not replayed: {answer}", 404 if answer == "unknown" else 409)
         return jsonify(replayed=job_id)
 
+    def _replay(job_id: str) -> str:
+        bells = store.replay(job_id, f"api key {hashlib.sha256(_bearer_key()).hexdigest()[:8]}")
+        if isinstance(bells, str):
+            return bells
+        broker.ring(bells)
+        return "replayed"
+
+    _figures(api, settings, sources, store, sessions)
+    return api
+
+
+def _figures(
+    api: Blueprint,
+    settings: Settings,
+    sources: Mapping[str, Source],
+    store: Store,
+    sessions: Callable[[], Session],
+) -> None:
     @api.get("/stats")
     def stats() -> Response:
         return jsonify(look.stats(store))
@@ -136,14 +155,10 @@ def blueprint(
     def list_sources() -> Response:
         return jsonify(sources=traffic(sources, look.deliveries(store)))
 
-    def _replay(job_id: str) -> str:
-        bells = store.replay(job_id, f"api key {hashlib.sha256(_bearer_key()).hexdigest()[:8]}")
-        if isinstance(bells, str):
-            return bells
-        broker.ring(bells)
-        return "replayed"
-
-    return api
+    @api.get("/reconcile")
+    def show_reconcile() -> Response:
+        with sessions() as db:
+            return jsonify(reconciled.state(settings, store, db))
 
 
 def _bearer_key() -> bytes:

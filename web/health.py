@@ -16,6 +16,7 @@ from inbox.store import Store
 from settings import Settings
 from tasks import broker
 from tasks.routes import QUEUES
+from web import reconciled
 from web.errors import Refused
 from web.sources import Source, traffic
 
@@ -62,6 +63,7 @@ def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store, e
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Counts(store, settings))
         registry.register(_Deliveries(store, sources))
+        registry.register(reconciled.Gauges(engine))
         return Response(generate_latest(registry), mimetype="text/plain; version=0.0.4")
 
     return pages
@@ -122,7 +124,8 @@ class _Counts:
             "replicas": self._store.replicas() if self._settings.replicas_ack else 0,
         }
         counters = {
-            "accepted": "Events recorded",
+            "accepted": "Events delivered and recorded",
+            "missed": "Events that never arrived and that a reconcile took in",
             "duplicates": "Deliveries of events already recorded",
             "unhandled": "Events recorded that no handler is routed for",
             "expired": "Leases that ran out: a worker died or stalled",

@@ -121,6 +121,9 @@ def _record() -> Schema:
             ),
             "parameters": [_path("job_id")],
         },
+        "/api/v1/reconcile": {
+            "get": _call("What Stripe had that never arrived", _json(200, "the last look", _ref("Reconcile")))
+        },
         "/api/v1/stats": {
             "get": _call("The counts", _json(200, "now", {"type": "object", "additionalProperties": NUMBER}))
         },
@@ -159,6 +162,14 @@ def _shapes() -> Schema:
             **_object(id=TEXT, status=TEXT, progress=NUMBER),
             "description": "with document_id, error, size, sha256, stored_as and times, once a worker has begun it",
         },
+        "Reconcile": _object(
+            state={"enum": ["off", "never", "at work", "ok", "failing"]},
+            reason=MAYBE_TEXT,
+            tried_at=MAYBE_TEXT,
+            finished_at=MAYBE_TEXT,
+            seen_until=MAYBE_NUMBER,
+            missed=NUMBER,
+        ),
         "Event": _object(**names, received=NUMBER, deliveries=NUMBER, state=TEXT, jobs=_list("Job")),
         "Job": _object(
             **names,

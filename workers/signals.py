@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import structlog
 from celery import signals
 from celery.worker import state
 from kombu.asynchronous import get_event_loop
@@ -14,6 +15,8 @@ from kombu.asynchronous import get_event_loop
 from settings import Settings
 from tasks import broker
 from workers.sweep import Sweeper
+
+log = structlog.get_logger()
 
 SECONDS_FOR_A_STEP = 3  # of Celery's event loop
 
@@ -25,7 +28,10 @@ def connect(settings: Settings) -> None:
     @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
     def start_sweep(**_: Any) -> None:
         """The sweep runs in the worker's main process, beside whatever the pool does."""
-        Sweeper(broker.open_store(settings, timeout_seconds=5)).start()
+        reconciles = bool(settings.stripe_api_key)
+        if not reconciles:
+            log.info("reconcile is off: STRIPE_API_KEY is not set")
+        Sweeper(broker.open_store(settings, timeout_seconds=5), reconciles=reconciles).start()
 
     signals.worker_ready.connect(_stop_softly_on_sigterm)
 

@@ -1,4 +1,7 @@
-"""The sweep: every worker looks every second for jobs whose time has come or whose lease ran out, and rings again."""
+"""The sweep: every worker looks every second for jobs whose time has come or whose lease ran out, and rings again.
+
+So it is also where the hour is noticed at which somebody must ask Stripe what we missed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import time
 import structlog
 
 from inbox.store import Store
-from tasks import broker
+from tasks import broker, reconcile
 from tasks.routes import QUEUES
 
 log = structlog.get_logger()
@@ -28,14 +31,17 @@ def sweep(store: Store) -> int:
 class Sweeper(threading.Thread):
     """Sweeps as long as its process lives; no error ends it, for without it late jobs would wait for ever."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, reconciles: bool = False) -> None:
         super().__init__(daemon=True, name="sweeper")
-        self._store = store
+        self._store, self._reconciles = store, reconciles
+        self._asked = ""
 
     def run(self) -> None:
         while True:
             time.sleep(EVERY_SECONDS * (0.75 + random.random() / 2))  # noqa: S311  jitter: they must not look in step
             try:
                 sweep(self._store)
+                if self._reconciles:
+                    self._asked = reconcile.ask_hourly(self._store, self._asked)
             except Exception as error:
                 log.warning("sweep failed; the next one comes in a second", error=type(error).__name__)

@@ -17,6 +17,7 @@ from typing import Any
 
 from dev.chaos.traffic import PAYS_AT, Sent
 from dev.chaos.trouble import LOSE, serve_or_fail
+from dev.stripe_events import listed
 
 Answer = tuple[int, dict[str, Any]]
 
@@ -87,8 +88,8 @@ class StripePeer(ThreadingHTTPServer):
                 return self._pay(self._invoices[invoice], key or os.urandom(8).hex())
             case "GET", ["v1", "subscriptions", subscription] if subscription in self._subscriptions:
                 return 200, self._subscriptions[subscription].subscription_as_stripe_shows_it()
-            case "GET", ["v1", "invoice_payments"]:
-                return 200, {"object": "list", "data": [], "has_more": False, "url": "/v1/invoice_payments"}
+            case "GET", ["v1", "invoice_payments" | "events" as things]:
+                return 200, listed(f"/v1/{things}", [])
             case "GET", ["v1", "customers", customer] if customer in self._emails:
                 return 200, {"id": customer, "object": "customer", "email": self._emails[customer]}
         return NOT_FOUND

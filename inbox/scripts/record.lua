@@ -1,23 +1,24 @@
 -- record: an event, its raw bytes and its jobs come into being together, once, with their doorbells rung.
 -- Guards against: two deliveries at once, and a death between any two of these steps.
 -- It alone refuses to run when memory is full: the others must go on, or a full store could never drain.
-local source, id, type, body, secret = arg(1), arg(2), arg(3), arg(4), arg(5)
+local source, id, type, body, secret, counted = arg(1), arg(2), arg(3), arg(4), arg(5), arg(6)
 if secret ~= '' then
   redis.call('HINCRBY', P .. 'deliveries', 'verified:' .. source .. ':' .. secret, 1)
   redis.call('HSET', P .. 'deliveries', 'last:' .. source .. ':' .. secret, now)
 end
+local deliveries = counted == 'accepted' and 1 or 0 -- what we found at its sender was not delivered
 local ekey = event_key(source, id)
 if redis.call('EXISTS', ekey) == 1 then
-  redis.call('HINCRBY', ekey, 'deliveries', 1)
-  count('duplicates', 1)
+  redis.call('HINCRBY', ekey, 'deliveries', deliveries)
+  count('duplicates', deliveries)
   return { 'known' }
 end
-redis.call('HSET', ekey, 'type', type, 'received', now, 'open', 0, 'deliveries', 1)
+redis.call('HSET', ekey, 'type', type, 'received', now, 'open', 0, 'deliveries', deliveries)
 redis.call('SET', body_key(source, id), body)
 redis.call('ZADD', P .. 'events', now, source .. ':' .. id)
-count('accepted', 1)
-create_all(6, { source = source, id = id, type = type, received = now })
-if #ARGV == 10 then
+count(counted, 1)
+create_all(7, { source = source, id = id, type = type, received = now })
+if #ARGV == 11 then
   count('unhandled', 1)
   settle(source, id)
 end

@@ -7,12 +7,12 @@ Each may raise TransientError (no connection, 429, 5xx) or PermanentError (every
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import stripe
-from msgspec import Struct
+from msgspec import DecodeError, Raw, Struct, json
 
 from inbox.errors import PermanentError, TransientError
 from tasks.clients.answers import retry_after_seconds
@@ -23,6 +23,7 @@ logging.getLogger("stripe").setLevel(logging.WARNING)  # at INFO it writes Strip
 
 TIMEOUT_SECONDS = (5.0, 25.0)  # to connect, to read
 MOST = 100  # on one page
+MOST_TYPES = 20  # to list events of
 
 
 class Refused(PermanentError):
@@ -98,6 +99,47 @@ def fetch_related(attempt: Attempt) -> dict[str, Any]:
     https://docs.stripe.com/event-destinations#fetch-data
     """
     return _ask(attempt, lambda client: _related(client, attempt.event.body))
+
+
+class EventPage(Struct):
+    """One page of events, the newest first, each as Stripe wrote it. `last` is the id to go on after; "": the end."""
+
+    events: list[bytes]
+    last: str = ""
+
+
+def list_events(
+    attempt: Attempt, types: Sequence[str], since: int, until: int, after: str, *, everything: bool
+) -> EventPage:
+    """The page behind the event `after` of those created from `since` to `until`, in seconds since 1970.
+
+    Those that were not delivered everywhere, or `everything`. https://docs.stripe.com/api/events/list
+    """
+    asked: dict[str, Any] = {"limit": MOST, "created": {"gte": since, "lte": until}}
+    if len(types) <= MOST_TYPES:  # or all of them come, and the caller picks
+        asked["types"] = list(types)
+    if after:
+        asked["starting_after"] = after
+    if not everything:
+        asked["delivery_success"] = False
+    client = _client(attempt)
+    with _named_errors(attempt):
+        answer = client.raw_request("get", "/v1/events", **asked)
+    try:
+        page = json.decode(str(answer.body), type=_Listed)
+        more = page.has_more and page.data
+        return EventPage([bytes(raw) for raw in page.data], json.decode(page.data[-1], type=_Named).id if more else "")
+    except DecodeError:
+        raise TransientError("Stripe's answer is not a list of events") from None
+
+
+class _Listed(Struct):
+    data: list[Raw]
+    has_more: bool = False
+
+
+class _Named(Struct):
+    id: Id
 
 
 def decline_of(attempt: Attempt, invoice: dict[str, Any]) -> str | None:

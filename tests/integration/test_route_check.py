@@ -25,7 +25,7 @@ WRONG = {  # what somebody wrote into the table -> what both say
         "tasks/routes.py routes stripe charge.refunded to tasks.payments.refunded, which is not in TASKS"
     ),
     f'routes.ROUTES["strip", "charge.refunded"] {TO_PAYMENTS}': (
-        "tasks/routes.py routes strip charge.refunded: the source takes stripe or documents or api"
+        "tasks/routes.py routes strip charge.refunded: the source takes stripe or documents or api or holdfast"
     ),
     f'routes.ROUTES["stripe", "invoice.payment_faild"] {TO_PAYMENTS}': (
         "tasks/routes.py routes stripe invoice.payment_faild, a type that the installed stripe library does not know; "

@@ -33,6 +33,7 @@ def upgrade() -> None:
         time("done_at"),
     )
     _payments()
+    _reconcile()
     _fulfilment()
     _refunds()
     _documents()
@@ -112,6 +113,22 @@ def _payments() -> None:
         text("state"),
         time("due_at"),
         time("done_at", nullable=True),
+    )
+
+
+def _reconcile() -> None:
+    op.create_table(
+        "reconciles",
+        text("source", primary_key=True),
+        text("asked"),
+        whole("since", nullable=True),
+        whole("until", nullable=True),
+        text("after"),
+        sa.Column("everything", sa.Boolean(), nullable=False),
+        whole("seen_until", nullable=True),
+        time("tried_at"),
+        time("finished_at", nullable=True),
+        text("failure", nullable=True),
     )
 
 

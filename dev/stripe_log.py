@@ -1,0 +1,83 @@
+"""Stripe's list of events and its deliveries: signs and sends each event, remembers which were not taken, lists them.
+
+https://docs.stripe.com/api/events/list, https://docs.stripe.com/webhooks
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import requests
+
+from dev.stripe_events import Thing, listed, signature
+
+MOST = 100
+
+
+class BadRequest(Exception):
+    """A request that Stripe would answer with 400."""
+
+
+class EventLog:
+    """All events, the oldest first. While it is `losing`, deliveries get lost on their way."""
+
+    def __init__(self, webhook_url: str = "", secret: str = "") -> None:
+        self.webhook_url, self.secret = webhook_url, secret
+        self.events: list[Thing] = []
+        self.undelivered: set[str] = set()
+        self.losing = False
+
+    def add(self, event: Thing, now: int) -> None:
+        """Keep an event and deliver it, once; who did not take it now gets it by `redeliver`."""
+        self.events.append(event)
+        self.undelivered.add(event["id"])
+        if not self.losing:
+            self._deliver(event, now)
+
+    def redeliver(self, now: int) -> None:
+        """What Stripe does for up to three days: try everything once more that was not taken."""
+        for event in [event for event in self.events if event["id"] in self.undelivered]:
+            self._deliver(event, now)
+
+    def page(self, query: Mapping[str, Sequence[str]]) -> Thing:
+        """One page of the list, the newest first. Raises BadRequest as Stripe would refuse."""
+        one = {name: values[0] for name, values in query.items()}
+        types = {value for name, value in one.items() if name == "type" or name.startswith("types[")}
+        chosen = [event for event in reversed(self.events) if _fits(event, one)]
+        if types:
+            chosen = [event for event in chosen if event["type"] in types]
+        if "delivery_success" in one:
+            wanted = one["delivery_success"] == "true"
+            chosen = [event for event in chosen if (event["id"] not in self.undelivered) is wanted]
+        limit = int(one.get("limit", 10))
+        if not 1 <= limit <= MOST or len(types) > 20:
+            raise BadRequest("limit takes 1 to 100, types 20 at the most")
+        if after := one.get("starting_after"):
+            chosen = chosen[self._place(chosen, after) :]
+        return listed("/v1/events", chosen[:limit], more=len(chosen) > limit)
+
+    def _place(self, chosen: list[Thing], after: str) -> int:
+        """Where the list goes on behind the event `after`, which need not fit itself: it may have been taken since."""
+        order = {event["id"]: number for number, event in enumerate(self.events)}
+        if after not in order:
+            raise BadRequest(f"No such event: '{after}'")
+        return sum(order[event["id"]] >= order[after] for event in chosen)
+
+    def _deliver(self, event: Thing, now: int) -> None:
+        if not self.webhook_url:
+            return
+        body = json.dumps(event, indent=2).encode()  # Stripe pretty-prints; whoever re-serializes it fails here
+        headers = {"Stripe-Signature": signature(body, self.secret, now), "Content-Type": "application/json"}
+        try:
+            taken = requests.post(self.webhook_url, body, headers=headers, timeout=10).ok
+        except requests.RequestException:
+            return
+        if taken:
+            self.undelivered.discard(event["id"])
+
+
+def _fits(event: Thing, one: Mapping[str, Any]) -> bool:
+    created = event["created"]
+    return bool(int(one.get("created[gte]", created)) <= created <= int(one.get("created[lte]", created)))

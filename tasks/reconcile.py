@@ -1,0 +1,194 @@
+"""Reconcile: ask Stripe for the events that it could not deliver, and take in those that never arrived.
+
+    python -m tasks.reconcile             ask now
+    python -m tasks.reconcile --days 3    go through all events of 3 days, delivered or not: after the store was lost
+
+Each request to look is an event of our own (source `holdfast`), recorded when a worker starts and once for each hour by
+whichever worker comes first: so its job has a lease, retries and a place among the jobs, and no process is the only one
+that looks. A job takes in one page; the next page is its follow-up. How far it has come stands in the row `Reconcile`,
+so that the newest request goes on where an elder one stopped; the elder one then gives way.
+
+What is taken in: events that Stripe lists as not delivered everywhere (https://docs.stripe.com/api/events/list), of a
+type that has a route, not younger than a minute (those may still be on their way) and not in the record. Since when:
+one hour before the end of the last finished look, 30 days at the most, for Stripe lists no more. The very first look
+goes back one hour: what happened before that is for a person to ask for. Only events of the account itself are listed,
+not those of accounts that are connected to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+
+import structlog
+from msgspec import Struct
+from sqlalchemy.orm import Session
+
+from inbox import look
+from inbox.errors import BadPayload, HoldfastError, TransientError
+from inbox.event import Event
+from inbox.job import State
+from inbox.store import Store
+from settings import STRIPE_RESENDS_DAYS, SettingsError, load
+from tasks import broker
+from tasks.arrivals import arrival, peek_stripe
+from tasks.clients import stripe
+from tasks.handling import Attempt, FollowUp
+from tasks.models import Reconcile
+from tasks.payloads import Whole, read
+from tasks.routes import ROUTES, jobs_for
+from tasks.rows import insert_if_new, locked
+
+log = structlog.get_logger()
+
+SOURCE, DUE, TASK, KEY = "holdfast", "reconcile.due", "tasks.reconcile.take_in", "reconcile"
+OVERLAP_SECONDS = 3600  # clocks that differ, and events that Stripe lists late
+IN_DELIVERY_SECONDS = 60
+DAY_SECONDS = 86400
+
+
+class Request(Struct):
+    """What is asked for: the events that were not delivered, or all events of some days."""
+
+    days: Whole | None = None
+
+
+def ask(store: Store, event_id: str, days: int | None = None) -> None:
+    """Record a request to look, unless it is known; a worker will do it. Raises StoreUnavailable."""
+    event = Event(SOURCE, event_id, DUE, json.dumps({"days": days} if days else {}).encode())
+    broker.ring(store.record(event, jobs_for(SOURCE, event_id, DUE, KEY), counted="due") or ())
+
+
+def ask_hourly(store: Store, last: str) -> str:
+    """Ask at the first call, then once an hour, all workers together; answers the hour, to be passed in next time."""
+    now = datetime.fromtimestamp(store.now_ms() / 1000, UTC)
+    hour = f"reconcile:{now:%Y-%m-%dT%H}:00"
+    if hour != last:
+        ask(store, hour if last else f"reconcile:{now:%Y-%m-%dT%H:%M}")
+    return hour
+
+
+def take_in(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """One page of Stripe's list. Errors are transient: a key may be given the right to list events at any time."""
+    if not attempt.settings.stripe_api_key:
+        return []
+    row = _begin(attempt, db)
+    if row is None:
+        return []
+    after = row.after
+    db.commit()  # no transaction stays open over a call
+    try:
+        page = _page(attempt, row)
+        _record(attempt, page.events)
+    except HoldfastError as error:
+        row.failure = str(error)
+        db.commit()
+        raise TransientError(str(error), getattr(error, "retry_after_seconds", 0)) from None
+    return _move_on(attempt, db, page, after)
+
+
+def _begin(attempt: Attempt, db: Session) -> Reconcile | None:
+    """The span to go through; None if there is none any more, or a newer request has taken it over."""
+    insert_if_new(db, Reconcile, source="stripe", asked="", everything=False, after="", tried_at=attempt.now)
+    row = locked(db, Reconcile, "stripe")
+    if row is None or attempt.event.id < row.asked:
+        return None
+    if attempt.event.id > row.asked:
+        row.asked = attempt.event.id
+        days = read(attempt.event.body, Request).days
+        if days or row.until is None or not row.after:  # one that got somewhere is gone on with
+            _new_span(row, int(attempt.now.timestamp()), days or 0)
+    row.tried_at = attempt.now
+    return row if row.until is not None else None
+
+
+def _new_span(row: Reconcile, now: int, days: int) -> None:
+    """From the last finished look, or the start of an unfinished one, to what must have been delivered by now."""
+    since = (row.seen_until or now) - OVERLAP_SECONDS
+    if row.until is not None and row.since is not None:
+        since = min(since, row.since)
+    since = min(since, now - days * DAY_SECONDS)
+    row.everything = bool(days) or (row.until is not None and row.everything)
+    row.since, row.until = max(since, now - STRIPE_RESENDS_DAYS * DAY_SECONDS), now - IN_DELIVERY_SECONDS
+    row.after = ""
+
+
+def _page(attempt: Attempt, row: Reconcile) -> stripe.EventPage:
+    """The page behind `row.after`. Forgets that place if Stripe does: then the span is begun again."""
+    types = [kind for source, kind in ROUTES if source == "stripe"]
+    try:
+        return stripe.list_events(attempt, types, row.since or 0, row.until or 0, row.after, everything=row.everything)
+    except stripe.Refused:
+        row.after = ""
+        raise
+
+
+def _record(attempt: Attempt, events: Sequence[bytes]) -> None:
+    """Through the same record as a delivery, the oldest first; what is known already stays as it is."""
+    store = broker.open_store(attempt.settings, timeout_seconds=5)
+    with closing(store.client):
+        for body in reversed(events):
+            try:
+                event, jobs = arrival("stripe", peek_stripe(body.decode(), attempt.settings.stripe_mode), body)
+            except BadPayload:  # the receiver would refuse it, too
+                continue
+            bells = store.record(event, jobs, counted="missed") if jobs else None
+            if bells is not None:
+                log.warning("an event that never arrived was taken in", id=event.id, type=event.type)
+                broker.ring(bells)
+
+
+def _move_on(attempt: Attempt, db: Session, page: stripe.EventPage, after: str) -> list[FollowUp]:
+    """Behind this page, in one transaction with the effect row; or the end of the span."""
+    row = locked(db, Reconcile, "stripe")
+    if row is None or (row.asked, row.after) != (attempt.event.id, after):
+        return []  # we slept over our lease, and somebody else has moved on
+    row.failure = None
+    if page.last:
+        row.after = page.last
+        number = int(attempt.args.get("page", 1)) + 1
+        return [FollowUp(f"reconcile.take_in.{number}", TASK, {"page": number}, ordering_key=KEY)]
+    row.seen_until = max(row.seen_until or 0, row.until or 0)
+    row.until, row.after, row.finished_at = None, "", attempt.now
+    return []
+
+
+def main() -> None:
+    """Ask now, and tell what comes of it. Whoever stops this stops only the telling."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.reconcile", description=__doc__.splitlines()[0])
+    parser.add_argument("--days", type=int, choices=range(1, STRIPE_RESENDS_DAYS + 1), metavar="1..30")
+    days = parser.parse_args().days
+    settings = load()
+    if not settings.stripe_api_key:
+        raise SettingsError("reconcile is off: STRIPE_API_KEY is not set")
+    store = broker.open_store(settings, timeout_seconds=5)
+    now = datetime.fromtimestamp(store.now_ms() / 1000, UTC)
+    event_id, before = f"reconcile:{now:%Y-%m-%dT%H:%M:%S}", look.stats(store)["missed"]
+    ask(store, event_id, days)
+    print(f"asked for: {event_id}; a worker does it now")
+    _follow(store, event_id)
+    print(f"events that never arrived and were taken in now: {look.stats(store)['missed'] - before}")
+
+
+def _follow(store: Store, event_id: str) -> None:
+    """Until no job of the request is owed; each new trouble is told once."""
+    told: set[str] = set()
+    while event := look.event(store, SOURCE, event_id):
+        owed = [job for job in event["jobs"] if job["state"] in (State.READY, State.LEASED)]
+        if not owed:
+            return
+        for reason in {job["reason"] for job in owed if job["reason"]} - told:
+            told.add(reason)
+            print(f"{reason}; it is tried again")
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (SettingsError, HoldfastError) as error:
+        raise SystemExit(f"holdfast: {error}") from None

@@ -1,0 +1,61 @@
+"""What the last look at Stripe's own list of events found: for the API and for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from inbox import look
+from inbox.store import Store
+from settings import Settings
+from tasks.models import Reconcile
+
+
+def state(settings: Settings, store: Store, db: Session) -> dict[str, Any]:
+    """off, never, at work, ok or failing, with the reason where there is one; times in ISO 8601, `seen_until` in
+    Stripe's seconds since 1970; and how many events were ever `missed`: Stripe had them, and they had not arrived."""
+    row = db.get(Reconcile, "stripe")
+    word, reason = _word(settings, row)
+    return {
+        "state": word,
+        "reason": reason,
+        "tried_at": row.tried_at.isoformat() if row else None,
+        "finished_at": row.finished_at.isoformat() if row and row.finished_at else None,
+        "seen_until": row.seen_until if row else None,
+        "missed": look.stats(store)["missed"],
+    }
+
+
+def _word(settings: Settings, row: Reconcile | None) -> tuple[str, str | None]:
+    if not settings.stripe_api_key:
+        return "off", "STRIPE_API_KEY is not set"
+    if row is None:
+        return "never", None
+    if row.failure:
+        return "failing", row.failure
+    return "ok" if row.until is None else "at work", None
+
+
+class Gauges:
+    """When it last finished, and whether it fails now; nothing while the database is away or before the first look."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        try:
+            with Session(self._engine) as db:
+                row = db.get(Reconcile, "stripe")
+        except SQLAlchemyError:
+            return
+        if row is None:
+            return
+        finished = row.finished_at.timestamp() if row.finished_at else 0
+        name = "holdfast_reconcile"
+        yield GaugeMetricFamily(f"{name}_finished_seconds", "When a look last finished, since 1970", value=finished)
+        yield GaugeMetricFamily(f"{name}_failing", "1: the last try failed", value=bool(row.failure))
