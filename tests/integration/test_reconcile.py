@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from tasks.clients import stripe
 from tasks.handling import FollowUp
 from tasks.models import Reconcile
 from tasks.routes import ROUTES
-from tests.business import NOW, Business
+from tests.business import NOW, Business, at_once
 from tests.peers import Answer, Asked, Peer, Stripe
 from tests.senders import stripe_event
 
@@ -372,6 +373,39 @@ def test_a_sleeper_does_not_move_on_what_somebody_else_has_moved(world: World) -
         assert world.request("reconcile:2026-03-01T12:00") == []
     assert world.row().after == "evt_150"
     assert (len(world.recorded()), world.missed()) == (100, 100)
+
+
+@pytest.mark.parametrize("hours", [(12, 12), (12, 13)])  # one request whose lease ran out, and two requests
+def test_two_looks_at_once_take_in_each_event_once(world: World, hours: tuple[int, int]) -> None:
+    for number in range(150):
+        world.happens(f"evt_{number}", ago=3000 - number)
+    at_once(lambda one: world.look(f"reconcile:2026-03-01T{hours[one]}:00"), 2)
+    assert (len(world.recorded()), world.missed(), look.stats(world.store)["owed"]) == (150, 150, 150)
+    assert (world.row().until, world.row().seen_until) == (None, SECOND - 60)
+
+
+def test_events_that_are_delivered_while_a_look_finds_them_are_recorded_once(world: World) -> None:
+    names = [f"evt_{number}" for number in range(100)]
+    for number, name in enumerate(names):
+        world.happens(name, ago=3000 - number)
+    listed = threading.Event()
+
+    def answer(asked: Asked) -> Answer:
+        listed.set()
+        return world.answer(asked)
+
+    def deliver() -> None:
+        assert listed.wait(30)
+        for name in reversed(names):  # the look records the oldest first: they meet in the middle
+            world.arrives(name)
+
+    with Peer(answer) as peer:
+        world.business.settings["STRIPE_API_BASE"] = peer.url
+        at_once(lambda one: (world.look, deliver)[one](), 2)
+    found = look.stats(world.store)
+    assert (len(world.recorded()), found["owed"], found["missed"] + found["accepted"]) == (100, 100, 100)
+    assert found["duplicates"] == found["missed"]  # whatever the look had first was then delivered
+    assert {event["deliveries"] for event in look.events(world.store, 1000)} == {1}
 
 
 def test_events_of_the_other_mode_are_left_alone(world: World) -> None:
