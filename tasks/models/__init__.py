@@ -1,0 +1,29 @@
+"""The business state in SQL, the same on SQLite and Postgres. Money is in minor units; times are UTC."""
+
+from tasks.models.base import Base, Effect, UtcTime
+from tasks.models.documents import Document, DocumentStep
+from tasks.models.fulfilment import AppMessage, Charge, DeletedCustomer, Dispute, Entitlement, Order
+from tasks.models.notifications import Notification
+from tasks.models.payments import Invoice, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
+from tasks.models.reconcile import Reconcile
+
+__all__ = [
+    "AppMessage",
+    "Base",
+    "Charge",
+    "DeletedCustomer",
+    "Dispute",
+    "Document",
+    "DocumentStep",
+    "Effect",
+    "Entitlement",
+    "Invoice",
+    "Notification",
+    "Order",
+    "PaymentFailure",
+    "PaymentGrace",
+    "PaymentRetry",
+    "Reconcile",
+    "Subscription",
+    "UtcTime",
+]

@@ -1,0 +1,45 @@
+"""What an agent asked to have processed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, ForeignKey, Integer
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tasks.models.base import Base
+
+
+class Document(Base):
+    """A document that we had processed: submitting -> processing -> downloading -> completed, or failed on the way."""
+
+    __tablename__ = "documents"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    document_id: Mapped[str] = mapped_column(index=True)  # the document service's name for what to process
+    status: Mapped[str]
+    progress: Mapped[int] = mapped_column(Integer, default=0)  # per cent
+    task_id: Mapped[str | None] = mapped_column(unique=True)
+    result_url: Mapped[str | None]
+    error: Mapped[str | None]
+    received_bytes: Mapped[int] = mapped_column(default=0)  # of the download under way
+    size: Mapped[int | None]
+    sha256: Mapped[str | None]
+    content_type: Mapped[str | None]
+    stored_as: Mapped[str | None]  # a name within DOCUMENT_STORE
+    notify_email: Mapped[str | None]
+    notify_agents: Mapped[list[str]] = mapped_column(default=list)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class DocumentStep(Base):
+    """One line of a document's timeline."""
+
+    __tablename__ = "document_steps"
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    document: Mapped[str] = mapped_column(ForeignKey("documents.id"), index=True)
+    status: Mapped[str]
+    progress: Mapped[int] = mapped_column(Integer)
+    at: Mapped[datetime]
