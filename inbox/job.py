@@ -69,3 +69,4 @@ class Lease:
     event_type: str
     body: bytes
     received_ms: int
+    replays: int = 0  # how often a person has had it run again

@@ -46,6 +46,7 @@ class Attempt:
     now: datetime  # UTC
     settings: Settings
     renew: Callable[[], None]  # keep the lease during long work; raises LeaseLost when it is gone
+    replays: int = 0  # how often a person has asked to have this job run again
 
 
 Handler = Callable[[Attempt, Session], Sequence[FollowUp]]

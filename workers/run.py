@@ -106,6 +106,7 @@ class Runner:
             now=datetime.now(UTC),
             settings=self.settings,
             renew=lambda: self.store.renew(lease, self.settings.lease_seconds),
+            replays=lease.replays,
         )
 
     def _fail(self, lease: Lease, error: Exception) -> AttemptFailed:

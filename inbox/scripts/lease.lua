@@ -47,5 +47,7 @@ redis.call('HSET', job_key(id), 'until', now + lease_ms, 'holder', holder,
 move(id, 'ready', 'leased')
 owe_later(id, queue, now + lease_ms)
 if tonumber(due) > served(queue) then redis.call('HSET', P .. 'served', queue, due) end
-local source, event, type, received, args, tries = read(id, 'source', 'event', 'type', 'received', 'args', 'tries')
-return { 'leased', token, tries, args, source, event, type, received, redis.call('GET', body_key(source, event)) or '' }
+local source, event, type, received, args, tries, replays =
+  read(id, 'source', 'event', 'type', 'received', 'args', 'tries', 'replays')
+local body = redis.call('GET', body_key(source, event)) or ''
+return { 'leased', token, tries, args, source, event, type, received, body, replays or 0 }

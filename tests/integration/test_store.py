@@ -135,8 +135,18 @@ def test_a_buried_job_is_dead_until_a_person_replays_it(store: Store, clock: Clo
     clock.forward(400 * 86400)
     assert (store.sweep(10, ROOM), stats(store)["dead"]) == ([], 1)
     assert store.replay("j1", "ada") == [BELL]
-    assert leased(store).attempt == 1
+    lease = leased(store)
+    assert (lease.attempt, lease.replays) == (1, 1)
     assert stats(store) | {"dead": 0, "leased": 1} == stats(store)
+
+
+def test_whoever_has_a_job_knows_how_often_a_person_replayed_it(store: Store) -> None:
+    store.record(EVENT, [job()])
+    for replays in (0, 1, 2):
+        lease = leased(store)
+        assert lease.replays == replays
+        store.fail(lease, "no such field", Bury("permanent"))
+        store.replay("j1", "ada")
 
 
 def test_a_replay_of_what_is_owed_or_unknown_is_refused(store: Store) -> None:
