@@ -3,8 +3,9 @@
     python -m dev.document_service --port 8010 --api-key KEY --webhook-secret whsec_…
 
 POST /api/v1/process {"document_id", "callback_url", "processing_options"?} with `Authorization: Bearer KEY` answers
-{"task_id"}; the same Idempotency-Key gets the same task again. How a document fares is chosen by the start of its id,
-see WAYS. What it knows lives in memory: a restart forgets the callbacks not yet sent.
+{"task_id"}; the same Idempotency-Key gets the same task again. GET /api/v1/process/<task_id> answers what it would call
+back now. How a document fares is chosen by the start of its id, see WAYS. What it knows lives in memory: a restart
+forgets the tasks, and the callbacks not yet sent.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ WAYS = {
     "fails-": "ends as `failed`, with an error_message",
     "busy-": "/process answers 503 twice before it takes the job",
     "big-": "the result is 4 MB",
+    "silent-": "nobody is called back; who asks is told",
+    "lost-": "the first task is forgotten at once",
+    "flaky-": "the first task fails for a reason that passes",
 }
 MAX_REQUEST_BYTES = 1024 * 1024
 
@@ -56,9 +60,15 @@ class Task:
     id: str
     document_id: str
     callback_url: str
+    number: int  # of this document's tasks; 1 for the first
+
+    @property
+    def way(self) -> str:
+        """One of WAYS, or some other beginning."""
+        return self.document_id.partition("-")[0] + "-"
 
     def does(self, way: str) -> bool:
-        return self.document_id.startswith(way)
+        return self.way == way
 
 
 class Service:
@@ -73,23 +83,31 @@ class Service:
         self._lock = threading.Lock()
         self._refusals: Counter[str] = Counter()
         self._tasks: dict[str, Task] = {}  # by Idempotency-Key
+        self._standing: dict[str, dict[str, Any]] = {}  # what a task's latest callback says, by task id
         self._players: list[threading.Thread] = []
 
     def process(self, body: bytes, authorization: str, idempotency_key: str) -> Task:
         """Take a job, or find the one that this key started before. Raises Refused."""
-        if authorization != f"Bearer {self.api_key}":
-            raise Refused(HTTPStatus.UNAUTHORIZED, "the API key is missing or wrong")
+        self._check_key(authorization)
         document_id, callback_url = _read_request(body)
         self._refuse_if_busy(document_id)
         key = idempotency_key or os.urandom(16).hex()
         with self._lock:
             known = self._tasks.get(key)
-            task = self._tasks.setdefault(key, Task(f"task_{_digest(key)}", document_id, callback_url))
+            number = 1 + sum(task.document_id == document_id for task in self._tasks.values())
+            task = self._tasks.setdefault(key, Task(f"task_{_digest(key)}", document_id, callback_url, number))
         if (task.document_id, task.callback_url) != (document_id, callback_url):
             raise Refused(HTTPStatus.CONFLICT, "this Idempotency-Key was used for another request")
         if known is None:
             self._start(task)
         return task
+
+    def status(self, task_id: str, authorization: str) -> dict[str, Any]:
+        """What would be called back now. Raises Refused."""
+        self._check_key(authorization)
+        if task_id not in self._standing:
+            raise Refused(HTTPStatus.NOT_FOUND, "there is no such task")
+        return {"task_id": task_id, **self._standing[task_id]}
 
     def tasks(self) -> list[Task]:
         """One for each Idempotency-Key that it was asked with."""
@@ -101,6 +119,10 @@ class Service:
         """How many tasks it still calls back for."""
         return sum(player.is_alive() for player in list(self._players))
 
+    def _check_key(self, authorization: str) -> None:
+        if authorization != f"Bearer {self.api_key}":
+            raise Refused(HTTPStatus.UNAUTHORIZED, "the API key is missing or wrong")
+
     def _refuse_if_busy(self, document_id: str) -> None:
         with self._lock:
             if document_id.startswith("busy-") and self._refusals[document_id] < 2:
@@ -108,6 +130,9 @@ class Service:
                 raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "all machines are busy, try again")
 
     def _start(self, task: Task) -> None:
+        if task.does("lost-") and task.number == 1:
+            return
+        self._standing[task.id] = {"status": "queued", "progress": 0}
         if not task.does("early-") or not self._overtake(task):
             player = threading.Thread(target=self._play, args=(task,), daemon=True)
             player.start()
@@ -115,6 +140,7 @@ class Service:
 
     def _overtake(self, task: Task) -> bool:
         """Call back while the caller still waits for its answer, and let it wait; says whether anybody was there."""
+        self._standing[task.id] = self._ending(task)
         told = self._call_back(task, 3, self._ending(task), tries=1)
         time.sleep(2.5 * self.pause_seconds)
         return told
@@ -126,12 +152,15 @@ class Service:
             steps.append({"status": "processing", "progress": 80})
         for number, step in enumerate(steps, 1):
             time.sleep(self.pause_seconds * random.uniform(0.5, 1.5))
-            for _ in range(2 if task.does("twice-") else 1):
+            self._standing[task.id] = step
+            for _ in range({"twice-": 2, "silent-": 0}.get(task.way, 1)):
                 self._call_back(task, number, step)
 
     def _ending(self, task: Task) -> dict[str, Any]:
         if task.does("fails-"):
             return {"status": "failed", "error_message": "page 3 cannot be read"}
+        if task.does("flaky-") and task.number == 1:
+            return {"status": "failed", "error_message": "temporarily out of machines"}
         return {"status": "completed", "progress": 100, "result_url": f"{self.address}/files/{quote(task.document_id)}"}
 
     def _call_back(self, task: Task, number: int, step: dict[str, Any], tries: int = 0) -> bool:
@@ -206,10 +235,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name = unquote(self.path.removeprefix("/files/"))
-        if self.path.startswith("/files/") and name:
+        if self.path.startswith("/api/v1/process/"):
+            self._tell_status(unquote(self.path.removeprefix("/api/v1/process/")))
+        elif self.path.startswith("/files/") and name:
             self._answer(HTTPStatus.OK, document_pdf(name), "application/pdf")
         else:
             self._answer(HTTPStatus.NOT_FOUND, b'{"error": "there is no such path"}', "application/json")
+
+    def _tell_status(self, task_id: str) -> None:
+        try:
+            told = self.server.service.status(task_id, self.headers.get("Authorization", ""))
+            self._answer(HTTPStatus.OK, json.dumps(told).encode(), "application/json")
+        except Refused as refused:
+            self._answer(refused.status, json.dumps({"error": str(refused)}).encode(), "application/json")
 
     def _body(self) -> bytes:
         size = self.headers.get("Content-Length", "")

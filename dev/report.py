@@ -123,7 +123,7 @@ def _took(outcome: Outcome) -> Table:
 
 def _mended(outcome: Outcome) -> Table:
     """The attempts that came to nothing; each was followed by one that did not."""
-    jobs = [job for event in outcome.events.values() for job in event["jobs"]]
+    jobs = [job for event in outcome.events.values() for job in event["jobs"] if job["state"] != "dead"]
     spoilt = [(job["task"], attempt) for job in jobs for attempt in job["attempts"] if attempt["outcome"] in MENDED]
     reasons = Counter((task, attempt["reason"]) for task, attempt in spoilt)
     table = _table("What went wrong on the way, and was done again", "task", "times", "")

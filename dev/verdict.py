@@ -134,10 +134,12 @@ def _wrong(asked: Asked, facts: Facts, stats: Mapping[str, int]) -> Iterator[str
     for event, session in asked.plan.unpaid.items():
         if facts.entitlements[session] or facts.orders.get(session) == "fulfilled":
             yield f"{event}: fulfilled without payment"
-    if stats["dead"]:
-        yield f"{stats['dead']} jobs are dead letters"
-    if stats["owed"] != sum(facts.retries.values()):
-        yield f"{stats['owed']} jobs are owed, {sum(facts.retries.values())} of them by design"
+    failed = sum(row.status == "failed" for row in facts.documents.values())  # each leaves one, to be started again by
+    if stats["dead"] != failed:
+        yield f"{stats['dead']} jobs are dead letters, {failed} of them by design"
+    planned = sum(facts.retries.values()) + facts.deadlines
+    if stats["owed"] != planned:
+        yield f"{stats['owed']} jobs are owed, {planned} of them by design"
     if stats["succeeded"] != facts.effects:
         yield f"{stats['succeeded']} jobs count as done, {facts.effects} effects are in the database"
 

@@ -39,6 +39,8 @@ TASKS: Mapping[str, Task] = {
     "tasks.refunds.customer_deleted": Task("fulfilment"),
     "tasks.payouts.payout_failed": Task("payments"),
     "tasks.documents.initiate": Task("documents"),
+    "tasks.document_starts.start": Task("documents"),
+    "tasks.document_starts.deadline": Task("documents"),
     "tasks.documents.completed": Task("documents"),
     "tasks.documents.failed": Task("documents"),
     "tasks.documents.progress": Task("documents"),

@@ -32,6 +32,8 @@ class Business:
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
     now: datetime = NOW
+    number: int = 1  # of the attempt
+    replays: int = 0
     renewals: int = 0
 
     def attempt(self, source: str, event_id: str, body: Any, effect: str, args: Mapping[str, str | int]) -> Attempt:
@@ -41,10 +43,11 @@ class Business:
             key=job_id(source, event_id, effect),
             event=Event(source, event_id, "of no matter", raw),
             args=args,
-            number=1,
+            number=self.number,
             now=self.now,
             settings=load(environ),
             renew=self._renew,
+            replays=self.replays,
         )
 
     def run(

@@ -7,9 +7,10 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import redis
 import requests
@@ -64,6 +65,12 @@ class World:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._end.close()
+
+    def deadlines(self) -> int:
+        """How many documents' deadlines are still to come."""
+        with closing(redis.Redis.from_url(self.valkey.url)) as client:
+            later: Any = client.zrange("{holdfast}:later", 0, -1)
+        return sum(b":documents.deadline." in job for job in later)
 
     @property
     def database_url(self) -> str:

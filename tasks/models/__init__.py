@@ -1,7 +1,7 @@
 """The business state in SQL, the same on SQLite and Postgres. Money is in minor units; times are UTC."""
 
 from tasks.models.base import Base, Effect, UtcTime
-from tasks.models.documents import Document, DocumentStep
+from tasks.models.documents import Document, DocumentStep, FormerTask
 from tasks.models.fulfilment import AppMessage, Charge, DeletedCustomer, Dispute, Entitlement, Order
 from tasks.models.notifications import Notification
 from tasks.models.payments import Invoice, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
@@ -17,6 +17,7 @@ __all__ = [
     "DocumentStep",
     "Effect",
     "Entitlement",
+    "FormerTask",
     "Invoice",
     "Notification",
     "Order",

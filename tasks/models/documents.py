@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Integer
 from sqlalchemy.orm import Mapped, mapped_column
@@ -17,9 +18,11 @@ class Document(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     document_id: Mapped[str] = mapped_column(index=True)  # the document service's name for what to process
+    options: Mapped[dict[str, Any]] = mapped_column(default=dict)  # for the document service
     status: Mapped[str]
     progress: Mapped[int] = mapped_column(Integer, default=0)  # per cent
-    task_id: Mapped[str | None] = mapped_column(unique=True)
+    start: Mapped[int] = mapped_column(Integer, default=1)  # 2 and more: it was started again
+    task_id: Mapped[str | None] = mapped_column(unique=True)  # the service's name for this start
     result_url: Mapped[str | None]
     error: Mapped[str | None]
     received_bytes: Mapped[int] = mapped_column(default=0)  # of the download under way
@@ -43,3 +46,12 @@ class DocumentStep(Base):
     status: Mapped[str]
     progress: Mapped[int] = mapped_column(Integer)
     at: Mapped[datetime]
+
+
+class FormerTask(Base):
+    """What the service called a start of a document that was given up for a newer one."""
+
+    __tablename__ = "former_tasks"
+
+    task_id: Mapped[str] = mapped_column(primary_key=True)
+    document: Mapped[str] = mapped_column(ForeignKey("documents.id"))

@@ -121,6 +121,7 @@ def test_a_document_is_submitted_called_back_downloaded_and_announced(stack: Sta
         "DOC_SERVICE_API_KEY": "doc-service-key",
         "PUBLIC_URL": stack.url(""),
         "CALL_OUT_ALLOWED_HOSTS": "127.0.0.1",
+        "DOCUMENT_DEADLINE": "10s",
     }
     stack.part("dev.document_service", "--port", str(service), name="documents")
     stack.receiver()
@@ -144,6 +145,28 @@ def test_a_document_is_submitted_called_back_downloaded_and_announced(stack: Sta
     assert [path.name for path in (stack.folder / "documents").glob("doc_*")] == [document["stored_as"]]
     settle(stack)
     assert [to for to, _ in mailbox.mails] == [["ada@example.com"]]
+
+
+def test_documents_that_nobody_calls_back_for_or_that_fail_once_are_completed_all_the_same(stack: Stack) -> None:
+    service = free_port()
+    stack.environment |= {
+        "DOC_SERVICE_URL": f"http://127.0.0.1:{service}",
+        "DOC_SERVICE_API_KEY": "doc-service-key",
+        "PUBLIC_URL": stack.url(""),
+        "CALL_OUT_ALLOWED_HOSTS": "127.0.0.1",
+        "DOCUMENT_DEADLINE": "3s",
+    }
+    stack.part("dev.document_service", "--port", str(service), name="documents")
+    stack.receiver()
+    stack.worker(queues=QUEUES, app="workers.app")
+    for name in ("silent-1.pdf", "lost-1.pdf", "flaky-1.pdf"):
+        asked = {"document_id": name}
+        requests.post(stack.url("/api/v1/documents"), headers=BEARER, json=asked, timeout=5).raise_for_status()
+    counts = settle(stack)
+    found = rows(stack, "SELECT document_id, status, start > 1 FROM documents ORDER BY 1")
+    assert found[:2] == [("flaky-1.pdf", "completed", True), ("lost-1.pdf", "completed", True)]
+    assert found[2][:2] == ("silent-1.pdf", "completed")
+    assert counts["dead"] == 0
 
 
 def test_a_receiver_killed_under_load_has_recorded_all_it_acknowledged(stack: Stack, valkey: Valkey) -> None:

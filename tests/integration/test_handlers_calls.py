@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Engine
 
 from tasks import app_webhook
-from tasks.documents import download, initiate
+from tasks.document_starts import deadline, start
+from tasks.documents import download
 from tasks.fulfilment import checkout_completed
 from tasks.handling import Handler
 from tasks.handoff import deliver
@@ -53,7 +54,7 @@ def prepare(business: Business, peer: Peer) -> None:
     with business.sessions() as db:
         db.add(PaymentFailure(event_id="e", invoice="in_1", customer="cus_1", amount_due=1, currency="eur", **seen))
         db.add(PaymentRetry(invoice="in_1", number=1, state="planned", due_at=NOW))
-        db.add(Document(id="doc_1", result_url=peer.url, notify_agents=[peer.url], **document))
+        db.add(Document(id="doc_1", task_id="task_1", result_url=peer.url, notify_agents=[peer.url], **document))
         row = {"kind": "document_ready", "params": {"document": "d", "link": ""}, "state": "owed", "created_at": NOW}
         db.add(Notification(id="n", audience="customer", email="ada@example.com", **row))
         db.add(AppMessage(id="m", type="order.fulfilled", data={}, created_at=NOW))
@@ -71,7 +72,8 @@ def answer(asked: Asked) -> bytes:
     [
         (payment_failed, failure(customer_email=None), {}),
         (retry_payment, None, {"invoice": "in_1", "number": 1}),
-        (initiate, {"document_id": "d"}, {}),
+        (start, None, {"document": "doc_1", "start": 1}),
+        (deadline, None, {"document": "doc_1", "start": 1, "number": 1}),
         (download, None, {"document": "doc_1"}),
         (send, None, {"notification": "n"}),
         (deliver, None, {"document": "doc_1", "agent": 0}),

@@ -22,6 +22,7 @@ from inbox.errors import LeaseLost, PermanentError, TransientError
 from settings import load
 from tasks import fetching
 from tasks.clients.document_service import submit
+from tasks.document_starts import start
 from tasks.documents import completed, download, failed, initiate, progress
 from tasks.handling import FollowUp
 from tasks.handoff import deliver
@@ -57,7 +58,11 @@ def by_service(business: Business, url: str) -> None:
 
 
 def ask(business: Business, **more: Any) -> list[FollowUp]:
-    return business.run(initiate, {**REQUEST, **more}, source="api", event_id="doc_1")
+    """Have a document started, as far as its first start."""
+    body = {**REQUEST, **more}
+    first, deadline = business.run(initiate, body, source="api", event_id="doc_1")
+    assert (deadline.effect, deadline.delay_seconds) == ("documents.deadline.1.1", 86400)
+    return business.follow(start, first, body, source="api", event_id="doc_1")
 
 
 def call_back(business: Business, handler: Any, event_id: str = "msg_1", **fields: Any) -> list[FollowUp]:
@@ -84,6 +89,7 @@ def processing(business: Business, **fields: Any) -> None:
 
 
 def fetch(business: Business, url: str) -> list[FollowUp]:
+    """What a callback of a finished document leads to."""
     (follow_up,) = call_back(business, completed, event_id="msg_done", result_url=url)
     return business.follow(download, follow_up, source="documents", event_id="msg_done")
 
@@ -96,7 +102,8 @@ def stored(business: Business) -> list[Path]:
 
 
 def test_a_document_is_handed_to_the_service_and_its_task_remembered(business: Business, service: Server) -> None:
-    assert ask(business, notify={"email": "ada@example.com", "agents": ["https://a.example.com/in"]}) == []
+    (deadline,) = ask(business, notify={"email": "ada@example.com", "agents": ["https://a.example.com/in"]})
+    assert deadline.effect == "documents.deadline.1.1"
     document = row(business)
     assert (document.id, document.document_id, document.status) == ("doc_1", "contract-7", "processing")
     assert document.task_id is not None
@@ -131,12 +138,13 @@ def test_two_at_once_start_one_task(business: Business, service: Server) -> None
 def test_a_worker_that_dies_after_the_answer_asks_again_with_the_same_key(business: Business) -> None:
     with Peer(lambda _: Answer(200, body=TASK)) as peer:
         by_service(business, peer.url)
-        attempt = business.attempt("api", "doc_1", REQUEST, "initiate", {})
+        first, _ = business.run(initiate, REQUEST, source="api", event_id="doc_1")
+        attempt = business.attempt("api", "doc_1", REQUEST, first.effect, first.args)
         with business.sessions() as db:
-            initiate(attempt, db)  # and no commit
+            start(attempt, db)  # and no commit
         assert row(business).status == "submitting"
         ask(business)
-        assert {asked.headers["Idempotency-Key"] for asked in peer.asked} == {"api:doc_1:initiate"}
+        assert [asked.headers["Idempotency-Key"] for asked in peer.asked] == ["api:doc_1:documents.start.1"] * 2
     assert row(business).task_id == "task_1"
 
 
@@ -162,7 +170,7 @@ def test_a_refusal_fails_the_document_tells_the_administrator_and_is_a_dead_lett
     business.settings["ADMIN_NOTIFY_URLS"] = mailbox.url + "&to=ops@example.com"
     with Peer(lambda _: Answer(422)) as peer:
         by_service(business, peer.url)
-        for _ in range(2):  # the second is a replay by a person
+        for business.replays in range(2):
             with pytest.raises(PermanentError, match="the document service answered 422"):
                 ask(business)
     assert (row(business).status, row(business).error) == ("failed", "the document service answered 422")
@@ -178,6 +186,9 @@ def test_a_replay_after_the_refusal_was_mended_goes_on(business: Business) -> No
         by_service(business, peer.url)
         with pytest.raises(PermanentError):
             ask(business)
+        with pytest.raises(PermanentError, match="replay this job"):  # killed before it was a dead letter
+            ask(business)
+        business.replays = 1
         ask(business)
     assert (row(business).status, row(business).error) == ("processing", None)
     assert [status for status, _ in steps(business)] == ["submitting", "failed", "submitting", "processing"]
@@ -246,12 +257,13 @@ def test_a_failure_is_kept_with_its_reason_and_the_administrator_told(
     business: Business, capsys: pytest.CaptureFixture[str]
 ) -> None:
     processing(business)
-    (told,) = call_back(business, failed, error_message="page 3 of Ada's passport cannot be read")
+    told, again = call_back(business, failed, error_message="page 3 of Ada's passport cannot be read")
+    assert again.effect == "documents.start.2"
     assert (row(business).status, row(business).error) == ("failed", "page 3 of Ada's passport cannot be read")
     assert business.one(select(Notification.kind)) == "document_failed"
     logged = "".join(capsys.readouterr())
     assert "doc_1" in logged
-    assert "passport" not in logged + str(told)
+    assert "passport" not in logged + str([told, again])
 
 
 def test_a_completed_document_is_to_be_fetched(business: Business) -> None:

@@ -83,6 +83,7 @@ def perfect() -> World:
         orders=dict.fromkeys(PLAN.paid.values(), "fulfilled") | dict.fromkeys(PLAN.unpaid.values(), "awaiting_payment"),
         entitlements=Counter(PLAN.paid.values()),
         documents={id_: _stored(name) for id_, name in documents.items()},
+        deadlines=len(DOCUMENTS),
         effects=1000,
         mail_keys=Counter(
             [f"stripe:{event}:notify.payment_failed" for event in PLAN.newest.values()]
@@ -97,7 +98,7 @@ def perfect() -> World:
         asked=Asked(PLAN, answers, documents, ["in_localstripe"]),
         facts=facts,
         events={("stripe", event): {"state": state} for event, state in states.items()},
-        stats={"owed": sum(facts.retries.values()), "dead": 0, "succeeded": 1000},
+        stats={"owed": sum(facts.retries.values()) + len(DOCUMENTS), "dead": 1, "succeeded": 1000},
     )
 
 
@@ -150,7 +151,7 @@ FAULTS: list[tuple[str, str, Callable[[World], Any]]] = [
     ("wrong", "should be answered 400", lambda w: _answer(w, lambda d: d.flaw != "", 500)),
     ("wrong", "refused, and had an effect", lambda w: w.facts.failures.update({min(PLAN.flawed): "in_forged"})),
     ("wrong", "fulfilled without payment", lambda w: w.facts.orders.update({UNPAID_SESSION: "fulfilled"})),
-    ("wrong", "dead letters", lambda w: w.stats.update(dead=1)),
+    ("wrong", "dead letters", lambda w: w.stats.update(dead=2)),
     ("wrong", "are owed", lambda w: w.stats.update(owed=w.stats["owed"] + 1)),
     ("wrong", "effects are in the database", lambda w: w.stats.update(succeeded=1001)),
 ]

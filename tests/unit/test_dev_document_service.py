@@ -68,6 +68,10 @@ class Peers:
         given = {"Authorization": f"Bearer {KEY}"} | ({"Idempotency-Key": key} if key else {}) | headers
         return requests.post(f"{self.service.address}/api/v1/process", json=wanted, headers=given, timeout=5)
 
+    def status(self, task: str) -> requests.Response:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        return requests.get(f"{self.service.address}/api/v1/process/{task}", headers=headers, timeout=5)
+
     def hears(self, count: int) -> list[str]:
         """The statuses called back, when there are `count` of them and no more are coming."""
         wait_until(lambda: len(self.listener.heard) >= count, seconds=5, what=f"{count} callbacks")
@@ -94,11 +98,39 @@ def peers() -> Iterator[Peers]:
         ("twice-1.pdf", ["queued", "queued", "processing", "processing", "completed", "completed"]),
         ("fails-1.pdf", ["queued", "processing", "failed"]),
         ("early-1.pdf", ["completed"]),
+        ("flaky-1.pdf", ["queued", "processing", "failed"]),
+        ("silent-1.pdf", []),
+        ("lost-1.pdf", []),
     ],
 )
 def test_a_document_fares_as_its_id_says(peers: Peers, document_id: str, statuses: list[str]) -> None:
     assert peers.ask(document_id).status_code == 200
     assert peers.hears(len(statuses)) == statuses
+
+
+def test_who_asks_is_told_how_a_task_fares_whether_or_not_it_calls_back(peers: Peers) -> None:
+    for document in ("report-1.pdf", "silent-1.pdf", "early-1.pdf"):
+        task = peers.ask(document).json()["task_id"]
+
+        def told(task: str = task) -> dict[str, Any]:
+            return dict(peers.status(task).json())
+
+        wait_until(lambda: told()["status"] == "completed", seconds=5, what=document)
+        assert told()["task_id"] == task
+        assert told()["result_url"].endswith(document)
+
+
+def test_a_task_that_is_unknown_or_lost_is_404_and_the_next_one_of_that_document_is_not(peers: Peers) -> None:
+    first, second = (peers.ask("lost-1.pdf", key=key).json()["task_id"] for key in ("a", "b"))
+    assert [peers.status(task).status_code for task in ("task_none", first, second)] == [404, 404, 200]
+    assert peers.hears(3) == ["queued", "processing", "completed"]
+
+
+def test_a_flaky_document_succeeds_the_second_time(peers: Peers) -> None:
+    peers.ask("flaky-1.pdf", key="a")
+    assert peers.hears(3)[-1] == "failed"
+    peers.ask("flaky-1.pdf", key="b")
+    assert peers.hears(6)[-1] == "completed"
 
 
 def test_an_early_callback_comes_before_the_answer(peers: Peers) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,10 @@ def test_nothing_set_is_enough_to_load() -> None:
         ("DOCUMENT_STORE", "s3://my-bucket.eu/a/b", "s3://my-bucket.eu/a/b"),
         ("DOCUMENT_TYPES", "Application/PDF, image/*", ("application/pdf", "image/*")),
         ("DOCUMENT_TYPES", "", ()),
+        ("DOCUMENT_DEADLINE", "30m", 1800),
+        ("DOCUMENT_RETRY_ERRORS", "off", ()),
+        ("DOCUMENT_RETRY_ERRORS", "busy, 50[0-9]", (re.compile("busy", re.I), re.compile("50[0-9]", re.I))),
+        ("DOC_STATUS_PATH", "/tasks/{task_id}/status", "/tasks/{task_id}/status"),
     ],
 )
 def test_a_value_is_parsed(name: str, value: str, parsed: object) -> None:
@@ -73,6 +78,14 @@ def test_a_value_is_parsed(name: str, value: str, parsed: object) -> None:
         ("DOCUMENT_STORE", "s3://", "DOCUMENT_STORE is 's3://'; it takes the path of a folder, or s3://bucket/prefix"),
         ("DOCUMENT_STORE", "s3://B_!/x", "DOCUMENT_STORE is 's3://B_!/x'; it takes the path of a folder, or s3://bu"),
         ("DOCUMENT_TYPES", "pdf", "DOCUMENT_TYPES is 'pdf'; it takes media types, comma-separated"),
+        ("DOCUMENT_DEADLINE", "off", "DOCUMENT_DEADLINE is 'off'; it takes a time such as 90s, 30m, 24h or 7d"),
+        ("DOCUMENT_DEADLINE", "1h,2h", "DOCUMENT_DEADLINE is '1h,2h'; it takes a time such as"),
+        ("DOCUMENT_RETRY_ERRORS", "(", "DOCUMENT_RETRY_ERRORS is '('; it takes 'off', or words or regular expressions"),
+        (
+            "DOC_STATUS_PATH",
+            "/tasks",
+            "DOC_STATUS_PATH is '/tasks'; it takes a path that starts with / and holds",
+        ),
         ("APP_WEBHOOK_URL", "https://app.example", "APP_WEBHOOK_URL and APP_WEBHOOK_SECRET take each other"),
         ("APP_WEBHOOK_SECRET", SECRET, "APP_WEBHOOK_URL and APP_WEBHOOK_SECRET take each other"),
         ("ACCESS_WHILE_DISPUTED", "off", "ACCESS_WHILE_DISPUTED is 'off'; it takes one of keep, revoke"),

@@ -207,8 +207,10 @@ def _documents() -> None:
         "documents",
         text("id", primary_key=True),
         text("document_id", index=True),
+        sa.Column("options", sa.JSON(), nullable=False),
         text("status"),
         sa.Column("progress", sa.Integer(), nullable=False),
+        sa.Column("start", sa.Integer(), nullable=False),
         text("task_id", nullable=True, unique=True),
         text("result_url", nullable=True),
         text("error", nullable=True),
@@ -229,4 +231,9 @@ def _documents() -> None:
         text("status"),
         sa.Column("progress", sa.Integer(), nullable=False),
         time("at"),
+    )
+    op.create_table(
+        "former_tasks",
+        text("task_id", primary_key=True),
+        sa.Column("document", sa.String(), sa.ForeignKey("documents.id"), nullable=False),
     )

@@ -1,0 +1,166 @@
+"""What a setting's value may look like: each parser takes the text, and raises ValueError(what it takes)."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import sentinel_url
+
+Parser = Callable[[str], Any]
+
+
+def text(raw: str) -> str:
+    return raw
+
+
+def several(raw: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in raw.split(",") if part.strip())
+
+
+def number(low: int, high: int) -> Parser:
+    def parse(raw: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,18}", raw) or not low <= int(raw) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(raw)
+
+    return parse
+
+
+def one_of(*words: str) -> Parser:
+    def parse(raw: str) -> str:
+        if raw not in words:
+            raise ValueError(f"one of {', '.join(words)}")
+        return raw
+
+    return parse
+
+
+def url(*schemes: str) -> Parser:
+    def parse(raw: str) -> str:
+        takes = f"a URL that starts with {' or '.join(s + '://' for s in schemes)}"
+        try:
+            parts = urlsplit(raw)
+            parts.port  # noqa: B018  raises on a port that is no number
+        except ValueError:
+            raise ValueError(takes) from None
+        if parts.scheme not in schemes or not (parts.netloc or parts.path.strip("/")):
+            raise ValueError(takes)
+        return raw.rstrip("/")
+
+    return parse
+
+
+def url_or_sentinels(*schemes: str) -> Parser:
+    single = url(*schemes, "sentinel")
+
+    def parse(raw: str) -> str:
+        return raw if sentinel_url.parse(raw) else str(single(raw))
+
+    return parse
+
+
+def database(raw: str) -> str:
+    """A SQLAlchemy URL; plain postgres:// is what hosting services hand out, so it is taken too."""
+    for scheme in ("postgres://", "postgresql://"):
+        if raw.startswith(scheme):
+            return "postgresql+psycopg://" + raw.removeprefix(scheme)
+    if not raw.startswith(("sqlite:///", "postgresql+psycopg://")):
+        raise ValueError("a URL that starts with sqlite:/// or postgresql://")
+    return raw
+
+
+def stripe_secrets(raw: str) -> tuple[str, ...]:
+    secrets = several(raw)
+    if not secrets or not all(s.startswith("whsec_") for s in secrets):
+        raise ValueError("one or more secrets, comma-separated, each starting with whsec_")
+    return secrets
+
+
+def standard_secrets(raw: str) -> tuple[str, ...]:
+    """Standard Webhooks: base64 of 24 to 64 random bytes behind whsec_ (its specification, "Signature scheme")."""
+    secrets = several(raw)
+    if not secrets or not all(re.fullmatch(r"whsec_[A-Za-z0-9+/]{24,88}={0,2}", s) for s in secrets):
+        raise ValueError("one or more secrets, comma-separated, each whsec_ and the base64 of 24 to 64 random bytes")
+    return secrets
+
+
+def api_keys(raw: str) -> tuple[str, ...]:
+    keys = several(raw)
+    if any(len(key) < 16 for key in keys):
+        raise ValueError("keys of 16 characters or more, comma-separated")
+    return keys
+
+
+def durations(raw: str) -> tuple[int, ...]:
+    """'1h,1d' -> seconds; 'off' -> nothing."""
+    if raw == "off":
+        return ()
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    steps = [re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", step) for step in several(raw)]
+    if not steps or not all(steps):
+        raise ValueError("'off', or times from one try to the next such as 1h,1d,3d (s, m, h or d)")
+    return tuple(int(step[1]) * units[step[2]] for step in steps if step)
+
+
+def duration(raw: str) -> int:
+    """'24h' -> seconds."""
+    if not re.fullmatch(r"[1-9][0-9]{0,6}[smhd]", raw):
+        raise ValueError("a time such as 90s, 30m, 24h or 7d")
+    return durations(raw)[0]
+
+
+def patterns(raw: str) -> tuple[re.Pattern[str], ...]:
+    """'time.?out,overload' -> what is looked for in a text, in whatever case; 'off' -> nothing."""
+    try:
+        return () if raw == "off" else tuple(re.compile(part, re.IGNORECASE) for part in several(raw))
+    except re.error as error:
+        raise ValueError(f"'off', or words or regular expressions, comma-separated ({error})") from None
+
+
+def status_path(raw: str) -> str:
+    if not raw.startswith("/") or raw.count("{task_id}") != 1:
+        raise ValueError("a path that starts with / and holds {task_id} once")
+    return raw
+
+
+def grants(raw: str) -> Mapping[str, tuple[str, ...]]:
+    """'prod_1 = ["course"]' -> what each Stripe product or price grants."""
+    try:
+        found = tomllib.loads(raw)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f'TOML, a line for each product or price: prod_1 = ["course", "forum"] ({error})') from None
+    for key, names in found.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) and 0 < len(name) < 256 for name in names):
+            raise ValueError(f'a list of names for {key!r}, such as ["course", "forum"]')
+    return {key: tuple(names) for key, names in found.items()}
+
+
+def folder(raw: str) -> str:
+    if "://" in raw:
+        raise ValueError("the path of a folder")
+    return raw
+
+
+def existing_folder(raw: str) -> str:
+    if not Path(raw).is_dir():
+        raise ValueError("the path of a folder that is there")
+    return raw
+
+
+def store(raw: str) -> str:
+    """Bucket names: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html"""
+    if "://" in raw and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#\s]*)?", raw):
+        raise ValueError("the path of a folder, or s3://bucket/prefix")
+    return raw
+
+
+def media_types(raw: str) -> tuple[str, ...]:
+    types = several(raw.lower())
+    if not all(re.fullmatch(r"[a-z0-9.+-]+/(\*|[a-z0-9.+-]+)", one) for one in types):
+        raise ValueError("media types, comma-separated, such as application/pdf,image/*")
+    return types

@@ -1,0 +1,115 @@
+"""The course of a document, by its row: submitting -> processing -> downloading -> completed; failed on the way.
+
+What the service tells, when it calls back or is asked, comes in any order and more than once: progress never runs back,
+and what the service is done with listens no more. A document may be started again: then `start` counts up, and what is
+told of its former tasks is of no account.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+import structlog
+from sqlalchemy.orm import Session
+
+from tasks.clients.document_service import Told
+from tasks.handling import Attempt, FollowUp
+from tasks.models import Document, DocumentStep, FormerTask
+from tasks.notifications import notify_admin, tell_admin_now
+from tasks.payloads import need
+from tasks.rows import insert_if_new, locked
+
+log = structlog.get_logger()
+
+OPEN = frozenset({"submitting", "processing"})  # what the service's word may still change
+UNFINISHED = OPEN | {"downloading"}
+FETCHABLE = frozenset({"downloading", "failed"})  # failed: a person replays the download
+LOOKED_AT_CHARACTERS = 2000  # of an error, by expressions that people wrote
+
+
+def step(db: Session, document: Document, status: str, now: datetime) -> None:
+    """The document is there now, and its time line says so."""
+    document.status, document.updated_at = status, now
+    db.add(DocumentStep(document=document.id, status=status, progress=document.progress, at=now))
+
+
+def advance(attempt: Attempt, db: Session, document: Document, told: Told) -> None:
+    """It is still being processed."""
+    reached = min(max(int(told.progress or 0), 0), 100)
+    if document.status in OPEN and reached > document.progress:
+        document.progress = reached
+        step(db, document, "processing", attempt.now)
+
+
+def pick_up(attempt: Attempt, db: Session, document: Document, told: Told, effect: str) -> FollowUp:
+    """The service is done: the job, by the name of `effect`, that fetches the result."""
+    document.result_url = need(told.result_url, "result_url")
+    step(db, document, "downloading", attempt.now)
+    return FollowUp(effect, "tasks.documents.download", {"document": document.id}, ordering_key=document.id)
+
+
+def may_pass(reason: str, patterns: tuple[re.Pattern[str], ...]) -> bool:
+    """Whether a failure for this reason is worth another start, by DOCUMENT_RETRY_ERRORS."""
+    return any(pattern.search(reason[:LOOKED_AT_CHARACTERS]) for pattern in patterns)
+
+
+def fail(attempt: Attempt, db: Session, document: Document, reason: str, *, passes: bool) -> list[FollowUp]:
+    """This start has failed: tell the administrator, and start again if that may help and was not done too often.
+
+    If not, the job of the next start is made all the same: it ends as a dead letter at once, and a replay of it starts
+    the document again. The reason may quote the document, so it stays in SQL and out of the log.
+    """
+    number, limit = document.start + 1, attempt.settings.document_starts
+    again = passes and number <= limit
+    document.error = reason
+    step(db, document, "failed", attempt.now)
+    log.warning("document failed", document=document.id, start=document.start, again=again)
+    what = f"It is started again: start {number} of {limit}." if again else "To start it again, replay its dead letter."
+    told = notify_admin(
+        db, attempt, "document_failed", about=f"{document.id}/{document.start}", **_failure_words(document, what)
+    )
+    if not again:
+        return [told, start_job(document, number)]
+    restart(db, document, number, attempt.now)
+    return [told, start_job(document, number), deadline_job(attempt, document, 1)]
+
+
+def give_up(attempt: Attempt, db: Session, key: str, reason: str) -> None:
+    """The job is about to become a dead letter: what it leaves behind is committed here."""
+    document = locked(db, Document, key)
+    if document is None or document.status not in UNFINISHED:
+        return
+    document.error = reason
+    step(db, document, "failed", attempt.now)
+    log.warning("document failed", document=document.id, reason=reason)
+    words = _failure_words(document, "To try it again, replay its dead letter.")
+    tell_admin_now(db, attempt, "document_failed", about=f"{document.id}/{document.start}", **words)
+
+
+def restart(db: Session, document: Document, number: int, now: datetime) -> None:
+    """From here on only this start counts."""
+    if document.task_id:
+        insert_if_new(db, FormerTask, task_id=document.task_id, document=document.id)
+    document.start, document.task_id = number, None
+    step(db, document, "submitting", now)
+
+
+def start_job(document: Document, number: int) -> FollowUp:
+    args: dict[str, str | int] = {"document": document.id, "start": number}
+    return FollowUp(f"documents.start.{number}", "tasks.document_starts.start", args, ordering_key=document.id)
+
+
+def deadline_job(attempt: Attempt, document: Document, number: int) -> FollowUp:
+    """The `number`th question what became of the present start."""
+    return FollowUp(
+        f"documents.deadline.{document.start}.{number}",
+        "tasks.document_starts.deadline",
+        {"document": document.id, "start": document.start, "number": number},
+        delay_seconds=attempt.settings.document_deadline,
+        ordering_key=document.id,
+    )
+
+
+def _failure_words(document: Document, what: str) -> dict[str, str]:
+    return {"document": document.document_id, "id": document.id, "reason": document.error or "", "next": what}
