@@ -1,0 +1,52 @@
+"""Figures for people: rates, backlogs and ages. Each costs the same however much is stored. Changes nothing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from inbox.store import PREFIX, Store, translated
+
+FIRST = 50  # of a queue, to find the one that has waited longest: who was rung longest ago need not be it
+
+
+def arrivals(store: Store, since_ms: int, until_ms: int, steps: int) -> list[int]:
+    """How many events came in each of `steps` equal parts of a span of time."""
+    width = (until_ms - since_ms) / steps
+    edges = [since_ms + round(width * i) for i in range(steps + 1)]
+    with translated(), store.client.pipeline(transaction=False) as pipe:
+        for first, last in itertools.pairwise(edges):
+            pipe.zcount(PREFIX + "events", f"({first}", last)
+        return [int(number) for number in pipe.execute()]
+
+
+def queues(store: Store, names: Sequence[str]) -> dict[str, tuple[int, int | None]]:
+    """For each queue: jobs whose doorbell has rung, and since when (ms) the one that has waited longest was due."""
+    with translated(), store.client.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.zcard(f"{PREFIX}rung:{name}")
+            pipe.zrange(f"{PREFIX}rung:{name}", 0, FIRST - 1)
+        found: Any = pipe.execute()
+    return {name: (int(found[2 * i]), _oldest(store, found[2 * i + 1])) for i, name in enumerate(names)}
+
+
+def _oldest(store: Store, jobs: Sequence[bytes]) -> int | None:
+    """The earliest due time among these jobs."""
+    with translated(), store.client.pipeline(transaction=False) as pipe:
+        for job in jobs:
+            pipe.hget(f"{PREFIX}job:{job.decode()}", "due")
+        due: Any = pipe.execute()
+    return min((int(ms) for ms in due if ms is not None), default=None)
+
+
+def samples(store: Store, since_ms: int) -> list[dict[str, int]]:
+    """What the sweep wrote down once a minute, of a day at the most: `at` (ms), owed and dead."""
+    with translated():
+        rows: Any = store.client.xrange(PREFIX + "samples", min=f"{since_ms}-0")
+    return [{"at": int(name.split(b"-")[0]), **{k.decode(): int(v) for k, v in row.items()}} for name, row in rows]
+
+
+def clock(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%H:%M}"

@@ -1,0 +1,70 @@
+// What a page gains by a script: it renews itself, and it can be used by keys. Without this file all works too.
+"use strict";
+
+// Elements with data-live="<seconds>" and an id are replaced by what the same page holds then.
+async function renew() {
+  const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+  if (answer.redirected) return location.reload(); // the session is over
+  if (!answer.ok) return;
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const old of document.querySelectorAll("[data-live]")) {
+    const fresh = page.getElementById(old.id);
+    if (fresh && !old.contains(document.activeElement)) old.replaceWith(fresh);
+  }
+}
+
+async function keepFresh() {
+  const live = document.querySelector("[data-live]");
+  if (!live) return;
+  await new Promise((done) => setTimeout(done, 1000 * live.dataset.live));
+  try {
+    if (!document.hidden) await renew();
+  } catch {
+    // the receiver is away: the next time, perhaps
+  }
+  keepFresh();
+}
+
+// g and a letter: a page. / search. j, k: rows; Enter opens, x ticks.
+let afterG = false;
+
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.matches("input:not([type=checkbox]), select, textarea")) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  const page = afterG && document.querySelector(`nav [data-key="${CSS.escape(event.key)}"]`);
+  afterG = event.key === "g";
+  if (page) return page.click();
+  const acts = { "/": search, j: () => step(1), k: () => step(-1), x: tick };
+  if (acts[event.key]) {
+    event.preventDefault();
+    acts[event.key]();
+  }
+}
+
+function search() {
+  document.querySelector("[data-search]")?.focus();
+}
+
+function step(by) {
+  const links = [...document.querySelectorAll("tbody a[data-row]")];
+  const at = links.indexOf(document.activeElement.closest("tr")?.querySelector("a[data-row]"));
+  links[Math.min(Math.max(at + by, 0), links.length - 1)]?.focus();
+}
+
+function tick() {
+  document.activeElement.closest("tr")?.querySelector("input[type=checkbox]")?.click();
+}
+
+// A box with data-ticks="<name>" ticks all boxes of that name.
+function onChange(event) {
+  const name = event.target.dataset.ticks;
+  if (!name) return;
+  for (const box of document.getElementsByName(name)) box.checked = event.target.checked;
+}
+
+document.addEventListener("keydown", onKey);
+document.addEventListener("change", onChange);
+keepFresh();
