@@ -12,12 +12,13 @@ from sqlalchemy.orm import Session
 from tasks import access
 from tasks.clients import stripe
 from tasks.handling import Attempt, FollowUp
-from tasks.models import Charge, DeletedCustomer, Dispute, Order
+from tasks.models import Charge, DeletedCustomer, Dispute, Notification, Order
 from tasks.money import amount_text
 from tasks.notifications import notify_admin
 from tasks.payloads import Id, Ref, Seconds, Text, Whole, convert, need, read, ref
-from tasks.rows import insert_if_new
+from tasks.rows import alone, insert_if_new
 
+NOT_REFUNDED = frozenset({"failed", "canceled"})  # https://docs.stripe.com/api/refunds/object#refund_object-status
 OVER = frozenset({"won", "lost", "warning_closed", "prevented"})  # no dispute comes back from these
 
 
@@ -50,6 +51,7 @@ class RefundObject(Struct):
     charge: Ref = None
     amount: Whole | None = None
     currency: Text | None = None
+    status: Text | None = None
     failure_reason: Text | None = None
 
 
@@ -109,24 +111,21 @@ def charge_refunded(attempt: Attempt, db: Session) -> list[FollowUp]:
     return _take_in(attempt, db, event.data.object, need(event.created, "created"))
 
 
-def refund_failed(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """refund.failed: the administrator is told, for the customer has no money back and somebody has to see to that.
+def refund_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """refund.failed, refund.updated, charge.refund.updated: of a failed refund the administrator is told, once.
 
-    With an API key the charge is looked at again, and access follows what is still refunded of it.
+    For the customer has no money back, and somebody has to see to that. With an API key the charge of a refund that
+    failed or was cancelled is looked at again, and access follows what is still refunded of it.
     https://docs.stripe.com/refunds#failed-refunds
     """
     event = read(attempt.event.body, RefundEvent)
     refund = event.data.object
-    words = {
-        "refund": need(refund.id, "data.object.id"),
-        "charge": ref(refund.charge) or "not told",
-        "amount": amount_text(need(refund.amount, "data.object.amount"), need(refund.currency, "data.object.currency")),
-        "reason": refund.failure_reason or "not told",
-    }
+    if need(refund.status, "data.object.status") not in NOT_REFUNDED:
+        return []
     created = need(event.created, "created")  # what is fetched is newer: then a later event has it too
     charge = _look(attempt, db, ref(refund.charge))
-    owed = _take_in(attempt, db, charge, created) if charge else []
-    return [notify_admin(db, attempt, "refund_failed", **words), *owed]
+    told = _tell_failed(attempt, db, refund) if refund.status == "failed" else []
+    return [*told, *(_take_in(attempt, db, charge, created) if charge else [])]
 
 
 def _take_in(attempt: Attempt, db: Session, charge: ChargeObject, seen_created: int) -> list[FollowUp]:
@@ -243,6 +242,17 @@ def _intent_of(attempt: Attempt, db: Session, dispute: DisputeObject) -> str | N
         return intent
     charge = _look(attempt, db, need(ref(dispute.charge), "data.object.charge"))
     return ref(charge.payment_intent) if charge else None
+
+
+def _tell_failed(attempt: Attempt, db: Session, refund: RefundObject) -> list[FollowUp]:
+    """Once per refund: up to three types of event tell of one failure."""
+    key = need(refund.id, "data.object.id")
+    amount = amount_text(need(refund.amount, "data.object.amount"), need(refund.currency, "data.object.currency"))
+    alone(db, [f"refund:{key}"])
+    if db.scalar(select(exists().where(Notification.kind == "refund_failed", Notification.about == key))):
+        return []
+    words = {"charge": ref(refund.charge) or "not told", "reason": refund.failure_reason or "not told"}
+    return [notify_admin(db, attempt, "refund_failed", about=key, refund=key, amount=amount, **words)]
 
 
 def _tell(attempt: Attempt, db: Session, row: Dispute, dispute: DisputeObject) -> FollowUp:

@@ -19,7 +19,7 @@ class Notification(Base):
     id: Mapped[str] = mapped_column(String(800), primary_key=True)
     kind: Mapped[str]  # names the template
     audience: Mapped[str]  # customer | admin
-    about: Mapped[str] = mapped_column(index=True, default="")  # the invoice or subscription that it tells of
+    about: Mapped[str] = mapped_column(index=True, default="")  # the id of what it tells of
     customer: Mapped[str | None]  # Stripe's, whose language, and where need be address, is looked up before sending
     locale: Mapped[str | None]
     email: Mapped[str | None]

@@ -16,7 +16,7 @@ from tasks.handoff import deliver
 from tasks.models import AppMessage, Document, Notification, PaymentFailure, PaymentRetry
 from tasks.notifications import send
 from tasks.payments import payment_failed, retry_payment
-from tasks.refunds import charge_refunded, dispute_changed, refund_failed
+from tasks.refunds import charge_refunded, dispute_changed, refund_changed
 from tests.business import HANDOFF_SECRET, NOW, Business
 from tests.integration.test_handlers_fulfilment import checkout
 from tests.integration.test_handlers_payments import failure
@@ -82,7 +82,7 @@ def answer(asked: Asked) -> bytes:
         (charge_refunded, refund(), {}),
         (charge_refunded, refund(invoice="in_1"), {}),
         (dispute_changed, dispute(payment_intent=None), {}),
-        (refund_failed, failed_refund(), {}),
+        (refund_changed, failed_refund(), {}),
     ],
 )
 def test_no_transaction_is_open_while_somebody_else_is_asked(

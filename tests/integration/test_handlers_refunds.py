@@ -16,7 +16,7 @@ from inbox.errors import PermanentError
 from tasks.fulfilment import async_payment_failed, async_payment_succeeded, checkout_completed
 from tasks.handling import Handler
 from tasks.models import AppMessage, Charge, Dispute, Entitlement, Notification, Order
-from tasks.refunds import charge_refunded, customer_deleted, dispute_changed, refund_failed
+from tasks.refunds import charge_refunded, customer_deleted, dispute_changed, refund_changed
 from tests.business import HANDOFF_SECRET, Business
 from tests.integration.test_handlers_fulfilment import UNPAID, checkout
 from tests.lives import T0, invoice
@@ -227,7 +227,7 @@ def stripe_with_the_charge(asked: Asked) -> Answer:
 @pytest.mark.parametrize("late", [False, True])
 def test_a_refund_that_failed_is_told_and_gives_back_what_it_took(business: Business, *, late: bool) -> None:
     run(business, checkout_completed, checkout())
-    both = [(charge_refunded, refund()), (refund_failed, failed_refund())]
+    both = [(charge_refunded, refund()), (refund_changed, failed_refund())]
     with Peer(stripe_with_the_charge) as peer:
         business.settings = asking(peer)
         owed = [
@@ -245,14 +245,38 @@ def test_a_refund_after_the_failed_one_counts(business: Business) -> None:
     with Peer(stripe_with_the_charge) as peer:
         business.settings = asking(peer)
         run(business, charge_refunded, refund(created=1_700_000_400))
-        run(business, refund_failed, failed_refund())
+        run(business, refund_changed, failed_refund())
     assert not in_force(business)
+
+
+def test_a_failed_refund_that_three_events_tell_of_is_told_once(business: Business) -> None:
+    """refund.failed, refund.updated and charge.refund.updated, whichever an API version sends."""
+    owed = [run(business, refund_changed, failed_refund(created=1_700_000_300 + number)) for number in range(3)]
+    assert owed == [["notify.refund_failed"], [], []]
+    assert run(business, refund_changed, failed_refund(id="re_2")) == ["notify.refund_failed"]
+
+
+@pytest.mark.parametrize("status", ["pending", "requires_action", "succeeded"])
+def test_a_refund_that_changes_without_failing_is_nobodys_concern(business: Business, status: str) -> None:
+    with Peer(stripe_with_the_charge) as peer:
+        business.settings = asking(peer)
+        assert run(business, refund_changed, failed_refund(status=status)) == []
+    assert peer.asked == []
+
+
+def test_a_cancelled_refund_gives_back_what_it_took_and_is_no_failure(business: Business) -> None:
+    business.settings = APP
+    run(business, checkout_completed, checkout())
+    run(business, charge_refunded, refund())
+    with Peer(stripe_with_the_charge) as peer:
+        business.settings = APP | asking(peer)
+        assert run(business, refund_changed, failed_refund(status="canceled")) == ["access.granted.cs_1"]
 
 
 def test_without_a_key_a_failed_refund_is_told_and_no_more(business: Business) -> None:
     run(business, checkout_completed, checkout())
     run(business, charge_refunded, refund())
-    assert run(business, refund_failed, failed_refund()) == ["notify.refund_failed"]
+    assert run(business, refund_changed, failed_refund()) == ["notify.refund_failed"]
     assert not in_force(business)
 
 
@@ -363,10 +387,11 @@ def test_any_order_of_an_orders_events_ends_alike(
         (charge_refunded, refund(id=None), "data.object.id"),
         (charge_refunded, refund(amount=None), "data.object.amount"),
         (charge_refunded, refund() | {"created": None}, "created"),
-        (refund_failed, failed_refund(id=None), "data.object.id"),
-        (refund_failed, failed_refund(amount=None), "data.object.amount"),
-        (refund_failed, failed_refund(currency=None), "data.object.currency"),
-        (refund_failed, failed_refund() | {"created": None}, "created"),
+        (refund_changed, failed_refund(id=None), "data.object.id"),
+        (refund_changed, failed_refund(status=None), "data.object.status"),
+        (refund_changed, failed_refund(amount=None), "data.object.amount"),
+        (refund_changed, failed_refund(currency=None), "data.object.currency"),
+        (refund_changed, failed_refund() | {"created": None}, "created"),
         (dispute_changed, dispute(id=None), "data.object.id"),
         (dispute_changed, dispute(charge=None), "data.object.charge"),
         (dispute_changed, dispute(status=None), "data.object.status"),
