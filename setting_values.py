@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import sentinel_url
 
 Parser = Callable[[str], Any]
+DOCUMENT_SCHEMES = ("standard", "hmac-sha256", "bearer", "token")
 
 
 def text(raw: str) -> str:
@@ -87,6 +88,19 @@ def standard_secrets(raw: str) -> tuple[str, ...]:
     if not secrets or not all(re.fullmatch(r"whsec_[A-Za-z0-9+/]{24,88}={0,2}", s) for s in secrets):
         raise ValueError("one or more secrets, comma-separated, each whsec_ and the base64 of 24 to 64 random bytes")
     return secrets
+
+
+def plain_secrets(raw: str) -> tuple[str, ...]:
+    secrets = several(raw)
+    if not secrets or not all(re.fullmatch(r"[!-~]{16,}", s) for s in secrets):
+        raise ValueError("one or more secrets, comma-separated, each 16 or more ASCII characters without spaces")
+    return secrets
+
+
+def header(raw: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,100}", raw):
+        raise ValueError("the name of an HTTP header, such as X-Signature")
+    return raw
 
 
 def api_keys(raw: str) -> tuple[str, ...]:

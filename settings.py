@@ -44,7 +44,9 @@ class Settings:
     doc_service_url: str = _setting(values.url("https", "http"), "")
     doc_service_api_key: str = _setting(values.text, "", secret=True)
     doc_status_path: str = _setting(values.status_path, "/api/v1/process/{task_id}")
-    doc_webhook_secret: tuple[str, ...] = _setting(values.standard_secrets, "", secret=True)
+    doc_webhook_scheme: str = _setting(values.one_of(*values.DOCUMENT_SCHEMES), "standard")
+    doc_webhook_header: str = _setting(values.header, "")
+    doc_webhook_secret: tuple[str, ...] = _setting(values.several, "", secret=True)
     public_url: str = _setting(values.url("https", "http"), "")
     redis_url: str = _setting(values.url_or_sentinels("redis", "rediss", "unix"), LOCAL_REDIS, secret=True)
     broker_url: str = _setting(values.url_or_sentinels("redis", "rediss", "amqp", "amqps"), "", secret=True)
@@ -155,7 +157,23 @@ def _check_together(s: Settings) -> None:
             f"RETENTION_DAYS is {s.retention_days}; it takes more than the {STRIPE_RESENDS_DAYS} days for which Stripe"
             " may send an event again, or that would be done twice"
         )
+    _check_document_scheme(s)
     if s.doc_service_url and not s.public_url:
         raise SettingsError("PUBLIC_URL is not set; it takes the https:// address the document service can call us at")
     if bool(s.app_webhook_url) != bool(s.app_webhook_secret):
         raise SettingsError("APP_WEBHOOK_URL and APP_WEBHOOK_SECRET take each other: one of them is set alone")
+
+
+def _check_document_scheme(s: Settings) -> None:
+    scheme, secrets = s.doc_webhook_scheme, s.doc_webhook_secret
+    takes = values.standard_secrets if scheme == "standard" else values.plain_secrets
+    try:
+        takes(",".join(secrets))
+    except ValueError as error:
+        if secrets or scheme != "standard":
+            got = "(hidden)" if secrets else "not set"
+            raise SettingsError(
+                f"DOC_WEBHOOK_SECRET is {got}; for DOC_WEBHOOK_SCHEME={scheme} it takes {error}"
+            ) from None
+    if s.doc_webhook_header and scheme not in ("hmac-sha256", "bearer"):
+        raise SettingsError(f"DOC_WEBHOOK_HEADER is set, and DOC_WEBHOOK_SCHEME={scheme} reads no such header")

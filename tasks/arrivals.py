@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -24,12 +24,13 @@ class Peeked:
     id: str
     type: str
     ordering_key: str = ""
+    args: Mapping[str, str] = field(default_factory=dict)  # for its jobs: ids that the body does not hold
     wanted: bool = True  # False: recorded, and nothing is done about it
 
 
 def arrival(source: str, peeked: Peeked, body: bytes) -> tuple[Event, Sequence[NewJob]]:
     """What to record of a message, the same for one that was delivered and one that we had to fetch."""
-    jobs = jobs_for(source, peeked.id, peeked.type, peeked.ordering_key) if peeked.wanted else ()
+    jobs = jobs_for(source, peeked.id, peeked.type, peeked.ordering_key, peeked.args) if peeked.wanted else ()
     return Event(source, peeked.id, peeked.type, body), jobs
 
 
@@ -71,7 +72,7 @@ def peek_stripe(body: str, mode: str = "any") -> Peeked:
         owner = owner.get("id")
     key = stripe_ordering_key(account, owner)
     wanted = _of_mode(mode, event.livemode, connected=bool(account))
-    return Peeked(identity(event.id, "id"), identity(event.type, "type"), key, wanted)
+    return Peeked(identity(event.id, "id"), identity(event.type, "type"), key, wanted=wanted)
 
 
 def stripe_ordering_key(account: Any, owner: Any) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError, TransientError
+from tasks.callback_address import callback_url
 from tasks.clients import document_service
-from tasks.clients.document_service import Told
+from tasks.clients.document_service import Told, Wanted
 from tasks.document_course import (
     UNFINISHED,
     advance,
@@ -42,10 +43,10 @@ def start(attempt: Attempt, db: Session) -> list[FollowUp]:
         restart(db, document, number, attempt.now)
     if document.start != number or document.status not in UNFINISHED:
         return []
-    name, options = document.document_id, document.options
+    wanted = Wanted(document.document_id, callback_url(attempt.settings, document.id), document.options)
     db.commit()  # no transaction stays open over a call
     try:
-        task = document_service.submit(attempt.settings, name, options, attempt.key, attempt.now)
+        task = document_service.submit(attempt.settings, wanted, attempt.key, attempt.now)
     except PermanentError as error:
         give_up(attempt, db, document.id, str(error))
         raise

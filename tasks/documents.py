@@ -31,7 +31,7 @@ from tasks.handling import Attempt, FollowUp
 from tasks.models import Document, FormerTask
 from tasks.notifications import notify_customer
 from tasks.payloads import Id, Text, need, read
-from tasks.rows import insert_if_new
+from tasks.rows import insert_if_new, locked
 
 
 class Notify(Struct):
@@ -120,9 +120,21 @@ def _called_back(attempt: Attempt, db: Session) -> tuple[Told, Document | None]:
     told = read(attempt.event.body, Told)
     task = need(told.task_id, "task_id")
     document = db.scalars(select(Document).filter_by(task_id=task).with_for_update()).first()
-    if document is None and db.get(FormerTask, task) is None:  # perhaps it overtook the answer that tells us the task
-        raise TransientError("the task is not known yet")
+    if document is None and db.get(FormerTask, task) is None:
+        document = _overtaken(attempt, db)
+    if document and document.id != attempt.args.get("document", document.id):
+        raise PermanentError("the task is not of the document that this address was given for")
     return told, document if document and document.status in OPEN else None
+
+
+def _overtaken(attempt: Attempt, db: Session) -> Document:
+    """The document whose task is not known yet, if the address tells; else we try again when it is."""
+    document = locked(db, Document, str(attempt.args.get("document", "")))
+    if document is None:
+        raise TransientError("the task is not known yet")
+    if document.task_id:
+        raise PermanentError("the document has another task")
+    return document
 
 
 def _tell(attempt: Attempt, db: Session, document: Document) -> list[FollowUp]:

@@ -87,12 +87,19 @@ ROUTES: Mapping[tuple[str, str], str] = {
 
 # Event types that Stripe has and the installed library does not know yet; any other unknown one stops start-up.
 NEWER_TYPES: Collection[str] = set()
+NO_ARGS: Mapping[str, str] = {}
 
 
-def jobs_for(source: str, event_id: str, event_type: str, ordering_key: str = "") -> tuple[NewJob, ...]:
+def jobs_for(
+    source: str,
+    event_id: str,
+    event_type: str,
+    ordering_key: str = "",
+    args: Mapping[str, str] = NO_ARGS,
+) -> tuple[NewJob, ...]:
     """The jobs that an event of this type owes; none means unhandled."""
     task = ROUTES.get((source, event_type)) or ROUTES.get((source, "*"))
     if task is None:
         return ()
     effect = task.removeprefix("tasks.")
-    return (NewJob(job_id(source, event_id, effect), task, TASKS[task].queue, ordering_key=ordering_key),)
+    return (NewJob(job_id(source, event_id, effect), task, TASKS[task].queue, args, ordering_key=ordering_key),)

@@ -34,9 +34,9 @@ def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store) -
             # 2. The raw bytes, not more of them than allowed; they are what was signed.
             body = _text(read_body(request, settings.max_body_bytes))
             # 3. Whoever cannot prove it is not listened to.
-            secret = source.verify(request.headers, body, time.time(), settings.signature_tolerance_seconds)
+            secret = source.verify(request, body, time.time(), settings.signature_tolerance_seconds)
             # 4. Only its identity; the full parse is the worker's.
-            peeked = source.peek(request.headers, body)
+            peeked = source.peek(request, body)
         except (Refused, BadPayload) as refused:
             with suppress(StoreUnavailable):  # an uncounted refusal is still a refusal
                 store.count_rejected(name, refused.reason)
@@ -54,7 +54,7 @@ def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store) -
 
 
 def _text(raw: bytes) -> str:
-    """Both schemes sign text, so bytes that are none cannot have been signed."""
+    """All schemes sign text, so bytes that are none cannot have been signed."""
     try:
         return raw.decode()
     except UnicodeDecodeError:

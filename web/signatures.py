@@ -1,4 +1,4 @@
-"""How a delivery proves who sent it: pure functions of (headers, raw bytes, secrets, now).
+"""How a delivery proves who sent it: pure functions of (headers and query, body, secrets, now).
 
 The outcome is the place in `secrets` of the first that signed it, or BadSignature: whatever a header or body holds,
 never another error.
@@ -6,6 +6,7 @@ never another error.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -14,22 +15,33 @@ from typing import Protocol
 from standardwebhooks import Webhook
 from stripe import SignatureVerificationError, WebhookSignature
 
+from tasks.callback_address import token
 from web.errors import BadSignature
 
 
-class Headers(Protocol):
-    """A request's headers, found whatever their case."""
+class Values(Protocol):
+    """Texts by name; a header's name in whatever case."""
 
     def get(self, name: str, default: str, /) -> str: ...
 
 
-# (headers, body, secrets, now in seconds since 1970, tolerance in seconds)
-Scheme = Callable[[Headers, str, Sequence[str], float, int], int]
+class Delivery(Protocol):
+    """What a request says beside its body."""
+
+    @property
+    def headers(self) -> Values: ...
+    @property
+    def args(self) -> Values:
+        """Of the address, behind the question mark."""
 
 
-def stripe(headers: Headers, body: str, secrets: Sequence[str], now: float, tolerance: int) -> int:
+# (delivery, body, secrets, now in seconds since 1970, tolerance in seconds)
+Scheme = Callable[[Delivery, str, Sequence[str], float, int], int]
+
+
+def stripe(delivery: Delivery, body: str, secrets: Sequence[str], now: float, tolerance: int) -> int:
     """`Stripe-Signature: t=<seconds>,v1=<hex>[,v1=<hex>]`; see Stripe, "Receive events in your webhook endpoint"."""
-    header = headers.get("Stripe-Signature", "")
+    header = delivery.headers.get("Stripe-Signature", "")
     if not header:
         raise BadSignature("unsigned", "the Stripe-Signature header is missing")
     pairs = [item.strip().partition("=")[::2] for item in header.split(",")]
@@ -54,9 +66,9 @@ def _stripe_signed(body: str, header: str, secret: str) -> bool:
         return False
 
 
-def standard(headers: Headers, body: str, secrets: Sequence[str], now: float, tolerance: int) -> int:
+def standard(delivery: Delivery, body: str, secrets: Sequence[str], now: float, tolerance: int) -> int:
     """`webhook-id`, `webhook-timestamp`, `webhook-signature`, as Standard Webhooks 1.0 specifies them."""
-    identity, stamp, given = (headers.get(f"webhook-{part}", "") for part in ("id", "timestamp", "signature"))
+    identity, stamp, given = (delivery.headers.get(f"webhook-{part}", "") for part in ("id", "timestamp", "signature"))
     if not (identity and stamp and given):
         words = "one of the headers webhook-id, webhook-timestamp and webhook-signature is missing"
         raise BadSignature("unsigned", words)
@@ -69,6 +81,54 @@ def standard(headers: Headers, body: str, secrets: Sequence[str], now: float, to
     if place is None:
         raise BadSignature("signature", "no signature matches: is the sender's secret the one in DOC_WEBHOOK_SECRET?")
     _check_age(int(stamp), now, tolerance)
+    return place
+
+
+def hmac_sha256(header: str) -> Scheme:
+    """`<header>: sha256=<hex>` of the body, as GitHub signs (https://docs.github.com/webhooks, "Validating webhook
+    deliveries"); the `sha256=` may be left out. No time is signed, so a delivery may be repeated by whoever saw it."""
+
+    def verify(delivery: Delivery, body: str, secrets: Sequence[str], _now: float, _tolerance: int) -> int:
+        given = _given(delivery, header).removeprefix("sha256=").lower()
+        signed = (hmac.new(secret.encode(), body.encode(), hashlib.sha256).hexdigest() for secret in secrets)
+        return _place(_first(_same(given, ours) for ours in signed), f"the signature in {header}")
+
+    return verify
+
+
+def bearer(header: str) -> Scheme:
+    """`<header>: <secret>`, or `<header>: Bearer <secret>`."""
+
+    def verify(delivery: Delivery, _body: str, secrets: Sequence[str], _now: float, _tolerance: int) -> int:
+        kind, _, key = _given(delivery, header).rpartition(" ")
+        known = kind.strip().lower() in ("", "bearer")
+        return _place(_first(known and _same(key, secret) for secret in secrets), f"the key in {header}")
+
+    return verify
+
+
+def by_address(delivery: Delivery, _body: str, secrets: Sequence[str], _now: float, _tolerance: int) -> int:
+    """`?document=<our id>&token=<token>`, as the callback address had it that the sender was given."""
+    document, given = delivery.args.get("document", ""), delivery.args.get("token", "")
+    if not document or not given:
+        raise BadSignature("unsigned", "the address lacks the document and the token that it was given with")
+    return _place(_first(_same(given, token(secret, document)) for secret in secrets), "the address's token")
+
+
+def _given(delivery: Delivery, header: str) -> str:
+    value = delivery.headers.get(header, "").strip()
+    if not value:
+        raise BadSignature("unsigned", f"the {header} header is missing")
+    return value
+
+
+def _same(given: str, ours: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "replace"), ours.encode())
+
+
+def _place(place: int | None, what: str) -> int:
+    if place is None:
+        raise BadSignature("signature", f"{what} is not by the secret in DOC_WEBHOOK_SECRET")
     return place
 
 

@@ -14,7 +14,7 @@ from settings import Settings
 from tasks.arrivals import Peeked, decode, identity, peek_stripe
 from web import signatures
 from web.errors import REASONS
-from web.signatures import Headers
+from web.signatures import Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,12 @@ class Source:
     name: str
     scheme: signatures.Scheme
     secrets: tuple[str, ...]
-    peek: Callable[[Headers, str], Peeked]
+    peek: Callable[[Delivery, str], Peeked]
     names: tuple[str, ...]
 
-    def verify(self, headers: Headers, body: str, now: float, tolerance_seconds: int) -> str:
-        """The name of the first secret that signed this. Raises BadSignature."""
-        return self.names[self.scheme(headers, body, self.secrets, now, tolerance_seconds)]
+    def verify(self, delivery: Delivery, body: str, now: float, tolerance_seconds: int) -> str:
+        """The name of the first secret that proves this. Raises BadSignature."""
+        return self.names[self.scheme(delivery, body, self.secrets, now, tolerance_seconds)]
 
 
 def configured(settings: Settings) -> Mapping[str, Source]:
@@ -37,13 +37,13 @@ def configured(settings: Settings) -> Mapping[str, Source]:
     mode = settings.stripe_mode
     sources = (
         _source("stripe", signatures.stripe, settings.stripe_webhook_secret, lambda _, body: peek_stripe(body, mode)),
-        _source("documents", signatures.standard, settings.doc_webhook_secret, peek_document),
+        _source("documents", document_scheme(settings), settings.doc_webhook_secret, document_peek(settings)),
     )
     return {source.name: source for source in sources if source.secrets}
 
 
 def _source(
-    name: str, scheme: signatures.Scheme, secrets: tuple[str, ...], peek: Callable[[Headers, str], Peeked]
+    name: str, scheme: signatures.Scheme, secrets: tuple[str, ...], peek: Callable[[Delivery, str], Peeked]
 ) -> Source:
     return Source(name, scheme, secrets, peek, tuple(hashlib.sha256(s.encode()).hexdigest()[:8] for s in secrets))
 
@@ -83,12 +83,40 @@ class _DocumentStatus(msgspec.Struct):
 _document_status = msgspec.json.Decoder(_DocumentStatus)
 
 
-def peek_document(headers: Headers, body: str) -> Peeked:
-    """The message's signed webhook-id; its type is the status."""
-    status = decode(_document_status, body)
-    task_id = identity(status.task_id, "task_id")
-    if status.status == "completed" and not status.result_url:
-        raise BadPayload("status is completed, and result_url is missing")
-    return Peeked(
-        identity(headers.get("webhook-id", ""), "webhook-id"), identity(status.status, "status"), f"task:{task_id}"
-    )
+def document_scheme(settings: Settings) -> signatures.Scheme:
+    """DOC_WEBHOOK_SCHEME, at the header that DOC_WEBHOOK_HEADER names."""
+    match settings.doc_webhook_scheme:
+        case "hmac-sha256":
+            return signatures.hmac_sha256(settings.doc_webhook_header or "X-Hub-Signature-256")
+        case "bearer":
+            return signatures.bearer(settings.doc_webhook_header or "Authorization")
+        case "token":
+            return signatures.by_address
+    return signatures.standard
+
+
+def document_peek(settings: Settings) -> Callable[[Delivery, str], Peeked]:
+    """How that scheme's callbacks are told apart, and what they are about; their type is the status."""
+    scheme = settings.doc_webhook_scheme
+
+    def peek(delivery: Delivery, body: str) -> Peeked:
+        status = decode(_document_status, body)
+        task = identity(status.task_id, "task_id")
+        if status.status == "completed" and not status.result_url:
+            raise BadPayload("status is completed, and result_url is missing")
+        document = delivery.args.get("document", "") if scheme == "token" else ""
+        if scheme == "standard":
+            event = identity(delivery.headers.get("webhook-id", ""), "webhook-id")
+        else:
+            event = _made_id(status, document, body)
+        args = {"document": document} if document else {}
+        return Peeked(event, identity(status.status, "status"), f"task:{task}", args=args)
+
+    return peek
+
+
+def _made_id(status: _DocumentStatus, document: str, body: str) -> str:
+    """An identity for a callback that has none: its task, its status, and a digest of all it says, and of which
+    document: or who may speak of one only could take the identity of what will be said of another."""
+    digest = hashlib.sha256(f"{document}\n{body}".encode()).hexdigest()[:32]
+    return identity(f"{status.task_id[:150]}:{status.status[:50]}:{digest}", "status")

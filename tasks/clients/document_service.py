@@ -16,7 +16,6 @@ from tasks.clients.answers import check
 from tasks.payloads import Id, Text, read
 
 TIMEOUT_SECONDS = (5.0, 25.0)  # to connect, to read
-CALLBACK_PATH = "/doc-status-webhook"
 
 
 class Accepted(Struct):
@@ -35,16 +34,20 @@ class Told(Struct):
     progress: Annotated[float, Meta(ge=-1e9, le=1e9)] | None = None
 
 
-def submit(settings: Settings, document_id: str, options: dict[str, Any], key: str, now: datetime) -> str:
+class Wanted(Struct):
+    """The request of POST /api/v1/process."""
+
+    document_id: str
+    callback_url: str
+    processing_options: dict[str, Any]
+
+
+def submit(settings: Settings, wanted: Wanted, key: str, now: datetime) -> str:
     """Have a document processed; once per `key`. Returns the service's task id.
 
     Raises TransientError (no connection, 429, 5xx) or PermanentError (every other refusal; DOC_SERVICE_URL not set).
     """
-    request = {
-        "document_id": document_id,
-        "callback_url": settings.public_url + CALLBACK_PATH,
-        "processing_options": options,
-    }
+    request = msgspec.to_builtins(wanted)
     answer = _ask(settings, "POST", "/api/v1/process", now, json=request, headers={"Idempotency-Key": key})
     try:
         return msgspec.json.decode(answer, type=Accepted).task_id

@@ -21,6 +21,7 @@ from standardwebhooks import Webhook
 
 from dev.servers import Valkey, free_port, wait_until
 from inbox.store import connect
+from tasks.callback_address import token
 from tests.conftest import fresh_database
 from tests.peers import Answer, Mailbox, Peer
 from tests.senders import API_KEY, DOC_SECRET, signed_by_stripe, stripe_event
@@ -114,7 +115,10 @@ def test_a_failed_payment_and_a_checkout_become_rows_and_mails(stack: Stack, mai
         assert "ada@example.com" not in worker_log.read_text(), f"an address in {worker_log.name}"
 
 
-def test_a_document_is_submitted_called_back_downloaded_and_announced(stack: Stack, mailbox: Mailbox) -> None:
+@pytest.mark.parametrize("scheme", ["standard", "token"])
+def test_a_document_is_submitted_called_back_downloaded_and_announced(
+    stack: Stack, mailbox: Mailbox, scheme: str
+) -> None:
     service = free_port()
     stack.environment |= {
         "DOC_SERVICE_URL": f"http://127.0.0.1:{service}",
@@ -122,6 +126,7 @@ def test_a_document_is_submitted_called_back_downloaded_and_announced(stack: Sta
         "PUBLIC_URL": stack.url(""),
         "CALL_OUT_ALLOWED_HOSTS": "127.0.0.1",
         "DOCUMENT_DEADLINE": "10s",
+        "DOC_WEBHOOK_SCHEME": scheme,
     }
     stack.part("dev.document_service", "--port", str(service), name="documents")
     stack.receiver()
@@ -145,6 +150,8 @@ def test_a_document_is_submitted_called_back_downloaded_and_announced(stack: Sta
     assert [path.name for path in (stack.folder / "documents").glob("doc_*")] == [document["stored_as"]]
     settle(stack)
     assert [to for to, _ in mailbox.mails] == [["ada@example.com"]]
+    for log in stack.folder.glob("*.log"):
+        assert token(DOC_SECRET, asked.json()["id"]) not in log.read_text(), f"a document's token in {log.name}"
 
 
 def test_documents_that_nobody_calls_back_for_or_that_fail_once_are_completed_all_the_same(stack: Stack) -> None:

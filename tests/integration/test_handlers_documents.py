@@ -21,7 +21,8 @@ from dev.pdf import document_pdf
 from inbox.errors import LeaseLost, PermanentError, TransientError
 from settings import load
 from tasks import fetching
-from tasks.clients.document_service import submit
+from tasks.callback_address import callback_url
+from tasks.clients.document_service import Wanted, submit
 from tasks.document_starts import start
 from tasks.documents import completed, download, failed, initiate, progress
 from tasks.handling import FollowUp
@@ -117,7 +118,8 @@ def test_the_service_is_asked_by_its_contract() -> None:
         settings = load(
             {"DOC_SERVICE_URL": peer.url, "DOC_SERVICE_API_KEY": API_KEY, "PUBLIC_URL": "https://us.example.com"}
         )
-        assert submit(settings, "contract-7", {"ocr": True}, "the-key", NOW) == "task_1"
+        wanted = Wanted("contract-7", callback_url(settings, "doc_1"), {"ocr": True})
+        assert submit(settings, wanted, "the-key", NOW) == "task_1"
     (asked,) = peer.asked
     assert (asked.method, asked.path) == ("POST", "/api/v1/process")
     assert json.loads(asked.body) == {

@@ -1,0 +1,126 @@
+"""How a delivery proves who sent it: tables, and whatever else anybody may send, for each scheme."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from werkzeug.datastructures import Headers
+
+from tasks.callback_address import token
+from web import signatures
+from web.errors import BadSignature
+from web.signatures import Scheme
+
+SECRETS = ("the-new-secret-0123", "the-old-secret-0123")
+BODY = '{"task_id": "t", "status": "processing", "word": "Zoë"}'
+SIGNED = hmac.new(SECRETS[1].encode(), BODY.encode(), hashlib.sha256).hexdigest()
+DOC, OTHER_DOC = "doc_1", "doc_2"
+TOKEN = token(SECRETS[1], DOC)
+
+SCHEMES: dict[str, Scheme] = {
+    "stripe": signatures.stripe,
+    "standard": signatures.standard,
+    "hmac-sha256": signatures.hmac_sha256("X-Sign"),
+    "bearer": signatures.bearer("Authorization"),
+    "key": signatures.bearer("X-Api-Key"),
+    "token": signatures.by_address,
+}
+
+
+@dataclass
+class Sent:
+    """A delivery without a server."""
+
+    headers: Any = field(default_factory=Headers)
+    args: Mapping[str, str] = field(default_factory=dict)
+
+
+def sent(**headers: str) -> Sent:
+    return Sent(Headers([(name.replace("_", "-"), value) for name, value in headers.items()]))
+
+
+def asked(**args: str) -> Sent:
+    return Sent(args=args)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "delivery"),
+    [
+        ("hmac-sha256", sent(X_Sign=f"sha256={SIGNED}")),
+        ("hmac-sha256", sent(x_sign=SIGNED)),
+        ("hmac-sha256", sent(X_Sign=f" sha256={SIGNED.upper()} ")),
+        ("bearer", sent(Authorization=f"Bearer {SECRETS[1]}")),
+        ("bearer", sent(authorization=f"bearer  {SECRETS[1]}")),
+        ("key", sent(X_Api_Key=SECRETS[1])),
+        ("key", sent(X_Api_Key=f"Bearer {SECRETS[1]}")),
+        ("token", asked(document=DOC, token=TOKEN)),
+    ],
+)
+def test_a_proof_is_taken_and_the_place_of_its_secret_told(scheme: str, delivery: Sent) -> None:
+    assert SCHEMES[scheme](delivery, BODY, SECRETS, 0, 300) == 1
+
+
+@pytest.mark.parametrize(
+    ("scheme", "delivery", "reason", "words"),
+    [
+        ("hmac-sha256", sent(), "unsigned", "the X-Sign header is missing"),
+        ("hmac-sha256", sent(X_Sign=" "), "unsigned", "the X-Sign header is missing"),
+        ("hmac-sha256", sent(X_Hub_Signature_256=f"sha256={SIGNED}"), "unsigned", "the X-Sign header is missing"),
+        ("hmac-sha256", sent(X_Sign=f"sha256={SIGNED[:-1]}"), "signature", "the signature in X-Sign is not by"),
+        ("hmac-sha256", sent(X_Sign=f"sha1={SIGNED}"), "signature", "the signature in X-Sign is not by"),
+        ("hmac-sha256", sent(X_Sign="sha256="), "signature", "the signature in X-Sign is not by"),
+        ("hmac-sha256", sent(X_Sign="sha256=é\udc80"), "signature", "the signature in X-Sign is not by"),
+        ("bearer", sent(), "unsigned", "the Authorization header is missing"),
+        ("bearer", sent(Authorization="Bearer"), "signature", "the key in Authorization is not by"),
+        ("bearer", sent(Authorization=f"Basic {SECRETS[0]}"), "signature", "the key in Authorization is not by"),
+        ("bearer", sent(Authorization=f"Bearer {SECRETS[0]}x"), "signature", "the key in Authorization is not by"),
+        ("bearer", sent(Authorization=f"Bearer {','.join(SECRETS)}"), "signature", "the key in Authorization"),
+        ("key", sent(X_Api_Key="\xe9" * 20), "signature", "the key in X-Api-Key is not by"),
+        ("token", asked(), "unsigned", "the address lacks the document and the token"),
+        ("token", asked(document=DOC), "unsigned", "the address lacks"),
+        ("token", asked(token=TOKEN), "unsigned", "the address lacks"),
+        ("token", asked(document=OTHER_DOC, token=TOKEN), "signature", "the address's token is not by"),
+        ("token", asked(document=DOC, token=TOKEN[:-1]), "signature", "the address's token is not by"),
+        ("token", asked(document=DOC, token=SECRETS[1]), "signature", "the address's token is not by"),
+        ("token", asked(document="\udc80", token="é"), "signature", "the address's token is not by"),
+    ],
+)
+def test_what_proves_nothing_is_refused_in_words_that_hold_no_secret(
+    scheme: str, delivery: Sent, reason: str, words: str
+) -> None:
+    with pytest.raises(BadSignature) as refused:
+        SCHEMES[scheme](delivery, BODY, SECRETS, 0, 300)
+    assert (refused.value.reason, str(refused.value)[: len(words)]) == (reason, words)
+    assert not any(secret in str(refused.value) for secret in (*SECRETS, TOKEN, SIGNED))
+
+
+@pytest.mark.parametrize("change", ["", " ", BODY.replace("processing", "completed"), BODY + "\n"])
+def test_a_signature_is_of_one_body(change: str) -> None:
+    with pytest.raises(BadSignature):
+        SCHEMES["hmac-sha256"](sent(X_Sign=SIGNED), change, SECRETS, 0, 300)
+
+
+def test_a_token_is_of_one_document_and_one_secret() -> None:
+    tokens = {token(secret, document) for secret in SECRETS for document in (DOC, OTHER_DOC, "")}
+    assert len(tokens) == 6
+    assert min(len(each) for each in tokens) == 43  # 256 bits
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@given(
+    names=st.sampled_from(["X-Sign", "Authorization", "X-Api-Key", "Stripe-Signature", "webhook-signature"]),
+    value=st.text(st.characters(exclude_categories=["Cs"]), max_size=80),  # no server hands on a lone surrogate
+    body=st.text(st.characters(exclude_categories=["Cs"]), max_size=80),
+)
+def test_whatever_is_sent_is_refused_and_never_an_error(scheme: str, names: str, value: str, body: str) -> None:
+    headers = {"webhook-id": value, "webhook-timestamp": "1", names: value}
+    delivery = Sent(headers, {"document": value, "token": value})
+    with pytest.raises(BadSignature):
+        SCHEMES[scheme](delivery, body, SECRETS if scheme != "standard" else ("whsec_" + "A" * 32,), 0, 300)
