@@ -22,6 +22,10 @@ RETRY_ERRORS = "time.?out,timed out,temporar,unavailable,overload,too busy,try a
 LISTS = (values.several, values.stripe_secrets, values.standard_secrets, values.api_keys, values.media_types)
 
 
+# What the console does not show of a payload: fields of these names, or with one of these words in their name.
+PERSONAL = "address,birth,card,email,iban,ip,name,phone,secret,shipping,ssn,tax,token,url"
+
+
 class SettingsError(Exception):
     """A setting is missing or wrong; str() is one line for a person."""
 
@@ -66,6 +70,8 @@ class Settings:
     app_webhook_secret: tuple[str, ...] = _setting(values.standard_secrets, "", secret=True)
     fulfilment: Mapping[str, tuple[str, ...]] = _setting(values.grants, "", secret=True)
     access_while_disputed: str = _setting(values.one_of("keep", "revoke"), "keep")
+    flower_url: str = _setting(values.url("https", "http"), "")
+    redact_fields: tuple[str, ...] = _setting(values.several, PERSONAL)
     call_out_allowed_hosts: tuple[str, ...] = _setting(values.several, "")
     payment_retry_schedule: tuple[int, ...] = _setting(values.durations, "1h,1d,3d,5d")
     payment_grace_seconds: int = _setting(values.number(0, 365 * 86400), "259200")

@@ -146,6 +146,7 @@ def _defaults(folder: Path, ports: Ports) -> dict[str, str]:
         "DATABASE_URL": f"sqlite:///{folder / 'holdfast.db'}",
         "DOCUMENT_STORE": str(folder / "documents"),
         "DOC_SERVICE_URL": ports.documents_url,
+        "FLOWER_URL": ports.flower_url,
         "STRIPE_API_BASE": ports.stripe_url,
         "CUSTOMER_NOTIFY_URLS": f"{mail}{{email}}",
         "ADMIN_NOTIFY_URLS": f"{mail}admin@example.test",

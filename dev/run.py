@@ -52,6 +52,7 @@ def _addresses(stack: Stack) -> str:
     rows = {
         "receiver": f"{ports.receiver_url}/stripe-webhook and /doc-status-webhook",
         "API": f"{ports.receiver_url}/api/v1/stats with `Authorization: Bearer $(cat {folder}/api-key)`",
+        "console": f"{ports.receiver_url}/console/ with the key in {folder}/api-key",
         "Flower": stack.flower_address,
         "documents": stack.environ["DOCUMENT_STORE"],
         "mails": f"{folder}/mail/new",

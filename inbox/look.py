@@ -36,21 +36,30 @@ def event(store: Store, source: str, event_id: str) -> dict[str, Any] | None:
     if not raw:
         return None
     fields = _text(raw)
+    found = [job for job in (job(store, raw_id.decode()) for raw_id in jobs) if job]
     return {
         "source": source,
         "id": event_id,
         "type": fields["type"],
         "received": int(fields["received"]),
         "deliveries": int(fields["deliveries"]),
-        "state": _event_state(fields, jobs),
-        "jobs": [found for found in (job(store, raw_id.decode()) for raw_id in jobs) if found],
+        "state": _event_state(fields, found),
+        "jobs": found,
     }
 
 
-def _event_state(fields: Mapping[str, str], jobs: list[bytes]) -> str:
-    if int(fields["open"]) > 0:
-        return "open"
-    return "succeeded" if jobs else "unhandled"
+def body(store: Store, source: str, event_id: str) -> bytes | None:
+    """The event's payload, as it was signed; None once it has aged away."""
+    with translated():
+        raw: Any = store.client.get(f"{PREFIX}body:{source}:{event_id}")
+    return raw if raw is None else bytes(raw)
+
+
+def _event_state(fields: Mapping[str, str], jobs: list[dict[str, Any]]) -> str:
+    """The same words as in scripts/find.lua."""
+    if any(job["state"] == "dead" for job in jobs):
+        return "dead"
+    return {"0": "succeeded", "-1": "unhandled"}.get(fields["open"], "open")
 
 
 def job(store: Store, job_id: str) -> dict[str, Any] | None:
@@ -73,22 +82,9 @@ def job(store: Store, job_id: str) -> dict[str, Any] | None:
         "due": int(fields["due"]),
         "finished": int(fields["finished"]) if "finished" in fields else None,
         "reason": fields.get("reason"),
+        "replays": int(fields.get("replays", 0)),
         "attempts": [attempt for _, attempt in sorted(attempts)],
     }
-
-
-def events(store: Store, limit: int, after: str = "") -> list[dict[str, Any]]:
-    """The newest `limit` events; the ones that follow `after` ("source:id" of an event) where it is given.
-
-    Raises LookupError if there is no such event any more.
-    """
-    with translated():
-        rank: Any = store.client.zrevrank(PREFIX + "events", after) if after else -1
-        if rank is None:
-            raise LookupError(after)
-        names: Any = store.client.zrevrange(PREFIX + "events", rank + 1, rank + limit)
-    found = (event(store, *name.decode().split(":", 1)) for name in names)
-    return [one for one in found if one]
 
 
 def dead(store: Store, limit: int) -> list[dict[str, Any]]:

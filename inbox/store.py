@@ -28,7 +28,7 @@ from inbox.job import Doorbell, Lease, NewJob
 from inbox.retry import Bury, RetryAt
 
 PREFIX = "{holdfast}:"
-SCRIPTS = ("record", "lease", "renew", "finish", "fail", "release", "sweep", "replay")
+SCRIPTS = ("record", "lease", "renew", "finish", "fail", "release", "sweep", "replay", "find")
 DAY_MS = 86_400_000
 
 # With a broker in the same server no worker can start when memory is full. So events are refused while there is still
@@ -161,6 +161,10 @@ class Store:
         """Run a final job again, or say in one word why not: unknown, owed (it will run anyway), pruned."""
         word, *bells = self._run_replicated("replay", job_id, by)
         return _doorbells(bells) if word == b"ok" else str(word.decode())
+
+    def find(self, *args: Any) -> Any:
+        """Search events or dead letters; inbox/find.py says how."""
+        return self._run("find", *args)
 
     def count_rejected(self, source: str, reason: str) -> None:
         """Count a webhook that was refused."""

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, jsonify, request, send_file
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError
 from sqlalchemy.orm import Session
 
-from inbox import look
+from inbox import find, look
 from inbox.event import Event
 from inbox.store import Store
 from settings import Settings
@@ -21,7 +21,7 @@ from tasks import broker
 from tasks.models import Document
 from tasks.routes import jobs_for
 from tasks.storage import open_store
-from web import reconciled
+from web import asked, reconciled
 from web.body import read_body
 from web.errors import Refused
 from web.sources import Source, traffic
@@ -100,12 +100,10 @@ def blueprint(
 
     @api.get("/events")
     def list_events() -> Response:
-        try:
-            found = look.events(store, MOST, request.args.get("cursor", ""))
-        except LookupError:
-            raise Refused("cursor takes what the last answer gave; the event it named is gone") from None
-        last = f"{found[-1]['source']}:{found[-1]['id']}" if len(found) == MOST else None
-        return jsonify(events=found, cursor=last)
+        """What matches, the newest first. A search through many may find less than a page, and still go on."""
+        found = find.search(store, "events", asked.wanted(request.args), MOST, asked.place(request.args))
+        shown = (look.event(store, row["source"], row["id"]) for row in found.rows)
+        return jsonify(events=[event for event in shown if event], cursor=found.place)
 
     @api.get("/events/<source>/<path:event_id>")
     def show_event(source: str, event_id: str) -> Response:

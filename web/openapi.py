@@ -10,6 +10,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from web.api import DocumentRequest
+from web.asked import FIELDS
 
 Schema = dict[str, Any]
 
@@ -17,6 +18,7 @@ TEXT: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "integer"}
 MAYBE_TEXT: Schema = {"type": ["string", "null"]}
 MAYBE_NUMBER: Schema = {"type": ["integer", "null"]}
+SEARCH = (*FIELDS, "since", "until", "cursor")
 STATES = ["ready", "leased", "succeeded", "dead"]
 
 
@@ -94,9 +96,9 @@ def _record() -> Schema:
     return {
         "/api/v1/events": {
             "get": _call(
-                "The newest events",
-                {**_json(200, "found", listed), **_errors("no such cursor", 400)},
-                parameters=[{"name": "cursor", "in": "query", "schema": TEXT}],
+                "Events that match, the newest first; a page may hold few and still go on, until cursor is null",
+                {**_json(200, "found", listed), **_errors("no such state, time or cursor", 400)},
+                parameters=[{"name": name, "in": "query", "schema": TEXT} for name in SEARCH],
             )
         },
         "/api/v1/events/{source}/{event_id}": {

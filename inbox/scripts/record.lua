@@ -20,6 +20,7 @@ count(counted, 1)
 create_all(7, { source = source, id = id, type = type, received = now })
 if #ARGV == 11 then
   count('unhandled', 1)
+  redis.call('HSET', ekey, 'open', -1) -- it never owed anything, which is told even when its parts have aged away
   settle(source, id)
 end
 return { 'new', unpack(bells) }

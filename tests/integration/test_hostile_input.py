@@ -20,7 +20,8 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from dev.servers import Valkey
-from inbox import look
+from inbox import find, look
+from inbox.find import Filter
 from inbox.job import Doorbell
 from inbox.store import Store
 from settings import Settings, load
@@ -172,13 +173,19 @@ class House:
 
     def work(self) -> list[dict[str, Any]]:
         """Do everything that is owed now, follow-ups too; returns the jobs as they are then."""
-        self.todo += [Doorbell(job["id"], job["task"], job["queue"]) for job in look.events(self.store, 1)[0]["jobs"]]
+        self.todo += [Doorbell(job["id"], job["task"], job["queue"]) for job in self.newest_jobs()]
         while self.todo:
             bell = self.todo.pop(0)
             module, _, function = bell.task.rpartition(".")
             with contextlib.suppress(AttemptFailed):
                 self.runner.run(getattr(importlib.import_module(module), function), bell.job_id, "", 60)
-        return list(look.events(self.store, 1)[0]["jobs"])
+        return self.newest_jobs()
+
+    def newest_jobs(self) -> list[dict[str, Any]]:
+        """Of the event that came last."""
+        (newest,) = find.search(self.store, "events", Filter(), 1).rows
+        event = look.event(self.store, newest["source"], newest["id"])
+        return list(event["jobs"]) if event else []
 
     def _document_is_open(self) -> None:
         """The one that the callbacks are about."""

@@ -15,8 +15,9 @@ import pytest
 from sqlalchemy import select
 
 from dev.stripe_log import BadRequest, EventLog
-from inbox import look
+from inbox import find, look
 from inbox.errors import TransientError
+from inbox.find import Filter
 from inbox.store import Store
 from tasks import reconcile
 from tasks.arrivals import arrival, peek_stripe
@@ -92,7 +93,7 @@ class World:
         return row
 
     def recorded(self) -> set[str]:
-        return {event["id"] for event in look.events(self.store, 10_000) if event["source"] == "stripe"}
+        return {event["id"] for event in find.search(self.store, "events", Filter("stripe"), 10_000).rows}
 
     def missed(self) -> int:
         return look.stats(self.store)["missed"]
@@ -405,7 +406,7 @@ def test_events_that_are_delivered_while_a_look_finds_them_are_recorded_once(wor
     found = look.stats(world.store)
     assert (len(world.recorded()), found["owed"], found["missed"] + found["accepted"]) == (100, 100, 100)
     assert found["duplicates"] == found["missed"]  # whatever the look had first was then delivered
-    assert {event["deliveries"] for event in look.events(world.store, 1000)} == {1}
+    assert {event["deliveries"] for event in find.search(world.store, "events", Filter(), 1000).rows} == {1}
 
 
 def test_events_of_the_other_mode_are_left_alone(world: World) -> None:
@@ -430,7 +431,9 @@ def test_all_workers_together_ask_once_at_the_start_and_once_an_hour(store: Stor
     for _ in range(3 * 60):  # each worker, every minute, for three hours
         last = [reconcile.ask_hourly(store, one) for one in last]
         clock.forward(60)
-    asked = sorted(event["id"].removeprefix("reconcile:2026-11-") for event in look.events(store, 100))
+    asked = sorted(
+        event["id"].removeprefix("reconcile:2026-11-") for event in find.search(store, "events", Filter(), 100).rows
+    )
     assert asked == ["23T21:50", "23T22:00", "23T23:00", "24T00:00"]
     assert (look.stats(store)["owed"], look.stats(store)["duplicates"], look.stats(store)["accepted"]) == (4, 0, 0)
 

@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from inbox.errors import StoreUnavailable
 from inbox.store import Store
 from settings import Settings
-from web.console import overview, shown, sign_in
+from web.console import events, overview, shown, sign_in
 from web.errors import Refused
 from web.sources import Source
 
@@ -62,6 +62,7 @@ def blueprint(
     shown.register(pages)
     sign_in.register(pages, settings, store)
     overview.register(pages, store)
+    events.register(pages, settings, store, sessions)
     return pages
 
 

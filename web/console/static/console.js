@@ -9,8 +9,15 @@ async function renew() {
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const old of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(old.id);
-    if (fresh && !old.contains(document.activeElement)) old.replaceWith(fresh);
+    if (!fresh || old.contains(document.activeElement)) continue;
+    keepOpen(old, fresh);
+    old.replaceWith(fresh);
   }
+}
+
+function keepOpen(old, fresh) {
+  const before = old.querySelectorAll("details");
+  fresh.querySelectorAll("details").forEach((box, i) => (box.open = before[i]?.open ?? box.open));
 }
 
 async function keepFresh() {

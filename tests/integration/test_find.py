@@ -1,0 +1,164 @@
+"""Searching the record, against a real Valkey: what matches, in pages of which none repeats or skips anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Literal
+
+import pytest
+
+from inbox import find, look
+from inbox.event import Event
+from inbox.find import Filter
+from inbox.job import Lease, NewJob
+from inbox.retry import Bury
+from inbox.store import Store
+from tests.conftest import Clock
+
+
+@pytest.fixture
+def filled(store: Store, clock: Clock) -> Store:
+    """Six events, a second apart: two succeeded, one dead, two owed, and one that nobody handles."""
+    for n, (source, kind, fate) in enumerate(
+        [
+            ("stripe", "invoice.paid", "succeeded"),
+            ("stripe", "invoice.payment_failed", "dead"),
+            ("documents", "completed", "succeeded"),
+            ("stripe", "product.updated", ""),
+            ("stripe", "customer.deleted", "owed"),
+            ("stripe", "invoice.paid", "owed"),
+        ]
+    ):
+        clock.forward(1)
+        key = "stripe:acct_1/cus_1" if n % 2 else "stripe:cus_22"
+        jobs = [NewJob(f"{source}:evt_{n}:x", "tasks.x", "payments", ordering_key=f"{key}{n}")] if fate else []
+        store.record(Event(source, f"evt_{n}", kind, b"{}"), jobs)
+        if fate in ("succeeded", "dead"):
+            settle(store, jobs[0].id, fate)
+    return store
+
+
+def settle(store: Store, job: str, fate: str) -> None:
+    lease = store.lease(job, "w", 60)
+    assert isinstance(lease, Lease)
+    if fate == "dead":
+        store.fail(lease, "Stripe Answered 500", Bury("permanent"))
+    else:
+        store.finish(lease)
+
+
+def found(store: Store, wanted: Filter, of: Literal["events", "dead"] = "events") -> list[str]:
+    rows = find.search(store, of, wanted, 100).rows
+    return [row["id" if of == "events" else "event"][4:] for row in rows]
+
+
+START = 1_800_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ids"),
+    [
+        (Filter(), "543210"),
+        (Filter(source="documents"), "2"),
+        (Filter(type="invoice.paid"), "50"),
+        (Filter(type="invoice.*"), "510"),
+        (Filter(type="invoice."), ""),
+        (Filter(type="*"), "543210"),
+        (Filter(state="succeeded"), "20"),
+        (Filter(state="dead"), "1"),
+        (Filter(state="open"), "54"),
+        (Filter(state="unhandled"), "3"),
+        (Filter(text="EVT_4"), "4"),
+        (Filter(text="%d"), ""),
+        (Filter(customer="cus_11"), "1"),
+        (Filter(customer="cus_1"), ""),
+        (Filter(customer="us_11"), ""),
+        (Filter(customer="CUS_220"), "0"),
+        (Filter(since=START + 5000), "54"),
+        (Filter(until=START + 2000), "10"),
+        (Filter(since=START + 2000, until=START + 4000), "321"),
+        (Filter(type="invoice.*", state="open", source="stripe"), "5"),
+    ],
+)
+def test_events_are_found_by_what_is_known_of_them(filled: Store, wanted: Filter, ids: str) -> None:
+    assert "".join(found(filled, wanted)) == ids
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ids"),
+    [
+        (Filter(), "1"),
+        (Filter(source="documents"), ""),
+        (Filter(type="invoice.*"), "1"),
+        (Filter(text="answered 500"), "1"),
+        (Filter(customer="cus_11"), "1"),
+        (Filter(since=START + 3000), ""),
+    ],
+)
+def test_dead_letters_are_found_likewise_and_by_their_reason(filled: Store, wanted: Filter, ids: str) -> None:
+    assert "".join(found(filled, wanted, "dead")) == ids
+
+
+def test_a_row_says_what_a_list_shows_and_agrees_with_a_closer_look(filled: Store) -> None:
+    rows = find.search(filled, "events", Filter(), 100).rows
+    assert rows[4] == {
+        **{"source": "stripe", "id": "evt_1", "type": "invoice.payment_failed", "received": START + 2000},
+        **{"deliveries": 1, "state": "dead", "reason": "Stripe Answered 500"},
+    }
+    looks = [look.event(filled, row["source"], row["id"]) for row in rows]
+    assert [event["state"] if event else None for event in looks] == [row["state"] for row in rows]
+
+
+def pages(store: Store, wanted: Filter, most: int) -> Iterator[list[str]]:
+    place = ""
+    while True:
+        step = find.step(store, "events", wanted, most, place)
+        yield [row["id"] for row in step.rows]
+        if step.place is None:
+            return
+        place = step.place
+
+
+@pytest.mark.parametrize("most", [1, 7, 100, 1000])
+def test_pages_skip_nothing_and_repeat_nothing_even_within_one_millisecond(store: Store, most: int) -> None:
+    for n in range(350):
+        store.record(Event("stripe", f"evt_{n:03}", "x", b"{}"), [])
+    listed = [event for page in pages(store, Filter(), most) for event in page]
+    assert listed == [f"evt_{n:03}" for n in reversed(range(350))]
+
+
+def test_a_page_goes_on_although_its_place_is_gone_and_new_ones_came(store: Store, clock: Clock) -> None:
+    for n in range(6):
+        clock.forward(1 if n % 2 else 0)
+        store.record(Event("stripe", f"evt_{n}", "x", b"{}"), [])
+    first = find.step(store, "events", Filter(), 3)
+    store.record(Event("stripe", "evt_9", "x", b"{}"), [])
+    store.client.zrem("{holdfast}:events", "stripe:evt_3")
+    rest = find.step(store, "events", Filter(), 9, first.place or "")
+    assert [row["id"] for row in first.rows + rest.rows] == [f"evt_{n}" for n in (5, 4, 3, 2, 1, 0)]
+
+
+def test_a_search_is_bounded_and_says_how_far_it_came(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find, "BUDGET", 10)
+    monkeypatch.setattr(find, "SEARCH_SECONDS", -1)
+    for n in range(25):
+        store.record(Event("stripe", f"evt_{n:02}", "rare" if n == 0 else "x", b"{}"), [])
+    wanted, place, looked = Filter(type="rare"), "", []
+    while True:
+        step = find.search(store, "events", wanted, 5, place)
+        looked.append((step.looked, len(step.rows)))
+        if step.place is None:
+            break
+        place = step.place
+    assert looked == [(10, 0), (10, 0), (5, 1)]
+
+
+def test_what_has_aged_away_to_its_id_still_says_whether_anything_was_done(store: Store, clock: Clock) -> None:
+    clock.ms = int(time.time() * 1000) - 10 * 86_400_000  # keys expire by the server's own clock
+    store.record(Event("stripe", "done", "x", b"{}"), [NewJob("j", "tasks.x", "payments")])
+    settle(store, "j", "succeeded")
+    store.record(Event("stripe", "nobody", "x", b"{}"), [])
+    rows = find.search(store, "events", Filter(), 10).rows
+    assert {row["id"]: row["state"] for row in rows} == {"done": "succeeded", "nobody": "unhandled"}
+    assert look.job(store, "j") is None

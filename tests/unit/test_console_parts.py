@@ -1,0 +1,139 @@
+"""The console's decisions: what of a payload is hidden, which job follows which, what happened when, what was asked."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from inbox.find import Filter
+from settings import PERSONAL
+from web import asked
+from web.console import shown
+from web.console.lineage import grown, moments
+from web.console.redact import HIDDEN, is_personal, payload
+from web.errors import Refused
+
+WORDS = PERSONAL.split(",")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("email", "Email", "customer_email", "customerEmail", "EMAIL-ADDRESS", "name", "phone", "card", "ip"),
+        *("billing_address", "hosted_invoice_url", "client_secret", "tax_ids", "shipping_cost"),
+    ],
+)
+def test_a_field_is_personal_by_a_word_of_its_name(name: str) -> None:
+    assert is_personal(name, WORDS)
+
+
+@pytest.mark.parametrize("name", ["id", "type", "amount", "shipment", "recipient_id", "curl", "renamed", "", "taxable"])
+def test_a_word_inside_another_word_hides_nothing(name: str) -> None:
+    assert not is_personal(name, WORDS)
+
+
+def test_what_is_personal_is_hidden_with_all_that_is_in_it_at_any_depth() -> None:
+    body = {"a": [{"email": "ada@example.com", "address": {"city": "Bonn"}}], "amount": 7, "phone": None}
+    assert json.loads(payload(json.dumps(body).encode(), WORDS)) == {
+        "a": [{"email": HIDDEN, "address": HIDDEN}],
+        "amount": 7,
+        "phone": None,  # that there is none may be seen
+    }
+
+
+def test_a_field_can_be_hidden_by_its_whole_name() -> None:
+    assert is_personal("decline_code", ["decline_code"])
+    assert not is_personal("decline", ["decline_code"])
+
+
+@pytest.mark.parametrize("body", [b"not json ada@example.com", b"\xff", b"[" * 5000])
+def test_what_is_no_json_is_not_shown_at_all(body: bytes) -> None:
+    assert payload(body, WORDS) == f"({len(body)} bytes that are no JSON)"
+
+
+def test_a_huge_payload_is_cut() -> None:
+    shown_part = payload(json.dumps({"x": "y" * 300_000}).encode(), WORDS)
+    assert len(shown_part) < 201_000
+    assert shown_part.endswith("(cut: 300009 bytes in all)")
+
+
+def job(effect: str, **more: Any) -> dict[str, Any]:
+    return {
+        "id": f"stripe:e:{effect}",
+        "source": "stripe",
+        "event": "e",
+        "state": "succeeded",
+        "attempts": [],
+        "due": 0,
+        **more,
+    }
+
+
+def names(tree: Any) -> Any:
+    return {branch.job["id"][9:]: names(branch.follow_ups) for branch in tree}
+
+
+def test_jobs_grow_into_a_tree_by_the_follow_ups_of_their_effects() -> None:
+    jobs = [job(name) for name in ("a", "b", "c", "d")]
+    effects = {"stripe:e:a": '[{"effect": "b"}, {"effect": "gone"}]', "stripe:e:b": '[{"effect": "c"}]'}
+    assert names(grown(jobs, effects)) == {"a": {"b": {"c": {}}}, "d": {}}
+    assert names(grown(jobs, {})) == {"a": {}, "b": {}, "c": {}, "d": {}}
+    assert names(grown(jobs[:1], {"stripe:e:a": '[{"effect": "a"}]'})) == {"a": {}}
+
+
+def test_the_time_line_tells_arrival_attempts_and_what_is_due_in_order() -> None:
+    tried = [{"started": 20, "ended": 50, "outcome": "failed", "reason": "no"}, {"started": 90}]
+    event = {"received": 10, "jobs": [job("b", state="ready", due=200), job("a", attempts=tried)]}
+    assert [(moment.at, moment.what, moment.outcome, moment.took) for moment in moments(event)] == [
+        (10, "arrived", "", None),
+        (20, "attempt 1", "failed", 30),
+        (90, "attempt 2", "running", None),
+        (200, "is due", "ready", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, Filter()),
+        ({"q": " evt_1 ", "type": "invoice.*", "nonsense": "x"}, Filter(text="evt_1", type="invoice.*")),
+        ({"since": "2026-11-24T00:00"}, Filter(since=1_795_478_400_000)),
+        ({"until": "2026-11-24T01:00:00+01:00"}, Filter(until=1_795_478_400_000)),
+        ({"since": "1795478400000", "state": "dead"}, Filter(since=1_795_478_400_000, state="dead")),
+    ],
+)
+def test_what_is_asked_for_is_understood(given: dict[str, str], found: Filter) -> None:
+    assert asked.wanted(given) == found
+
+
+@pytest.mark.parametrize("given", [{"state": "odd"}, {"since": "yesterday"}, {"until": "2026-13-01"}, {"since": "²"}])
+def test_what_cannot_be_understood_is_refused_by_name(given: dict[str, str]) -> None:
+    with pytest.raises(Refused, match=next(iter(given))):
+        asked.wanted(given)
+
+
+@pytest.mark.parametrize("cursor", ["stripe:evt_1", ":", "12", "1" * 16 + ":a"])
+def test_a_cursor_that_no_answer_gave_is_refused(cursor: str) -> None:
+    with pytest.raises(Refused):
+        asked.place({"cursor": cursor})
+
+
+@pytest.mark.parametrize(
+    ("ms", "words"), [(None, "–"), (0, "0 s"), (999, "0 s"), (61_000, "1 min 1 s"), (90_061_000, "1 d 1 h")]
+)
+def test_an_age_is_told_in_its_two_greatest_units(ms: int | None, words: str) -> None:
+    assert shown.age(ms) == words
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 KB"), (250_000_000, "250 MB"), (5e12, "5000 GB")]
+)
+def test_a_size_is_told_in_a_unit_that_keeps_it_short(number: float, words: str) -> None:
+    assert shown.size(number) == words
+
+
+@pytest.mark.parametrize(("ms", "words"), [(7, "7 ms"), (1500, "1.5 s"), (61_000, "1 min 1 s"), (None, "–")])
+def test_a_duration_is_exact_where_it_is_short(ms: int | None, words: str) -> None:
+    assert shown.lasted(ms) == words

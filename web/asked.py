@@ -1,0 +1,43 @@
+"""What somebody asked for in a search, by form or by API, and where its next page begins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from inbox.find import STATES, Filter
+from web.errors import Refused
+
+FIELDS = {"source": "source", "type": "type", "state": "state", "q": "text", "customer": "customer"}
+PLACE = re.compile(r"[0-9]{1,15}:.{1,1000}", re.DOTALL)
+
+
+def wanted(given: Mapping[str, str]) -> Filter:
+    """The filter of a query string or a form. Raises Refused, naming the field."""
+    words = {field: given.get(name, "").strip()[:300] for name, field in FIELDS.items()}
+    if words["state"] not in ("", *STATES):
+        raise Refused(f"state takes one of {', '.join(STATES)}")
+    return Filter(**words, since=_ms("since", given), until=_ms("until", given))
+
+
+def place(given: Mapping[str, str]) -> str:
+    """Where an earlier page ended; empty for the start. Raises Refused."""
+    cursor = given.get("cursor", "")
+    if cursor and not PLACE.fullmatch(cursor):
+        raise Refused("cursor takes what the last answer gave")
+    return cursor
+
+
+def _ms(name: str, given: Mapping[str, str]) -> int | None:
+    """A time as people and programs write it, UTC where it says no zone; or milliseconds since 1970."""
+    text = given.get(name, "").strip()
+    if not text:
+        return None
+    if text.isdecimal() and len(text) <= 15:
+        return int(text)
+    try:
+        at = datetime.fromisoformat(text)
+        return max(int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000), 0)
+    except (ValueError, OverflowError):
+        raise Refused(f"{name} takes a time such as 2026-11-24T13:00, in UTC") from None

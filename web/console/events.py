@@ -1,0 +1,80 @@
+"""Events: searched, and one of them with all that became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from inbox import find, look
+from inbox.find import STATES, Filter
+from inbox.store import Store
+from settings import Settings
+from tasks.models import Effect
+from tasks.routes import ROUTES
+from web import asked
+from web.console.lineage import Branch, grown, moments
+from web.console.redact import payload
+from web.errors import Refused
+
+ROWS, MOMENTS = 50, 200
+SOURCES = sorted({source for source, _ in ROUTES})
+TYPES = sorted({kind for _, kind in ROUTES if kind != "*"})
+
+
+def register(pages: Blueprint, settings: Settings, store: Store, sessions: Callable[[], Session]) -> None:
+    """/console/events and what is below it."""
+
+    @pages.get("/events")
+    def events() -> ResponseReturnValue:
+        wanted = asked.wanted(request.args)
+        if exact := _exact(store, wanted):
+            return redirect(url_for("console.event", source=exact, event_id=wanted.text))
+        found = find.search(store, "events", wanted, ROWS, asked.place(request.args))
+        return render_template("events.html", found=found, **search_form())
+
+    @pages.get("/events/<source>/<path:event_id>")
+    def event(source: str, event_id: str) -> str:
+        one = look.event(store, source, event_id)
+        if one is None:
+            raise Refused("No such event, or it has aged away.", 404)
+        body = look.body(store, source, event_id)
+        return render_template(
+            "event.html",
+            event=one,
+            payload=payload(body, settings.redact_fields) if body else None,
+            hidden=settings.redact_fields,
+            tree=_tree(sessions, one["jobs"]),
+            moments=moments(one)[-MOMENTS:],
+            flower=settings.flower_url,
+        )
+
+
+def search_form() -> dict[str, Any]:
+    """What a search form needs, and the query that its next page repeats."""
+    given = {name: value for name, value in request.args.items() if value and name != "cursor"}
+    return {"given": given, "sources": SOURCES, "types": TYPES, "states": STATES}
+
+
+def _exact(store: Store, wanted: Filter) -> str | None:
+    """The source of the event whose whole id was asked for: that is one look, and no search."""
+    sources = [wanted.source] if wanted.source else SOURCES
+    if not wanted.text:
+        return None
+    return next((source for source in sources if look.event(store, source, wanted.text)), None)
+
+
+def _tree(sessions: Callable[[], Session], jobs: list[dict[str, Any]]) -> list[Branch]:
+    """The jobs, each under the one that it follows; all side by side while the database does not answer."""
+    mine = select(Effect).where(Effect.job_id.in_([job["id"] for job in jobs]))
+    try:
+        with sessions() as db:
+            effects = {effect.job_id: effect.follow_ups for effect in db.scalars(mine)}
+    except SQLAlchemyError:
+        effects = {}
+    return grown(jobs, effects)
