@@ -15,8 +15,8 @@ from sqlalchemy import select
 
 from dev.servers import Valkey
 from inbox import find, look
-from inbox.find import Filter
 from inbox.errors import PermanentError
+from inbox.find import Filter
 from inbox.store import Store
 from settings import load
 from tasks.callback_address import callback_url
