@@ -25,6 +25,7 @@ from tasks.models import Document
 from tests.business import NOW, Business
 from tests.senders import API_KEY
 from web import create_app
+from workers.run import AttemptFailed, Runner
 
 SECRET, NEW_SECRET = "a-secret-of-16-or-more", "another-secret-of-16-or-more"
 DONE = {"task_id": "task_1", "status": "completed", "result_url": "https://files.example.com/1"}
@@ -218,3 +219,26 @@ def test_a_task_that_the_document_never_had_is_a_dead_letter(business: Business)
     document(business, "doc_1", "task_7")
     with pytest.raises(PermanentError, match="the document has another task"):
         business.run(completed, DONE, source="documents", args={"document": "doc_1"})
+
+
+# --- a task that nobody knows -----------------------------------------------------------------------------------------
+
+
+def test_a_callback_of_an_unknown_task_is_answered_200_and_shown_until_it_is_a_dead_letter(
+    valkey: Valkey, tmp_path: Path, real_store: Store, business: Business
+) -> None:
+    client = receiver(valkey, tmp_path, "bearer")
+    assert call(client, "bearer", DONE) == 200
+    (event,) = recorded(real_store)
+    job, key = event["jobs"][0]["id"], {"Authorization": f"Bearer {API_KEY}"}
+    for attempts, state in ((2, "ready"), (1, "dead")):
+        runner = Runner(
+            real_store, business.sessions, load({"MAX_ATTEMPTS": str(attempts)}), lambda _: None, "worker-1"
+        )
+        real_store.client.hset(f"{{holdfast}}:job:{job}", "due", 0)  # its next try comes now
+        with pytest.raises(AttemptFailed):
+            runner.run(completed, job, "", 60)
+        (shown,) = client.get(f"/api/v1/events/documents/{event['id']}", headers=key).get_json()["jobs"]
+        assert (shown["state"], shown["reason"]) == (state, "the task is not known yet")
+    (dead,) = client.get("/api/v1/jobs?state=dead", headers=key).get_json()["jobs"]
+    assert dead["id"] == job
