@@ -11,7 +11,7 @@ import time
 from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
-from inbox.store import Store
+from inbox.store import PREFIX, Store, translated
 
 BUDGET = 300  # entries in one step, during which the store serves nobody else: 3 to 10 ms
 SEARCH_SECONDS = 0.05
@@ -61,6 +61,12 @@ def search(store: Store, of: Literal["events", "dead"], wanted: Filter, most: in
         rows, looked, place = rows + found.rows, looked + found.looked, found.place or ""
         if not place or len(rows) >= most or time.monotonic() > end:
             return Step(rows, looked, place or None)
+
+
+def count_dead(store: Store, wanted: Filter) -> int:
+    """How many dead letters a search goes through if nobody ends it: those of the filter's span of time."""
+    with translated():
+        return int(store.client.zcount(PREFIX + "dead", wanted.since or "-inf", wanted.until or "+inf"))
 
 
 def _row(raw: bytes) -> dict[str, Any]:

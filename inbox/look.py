@@ -94,6 +94,13 @@ def dead(store: Store, limit: int) -> list[dict[str, Any]]:
     return [found for found in (job(store, raw.decode()) for raw in ids) if found]
 
 
+def audit(store: Store, limit: int) -> list[dict[str, Any]]:
+    """The newest `limit` of what people have done: `at` (ms), action, job, by, and what it `was`."""
+    with translated():
+        rows: Any = store.client.xrevrange(PREFIX + "audit", count=limit)
+    return [{"at": int(name.split(b"-")[0]), **_text(fields)} for name, fields in rows]
+
+
 def swept_ms(store: Store) -> int | None:
     """When a worker last swept, by the store's clock."""
     with translated():

@@ -49,6 +49,7 @@ TASKS: Mapping[str, Task] = {
     "tasks.app_webhook.deliver": Task("notifications"),
     "tasks.handoff.deliver": Task("notifications"),
     "tasks.reconcile.take_in": Task("payments"),
+    "tasks.replays.run_again": Task("payments"),
 }
 
 # "*" is every other type of that source. A type with no route is recorded and counted as unhandled.
@@ -83,6 +84,7 @@ ROUTES: Mapping[tuple[str, str], str] = {
     ("documents", "*"): "tasks.documents.progress",
     ("api", "document.requested"): "tasks.documents.initiate",
     ("holdfast", "reconcile.due"): "tasks.reconcile.take_in",
+    ("holdfast", "replay.asked"): "tasks.replays.run_again",
 }
 
 # Event types that Stripe has and the installed library does not know yet; any other unknown one stops start-up.

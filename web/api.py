@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request, send_file
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl
 from sqlalchemy.orm import Session
 
 from inbox import find, look
@@ -21,8 +21,8 @@ from tasks import broker
 from tasks.models import Document
 from tasks.routes import jobs_for
 from tasks.storage import open_store
-from web import asked, reconciled
-from web.body import read_body
+from web import api_replays, asked, reconciled
+from web.body import parsed, read_body
 from web.errors import Refused
 from web.sources import Source, traffic
 
@@ -74,7 +74,7 @@ def blueprint(
     @api.post("/documents")
     def start_document() -> tuple[Response, int]:
         """Durable before the 202: the request itself is an event, and the call to the service its job."""
-        wanted = _parse(read_body(request, settings.max_body_bytes))
+        wanted = parsed(DocumentRequest, read_body(request, settings.max_body_bytes))
         if wanted.notify.agents and not settings.handoff_secret:
             raise Refused("notify.agents takes a configured HANDOFF_SECRET, which signs what we tell them")
         document = _document_id(request.headers.get("Idempotency-Key"))
@@ -128,12 +128,13 @@ def blueprint(
         return jsonify(replayed=job_id)
 
     def _replay(job_id: str) -> str:
-        bells = store.replay(job_id, f"api key {hashlib.sha256(_bearer_key()).hexdigest()[:8]}")
+        bells = store.replay(job_id, _who())
         if isinstance(bells, str):
             return bells
         broker.ring(bells)
         return "replayed"
 
+    api_replays.register(api, store, sessions, _who)
     _figures(api, settings, sources, store, sessions)
     return api
 
@@ -159,19 +160,15 @@ def _figures(
             return jsonify(reconciled.state(settings, store, db))
 
 
+def _who() -> str:
+    """The name of the key that this call bears."""
+    return f"api key {hashlib.sha256(_bearer_key()).hexdigest()[:8]}"
+
+
 def _bearer_key() -> bytes:
     """The key this call bears; empty if it bears none."""
     given = request.authorization
     return (given.token or "").encode() if given and given.type == "bearer" else b""
-
-
-def _parse(body: bytes) -> DocumentRequest:
-    try:
-        return DocumentRequest.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise Refused(f"{field}: {first['msg'].lower()}") from None
 
 
 def _document_id(idempotency_key: str | None) -> str:

@@ -16,6 +16,9 @@ PLACE = re.compile(r"[0-9]{1,15}:.{1,1000}", re.DOTALL)
 def wanted(given: Mapping[str, str]) -> Filter:
     """The filter of a query string or a form. Raises Refused, naming the field."""
     words = {field: given.get(name, "").strip()[:300] for name, field in FIELDS.items()}
+    for name, field in FIELDS.items():
+        if not words[field].isprintable():
+            raise Refused(f"{name} takes printable characters")
     if words["state"] not in ("", *STATES):
         raise Refused(f"state takes one of {', '.join(STATES)}")
     return Filter(**words, since=_ms("since", given), until=_ms("until", given))

@@ -10,6 +10,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from web.api import DocumentRequest
+from web.api_replays import ReplayRequest
 from web.asked import FIELDS
 
 Schema = dict[str, Any]
@@ -37,7 +38,7 @@ def blueprint() -> Blueprint:
 def document() -> Schema:
     """The whole contract, as OpenAPI 3.1."""
     request = DocumentRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    parts = request.pop("$defs")
+    parts = request.pop("$defs") | {"ReplayRequest": ReplayRequest.model_json_schema()}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Holdfast", "version": "1", "description": "After the 200, no event is lost."},
@@ -123,6 +124,21 @@ def _record() -> Schema:
             ),
             "parameters": [_path("job_id")],
         },
+        "/api/v1/replays": {
+            "post": _call(
+                "Run all dead letters again that match, or say what that would do",
+                {
+                    **_json(200, "what it would do", _ref("Forecast")),
+                    **_json(202, "it is recorded", _object(id=TEXT, state={"const": "asked"})),
+                    **_errors("not understood", 400, 413),
+                },
+                requestBody={"content": {"application/json": {"schema": _ref("ReplayRequest")}}, "required": True},
+            )
+        },
+        "/api/v1/replays/{replay}": {
+            "get": _call("How far it is", {**_json(200, "found", _ref("Replay")), **_errors("unknown", 404)}),
+            "parameters": [_path("replay")],
+        },
         "/api/v1/reconcile": {
             "get": _call("What Stripe had that never arrived", _json(200, "the last look", _ref("Reconcile")))
         },
@@ -172,6 +188,17 @@ def _shapes() -> Schema:
             seen_until=MAYBE_NUMBER,
             missed=NUMBER,
         ),
+        "Forecast": _object(dry_run={"const": True}, matching=NUMBER, looked=NUMBER, whole={"type": "boolean"}),
+        "Replay": {
+            **_object(
+                id=TEXT,
+                state={"enum": ["asked", "running", "finished"]},
+                by=MAYBE_TEXT,
+                **dict.fromkeys(("total", "looked", "replayed", "skipped"), NUMBER),
+                finished_at=MAYBE_TEXT,
+            ),
+            "description": "of total dead letters so many are looked at; with the filter and created_at",
+        },
         "Event": _object(**names, received=NUMBER, deliveries=NUMBER, state=TEXT, jobs=_list("Job")),
         "Job": _object(
             **names,

@@ -6,6 +6,7 @@ from tasks.models.fulfilment import AppMessage, Charge, DeletedCustomer, Dispute
 from tasks.models.notifications import Notification
 from tasks.models.payments import Invoice, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.models.reconcile import Reconcile
+from tasks.models.replays import Replay
 
 __all__ = [
     "AppMessage",
@@ -25,6 +26,7 @@ __all__ = [
     "PaymentGrace",
     "PaymentRetry",
     "Reconcile",
+    "Replay",
     "Subscription",
     "UtcTime",
 ]

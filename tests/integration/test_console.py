@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,10 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from dev.servers import Valkey
-from inbox import figures
+from inbox import figures, look
 from inbox.event import Event
-from inbox.job import NewJob
+from inbox.job import Lease, NewJob
+from inbox.retry import Bury
 from inbox.store import Store
 from settings import Settings, load
 from tests.conftest import Clock, fresh_database
@@ -213,3 +215,68 @@ def test_a_queue_tells_since_when_its_oldest_job_is_due(store: Store, clock: Clo
         clock.forward(1)
         store.record(Event("stripe", f"e{n}", "x", b"{}"), [NewJob(f"j{n}", "t", "payments")])
     assert figures.queues(store, ("payments", "documents")) == {"payments": (3, began + 1000), "documents": (0, None)}
+
+
+def dead_letter(store: Store, name: str) -> str:
+    job = f"stripe:{name}:payments.paid"
+    store.record(Event("stripe", name, "invoice.paid", b'{"email": "ada@example.com"}'), [NewJob(job, "t", "payments")])
+    lease = store.lease(job, "w", 60)
+    assert isinstance(lease, Lease)
+    store.fail(lease, "the <b>invoice</b> has no customer", Bury("permanent"))
+    return job
+
+
+def test_a_search_by_the_whole_id_leads_to_the_event(client: FlaskClient, real_store: Store) -> None:
+    dead_letter(real_store, "evt_1")
+    assert client.get("/console/events?q=evt_1").location == "/console/events/stripe/evt_1"
+    assert "invoice.paid" in client.get("/console/events?q=evt").text
+
+
+def test_an_event_shows_why_it_failed_and_nothing_personal(client: FlaskClient, real_store: Store) -> None:
+    dead_letter(real_store, "evt_1")
+    page = client.get("/console/events/stripe/evt_1").text
+    assert "the &lt;b&gt;invoice&lt;/b&gt; has no customer" in page
+    assert "ada@example.com" not in page
+
+
+def test_a_list_goes_on_where_it_ended_with_the_same_filter(client: FlaskClient, real_store: Store) -> None:
+    for n in range(60):
+        real_store.record(Event("stripe", f"evt_{n:02}", "invoice.paid", b"{}"), [])
+    page = client.get("/console/events?type=invoice.*").text
+    older = re.search(r'href="(/console/events\?[^"]+)" rel="next"', page)
+    assert older
+    rest = client.get(html.unescape(older[1])).text
+    assert len(set(re.findall(r"evt_\d\d", page + rest))) == 60
+    assert "type=invoice" in older[1]
+
+
+@pytest.mark.parametrize("query", ["state=odd", "since=soon", "cursor=x", "q=%00"])
+def test_a_search_that_is_not_understood_is_told_in_words(client: FlaskClient, query: str) -> None:
+    answer = client.get(f"/console/events?{query}")
+    assert (answer.status_code, " takes " in answer.text) == (400, True)
+
+
+def test_ticked_dead_letters_run_again_and_what_does_not_is_told(client: FlaskClient, real_store: Store) -> None:
+    jobs = [dead_letter(real_store, f"evt_{n}") for n in range(3)]
+    form = {"form_token": token(client), "job": [*jobs[:2], "no such job"], "back": "/console/dead?type=invoice.*"}
+    answer = client.post("/console/jobs/replay", data=form)
+    assert answer.location == "/console/dead?type=invoice.*&said=2+run+again,+1+not:+gone"
+    page = client.get("/console/dead").text
+    assert ("evt_2" in page, "evt_0" in page) == (True, False)
+    who = f"api key {sign_in.key_name(API_KEY)}"
+    assert client.get("/console/audit").text.count(who) == 3  # two deeds, and the page's own head
+
+
+def test_a_dry_run_says_what_would_happen_and_only_its_button_does_it(client: FlaskClient, real_store: Store) -> None:
+    dead_letter(real_store, "evt_1")
+    assert "<strong>1</strong> of 1 dead letters" in client.get("/console/replays/new?type=invoice.*").text
+    assert look.stats(real_store)["dead"] == 1
+    begun = client.post("/console/replays", data={"form_token": token(client), "type": "invoice.*"})
+    assert "A worker will begin soon" in client.get(begun.location).text
+
+
+@pytest.mark.parametrize("path", ["jobs/replay", "replays"])
+def test_nothing_is_replayed_without_the_token(client: FlaskClient, real_store: Store, path: str) -> None:
+    job = dead_letter(real_store, "evt_1")
+    assert client.post(f"/console/{path}", data={"job": job}).status_code == 403
+    assert look.stats(real_store)["owed"] == 0

@@ -26,6 +26,7 @@ BEYOND_THE_SCHEMA = {
     "/doc-status-webhook": "positive_data_acceptance",
     "/hooks/{source}": "positive_data_acceptance",
     "/api/v1/events": "positive_data_acceptance",  # a cursor of an event that is there
+    "/api/v1/replays": "positive_data_acceptance",  # a time, a state
     "/readyz": "not_a_server_error",  # 503 is its word for "no worker yet"
 }
 

@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from inbox.errors import StoreUnavailable
 from inbox.store import Store
 from settings import Settings
-from web.console import events, overview, shown, sign_in
+from web.console import dead, events, overview, shown, sign_in
 from web.errors import Refused
 from web.sources import Source
 
@@ -63,6 +63,7 @@ def blueprint(
     sign_in.register(pages, settings, store)
     overview.register(pages, store)
     events.register(pages, settings, store, sessions)
+    dead.register(pages, store, sessions)
     return pages
 
 

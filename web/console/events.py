@@ -57,7 +57,7 @@ def register(pages: Blueprint, settings: Settings, store: Store, sessions: Calla
 
 def search_form() -> dict[str, Any]:
     """What a search form needs, and the query that its next page repeats."""
-    given = {name: value for name, value in request.args.items() if value and name != "cursor"}
+    given = {name: value for name, value in request.args.items() if value and name not in ("cursor", "said")}
     return {"given": given, "sources": SOURCES, "types": TYPES, "states": STATES}
 
 

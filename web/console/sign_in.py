@@ -89,7 +89,7 @@ def register(pages: Blueprint, settings: Settings, store: Store) -> None:
         key = _matching(settings.api_keys, request.form.get("key", ""))
         if key is None:
             return _form(settings, "That is none of API_KEYS.", 401)
-        answer = redirect(_inside(request.form.get("next", "")))
+        answer = redirect(inside(request.form.get("next", "")))
         cookie = _signer(key).sign(f"{key_name(key)}.{secrets.token_hex(8)}").decode()
         answer.set_cookie(COOKIE, cookie, SESSION_SECONDS, **_cookie_rules())
         return answer
@@ -112,7 +112,7 @@ def _matching(keys: Collection[str], given: str) -> str | None:
     return right[0] if right else None
 
 
-def _inside(there: str) -> str:
+def inside(there: str) -> str:
     """Where to go after signing in: a page of the console, never another site."""
     overview = url_for("console.overview")
     return there if there.startswith("/console/") and "\\" not in there else overview

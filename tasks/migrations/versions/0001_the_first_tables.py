@@ -118,6 +118,22 @@ def _payments() -> None:
 
 def _reconcile() -> None:
     op.create_table(
+        "replays",
+        text("id", primary_key=True),
+        text("by"),
+        sa.Column("wanted", sa.JSON(), nullable=False),
+        sa.Column("pages", sa.Integer(), nullable=False),
+        sa.Column("page", sa.JSON(), nullable=False),
+        sa.Column("planned", sa.Boolean(), nullable=False),
+        text("place"),
+        whole("total"),
+        whole("looked"),
+        whole("replayed"),
+        whole("skipped"),
+        time("created_at", index=True),
+        time("finished_at", nullable=True),
+    )
+    op.create_table(
         "reconciles",
         text("source", primary_key=True),
         text("asked"),

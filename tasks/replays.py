@@ -1,0 +1,84 @@
+"""Run again all dead letters that match a filter: a page of them a job, so that it survives whatever dies.
+
+The request is an event of our own (source `holdfast`), whose body is the filter and who asked; web/replays.py records
+it. Only what died before it was asked for is run again: what dies of its replay waits for a person once more.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict
+
+from msgspec import Struct
+from sqlalchemy.orm import Session
+
+from inbox import find, look
+from inbox.find import Filter
+from inbox.job import State
+from inbox.store import Store
+from tasks import broker
+from tasks.handling import Attempt, FollowUp
+from tasks.models import Replay
+from tasks.payloads import read
+from tasks.rows import insert_if_new, locked
+
+TASK = "tasks.replays.run_again"
+PAGE = 100
+
+
+class Request(Struct):
+    """What was asked for: `wanted.until` is set."""
+
+    by: str
+    wanted: Filter
+
+
+def run_again(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """One page. It is planned and written down first: who comes after a death in the middle keeps to that plan."""
+    asked, number = read(attempt.event.body, Request), int(attempt.args.get("page", 1))
+    store = broker.open_store(attempt.settings, timeout_seconds=5)
+    with closing(store.client):
+        page = _planned(attempt, db, store, asked, number)
+        db.commit()  # the plan; and no transaction stays open over what follows
+        words = [_replayed(store, job, asked, attempt.event.id) for job in page]
+    return _move_on(attempt, db, number, words)
+
+
+def _planned(attempt: Attempt, db: Session, store: Store, asked: Request, number: int) -> list[str]:
+    """The jobs of this page; none if somebody else has done it already."""
+    values = {"by": asked.by, "wanted": asdict(asked.wanted), "created_at": attempt.now}
+    insert_if_new(db, Replay, id=attempt.event.id, total=find.count_dead(store, asked.wanted), **values)
+    row = locked(db, Replay, attempt.event.id)
+    if row is None or row.pages != number - 1:
+        return []
+    if not row.planned:
+        step = find.search(store, "dead", asked.wanted, PAGE, row.place)
+        row.page, row.place, row.planned = [letter["id"] for letter in step.rows], step.place or "", True
+        row.looked += step.looked
+    return list(row.page)
+
+
+def _replayed(store: Store, job: str, asked: Request, request: str) -> bool:
+    """Have it run again, unless a former try at this page did; False where that cannot be."""
+    now = look.job(store, job)
+    if now and not (now["state"] == State.DEAD and (now["finished"] or 0) <= (asked.wanted.until or 0)):
+        return True
+    bells = store.replay(job, f"{asked.by}, {request}")
+    if isinstance(bells, str):
+        return bells == "owed"
+    broker.ring(bells)
+    return True
+
+
+def _move_on(attempt: Attempt, db: Session, number: int, words: list[bool]) -> list[FollowUp]:
+    """Behind this page, in one transaction with the effect row."""
+    row = locked(db, Replay, attempt.event.id)
+    if row is None or row.pages != number - 1:
+        return []  # we slept over our lease, and somebody else has moved on
+    row.replayed += sum(words)
+    row.skipped += len(words) - sum(words)
+    row.pages, row.page, row.planned = number, [], False
+    if not row.place:
+        row.finished_at = attempt.now
+        return []
+    return [FollowUp(f"replays.run_again.{number + 1}", TASK, {"page": number + 1})]

@@ -1,0 +1,59 @@
+"""`/api/v1/replays`: dead letters that match a filter, run again; or, with dry_run, only told of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy.orm import Session
+
+from inbox.store import Store
+from web import asked, replays
+from web.body import parsed, read_body
+
+MOST_BYTES = 16 * 1024
+
+
+class ReplayRequest(BaseModel):
+    """`POST /api/v1/replays`: as `GET /api/v1/events`, but times are those of death, and q matches reasons too."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    source: str = ""
+    type: str = ""
+    state: str = ""
+    q: str = ""
+    customer: str = ""
+    since: str | int = ""
+    until: str | int = ""
+    dry_run: bool = False
+
+
+def register(api: Blueprint, store: Store, sessions: Callable[[], Session], who: Callable[[], str]) -> None:
+    """`who` names whoever makes the call, for the audit trail."""
+
+    @api.post("/replays")
+    def replay() -> tuple[Response, int]:
+        given = parsed(ReplayRequest, read_body(request, MOST_BYTES))
+        texts = {name: str(value) for name, value in given.model_dump(exclude={"dry_run"}).items()}
+        wanted = replays.only_dead(asked.wanted(texts))
+        if given.dry_run:
+            return jsonify(_told(replays.forecast(store, wanted))), 200
+        return jsonify(id=replays.ask(store, wanted, who()), state="asked"), 202
+
+    @api.get("/replays/<replay>")
+    def show_replay(replay: str) -> Response:
+        return jsonify(replays.progress(store, sessions, replay))
+
+
+def _told(forecast: replays.Forecast) -> dict[str, Any]:
+    return {
+        "dry_run": True,
+        "matching": forecast.matching,
+        "looked": forecast.looked,
+        "whole": forecast.whole,
+        "tasks": dict(forecast.tasks.most_common()),
+        "reasons": dict(forecast.reasons.most_common(50)),
+    }

@@ -1,0 +1,72 @@
+"""Dead letters, and running jobs again: one, some, or all that match, with a look at what that would do first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from flask import Blueprint, g, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from inbox import find, look
+from inbox.store import Store
+from tasks import broker
+from tasks.models import Replay
+from web import asked, replays
+from web.console.events import search_form
+from web.console.sign_in import inside
+
+ROWS = 100
+SHOWN = 50  # replays and deeds on one page
+
+# What the record says of a job that it does not run again, for people.
+WHY_NOT = {"owed": "already owed", "pruned": "without payload", "unknown": "gone"}
+
+
+def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) -> None:
+    """/console/dead, /console/jobs/replay and /console/replays"""
+
+    @pages.get("/dead")
+    def dead() -> str:
+        wanted = replays.only_dead(asked.wanted(request.args))
+        found = find.search(store, "dead", wanted, ROWS, asked.place(request.args))
+        return render_template("dead.html", found=found, said=request.args.get("said"), **search_form())
+
+    @pages.post("/jobs/replay")
+    def replay_jobs() -> ResponseReturnValue:
+        words = Counter(_replay(store, job) for job in request.form.getlist("job"))
+        said = f"{words.pop('replayed', 0)} run again"
+        said += "".join(f", {number} not: {WHY_NOT[word]}" for word, number in words.items())
+        back = inside(request.form.get("back", ""))
+        return redirect(f"{back}{'&' if '?' in back else '?'}said={said.replace(' ', '+')}")
+
+    @pages.get("/replays/new")
+    def dry_run() -> str:
+        wanted = replays.only_dead(asked.wanted(request.args))
+        return render_template("dry_run.html", told=replays.forecast(store, wanted), **search_form())
+
+    @pages.post("/replays")
+    def begin() -> ResponseReturnValue:
+        wanted = replays.only_dead(asked.wanted(request.form))
+        return redirect(url_for("console.replay", replay=replays.ask(store, wanted, g.person.name)))
+
+    @pages.get("/replays/<replay>")
+    def replay(replay: str) -> str:
+        return render_template("replay.html", replay=replays.progress(store, sessions, replay))
+
+    @pages.get("/audit")
+    def audit() -> str:
+        with sessions() as db:
+            runs = db.scalars(select(Replay).order_by(Replay.created_at.desc()).limit(SHOWN))
+            told = [replays.told(run) for run in runs]
+        return render_template("audit.html", deeds=look.audit(store, SHOWN), replays=told)
+
+
+def _replay(store: Store, job: str) -> str:
+    bells = store.replay(job, g.person.name)
+    if isinstance(bells, str):
+        return bells
+    broker.ring(bells)
+    return "replayed"

@@ -1,0 +1,102 @@
+"""Dead letters run again, many at once: what that would do, asking for it, how far it is. tasks/replays.py does it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from inbox import find, look
+from inbox.event import Event
+from inbox.find import Filter
+from inbox.store import Store
+from tasks import broker
+from tasks.models import Replay
+from tasks.routes import jobs_for
+from web.errors import Refused
+
+SOURCE, TYPE = "holdfast", "replay.asked"
+SEARCHES = 10  # of a dry run: about half a second
+SAMPLE = 20
+
+
+@dataclass(slots=True)
+class Forecast:
+    """What a replay would do: how many match, of how many that were looked through; `whole` if those are all."""
+
+    matching: int = 0
+    looked: int = 0
+    dead: int = 0
+    whole: bool = False
+    tasks: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    sample: list[dict[str, Any]] = field(default_factory=list)
+
+
+def only_dead(wanted: Filter) -> Filter:
+    """Raises Refused where the filter names another state: what succeeded has had its effect."""
+    if wanted.state not in ("", "dead"):
+        raise Refused("state takes dead: only dead letters are replayed by a filter, others one by one")
+    return replace(wanted, state="")
+
+
+def forecast(store: Store, wanted: Filter) -> Forecast:
+    """Look without touching anything."""
+    told, place = Forecast(dead=look.stats(store)["dead"]), ""
+    for _ in range(SEARCHES):
+        step = find.search(store, "dead", wanted, 10_000, place)
+        told.matching, told.looked = told.matching + len(step.rows), told.looked + step.looked
+        told.tasks.update(row["task"] for row in step.rows)
+        told.reasons.update(row.get("reason") or "" for row in step.rows)
+        told.sample = (told.sample + step.rows)[:SAMPLE]
+        if step.place is None:
+            told.whole = True
+            break
+        place = step.place
+    return told
+
+
+def ask(store: Store, wanted: Filter, by: str) -> str:
+    """Have all that match now run again; durable when this returns. Answers the replay's id."""
+    now = store.now_ms()
+    wanted = replace(wanted, until=min(wanted.until or now, now))
+    replay = f"replay:{datetime.fromtimestamp(now / 1000, UTC):%Y-%m-%dT%H:%M:%S}-{secrets.token_hex(2)}"
+    event = Event(SOURCE, replay, TYPE, json.dumps({"by": by, "wanted": asdict(wanted)}).encode())
+    broker.ring(store.record(event, jobs_for(SOURCE, replay, TYPE), counted="due") or ())
+    return replay
+
+
+def progress(store: Store, sessions: Callable[[], Session], replay: str) -> dict[str, Any]:
+    """How far it is; before a worker has begun it, all zero. Raises Refused, 404."""
+    with sessions() as db:
+        row = db.get(Replay, replay) if "\0" not in replay else None
+    if row:
+        return told(row)
+    if (event := look.event(store, SOURCE, replay)) is None:
+        raise Refused("no such replay", 404)
+    asked = datetime.fromtimestamp(event["received"] / 1000, UTC).isoformat()
+    body = json.loads(look.body(store, SOURCE, replay) or b"{}")
+    none: dict[str, Any] = {"total": 0, "looked": 0, "replayed": 0, "skipped": 0, "finished_at": None}
+    return {"id": replay, "state": "asked", "by": body.get("by"), "filter": {}, "created_at": asked, **none}
+
+
+def told(row: Replay) -> dict[str, Any]:
+    """A replay as the API and the console tell of it."""
+    return {
+        "id": row.id,
+        "state": "finished" if row.finished_at else "running",
+        "by": row.by,
+        "filter": {name: value for name, value in row.wanted.items() if value not in (None, "")},
+        "total": row.total,
+        "looked": row.looked,
+        "replayed": row.replayed,
+        "skipped": row.skipped,
+        "created_at": row.created_at.isoformat(),
+        "finished_at": row.finished_at.isoformat() if row.finished_at else None,
+    }
