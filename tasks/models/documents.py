@@ -32,7 +32,7 @@ class Document(Base):
     stored_as: Mapped[str | None]  # a name within DOCUMENT_STORE
     notify_email: Mapped[str | None]
     notify_agents: Mapped[list[str]] = mapped_column(default=list)
-    created_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(index=True)
     updated_at: Mapped[datetime]
 
 

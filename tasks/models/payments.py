@@ -22,7 +22,7 @@ class Subscription(Base):
     stripe_status: Mapped[str | None]  # None while only its invoices are known
     seen_created: Mapped[int] = mapped_column(default=0)
     seen_event: Mapped[str] = mapped_column(default="")
-    status: Mapped[str]  # a word of Stripe's, or ours: suspended
+    status: Mapped[str] = mapped_column(index=True)  # a word of Stripe's, or ours: suspended
     updated_at: Mapped[datetime]
 
 

@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from inbox.errors import StoreUnavailable
 from inbox.store import Store
 from settings import Settings
-from web.console import dead, events, overview, shown, sign_in
+from web.console import dead, documents, dunning, events, overview, senders, shown, sign_in
 from web.errors import Refused
 from web.sources import Source
 
@@ -64,6 +64,9 @@ def blueprint(
     overview.register(pages, store)
     events.register(pages, settings, store, sessions)
     dead.register(pages, store, sessions)
+    documents.register(pages, store, sessions)
+    dunning.register(pages, sessions)
+    senders.register(pages, settings, sources, store, sessions)
     return pages
 
 

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 from flask import Blueprint
 
+from tasks.money import amount_text
+
 UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"))
 
 
@@ -13,6 +15,7 @@ def register(pages: Blueprint) -> None:
     """Make them filters of the templates."""
     for one in (when, age, lasted, size, short, dated, plain):
         pages.add_app_template_filter(one)
+    pages.add_app_template_filter(amount_text, "money")
 
 
 def when(ms: int | None) -> str:

@@ -63,7 +63,7 @@ def _payments() -> None:
         text("stripe_status", nullable=True),
         whole("seen_created"),
         text("seen_event"),
-        text("status"),
+        text("status", index=True),
         time("updated_at"),
     )
     op.create_table(
@@ -237,7 +237,7 @@ def _documents() -> None:
         text("stored_as", nullable=True),
         text("notify_email", nullable=True),
         sa.Column("notify_agents", sa.JSON(), nullable=False),
-        time("created_at"),
+        time("created_at", index=True),
         time("updated_at"),
     )
     op.create_table(

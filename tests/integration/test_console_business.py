@@ -1,0 +1,167 @@
+"""The console's pages about documents, subscriptions and senders, against a real Valkey and both databases."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
+
+from dev.servers import Valkey
+from inbox.event import Event
+from inbox.store import Store
+from settings import Settings, load
+from tasks.database import make_engine, make_sessions
+from tasks.models import Document, DocumentStep, Invoice, PaymentGrace, PaymentRetry, Reconcile, Subscription
+from tests.senders import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
+from web import create_app
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+@pytest.fixture
+def settings(valkey: Valkey, database: str) -> Settings:
+    return load(
+        {
+            "REDIS_URL": valkey.url,
+            "DATABASE_URL": database,
+            "API_KEYS": API_KEY,
+            "STRIPE_WEBHOOK_SECRET": f"whsec_new,{STRIPE_SECRET}",
+            "STRIPE_API_KEY": "sk_test_1",
+        }
+    )
+
+
+@pytest.fixture
+def sessions(settings: Settings) -> Callable[[], Session]:
+    return make_sessions(make_engine(settings.database_url))
+
+
+@pytest.fixture
+def client(settings: Settings) -> FlaskClient:
+    made = create_app(settings).test_client()
+    made.post("/console/sign-in", data={"key": API_KEY})
+    return made
+
+
+def keep(sessions: Callable[[], Session], *rows: Any) -> None:
+    with sessions() as db:
+        for row in rows:
+            db.add(row)
+            db.flush()
+        db.commit()
+
+
+def document(name: str, status: str = "processing", progress: int = 0, **more: Any) -> Document:
+    times = {"created_at": NOW, "updated_at": NOW} | more
+    return Document(id=name, document_id=f"{name}.pdf", status=status, progress=progress, **times)
+
+
+def bars(page: str) -> list[str]:
+    return re.findall(r'<progress max="100" value="(\d+)"', page)
+
+
+def test_documents_show_how_far_they_are_the_newest_first(client: FlaskClient, sessions: Callable[[], Session]) -> None:
+    rows = [document(f"doc_{n}", progress=10 * n, created_at=NOW + timedelta(hours=n)) for n in range(3)]
+    keep(sessions, *rows, document("doc_9", "completed", created_at=NOW - timedelta(1)))
+    page = client.get("/console/documents").text
+    assert bars(page) == ["20", "10", "0", "100"]
+    assert bars(client.get("/console/documents?state=completed").text) == ["100"]
+    assert bars(client.get("/console/documents?q=doc_2.pdf").text) == ["20"]
+    assert client.get("/console/documents?q=doc_2").location == "/console/documents/doc_2"
+
+
+def test_pages_of_documents_of_one_moment_skip_none(client: FlaskClient, sessions: Callable[[], Session]) -> None:
+    keep(sessions, *(document(f"doc_{n:03}") for n in range(120)))
+    seen, path = [], "/console/documents"
+    while path:
+        page = client.get(path).text
+        seen += re.findall(r">(doc_\d{3})\.pdf<", page)
+        older = re.search(r'href="([^"]+)" rel="next"', page)
+        path = html.unescape(older[1]) if older else ""
+    assert seen == [f"doc_{n:03}" for n in reversed(range(120))]
+
+
+def test_a_document_shows_its_course_and_where_it_stands(client: FlaskClient, sessions: Callable[[], Session]) -> None:
+    steps = [DocumentStep(document="doc_1", status="processing", progress=p, at=NOW) for p in (10, 70)]
+    keep(sessions, document("doc_1", progress=70), *steps)
+    page = client.get("/console/documents/doc_1").text
+    assert (bars(page), re.findall(r"processing (\d+) %", page)) == (["70"], ["70", "10"])
+    assert 'data-live="1"' in page  # it renews itself
+
+
+def test_a_document_that_is_only_asked_for_is_there(client: FlaskClient, real_store: Store) -> None:
+    real_store.record(Event("api", "doc_1", "document.requested", b"{}"), [])
+    assert "a worker will begin soon" in client.get("/console/documents/doc_1").text
+
+
+@pytest.mark.parametrize("path", ["doc_0", "a%00b"])
+def test_a_document_that_is_not_there_is_404(client: FlaskClient, path: str) -> None:
+    assert client.get(f"/console/documents/{path}").status_code == 404
+
+
+@pytest.mark.parametrize("query", ["cursor=x", "cursor=2026-11-24_", "cursor=2026-11-24_%00", "q=%00"])
+def test_a_list_of_documents_that_is_not_understood_is_refused(client: FlaskClient, query: str) -> None:
+    assert client.get(f"/console/documents?{query}").status_code == 400
+
+
+def owing(name: str, status: str, amount: int) -> list[Any]:
+    seen = {"seen_created": 1, "seen_event": "e"}
+    invoice = {"currency": "eur", "last_try": False, "created": 1, "email": "ada@example.com"}
+    return [
+        Subscription(id=f"sub_{name}", customer=f"cus_{name}", status=status, updated_at=NOW, **seen),
+        Invoice(
+            id=f"in_{name}",
+            customer=f"cus_{name}",
+            subscription=f"sub_{name}",
+            state="open",
+            amount_due=amount,
+            **invoice,
+            **seen,
+        ),
+    ]
+
+
+def test_dunning_shows_who_owes_what_and_what_comes_next(client: FlaskClient, sessions: Callable[[], Session]) -> None:
+    due = {"due_at": NOW + timedelta(days=1)}
+    keep(
+        sessions,
+        *owing("a", "past_due", 1900),
+        PaymentRetry(invoice="in_a", number=1, state="declined", decline_code="expired_card", due_at=NOW, done_at=NOW),
+        PaymentRetry(invoice="in_a", number=2, state="planned", **due),
+        *owing("b", "suspended", 700),
+        PaymentGrace(invoice="in_b", number=1, state="over", due_at=NOW),
+        *owing("c", "past_due", 500),
+        PaymentGrace(invoice="in_c", number=1, state="planned", **due),
+        *owing("d", "active", 300),
+    )
+    page = re.sub(r"<[^>]+>|\s+", " ", client.get("/console/subscriptions").text)
+    page = re.sub(" +", " ", page)
+    assert "sub_a cus_a past due 19.00 EUR declined expired_card 2026-11-24 00:00:00 try 2 at 2026-11-25 00:00" in page
+    assert "suspended 7.00 EUR access ended" in page
+    assert "5.00 EUR access ends at 2026-11-25 00:00:00" in page
+    assert "sub_d" not in page
+    assert "ada@example.com" not in page
+
+
+def test_senders_show_which_secret_is_needed_and_what_was_refused(client: FlaskClient) -> None:
+    for secret, status in ((STRIPE_SECRET, 200), ("whsec_evil", 400)):
+        body, headers = signed_by_stripe(stripe_event("evt_1"), secret)
+        assert client.post("/stripe-webhook", data=body, headers=headers).status_code == status
+    page = re.sub(r"<[^>]+>|\s+", " ", client.get("/console/senders").text)
+    assert re.search(r"signature +1 ", page)
+    assert re.search(r"[0-9a-f]{8} +0 +– .*[0-9a-f]{8} +1 +\d{4}-", page)
+
+
+def test_reconcile_shows_how_the_last_look_went(client: FlaskClient, sessions: Callable[[], Session]) -> None:
+    assert "never" in client.get("/console/senders").text
+    row = Reconcile(source="stripe", asked="x", after="", everything=False, tried_at=NOW, failure="Stripe answered 500")
+    keep(sessions, row)
+    page = client.get("/console/senders").text
+    assert "failing" in page
+    assert "Stripe answered 500" in page

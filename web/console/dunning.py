@@ -1,0 +1,52 @@
+"""Subscriptions whose payment failed: what is owed, when it is tried again, and when access ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from flask import Blueprint, render_template
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from tasks.models import Invoice, PaymentGrace, PaymentRetry, Subscription
+
+ROWS = 100
+IN_DUNNING = ("past_due", "unpaid", "suspended")
+
+
+@dataclass(slots=True)
+class Owing:
+    """An open invoice with the tries that were made and are planned, and its grace time if it has one."""
+
+    invoice: Invoice
+    retries: list[PaymentRetry] = field(default_factory=list)
+    grace: PaymentGrace | None = None
+
+
+def register(pages: Blueprint, sessions: Callable[[], Session]) -> None:
+    """/console/subscriptions"""
+
+    @pages.get("/subscriptions")
+    def subscriptions() -> str:
+        late = select(Subscription).where(Subscription.status.in_(IN_DUNNING))
+        with sessions() as db:
+            rows = db.scalars(late.order_by(Subscription.updated_at.desc()).limit(ROWS)).all()
+            owing = _owing(db, [row.id for row in rows])
+        return render_template("subscriptions.html", subscriptions=rows, owing=owing, most=ROWS)
+
+
+def _owing(db: Session, subscriptions: list[str]) -> dict[str, list[Owing]]:
+    """The open invoices of each subscription, in four queries however many there are."""
+    unpaid = select(Invoice).where(Invoice.subscription.in_(subscriptions), Invoice.state == "open")
+    found = {invoice.id: Owing(invoice) for invoice in db.scalars(unpaid.order_by(Invoice.created))}
+    tries = select(PaymentRetry).where(PaymentRetry.invoice.in_(found))
+    for retry in db.scalars(tries.order_by(PaymentRetry.number)):
+        found[retry.invoice].retries.append(retry)
+    graces = select(PaymentGrace).where(PaymentGrace.invoice.in_(found))
+    for grace in db.scalars(graces.order_by(PaymentGrace.number)):
+        found[grace.invoice].grace = grace
+    by_subscription: dict[str, list[Owing]] = {}
+    for owing in found.values():
+        by_subscription.setdefault(owing.invoice.subscription or "", []).append(owing)
+    return by_subscription
