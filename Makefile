@@ -1,7 +1,7 @@
 # Holdfast from a clone: only Python >= 3.11 and make are needed; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test chaos lint up down
+.PHONY: help demo run test chaos bench bench-quick lint up down
 MAKEFLAGS += --no-print-directory
 
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -11,7 +11,7 @@ COMPOSE ?= $(shell command -v docker-compose || echo docker compose)
 BIN := .venv/bin
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
 
 demo: .venv/installed  ## the whole stack, real signed traffic through it, a worker killed, and a count of what is there
 	@$(BIN)/python -m dev.demo
@@ -30,6 +30,12 @@ PAIRS ?= one
 chaos: .venv/installed  ## break everything under traffic, then count (EVENTS, KILLS, SEED, BROKER, DATABASE, PAIRS=all)
 	@$(BIN)/python -m dev.chaos --events $(EVENTS) --kills $(KILLS) $(if $(SEED),--seed $(SEED)) \
 		--broker $(BROKER) --database $(DATABASE) --pairs $(PAIRS)
+
+bench: .venv/installed  ## speed, beside Fastify + BullMQ, DBOS and what most people write; takes wrk and Node, and 15 minutes
+	@$(BIN)/python -m bench
+
+bench-quick: .venv/installed  ## the same in 2 minutes, for a first look; writes its page to var/bench
+	@$(BIN)/python -m bench --quick --report var/bench
 
 lint: .venv/installed  ## style, types, and who may import whom
 	@$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""How fast Holdfast is, beside what people would pick instead: `make bench`."""

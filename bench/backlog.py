@@ -1,0 +1,44 @@
+"""Full queues for the drain: of Holdfast's record, and the very same messages for a bare Celery worker.
+
+Each answers with the worker's command and how to ask how many are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from bench.contenders import Holdfast
+from bench.events import bodies
+from inbox.job import NewJob
+from inbox.store import PREFIX, Store
+from tasks import broker
+from tasks.arrivals import arrival, peek_stripe
+
+Full = tuple[list[str | Path], Callable[[], int]]
+
+
+def holdfast(ours: Holdfast, jobs: int) -> Full:
+    """Events recorded as the receiver does, by the store itself."""
+    store = Store(ours.client, message=broker.message)
+    for body in bodies(jobs):
+        store.record(*arrival("stripe", peek_stripe(body.decode()), body))
+    return ours.worker(), lambda: _owed(ours.client)
+
+
+def bare(ours: Holdfast, jobs: int) -> Full:
+    job = NewJob(
+        "stripe:evt_0000000000000000000000000:payments.payment_failed", "tasks.payments.payment_failed", "payments"
+    )
+    for _ in range(jobs):
+        ours.client.lpush(job.queue, broker.message(job))
+    command = ["bench.bare_app" if word == "bench.worker_app" else word for word in ours.worker()]
+    return command, lambda: int(ours.client.llen(job.queue))
+
+
+def _owed(client: redis.Redis) -> int:
+    counts: Any = client.hmget(PREFIX + "counts", "ready", "leased")
+    return sum(int(count or 0) for count in counts)

@@ -1,0 +1,76 @@
+"""DBOS: FastAPI records a workflow, under the event's id, in Postgres; a worker process takes it from the queue.
+
+python dbos_peer.py web|worker|migrate
+"""
+
+import os
+import sys
+import threading
+
+import redis
+import stripe
+import uvicorn
+from dbos import DBOS, DBOSClient
+from fastapi import FastAPI, Request, Response
+
+SECRET = os.environ["STRIPE_WEBHOOK_SECRET"]
+DATABASE = os.environ["DBOS_DATABASE_URL"]
+QUEUE = "events"
+VERSION = "bench"
+store = redis.Redis.from_url(os.environ["REDIS_URL"])
+
+
+def launch() -> None:
+    config = {"name": "bench", "system_database_url": DATABASE, "application_version": VERSION, "log_level": "WARNING"}
+    DBOS(config=config)
+
+
+@DBOS.step()
+def count_one():
+    store.incr("effects")
+
+
+@DBOS.workflow()
+def handle(payload: str):
+    count_one()
+
+
+def worker() -> None:
+    launch()
+    DBOS.launch()
+    DBOS.register_queue(QUEUE, worker_concurrency=16, polling_interval_sec=0.1)
+    print("ready", flush=True)
+    threading.Event().wait()
+
+
+def web() -> None:
+    client = DBOSClient(system_database_url=DATABASE, application_name="bench")
+    app = FastAPI()
+    options = {"queue_name": QUEUE, "workflow_name": "handle", "app_version": VERSION}
+
+    @app.post("/stripe-webhook")
+    async def webhook(request: Request):
+        payload = await request.body()
+        try:
+            event = stripe.Webhook.construct_event(payload, request.headers.get("Stripe-Signature", ""), SECRET)
+        except (ValueError, stripe.SignatureVerificationError):
+            return Response('{"error": "bad signature"}', 400)
+        await client.enqueue_async({**options, "workflow_id": event["id"]}, payload.decode())
+        return {"success": True}
+
+    @app.get("/livez")
+    async def livez():
+        return {"ok": True}
+
+    uvicorn.run(app, port=int(os.environ["PORT"]), log_level="warning")
+
+
+def migrate() -> None:
+    launch()
+    DBOS.launch()
+    DBOS.register_queue(QUEUE, worker_concurrency=16, polling_interval_sec=0.1)
+    DBOS.destroy()
+
+
+if __name__ == "__main__":
+    {"web": web, "worker": worker, "migrate": migrate}[sys.argv[1]]()

@@ -1,0 +1,137 @@
+"""One round of each measurement. Times per event are microseconds of CPU, user and system together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.contenders import Contender, Holdfast
+from bench.load import Load, paced, wrk
+from bench.processes import Part
+from dev.servers import wait_until
+
+CONNECTIONS = 32
+SENDERS = 16  # end to end
+SETTLE_SECONDS = 0.5  # for requests under way when wrk stops
+
+
+class Miscounted(Exception):
+    """What was recorded is not what was acknowledged: the round proves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acks:
+    """A receiver at its most."""
+
+    web_us: float
+    store_us: float
+    per_second: float
+    p50: float
+    p99: float
+    p999: float
+    generator: float  # the share of a core that the load generator used
+
+
+@dataclass(frozen=True, slots=True)
+class Steady:
+    """A receiver at a part of its most. Milliseconds."""
+
+    rate: float
+    p50: float
+    p99: float
+    p999: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndToEnd:
+    """From the request to the effect, until the last is done."""
+
+    web_us: float
+    worker_us: float
+    store_us: float
+    per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """One worker process at a full queue."""
+
+    worker_us: float
+    per_second: float
+
+
+def acks(contender: Contender, web: Part, seconds: float) -> Acks:
+    """No worker runs: what a receiver costs shows best alone."""
+    contender.wipe()
+    _checked(contender, lambda: wrk(contender.port, 1, CONNECTIONS), CONNECTIONS)  # warm
+    meters = (web.cpu_seconds, contender.store_seconds)
+    load, (web_us, store_us) = _checked(
+        contender, lambda: wrk(contender.port, seconds, CONNECTIONS), CONNECTIONS, meters
+    )
+    return Acks(web_us, store_us, load.acks / load.seconds, load.p50, load.p99, load.p999, load.busy)
+
+
+def steady(contender: Contender, rate: float, seconds: float) -> Steady:
+    """Every request is waited for, so the count is exact."""
+    contender.wipe()
+    load, _ = _checked(contender, lambda: paced(contender.port, rate, seconds, CONNECTIONS), 0)
+    return Steady(rate, load.p50, load.p99, load.p999)
+
+
+def end_to_end(contender: Contender, web: Part, seconds: float) -> EndToEnd:
+    """A receiver and one worker process, from the first request to the last effect."""
+    contender.wipe()
+    worker = contender.start(contender.worker(), "worker")
+
+    def run() -> Load:
+        load = wrk(contender.port, seconds, SENDERS)
+        time.sleep(SETTLE_SECONDS)
+        _wait_for_effects(contender, worker)
+        return load
+
+    try:
+        paced(contender.port, 50, 1, 2)  # warm
+        _wait_for_effects(contender, worker)
+        began = time.monotonic()
+        load, used = _checked(contender, run, SENDERS, (web.cpu_seconds, worker.cpu_seconds, contender.store_seconds))
+        web_us, worker_us, store_us = used
+        return EndToEnd(web_us, worker_us, store_us, load.acks / (time.monotonic() - began))
+    finally:
+        worker.stop()
+
+
+def drain(holdfast: Holdfast, command: Sequence[str | Path], left: Callable[[], int]) -> Drain:
+    """A worker that starts at a full queue of jobs that do nothing; measured once a tenth is done and it is warm."""
+    count = left()
+    worker = holdfast.start([*command], "drain", BENCH_EFFECT="nothing")
+    try:
+        wait_until(lambda: left() <= count * 0.9, seconds=60, what=f"the worker to begin; see {worker.log}")
+        first, cpu, began = left(), worker.cpu_seconds(), time.monotonic()
+        wait_until(lambda: left() == 0, seconds=240, what=f"the worker to end; see {worker.log}")
+        return Drain((worker.cpu_seconds() - cpu) / first * 1e6, first / (time.monotonic() - began))
+    finally:
+        worker.stop()
+
+
+def _wait_for_effects(contender: Contender, worker: Part) -> None:
+    total = contender.recorded()
+    wait_until(lambda: contender.effects() == total, seconds=240, what=f"{total} effects; see {worker.log}")
+
+
+def _checked(
+    contender: Contender, run: Callable[[], Load], under_way: int, meters: Sequence[Callable[[], float]] = ()
+) -> tuple[Load, list[float]]:
+    """A load whose every acknowledgement is a new record, and what each meter of CPU seconds says, in us per ack.
+
+    When wrk stops, up to one request on each connection is `under_way`: recorded perhaps, and not counted as an ack.
+    """
+    known, before = contender.recorded(), [read() for read in meters]
+    load = run()
+    time.sleep(SETTLE_SECONDS)
+    used = [(read() - then) / load.acks * 1e6 for read, then in zip(meters, before, strict=True)]
+    recorded = contender.recorded() - known
+    if not load.acks <= recorded <= load.acks + under_way:
+        raise Miscounted(f"{load.acks} acknowledged, {recorded} recorded")
+    return load, used

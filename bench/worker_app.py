@@ -1,0 +1,32 @@
+"""The real worker, whose handler of failed payments does as little as can be: `celery -A bench.worker_app worker`."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import redis
+from sqlalchemy.orm import Session
+
+from tasks import payments
+from tasks.handling import Attempt, FollowUp
+
+
+@functools.cache
+def effects(pid: int) -> redis.Redis:
+    """One for each process: connections must not be shared over a fork."""
+    return redis.Redis.from_url(os.environ["REDIS_URL"])
+
+
+def count_one(_attempt: Attempt, _db: Session) -> list[FollowUp]:
+    effects(os.getpid()).incr("effects")
+    return []
+
+
+def nothing(_attempt: Attempt, _db: Session) -> list[FollowUp]:
+    return []
+
+
+payments.payment_failed = {"count": count_one, "nothing": nothing}[os.environ["BENCH_EFFECT"]]  # type: ignore[assignment]
+
+from workers.app import app  # noqa: E402, F401  last, for it registers what it finds there

@@ -1,0 +1,100 @@
+"""The benchmark counts nothing that was not done, and forgets no CPU time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from stripe import WebhookSignature
+
+from bench import events, report, rounds
+from bench.contenders import Contender
+from bench.load import Load, percentile
+from bench.processes import Part
+from bench.results import Results, load, save
+from dev.servers import wait_until
+
+ACKS = rounds.Acks(web_us=200, store_us=70, per_second=2000, p50=10, p99=20, p999=30, generator=0.1)
+BURN = "import time\nwhile time.process_time() < 0.5: pass"
+PARENT = (
+    f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {BURN!r}]); print('over'); time.sleep(60)"
+)
+
+
+class Counted:
+    """A contender that has recorded `before`, and `after` once it is asked again."""
+
+    name = "someone"
+
+    def __init__(self, before: int, after: int) -> None:
+        self._answers: Iterator[int] = iter((before, after))
+
+    def recorded(self) -> int:
+        return next(self._answers)
+
+
+@pytest.fixture(autouse=True)
+def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "SETTLE_SECONDS", 0)
+
+
+@pytest.mark.parametrize(("recorded", "right"), [(99, False), (100, True), (132, True), (133, False)])
+def test_acknowledgements_count_only_if_each_is_a_new_record(recorded: int, right: bool) -> None:
+    contender = cast(Contender, Counted(7, 7 + recorded))
+    run = lambda: Load(100, 1, 1, 1, 1, 0)  # noqa: E731
+    if right:
+        assert rounds._checked(contender, run, 32)[0].acks == 100
+    else:
+        with pytest.raises(rounds.Miscounted):
+            rounds._checked(contender, run, 32)
+
+
+def test_the_cpu_of_children_that_have_ended_is_counted(tmp_path: Path) -> None:
+    part = Part([sys.executable, "-u", "-c", PARENT], {}, tmp_path / "log")
+    try:
+        wait_until(lambda: "over" in part.log.read_text(), seconds=30, what="the child to end")
+        assert part.cpu_seconds() >= 0.5
+    finally:
+        part.stop()
+    assert not part.alive()
+
+
+def test_every_request_is_a_new_event_signed_and_of_one_length(tmp_path: Path) -> None:
+    length = events.write_requests(tmp_path / "requests", 50)
+    raw = (tmp_path / "requests").read_bytes()
+    heads, bodies = zip(
+        *(raw[at : at + length].split(b"\r\n\r\n", 1) for at in range(0, len(raw), length)), strict=True
+    )
+    headers = [dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:]) for head in heads]
+    for header, body in zip(headers, bodies, strict=True):
+        assert WebhookSignature.verify_header(body.decode(), header["Stripe-Signature"], events.SECRET, 300)
+        assert len(body) == events.BYTES == int(header["Content-Length"])
+    parsed: list[dict[str, Any]] = [json.loads(body) for body in bodies]
+    assert len({event["id"] for event in parsed}) == 50
+    assert len({event["data"]["object"]["customer"] for event in parsed}) == 50, "or they would wait for one another"
+
+
+@pytest.mark.parametrize(("percent", "value"), [(50, 50), (99, 99), (99.9, 100), (100, 100)])
+def test_a_percentile_is_the_value_that_so_many_do_not_exceed(percent: float, value: int) -> None:
+    assert percentile(range(1, 101), percent) == value
+
+
+def test_a_goal_that_was_missed_is_said_plainly(tmp_path: Path) -> None:
+    dear = rounds.Acks(web_us=400, store_us=70, per_second=2000, p50=10, p99=20, p999=30, generator=0.1)
+    found = Results(quick=True, acks={"Holdfast": [dear, dear, ACKS], "BullMQ": [ACKS]})
+    assert "| 2.00 | at most 1 | **missed** |" in report.table(found)
+    found.acks["Holdfast"] = [ACKS]
+    assert "| 1.00 | at most 1 | met |" in report.table(found)
+
+
+def test_who_is_left_out_is_named(tmp_path: Path) -> None:
+    found = Results(quick=False, acks={"Holdfast": [ACKS]}, left_out={"BullMQ": "Node is not installed"})
+    save(found, tmp_path / "results.json")
+    report.write(load(tmp_path / "results.json"), tmp_path)
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "BullMQ is not compared: Node is not installed" in page
+    assert "BullMQ's" not in page.partition("## The goals")[2], "a goal without figures is not judged"
