@@ -1,0 +1,231 @@
+"""The console in a real Chromium, on a real stack: what a person does who is told that something failed.
+
+The browser is Playwright's own (`playwright install chromium`) or the system's (`apt-get install chromium`).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
+
+from dev.servers import Valkey, wait_until
+from tests.conftest import fresh_database
+from tests.peers import Answer, Mailbox, Peer
+from tests.senders import API_KEY, signed_by_documents, signed_by_stripe, stripe_event
+from tests.stack import Stack
+
+QUEUES = "payments,fulfilment,documents,notifications"
+BEARER = {"Authorization": f"Bearer {API_KEY}"}
+PAGES = ("", "events", "dead", "documents", "subscriptions", "senders", "audit", "replays/new", "no/such/page")
+PHONE = {"width": 390, "height": 844}
+# As root Chromium takes no sandbox; and it is not to call home while we test.
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+
+
+def chromium(playwright: Playwright) -> str | None:
+    """The browser to use; skips the test where there is none."""
+    if Path(playwright.chromium.executable_path).exists():
+        return None
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no Chromium: apt-get install chromium, or .venv/bin/playwright install chromium")
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium(playwright), args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    with Mailbox() as box:
+        yield box
+
+
+@pytest.fixture
+def stack(request: pytest.FixtureRequest, valkey: Valkey, mailbox: Mailbox, tmp_path: Path) -> Iterator[Stack]:
+    """A receiver and a worker that gives a job one try."""
+    made = Stack(
+        tmp_path,
+        {
+            "REDIS_URL": valkey.url,
+            "DATABASE_URL": fresh_database(request, "sqlite"),
+            "ADMIN_NOTIFY_URLS": f"{mailbox.url}&to=admin@example.com",
+            "LEASE_SECONDS": "30",
+            "JOB_TIME_LIMIT_SECONDS": "20",
+            "MAX_ATTEMPTS": "1",
+            "CALL_OUT_ALLOWED_HOSTS": "127.0.0.1",
+            "FLOWER_URL": "http://flower.example",
+        },
+    )
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def page(browser: Browser, stack: Stack) -> Iterator[Page]:
+    """Signed in. The console never writes into the browser's: that is where a broken policy shows."""
+    stack.receiver()
+    context = browser.new_context(base_url=stack.url(""))
+    shown = context.new_page()
+    complaints: list[str] = []
+
+    def hear(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and "status of 404" not in message.text:
+            complaints.append(message.text)
+
+    shown.on("console", hear)
+    shown.on("pageerror", lambda error: complaints.append(str(error)))
+    shown.goto("/console/")
+    shown.get_by_label("One of API_KEYS").fill(API_KEY)
+    shown.keyboard.press("Enter")
+    expect(shown.get_by_role("heading", name="Overview")).to_be_visible()
+    yield shown
+    context.close()
+    assert complaints == []
+
+
+def payout_fails(stack: Stack, name: str) -> None:
+    """An event whose administrator is to be told by mail."""
+    event = stripe_event(name, "payout.failed", id="po_1", amount=5000, currency="eur", failure_code="account_closed")
+    body, headers = signed_by_stripe(event)
+    assert requests.post(stack.url("/stripe-webhook"), data=body, headers=headers, timeout=5).ok
+
+
+def stats(stack: Stack) -> dict[str, int]:
+    return dict(requests.get(stack.url("/api/v1/stats"), headers=BEARER, timeout=5).json())
+
+
+def all_dead(stack: Stack, number: int) -> None:
+    wait_until(lambda: stats(stack)["dead"] == number, seconds=120, what=f"{number} dead letters; {stats(stack)}")
+
+
+def test_a_failed_event_is_found_understood_mended_and_replayed(page: Page, stack: Stack, mailbox: Mailbox) -> None:
+    mailbox.refusing = True
+    stack.worker(queues=QUEUES, app="workers.app")
+    payout_fails(stack, "evt_1")
+    all_dead(stack, 1)
+
+    expect(page.locator(".tiles .bad")).to_contain_text("Dead letters1", timeout=20_000)  # by itself
+    page.keyboard.press("g")
+    page.keyboard.press("e")
+    expect(page.get_by_role("heading", name="Events")).to_be_visible()
+    page.get_by_label("State").select_option("dead")
+    page.get_by_role("button", name="Search").click()
+    page.get_by_role("link", name="payout.failed").click()
+
+    card = page.locator(".card", has_text="notifications.send")
+    expect(card.locator("> .reason")).not_to_be_empty()  # why
+    expect(card.get_by_role("link", name="Flower")).to_have_attribute(
+        "href", re.compile("^http://flower.example/task/")
+    )
+    expect(page.locator("pre")).to_contain_text("account_closed")
+
+    mailbox.refusing = False  # the cause is gone
+    card.get_by_role("button", name="Replay").click()
+    expect(page.get_by_role("status")).to_have_text("1 run again")
+    expect(page.locator("#became .card", has_text="notifications.send").locator(".state").first).to_have_text(
+        "succeeded", timeout=60_000
+    )
+    expect(page.locator(".line")).to_contain_text("attempt 2 succeeded")
+    assert len(mailbox.mails) == 1
+    page.goto("/console/audit")
+    expect(page.locator("tbody").last).to_contain_text("stripe:evt_1:notify")
+
+
+def test_all_that_match_are_replayed_after_a_dry_run(page: Page, stack: Stack, mailbox: Mailbox) -> None:
+    mailbox.refusing = True
+    stack.worker(queues=QUEUES, app="workers.app")
+    for n in range(12):
+        payout_fails(stack, f"evt_{n}")
+    all_dead(stack, 12)
+    mailbox.refusing = False
+
+    page.goto("/console/dead")
+    page.get_by_label("stripe:evt_3:").check()
+    page.get_by_role("button", name="Replay the ticked").click()
+    expect(page.get_by_role("status")).to_have_text("1 run again")
+
+    page.keyboard.press("/")
+    page.keyboard.type("evt_")
+    page.get_by_label("Type").fill("payout.*")
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Replay all that match").click()
+    expect(page.get_by_role("main")).to_contain_text("11 of 11 dead letters")
+    assert stats(stack)["dead"] == 11  # so far it was only told
+
+    page.get_by_role("button", name="Replay 11").click()
+    expect(page.locator("#progress")).to_contain_text("11 run again", timeout=60_000)
+    expect(page.locator("#progress .state")).to_have_text("finished")
+    assert page.locator("progress").get_attribute("value") == page.locator("progress").get_attribute("max")
+    wait_until(lambda: len(mailbox.mails) == 12, seconds=60, what="each mail once")
+    wait_until(lambda: stats(stack)["owed"] == 0, seconds=60, what="all to be done")
+    assert (len(mailbox.mails), stats(stack)["dead"]) == (12, 0)
+
+
+def test_a_document_is_watched_while_it_grows(page: Page, stack: Stack) -> None:
+    with Peer(lambda asked: Answer(body=b'{"task_id": "t1"}' if asked.method == "POST" else b"%PDF-1.7")) as service:
+        stack.environment |= {"DOC_SERVICE_URL": service.url, "DOC_SERVICE_API_KEY": "k", "PUBLIC_URL": stack.url("")}
+        stack.worker(queues=QUEUES, app="workers.app")
+        asked = requests.post(
+            stack.url("/api/v1/documents"), headers=BEARER, json={"document_id": "contract-7.pdf"}, timeout=5
+        )
+        page.goto(f"/console/documents/{asked.json()['id']}")
+        expect(page.locator("#course .state")).to_have_text("processing", timeout=60_000)
+        bar = page.get_by_role("progressbar")
+        for number, progress in enumerate((35, 80)):
+            call_back(stack, f"msg_{number}", status="processing", progress=progress)
+            expect(bar).to_have_attribute("value", str(progress), timeout=30_000)
+        call_back(stack, "msg_9", status="completed", result_url=f"{service.url}/result")
+        expect(page.locator("#course .state")).to_have_text("completed", timeout=60_000)
+        expect(bar).to_have_attribute("value", "100")
+        expect(page.locator(".line li")).to_contain_text(["completed", "downloading", "80 %", "35 %"])
+
+
+def call_back(stack: Stack, name: str, **told: object) -> None:
+    body, headers = signed_by_documents({"task_id": "t1", **told}, name)
+    assert requests.post(stack.url("/doc-status-webhook"), data=body, headers=headers, timeout=5).ok
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_is_wider_than_a_phone(page: Page, stack: Stack, scheme: str) -> None:
+    payout_fails(stack, "evt_" + "x" * 240)
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    for path in (*PAGES, f"events/stripe/evt_{'x' * 240}"):
+        page.goto(f"/console/{path}")
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
+
+
+def test_lists_can_be_walked_by_keys(page: Page, stack: Stack) -> None:
+    for n in range(3):
+        payout_fails(stack, f"evt_{n}")
+    page.goto("/console/events")
+    for key in ("j", "j", "j", "k"):
+        page.keyboard.press(key)
+    page.keyboard.press("Enter")
+    expect(page.locator("dd.id")).to_have_text("evt_1")
+
+
+def test_without_scripts_all_of_it_works_too(browser: Browser, stack: Stack) -> None:
+    stack.receiver()
+    payout_fails(stack, "evt_1")
+    context = browser.new_context(base_url=stack.url(""), java_script_enabled=False)
+    bare = context.new_page()
+    bare.goto("/console/events?type=payout.*")
+    bare.get_by_label("One of API_KEYS").fill(API_KEY)
+    bare.get_by_role("button", name="Sign in").click()
+    bare.get_by_role("link", name="payout.failed").click()
+    expect(bare.get_by_role("main")).to_contain_text("payouts.payout_failed")
+    context.close()
