@@ -1,7 +1,7 @@
 """Handlers that tests can hold up, fail and kill, and the means to die between two steps.
 
-Where a test wants a death, it names the step in HOLDFAST_TEST_DIE; the process that gets there first (a file in
-HOLDFAST_TEST_FOLDER tells) kills itself with SIGKILL.
+Where a test wants a death, it names the step in HOLDFAST_TEST_DIE, or several with semicolons; the process that gets
+there first (a file in HOLDFAST_TEST_FOLDER tells) kills itself with SIGKILL.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tasks.handling import Attempt, FollowUp
 from tasks.models import Notification
 
 FOLDER = Path(os.environ["HOLDFAST_TEST_FOLDER"])
-DIE = os.environ.get("HOLDFAST_TEST_DIE", "")
+DIE = os.environ.get("HOLDFAST_TEST_DIE", "").split(";")
 
 
 def first_time(name: str) -> bool:
@@ -37,7 +37,7 @@ def first_time(name: str) -> bool:
 
 
 def die_at(point: str) -> None:
-    if point == DIE and first_time(f"died-{point}"):
+    if point in DIE and first_time(f"died-{point}"):
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from celery.concurrency.prefork import TaskPool
 
 from inbox.store import Store
+from tests import document_faults
 from tests.handlers import die_around, register_handlers
 from workers import run
 
@@ -16,6 +17,7 @@ register_handlers()
 die_around(Store, "lease", "after the pop, before the lease", "after the lease")
 die_around(run.Runner, "_effect", "before the effect", "after the SQL commit, before finish")
 die_around(Store, "finish", "before finish", "after finish")
+document_faults.register()
 
 if "HOLDFAST_TEST_STOP_IN_STEP" in os.environ:
     processes = TaskPool.num_processes.fget
