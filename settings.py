@@ -105,7 +105,13 @@ class Settings:
     @property
     def document_incoming(self) -> str:
         """Where a download lies until it is whole: beside the finished ones, so that it can be given its name there."""
-        return self.document_spool if self.document_store.startswith("s3://") else f"{self.document_store}/.incoming"
+        spooled = self.document_incoming_setting == "DOCUMENT_SPOOL"
+        return self.document_spool if spooled else f"{self.document_store}/.incoming"
+
+    @property
+    def document_incoming_setting(self) -> str:
+        """Which variable says where that is."""
+        return "DOCUMENT_SPOOL" if self.document_store.startswith("s3://") else "DOCUMENT_STORE"
 
     @property
     def broker(self) -> str:

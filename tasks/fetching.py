@@ -44,7 +44,7 @@ def fetch(attempt: Attempt, url: str, document: str, progress: Callable[[int], N
     store, folder = open_store(settings.document_store), Path(settings.document_incoming)
     stored = patiently(lambda: store.find(stem), attempt.renew) if attempt.number > 1 else None
     if stored is None:
-        with incoming(folder, stem, url, attempt.now) as part:
+        with incoming(folder, settings.document_incoming_setting, stem, url, attempt.now) as part:
             digests = _received(attempt, url, part, progress)
             _verify(part, digests)
             attempt.renew()

@@ -124,22 +124,23 @@ class Part:
 
 
 @contextmanager
-def incoming(folder: Path, stem: str, url: str, now: datetime) -> Iterator[Part]:
+def incoming(folder: Path, setting: str, stem: str, url: str, now: datetime) -> Iterator[Part]:
     """The part of the download `stem`, to go on with. It stays if a later attempt can use it, or else goes.
 
-    Raises TransientError where the folder cannot be written, and passes on what the block raises.
+    Raises TransientError, naming the `setting` of the folder, where that cannot be written, and passes on what the
+    block raises.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder, now)
         part = _claimed(folder, stem, url)
     except OSError as error:
-        raise _unwritable(error) from None
+        raise _unwritable(setting, error) from None
     try:
         yield part
     except OSError as error:  # a full disk wants its space back
         part.discard()
-        raise _unwritable(error) from None
+        raise _unwritable(setting, error) from None
     except (PermanentError, LeaseLost):
         part.discard()
         raise
@@ -211,7 +212,5 @@ def _boot() -> str:
         return ""
 
 
-def _unwritable(error: OSError) -> TransientError:
-    return TransientError(
-        f"the folder for downloads (DOCUMENT_STORE) cannot be written ({os.strerror(error.errno or 0)})"
-    )
+def _unwritable(setting: str, error: OSError) -> TransientError:
+    return TransientError(f"the folder for downloads ({setting}) cannot be written ({os.strerror(error.errno or 0)})")

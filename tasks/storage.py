@@ -15,7 +15,6 @@ from typing import IO, Protocol
 from tasks.patience import patiently
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
-CHUNK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

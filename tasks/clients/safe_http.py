@@ -31,7 +31,7 @@ from tasks.clients.addresses import Address
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 20.0  # from one read to the next
 HEAD_SECONDS = 40.0  # who trickles header lines must not outlast our lease
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 1024 * 1024
 MOST_ADDRESSES = 4
 MOST_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -538,3 +538,11 @@ def test_memory_does_not_grow_with_the_document(downloads: Downloads) -> None:
 )
 def test_a_name_leads_nowhere_else(document: str, kind: str, name: str) -> None:
     assert name_for(document, kind) == name
+
+
+def test_a_folder_that_cannot_be_written_is_named_by_its_setting(downloads: Downloads) -> None:
+    downloads.spool.parent.mkdir(parents=True, exist_ok=True)
+    downloads.spool.write_text("a file where the folder should be")
+    in_s3 = downloads.settings["DOCUMENT_STORE"].startswith("s3://")
+    with pytest.raises(TransientError, match="DOCUMENT_SPOOL" if in_s3 else "DOCUMENT_STORE"):
+        downloads.fetch("http://127.0.0.1:9/never-asked")

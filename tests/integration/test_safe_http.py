@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import socket
 import ssl
 import threading
@@ -521,3 +522,17 @@ def test_a_certificate_of_an_unknown_authority_is_not_taken(authority: trustme.C
     ):
         fetched(url, allowing(peer))
     assert peer.asked == []
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "documents.md").read_text()
+FORBIDDEN = re.findall(r"`((?:https?|file)://[^`]*)`", PAGE.partition("| refused |")[2].partition("\n\n")[0])
+
+
+@pytest.mark.parametrize("url", FORBIDDEN)
+def test_what_the_page_on_documents_calls_forbidden_is(url: str) -> None:
+    with pytest.raises(PermanentError), get_stream(url, load({})):
+        pass
+
+
+def test_the_page_on_documents_names_enough_that_is_forbidden() -> None:
+    assert len(FORBIDDEN) > 15
