@@ -39,7 +39,12 @@ KILLED = "worker-payments"
 KILLED_TASK = "tasks.payments.payment_failed"
 
 # Short enough to see a killed worker's jobs taken over while one watches.
-DEMO_SETTINGS = {"LEASE_SECONDS": "10", "JOB_TIME_LIMIT_SECONDS": "8", "RETRY_BASE_SECONDS": "1"}
+DEMO_SETTINGS = {
+    "LEASE_SECONDS": "10",
+    "JOB_TIME_LIMIT_SECONDS": "8",
+    "RETRY_BASE_SECONDS": "1",
+    "DOCUMENT_DEADLINE": "6s",
+}
 
 
 @dataclass(slots=True)
@@ -121,7 +126,7 @@ class Demo:
     def _is_quiet(self, stats: dict[str, int]) -> bool:
         midway = look_midway(self.stack.folder)
         arrived = midway.documents == len(DOCUMENTS) and midway.invoices.issuperset(self.invoices)
-        return arrived and stats["leased"] == 0 and stats["owed"] == midway.planned
+        return arrived and stats["leased"] == 0 and stats["owed"] == midway.retries
 
     def _watch(self) -> None:
         while not self.over.wait(0.2):
@@ -136,7 +141,7 @@ class Demo:
             sent=len(answers),
             to_acknowledge=sum(not delivery.flaw for delivery in deliveries),
             acknowledged=sum(answer.acknowledged for answer in answers),
-            jobs=stats["succeeded"] + stats["owed"] + stats["dead"] - midway.planned,
+            jobs=stats["succeeded"] + stats["owed"] + stats["dead"] - midway.retries,
             done=stats["succeeded"],
             documents=len(DOCUMENTS),
             documents_done=midway.documents,

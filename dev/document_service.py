@@ -4,8 +4,8 @@
 
 POST /api/v1/process {"document_id", "callback_url", "processing_options"?} with `Authorization: Bearer KEY` answers
 {"task_id"}; the same Idempotency-Key gets the same task again. GET /api/v1/process/<task_id> answers what it would call
-back now. How a document fares is chosen by the start of its id, see WAYS. What it knows lives in memory: a restart
-forgets the tasks, and the callbacks not yet sent.
+back now. How a document fares is chosen by the start of its id: dev/document_ways.py. What it knows lives in memory: a
+restart forgets the tasks, and the callbacks not yet sent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,20 +28,13 @@ from urllib.parse import quote, unquote, urlsplit
 import requests
 from standardwebhooks import Webhook
 
+from dev.document_ways import CALLBACKS, Task, ending, steps
 from dev.pdf import document_pdf
 
-WAYS = {
-    "twice-": "every callback is sent twice under one webhook-id",
-    "early-": "`completed` is called back a second before /process answers",
-    "late-": "a `processing` comes after `completed`",
-    "fails-": "ends as `failed`, with an error_message",
-    "busy-": "/process answers 503 twice before it takes the job",
-    "big-": "the result is 4 MB",
-    "silent-": "nobody is called back; who asks is told",
-    "lost-": "the first task is forgotten at once",
-    "flaky-": "the first task fails for a reason that passes",
-}
 MAX_REQUEST_BYTES = 1024 * 1024
+STATUS = "/api/v1/process/"
+FOLDERS = (STATUS, "/files/", "/moved/")
+SLOW_PIECES, SLOW_SECONDS = 10, 2.0
 
 
 class Refused(Exception):
@@ -51,24 +43,6 @@ class Refused(Exception):
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
         self.status = status
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One accepted document."""
-
-    id: str
-    document_id: str
-    callback_url: str
-    number: int  # of this document's tasks; 1 for the first
-
-    @property
-    def way(self) -> str:
-        """One of WAYS, or some other beginning."""
-        return self.document_id.partition("-")[0] + "-"
-
-    def does(self, way: str) -> bool:
-        return self.way == way
 
 
 class Service:
@@ -130,38 +104,28 @@ class Service:
                 raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "all machines are busy, try again")
 
     def _start(self, task: Task) -> None:
-        if task.does("lost-") and task.number == 1:
+        if task.lost:
             return
         self._standing[task.id] = {"status": "queued", "progress": 0}
-        if not task.does("early-") or not self._overtake(task):
+        if task.way != "early-" or not self._overtake(task):
             player = threading.Thread(target=self._play, args=(task,), daemon=True)
             player.start()
             self._players.append(player)
 
     def _overtake(self, task: Task) -> bool:
         """Call back while the caller still waits for its answer, and let it wait; says whether anybody was there."""
-        self._standing[task.id] = self._ending(task)
-        told = self._call_back(task, 3, self._ending(task), tries=1)
+        self._standing[task.id] = ending(task, self.address)
+        told = self._call_back(task, 3, ending(task, self.address), tries=1)
         time.sleep(2.5 * self.pause_seconds)
         return told
 
     def _play(self, task: Task) -> None:
         """The callbacks of one task, in the order in which they are sent."""
-        steps = [{"status": "queued", "progress": 0}, {"status": "processing", "progress": 40}, self._ending(task)]
-        if task.does("late-"):
-            steps.append({"status": "processing", "progress": 80})
-        for number, step in enumerate(steps, 1):
+        for number, step in enumerate(steps(task, self.address), 1):
             time.sleep(self.pause_seconds * random.uniform(0.5, 1.5))
             self._standing[task.id] = step
-            for _ in range({"twice-": 2, "silent-": 0}.get(task.way, 1)):
+            for _ in range(CALLBACKS.get(task.way, 1)):
                 self._call_back(task, number, step)
-
-    def _ending(self, task: Task) -> dict[str, Any]:
-        if task.does("fails-"):
-            return {"status": "failed", "error_message": "page 3 cannot be read"}
-        if task.does("flaky-") and task.number == 1:
-            return {"status": "failed", "error_message": "temporarily out of machines"}
-        return {"status": "completed", "progress": 100, "result_url": f"{self.address}/files/{quote(task.document_id)}"}
 
     def _call_back(self, task: Task, number: int, step: dict[str, Any], tries: int = 0) -> bool:
         """Send one callback until it is answered 2xx, as a real sender does: same webhook-id, fresh signature.
@@ -234,11 +198,14 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(refused.status, json.dumps({"error": str(refused)}).encode(), "application/json")
 
     def do_GET(self) -> None:
-        name = unquote(self.path.removeprefix("/files/"))
-        if self.path.startswith("/api/v1/process/"):
-            self._tell_status(unquote(self.path.removeprefix("/api/v1/process/")))
-        elif self.path.startswith("/files/") and name:
-            self._answer(HTTPStatus.OK, document_pdf(name), "application/pdf")
+        folder = next((folder for folder in FOLDERS if self.path.startswith(folder)), "")
+        name = unquote(self.path.removeprefix(folder))
+        if folder == STATUS:
+            self._tell_status(name)
+        elif folder == "/files/" and name:
+            self._answer(HTTPStatus.OK, document_pdf(name), "application/pdf", slowly=name.startswith("slow-"))
+        elif folder == "/moved/":
+            self._answer(HTTPStatus.FOUND, b"", "text/plain", f"/files/{quote(name)}")
         else:
             self._answer(HTTPStatus.NOT_FOUND, b'{"error": "there is no such path"}', "application/json")
 
@@ -256,14 +223,19 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(HTTPStatus.BAD_REQUEST, f"Content-Length takes a number up to {MAX_REQUEST_BYTES}")
         return self.rfile.read(int(size))
 
-    def _answer(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+    def _answer(self, status: HTTPStatus, body: bytes, kind: str, location: str = "", *, slowly: bool = False) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        if location:
+            self.send_header("Location", location)
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             self.send_header("Retry-After", "1")
         self.end_headers()
-        self.wfile.write(body)
+        pieces = SLOW_PIECES if slowly else 1
+        for number in range(pieces):
+            self.wfile.write(body[len(body) * number // pieces : len(body) * (number + 1) // pieces])
+            time.sleep(SLOW_SECONDS / pieces if slowly else 0)
 
 
 class Server(ThreadingHTTPServer):

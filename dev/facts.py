@@ -41,7 +41,6 @@ class Facts:
     orders: dict[str, str]  # session -> state
     entitlements: Counter[str]  # per session
     documents: dict[str, StoredDocument]  # by our id
-    deadlines: int  # of documents, each a job for later
     effects: int
     mail_keys: Counter[str]  # the idempotency keys of the mails
     mailed: Counter[str]  # mails per address
@@ -59,7 +58,6 @@ def read_facts(folder: Path) -> Facts:
             orders=dict(db.execute("SELECT session_id, state FROM orders")),
             entitlements=Counter(session for (session,) in db.execute("SELECT session_id FROM entitlements")),
             documents={row[0]: _document(documents, row) for row in db.execute(DOCUMENTS)},
-            deadlines=_number(db, DEADLINES),
             effects=_number(db, "SELECT count(*) FROM effects"),
             mail_keys=Counter(key for key, _ in mails),
             mailed=Counter(to for _, to in mails),
@@ -72,7 +70,7 @@ class Midway:
     """What can be told while it still runs."""
 
     documents: int  # completed or failed
-    planned: int  # jobs for later, by design: payments to be tried again, and the deadlines of documents
+    retries: int  # payments to be tried again later, by design
     invoices: set[str]  # known to have failed
 
 
@@ -80,7 +78,7 @@ def look_midway(folder: Path) -> Midway:
     with closing(_open(folder)) as db:
         return Midway(
             documents=_number(db, "SELECT count(*) FROM documents WHERE status IN ('completed', 'failed')"),
-            planned=_number(db, RETRIES) + _number(db, DEADLINES),
+            retries=_number(db, "SELECT count(*) FROM payment_retries WHERE state = 'planned'"),
             invoices={invoice for (invoice,) in db.execute("SELECT invoice FROM payment_failures")},
         )
 
@@ -89,8 +87,6 @@ def _open(folder: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{folder / 'holdfast.db'}?mode=ro", uri=True, timeout=10)
 
 
-RETRIES = "SELECT count(*) FROM payment_retries WHERE state = 'planned'"
-DEADLINES = "SELECT coalesce(sum(start), 0) FROM documents"  # one for each start
 DOCUMENTS = "SELECT id, document_id, status, stored_as FROM documents"
 
 

@@ -15,11 +15,13 @@ DUPLICATES = 60
 BURST = 40
 UNHANDLED = ("customer.created", "customer.updated")
 
-# A document for each way in which the simulator can behave (dev/document_service.py), and some that just work.
+# A document for each way in which the simulator can behave (dev/document_ways.py), and some that just work.
+FAIL = ("fails-", "forbidden-")  # how those begin that must end as failed
 DOCUMENTS = (
     *(f"report-{number}.pdf" for number in range(1, 5)),
     *("twice-1.pdf", "twice-2.pdf", "late-1.pdf", "busy-1.pdf"),
-    *("busy-2.pdf", "big-1.pdf", "fails-1.pdf", "early-1.pdf"),
+    *("busy-2.pdf", "big-1.pdf", "fails-1.pdf", "early-1.pdf", "flaky-1.pdf", "silent-1.pdf", "lost-1.pdf"),
+    *("slow-1.pdf", "moved-1.pdf", "forbidden-1.pdf"),
 )
 
 

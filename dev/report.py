@@ -103,7 +103,7 @@ def _became(outcome: Outcome) -> Table:
         f"{documents['completed']} stored and announced, {documents['failed']} failed as it should",
     )
     callbacks = sum(source == "documents" for source, _ in outcome.events)
-    table.add_row("document callbacks", str(callbacks), "early, late and twice among them")
+    table.add_row("document callbacks", str(callbacks), "early, late, twice and never among them")
     table.add_row("all other types", str(unhandled), "recorded as unhandled")
     return table
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dev.facts import Facts
 from dev.pdf import document_pdf
-from dev.plan import Plan
+from dev.plan import FAIL, Plan
 from dev.sender import Answer
 
 
@@ -100,7 +100,7 @@ def _lost_records(asked: Asked, events: Mapping[tuple[str, str], dict[str, Any]]
 def _lost_documents(asked: Asked, facts: Facts) -> Iterator[str]:
     for id_, name in asked.documents.items():
         row = facts.documents.get(id_)
-        wanted = "failed" if name.startswith("fails-") else "completed"
+        wanted = "failed" if name.startswith(FAIL) else "completed"
         if row is None or row.status != wanted:
             yield f"{name}: should be {wanted}, is {row.status if row else 'unknown'}"
         elif wanted == "completed":
@@ -134,12 +134,11 @@ def _wrong(asked: Asked, facts: Facts, stats: Mapping[str, int]) -> Iterator[str
     for event, session in asked.plan.unpaid.items():
         if facts.entitlements[session] or facts.orders.get(session) == "fulfilled":
             yield f"{event}: fulfilled without payment"
-    failed = sum(row.status == "failed" for row in facts.documents.values())  # each leaves one, to be started again by
+    failed = sum(row.status == "failed" for row in facts.documents.values())  # each leaves one, to be tried again by
     if stats["dead"] != failed:
         yield f"{stats['dead']} jobs are dead letters, {failed} of them by design"
-    planned = sum(facts.retries.values()) + facts.deadlines
-    if stats["owed"] != planned:
-        yield f"{stats['owed']} jobs are owed, {planned} of them by design"
+    if stats["owed"] != sum(facts.retries.values()):
+        yield f"{stats['owed']} jobs are owed, {sum(facts.retries.values())} of them by design"
     if stats["succeeded"] != facts.effects:
         yield f"{stats['succeeded']} jobs count as done, {facts.effects} effects are in the database"
 

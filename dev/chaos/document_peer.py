@@ -9,7 +9,8 @@ from collections import Counter
 
 from dev import document_service
 from dev.chaos.trouble import serve_or_fail
-from dev.document_service import Server, Service, Task
+from dev.document_service import Server, Service
+from dev.document_ways import Task
 
 API_KEY = "chaos-document-key"
 SECRET = "whsec_Y2hhb3Mtb2YtdGhlLWRvY3VtZW50LXBlZXI="  # signs between processes of this run only

@@ -14,7 +14,7 @@ from stripe import SignatureVerificationError, WebhookSignature
 
 from dev.facts import Facts, StoredDocument
 from dev.pdf import document_pdf
-from dev.plan import DOCUMENTS, make_plan
+from dev.plan import DOCUMENTS, FAIL, make_plan
 from dev.sender import FLAWS, Answer, Delivery, Sender
 from dev.stripe_events import NEW_VERSION, OLD_VERSION, failed_invoice
 from dev.verdict import Asked, judge, percentile, reader
@@ -83,14 +83,13 @@ def perfect() -> World:
         orders=dict.fromkeys(PLAN.paid.values(), "fulfilled") | dict.fromkeys(PLAN.unpaid.values(), "awaiting_payment"),
         entitlements=Counter(PLAN.paid.values()),
         documents={id_: _stored(name) for id_, name in documents.items()},
-        deadlines=len(DOCUMENTS),
         effects=1000,
         mail_keys=Counter(
             [f"stripe:{event}:notify.payment_failed" for event in PLAN.newest.values()]
             + [f"stripe:{event}:notify.receipt" for event in PLAN.paid]
         ),
-        mailed=Counter(reader(name) for name in DOCUMENTS if not name.startswith("fails-")),
-        files={f"{name}.stored" for name in DOCUMENTS if not name.startswith("fails-")},
+        mailed=Counter(reader(name) for name in DOCUMENTS if not name.startswith(FAIL)),
+        files={f"{name}.stored" for name in DOCUMENTS if not name.startswith(FAIL)},
     )
     answers = [Answer(delivery, 400 if delivery.flaw else 200, 1, 5.0, 0.0) for delivery in deliveries]
     states = {event: "unhandled" if event in PLAN.unhandled else "succeeded" for event in good}
@@ -98,12 +97,12 @@ def perfect() -> World:
         asked=Asked(PLAN, answers, documents, ["in_localstripe"]),
         facts=facts,
         events={("stripe", event): {"state": state} for event, state in states.items()},
-        stats={"owed": sum(facts.retries.values()) + len(DOCUMENTS), "dead": 1, "succeeded": 1000},
+        stats={"owed": sum(facts.retries.values()), "dead": 2, "succeeded": 1000},
     )
 
 
 def _stored(name: str) -> StoredDocument:
-    if name.startswith("fails-"):
+    if name.startswith(FAIL):
         return StoredDocument(name, "failed", None, None)
     return StoredDocument(name, "completed", f"{name}.stored", hashlib.sha256(document_pdf(name)).hexdigest())
 
@@ -151,7 +150,7 @@ FAULTS: list[tuple[str, str, Callable[[World], Any]]] = [
     ("wrong", "should be answered 400", lambda w: _answer(w, lambda d: d.flaw != "", 500)),
     ("wrong", "refused, and had an effect", lambda w: w.facts.failures.update({min(PLAN.flawed): "in_forged"})),
     ("wrong", "fulfilled without payment", lambda w: w.facts.orders.update({UNPAID_SESSION: "fulfilled"})),
-    ("wrong", "dead letters", lambda w: w.stats.update(dead=2)),
+    ("wrong", "dead letters", lambda w: w.stats.update(dead=3)),
     ("wrong", "are owed", lambda w: w.stats.update(owed=w.stats["owed"] + 1)),
     ("wrong", "effects are in the database", lambda w: w.stats.update(succeeded=1001)),
 ]

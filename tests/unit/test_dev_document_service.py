@@ -126,6 +126,15 @@ def test_a_task_that_is_unknown_or_lost_is_404_and_the_next_one_of_that_document
     assert peers.hears(3) == ["queued", "processing", "completed"]
 
 
+def test_a_moved_document_is_found_behind_its_redirect_and_a_slow_one_is_whole(peers: Peers) -> None:
+    for name in ("moved-a/1.pdf", "slow-1.pdf"):
+        peers.ask(name)
+        wait_until(lambda: peers.listener.statuses[-1:] == ["completed"], seconds=5, what=name)
+        answer = requests.get(peers.listener.heard.pop()[1]["result_url"], timeout=10)
+        assert answer.content == document_pdf(name)
+        assert len(answer.history) == name.startswith("moved-")
+
+
 def test_a_flaky_document_succeeds_the_second_time(peers: Peers) -> None:
     peers.ask("flaky-1.pdf", key="a")
     assert peers.hears(3)[-1] == "failed"
