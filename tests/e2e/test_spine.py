@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -246,7 +247,10 @@ def test_flower_shows_a_failed_attempt_as_failed_with_its_reason(stack: Stack) -
     (task,) = (t for t in tasks().values() if t["state"] == "FAILURE")
     assert task["name"] == "tasks.payments.payment_failed"
     assert "data.object.customer" in task["exception"]
+    assert task["args"] == "['stripe:evt_1:payments.payment_failed']"  # of which event
     assert "ada@example.com" not in json.dumps(tasks())
+    columns = re.findall(r'data-column="(\w+)"', asked("tasks", auth=("a", "b")).text)
+    assert columns == ["name", "args", "state", "exception", "received", "runtime", "worker", "uuid"]
 
 
 def start(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -54,6 +54,10 @@ def blueprint(
             response.headers["Cache-Control"] = "no-store"  # it shows what is nobody else's business
         return response
 
+    @pages.context_processor
+    def everywhere() -> dict[str, str]:
+        return {"flower": settings.flower_url}
+
     @pages.get("/<path:_>")
     def nothing(_: str) -> str:
         raise Refused("There is no such page.", 404)

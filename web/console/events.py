@@ -51,7 +51,6 @@ def register(pages: Blueprint, settings: Settings, store: Store, sessions: Calla
             hidden=settings.redact_fields,
             tree=_tree(sessions, one["jobs"]),
             moments=moments(one)[-MOMENTS:],
-            flower=settings.flower_url,
         )
 
 
