@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from inbox.store import PREFIX, Store, translated
 
-BUDGET = 300  # entries in one step, during which the store serves nobody else: 3 to 10 ms
+BUDGET = 100  # entries in one step, during which the store serves nobody else: 1 to 4 ms, more on a busy machine
 SEARCH_SECONDS = 0.05
 STATES = ("open", "succeeded", "dead", "unhandled")
 

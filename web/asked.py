@@ -10,6 +10,7 @@ from inbox.find import STATES, Filter
 from web.errors import Refused
 
 FIELDS = {"source": "source", "type": "type", "state": "state", "q": "text", "customer": "customer"}
+SEARCH = (*FIELDS, "since", "until")
 PLACE = re.compile(r"[0-9]{1,15}:.{1,1000}", re.DOTALL)
 
 

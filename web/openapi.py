@@ -11,7 +11,7 @@ from flask import Blueprint, Response, jsonify
 
 from web.api import DocumentRequest
 from web.api_replays import ReplayRequest
-from web.asked import FIELDS
+from web.asked import SEARCH
 
 Schema = dict[str, Any]
 
@@ -19,7 +19,6 @@ TEXT: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "integer"}
 MAYBE_TEXT: Schema = {"type": ["string", "null"]}
 MAYBE_NUMBER: Schema = {"type": ["integer", "null"]}
-SEARCH = (*FIELDS, "since", "until", "cursor")
 STATES = ["ready", "leased", "succeeded", "dead"]
 
 
@@ -99,7 +98,7 @@ def _record() -> Schema:
             "get": _call(
                 "Events that match, the newest first; a page may hold few and still go on, until cursor is null",
                 {**_json(200, "found", listed), **_errors("no such state, time or cursor", 400)},
-                parameters=[{"name": name, "in": "query", "schema": TEXT} for name in SEARCH],
+                parameters=[{"name": name, "in": "query", "schema": TEXT} for name in (*SEARCH, "cursor")],
             )
         },
         "/api/v1/events/{source}/{event_id}": {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import pytest
 import requests
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
 
+from dev.fill import SPREAD_MS, Clock, fill
 from dev.servers import Valkey, wait_until
+from inbox.store import Store, connect
 from tests.conftest import fresh_database
 from tests.peers import Answer, Mailbox, Peer
 from tests.senders import API_KEY, signed_by_documents, signed_by_stripe, stripe_event
@@ -216,6 +219,18 @@ def test_lists_can_be_walked_by_keys(page: Page, stack: Stack) -> None:
         page.keyboard.press(key)
     page.keyboard.press("Enter")
     expect(page.locator("dd.id")).to_have_text("evt_1")
+
+
+def test_a_search_goes_on_until_it_finds_something(page: Page, stack: Stack, valkey: Valkey) -> None:
+    payout_fails(stack, "evt_oldest")
+    later = Clock()
+    store = Store(connect(valkey.url, timeout_seconds=60), now_ms=later)
+    fill(store, later, 15_000, int(time.time() * 1000) + SPREAD_MS + 1000)
+    page.goto("/console/events?type=payout.*")
+    expect(page.locator("#found")).to_contain_text("None in this stretch of time")
+    page.get_by_role("link", name="Look further").click()
+    expect(page.get_by_role("link", name="payout.failed")).to_be_visible(timeout=60_000)
+    expect(page.locator("#further")).to_contain_text("back to the oldest")
 
 
 def test_without_scripts_all_of_it_works_too(browser: Browser, stack: Stack) -> None:

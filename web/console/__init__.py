@@ -90,6 +90,11 @@ def _tell_errors(pages: Blueprint) -> None:
         log.warning("the database does not answer", error=type(error.orig).__name__)
         return _page("The database does not answer now. Events are taken all the same.", 503)
 
+    @pages.errorhandler(Exception)
+    def unexpected(error: Exception) -> ResponseReturnValue:
+        log.error("unexpected error", error=type(error).__name__, exc_info=error)
+        return _page("An unexpected error; it has been logged.", 500)
+
     @pages.errorhandler(HTTPException)
     def http(error: HTTPException) -> ResponseReturnValue:
         return _page(error.description or error.name, error.code or 500)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from urllib.parse import urlencode
 
 from flask import Blueprint, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -21,26 +22,35 @@ from web.console.sign_in import inside
 ROWS = 100
 SHOWN = 50  # replays and deeds on one page
 
-# What the record says of a job that it does not run again, for people.
-WHY_NOT = {"owed": "already owed", "pruned": "without payload", "unknown": "gone"}
+# What the record says of a job that was to run again, for people.
+WORDS = {
+    "replayed": "run again",
+    "owed": "not: already owed",
+    "pruned": "not: without payload",
+    "unknown": "not: gone",
+}
 
 
 def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) -> None:
     """/console/dead, /console/jobs/replay and /console/replays"""
 
+    @pages.app_template_global()
+    def said() -> str:
+        """What became of the jobs that were to run again, after the redirect that tells how many."""
+        numbers = {words: request.args.get(word, type=int) for word, words in WORDS.items()}
+        return ", ".join(f"{number} {words}" for words, number in numbers.items() if number)
+
     @pages.get("/dead")
     def dead() -> str:
         wanted = replays.only_dead(asked.wanted(request.args))
         found = find.search(store, "dead", wanted, ROWS, asked.place(request.args))
-        return render_template("dead.html", found=found, said=request.args.get("said"), **search_form())
+        return render_template("dead.html", found=found, **search_form())
 
     @pages.post("/jobs/replay")
     def replay_jobs() -> ResponseReturnValue:
         words = Counter(_replay(store, job) for job in request.form.getlist("job"))
-        said = f"{words.pop('replayed', 0)} run again"
-        said += "".join(f", {number} not: {WHY_NOT[word]}" for word, number in words.items())
         back = inside(request.form.get("back", ""))
-        return redirect(f"{back}{'&' if '?' in back else '?'}said={said.replace(' ', '+')}")
+        return redirect(f"{back}{'&' if '?' in back else '?'}{urlencode(words)}")
 
     @pages.get("/replays/new")
     def dry_run() -> str:

@@ -18,6 +18,7 @@ from settings import Settings
 from tasks.models import Effect
 from tasks.routes import ROUTES
 from web import asked
+from web.asked import SEARCH
 from web.console.lineage import Branch, grown, moments
 from web.console.redact import payload
 from web.errors import Refused
@@ -56,7 +57,7 @@ def register(pages: Blueprint, settings: Settings, store: Store, sessions: Calla
 
 def search_form() -> dict[str, Any]:
     """What a search form needs, and the query that its next page repeats."""
-    given = {name: value for name, value in request.args.items() if value and name not in ("cursor", "said")}
+    given = {name: value for name, value in request.args.items() if value and name in SEARCH}
     return {"given": given, "sources": SOURCES, "types": TYPES, "states": STATES}
 
 

@@ -72,6 +72,24 @@ function onChange(event) {
   for (const box of document.getElementsByName(name)) box.checked = event.target.checked;
 }
 
+// "Look further" goes on until something is found, the end is reached, or Escape is pressed.
+let looking = false;
+
+async function lookFurther(event) {
+  let link = event.target.closest("[data-further]");
+  if (!link || looking) return;
+  event.preventDefault();
+  for (looking = true; looking && link; link = document.querySelector("[data-further]")) {
+    const answer = await fetch(link.href);
+    if (answer.redirected || !answer.ok) return location.assign(link.href);
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    for (const id of ["found", "further"]) document.getElementById(id).replaceWith(page.getElementById(id));
+  }
+  looking = false;
+}
+
+document.addEventListener("click", lookFurther);
+document.addEventListener("keydown", (event) => (looking = looking && event.key !== "Escape"));
 document.addEventListener("keydown", onKey);
 document.addEventListener("change", onChange);
 keepFresh();
