@@ -6,6 +6,9 @@ import logging
 import sys
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
+
+WITHOUT_VALUES = ExceptionDictTransformer(show_locals=False)  # a frame of the receiver holds payloads
 
 
 def configure() -> None:
@@ -28,7 +31,7 @@ def configure() -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.dict_tracebacks,
+                structlog.processors.ExceptionRenderer(WITHOUT_VALUES),
                 structlog.processors.JSONRenderer(),
             ],
         )

@@ -23,7 +23,7 @@ from redis.retry import Retry
 import sentinel_url
 from inbox import sentinel
 from inbox.errors import LeaseLost, StoreUnavailable
-from inbox.event import Event
+from inbox.event import Arrival, Event
 from inbox.job import Doorbell, Lease, NewJob
 from inbox.retry import Bury, RetryAt
 
@@ -48,6 +48,9 @@ class Rules:
     payload_days: int = 7  # after success
     ring_again_seconds: int = 10
 
+
+# Of one arrival: whom to ring; None, it was known already; or why the store did not take it.
+Outcome = list[Doorbell] | None | StoreUnavailable
 
 # The ready-made broker message of a job, to be pushed in the same step; empty where the broker is another server.
 Message = Callable[[NewJob], bytes]
@@ -80,7 +83,11 @@ def translated() -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
-        raise StoreUnavailable(f"the store does not take this now ({type(error).__name__})") from error
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: redis.RedisError) -> StoreUnavailable:
+    return StoreUnavailable(f"the store does not take this now ({type(error).__name__})")
 
 
 class Store:
@@ -119,10 +126,19 @@ class Store:
         A new one is `counted` by how it came: accepted (delivered), missed (found at its sender), due (by our clock).
         Otherwise whom to ring: nobody, where the ready-made messages went to the broker in the same step.
         """
-        self._leave_room_for_workers()
-        args = (event.source, event.id, event.type, event.body, secret, counted, *self._flat(jobs))
-        word, *bells = self._run_replicated("record", *args)
-        return _doorbells(bells) if word == b"new" else None
+        (outcome,) = self.record_all([Arrival(event, jobs, secret)], counted=counted)
+        if isinstance(outcome, StoreUnavailable):
+            raise outcome
+        return outcome
+
+    def record_all(self, arrivals: Sequence[Arrival], *, counted: str = "accepted") -> list[Outcome]:
+        """Record each of them, in one round trip and with one fsync; for each, what `record` would answer or raise."""
+        try:
+            self._leave_room_for_workers()
+            answers = self._run_all("record", [self._recorded(arrival, counted) for arrival in arrivals])
+        except StoreUnavailable as error:
+            return [error for _ in arrivals]
+        return [answer if isinstance(answer, StoreUnavailable) else _outcome(answer) for answer in answers]
 
     def lease(self, job_id: str, holder: str, lease_seconds: float, task_id: str = "") -> Lease | str:
         """Claim a job, or say in one word why not: unknown, done, busy, early, waiting."""
@@ -159,18 +175,21 @@ class Store:
 
     def replay(self, job_id: str, by: str) -> list[Doorbell] | str:
         """Run a final job again, or say in one word why not: unknown, owed (it will run anyway), pruned."""
-        word, *bells = self._run_replicated("replay", job_id, by)
+        (answer,) = self._run_all("replay", [(job_id, by)])
+        if isinstance(answer, StoreUnavailable):
+            raise answer
+        word, *bells = answer
         return _doorbells(bells) if word == b"ok" else str(word.decode())
 
     def find(self, *args: Any) -> Any:
         """Search events or dead letters; inbox/find.py says how."""
         return self._run("find", *args)
 
-    def count_rejected(self, source: str, reason: str) -> None:
-        """Count a webhook that was refused."""
+    def count_rejected(self, source: str, reason: str, times: int = 1) -> None:
+        """Count webhooks that were refused."""
         with translated(), self.client.pipeline(transaction=False) as both:
-            both.hincrby(PREFIX + "counts", "rejected", 1)
-            both.hincrby(PREFIX + "deliveries", f"rejected:{source}:{reason}", 1)
+            both.hincrby(PREFIX + "counts", "rejected", times)
+            both.hincrby(PREFIX + "deliveries", f"rejected:{source}:{reason}", times)
             both.execute()
 
     def now_ms(self) -> int:
@@ -190,7 +209,7 @@ class Store:
     def replicas(self) -> int:
         """How many replicas confirm what is written now; it waits for no more than `replicas_ack` of them."""
         with translated():
-            return self._waited("SET", PREFIX + "probe", "")[1]
+            return int(self._sent([("SET", PREFIX + "probe", ""), ("WAIT", self._replicas_ack, REPLICA_MS)])[1])
 
     def _leave_room_for_workers(self) -> None:
         """Only the first event waits for a look: where the server is slow, nobody has time for two answers of it."""
@@ -214,36 +233,42 @@ class Store:
         with translated():
             return self._scripts[name](keys=[PREFIX], args=self._args(args))
 
-    def _run_replicated(self, name: str, *args: Any) -> Any:
-        """Run a script whose answer is a promise: it counts when enough replicas have all it wrote or found written."""
-        if not self._replicas_ack:
-            return self._run(name, *args)
+    def _run_all(self, name: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
+        """Run a script whose answer is a promise, for each of `calls`, in one round trip: it counts when enough
+        replicas have all it wrote or found written. In the place of an answer may stand why there is none."""
         try:
             with translated():
-                answer, replicas = self._waited_script(self._scripts[name], self._args(args))
+                answers = self._pipelined(self._scripts[name], calls)
+            replicas = answers.pop() if self._replicas_ack else 0
             if replicas < self._replicas_ack:
                 raise StoreUnavailable(f"{replicas} of {self._replicas_ack} replicas have it")
-            return answer
+            return [_unavailable(answer) if isinstance(answer, redis.RedisError) else answer for answer in answers]
         except StoreUnavailable:
-            # Perhaps a master that nobody follows any more: new connections ask the Sentinels who it is now.
-            self.client.connection_pool.disconnect(inuse_connections=False)
+            if self._replicas_ack:
+                # Perhaps a master that nobody follows any more: new connections ask the Sentinels who it is now.
+                self.client.connection_pool.disconnect(inuse_connections=False)
             raise
 
-    def _waited_script(self, script: Script, args: list[Any]) -> tuple[Any, int]:
-        command = ("EVALSHA", script.sha, 1, PREFIX, *args)
-        try:
-            return self._waited(*command)
-        except redis.exceptions.NoScriptError:  # a server that has just become master knows none
-            self.client.script_load(script.script)
-            return self._waited(*command)
+    def _pipelined(self, script: Script, calls: Sequence[Sequence[Any]]) -> list[Any]:
+        commands: list[tuple[Any, ...]] = [("EVALSHA", script.sha, 1, PREFIX, *self._args(args)) for args in calls]
+        if self._replicas_ack:
+            commands.append(("WAIT", self._replicas_ack, REPLICA_MS))
+        answers = self._sent(commands)
+        if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in answers):
+            self.client.script_load(script.script)  # a new server, or one that has just become master, knows none
+            answers = self._sent(commands)
+        return answers
 
-    def _waited(self, *command: Any) -> tuple[Any, int]:
-        """Run a command that writes: its answer, and how many replicas have it. One round trip, one connection."""
+    def _sent(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Their answers, or errors in the place of answers, over one connection."""
         with self.client.pipeline(transaction=False) as pipe:
-            pipe.execute_command(*command)
-            pipe.execute_command("WAIT", self._replicas_ack, REPLICA_MS)
-            answer, replicas = pipe.execute()
-        return answer, int(replicas)
+            for command in commands:
+                pipe.execute_command(*command)
+            return list(pipe.execute(raise_on_error=False))
+
+    def _recorded(self, arrival: Arrival, counted: str) -> tuple[Any, ...]:
+        event, jobs, secret = arrival
+        return (event.source, event.id, event.type, event.body, secret, counted, *self._flat(jobs))
 
     def _args(self, args: Iterable[Any]) -> list[Any]:
         return [self._now_ms() if self._now_ms else "", *self._rules, *args]
@@ -260,6 +285,11 @@ class Store:
         if reply[0] == b"stale":
             raise LeaseLost(lease.job_id)
         return _doorbells(reply[1:])
+
+
+def _outcome(answer: list[bytes]) -> list[Doorbell] | None:
+    word, *bells = answer
+    return _doorbells(bells) if word == b"new" else None
 
 
 def _doorbells(flat: Sequence[bytes]) -> list[Doorbell]:

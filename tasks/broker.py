@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 import queue
 import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
 import structlog
 from celery import Celery
 
@@ -34,9 +34,9 @@ def message(job: NewJob) -> bytes:
     """
     task_id = str(uuid.uuid4())
     body = [[job.id], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
-    return json.dumps(
+    return msgspec.json.encode(
         {
-            "body": base64.b64encode(json.dumps(body).encode()).decode(),
+            "body": base64.b64encode(msgspec.json.encode(body)).decode(),
             "content-encoding": "utf-8",
             "content-type": "application/json",
             "headers": {
@@ -70,7 +70,7 @@ def message(job: NewJob) -> bytes:
                 "delivery_tag": str(uuid.uuid4()),
             },
         }
-    ).encode()
+    )
 
 
 def ring(bells: Iterable[Doorbell]) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from flask import Flask
-
 from inbox.store import Store
 from tests.handlers import die_around, register_handlers
 from web import __main__ as web
+from web.front import Front
 
 
-def application() -> Flask:
+def application() -> Front:
     """Made in each serving process."""
     register_handlers()
-    die_around(Store, "record", "before the record", "after the record, before the doorbell and the 200")
+    die_around(Store, "record_all", "before the record", "after the record, before the doorbell and the 200")
     return web.application()
 
 

@@ -1,25 +1,38 @@
-"""How events arrive and how people look: the Flask application."""
+"""How events arrive and how people look: the Flask application, and the front that stands before it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from flask import Flask
 
+from inbox.store import Store
 from settings import Settings
 from tasks.broker import open_store
 from tasks.database import make_engine, make_sessions
 from web import api, console, errors, health, openapi, receive, sources
+from web.front import Front
 
 ANSWER_SECONDS = 0.8  # to connect to Redis, and again for its answer: a sender hears 200 or 503 within 2 seconds
 
 
 def create_app(settings: Settings) -> Flask:
-    """The receiver, the API, the console and the health pages. Connects to nothing yet."""
-    app = Flask("holdfast", static_folder=None)
-    store = open_store(settings, timeout_seconds=ANSWER_SECONDS)
-    engine = make_engine(settings.database_url)
+    """The receiver, the API, the console and the health pages, for any WSGI server. Connects to nothing yet."""
+    return _app(settings, sources.configured(settings), open_store(settings, timeout_seconds=ANSWER_SECONDS))
+
+
+def create_front(settings: Settings) -> Front:
+    """The same, for an ASGI server, with webhooks in its event loop. Connects to nothing yet."""
     senders = sources.configured(settings)
-    app.register_blueprint(receive.blueprint(settings, senders, store))
+    store = open_store(settings, timeout_seconds=ANSWER_SECONDS)
+    return Front(settings, senders, store, _app(settings, senders, store))
+
+
+def _app(settings: Settings, senders: Mapping[str, sources.Source], store: Store) -> Flask:
+    app = Flask("holdfast", static_folder=None)
+    engine = make_engine(settings.database_url)
     sessions = make_sessions(engine)
+    app.register_blueprint(receive.blueprint(settings, senders, store))
     app.register_blueprint(api.blueprint(settings, senders, store, sessions))
     app.register_blueprint(console.blueprint(settings, senders, store, sessions))
     app.register_blueprint(health.blueprint(settings, senders, store, engine))

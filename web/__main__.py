@@ -8,21 +8,21 @@ import sys
 import threading
 import time
 
-from flask import Flask
 from granian import Granian
 from granian.constants import Interfaces
 
 import logs
 from settings import SettingsError, load
 from tasks import route_check
-from web import create_app, sources
+from web import create_front, sources
+from web.front import Front
 
 
-def application() -> Flask:
+def application() -> Front:
     """Made in each serving process."""
     logs.configure()
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True, name="parent-watch").start()
-    return create_app(load())
+    return create_front(load())
 
 
 def _end_with_parent(parent: int) -> None:
@@ -50,9 +50,9 @@ def main(target: str = "web.__main__:application") -> None:
         factory=True,
         address=settings.bind,
         port=settings.port,
-        interface=Interfaces.WSGI,
+        interface=Interfaces.ASGI,
         workers=settings.web_processes,
-        blocking_threads=32,
+        backpressure=1024,
         backlog=1024,
         respawn_failed_workers=True,
         log_access=False,

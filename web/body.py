@@ -1,9 +1,13 @@
-"""A request's body, read whole and not beyond what is allowed, and understood."""
+"""A request's body, read whole, not beyond what is allowed in size, in time and in all at once, and understood."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
+from a2wsgi.asgi_typing import Receive
 from flask import Request
 from pydantic import BaseModel, ValidationError
 
@@ -11,9 +15,11 @@ from web.errors import Refused
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
+SECONDS = 30  # for a body that comes slowly
+
 
 def read_body(request: Request, limit_bytes: int) -> bytes:
-    """All of the body. Raises Refused, 413, if there is more of it than `limit_bytes`.
+    """All of the body, in Flask. Raises Refused, 413, if there is more of it than `limit_bytes`.
 
     Flask's own limit cuts a chunked body there, and says nothing.
     """
@@ -33,6 +39,56 @@ def parsed(shape: type[Shape], raw: bytes) -> Shape:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "the body"
         raise Refused(f"{field}: {first['msg'].lower()}") from None
+
+
+async def receive_body(receive: Receive, announced: int, limit_bytes: int, reserve: Callable[[int], None]) -> bytes:
+    """All of the body, in ASGI; `reserve` is told of each part. Raises Refused: 413, 408, 400 if it breaks off."""
+    if announced > limit_bytes:
+        raise _too_large(limit_bytes)
+    raw, more = bytearray(), True
+    try:
+        async with asyncio.timeout(SECONDS):
+            while more:
+                part, more = await _part(receive)
+                reserve(len(part))
+                raw += part
+                if len(raw) > limit_bytes:
+                    raise _too_large(limit_bytes)
+    except TimeoutError:
+        raise Refused(f"the body did not come within {SECONDS} seconds", 408) from None
+    return bytes(raw)
+
+
+async def _part(receive: Receive) -> tuple[bytes, bool]:
+    """And whether there is more."""
+    message = await receive()
+    if message["type"] != "http.request":
+        raise Refused("the body broke off")
+    return message.get("body", b""), message.get("more_body", False)
+
+
+class Room:
+    """Memory for all bodies that are on their way at once."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._free = size_bytes
+
+    @contextmanager
+    def reserved(self) -> Iterator[Callable[[int], None]]:
+        """Room for one body, as it grows; given back at the end. Growing raises Refused, 503, when all is taken."""
+        mine = 0
+
+        def reserve(size_bytes: int) -> None:
+            nonlocal mine
+            if size_bytes > self._free:
+                raise Refused("too many large bodies at once; send it again", 503)
+            self._free -= size_bytes
+            mine += size_bytes
+
+        try:
+            yield reserve
+        finally:
+            self._free += mine
 
 
 def _too_large(limit_bytes: int) -> Refused:

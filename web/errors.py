@@ -49,59 +49,47 @@ class BadSignature(Refused):
 
 def register(app: Flask) -> None:
     """Answer every error in JSON."""
-    app.register_error_handler(Refused, _refused)
-    app.register_error_handler(BadPayload, lambda error: _answer(str(error), 400))
-    app.register_error_handler(StoreUnavailable, _unavailable)
-    app.register_error_handler(OperationalError, _no_database)
-    app.register_error_handler(TransientError, _not_now)
-    app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(Exception, _unexpected)
+    app.register_error_handler(Exception, _answer)
 
 
-def _answer(words: str, status: int) -> Response:
+def _answer(error: Exception) -> Response:
+    status, words, headers = told(error)
     response = jsonify(error=words)
-    response.status_code = status
+    response.status_code = int(status)
+    response.headers.update(headers)
     return response
 
 
-def _refused(error: Refused) -> Response:
-    response = _answer(str(error), error.status)
-    if error.status == HTTPStatus.UNAUTHORIZED:
-        response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, 15.5.2
-    return response
+def told(error: Exception) -> tuple[int, str, dict[str, str]]:
+    """What the caller is told: the status, what was wrong in words, and headers that help it."""
+    match error:
+        case Refused():
+            status, words = int(error.status), str(error)
+        case BadPayload():
+            status, words = 400, str(error)
+        case StoreUnavailable():  # the sender must try again
+            status, words = 503, f"{error}; nothing was recorded, send it again"
+        case OperationalError():  # only what looks up documents needs it; events are taken all the same
+            log.warning("the database does not answer", error=type(error.orig).__name__)
+            status, words = 503, "the database does not answer now; ask again"
+        case TransientError():  # DOCUMENT_STORE does not answer, which only its reader notices
+            log.warning("not now", error=str(error))
+            status, words = 503, f"{error}; ask again"
+        case HTTPException():
+            status, words = error.code or 500, (error.description or error.name).lower().rstrip(".")
+        case _:
+            log.error("unexpected error", error=type(error).__name__, exc_info=error)
+            status, words = 500, "an unexpected error; it has been logged"
+    return status, words, _help(status, error)
 
 
-def _unavailable(error: StoreUnavailable) -> Response:
-    """The sender must try again: nothing was recorded."""
-    response = _answer(f"{error}; nothing was recorded, send it again", 503)
-    response.headers["Retry-After"] = RETRY_AFTER_SECONDS
-    return response
-
-
-def _no_database(error: OperationalError) -> Response:
-    """Only what looks up documents needs it; events are taken all the same."""
-    log.warning("the database does not answer", error=type(error.orig).__name__)
-    response = _answer("the database does not answer now; ask again", 503)
-    response.headers["Retry-After"] = RETRY_AFTER_SECONDS
-    return response
-
-
-def _not_now(error: TransientError) -> Response:
-    """DOCUMENT_STORE does not answer, which only its reader notices."""
-    log.warning("not now", error=str(error))
-    response = _answer(f"{error}; ask again", 503)
-    response.headers["Retry-After"] = RETRY_AFTER_SECONDS
-    return response
-
-
-def _http(error: HTTPException) -> Response:
-    response = _answer((error.description or error.name).lower().rstrip("."), error.code or 500)
-    allowed = getattr(error, "valid_methods", None)
-    if allowed:  # 405 must say what is allowed (RFC 9110, 15.5.6)
-        response.headers["Allow"] = ", ".join(sorted(allowed))
-    return response
-
-
-def _unexpected(error: Exception) -> Response:
-    log.error("unexpected error", error=type(error).__name__, exc_info=error)
-    return _answer("an unexpected error; it has been logged", 500)
+def _help(status: int, error: Exception) -> dict[str, str]:
+    """RFC 9110, sections 15.5.2, 15.5.6 and 15.6.4."""
+    match status:
+        case HTTPStatus.UNAUTHORIZED:
+            return {"WWW-Authenticate": "Bearer"}
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            return {"Allow": ", ".join(sorted(getattr(error, "valid_methods", None) or ()))}
+        case HTTPStatus.SERVICE_UNAVAILABLE:
+            return {"Retry-After": RETRY_AFTER_SECONDS}
+    return {}

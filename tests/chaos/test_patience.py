@@ -20,10 +20,10 @@ from tests.stack import Stack
 class Senders:
     """Some senders at once, each trying again as Stripe does; counts what they heard."""
 
-    def __init__(self, stack: Stack, count: int = 3) -> None:
+    def __init__(self, stack: Stack, count: int = 3, pause_seconds: float = 0.02) -> None:
         self.heard: Counter[str] = Counter()
         self.acknowledged: list[str] = []
-        self._stack, self._stopped = stack, threading.Event()
+        self._stack, self._stopped, self._pause_seconds = stack, threading.Event(), pause_seconds
         self._threads = [threading.Thread(target=self._send, args=(n,)) for n in range(count)]
 
     def __enter__(self) -> Senders:
@@ -48,7 +48,7 @@ class Senders:
                     number += 1
             except requests.RequestException as error:
                 self.heard[type(error).__name__] += 1
-            time.sleep(0.02)
+            time.sleep(self._pause_seconds)
 
 
 def test_a_backlog_is_taken_whole_without_workers_and_done_in_the_order_it_came(

@@ -74,7 +74,7 @@ def test_every_part_renewed_under_load_loses_and_doubles_nothing(
         own_postgres.start()
 
     kept: list[Process] = []
-    with Senders(everything) as senders:
+    with Senders(everything, pause_seconds=0.1) as senders:
         time.sleep(1)
         for renew in (renew_receiver, *map(renew_worker, QUEUES)):
             renew()

@@ -1,0 +1,118 @@
+"""Group commit against a real Valkey: many events in few round trips, each acknowledged for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from dev.servers import Valkey, wait_until
+from inbox import look
+from inbox.errors import StoreUnavailable
+from inbox.event import Arrival, Event
+from inbox.job import NewJob, job_id
+from inbox.store import Outcome, Store, connect
+from web.group_commit import MOST, GroupCommit
+
+
+class Counting(Store):
+    """The record, which tells how many arrivals came in each batch."""
+
+    batches: list[int]
+
+    def record_all(self, arrivals: Sequence[Arrival], *, counted: str = "accepted") -> list[Outcome]:
+        self.batches.append(len(arrivals))
+        return super().record_all(arrivals, counted=counted)
+
+
+@pytest.fixture
+def counting(valkey: Valkey) -> Iterator[Counting]:
+    store = Counting(connect(valkey.url, timeout_seconds=0.8))
+    store.batches = []
+    yield store
+    valkey.resume()
+
+
+def arrival(name: str) -> Arrival:
+    job = NewJob(job_id("stripe", name, "test"), "tests.handlers.plain", "payments")
+    return Arrival(Event("stripe", name, "test", b"{}"), [job])
+
+
+async def record(group: GroupCommit, *names: str) -> list[BaseException | None]:
+    """All at once; what each sender hears."""
+    return await asyncio.gather(*(group.record(arrival(name), 1.8) for name in names), return_exceptions=True)
+
+
+def test_what_arrives_at_once_shares_round_trips_and_each_event_is_there(counting: Counting) -> None:
+    names = [f"evt_{n}" for n in range(3 * MOST)]
+    assert asyncio.run(record(GroupCommit(counting), *names)) == [None] * len(names)
+    assert sum(counting.batches) == len(names)
+    assert len(counting.batches) <= 5
+    assert max(counting.batches) <= MOST
+    assert all(look.event(counting, "stripe", name) for name in names)
+
+
+def test_one_event_twice_in_a_batch_is_recorded_once(counting: Counting) -> None:
+    assert asyncio.run(record(GroupCommit(counting), "evt_1", "evt_1", "evt_2")) == [None] * 3
+    stats = look.stats(counting)
+    assert stats | {"accepted": 2, "duplicates": 1, "owed": 2} == stats
+
+
+def test_a_store_that_hangs_is_told_to_all_within_two_seconds(counting: Counting, valkey: Valkey) -> None:
+    async def scene() -> None:
+        group = GroupCommit(counting)
+        assert await record(group, "evt_0") == [None]
+        valkey.freeze()
+        began = time.monotonic()
+        first = asyncio.create_task(record(group, "evt_1"))
+        await asyncio.sleep(0.3)  # its batch is on its way; these must wait for it, and for their own
+        later = await record(group, "evt_2", "evt_3")
+        assert time.monotonic() - began < 2.3
+        assert [type(heard) for heard in await first + later] == [StoreUnavailable] * 3
+        valkey.resume()
+        assert await record(group, "evt_1", "evt_2", "evt_3") == [None] * 3
+
+    asyncio.run(scene())
+    assert look.stats(counting)["accepted"] == 4
+
+
+def test_a_sender_who_hangs_up_is_recorded_all_the_same(counting: Counting) -> None:
+    async def scene() -> None:
+        group = GroupCommit(counting)
+        waiting = asyncio.create_task(group.record(arrival("evt_1"), 1.8))
+        await asyncio.sleep(0)  # it is in the batch that starts now
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.sleep(0.5)
+        assert await record(group, "evt_2") == [None]
+
+    asyncio.run(scene())
+    assert look.stats(counting)["accepted"] == 2
+
+
+def test_a_store_that_lost_its_scripts_gets_them_again(counting: Counting) -> None:
+    group = GroupCommit(counting)
+    counting.client.script_flush()
+    assert asyncio.run(record(group, "evt_1", "evt_2")) == [None] * 2
+    assert look.stats(counting)["accepted"] == 2
+
+
+def test_one_that_the_store_refuses_spoils_no_other(counting: Counting) -> None:
+    """A key of ours that holds something else fails the script, after it has begun, for that event alone."""
+    counting.client.set("{holdfast}:event:stripe:evt_bad", "no hash")
+    heard = asyncio.run(record(GroupCommit(counting), "evt_1", "evt_bad", "evt_2"))
+    assert [type(one) for one in heard] == [type(None), StoreUnavailable, type(None)]
+
+
+def test_refusals_are_counted_together(counting: Counting) -> None:
+    async def scene() -> None:
+        group = GroupCommit(counting)
+        for _ in range(50):
+            group.count_rejected("stripe", "signature")
+        await record(group, "evt_1")
+        await asyncio.sleep(0.3)
+
+    asyncio.run(scene())
+    wait_until(lambda: look.stats(counting)["rejected"] == 50, seconds=5, what="50 refusals")

@@ -1,0 +1,69 @@
+"""A body in parts: too slow, broken off, too large, too many at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from web import body
+from web.body import Room, receive_body
+from web.errors import Refused
+
+
+def parts(*given: bytes | None) -> Callable[[], Any]:
+    """An ASGI `receive` for these parts; None: nothing more comes."""
+    left = list(given)
+
+    async def receive() -> dict[str, Any]:
+        part = left.pop(0)
+        if part is None:
+            await asyncio.Event().wait()
+        if part == b"<gone>":
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": part, "more_body": bool(left)}
+
+    return receive
+
+
+def received(given: Sequence[bytes | None], announced: int = 0, room: int = 100) -> bytes:
+    with Room(room).reserved() as reserve:
+        return asyncio.run(receive_body(parts(*given), announced, 10, reserve))
+
+
+def test_a_body_is_put_together_from_its_parts() -> None:
+    assert received([b"ab", b"", b"cd"]) == b"abcd"
+
+
+@pytest.mark.parametrize(
+    ("given", "more", "status"),
+    [
+        ([b"ab", b"<gone>"], {}, 400),
+        ([b"ab", None], {}, 408),
+        ([b"x" * 11], {}, 413),
+        ([b"x" * 6, b"x" * 5], {}, 413),
+        ([], {"announced": 11}, 413),
+        ([b"x" * 4, b"x" * 4], {"room": 7}, 503),
+    ],
+)
+def test_what_is_no_whole_body_is_refused(
+    monkeypatch: pytest.MonkeyPatch, given: Sequence[bytes | None], more: dict[str, int], status: int
+) -> None:
+    monkeypatch.setattr(body, "SECONDS", 0.05)
+    with pytest.raises(Refused) as refused:
+        received(given, **more)
+    assert refused.value.status == status
+
+
+def test_room_is_given_back() -> None:
+    room = Room(10)
+    for _ in range(3):
+        with room.reserved() as reserve:
+            reserve(6)
+            reserve(4)
+    with room.reserved() as one, room.reserved() as other:
+        one(6)
+        with pytest.raises(Refused):
+            other(5)

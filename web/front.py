@@ -1,0 +1,124 @@
+"""The front, as an ASGI application: webhooks in the event loop, everything else by Flask in threads.
+
+A delivery that waits, for its own slow body or for the disk, holds no thread here (docs/decisions/0006).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, cast
+from urllib.parse import parse_qsl
+
+from a2wsgi import WSGIMiddleware
+from a2wsgi.asgi_typing import HTTPScope, Receive, ReceiveEvent, Scope, Send
+from a2wsgi.wsgi_typing import Environ
+from flask import Flask
+
+from inbox.errors import BadPayload
+from inbox.store import Store
+from settings import Settings
+from web.body import Room, receive_body
+from web.errors import Refused, told
+from web.group_commit import GroupCommit
+from web.receive import ANY_SOURCE, OK, PATHS, sender, take
+from web.sources import Source
+
+THREADS = 32  # for the API and the pages
+ROOM_BYTES = 64 * 1024 * 1024
+STORE_SECONDS = 1.8  # a sender hears 200 or 503 within 2 seconds
+JSON = (b"content-type", b"application/json")
+
+
+class Front:
+    """Whatever is no webhook goes to `pages`."""
+
+    def __init__(self, settings: Settings, sources: Mapping[str, Source], store: Store, pages: Flask) -> None:
+        self._settings, self._sources = settings, sources
+        self._group, self._room = GroupCommit(store), Room(ROOM_BYTES)
+        self._pages = _in_threads(pages)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as https://asgi.readthedocs.io/en/latest/specs/www.html describes it."""
+        if scope["type"] == "http" and (name := _source_name(scope)) is not None:
+            await _answer(send, *await self._outcome(name, scope, receive))
+        else:
+            await self._pages(scope, receive, send)
+
+    async def _outcome(self, name: str, scope: HTTPScope, receive: Receive) -> tuple[int, bytes, Mapping[str, str]]:
+        try:
+            await self._receive(name, _Request(scope), receive)
+        except Exception as error:
+            status, words, headers = told(error)
+            return status, json.dumps({"error": words}).encode(), headers
+        return 200, OK, {}
+
+    async def _receive(self, name: str, request: _Request, receive: Receive) -> None:
+        """The steps of web/receive.py; the fourth in one round trip with whatever else arrives now."""
+        limit, tolerance = self._settings.max_body_bytes, self._settings.signature_tolerance_seconds
+        with self._room.reserved() as reserve:
+            try:
+                source = sender(self._sources, name)
+                raw = await receive_body(receive, int(request.headers.get("content-length", "0")), limit, reserve)
+                arrival = take(source, request, raw, time.time(), tolerance)
+            except (Refused, BadPayload) as refused:
+                if name in self._sources:
+                    self._group.count_rejected(name, refused.reason)
+                raise
+            await self._group.record(arrival, STORE_SECONDS)
+
+
+def _in_threads(pages: Flask) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """a2wsgi, but for two things that it leaves out."""
+
+    def terminated(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        environ["wsgi.input_terminated"] = True  # type: ignore[typeddict-unknown-key]  # chunked bodies have an end too
+        return pages(cast(dict[str, Any], environ), start_response)
+
+    threads = WSGIMiddleware(terminated, workers=THREADS)
+
+    async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+        async def coroutine() -> ReceiveEvent:  # granian's own answers are awaitable, and no coroutines
+            return await receive()
+
+        await threads(scope, coroutine, send)
+
+    return asgi
+
+
+class _Request:
+    """What a delivery says beside its body."""
+
+    def __init__(self, scope: HTTPScope) -> None:
+        self.headers = _Headers(scope["headers"])
+        self._query = scope["query_string"]
+
+    @property
+    def args(self) -> Mapping[str, str]:
+        return dict(parse_qsl(self._query.decode("latin-1")))
+
+
+class _Headers:
+    """A request's headers, found whatever their case."""
+
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        self._values = dict(pairs)  # ASGI has the names in lower case
+
+    def get(self, name: str, default: str, /) -> str:
+        value = self._values.get(name.lower().encode())
+        return default if value is None else value.decode("latin-1")
+
+
+async def _answer(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    pairs = [JSON, *((name.lower().encode(), value.encode()) for name, value in headers.items())]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _source_name(scope: HTTPScope) -> str | None:
+    """Whose webhook this is, or None for everything else."""
+    if scope["method"] != "POST":
+        return None
+    path = scope["path"]
+    return path.removeprefix(ANY_SOURCE) if path.startswith(ANY_SOURCE) else PATHS.get(path)

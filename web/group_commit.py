@@ -1,0 +1,85 @@
+"""What arrives at once is recorded at once: one round trip and one fsync for many events.
+
+While one batch is on its way to the disk the next one gathers, so nobody waits for company. An event is acknowledged
+only after the batch that it is in; its doorbells are rung even if its sender has given up by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from inbox.errors import StoreUnavailable
+from inbox.event import Arrival
+from inbox.store import Store
+from tasks.broker import BackgroundRinger
+
+MOST = 128  # events in a batch: as many as a store takes in some 20 ms, and others wait for it meanwhile
+
+
+class GroupCommit:
+    """Used from one event loop. The store is asked from a thread of its own, which is asked once a batch."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._ringer = BackgroundRinger()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="group-commit")
+        self._waiting: list[tuple[Arrival, asyncio.Future[None]]] = []
+        self._refused: Counter[tuple[str, str]] = Counter()
+        self._work: asyncio.Task[None] | None = None
+
+    async def record(self, arrival: Arrival, seconds: float) -> None:
+        """Returns when the event is on disk, now or since an earlier arrival. Raises StoreUnavailable, at the latest
+        after `seconds`: then it may or may not have been recorded, and the sender's next try will tell."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((arrival, done))
+        self._start()
+        try:
+            async with asyncio.timeout(seconds):
+                await done
+        except TimeoutError:
+            raise StoreUnavailable("the store does not take this now (it is too slow)") from None
+
+    def count_rejected(self, source: str, reason: str) -> None:
+        """Count a webhook that was refused, soon; an uncounted refusal is still a refusal."""
+        self._refused[source, reason] += 1
+        self._start()
+
+    def _start(self) -> None:
+        if self._work is None:
+            self._work = asyncio.create_task(self._commit())
+
+    async def _commit(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting or self._refused:
+            gathered = [(arrival, done) for arrival, done in self._waiting if not done.done()]  # some have given up
+            batch, self._waiting = gathered[:MOST], gathered[MOST:]
+            refused, self._refused = self._refused, Counter()
+            outcomes = await loop.run_in_executor(
+                self._thread, self._write, [arrival for arrival, _ in batch], dict(refused)
+            )
+            for (_, done), outcome in zip(batch, outcomes, strict=True):
+                _tell(done, outcome)
+        self._work = None
+
+    def _write(
+        self, arrivals: Sequence[Arrival], refused: dict[tuple[str, str], int]
+    ) -> Sequence[StoreUnavailable | None]:
+        with suppress(StoreUnavailable):
+            for (source, reason), times in refused.items():
+                self._store.count_rejected(source, reason, times)
+        outcomes = self._store.record_all(arrivals)
+        self._ringer.ring(bell for outcome in outcomes if isinstance(outcome, list) for bell in outcome)
+        return [outcome if isinstance(outcome, StoreUnavailable) else None for outcome in outcomes]
+
+
+def _tell(done: asyncio.Future[None], outcome: StoreUnavailable | None) -> None:
+    if done.done():  # whoever waited has given up
+        return
+    if outcome is None:
+        done.set_result(None)
+    else:
+        done.set_exception(outcome)
