@@ -55,12 +55,13 @@ local function event(name)
     state = stands, reason = why }
 end
 
--- A place is `score:member`. It need not be there any more.
+-- A place is `score:member`. That entry may be gone, or, a job that died once more, stand elsewhere now.
 local from_score, from_member = string.match(place, '^(%d+):(.*)$')
 local rank = 0
-if from_score then
-  rank = redis.call('ZREVRANK', P .. list, from_member)
-  rank = rank and rank + 1 or redis.call('ZCOUNT', P .. list, '(' .. from_score, '+inf')
+if from_score and redis.call('ZSCORE', P .. list, from_member) == from_score then
+  rank = redis.call('ZREVRANK', P .. list, from_member) + 1
+elseif from_score then
+  rank = redis.call('ZCOUNT', P .. list, '(' .. from_score, '+inf')
 elseif till ~= '' then
   rank = redis.call('ZCOUNT', P .. list, '(' .. till, '+inf')
 end

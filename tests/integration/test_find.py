@@ -139,6 +139,20 @@ def test_a_page_goes_on_although_its_place_is_gone_and_new_ones_came(store: Stor
     assert [row["id"] for row in first.rows + rest.rows] == [f"evt_{n}" for n in (5, 4, 3, 2, 1, 0)]
 
 
+def test_a_page_of_dead_letters_goes_on_although_the_last_one_has_died_once_more(store: Store, clock: Clock) -> None:
+    for n in range(4):
+        clock.forward(1)
+        job = f"stripe:evt_{n}:x"
+        store.record(Event("stripe", f"evt_{n}", "x", b"{}"), [NewJob(job, "tasks.x", "payments")])
+        settle(store, job, "dead")
+    first = find.step(store, "dead", Filter(), 2)
+    clock.forward(1)
+    store.replay("stripe:evt_2:x", "somebody")
+    settle(store, "stripe:evt_2:x", "dead")
+    rest = find.step(store, "dead", Filter(), 9, first.place or "")
+    assert [row["event"] for row in first.rows + rest.rows] == [f"evt_{n}" for n in (3, 2, 1, 0)]
+
+
 def test_a_search_is_bounded_and_says_how_far_it_came(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(find, "BUDGET", 10)
     monkeypatch.setattr(find, "SEARCH_SECONDS", -1)
