@@ -37,7 +37,7 @@ class Known:
 
     subscription_status: str | None = None  # empty: Stripe has not told it yet
     refunded: bool = False  # what has been paid for last
-    disputes: frozenset[str] = frozenset()  # Stripe's statuses
+    disputes: frozenset[str] = frozenset()  # Stripe's statuses, of what has been paid for last
     customer_deleted: bool = False
 
 
@@ -99,10 +99,11 @@ def _known(db: Session, order: Order) -> Known:
     charges = db.scalars(select(Charge).where(_paid_for(Charge, order))).all()
     disputed = or_(_paid_for(Dispute, order), Dispute.charge.in_([charge.id for charge in charges]))
     subscription = db.get(Subscription, order.subscription) if order.subscription else None
+    renewed_at = _renewed_at(db, order)
     return Known(
         subscription_status=subscription.status if subscription else None,
-        refunded=any(charge.refunded and charge.created >= _renewed_at(db, order) for charge in charges),
-        disputes=frozenset(db.scalars(select(Dispute.status).where(disputed))),
+        refunded=any(charge.refunded and charge.created >= renewed_at for charge in charges),
+        disputes=frozenset(db.scalars(select(Dispute.status).where(disputed, Dispute.charge_created >= renewed_at))),
         customer_deleted=order.customer is not None and db.get(DeletedCustomer, order.customer) is not None,
     )
 
@@ -110,7 +111,7 @@ def _known(db: Session, order: Order) -> Known:
 def _renewed_at(db: Session, order: Order) -> int:
     """When the newest paid invoice of the order's subscription was made; 0 if there is none.
 
-    Refunding a charge made before that takes back a time that is over, and not what was paid for since.
+    A refund or dispute of a charge made before that takes back a time that is over, and not what was paid for since.
     """
     paid = select(func.max(Invoice.created)).filter_by(subscription=order.subscription, state="paid")
     return (db.scalar(paid) or 0) if order.subscription else 0

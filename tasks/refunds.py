@@ -78,6 +78,7 @@ class DisputeObject(Struct):
     currency: Text = ""
     reason: Text = ""
     status: Text | None = None
+    created: Whole | None = None
     evidence_details: EvidenceDetails | None = None
 
 
@@ -152,22 +153,26 @@ def _take_in(attempt: Attempt, db: Session, charge: ChargeObject, seen_created: 
 def dispute_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
     """charge.dispute.created, updated, closed: access follows; the administrator is told of its start and its end.
 
-    Nobody hears of a start after the end, whatever came first.
+    Nobody hears of a start after the end, whatever came first. As with refunds, what is paid for since outweighs it.
     """
     event = read(attempt.event.body, DisputeEvent)
-    dispute = event.data.object
-    values = {
+    dispute, created = event.data.object, need(event.created, "created")
+    values: dict[str, Any] = {
         "charge": need(ref(dispute.charge), "data.object.charge"),
         "amount": dispute.amount,
         "currency": dispute.currency,
         "reason": dispute.reason,
         "status": need(dispute.status, "data.object.status"),
-        "seen_created": need(event.created, "created"),
+        "seen_created": created,
         "seen_event": attempt.event.id,
         "updated_at": attempt.now,
     }
-    names = _paid_for(attempt, db, _intent_of(attempt, db, dispute), None)
-    row, was = _record(db, need(dispute.id, "data.object.id"), values, names)
+    key = need(dispute.id, "data.object.id")
+    charge = _look(attempt, db, values["charge"]) or ChargeObject()
+    charge_created = charge.created or dispute.created or created
+    intent = ref(dispute.payment_intent) or ref(charge.payment_intent)
+    names = _paid_for(attempt, db, intent, ref(charge.invoice))
+    row, was = _record(db, key, values, names, charge_created)
     told = [_tell(attempt, db, row, dispute)] if was is None or (row.status in OVER and was not in OVER) else []
     return [*told, *access.follow(db, attempt, **names)]
 
@@ -179,10 +184,13 @@ def customer_deleted(attempt: Attempt, db: Session) -> list[FollowUp]:
     return access.follow(db, attempt, customer=key)
 
 
-def _record(db: Session, key: str, values: dict[str, Any], names: dict[str, str | None]) -> tuple[Dispute, str | None]:
+def _record(
+    db: Session, key: str, values: dict[str, Any], names: dict[str, str | None], charge_created: int
+) -> tuple[Dispute, str | None]:
     """The dispute's row, locked, as the newest event has it, and the status it had; None for a new one."""
-    new = insert_if_new(db, Dispute, id=key, **values, **names)
+    new = insert_if_new(db, Dispute, id=key, charge_created=charge_created, **values, **names)
     row = db.get_one(Dispute, key, with_for_update=True, populate_existing=True)
+    row.charge_created = min(row.charge_created, charge_created)  # whoever knows the charge knows the earlier time
     if new:
         return row, None
     was = row.status
@@ -233,15 +241,6 @@ def _is_ordered(db: Session, payment_intent: str | None) -> bool:
     return payment_intent is not None and bool(
         db.scalar(select(exists().where(Order.payment_intent == payment_intent)))
     )
-
-
-def _intent_of(attempt: Attempt, db: Session, dispute: DisputeObject) -> str | None:
-    """The disputed payment intent, from the charge where the dispute itself does not name it."""
-    intent = ref(dispute.payment_intent)
-    if intent:
-        return intent
-    charge = _look(attempt, db, need(ref(dispute.charge), "data.object.charge"))
-    return ref(charge.payment_intent) if charge else None
 
 
 def _tell_failed(attempt: Attempt, db: Session, refund: RefundObject) -> list[FollowUp]:

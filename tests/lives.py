@@ -20,6 +20,8 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "invoice.voided": payments.voided,
     "invoice.marked_uncollectible": payments.uncollectible,
     "charge.refunded": refunds.charge_refunded,
+    "charge.dispute.created": refunds.dispute_changed,
+    "charge.dispute.closed": refunds.dispute_changed,
     "customer.subscription.created": subscriptions.changed,
     "customer.subscription.updated": subscriptions.changed,
     "customer.subscription.deleted": subscriptions.changed,
@@ -71,8 +73,8 @@ def subscription(kind: str, number: int, at: int, status: str) -> Happened:
     return Happened(f"evt_{number}", f"customer.subscription.{kind}", T0 + at, about)
 
 
-def refund(number: int, at: int, made: int, invoice: str) -> Happened:
-    """charge.refunded, wholly, of a charge that was made for this invoice `made` seconds after T0."""
+def refund(number: int, at: int, made: int, invoice: str, **fields: Any) -> Happened:
+    """charge.refunded, wholly unless told otherwise, of a charge made for this invoice `made` seconds after T0."""
     about = {
         "id": f"ch_{number}",
         "object": "charge",
@@ -82,5 +84,12 @@ def refund(number: int, at: int, made: int, invoice: str) -> Happened:
         "currency": "eur",
         "created": T0 + made,
         "invoice": invoice,
+        **fields,
     }
     return Happened(f"evt_{number}", "charge.refunded", T0 + at, about)
+
+
+def dispute(kind: str, number: int, at: int, status: str) -> Happened:
+    """charge.dispute.<kind>, of the charge of the refund with the number 3, begun 20 seconds after T0."""
+    about = {"id": "dp_1", "object": "dispute", "charge": "ch_3", "created": T0 + 20, "status": status}
+    return Happened(f"evt_{number}", f"charge.dispute.{kind}", T0 + at, about)

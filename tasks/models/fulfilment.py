@@ -78,6 +78,7 @@ class Dispute(Base):
     currency: Mapped[str]
     reason: Mapped[str]
     status: Mapped[str]  # Stripe's word
+    charge_created: Mapped[int]  # by Stripe's clock; the dispute's own time where the charge's is not known
     seen_created: Mapped[int]
     seen_event: Mapped[str]
     updated_at: Mapped[datetime]

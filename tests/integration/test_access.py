@@ -53,7 +53,7 @@ def refund(**ids: str) -> Charge:
 
 
 def dispute(status: str, **ids: str) -> Dispute:
-    about = {"charge": "ch_1", "reason": "general", "seen_created": 1, "seen_event": "evt_0"}
+    about = {"charge": "ch_1", "reason": "general", "charge_created": 1, "seen_created": 1, "seen_event": "evt_0"}
     return Dispute(id="dp_1", status=status, **about, **MONEY, **ids)
 
 

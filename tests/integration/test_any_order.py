@@ -23,6 +23,7 @@ from tasks.database import make_engine, make_sessions
 from tasks.models import (
     Base,
     Charge,
+    Dispute,
     Entitlement,
     Invoice,
     Notification,
@@ -33,9 +34,9 @@ from tasks.models import (
     Subscription,
 )
 from tests.business import NOW, Business
-from tests.lives import T0, Happened, invoice, refund, subscription
+from tests.lives import T0, Happened, dispute, invoice, refund, subscription
 
-FACTS: tuple[type[Base], ...] = (Subscription, Invoice, PaymentFailure, Charge, Entitlement, Order)
+FACTS: tuple[type[Base], ...] = (Subscription, Invoice, PaymentFailure, Charge, Dispute, Entitlement, Order)
 
 CANCELLED = (
     subscription("created", 1, 0, "trialing"),
@@ -83,6 +84,17 @@ LIVES: dict[str, tuple[tuple[Happened, ...], str]] = {
             refund(3, 20, made=1, invoice="in_1"),
             invoice("payment_failed", 4, 30, id="in_2", created=T0 + 29),
             invoice("paid", 5, 40, id="in_2", created=T0 + 29, next_payment_attempt=None),
+        ),
+        "active",
+    ),
+    "a dispute lost, and renewed since": (
+        (
+            subscription("created", 1, 0, "active"),
+            invoice("paid", 2, 1, next_payment_attempt=None),
+            refund(3, 15, made=1, invoice="in_1", amount_refunded=5, refunded=False),
+            dispute("created", 4, 20, "needs_response"),
+            dispute("closed", 5, 30, "lost"),
+            invoice("paid", 6, 40, id="in_2", created=T0 + 39, next_payment_attempt=None),
         ),
         "active",
     ),

@@ -48,13 +48,15 @@ def refund(amount_refunded: int = 4900, created: int = 1_700_000_100, **fields: 
     return {"id": "evt", "type": "charge.refunded", "created": created, "data": {"object": charge}}
 
 
-def dispute(status: str | None = "needs_response", created: int = 1_700_000_200, **fields: Any) -> dict[str, Any]:
+def dispute(
+    status: str | None = "needs_response", created: int = 1_700_000_200, begun: int = 1_700_000_200, **fields: Any
+) -> dict[str, Any]:
     about = {
         "id": "dp_1",
         "object": "dispute",
         "amount": 4900,
         "charge": "ch_1",
-        "created": 1_700_000_200,
+        "created": begun,
         "currency": "usd",
         "evidence_details": {"due_by": 1_700_600_000, "has_evidence": False, "past_due": False, "submission_count": 0},
         "is_charge_refundable": False,
@@ -314,6 +316,35 @@ def test_an_older_state_of_an_open_dispute_changes_nothing(business: Business) -
     run(business, dispute_changed, dispute("needs_response", created=300))
     run(business, dispute_changed, dispute("warning_needs_response", created=200))
     assert business.one(select(Dispute.status)) == "needs_response"
+
+
+def test_a_lost_dispute_takes_away_what_was_paid_for_and_not_what_is_paid_for_later(business: Business) -> None:
+    """Of a subscription, without a key: the charge is taken to be as old as the dispute."""
+    business.settings = APP
+    run(business, checkout_completed, checkout(payment_intent="pi_1", subscription="sub_1", invoice="in_1"))
+    invoice("paid", 1, 10, next_payment_attempt=None).to(business)
+    owed = run(business, dispute_changed, dispute("lost", T0 + 30, begun=T0 + 20))
+    assert owed == ["notify.dispute_closed", "access.revoked.cs_1"]
+    invoice("paid", 3, 40, id="in_2", created=T0 + 39, next_payment_attempt=None).to(business)
+    assert in_force(business)
+    run(business, dispute_changed, dispute("lost", T0 + 60, begun=T0 + 50, id="dp_2"))
+    assert not in_force(business), "the renewal was disputed too"
+
+
+def test_an_old_charge_that_is_disputed_after_the_renewal_takes_nothing_away(business: Business) -> None:
+    """With a key the charge itself tells its age, whatever the age of the dispute."""
+    run(business, checkout_completed, checkout(payment_intent="pi_1", subscription="sub_1", invoice="in_1"))
+    invoice("paid", 1, 10, next_payment_attempt=None).to(business)
+    invoice("paid", 3, 40, id="in_2", created=T0 + 39, next_payment_attempt=None).to(business)
+    charge = {"id": "ch_1", "object": "charge", "payment_intent": "pi_1", "created": T0 + 1}
+    with Peer(lambda asked: Answer(200, body=json.dumps(charge).encode())) as peer:
+        business.settings = asking(peer) | {"ACCESS_WHILE_DISPUTED": "revoke"}
+        for status in ("needs_response", "lost"):
+            run(business, dispute_changed, dispute(status, T0 + 60, begun=T0 + 50))
+            assert in_force(business)
+    business.settings = {}
+    run(business, dispute_changed, dispute("lost", T0 + 70, begun=T0 + 50))
+    assert business.one(select(Dispute.charge_created)) == T0 + 1, "what is known of the charge stays known"
 
 
 # --- deleted customers ------------------------------------------------------------------------------------------------

@@ -204,6 +204,7 @@ def _refunds() -> None:
         text("currency"),
         text("reason"),
         text("status"),
+        whole("charge_created"),
         whole("seen_created"),
         text("seen_event"),
         time("updated_at"),
