@@ -42,7 +42,7 @@ def _oldest(store: Store, jobs: Sequence[bytes]) -> int | None:
 
 
 def samples(store: Store, since_ms: int) -> list[dict[str, int]]:
-    """What the sweep wrote down once a minute, of a day at the most: `at` (ms), owed and dead."""
+    """What the sweep wrote down once a minute, of a day at the most: `at` (ms), owed, done and dead."""
     with translated():
         rows: Any = store.client.xrange(PREFIX + "samples", min=f"{since_ms}-0")
     return [{"at": int(name.split(b"-")[0]), **{k.decode(): int(v) for k, v in row.items()}} for name, row in rows]

@@ -22,13 +22,13 @@ for i = 2, #ARGV - 5, 2 do
   ring_unanswered(queue, now, room)
 end
 redis.call('ZREMRANGEBYSCORE', P .. 'events', '-inf', now - retention_ms)
--- Once a minute, how much is owed and how much is dead: a day of it, for plots. (pcall: a clock that went back makes
+-- Once a minute, how many jobs are owed, done and dead: a day of it, for plots. (pcall: a clock that went back makes
 -- no sample, and no error.)
 local swept = tonumber(redis.call('GET', P .. 'swept') or 0)
 if math.floor(swept / 60000) ~= math.floor(now / 60000) then
-  local ready, leased, dead = unpack(redis.call('HMGET', P .. 'counts', 'ready', 'leased', 'dead'))
+  local ready, leased, done, dead = unpack(redis.call('HMGET', P .. 'counts', 'ready', 'leased', 'succeeded', 'dead'))
   redis.pcall('XADD', P .. 'samples', 'MAXLEN', '~', 1440, now .. '-1',
-    'owed', (ready or 0) + (leased or 0), 'dead', dead or 0)
+    'owed', (ready or 0) + (leased or 0), 'done', done or 0, 'dead', dead or 0)
 end
 redis.call('SET', P .. 'swept', now)
 return bells

@@ -28,7 +28,13 @@ BEARER = {"Authorization": f"Bearer {API_KEY}"}
 PAGES = ("", "events", "dead", "documents", "subscriptions", "senders", "audit", "replays/new", "no/such/page")
 PHONE = {"width": 390, "height": 844}
 # As root Chromium takes no sandbox; and it is not to call home while we test.
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+)
 
 
 def chromium(playwright: Playwright) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 from inbox.find import Filter
 from settings import PERSONAL
 from web import asked
-from web.console import shown
+from web.console import overview, shown
 from web.console.lineage import grown, moments
 from web.console.redact import HIDDEN, is_personal, payload
 from web.errors import Refused
@@ -137,3 +137,11 @@ def test_a_size_is_told_in_a_unit_that_keeps_it_short(number: float, words: str)
 @pytest.mark.parametrize(("ms", "words"), [(7, "7 ms"), (1500, "1.5 s"), (61_000, "1 min 1 s"), (None, "–")])
 def test_a_duration_is_exact_where_it_is_short(ms: int | None, words: str) -> None:
     assert shown.lasted(ms) == words
+
+
+def test_jobs_done_are_counted_from_one_sample_to_the_next() -> None:
+    minute, start = 60_000, 1_800_000_000_000
+    samples = [{"at": start + n * minute, "done": done} for n, done in enumerate((5, 9, 8, 8, 20))]
+    bars = overview._done(samples, start, 60 * minute)
+    assert [bar.words.partition(": ")[2] for bar in bars[:6]] == ["0", "4", "0", "0", "12", "0"]
+    assert [bar.height for bar in bars[:5]] == [0, pytest.approx(100 / 3), 0, 0, 100]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,7 @@ def register(pages: Blueprint, store: Store) -> None:
             sweep_late_ms=SWEEP_LATE_MS,
             plots=[
                 ("Events taken in", "per " + _step(span_ms), _bars(arrived, now - span_ms, span_ms // BARS)),
+                ("Jobs done", "per " + _step(span_ms), _done(samples, now - span_ms, span_ms)),
                 ("Jobs owed", "", _sampled(samples, "owed", now - span_ms, span_ms)),
                 ("Dead letters", "", _sampled(samples, "dead", now - span_ms, span_ms)),
             ],
@@ -77,6 +79,15 @@ def _bars(numbers: list[int], start: int, step: int) -> list[Bar]:
         Bar(i * width, width, 100 * number / most, f"{figures.clock(start + i * step)}: {number}")
         for i, number in enumerate(numbers)
     ]
+
+
+def _done(samples: list[dict[str, int]], start: int, span_ms: int) -> list[Bar]:
+    """How many more were done at the end of each step; a replay takes its job back, which counts for nothing."""
+    step = span_ms // BARS
+    found = [0] * BARS
+    for before, after in itertools.pairwise(samples):
+        found[min((after["at"] - start) // step, BARS - 1)] += max(after["done"] - before["done"], 0)
+    return _bars(found, start, step)
 
 
 def _sampled(samples: list[dict[str, int]], name: str, start: int, span_ms: int) -> list[Bar]:
