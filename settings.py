@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import setting_values as values
+import source_settings
 from setting_values import Parser
+from source_settings import SourceSetting
 
 STRIPE_RESENDS_DAYS = 30  # by hand or by API, from Stripe's dashboard: "Process undelivered webhook events"
 LOCAL_REDIS = "redis://localhost:6379/0"
 RETRY_ERRORS = "time.?out,timed out,temporar,unavailable,overload,too busy,try again,rate limit"
 LISTS = (values.several, values.stripe_secrets, values.standard_secrets, values.api_keys, values.media_types)
-
+TABLES = (values.grants, source_settings.parse)
 
 # What the console does not show of a payload: fields of these names, or with one of these words in their name.
 PERSONAL = "address,birth,card,email,iban,ip,name,phone,secret,shipping,ssn,tax,token,url"
@@ -68,6 +70,7 @@ class Settings:
     handoff_secret: tuple[str, ...] = _setting(values.standard_secrets, "", secret=True)
     app_webhook_url: str = _setting(values.url("https", "http"), "", secret=True)
     app_webhook_secret: tuple[str, ...] = _setting(values.standard_secrets, "", secret=True)
+    sources: Mapping[str, SourceSetting] = _setting(source_settings.parse, "", secret=True)
     fulfilment: Mapping[str, tuple[str, ...]] = _setting(values.grants, "", secret=True)
     access_while_disputed: str = _setting(values.one_of("keep", "revoke"), "keep")
     flower_url: str = _setting(values.url("https", "http"), "")
@@ -129,13 +132,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 def _read(environ: Mapping[str, str], name: str, *, parse: Parser, default: str, secret: bool) -> Any:
     raw = _raw(environ, name).strip() or default
-    if raw == "" and parse is not values.grants:  # unset, and unset is allowed: an empty value of the parsed type
-        return (
-            ()
-            if parse
-            in (values.several, values.stripe_secrets, values.standard_secrets, values.api_keys, values.media_types)
-            else ""
-        )
+    if raw == "" and parse not in TABLES:  # unset, and unset is allowed: an empty value of the parsed type
+        return () if parse in LISTS else ""
     try:
         return parse(raw)
     except ValueError as error:

@@ -26,7 +26,7 @@ done
 must POSTGRES_PASSWORD '[A-Za-z0-9_-]{16,}' "16 or more letters, digits, - and _"
 must VALKEY_PASSWORD '[A-Za-z0-9_-]{16,}' "16 or more letters, digits, - and _"
 must FLOWER_BASIC_AUTH '[A-Za-z0-9_-]+:[A-Za-z0-9_-]{16,}' "user:password, the password 16 or more letters, digits, - and _"
-if [ -z "$(value STRIPE_WEBHOOK_SECRET)$(value DOC_WEBHOOK_SECRET)" ]; then
+if [ -z "$(value STRIPE_WEBHOOK_SECRET)$(value DOC_WEBHOOK_SECRET)$(value SOURCES_FILE)" ]; then
     refuse "STRIPE_WEBHOOK_SECRET is not set; it takes your endpoint's signing secret (or set DOC_WEBHOOK_SECRET)"
 fi
 exit $wrong

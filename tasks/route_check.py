@@ -12,9 +12,10 @@ import stripe
 from stripe.events import UnknownEventNotification
 from stripe.v2.core import EventNotification
 
+from settings import Settings
+from source_settings import OURS
 from tasks.routes import NEWER_TYPES, QUEUES, ROUTES, TASKS
 
-SOURCES = ("stripe", "documents", "api", "holdfast")
 SNAPSHOTS = get_args(stripe.Event.__annotations__["type"])  # as the installed library lists them
 NOWHERE = stripe.StripeClient("none")  # notifications take a client; this one is never asked
 
@@ -23,8 +24,9 @@ class RouteError(Exception):
     """tasks/routes.py is wrong; str() is one line for a person."""
 
 
-def check() -> None:
+def check(settings: Settings) -> None:
     """Raises RouteError on the first entry that names a queue, a task, a source or an event type there is not."""
+    sources = (*OURS, *settings.sources)
     for name, task in TASKS.items():
         if task.queue not in QUEUES:
             raise RouteError(f"tasks/routes.py sends {name} to the queue {task.queue!r}; it takes {_or(QUEUES)}")
@@ -32,8 +34,8 @@ def check() -> None:
         route = f"tasks/routes.py routes {source} {kind}"
         if name not in TASKS:
             raise RouteError(f"{route} to {name}, which is not in TASKS")
-        if source not in SOURCES:
-            raise RouteError(f"{route}: the source takes {_or(SOURCES)}")
+        if source not in sources:
+            raise RouteError(f"{route}: the source takes {_or(sources)}")
         if source == "stripe" and kind != "*" and not _known_to_stripe(kind):
             raise RouteError(f"{route}, a type that the installed stripe library does not know{_meant(kind)}")
 

@@ -38,10 +38,8 @@ def main(target: str = "web.__main__:application") -> None:
     try:
         settings = load()
         if not sources.configured(settings):
-            raise SettingsError(
-                "no source is configured; set STRIPE_WEBHOOK_SECRET or DOC_WEBHOOK_SECRET to the secret that signs"
-            )
-        route_check.check()
+            raise SettingsError("no source is configured; set STRIPE_WEBHOOK_SECRET, DOC_WEBHOOK_SECRET or SOURCES")
+        route_check.check(settings)
     except (SettingsError, route_check.RouteError) as error:
         sys.exit(f"holdfast: {error}")
     logs.configure()

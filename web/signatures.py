@@ -79,7 +79,7 @@ def standard(delivery: Delivery, body: str, secrets: Sequence[str], now: float, 
     presented = [signature.encode("utf-8", "replace") for signature in given.split(" ")]
     place = _first(any(hmac.compare_digest(ours, theirs) for theirs in presented) for ours in expected)
     if place is None:
-        raise BadSignature("signature", "no signature matches: is the sender's secret the one in DOC_WEBHOOK_SECRET?")
+        raise BadSignature("signature", "no signature matches: is the sender's secret the one in our settings?")
     _check_age(int(stamp), now, tolerance)
     return place
 
@@ -128,7 +128,7 @@ def _same(given: str, ours: str) -> bool:
 
 def _place(place: int | None, what: str) -> int:
     if place is None:
-        raise BadSignature("signature", f"{what} is not by the secret in DOC_WEBHOOK_SECRET")
+        raise BadSignature("signature", f"{what} is not by the secret in our settings")
     return place
 
 

@@ -11,9 +11,11 @@ import msgspec
 
 from inbox.errors import BadPayload
 from settings import Settings
+from source_settings import HEADERS, SourceSetting
 from tasks.arrivals import Peeked, decode, identity, peek_stripe
 from web import signatures
 from web.errors import REASONS
+from web.peek import peek_by
 from web.signatures import Delivery
 
 
@@ -37,15 +39,37 @@ def configured(settings: Settings) -> Mapping[str, Source]:
     mode = settings.stripe_mode
     sources = (
         _source("stripe", signatures.stripe, settings.stripe_webhook_secret, lambda _, body: peek_stripe(body, mode)),
-        _source("documents", document_scheme(settings), settings.doc_webhook_secret, document_peek(settings)),
+        _source("documents", _document_scheme(settings), settings.doc_webhook_secret, document_peek(settings)),
     )
-    return {source.name: source for source in sources if source.secrets}
+    own = (_own(name, setting) for name, setting in settings.sources.items())
+    return {source.name: source for source in (*sources, *own) if source.secrets}
 
 
 def _source(
     name: str, scheme: signatures.Scheme, secrets: tuple[str, ...], peek: Callable[[Delivery, str], Peeked]
 ) -> Source:
     return Source(name, scheme, secrets, peek, tuple(hashlib.sha256(s.encode()).hexdigest()[:8] for s in secrets))
+
+
+def _document_scheme(settings: Settings) -> signatures.Scheme:
+    scheme = settings.doc_webhook_scheme
+    return _scheme(scheme, settings.doc_webhook_header or HEADERS.get(scheme, ""))
+
+
+def _own(name: str, setting: SourceSetting) -> Source:
+    """One of SOURCES."""
+    return _source(name, _scheme(setting.scheme, setting.header), setting.secrets, peek_by(setting))
+
+
+def _scheme(name: str, header: str) -> signatures.Scheme:
+    match name:
+        case "hmac-sha256":
+            return signatures.hmac_sha256(header)
+        case "bearer":
+            return signatures.bearer(header)
+        case "token":
+            return signatures.by_address
+    return signatures.standard
 
 
 def traffic(sources: Mapping[str, Source], counts: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -81,18 +105,6 @@ class _DocumentStatus(msgspec.Struct):
 
 
 _document_status = msgspec.json.Decoder(_DocumentStatus)
-
-
-def document_scheme(settings: Settings) -> signatures.Scheme:
-    """DOC_WEBHOOK_SCHEME, at the header that DOC_WEBHOOK_HEADER names."""
-    match settings.doc_webhook_scheme:
-        case "hmac-sha256":
-            return signatures.hmac_sha256(settings.doc_webhook_header or "X-Hub-Signature-256")
-        case "bearer":
-            return signatures.bearer(settings.doc_webhook_header or "Authorization")
-        case "token":
-            return signatures.by_address
-    return signatures.standard
 
 
 def document_peek(settings: Settings) -> Callable[[Delivery, str], Peeked]:

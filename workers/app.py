@@ -23,7 +23,7 @@ from workers.run import AttemptFailed, Runner
 
 try:
     settings = load()
-    route_check.check()
+    route_check.check(settings)
 except (SettingsError, route_check.RouteError) as error:
     raise SystemExit(f"holdfast: {error}") from None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from settings import load
 from tasks import route_check, routes
 from tests.senders import STRIPE_SECRET
 
@@ -70,13 +71,20 @@ def test_a_task_without_a_handler_stops_the_worker_with_one_line(name: str, word
 @pytest.mark.parametrize("kind", ["*", "payout.failed", "v1.invoice.payment_failed", "v2.core.account.updated"])
 def test_snapshot_and_thin_types_may_be_routed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(routes.ROUTES, ("stripe", kind), "tasks.payments.payment_failed")
-    route_check.check()
+    route_check.check(load({}))
 
 
 def test_a_type_newer_than_the_library_may_be_routed_by_saying_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(routes.ROUTES, ("stripe", "moon.landed"), "tasks.payments.payment_failed")
     monkeypatch.setattr(route_check, "NEWER_TYPES", {"moon.landed"})
-    route_check.check()
+    route_check.check(load({}))
+
+
+def test_a_sender_of_the_user_s_own_may_be_routed_once_it_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(routes.ROUTES, ("github", "push"), "tasks.payouts.payout_failed")
+    with pytest.raises(route_check.RouteError, match="routes github push: the source takes stripe or documents or"):
+        route_check.check(load({}))
+    route_check.check(load({"SOURCES": '[github]\nsecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"'}))
 
 
 # --- docs/handlers.md -------------------------------------------------------------------------------------------------
@@ -97,5 +105,5 @@ def test_the_code_in_the_handlers_page_is_the_code_that_runs(block: str, path: s
 def test_the_line_the_handlers_page_quotes_is_the_line_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(routes.ROUTES, ("stripe", "payout.faild"), "tasks.payouts.payout_failed")
     with pytest.raises(route_check.RouteError) as caught:
-        route_check.check()
+        route_check.check(load({}))
     assert f"\n    holdfast: {caught.value}\n" in (ROOT / "docs/handlers.md").read_text()

@@ -13,9 +13,8 @@ PACKAGES = ("web", "workers", "tasks", "inbox")
 
 
 def product_files() -> Iterator[Path]:
-    yield from (
-        ROOT / name for name in ("settings.py", "setting_values.py", "sentinel_url.py", "celeryconfig.py", "logs.py")
-    )
+    alone = ("settings.py", "setting_values.py", "source_settings.py", "sentinel_url.py", "celeryconfig.py", "logs.py")
+    yield from (ROOT / name for name in alone)
     for package in PACKAGES:
         yield from (ROOT / package).rglob("*.py")
 

@@ -1,0 +1,75 @@
+"""SOURCES: senders of the user's own, in TOML, a table for each."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import setting_values as values
+
+OURS = ("stripe", "documents", "api", "holdfast")
+SCHEMES = ("standard", "hmac-sha256", "bearer")
+HEADERS = {"hmac-sha256": "X-Hub-Signature-256", "bearer": "Authorization"}
+PLACE = r"header:[A-Za-z0-9-]{1,100}|body:[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-]{1,100})*"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SourceSetting:
+    """One sender. `id` and `type` are places: `header:<name>`, or `body:<field>.<field>`."""
+
+    scheme: str
+    secrets: tuple[str, ...]
+    header: str  # where the proof is; empty for the scheme standard
+    id: str  # empty: a digest of the body
+    type: str
+
+
+def parse(raw: str) -> Mapping[str, SourceSetting]:
+    """Raises ValueError(what it takes)."""
+    try:
+        tables = tomllib.loads(raw)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"TOML, a table for each source ({error})") from None
+    return {name: _source(name, table) for name, table in tables.items()}
+
+
+def _source(name: str, table: Any) -> SourceSetting:
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name) or name in OURS:
+        raise ValueError(f"names of small letters, digits and -, other than {', '.join(OURS)}; not {name!r}")
+    if not isinstance(table, dict) or not table.keys() <= {"scheme", "secret", "header", "id", "type"}:
+        raise ValueError(f"scheme, secret, header, id and type, and nothing else, in [{name}]")
+    scheme = table.get("scheme", "standard")
+    if scheme not in SCHEMES:
+        raise ValueError(f"as the scheme of [{name}] one of {', '.join(SCHEMES)}")
+    standard = scheme == "standard"
+    header = _of(name, table, "header", HEADERS.get(scheme, ""), r"[A-Za-z0-9-]{1,100}")
+    if standard and header:
+        raise ValueError(f"no header in [{name}]: the scheme standard has its own")
+    place = _of(name, table, "id", "header:webhook-id" if standard else "", PLACE)
+    return SourceSetting(scheme, _secrets(name, scheme, table.get("secret")), header, place, _type(name, table))
+
+
+def _type(name: str, table: Mapping[str, Any]) -> str:
+    return _of(name, table, "type", "body:type", PLACE)
+
+
+def _of(name: str, table: Mapping[str, Any], field: str, default: str, pattern: str) -> str:
+    value = table.get(field, default)
+    if value != default and not (isinstance(value, str) and re.fullmatch(pattern, value)):
+        takes = "the name of a header" if field == "header" else "header:<name> or body:<field>.<field>"
+        raise ValueError(f"as {field} of [{name}] {takes}")
+    return str(value)
+
+
+def _secrets(name: str, scheme: str, given: Any) -> tuple[str, ...]:
+    secrets = [given] if isinstance(given, str) else given
+    if not isinstance(secrets, list) or not all(isinstance(secret, str) for secret in secrets):
+        raise ValueError(f"as the secret of [{name}] a text, or a list of texts, the new one first")
+    takes = values.standard_secrets if scheme == "standard" else values.plain_secrets
+    try:
+        return takes(",".join(secrets))
+    except ValueError as error:
+        raise ValueError(f"as the secret of [{name}] {error}") from None
