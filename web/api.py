@@ -96,7 +96,7 @@ def blueprint(
         row = _row(sessions, document)
         if row is None or row.status != "completed" or row.stored_as is None:
             raise Refused("no such document, or it is not complete", 404)
-        return _content(settings, row, row.stored_as)
+        return content(settings, row, row.stored_as)
 
     @api.get("/events")
     def list_events() -> Response:
@@ -180,11 +180,12 @@ def _document_id(idempotency_key: str | None) -> str:
     return f"doc_{hashlib.sha256(idempotency_key.encode()).hexdigest()[:32]}"
 
 
-def _content(settings: Settings, row: Document, name: str) -> Response:
-    content = open_store(settings.document_store).read(name)
+def content(settings: Settings, row: Document, name: str) -> Response:
+    """The file, of which a part may be asked for; of a store that is no folder, all of it."""
+    stored = open_store(settings.document_store).read(name)
     kind = row.content_type or "application/octet-stream"
-    answer = send_file(content, mimetype=kind, as_attachment=True, download_name=name)
-    if row.size and not isinstance(content, Path):  # of a file it knows the length, and can send a part
+    answer = send_file(stored, mimetype=kind, as_attachment=True, download_name=name)
+    if row.size and not isinstance(stored, Path):  # of a file it knows the length, and can send a part
         answer.content_length = row.size
     return answer
 

@@ -281,3 +281,12 @@ def test_nothing_is_replayed_without_the_token(client: FlaskClient, real_store: 
     job = dead_letter(real_store, "evt_1")
     assert client.post(f"/console/{path}", data={"job": job}).status_code == 403
     assert look.stats(real_store)["owed"] == 0
+
+
+def test_an_unexpected_error_is_a_page_that_tells_nothing(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object) -> None:
+        raise ValueError("ada@example.com")
+
+    monkeypatch.setattr(look, "stats", breaks)
+    answer = client.get("/console/")
+    assert (answer.status_code, answer.mimetype, "ada@example.com" in answer.text) == (500, "text/html", False)

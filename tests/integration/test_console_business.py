@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -165,3 +167,16 @@ def test_reconcile_shows_how_the_last_look_went(client: FlaskClient, sessions: C
     page = client.get("/console/senders").text
     assert "failing" in page
     assert "Stripe answered 500" in page
+
+
+def test_a_finished_document_can_be_downloaded_by_who_is_signed_in(
+    settings: Settings, sessions: Callable[[], Session], tmp_path: Path
+) -> None:
+    (tmp_path / "doc_1").write_bytes(b"%PDF-1.7")
+    keep(sessions, document("doc_1", "completed", stored_as="doc_1", size=8), document("doc_2"))
+    client = create_app(replace(settings, document_store=str(tmp_path))).test_client()
+    assert client.get("/console/documents/doc_1/content").status_code == 302
+    client.post("/console/sign-in", data={"key": API_KEY})
+    assert "/console/documents/doc_1/content" in client.get("/console/documents/doc_1").text
+    assert client.get("/console/documents/doc_1/content").data == b"%PDF-1.7"
+    assert client.get("/console/documents/doc_2/content").status_code == 404

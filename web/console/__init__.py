@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import structlog
 from flask import Blueprint, Response, redirect, render_template, request, url_for
@@ -55,8 +56,8 @@ def blueprint(
         return response
 
     @pages.context_processor
-    def everywhere() -> dict[str, str]:
-        return {"flower": settings.flower_url}
+    def everywhere() -> dict[str, Any]:
+        return {"flower": settings.flower_url, "sources": events.names(sources), "types": events.TYPES}
 
     @pages.get("/<path:_>")
     def nothing(_: str) -> str:
@@ -66,9 +67,9 @@ def blueprint(
     shown.register(pages)
     sign_in.register(pages, settings, store)
     overview.register(pages, store)
-    events.register(pages, settings, store, sessions)
+    events.register(pages, settings, sources, store, sessions)
     dead.register(pages, store, sessions)
-    documents.register(pages, store, sessions)
+    documents.register(pages, settings, store, sessions)
     dunning.register(pages, sessions)
     senders.register(pages, settings, sources, store, sessions)
     return pages

@@ -16,7 +16,7 @@ from inbox.store import Store
 from tasks import broker
 from tasks.models import Replay
 from web import asked, replays
-from web.console.events import search_form
+from web.console.events import given
 from web.console.sign_in import inside
 
 ROWS = 100
@@ -44,7 +44,7 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
     def dead() -> str:
         wanted = replays.only_dead(asked.wanted(request.args))
         found = find.search(store, "dead", wanted, ROWS, asked.place(request.args))
-        return render_template("dead.html", found=found, **search_form())
+        return render_template("dead.html", found=found, given=given())
 
     @pages.post("/jobs/replay")
     def replay_jobs() -> ResponseReturnValue:
@@ -55,7 +55,7 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
     @pages.get("/replays/new")
     def dry_run() -> str:
         wanted = replays.only_dead(asked.wanted(request.args))
-        return render_template("dry_run.html", told=replays.forecast(store, wanted), **search_form())
+        return render_template("dry_run.html", told=replays.forecast(store, wanted), given=given())
 
     @pages.post("/replays")
     def begin() -> ResponseReturnValue:

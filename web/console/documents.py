@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from flask import Blueprint, redirect, render_template, request, url_for
+from flask import Blueprint, Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session
 
 from inbox import look
 from inbox.store import Store
+from settings import Settings
 from tasks.models import Document, DocumentStep
+from web.api import content
 from web.errors import Refused
 
 ROWS = 50
 STATES = ("submitting", "processing", "downloading", "completed", "failed")
 
 
-def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) -> None:
+def register(pages: Blueprint, settings: Settings, store: Store, sessions: Callable[[], Session]) -> None:
     """/console/documents and what is below it"""
 
     @pages.get("/documents")
@@ -46,6 +48,14 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
         if row is None and look.event(store, "api", document) is None:
             raise Refused("No such document.", 404)
         return render_template("document.html", id=document, document=row, steps=steps)
+
+    @pages.get("/documents/<document>/content")
+    def document_content(document: str) -> Response:
+        with sessions() as db:
+            row = db.get(Document, document) if document.isprintable() else None
+        if row is None or row.status != "completed" or row.stored_as is None:
+            raise Refused("No such document, or it is not complete.", 404)
+        return content(settings, row, row.stored_as)
 
 
 def _listed(state: str, name: str, cursor: str) -> Select[Document]:

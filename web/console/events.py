@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from flask import Blueprint, redirect, render_template, request, url_for
@@ -24,20 +24,26 @@ from web.console.redact import payload
 from web.errors import Refused
 
 ROWS, MOMENTS = 50, 200
-SOURCES = sorted({source for source, _ in ROUTES})
 TYPES = sorted({kind for _, kind in ROUTES if kind != "*"})
 
 
-def register(pages: Blueprint, settings: Settings, store: Store, sessions: Callable[[], Session]) -> None:
+def names(sources: Collection[str]) -> list[str]:
+    """Of every source that an event may have."""
+    return sorted({source for source, _ in ROUTES}.union(sources))
+
+
+def register(
+    pages: Blueprint, settings: Settings, sources: Collection[str], store: Store, sessions: Callable[[], Session]
+) -> None:
     """/console/events and what is below it."""
 
     @pages.get("/events")
     def events() -> ResponseReturnValue:
         wanted = asked.wanted(request.args)
-        if exact := _exact(store, wanted):
+        if exact := _exact(store, wanted, names(sources)):
             return redirect(url_for("console.event", source=exact, event_id=wanted.text))
         found = find.search(store, "events", wanted, ROWS, asked.place(request.args))
-        return render_template("events.html", found=found, **search_form())
+        return render_template("events.html", found=found, given=given(), states=STATES)
 
     @pages.get("/events/<source>/<path:event_id>")
     def event(source: str, event_id: str) -> str:
@@ -55,18 +61,17 @@ def register(pages: Blueprint, settings: Settings, store: Store, sessions: Calla
         )
 
 
-def search_form() -> dict[str, Any]:
-    """What a search form needs, and the query that its next page repeats."""
-    given = {name: value for name, value in request.args.items() if value and name in SEARCH}
-    return {"given": given, "sources": SOURCES, "types": TYPES, "states": STATES}
+def given() -> dict[str, str]:
+    """What was searched for: the form shows it again, and the next page repeats it."""
+    return {name: value for name, value in request.args.items() if value and name in SEARCH}
 
 
-def _exact(store: Store, wanted: Filter) -> str | None:
-    """The source of the event whose whole id was asked for: that is one look, and no search."""
-    sources = [wanted.source] if wanted.source else SOURCES
+def _exact(store: Store, wanted: Filter, sources: list[str]) -> str | None:
+    """The source of the event whose whole id was asked for: that is a look or two, and no search."""
     if not wanted.text:
         return None
-    return next((source for source in sources if look.event(store, source, wanted.text)), None)
+    asked_for = [wanted.source] if wanted.source else sources
+    return next((source for source in asked_for if look.event(store, source, wanted.text)), None)
 
 
 def _tree(sessions: Callable[[], Session], jobs: list[dict[str, Any]]) -> list[Branch]:
