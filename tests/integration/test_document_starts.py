@@ -262,6 +262,18 @@ def test_a_late_callback_of_a_former_task_changes_nothing(business: Business, se
         follow(business, again)
 
 
+def test_a_service_that_gives_a_new_start_the_task_of_the_former_one_is_listened_to(business: Business) -> None:
+    with Peer(lambda asked: Answer(404) if asked.method == "GET" else Answer(body=b'{"task_id": "task_1"}')) as peer:
+        by_service(business, peer.url)
+        over = handed_over(business)
+        _, again, next_over = follow(business, over)
+        follow(business, again)
+        assert (row(business).start, row(business).task_id) == (2, "task_1")
+        follow(business, follow(business, next_over)[1])  # and once more: it is a former task already
+    assert (row(business).start, row(business).task_id) == (3, "task_1")
+    assert call_back(business, completed, result_url=RESULT) != []
+
+
 def test_a_former_deadline_asks_nobody(business: Business, service: Service) -> None:
     over = handed_over(business)
     call_back(business, failed, error_message="a temporary fault")
