@@ -290,3 +290,16 @@ def test_an_unexpected_error_is_a_page_that_tells_nothing(client: FlaskClient, m
     monkeypatch.setattr(look, "stats", breaks)
     answer = client.get("/console/")
     assert (answer.status_code, answer.mimetype, "ada@example.com" in answer.text) == (500, "text/html", False)
+
+
+def test_a_full_store_can_be_looked_at_and_its_dead_letters_are_told_first(
+    visitor: FlaskClient, real_store: Store
+) -> None:
+    dead_letter(real_store, "evt_1")
+    real_store.client.config_set("maxmemory", "1mb")
+    try:
+        assert enter(visitor, API_KEY).status_code == 302
+        page = visitor.get("/console/").text
+    finally:
+        real_store.client.config_set("maxmemory", "0")
+    assert "/console/events/stripe/evt_1" in page

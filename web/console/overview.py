@@ -8,12 +8,14 @@ from typing import Any
 
 from flask import Blueprint, render_template, request
 
-from inbox import figures, look
+from inbox import figures, find, look
+from inbox.find import Filter
 from inbox.store import Store
 from tasks.routes import QUEUES
 
 SPANS = {"1h": 3_600_000, "24h": 86_400_000}
 BARS = 60
+LETTERS = 5
 SWEEP_LATE_MS = 15_000
 
 
@@ -44,6 +46,7 @@ def register(pages: Blueprint, store: Store) -> None:
             stats=look.stats(store),
             memory=store.memory(),
             queues=_queues(store, now),
+            letters=find.step(store, "dead", Filter(), LETTERS).rows,
             last_minute=figures.arrivals(store, now - 60_000, now, 1)[0],
             sweep_age=_sweep_age(store, now),
             sweep_late_ms=SWEEP_LATE_MS,
