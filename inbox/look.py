@@ -8,7 +8,19 @@ from typing import Any
 
 from inbox.store import PREFIX, Store, translated
 
-STATS = ("accepted", "missed", "duplicates", "rejected", "unhandled", "owed", "leased", "succeeded", "dead", "expired")
+STATS = (
+    "accepted",
+    "missed",
+    "duplicates",
+    "rejected",
+    "unhandled",
+    "owed",
+    "leased",
+    "succeeded",
+    "dead",
+    "expired",
+    "sweeps",
+)
 
 
 def stats(store: Store) -> dict[str, int]:
@@ -24,6 +36,14 @@ def deliveries(store: Store) -> dict[str, int]:
     """`rejected:<source>:<reason>`, `verified:<source>:<secret's name>`: how many; `last:…`: when, in ms since 1970."""
     with translated():
         raw: Any = store.client.hgetall(PREFIX + "deliveries")
+    return {name.decode(): int(value) for name, value in raw.items()}
+
+
+def attempts(store: Store) -> dict[str, int]:
+    """`<task>:<outcome>`: how many attempts ended so; `<task>:<ms>`: how many took up to that long, and longer than the
+    next shorter one says (`inf`: any longer); `<task>:ms`: how long all of them took together."""
+    with translated():
+        raw: Any = store.client.hgetall(PREFIX + "attempts")
     return {name.decode(): int(value) for name, value in raw.items()}
 
 

@@ -185,12 +185,18 @@ class Store:
         """Search events or dead letters; inbox/find.py says how."""
         return self._run("find", *args)
 
-    def count_rejected(self, source: str, reason: str, times: int = 1) -> None:
-        """Count webhooks that were refused."""
-        with translated(), self.client.pipeline(transaction=False) as both:
-            both.hincrby(PREFIX + "counts", "rejected", times)
-            both.hincrby(PREFIX + "deliveries", f"rejected:{source}:{reason}", times)
-            both.execute()
+    def count_rejected(self, source: str, reason: str) -> None:
+        """Count a webhook that was refused."""
+        self.count({f"rejected:{source}:{reason}": 1})
+
+    def count(self, deliveries: Mapping[str, int]) -> None:
+        """Add to the counts of what happened to deliveries: `rejected:<source>:<reason>`, `ack:<…>`."""
+        with translated(), self.client.pipeline(transaction=False) as pipe:
+            for name, times in deliveries.items():
+                pipe.hincrby(PREFIX + "deliveries", name, times)
+            rejected = sum(times for name, times in deliveries.items() if name.startswith("rejected:"))
+            pipe.hincrby(PREFIX + "counts", "rejected", rejected)
+            pipe.execute()
 
     def now_ms(self) -> int:
         """The store's clock, the one all workers share."""

@@ -24,6 +24,7 @@ from web.errors import Refused, told
 from web.group_commit import GroupCommit
 from web.receive import ANY_SOURCE, OK, PATHS, sender, take
 from web.sources import Source
+from web.tally import Tally
 
 THREADS = 32  # for the API and the pages
 ROOM_BYTES = 64 * 1024 * 1024
@@ -36,7 +37,7 @@ class Front:
 
     def __init__(self, settings: Settings, sources: Mapping[str, Source], store: Store, pages: Flask) -> None:
         self._settings, self._sources = settings, sources
-        self._group, self._room = GroupCommit(store), Room(ROOM_BYTES)
+        self._group, self._room, self._tally = GroupCommit(store), Room(ROOM_BYTES), Tally(store)
         self._pages = _in_threads(pages)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,6 +58,7 @@ class Front:
     async def _receive(self, name: str, request: _Request, receive: Receive) -> None:
         """The steps of web/receive.py; the fourth in one round trip with whatever else arrives now."""
         limit, tolerance = self._settings.max_body_bytes, self._settings.signature_tolerance_seconds
+        began = time.monotonic()
         with self._room.reserved() as reserve:
             try:
                 source = sender(self._sources, name)
@@ -64,9 +66,10 @@ class Front:
                 arrival = take(source, request, raw, time.time(), tolerance)
             except (Refused, BadPayload) as refused:
                 if name in self._sources:
-                    self._group.count_rejected(name, refused.reason)
+                    self._tally.refused(name, refused.reason)
                 raise
             await self._group.record(arrival, STORE_SECONDS)
+        self._tally.acknowledged(time.monotonic() - began)
 
 
 def _in_threads(pages: Flask) -> Callable[[Scope, Receive, Send], Awaitable[None]]:

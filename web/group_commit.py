@@ -7,10 +7,8 @@ only after the batch that it is in; its doorbells are rung even if its sender ha
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 from inbox.errors import StoreUnavailable
 from inbox.event import Arrival
@@ -28,7 +26,6 @@ class GroupCommit:
         self._ringer = BackgroundRinger()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="group-commit")
         self._waiting: list[tuple[Arrival, asyncio.Future[None]]] = []
-        self._refused: Counter[tuple[str, str]] = Counter()
         self._work: asyncio.Task[None] | None = None
 
     async def record(self, arrival: Arrival, seconds: float) -> None:
@@ -36,41 +33,25 @@ class GroupCommit:
         after `seconds`: then it may or may not have been recorded, and the sender's next try will tell."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((arrival, done))
-        self._start()
+        if self._work is None:
+            self._work = asyncio.create_task(self._commit())
         try:
             async with asyncio.timeout(seconds):
                 await done
         except TimeoutError:
             raise StoreUnavailable("the store does not take this now (it is too slow)") from None
 
-    def count_rejected(self, source: str, reason: str) -> None:
-        """Count a webhook that was refused, soon; an uncounted refusal is still a refusal."""
-        self._refused[source, reason] += 1
-        self._start()
-
-    def _start(self) -> None:
-        if self._work is None:
-            self._work = asyncio.create_task(self._commit())
-
     async def _commit(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting or self._refused:
+        while self._waiting:
             gathered = [(arrival, done) for arrival, done in self._waiting if not done.done()]  # some have given up
             batch, self._waiting = gathered[:MOST], gathered[MOST:]
-            refused, self._refused = self._refused, Counter()
-            outcomes = await loop.run_in_executor(
-                self._thread, self._write, [arrival for arrival, _ in batch], dict(refused)
-            )
+            outcomes = await loop.run_in_executor(self._thread, self._write, [arrival for arrival, _ in batch])
             for (_, done), outcome in zip(batch, outcomes, strict=True):
                 _tell(done, outcome)
         self._work = None
 
-    def _write(
-        self, arrivals: Sequence[Arrival], refused: dict[tuple[str, str], int]
-    ) -> Sequence[StoreUnavailable | None]:
-        with suppress(StoreUnavailable):
-            for (source, reason), times in refused.items():
-                self._store.count_rejected(source, reason, times)
+    def _write(self, arrivals: Sequence[Arrival]) -> Sequence[StoreUnavailable | None]:
         outcomes = self._store.record_all(arrivals)
         self._ringer.ring(bell for outcome in outcomes if isinstance(outcome, list) for bell in outcome)
         return [outcome if isinstance(outcome, StoreUnavailable) else None for outcome in outcomes]

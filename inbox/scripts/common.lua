@@ -66,10 +66,24 @@ local function unlock(id, key)
   if first then ring(first, read(first, 'task', 'queue')) end
 end
 
+-- How attempts end and how long they take, by task, for inbox/look.py: `<task>:<outcome>`, `<task>:<up to ms>`.
+local ATTEMPT_MS = { 10, 50, 250, 1000, 5000, 30000, 120000 }
+local function tally(task, outcome, ms)
+  local upto = 'inf'
+  for i = #ATTEMPT_MS, 1, -1 do
+    if ms <= ATTEMPT_MS[i] then upto = ATTEMPT_MS[i] end
+  end
+  redis.call('HINCRBY', P .. 'attempts', task .. ':' .. outcome, 1)
+  redis.call('HINCRBY', P .. 'attempts', task .. ':' .. upto, 1)
+  redis.call('HINCRBY', P .. 'attempts', task .. ':ms', ms)
+end
+
 local function close_attempt(id, attempt, outcome, reason)
-  local entry = cjson.decode(redis.call('HGET', job_key(id), 'attempt:' .. attempt))
+  local task, raw = read(id, 'task', 'attempt:' .. attempt)
+  local entry = cjson.decode(raw)
   entry.ended, entry.outcome, entry.reason = now, outcome, reason
   redis.call('HSET', job_key(id), 'attempt:' .. attempt, cjson.encode(entry))
+  tally(task, outcome, now - entry.started)
 end
 
 local function bury(id, queue, reason)

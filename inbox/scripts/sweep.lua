@@ -31,4 +31,5 @@ if math.floor(swept / 60000) ~= math.floor(now / 60000) then
     'owed', (ready or 0) + (leased or 0), 'done', done or 0, 'dead', dead or 0)
 end
 redis.call('SET', P .. 'swept', now)
+count('sweeps', 1)
 return bells

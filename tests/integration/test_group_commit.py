@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from dev.servers import Valkey, wait_until
+from dev.servers import Valkey
 from inbox import look
 from inbox.errors import StoreUnavailable
 from inbox.event import Arrival, Event
 from inbox.job import NewJob, job_id
 from inbox.store import Outcome, Store, connect
 from web.group_commit import MOST, GroupCommit
+from web.tally import Tally
 
 
 class Counting(Store):
@@ -106,13 +107,15 @@ def test_one_that_the_store_refuses_spoils_no_other(counting: Counting) -> None:
     assert [type(one) for one in heard] == [type(None), StoreUnavailable, type(None)]
 
 
-def test_refusals_are_counted_together(counting: Counting) -> None:
+def test_figures_are_written_down_together(counting: Counting) -> None:
     async def scene() -> None:
-        group = GroupCommit(counting)
+        tally = Tally(counting)
         for _ in range(50):
-            group.count_rejected("stripe", "signature")
-        await record(group, "evt_1")
-        await asyncio.sleep(0.3)
+            tally.refused("stripe", "signature")
+            tally.acknowledged(0.004)
+        await asyncio.sleep(1.5)
 
     asyncio.run(scene())
-    wait_until(lambda: look.stats(counting)["rejected"] == 50, seconds=5, what="50 refusals")
+    assert look.stats(counting)["rejected"] == 50
+    told = look.deliveries(counting)
+    assert told == {"rejected:stripe:signature": 50, "ack:5": 50, "ack:us": 200_000}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 from celery.signals import heartbeat_sent
 
 from settings import Settings, SettingsError, load

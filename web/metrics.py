@@ -1,0 +1,161 @@
+"""/metrics, for Prometheus. All figures are the record's own, so that they are right under any number of processes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from flask import Blueprint, Response
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from sqlalchemy import Engine
+
+from inbox import figures, look
+from inbox.store import Store
+from settings import Settings
+from tasks.routes import QUEUES
+from web import reconciled
+from web.health import loss_window
+from web.sources import Source, traffic
+from web.tally import ACK_MS
+
+ATTEMPT_MS = (10, 50, 250, 1000, 5000, 30_000, 120_000)  # as in inbox/scripts/common.lua
+OUTCOMES = ("succeeded", "failed", "lost", "released")
+
+
+def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store, engine: Engine) -> Blueprint:
+    """The page for Prometheus."""
+    pages = Blueprint("metrics", __name__)
+
+    @pages.get("/metrics")
+    def metrics() -> Response:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(Counts(store, settings))
+        registry.register(Queues(store))
+        registry.register(Deliveries(store, sources))
+        registry.register(Attempts(store))
+        registry.register(reconciled.Gauges(engine))
+        return Response(generate_latest(registry), mimetype="text/plain; version=0.0.4")
+
+    return pages
+
+
+class Counts:
+    """The record's own counts, so that the figures are right under any number of processes."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store, self._settings = store, settings
+
+    def collect(self) -> list[CounterMetricFamily | GaugeMetricFamily | InfoMetricFamily]:
+        used, most = self._store.memory()
+        values = look.stats(self._store) | {
+            "store_bytes": used,
+            "store_limit_bytes": most,
+            "replicas_ack": self._settings.replicas_ack,
+            "replicas": self._store.replicas() if self._settings.replicas_ack else 0,
+        }
+        counters = {
+            "accepted": "Events delivered and recorded",
+            "missed": "Events that never arrived and that a reconcile took in",
+            "duplicates": "Deliveries of events already recorded",
+            "unhandled": "Events recorded that no handler is routed for",
+            "expired": "Leases that ran out: a worker died or stalled",
+            "sweeps": "Looks for jobs that are due or orphaned; every worker looks every second",
+        }
+        gauges = {
+            "owed": "Jobs not yet done: ready or leased",
+            "leased": "Jobs being worked on",
+            "succeeded": "Jobs done",
+            "dead": "Jobs that a person must look at",
+            "store_bytes": "Memory the store uses",
+            "store_limit_bytes": "Memory it may use, 0 for no limit; at 90 % senders hear 503",
+            "replicas_ack": "Replicas that must confirm an event before its 200",
+            "replicas": "Replicas that confirm what is written now; fewer than holdfast_replicas_ack: 503",
+        }
+        return [
+            *(CounterMetricFamily(f"holdfast_{name}", help_, value=values[name]) for name, help_ in counters.items()),
+            *(GaugeMetricFamily(f"holdfast_{name}", help_, value=values[name]) for name, help_ in gauges.items()),
+            InfoMetricFamily(
+                "holdfast_loss_window", "What a crash may cost after the 200", {"loses": loss_window(self._settings)}
+            ),
+        ]
+
+
+class Deliveries:
+    """What came from each source, as the record counts it."""
+
+    def __init__(self, store: Store, sources: Mapping[str, Source]) -> None:
+        self._store, self._sources = store, sources
+
+    def collect(self) -> list[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
+        by_secret = ("source", "secret")
+        refused = CounterMetricFamily("holdfast_rejected", "Deliveries refused", labels=("source", "reason"))
+        verified = CounterMetricFamily("holdfast_verified", "Deliveries that this secret proved", labels=by_secret)
+        last = GaugeMetricFamily("holdfast_verified_last_seconds", "When last, since 1970; 0: never", labels=by_secret)
+        counts = look.deliveries(self._store)
+        for source in traffic(self._sources, counts):
+            for reason, number in source["rejected"].items():
+                refused.add_metric((source["name"], reason), number)
+            for secret in source["secrets"]:
+                labels = (source["name"], secret["secret"])
+                verified.add_metric(labels, secret["verified"])
+                last.add_metric(labels, (secret["last"] or 0) / 1000)
+        return [refused, verified, last, self._acks(counts)]
+
+    @staticmethod
+    def _acks(counts: Mapping[str, int]) -> HistogramMetricFamily:
+        acks = {name.removeprefix("ack:"): number for name, number in counts.items() if name.startswith("ack:")}
+        took = HistogramMetricFamily("holdfast_ack_seconds", "From a delivery's head to its 200")
+        took.add_metric((), _buckets(acks, ACK_MS), acks.get("us", 0) / 1_000_000)
+        return took
+
+
+class Queues:
+    """What waits in each queue."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        waiting = GaugeMetricFamily("holdfast_waiting", "Jobs that wait for a worker", labels=("queue",))
+        oldest = GaugeMetricFamily("holdfast_oldest_seconds", "How long the oldest of them has", labels=("queue",))
+        now = self._store.now_ms()
+        for queue, (number, since) in figures.queues(self._store, QUEUES).items():
+            waiting.add_metric((queue,), number)
+            oldest.add_metric((queue,), 0 if since is None else max(now - since, 0) / 1000)
+        swept = GaugeMetricFamily("holdfast_swept_seconds", "When a worker last looked, since 1970; 0: never")
+        swept.add_metric((), (look.swept_ms(self._store) or 0) / 1000)
+        return waiting, oldest, swept
+
+
+class Attempts:
+    """How attempts ended and how long they took, by task."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self) -> Iterable[CounterMetricFamily | HistogramMetricFamily]:
+        ended = CounterMetricFamily("holdfast_attempts", "Attempts by how they ended", labels=("task", "outcome"))
+        took = HistogramMetricFamily("holdfast_attempt_seconds", "From lease to end", labels=("task",))
+        for task, counts in _by_task(look.attempts(self._store)).items():
+            for outcome in OUTCOMES:
+                ended.add_metric((task, outcome), counts.get(outcome, 0))
+            took.add_metric((task,), _buckets(counts, ATTEMPT_MS), counts.get("ms", 0) / 1000)
+        return ended, took
+
+
+def _by_task(counts: Mapping[str, int]) -> Mapping[str, Mapping[str, int]]:
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for name, number in sorted(counts.items()):
+        task, _, what = name.rpartition(":")
+        found[task][what] = number
+    return found
+
+
+def _buckets(counts: Mapping[str, int], bounds_ms: Iterable[int]) -> list[tuple[str, float]]:
+    """Prometheus' cumulative ones, in seconds."""
+    total, buckets = 0, []
+    for bound in bounds_ms:
+        total += counts.get(str(bound), 0)
+        buckets.append((str(bound / 1000), float(total)))
+    return [*buckets, ("+Inf", float(total + counts.get("inf", 0)))]
