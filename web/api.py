@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request, send_file
+from flask import Blueprint, Response, g, jsonify, request, send_file
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl
 from sqlalchemy.orm import Session
 
@@ -21,7 +20,7 @@ from tasks import broker
 from tasks.models import Document
 from tasks.routes import jobs_for
 from tasks.storage import open_store
-from web import api_replays, asked, reconciled
+from web import api_replays, asked, keys, reconciled
 from web.body import parsed, read_body
 from web.errors import Refused
 from web.sources import Source, traffic
@@ -66,10 +65,11 @@ def blueprint(
 
     @api.before_request
     def authenticate() -> None:
-        given = _bearer_key()
-        if not any(hmac.compare_digest(given, key.encode()) for key in settings.api_keys):
+        key = keys.matching(settings.api_keys, _bearer_key())
+        if key is None:
             why = "the header must be Authorization: Bearer <one of API_KEYS>"
             raise Refused(why if settings.api_keys else "the API is closed: no API_KEYS are configured", 401)
+        g.who = keys.who(key)
 
     @api.post("/documents")
     def start_document() -> tuple[Response, int]:
@@ -128,13 +128,13 @@ def blueprint(
         return jsonify(replayed=job_id)
 
     def _replay(job_id: str) -> str:
-        bells = store.replay(job_id, _who())
+        bells = store.replay(job_id, g.who)
         if isinstance(bells, str):
             return bells
         broker.ring(bells)
         return "replayed"
 
-    api_replays.register(api, store, sessions, _who)
+    api_replays.register(api, store, sessions)
     _figures(api, settings, sources, store, sessions)
     return api
 
@@ -158,11 +158,6 @@ def _figures(
     def show_reconcile() -> Response:
         with sessions() as db:
             return jsonify(reconciled.state(settings, store, db))
-
-
-def _who() -> str:
-    """The name of the key that this call bears."""
-    return f"api key {hashlib.sha256(_bearer_key()).hexdigest()[:8]}"
 
 
 def _bearer_key() -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, g, jsonify, request
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.orm import Session
 
@@ -31,8 +31,8 @@ class ReplayRequest(BaseModel):
     dry_run: bool = False
 
 
-def register(api: Blueprint, store: Store, sessions: Callable[[], Session], who: Callable[[], str]) -> None:
-    """`who` names whoever makes the call, for the audit trail."""
+def register(api: Blueprint, store: Store, sessions: Callable[[], Session]) -> None:
+    """`POST /api/v1/replays` and `GET /api/v1/replays/<replay>`"""
 
     @api.post("/replays")
     def replay() -> tuple[Response, int]:
@@ -41,7 +41,7 @@ def register(api: Blueprint, store: Store, sessions: Callable[[], Session], who:
         wanted = replays.only_dead(asked.wanted(texts))
         if given.dry_run:
             return jsonify(_told(replays.forecast(store, wanted))), 200
-        return jsonify(id=replays.ask(store, wanted, who()), state="asked"), 202
+        return jsonify(id=replays.ask(store, wanted, g.who), state="asked"), 202
 
     @api.get("/replays/<replay>")
     def show_replay(replay: str) -> Response:

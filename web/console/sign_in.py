@@ -1,8 +1,8 @@
 """Who is at the console: signed in with one of API_KEYS, for a working day.
 
-There is no session store. The cookie says which key opened it and is signed with that key, so that every process and
-every restart agrees, and a key that is taken out of API_KEYS ends its sessions at once. A form's token is an HMAC of
-the cookie under the same key.
+There is no session store. The cookie is signed with the key that opened it, so that every process and every restart
+agrees, and a key that is taken out of API_KEYS ends its sessions at once. A form's token is an HMAC of the cookie under
+the same key.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from inbox.errors import StoreUnavailable
 from inbox.store import Store
 from settings import Settings
 from web.errors import Refused
+from web.keys import matching, who
 
 COOKIE = "holdfast_console"
 SESSION_SECONDS = 12 * 3600
@@ -39,11 +40,6 @@ class Person:
     form_token: str
 
 
-def key_name(key: str) -> str:
-    """What stands for a key wherever people look; it tells nothing of it."""
-    return hashlib.sha256(key.encode()).hexdigest()[:8]
-
-
 def recognised(keys: Collection[str]) -> bool:
     """True if the request's cookie was issued for a key that holds still; then `g.person` says who it is."""
     g.person = _person(keys, request.cookies.get(COOKIE, ""))
@@ -53,11 +49,11 @@ def recognised(keys: Collection[str]) -> bool:
 def _person(keys: Collection[str], cookie: str) -> Person | None:
     for key in keys:
         try:
-            said = _signer(key).unsign(cookie, max_age=SESSION_SECONDS).decode()
+            _signer(key).unsign(cookie, max_age=SESSION_SECONDS)
         except BadSignature:
             continue
         token = hmac.digest(key.encode(), b"form " + cookie.encode(), "sha256").hex()
-        return Person(f"api key {said.partition('.')[0]}", token)
+        return Person(who(key), token)
     return None
 
 
@@ -87,11 +83,11 @@ def register(pages: Blueprint, settings: Settings, store: Store) -> None:
             return _form(settings, "", 200)
         if _too_often(store):
             return _form(settings, "Too many tries. Wait a minute.", 429)
-        key = _matching(settings.api_keys, request.form.get("key", ""))
+        key = matching(settings.api_keys, request.form.get("key", "").strip().encode())
         if key is None:
             return _form(settings, "That is none of API_KEYS.", 401)
         answer = redirect(inside(request.form.get("next", "")))
-        cookie = _signer(key).sign(f"{key_name(key)}.{secrets.token_hex(8)}").decode()
+        cookie = _signer(key).sign(secrets.token_hex(16)).decode()
         answer.set_cookie(COOKIE, cookie, SESSION_SECONDS, **_cookie_rules())
         return answer
 
@@ -113,12 +109,6 @@ def _too_often(store: Store) -> bool:
 def _form(settings: Settings, words: str, status: int) -> ResponseReturnValue:
     there = request.values.get("next", "")
     return render_template("sign_in.html", words=words, next=there, closed=not settings.api_keys), status
-
-
-def _matching(keys: Collection[str], given: str) -> str | None:
-    """The key that was given, if it is one; each is compared whole, so that no time tells how much was right."""
-    right = [key for key in keys if compare_digest(key.encode(), given.strip().encode())]
-    return right[0] if right else None
 
 
 def inside(there: str) -> str:
