@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from inbox.store import PREFIX, Store, translated
@@ -46,7 +45,3 @@ def samples(store: Store, since_ms: int) -> list[dict[str, int]]:
     with translated():
         rows: Any = store.client.xrange(PREFIX + "samples", min=f"{since_ms}-0")
     return [{"at": int(name.split(b"-")[0]), **{k.decode(): int(v) for k, v in row.items()}} for name, row in rows]
-
-
-def clock(ms: int) -> str:
-    return f"{datetime.fromtimestamp(ms / 1000, UTC):%H:%M}"

@@ -12,6 +12,7 @@ from inbox import figures, find, look
 from inbox.find import Filter
 from inbox.store import Store
 from tasks.routes import QUEUES
+from web.console.shown import clock
 
 SPANS = {"1h": 3_600_000, "24h": 86_400_000}
 BARS = 60
@@ -79,7 +80,7 @@ def _sweep_age(store: Store, now: int) -> int | None:
 def _bars(numbers: list[int], start: int, step: int) -> list[Bar]:
     most, width = max([*numbers, 1]), 100 / len(numbers)
     return [
-        Bar(i * width, width, 100 * number / most, f"{figures.clock(start + i * step)}: {number}")
+        Bar(i * width, width, 100 * number / most, f"{clock(start + i * step)}: {number}")
         for i, number in enumerate(numbers)
     ]
 

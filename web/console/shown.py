@@ -23,6 +23,11 @@ def when(ms: int | None) -> str:
     return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S}" if ms else "–"
 
 
+def clock(ms: float) -> str:
+    """The same to the minute, without its day."""
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%H:%M}"
+
+
 def dated(at: datetime | None) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if at else "–"
 
