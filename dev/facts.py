@@ -48,8 +48,8 @@ class Facts:
 
 
 def read_facts(folder: Path) -> Facts:
-    with closing(_open(folder)) as db:
-        mails = [_headers(path) for path in (folder / "mail" / "new").glob("*")]
+    with closing(open_database(folder)) as db:
+        mails = [mail_headers(path) for path in (folder / "mail" / "new").glob("*")]
         documents = folder / "documents"
         return Facts(
             failures=dict(db.execute("SELECT event_id, invoice FROM payment_failures")),
@@ -75,7 +75,7 @@ class Midway:
 
 
 def look_midway(folder: Path) -> Midway:
-    with closing(_open(folder)) as db:
+    with closing(open_database(folder)) as db:
         return Midway(
             documents=_number(db, "SELECT count(*) FROM documents WHERE status IN ('completed', 'failed')"),
             retries=_number(db, "SELECT count(*) FROM payment_retries WHERE state = 'planned'"),
@@ -83,7 +83,7 @@ def look_midway(folder: Path) -> Midway:
         )
 
 
-def _open(folder: Path) -> sqlite3.Connection:
+def open_database(folder: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{folder / 'holdfast.db'}?mode=ro", uri=True, timeout=10)
 
 
@@ -101,6 +101,6 @@ def _number(db: sqlite3.Connection, query: str) -> int:
     return int(db.execute(query).fetchone()[0])
 
 
-def _headers(path: Path) -> tuple[str, str]:
+def mail_headers(path: Path) -> tuple[str, str]:
     mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
     return str(mail["X-Idempotency-Key"]), str(mail["To"])

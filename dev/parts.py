@@ -37,16 +37,21 @@ def parts(folder: Path, ports: Ports, environ: Mapping[str, str]) -> list[Part]:
     if environ["STRIPE_API_BASE"] == ports.stripe_url:
         store = ("--folder", str(folder / "stripe"), "--webhook-url", url)
         chosen.append(Part("stripe", _python("dev.stripe_service", "--port", str(ports.stripe), *store), 2))
-    return [*chosen, Part("receiver", _python("web"), 3), *(_worker(queue) for queue in QUEUES), _flower(folder, ports)]
+    return [
+        *chosen,
+        Part("receiver", _python("web"), 3),
+        *(worker(queue, queue) for queue in QUEUES),
+        _flower(folder, ports),
+    ]
 
 
 def _python(*words: str) -> list[str]:
     return [sys.executable, "-m", *words]
 
 
-def _worker(queue: str) -> Part:
-    words = ("celery", "-A", "workers.app", "worker", "-Q", queue, "-n", f"{queue}@%h", "-c", "2", "--loglevel=INFO")
-    return Part(f"worker-{queue}", _python(*words), 4, stop_seconds=45)
+def worker(name: str, *queues: str) -> Part:
+    words = ("-A", "workers.app", "worker", "-Q", ",".join(queues), "-n", f"{name}@%h", "-c", "2", "--loglevel=INFO")
+    return Part(f"worker-{name}", _python("celery", *words), 4, stop_seconds=45)
 
 
 def _flower(folder: Path, ports: Ports) -> Part:

@@ -131,10 +131,11 @@ class Stack:
         names = {part.name for part in self.parts}
         peers = {"mail": self.ports.mail, "documents": self.ports.documents, "stripe": self.ports.stripe}
         readyz, flower = f"{self.ports.receiver_url}/readyz", f"{self.ports.flower_url}/healthcheck"
+        flowers = [(f"Flower on port {self.ports.flower}", partial(_answers, flower))] if "flower" in names else []
         return [
             *((f"{name} on port {port}", partial(_listens, port)) for name, port in peers.items() if name in names),
             (f"{readyz} to say yes", partial(_answers, readyz)),
-            (f"Flower on port {self.ports.flower}", partial(_answers, flower)),
+            *flowers,
         ]
 
     def _listen(self, log: IO[str]) -> None:

@@ -1,4 +1,4 @@
-"""A customer of localstripe whose card is declined: localstripe itself then sends a signed invoice.payment_failed."""
+"""Customers of localstripe, who pay or do not: localstripe itself then sends signed events of their invoices."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import requests
 
 # Asks the cardholder to confirm, and is declined after that: the one way to a failed invoice that localstripe tells of.
 DECLINED_CARD = "4000008260003178"
+GOOD_CARD = "4242424242424242"
 
 
 class StripeCustomer:
@@ -18,17 +19,61 @@ class StripeCustomer:
 
     def fail_to_pay(self, email: str) -> str:
         """Subscribe to a plan with the declined card; answers the id of the invoice that was not paid."""
-        plan = self._post("plans", amount=2500, currency="usd", interval="month", **{"product[name]": "Pro"})
-        customer = self._post("customers", email=email)
-        self._give_card(customer["id"])
-        wanted = {"items[0][plan]": plan["id"], "enable_incomplete_payments": "true"}
-        invoice_id = str(self._post("subscriptions", customer=customer["id"], **wanted)["latest_invoice"])
-        intent = self._get(f"payment_intents/{self._get(f'invoices/{invoice_id}')['payment_intent']}")
-        self._confirm(intent["id"], intent["client_secret"])
-        return invoice_id
+        invoice = str(self.subscribe(self.join(email, DECLINED_CARD))["latest_invoice"])
+        self._decline(invoice)
+        return invoice
 
-    def _give_card(self, customer: str) -> None:
-        card = {"number": DECLINED_CARD, "exp_month": "12", "exp_year": "2040", "cvc": "123"}
+    def join(self, email: str, card: str = GOOD_CARD) -> str:
+        """A new customer with this card."""
+        customer = str(self._post("customers", email=email)["id"])
+        self.give_card(customer, card)
+        return customer
+
+    def subscribe(self, customer: str) -> dict[str, Any]:
+        """A new subscription, whose first invoice is tried at once."""
+        plan = self._post("plans", amount=2500, currency="usd", interval="month", **{"product[name]": "Pro"})
+        wanted = {"items[0][plan]": plan["id"], "enable_incomplete_payments": "true"}
+        return self._post("subscriptions", customer=customer, **wanted)
+
+    def fail_to_renew(self, customer: str, subscription: str) -> str:
+        """The next invoice of a subscription, which the card does not pay; answers its id."""
+        self.give_card(customer, DECLINED_CARD)
+        invoice = str(self._post("invoices", customer=customer, subscription=subscription)["id"])
+        self._post(f"invoices/{invoice}/pay")
+        self._decline(invoice)
+        return invoice
+
+    def buy(self, customer: str, amount: int) -> str:
+        """Pay once; answers the id of the charge."""
+        method = self._get(f"customers/{customer}")["invoice_settings"]["default_payment_method"]
+        wanted = {"customer": customer, "payment_method": method, "confirm": "true"}
+        return str(self._post("payment_intents", amount=amount, currency="usd", **wanted)["latest_charge"]["id"])
+
+    def charge_of(self, invoice: str) -> str:
+        """The charge that paid an invoice."""
+        return str(self._get(f"invoices/{invoice}")["charge"]["id"])
+
+    def refund(self, charge: str) -> dict[str, Any]:
+        """The whole amount; answers the charge as it is then."""
+        self._post("refunds", charge=charge)
+        return self.get_charge(charge)
+
+    def get_charge(self, charge: str) -> dict[str, Any]:
+        return self._get(f"charges/{charge}")
+
+    def customers_of_events(self) -> dict[str, str]:
+        """Whose each of localstripe's own events is."""
+        things = {event["id"]: event["data"]["object"] for event in self._get("events?limit=100")["data"]}
+        return {id_: thing.get("customer") or thing["id"] for id_, thing in things.items()}
+
+    def _decline(self, invoice: str) -> None:
+        """The cardholder confirms, and the bank says no."""
+        intent = self._get(f"payment_intents/{self._get(f'invoices/{invoice}')['payment_intent']}")
+        self._confirm(intent["id"], intent["client_secret"])
+
+    def give_card(self, customer: str, number: str) -> None:
+        """The card that is tried from now on."""
+        card = {"number": number, "exp_month": "12", "exp_year": "2040", "cvc": "123"}
         method = self._post("payment_methods", type="card", **{f"card[{name}]": value for name, value in card.items()})
         self._post(f"payment_methods/{method['id']}/attach", customer=customer)
         self._post(f"customers/{customer}", **{"invoice_settings[default_payment_method]": method["id"]})

@@ -123,6 +123,33 @@ def checkout_session(number: int, email: str, *, paid: bool, created: int) -> di
     }
 
 
+def line_item(product: str) -> Thing:
+    """What a checkout session sells."""
+    price = {"id": f"price_{product}", "object": "price", "product": product, "type": "recurring", "unit_amount": 2500}
+    return {"id": f"li_{product}", "object": "item", "currency": "usd", "price": price, "quantity": 1}
+
+
+def dispute(number: int, charge: Thing, status: str, created: int) -> Thing:
+    """A customer's bank asks for the money of this charge back."""
+    return {
+        "id": _id("dp_1Demo", number),
+        "object": "dispute",
+        "amount": charge["amount"],
+        "balance_transactions": [],
+        "charge": charge["id"],
+        "created": created,
+        "currency": charge["currency"],
+        "evidence": {},
+        "evidence_details": {"due_by": created + 7 * 86400, "has_evidence": False, "submission_count": 0},
+        "is_charge_refundable": False,
+        "livemode": False,
+        "metadata": {},
+        "payment_intent": charge["payment_intent"],
+        "reason": "product_not_received",
+        "status": status,
+    }
+
+
 def customer(number: int, email: str, created: int) -> dict[str, Any]:
     """For the event types that nobody handles."""
     return {

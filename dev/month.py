@@ -1,0 +1,195 @@
+"""A month of four customers, played in a quarter of a minute against localstripe: only the settings are shorter.
+
+A payment fails, is tried again and recovers; another fails to the end; one is refunded; one is disputed. Each is told
+as a time line, and held against what must have come of it (dev/month_facts.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from dev.client import Api
+from dev.environment import any_ports, without_settings
+from dev.month_facts import STORIES, Line, Story, judge, read_month
+from dev.parts import Part, parts, worker
+from dev.stack import REPOSITORY, Stack, lock_folder
+from dev.stripe_customer import GOOD_CARD, StripeCustomer
+from dev.stripe_events import Thing, checkout_session, dispute, event, event_id, line_item
+from dev.stripe_front import StripeFront
+from dev.stripe_log import EventLog
+
+FOLDER = REPOSITORY / "var" / "demo-month"
+DAYS_A_SECOND = 2
+PATIENCE_SECONDS = 60.0
+MONTH_SETTINGS = {
+    "PAYMENT_RETRY_SCHEDULE": "1s,2s,3s",
+    "PAYMENT_GRACE_SECONDS": "2",
+    "ACCESS_WHILE_DISPUTED": "revoke",
+    "RETRY_BASE_SECONDS": "1",
+    "APP_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+}
+
+
+@dataclass(slots=True)
+class Month:
+    """Four stories that go on at once, and who plays Stripe in them."""
+
+    front: StripeFront
+    shop: StripeCustomer
+    folder: Path
+    numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(9001))
+
+    def play(self) -> dict[str, Story]:
+        """All stories, each in its own thread."""
+        with ThreadPoolExecutor(len(STORIES)) as pool:
+            return dict(zip(STORIES, pool.map(self._play, STORIES), strict=True))
+
+    def _play(self, name: str) -> Story:
+        story = Story(f"{name}@example.test", self.shop.join(f"{name}@example.test"))
+        acts: dict[str, Callable[[Story], None]] = {
+            "recovers": self._recover,
+            "gives-up": self._give_up,
+            "refunded": self._refund,
+            "disputed": self._dispute,
+        }
+        acts[name](story)
+        return story
+
+    def _recover(self, story: Story) -> None:
+        self._subscribe(story)
+        self.shop.fail_to_renew(story.customer, story.subscription)
+        self._wait(story, lambda: "declined" in read_month(self.folder, story).tries)
+        self.shop.give_card(story.customer, GOOD_CARD)
+        self._wait(story, lambda: read_month(self.folder, story).tries[-1:] == ["paid"])
+
+    def _give_up(self, story: Story) -> None:
+        self._subscribe(story)
+        self.shop.fail_to_renew(story.customer, story.subscription)
+        self._wait(story, lambda: read_month(self.folder, story).status == "suspended")
+
+    def _refund(self, story: Story) -> None:
+        invoice = self._subscribe(story)
+        _pass_days(10)
+        charge = self.shop.refund(self.shop.charge_of(invoice))
+        self._tell(story, "charge.refunded", charge)
+        self._wait(story, lambda: not read_month(self.folder, story).access)
+
+    def _dispute(self, story: Story) -> None:
+        charge = self.shop.get_charge(self.shop.buy(story.customer, 4900))
+        self._check_out(story, mode="payment", payment_intent=charge["payment_intent"])
+        self._wait(story, lambda: read_month(self.folder, story).access)
+        _pass_days(5)
+        now = int(time.time())
+        self._tell(story, "charge.dispute.created", dispute(1, charge, "needs_response", now))
+        self._wait(story, lambda: not read_month(self.folder, story).access)
+        _pass_days(14)
+        self._tell(story, "charge.dispute.closed", dispute(1, charge, "won", now))
+        self._wait(story, lambda: read_month(self.folder, story).access)
+
+    def _subscribe(self, story: Story) -> str:
+        """A checkout that begins a subscription; answers the id of its first invoice, which is paid."""
+        made = self.shop.subscribe(story.customer)
+        story.subscription = str(made["id"])
+        invoice = str(made["latest_invoice"])
+        self._check_out(story, mode="subscription", subscription=made["id"], invoice=invoice, payment_intent=None)
+        self._wait(story, lambda: read_month(self.folder, story).access)
+        return invoice
+
+    def _check_out(self, story: Story, **fields: Any) -> None:
+        number, now = next(self.numbers), int(time.time())
+        session = checkout_session(number, story.email, paid=True, created=now) | fields
+        session |= {"customer": story.customer, "metadata": {}}
+        story.session = str(session["id"])
+        self.front.line_items[story.session] = [line_item("prod_club")]
+        self._tell(story, "checkout.session.completed", session)
+
+    def _tell(self, story: Story, kind: str, thing: Thing) -> None:
+        """An event that localstripe does not have."""
+        number, now = next(self.numbers), int(time.time())
+        story.events.append(event_id(number))
+        self.front.log.add(json.loads(event(number, kind, thing, now)), now)
+
+    def _wait(self, story: Story, done: Callable[[], bool]) -> None:
+        """Until it is so, or has not become so for too long: then the verdict will say what is missing."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not done() and time.monotonic() < end:
+            time.sleep(0.1)
+
+
+def play_month(console: Console, say: Callable[[str], None]) -> list[str]:
+    """Start a small stack, play, stop it, show it; answers what was not as it must be, a line each."""
+    with lock_folder(FOLDER), StripeFront() as front:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        own = without_settings(os.environ) | MONTH_SETTINGS
+        own |= {"STRIPE_API_BASE": front.address, "APP_WEBHOOK_URL": f"{front.address}/application"}
+        with Stack(FOLDER, any_ports(), own, hear=say) as stack:
+            stack.parts = _small(stack)
+            front.localstripe = stack.ports.stripe_url
+            say(f"a month of four customers, {DAYS_A_SECOND} days a second, on a stack with a short retry schedule")
+            stack.start()
+            stack.wait_ready()
+            url, secret = f"{stack.ports.receiver_url}/stripe-webhook", stack.environ["STRIPE_WEBHOOK_SECRET"]
+            front.log = EventLog(url, secret)
+            begin = time.time()
+            month = Month(front, StripeCustomer(front.localstripe, stack.environ["STRIPE_API_KEY"]), FOLDER)
+            stories = month.play()
+            api = Api(stack.ports.receiver_url, stack.environ["API_KEYS"])
+            _settle(api)
+            owners, events, stats = month.shop.customers_of_events(), api.events(), api.stats()
+        front.shutdown()  # what follows reads what is on disk
+    wrong = [f"{stats[name]} jobs are {name}" for name in ("owed", "dead") if stats[name]]
+    for name, story in stories.items():
+        story.events += [id_ for id_, owner in owners.items() if owner == story.customer]
+        found = read_month(FOLDER, story, front.told)
+        mine = [one for (_, id_), one in events.items() if id_ in story.events and one["state"] != "unhandled"]
+        came = [Line(one["received"] / 1000, "in", one["type"]) for one in mine]
+        console.print(_time_line(STORIES[name].title, begin, [*came, *found.lines]))
+        wrong += judge(name, found)
+    return wrong
+
+
+def _pass_days(days: int) -> None:
+    time.sleep(days / DAYS_A_SECOND)
+
+
+def _small(stack: Stack) -> list[Part]:
+    """Only what the stories need, and one worker for all of it."""
+    environ = stack.environ | {"STRIPE_API_BASE": stack.ports.stripe_url}
+    wanted = ("valkey", "mail", "stripe", "receiver")
+    some = [part for part in parts(stack.folder, stack.ports, environ) if part.name in wanted]
+    return [*some, worker("all", "payments", "fulfilment", "notifications")]
+
+
+def _settle(api: Api) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while api.stats()["owed"] and time.monotonic() < end:
+        time.sleep(0.2)
+
+
+def _time_line(title: str, begin: float, lines: list[Line]) -> Table:
+    """A row for each day on which something happened."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("day", justify="right")
+    table.add_column("what came in", no_wrap=True)
+    table.add_column("what we did", overflow="fold")
+    table.add_column("who was told")
+    days: dict[int, list[Line]] = {}
+    for line in sorted(lines, key=lambda line: line.at):
+        days.setdefault(int((line.at - begin) * DAYS_A_SECOND) + 1, []).append(line)
+    for day, today in days.items():
+        cells = ("\n".join(line.text for line in today if line.column == column) for column in ("in", "did", "told"))
+        table.add_row(str(day), *cells)
+    return table
