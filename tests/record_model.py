@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +11,9 @@ from typing import Any
 import redis
 
 from inbox.job import MOVES, Lease, NewJob, State
-from inbox.store import PREFIX
+from inbox.store import DAY_MS, PREFIX, Rules
 
+RETENTION_MS = Rules().retention_days * DAY_MS
 FINAL = frozenset({State.SUCCEEDED, State.DEAD})
 Dump = Mapping[bytes, tuple[Any, Any]]
 
@@ -41,17 +43,37 @@ class Model:
     max_attempts: int
     jobs: dict[str, Job] = field(default_factory=dict)
     events: dict[str, list[str]] = field(default_factory=dict)
+    received: dict[str, int] = field(default_factory=dict)
+    aged: set[str] = field(default_factory=set)  # of these no more than the id is remembered
+    gone: int = 0  # jobs of theirs, counted as succeeded for ever
     counts: Counter[str] = field(default_factory=Counter)
 
     def record(self, event: str, new: list[NewJob], now: int) -> bool:
         if event in self.events:
             self.counts["duplicates"] += 1
             return False
-        self.events[event] = []
+        self.events[event], self.received[event] = [], now
         self.counts["accepted"] += 1
         self.counts["unhandled"] += not new
         self.create(event, new, now)
         return True
+
+    def age(self, event: str) -> None:
+        """Its parts have aged away, which only those of an event may of which nothing is owed."""
+        names = self.events[event]
+        assert all(self.jobs[name].state is State.SUCCEEDED for name in names), event
+        for name in names:
+            del self.jobs[name]
+        self.gone += len(names)
+        self.events[event] = []
+        self.aged.add(event)
+
+    def forget(self, event: str, now: int) -> None:
+        """Not even its id is remembered, which is right only when nobody will send it again."""
+        if event in self.aged:
+            assert now > self.received[event] + RETENTION_MS, event
+            self.aged.remove(event)
+            del self.events[event]
 
     def create(self, event: str, new: list[NewJob], now: int) -> None:
         for job in new:
@@ -88,8 +110,8 @@ class Model:
         return [job for job in self.jobs.values() if key and job.key == key and job.state is State.LEASED]
 
     def held(self, lease: Lease) -> bool:
-        job = self.jobs[lease.job_id]
-        return job.state is State.LEASED and job.token == lease.token
+        job = self.jobs.get(lease.job_id)
+        return job is not None and job.state is State.LEASED and job.token == lease.token
 
 
 @dataclass(frozen=True)
@@ -104,7 +126,9 @@ class Record:
     locks: Mapping[str, str]
     dead: frozenset[str]
     counts: Mapping[str, int]
-    expiring: frozenset[str]  # keys that will age away
+    seen_sets: frozenset[str]
+    seen: Mapping[str, frozenset[bytes]]  # what is remembered, by when it may be forgotten
+    expiring: Mapping[str, int]  # keys that will age away, and when (ms)
 
     def where(self, *states: State) -> set[str]:
         return {name for name, job in self.jobs.items() if job["state"] in states}
@@ -115,10 +139,10 @@ def read(client: redis.Redis) -> Record:
     ask = client.pipeline()
     for key in keys:
         ask.type(key)
-        ask.expiretime(key)
+        ask.pexpiretime(key)
     kinds: Any = ask.execute()
     for key, kind in zip(keys, kinds[::2], strict=True):
-        {b"hash": ask.hgetall, b"string": ask.get, b"list": ask.llen, b"stream": ask.xlen}.get(
+        {b"hash": ask.hgetall, b"string": ask.get, b"list": ask.llen, b"stream": ask.xlen, b"set": ask.smembers}.get(
             kind, lambda name: ask.zrange(name, 0, -1)
         )(key)
     values = ask.execute()
@@ -126,7 +150,7 @@ def read(client: redis.Redis) -> Record:
     for key, value in zip(keys, values, strict=True):
         family, _, name = key.decode().removeprefix(PREFIX).partition(":")
         found[family][name] = _text(value)
-    expiring = {k.decode().removeprefix(PREFIX) for k, at in zip(keys, kinds[1::2], strict=True) if at != -1}
+    ages: Any = zip(keys, kinds[1::2], strict=True)
     return Record(
         jobs=found["job"],
         events=found["event"],
@@ -136,11 +160,15 @@ def read(client: redis.Redis) -> Record:
         locks=found["lock"],
         dead=found["dead"].get("", frozenset()),
         counts={name: int(value) for name, value in found["counts"].get("", {}).items()},
-        expiring=frozenset(expiring),
+        seen_sets=found["seen"].get("", frozenset()),
+        seen={until: digests for until, digests in found["seen"].items() if until},
+        expiring={key.decode().removeprefix(PREFIX): at for key, at in ages if at != -1},
     )
 
 
 def _text(value: Any) -> Any:
+    if isinstance(value, set):
+        return frozenset(value)
     if isinstance(value, dict):
         return {name.decode(): text.decode() for name, text in value.items()}
     if isinstance(value, list):
@@ -154,11 +182,11 @@ def dump(client: redis.Redis) -> Dump:
     return {key: (client.dump(key), client.pexpiretime(key)) for key in keys}
 
 
-def check(record: Record) -> None:
-    """What is true of every record, whatever has happened to it."""
+def check(record: Record, now: int, gone: int = 0) -> None:
+    """What is true of every record, whatever has happened to it; `gone`: jobs that have aged away."""
     _check_owed(record)
     _check_keys(record)
-    _check_counts(record)
+    _check_counts(record, gone)
     for name, event in record.events.items():
         theirs = [job["state"] for job in record.jobs.values() if f"{job['source']}:{job['event']}" == name]
         owed = len(theirs) - theirs.count(State.SUCCEEDED) if theirs else -1  # it never owed anything
@@ -166,9 +194,20 @@ def check(record: Record) -> None:
         settled = owed <= 0
         assert (f"event:{name}" in record.expiring) is settled, name
         assert (f"body:{name}" in record.expiring) is settled, name
+        if settled:
+            _check_remembered(record, name, int(event["received"]) + RETENTION_MS, now)
     for name, job in record.jobs.items():
         settled = int(record.events[f"{job['source']}:{job['event']}"]["open"]) == 0
         assert (f"job:{name}" in record.expiring) is settled, name
+
+
+def _check_remembered(record: Record, name: str, until: int, now: int) -> None:
+    """Before an event ages away, its id is where the receiver looks for it: for the retention, and longer than it."""
+    digest = hashlib.sha1(name.encode()).digest()[:12]
+    sets = [int(end) for end, digests in record.seen.items() if digest in digests]
+    assert max(sets, default=0) >= max(until, record.expiring[f"event:{name}"]), name
+    assert all(record.expiring[f"seen:{end}"] == end for end in sets)
+    assert {str(end) for end in sets if end >= now} <= record.seen_sets
 
 
 def _check_owed(record: Record) -> None:
@@ -191,9 +230,10 @@ def _check_keys(record: Record) -> None:
         assert {record.jobs[name]["key"] for name in names} == {key}
 
 
-def _check_counts(record: Record) -> None:
+def _check_counts(record: Record, gone: int) -> None:
     for state in State:
-        assert record.counts.get(state, 0) == len(record.where(state)), state
+        still = record.counts.get(state, 0) - (gone if state is State.SUCCEEDED else 0)
+        assert still == len(record.where(state)), state
 
 
 def check_moves(before: Mapping[str, State], after: Mapping[str, State], *, replayed: bool) -> None:

@@ -137,14 +137,33 @@ local function create_all(first, event)
   end
 end
 
--- Nothing of this event is open: from now on its parts may age away, the id last, so that a resend stays a duplicate.
-local function settle(source, id)
-  local ekey, jkey = event_key(source, id), P .. 'jobs:' .. source .. ':' .. id
-  local received = tonumber(redis.call('HGET', ekey, 'received'))
-  redis.call('PEXPIREAT', ekey, math.max(received + retention_ms, now + payload_ms))
-  redis.call('PEXPIREAT', body_key(source, id), now + payload_ms)
-  for _, job in ipairs(redis.call('LRANGE', jkey, 0, -1)) do
-    redis.call('PEXPIREAT', job_key(job), now + payload_ms)
+-- What is remembered of an event that has aged away: 12 bytes of its name's digest, in the set of the week (at
+-- RETENTION_DAYS=35) in which it may be forgotten. `seen` lists the sets; each expires as a whole.
+local function digest(source, id)
+  local hex = redis.sha1hex(source .. ':' .. id)
+  return (string.gsub(string.sub(hex, 1, 24), '..', function(byte) return string.char(tonumber(byte, 16)) end))
+end
+
+local function remember(source, id, until_ms)
+  local span = math.floor(retention_ms / 5)
+  local set = math.ceil(until_ms / span) * span
+  redis.call('SADD', P .. 'seen:' .. set, digest(source, id))
+  redis.call('PEXPIREAT', P .. 'seen:' .. set, set)
+  redis.call('ZADD', P .. 'seen', set, set)
+end
+
+local function remembered(source, id)
+  local it = digest(source, id)
+  for _, set in ipairs(redis.call('ZRANGEBYSCORE', P .. 'seen', now, '+inf')) do
+    if redis.call('SISMEMBER', P .. 'seen:' .. set, it) == 1 then return true end
   end
-  redis.call('PEXPIREAT', jkey, now + payload_ms)
+  return false
+end
+
+-- Nothing of this event is open: from now on it may age away, and is remembered, so that a resend stays a duplicate.
+local function settle(source, id)
+  local ekey, jkey, gone = event_key(source, id), P .. 'jobs:' .. source .. ':' .. id, now + payload_ms
+  remember(source, id, math.max(redis.call('HGET', ekey, 'received') + retention_ms, gone))
+  for _, job in ipairs(redis.call('LRANGE', jkey, 0, -1)) do redis.call('PEXPIREAT', job_key(job), gone) end
+  for _, key in ipairs({ ekey, jkey, body_key(source, id) }) do redis.call('PEXPIREAT', key, gone) end
 end

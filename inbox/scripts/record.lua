@@ -8,8 +8,9 @@ if secret ~= '' then
 end
 local deliveries = counted == 'accepted' and 1 or 0 -- what we found at its sender was not delivered
 local ekey = event_key(source, id)
-if redis.call('EXISTS', ekey) == 1 then
-  redis.call('HINCRBY', ekey, 'deliveries', deliveries)
+local here = redis.call('EXISTS', ekey) == 1
+if here or remembered(source, id) then
+  if here then redis.call('HINCRBY', ekey, 'deliveries', deliveries) end
   count('duplicates', deliveries)
   return { 'known' }
 end
@@ -20,7 +21,7 @@ count(counted, 1)
 create_all(7, { source = source, id = id, type = type, received = now })
 if #ARGV == 11 then
   count('unhandled', 1)
-  redis.call('HSET', ekey, 'open', -1) -- it never owed anything, which is told even when its parts have aged away
+  redis.call('HSET', ekey, 'open', -1) -- it never owed anything
   settle(source, id)
 end
 return { 'new', unpack(bells) }

@@ -11,6 +11,23 @@ local function ring_unanswered(queue, until_ms, most)
   end
 end
 
+-- Events that have aged away leave the list: a few at each look, from where the last one stopped, so that neither the
+-- many that go together nor the dead letters that stay make a look long.
+local function prune(most)
+  local place = tonumber(redis.call('GET', P .. 'pruned') or 0)
+  local found = redis.call('ZRANGE', P .. 'events', place, place + most - 1, 'WITHSCORES')
+  local over = #found < 2 * most
+  for i = 1, #found, 2 do
+    over = over or tonumber(found[i + 1]) > now - payload_ms
+    if redis.call('EXISTS', P .. 'event:' .. found[i]) == 1 then
+      place = place + 1
+    else
+      redis.call('ZREM', P .. 'events', found[i])
+    end
+  end
+  redis.call('SET', P .. 'pruned', over and 0 or place)
+end
+
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'later', '-inf', now, 'LIMIT', 0, limit)) do
   if read(id, 'state') == 'leased' then expire(id) end
   local state, task, queue = read(id, 'state', 'task', 'queue')
@@ -21,7 +38,8 @@ for i = 2, #ARGV - 5, 2 do
   ring_unanswered(queue, math.min(now, served(queue)), limit)
   ring_unanswered(queue, now, room)
 end
-redis.call('ZREMRANGEBYSCORE', P .. 'events', '-inf', now - retention_ms)
+redis.call('ZREMRANGEBYSCORE', P .. 'seen', '-inf', '(' .. now)
+prune(500)
 -- Once a minute, how many jobs are owed, done and dead: a day of it, for plots. (pcall: a clock that went back makes
 -- no sample, and no error.)
 local swept = tonumber(redis.call('GET', P .. 'swept') or 0)

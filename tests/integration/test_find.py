@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Literal
 
@@ -166,13 +165,3 @@ def test_a_search_is_bounded_and_says_how_far_it_came(store: Store, monkeypatch:
             break
         place = step.place
     assert looked == [(10, 0), (10, 0), (5, 1)]
-
-
-def test_what_has_aged_away_to_its_id_still_says_whether_anything_was_done(store: Store, clock: Clock) -> None:
-    clock.ms = int(time.time() * 1000) - 10 * 86_400_000  # keys expire by the server's own clock
-    store.record(Event("stripe", "done", "x", b"{}"), [NewJob("j", "tasks.x", "payments")])
-    settle(store, "j", "succeeded")
-    store.record(Event("stripe", "nobody", "x", b"{}"), [])
-    rows = find.search(store, "events", Filter(), 10).rows
-    assert {row["id"]: row["state"] for row in rows} == {"done": "succeeded", "nobody": "unhandled"}
-    assert look.job(store, "j") is None

@@ -77,6 +77,8 @@ class History(RuleBasedStateMachine):
     def record(self, event: str, specs: list[tuple[str, str, int]]) -> None:
         new = self._jobs(event, "job", specs)
         bells = self.store.record(Event("stripe", event, "invoice.paid", b"{}"), new)
+        if bells is not None:
+            self.model.forget(event, self.clock.ms)
         assert (bells is not None) == self.model.record(event, new, self.clock.ms)
         self._told(bells or [], new if bells is not None else [])
 
@@ -142,12 +144,24 @@ class History(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.clock.forward(seconds)
 
+    @rule()
+    def what_has_aged_is_gone(self) -> None:
+        """The server drops keys by its own clock, which stands still in here: so we do as it would."""
+        keys: Any = self.client.keys("*")
+        aged = [key for key in keys if 0 < self.client.pexpiretime(key) <= self.clock.ms]
+        if aged:
+            self.client.delete(*aged)
+        for event in self.model.events.keys() - self.model.aged:
+            if not self.client.exists(f"{{holdfast}}:event:stripe:{event}"):
+                self.model.age(event)
+        self.before = {name: state for name, state in self.before.items() if name in self.model.jobs}
+
     # --- what is true after each of them ------------------------------------------------------------------------------
 
     @invariant()
     def the_record_is_sound_and_as_the_model_says(self) -> None:
         record = record_model.read(self.client)
-        record_model.check(record)
+        record_model.check(record, self.clock.ms, self.model.gone)
         states = {name: State(job["state"]) for name, job in record.jobs.items()}
         record_model.check_moves(self.before, states, replayed=self.replayed)
         assert states == {name: job.state for name, job in self.model.jobs.items()}

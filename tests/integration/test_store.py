@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
+from inbox import find
 from inbox.errors import LeaseLost
 from inbox.event import Event
+from inbox.find import Filter
 from inbox.job import Doorbell, Lease, NewJob
 from inbox.look import stats
 from inbox.retry import Bury, RetryAt
@@ -267,7 +270,42 @@ def test_a_settled_event_ages_away_payload_first_and_an_open_one_never(real_stor
     real_store.replay("j2", "ada")
     real_store.finish(leased(real_store, "j2"))
     days = [client.ttl(f"{{holdfast}}:{key}") / 86400 for key in ("event:stripe:evt_1", "body:stripe:evt_1", "job:j1")]
-    assert [round(d) for d in days] == [35, 7, 7]
+    assert [round(d) for d in days] == [7, 7, 7]
+
+
+@pytest.mark.parametrize(("days_ago", "known"), [(8, True), (34.9, True), (43, False)])
+def test_an_event_that_has_aged_away_stays_known_for_the_retention(
+    store: Store, clock: Clock, days_ago: float, known: bool
+) -> None:
+    clock.ms = int((time.time() - days_ago * 86400) * 1000)  # keys expire by the server's own clock
+    store.record(EVENT, [job()])
+    store.finish(leased(store))
+    assert not store.client.exists("{holdfast}:event:stripe:evt_1", "{holdfast}:body:stripe:evt_1", "{holdfast}:job:j1")
+    clock.ms = int(time.time() * 1000)
+    store.sweep(10, {})
+    assert find.search(store, "events", Filter(), 10).rows == [], "the list forgets it as well"
+    assert store.client.zcard("{holdfast}:events") == 0
+    assert (store.record(EVENT, [job()]) is None) is known
+    assert stats(store)["duplicates"] == known
+    assert store.record(Event("stripe", "evt_2", "t", b"{}"), [job("j2")]) is not None
+
+
+def test_a_sweep_takes_what_has_aged_away_off_the_list_in_parts(store: Store, clock: Clock) -> None:
+    clock.ms = int((time.time() - 8 * 86400) * 1000)
+    store.record(Event("stripe", "dead", "t", b"{}"), [job("j1")])
+    store.fail(leased(store, "j1"), "no", Bury("no"))
+    for n in range(1200):
+        store.record(Event("stripe", f"evt_{n}", "t", b"{}"), [])
+    clock.ms = int(time.time() * 1000)
+    store.record(Event("stripe", "young", "t", b"{}"), [])
+    left = []
+    for _ in range(4):
+        store.sweep(10, {})
+        left.append(store.client.zcard("{holdfast}:events"))
+    assert left == [703, 203, 2, 2], "the dead letter and the young one stay"
+    store.replay("j1", "ada")
+    store.finish(leased(store, "j1"))
+    assert store.client.exists("{holdfast}:event:stripe:dead"), "a replay makes it young again"
 
 
 def test_the_servers_own_clock_is_used_where_no_other_is_given(real_store: Store) -> None:
