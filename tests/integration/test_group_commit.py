@@ -61,7 +61,7 @@ def test_one_event_twice_in_a_batch_is_recorded_once(counting: Counting) -> None
     assert stats | {"accepted": 2, "duplicates": 1, "owed": 2} == stats
 
 
-def test_a_store_that_hangs_is_told_to_all_within_two_seconds(counting: Counting, valkey: Valkey) -> None:
+def test_a_store_that_hangs_is_told_to_all_within_one_deadline(counting: Counting, valkey: Valkey) -> None:
     async def scene() -> None:
         group = GroupCommit(counting)
         assert await record(group, "evt_0") == [None]
@@ -70,7 +70,7 @@ def test_a_store_that_hangs_is_told_to_all_within_two_seconds(counting: Counting
         first = asyncio.create_task(record(group, "evt_1"))
         await asyncio.sleep(0.3)  # its batch is on its way; these must wait for it, and for their own
         later = await record(group, "evt_2", "evt_3")
-        assert time.monotonic() - began < 2.3
+        assert time.monotonic() - began < 3  # one deadline of 1.8 s; after another's and then their own it would be 3.6
         assert [type(heard) for heard in await first + later] == [StoreUnavailable] * 3
         valkey.resume()
         assert await record(group, "evt_1", "evt_2", "evt_3") == [None] * 3
