@@ -70,3 +70,4 @@ class Lease:
     body: bytes
     received_ms: int
     replays: int = 0  # how often a person has had it run again
+    first: bool = False  # nobody ever had it before, so nothing can have come of it yet

@@ -145,9 +145,10 @@ class Store:
         word, *fields = self._run("lease", job_id, holder, int(lease_seconds * 1000), task_id)
         if word != b"leased":
             return str(word.decode())
-        token, attempt, args, source, event, kind, received, body, replays = fields
+        token, attempt, args, source, event, kind, received, body, replays, first = fields
         names = (source.decode(), event.decode(), kind.decode())
-        return Lease(job_id, int(token), int(attempt), json.loads(args), *names, body, int(received), int(replays))
+        told = (int(received), int(replays), first == 1)
+        return Lease(job_id, int(token), int(attempt), json.loads(args), *names, body, *told)
 
     def renew(self, lease: Lease, lease_seconds: float) -> None:
         """Keep a lease for `lease_seconds` from now. Raises LeaseLost if somebody else holds the job."""

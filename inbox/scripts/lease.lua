@@ -39,7 +39,8 @@ if key ~= '' then
 end
 
 -- A time, not a number: a replica that took over without having heard of the last lease must not give its token again.
-local token = math.max(read(id, 'token') + 1, now)
+local before = read(id, 'token')
+local token = math.max(before + 1, now)
 redis.call('HSET', job_key(id), 'token', token)
 redis.call('HINCRBY', job_key(id), 'tries', 1)
 redis.call('HSET', job_key(id), 'until', now + lease_ms, 'holder', holder,
@@ -50,4 +51,4 @@ if tonumber(due) > served(queue) then redis.call('HSET', P .. 'served', queue, d
 local source, event, type, received, args, tries, replays =
   read(id, 'source', 'event', 'type', 'received', 'args', 'tries', 'replays')
 local body = redis.call('GET', body_key(source, event)) or ''
-return { 'leased', token, tries, args, source, event, type, received, body, replays or 0 }
+return { 'leased', token, tries, args, source, event, type, received, body, replays or 0, before == '0' and 1 or 0 }

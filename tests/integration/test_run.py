@@ -143,6 +143,24 @@ def test_a_replay_of_a_job_that_had_its_effect_changes_nothing(runner: Runner) -
     assert rows(runner) == ["attempt 1"]
 
 
+def test_a_record_that_has_forgotten_an_attempt_does_not_double_its_effect(runner: Runner) -> None:
+    """As after a failover to a replica that had not heard of it: the job looks as if nobody ever had it."""
+
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        calls.append(attempt.number)
+        write(attempt, db, f"call {len(calls)}")
+        return [FollowUp(f"notify {len(calls)}", "tasks.notifications.send")]
+
+    calls: list[int] = []
+    runner.run(handler, JOB.id, "task-1", 55)
+    runner.store.client.flushall()
+    runner.store.record(Event("stripe", "evt_1", "invoice.payment_failed", b"{}"), [JOB])
+    assert runner.run(handler, JOB.id, "task-2", 55) == "succeeded"
+    assert (calls, rows(runner)) == ([1, 1], ["call 1"])
+    assert look.job(runner.store, "stripe:evt_1:notify 1") is not None
+    assert look.job(runner.store, "stripe:evt_1:notify 2") is None
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [

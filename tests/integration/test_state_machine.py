@@ -244,6 +244,7 @@ class History(RuleBasedStateMachine):
             assert lease == word
             return None
         assert word == "leased"
+        assert lease.first == (self.model.jobs[name].token == 0)
         assert all(lease.token > old.token for old in self.given if old.job_id == name)
         self.model.leased(name, lease, self.clock.ms + LEASE_SECONDS * 1000)
         assert lease.attempt == self.model.jobs[name].tries

@@ -41,7 +41,25 @@ def test_an_event_is_recorded_once_however_often_it_is_delivered(store: Store) -
 def test_a_lease_hands_out_the_event_as_it_was_signed(store: Store, clock: Clock) -> None:
     store.record(EVENT, [job()])
     lease = leased(store)
-    assert lease == Lease("j1", clock.ms, 1, {"n": 1}, "stripe", "evt_1", EVENT.type, EVENT.body, clock.ms)
+    facts = ("j1", clock.ms, 1, {"n": 1}, "stripe", "evt_1", EVENT.type, EVENT.body, clock.ms)
+    assert lease == Lease(*facts, replays=0, first=True)
+
+
+@pytest.mark.parametrize("end", ["released", "failed", "ran out", "replayed"])
+def test_only_the_first_of_all_leases_is_told_that_nothing_can_have_come_of_the_job_yet(
+    store: Store, clock: Clock, end: str
+) -> None:
+    store.record(EVENT, [job()])
+    lease = leased(store)
+    if end == "released":
+        store.release(lease)
+    elif end == "failed":
+        store.fail(lease, "the peer is down", RetryAt(clock.ms))
+    elif end == "replayed":
+        store.finish(lease)
+        store.replay("j1", "ada")
+    clock.forward(61)
+    assert (lease.first, leased(store).first) == (True, False)
 
 
 def test_a_second_worker_gets_no_lease(store: Store) -> None:
