@@ -5,7 +5,7 @@ ready -> leased -> succeeded | ready (due later) | dead;  replay: dead | succeed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -71,3 +71,15 @@ class Lease:
     received_ms: int
     replays: int = 0  # how often a person has had it run again
     first: bool = False  # nobody ever had it before, so nothing can have come of it yet
+    task: str = ""
+    task_id: str = ""  # Celery's, of the message that brought it
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Who wants what: the next job of a queue, if it is one of `tasks`, leased to `holder`."""
+
+    holder: str
+    lease_seconds: float
+    queue: str
+    tasks: Sequence[str]

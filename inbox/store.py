@@ -17,14 +17,13 @@ from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
-from redis.commands.core import Script
 from redis.retry import Retry
 
 import sentinel_url
 from inbox import sentinel
 from inbox.errors import LeaseLost, StoreUnavailable
 from inbox.event import Arrival, Event
-from inbox.job import Doorbell, Lease, NewJob
+from inbox.job import Doorbell, Lease, NewJob, Wish
 from inbox.retry import Bury, RetryAt
 
 PREFIX = "{holdfast}:"
@@ -142,13 +141,7 @@ class Store:
 
     def lease(self, job_id: str, holder: str, lease_seconds: float, task_id: str = "") -> Lease | str:
         """Claim a job, or say in one word why not: unknown, done, busy, early, waiting."""
-        word, *fields = self._run("lease", job_id, holder, int(lease_seconds * 1000), task_id)
-        if word != b"leased":
-            return str(word.decode())
-        token, attempt, args, source, event, kind, received, body, replays, first = fields
-        names = (source.decode(), event.decode(), kind.decode())
-        told = (int(received), int(replays), first == 1)
-        return Lease(job_id, int(token), int(attempt), json.loads(args), *names, body, *told)
+        return _leased(self._run("lease", job_id, holder, int(lease_seconds * 1000), task_id))
 
     def renew(self, lease: Lease, lease_seconds: float) -> None:
         """Keep a lease for `lease_seconds` from now. Raises LeaseLost if somebody else holds the job."""
@@ -158,6 +151,25 @@ class Store:
     def finish(self, lease: Lease, follow_ups: Sequence[NewJob] = ()) -> list[Doorbell]:
         """The job succeeded; its follow-ups exist from here on. Raises LeaseLost. Returns whom to ring."""
         return self._settled(lease, self._run("finish", lease.job_id, lease.token, *self._flat(follow_ups)))
+
+    def finish_and_lease(
+        self, lease: Lease, follow_ups: Sequence[NewJob], wish: Wish
+    ) -> tuple[list[Doorbell] | LeaseLost, Lease | str]:
+        """What `finish` returns or raises, and the job of the next doorbell, by the same round trip and fsync.
+
+        No job but a word, where there is none, or where the broker is another server.
+        """
+        if self._message is no_message:
+            return self.finish(lease, follow_ups), "none"
+        asked = ("", wish.holder, int(wish.lease_seconds * 1000), "", wish.queue, *wish.tasks)
+        with translated():
+            finished, found = self._pipelined(
+                [("finish", (lease.job_id, lease.token, *self._flat(follow_ups))), ("lease", asked)]
+            )
+        for answer in (finished, found):
+            if isinstance(answer, redis.RedisError):
+                raise _unavailable(answer)
+        return LeaseLost(lease.job_id) if finished[0] == b"stale" else _doorbells(finished[1:]), _leased(found)
 
     def fail(self, lease: Lease, reason: str, fate: RetryAt | Bury) -> list[Doorbell]:
         """The attempt failed for `reason` (no personal data). Raises LeaseLost. Returns whom to ring."""
@@ -245,7 +257,8 @@ class Store:
         replicas have all it wrote or found written. In the place of an answer may stand why there is none."""
         try:
             with translated():
-                answers = self._pipelined(self._scripts[name], calls)
+                wait = [("WAIT", self._replicas_ack, REPLICA_MS)] if self._replicas_ack else []
+                answers = self._pipelined([(name, args) for args in calls], *wait)
             replicas = answers.pop() if self._replicas_ack else 0
             if replicas < self._replicas_ack:
                 raise StoreUnavailable(f"{replicas} of {self._replicas_ack} replicas have it")
@@ -256,14 +269,17 @@ class Store:
                 self.client.connection_pool.disconnect(inuse_connections=False)
             raise
 
-    def _pipelined(self, script: Script, calls: Sequence[Sequence[Any]]) -> list[Any]:
-        commands: list[tuple[Any, ...]] = [("EVALSHA", script.sha, 1, PREFIX, *self._args(args)) for args in calls]
-        if self._replicas_ack:
-            commands.append(("WAIT", self._replicas_ack, REPLICA_MS))
-        answers = self._sent(commands)
-        if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in answers):
-            self.client.script_load(script.script)  # a new server, or one that has just become master, knows none
-            answers = self._sent(commands)
+    def _pipelined(self, calls: Sequence[tuple[str, Sequence[Any]]], *after: tuple[Any, ...]) -> list[Any]:
+        """The answers of these scripts, in one round trip, and of the commands `after` them."""
+        commands = [("EVALSHA", self._scripts[name].sha, 1, PREFIX, *self._args(args)) for name, args in calls]
+        answers = self._sent([*commands, *after])
+        missed = [n for n, answer in enumerate(answers) if isinstance(answer, redis.exceptions.NoScriptError)]
+        if missed:
+            for name in {calls[n][0] for n in missed}:  # a new server, or one that has just become master, knows none
+                self.client.script_load(self._scripts[name].script)
+            again = self._sent([*(commands[n] for n in missed), *after])
+            for n, answer in zip([*missed, *range(len(commands), len(answers))], again, strict=True):
+                answers[n] = answer
         return answers
 
     def _sent(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
@@ -297,6 +313,28 @@ class Store:
 def _outcome(answer: list[bytes]) -> list[Doorbell] | None:
     word, *bells = answer
     return _doorbells(bells) if word == b"new" else None
+
+
+def _leased(answer: list[Any]) -> Lease | str:
+    word, *fields = answer
+    if word != b"leased":
+        return str(word.decode())
+    job, token, attempt, args, source, event, kind, body, received, replays, first, task, task_id = fields
+    return Lease(
+        job_id=job.decode(),
+        token=int(token),
+        attempt=int(attempt),
+        args=json.loads(args),
+        source=source.decode(),
+        event_id=event.decode(),
+        event_type=kind.decode(),
+        body=body,
+        received_ms=int(received),
+        replays=int(replays),
+        first=first == 1,
+        task=task.decode(),
+        task_id=task_id.decode(),
+    )
 
 
 def _doorbells(flat: Sequence[bytes]) -> list[Doorbell]:

@@ -59,6 +59,7 @@ def plain(attempt: Attempt, db: Session) -> list[FollowUp]:
     """An effect, and a follow-up with an effect of its own."""
     _effect(attempt, db)
     die_at("in the handler")
+    die_at(f"in {attempt.key}")
     if "follow" in attempt.args:
         return []
     return [FollowUp("follow", "tests.handlers.plain", {"follow": 1})]

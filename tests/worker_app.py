@@ -17,6 +17,7 @@ register_handlers()
 die_around(Store, "lease", "after the pop, before the lease", "after the lease")
 die_around(run.Runner, "_effect", "before the effect", "after the SQL commit, before finish")
 die_around(Store, "finish", "before finish", "after finish")
+die_around(Store, "finish_and_lease", "before finish", "after finish")
 document_faults.register()
 
 if "HOLDFAST_TEST_STOP_IN_STEP" in os.environ:

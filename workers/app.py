@@ -18,7 +18,8 @@ from tasks import broker, route_check
 from tasks.database import make_engine, make_sessions
 from tasks.handling import Handler
 from tasks.routes import TASKS
-from workers import signals
+from workers import backlog, signals
+from workers.flower import Told
 from workers.run import AttemptFailed, Runner
 
 try:
@@ -29,6 +30,7 @@ except (SettingsError, route_check.RouteError) as error:
 
 logs.configure()
 app = broker.app
+HANDLERS: dict[str, Handler] = {}
 
 # When a connection breaks, kombu puts back what was being taken in that moment, over that very connection, and the
 # worker dies of it (https://github.com/celery/kombu/issues/582). It is only a doorbell: the sweep rings again.
@@ -60,12 +62,20 @@ def _find(name: str) -> Handler:
 
 
 def _register(name: str) -> None:
-    handler, limit = _find(name), TASKS[name].time_limit_seconds
+    HANDLERS[name], limit = _find(name), TASKS[name].time_limit_seconds
     limits = {"time_limit": limit, "soft_time_limit": limit - 5} if limit else {}
     told = limits.get("soft_time_limit", settings.job_soft_limit_seconds)
 
     def attempt(self: Any, job_id: str) -> str:
-        return runner(os.getpid()).run(handler, job_id, self.request.id or "", told)
+        ours = runner(os.getpid())
+        lease = ours.lease(job_id, self.request.id or "")
+        if isinstance(lease, str):
+            return lease
+        others = Told(app, self.request.hostname)
+        try:
+            return backlog.work(ours, HANDLERS, lease, told, others)
+        finally:
+            others.send()
 
     # `throws`: expected failures, which need no traceback in the log. workers/run.py has written the reason down; or
     # the record was away before there was a lease: then the sweep rings again, and a traceback would tell its address.

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from inbox import retry
 from inbox.errors import HoldfastError, LeaseLost, StoreUnavailable, TransientError
 from inbox.event import Event
-from inbox.job import Doorbell, Lease, NewJob, job_id
+from inbox.job import Doorbell, Lease, NewJob, Wish, job_id
 from inbox.store import Store
 from settings import Settings
 from tasks.handling import Attempt, FollowUp, Handler
@@ -46,34 +46,42 @@ class Runner:
     ring: Callable[[Iterable[Doorbell]], None]
     holder: str
 
-    def run(self, handler: Handler, job: str, celery_task_id: str, limit_seconds: float) -> str:
-        """Try the job once; answers what became of it in a word. Raises AttemptFailed after writing the failure down.
+    def lease(self, job: str, celery_task_id: str) -> Lease | str:
+        """The job, or a word why not. Dying before it: the doorbell is gone, the sweep rings again."""
+        return self.store.lease(job, self.holder, self.settings.lease_seconds, celery_task_id)
 
-        `limit_seconds` is when Celery tells the handler that its time is over.
+    def attempt(self, handler: Handler, lease: Lease, over: float, wish: Wish | None = None) -> tuple[str, Lease | str]:
+        """What became of it in a word, and the next lease, if there is a `wish` for one that can be fulfilled.
 
-        1. Lease. Dying before it: the doorbell is gone, the sweep rings again.
-        2. Effect. Dying in it: the lease runs out, the next attempt starts over; SQL was rolled back.
-        3. Finish. Dying before it: the next attempt finds the effect row, changes nothing and finishes.
+        Raises AttemptFailed after writing the failure down. `over` is the time.monotonic() at which Celery tells the
+        handler to end.
+
+        1. Effect. Dying in it: the lease runs out, the next attempt starts over; SQL was rolled back.
+        2. Finish. Dying before it: the next attempt finds the effect row, changes nothing and finishes. Dying after
+           it, with the next lease: as dying in the effect of that.
         """
-        lease = self.store.lease(job, self.holder, self.settings.lease_seconds, celery_task_id)
-        if isinstance(lease, str):
-            return lease
-        began = time.monotonic()
         try:
-            follow_ups = self._effect(handler, lease)
-            bells = self.store.finish(lease, [_new_job(lease, follow_up) for follow_up in follow_ups])
+            bells, found = self._finish(lease, self._effect(handler, lease), wish)
         except LeaseLost:
-            return "lost"
+            return "lost", "none"
         except Exception as error:
             raise self._fail(lease, error) from None  # the cause may hold personal data: it is not chained
         except BaseException:  # SystemExit from the pool's signal handler, or KeyboardInterrupt
-            if time.monotonic() - began < limit_seconds:
+            if time.monotonic() < over:
                 self._give_back(lease)  # the worker was told to stop: no fault of the job's
             else:
                 self._fail(lease, TransientError("it ran over its time limit and would not end"))
             raise
+        if isinstance(bells, LeaseLost):
+            return "lost", found
         self.ring(bells)
-        return "succeeded"
+        return "succeeded", found
+
+    def _finish(
+        self, lease: Lease, follow_ups: Sequence[FollowUp], wish: Wish | None
+    ) -> tuple[list[Doorbell] | LeaseLost, Lease | str]:
+        new = [_new_job(lease, follow_up) for follow_up in follow_ups]
+        return self.store.finish_and_lease(lease, new, wish) if wish else (self.store.finish(lease, new), "none")
 
     def _effect(self, handler: Handler, lease: Lease) -> Sequence[FollowUp]:
         """The handler's changes and the effect row in one transaction: both or none, and only once per job.

@@ -1,7 +1,32 @@
 -- lease: a compare-and-set that opens an attempt and hands out a fencing token.
 -- Guards against: two workers with one doorbell each for the same job; two jobs with one ordering key at once.
 -- Answers one word when there is no lease: unknown, done, busy, early or waiting. That is no fault of anybody's.
-local id, holder, lease_ms, task_id = arg(1), arg(2), tonumber(arg(3)), arg(4)
+-- Without an id it takes the next doorbell of a queue out of the broker's list itself, where that is in this same
+-- server; a doorbell for a task that is not among those named stays there for Celery. None: nothing to take.
+local id, holder, lease_ms, task_id, from = arg(1), arg(2), tonumber(arg(3)), arg(4), arg(5)
+
+local function takes(task)
+  for i = 6, #ARGV - 5 do
+    if arg(i) == task then return true end
+  end
+end
+
+-- `argsrepr` is Python's way of writing the list of the one job id; an id that takes escapes is left to Celery.
+local function rung_for(message)
+  local headers = cjson.decode(message).headers
+  if takes(headers.task) then return string.match(headers.argsrepr, "^%['([^'\\]+)'%]$"), headers.id end
+end
+
+local function next_doorbell()
+  local message = redis.call('RPOP', from)
+  if not message then return end
+  local sound, job, task = pcall(rung_for, message)
+  if sound and job then return job, task end
+  redis.call('RPUSH', from, message)
+end
+
+if id == '' then id, task_id = next_doorbell() end
+if not id then return { 'none' } end
 
 local function live(job)
   local state, until_ms = read(job, 'state', 'until')
@@ -48,7 +73,8 @@ redis.call('HSET', job_key(id), 'until', now + lease_ms, 'holder', holder,
 move(id, 'ready', 'leased')
 owe_later(id, queue, now + lease_ms)
 if tonumber(due) > served(queue) then redis.call('HSET', P .. 'served', queue, due) end
-local source, event, type, received, args, tries, replays =
-  read(id, 'source', 'event', 'type', 'received', 'args', 'tries', 'replays')
+local task, source, event, type, received, args, tries, replays =
+  read(id, 'task', 'source', 'event', 'type', 'received', 'args', 'tries', 'replays')
 local body = redis.call('GET', body_key(source, event)) or ''
-return { 'leased', token, tries, args, source, event, type, received, body, replays or 0, before == '0' and 1 or 0 }
+local first = before == '0' and 1 or 0
+return { 'leased', id, token, tries, args, source, event, type, body, received, replays or 0, first, task, task_id }

@@ -23,6 +23,7 @@ from tasks.callback_address import callback_url
 from tasks.documents import completed, failed, progress
 from tasks.models import Document
 from tests.business import NOW, Business
+from tests.running import run
 from tests.senders import API_KEY
 from web import create_app
 from workers.run import AttemptFailed, Runner
@@ -237,7 +238,7 @@ def test_a_callback_of_an_unknown_task_is_answered_200_and_shown_until_it_is_a_d
         )
         real_store.client.hset(f"{{holdfast}}:job:{job}", "due", 0)  # its next try comes now
         with pytest.raises(AttemptFailed):
-            runner.run(completed, job, "", 60)
+            run(runner, completed, job, "", 60)
         (shown,) = client.get(f"/api/v1/events/documents/{event['id']}", headers=key).get_json()["jobs"]
         assert (shown["state"], shown["reason"]) == (state, "the task is not known yet")
     (dead,) = client.get("/api/v1/jobs?state=dead", headers=key).get_json()["jobs"]

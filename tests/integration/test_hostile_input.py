@@ -29,6 +29,7 @@ from tasks.database import make_engine, make_sessions
 from tasks.models import Document
 from tests.business import NOW
 from tests.conftest import fresh_database
+from tests.running import run
 from tests.senders import API_KEY, DOC_SECRET, STRIPE_SECRET, signed_by_documents, signed_by_stripe
 from web import create_app
 from workers.run import AttemptFailed, Runner
@@ -178,7 +179,7 @@ class House:
             bell = self.todo.pop(0)
             module, _, function = bell.task.rpartition(".")
             with contextlib.suppress(AttemptFailed):
-                self.runner.run(getattr(importlib.import_module(module), function), bell.job_id, "", 60)
+                run(self.runner, getattr(importlib.import_module(module), function), bell.job_id, "", 60)
         return self.newest_jobs()
 
     def newest_jobs(self) -> list[dict[str, Any]]:

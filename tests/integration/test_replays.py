@@ -21,6 +21,7 @@ from settings import Settings, load
 from tasks import replays as task
 from tasks.database import make_engine, make_sessions
 from tasks.models import Replay
+from tests.running import run
 from tests.senders import API_KEY
 from web import create_app, replays
 from workers.run import AttemptFailed, Runner
@@ -71,7 +72,7 @@ def work(runner: Runner, replay: str) -> int:
         owed = [job["id"] for job in event["jobs"] if job["state"] == "ready"] if event else []
         if not owed:
             return pages - 1
-        runner.run(task.run_again, owed[0], "", 60)
+        run(runner, task.run_again, owed[0], "", 60)
     raise AssertionError("it does not end")
 
 

@@ -18,6 +18,7 @@ from tasks.database import make_engine, make_sessions
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Effect, Notification
 from tests.conftest import Clock
+from tests.running import run
 from workers.run import AttemptFailed, Runner, describe
 
 JOB = NewJob("stripe:evt_1:payments.payment_failed", "tasks.payments.payment_failed", "payments")
@@ -52,7 +53,7 @@ def test_a_handler_has_its_effect_and_its_follow_ups_are_owed(runner: Runner, ru
         write(attempt, db, "one")
         return [FOLLOW_UP]
 
-    assert runner.run(handler, JOB.id, "task-1", 55) == "succeeded"
+    assert run(runner, handler, JOB.id, "task-1", 55) == "succeeded"
     assert rows(runner) == ["one"]
     assert rung == [Doorbell("stripe:evt_1:notify", "tasks.notifications.send", "notifications")]
 
@@ -66,11 +67,11 @@ def test_a_late_holder_and_its_successor_have_one_effect_between_them(runner: Ru
 
     def sleeper(attempt: Attempt, db: Session) -> list[FollowUp]:
         clock.forward(attempt.settings.lease_seconds + 1)
-        assert runner.run(successor, JOB.id, "task-2", 55) == "succeeded"
+        assert run(runner, successor, JOB.id, "task-2", 55) == "succeeded"
         write(attempt, db, "by the sleeper")
         return []
 
-    assert runner.run(sleeper, JOB.id, "task-1", 55) == "lost"
+    assert run(runner, sleeper, JOB.id, "task-1", 55) == "lost"
     assert rows(runner) == ["by the successor"]
     assert look.stats(runner.store)["succeeded"] == 1
 
@@ -91,7 +92,7 @@ def test_a_late_holder_that_commits_first_keeps_its_effect_and_the_successor_fin
     assert isinstance(leased, Lease)
     old: Lease = leased
     clock.forward(61)
-    assert runner.run(successor, JOB.id, "task-2", 55) == "succeeded"
+    assert run(runner, successor, JOB.id, "task-2", 55) == "succeeded"
     with pytest.raises(LeaseLost):
         runner.store.finish(old)
     assert rows(runner) == ["by the sleeper"]
@@ -110,9 +111,9 @@ def test_a_rerun_after_a_death_between_commit_and_finish_owes_the_same_follow_up
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Store, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         patch.setattr(Store, "release", lambda *_: [])  # as SIGKILL would: nothing is given back
-        runner.run(handler, JOB.id, "task-1", 55)
+        run(runner, handler, JOB.id, "task-1", 55)
     clock.forward(runner.settings.lease_seconds + 1)
-    assert runner.run(handler, JOB.id, "task-2", 55) == "succeeded"
+    assert run(runner, handler, JOB.id, "task-2", 55) == "succeeded"
     assert calls == [1]
     found = look.job(runner.store, "stripe:evt_1:notify")
     assert found is not None
@@ -126,7 +127,7 @@ def test_a_failed_attempt_leaves_no_row_behind(runner: Runner) -> None:
         raise TransientError("the peer is down")
 
     with pytest.raises(AttemptFailed, match="the peer is down"):
-        runner.run(handler, JOB.id, "task-1", 55)
+        run(runner, handler, JOB.id, "task-1", 55)
     assert rows(runner) == []
     with runner.sessions() as db:
         assert db.scalar(select(func.count()).select_from(Effect)) == 0
@@ -137,9 +138,9 @@ def test_a_replay_of_a_job_that_had_its_effect_changes_nothing(runner: Runner) -
         write(attempt, db, f"attempt {attempt.number}")
         return []
 
-    runner.run(handler, JOB.id, "task-1", 55)
+    run(runner, handler, JOB.id, "task-1", 55)
     runner.store.replay(JOB.id, "ada")
-    assert runner.run(handler, JOB.id, "task-2", 55) == "succeeded"
+    assert run(runner, handler, JOB.id, "task-2", 55) == "succeeded"
     assert rows(runner) == ["attempt 1"]
 
 
@@ -152,10 +153,10 @@ def test_a_record_that_has_forgotten_an_attempt_does_not_double_its_effect(runne
         return [FollowUp(f"notify {len(calls)}", "tasks.notifications.send")]
 
     calls: list[int] = []
-    runner.run(handler, JOB.id, "task-1", 55)
+    run(runner, handler, JOB.id, "task-1", 55)
     runner.store.client.flushall()
     runner.store.record(Event("stripe", "evt_1", "invoice.payment_failed", b"{}"), [JOB])
-    assert runner.run(handler, JOB.id, "task-2", 55) == "succeeded"
+    assert run(runner, handler, JOB.id, "task-2", 55) == "succeeded"
     assert (calls, rows(runner)) == ([1, 1], ["call 1"])
     assert look.job(runner.store, "stripe:evt_1:notify 1") is not None
     assert look.job(runner.store, "stripe:evt_1:notify 2") is None

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -19,9 +20,10 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 from dev.servers import Valkey
 from inbox.errors import LeaseLost
 from inbox.event import Event
-from inbox.job import Doorbell, Lease, NewJob, State
+from inbox.job import Doorbell, Lease, NewJob, State, Wish
 from inbox.retry import Bury, RetryAt
-from inbox.store import Rules, Store, connect
+from inbox.store import Rules, Store, connect, no_message
+from tasks import broker
 from tests import record_model
 from tests.conftest import Clock
 from tests.record_model import Model
@@ -68,7 +70,7 @@ class History(RuleBasedStateMachine):
     def begin(self, same_server: bool) -> None:
         """With the broker in the same Redis, doorbells are pushed in the same step and not handed back."""
         self.same_server = same_server
-        message: Callable[[NewJob], bytes] = lambda _: b"bell" if same_server else b""  # noqa: E731
+        message = broker.message if same_server else no_message
         self.store = Store(self.client, RULES, message=message, now_ms=self.clock)
 
     # --- the calls ----------------------------------------------------------------------------------------------------
@@ -104,6 +106,22 @@ class History(RuleBasedStateMachine):
             self._told([], follow_ups)
             self.model.jobs[lease.job_id].state = State.SUCCEEDED
             self.model.create(lease.event_id, follow_ups, self.clock.ms)
+
+    @rule(target=leases, lease=leases, queue=st.sampled_from(QUEUES))
+    def finish_and_go_on(self, lease: Lease, queue: str) -> Any:
+        """With the job of the next doorbell in the broker's list, if there is one; whether or not the lease held."""
+        rung: Any = self.client.lindex(queue, -1)
+        held = self.model.held(lease)
+        if held:
+            self.model.jobs[lease.job_id].state = State.SUCCEEDED
+        name = msgspec.json.decode(rung)["headers"]["argsrepr"][2:-2] if rung else None
+        word = self.model.lease(name, self.clock.ms) if name in self.model.jobs else "unknown" if name else "none"
+        if not (held or self.same_server):
+            return multiple()
+        bells, found = self.store.finish_and_lease(lease, [], Wish("worker-4", LEASE_SECONDS, queue, ["tasks.a"]))
+        assert isinstance(bells, LeaseLost) != held
+        self._told([] if isinstance(bells, LeaseLost) else bells)
+        return self._leased(found, name or "", word) or multiple()
 
     @rule(lease=leases, seconds=st.sampled_from([-5, 0, 5, 3600, 3 * DAYS]))
     def fail(self, lease: Lease, seconds: int) -> None:
@@ -237,7 +255,10 @@ class History(RuleBasedStateMachine):
 
     def _lease(self, name: str, holder: str) -> Lease | None:
         word = self.model.lease(name, self.clock.ms)
-        lease = self.store.lease(name, holder, LEASE_SECONDS)
+        return self._leased(self.store.lease(name, holder, LEASE_SECONDS), name, word)
+
+    def _leased(self, lease: Lease | str, name: str, word: str) -> Lease | None:
+        """The answer to who wanted the job `name` is `word`."""
         if word in ("leased", "waiting"):
             self.told.discard(name)
         if isinstance(lease, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -11,10 +12,11 @@ from inbox import find
 from inbox.errors import LeaseLost
 from inbox.event import Event
 from inbox.find import Filter
-from inbox.job import Doorbell, Lease, NewJob
+from inbox.job import Doorbell, Lease, NewJob, Wish
 from inbox.look import stats
 from inbox.retry import Bury, RetryAt
 from inbox.store import Rules, Store
+from tasks import broker
 from tests.conftest import Clock
 
 EVENT = Event("stripe", "evt_1", "invoice.payment_failed", b'{"id":"evt_1"}')
@@ -42,7 +44,7 @@ def test_a_lease_hands_out_the_event_as_it_was_signed(store: Store, clock: Clock
     store.record(EVENT, [job()])
     lease = leased(store)
     facts = ("j1", clock.ms, 1, {"n": 1}, "stripe", "evt_1", EVENT.type, EVENT.body, clock.ms)
-    assert lease == Lease(*facts, replays=0, first=True)
+    assert lease == Lease(*facts, replays=0, first=True, task="tasks.a", task_id="task-1")
 
 
 @pytest.mark.parametrize("end", ["released", "failed", "ran out", "replayed"])
@@ -60,6 +62,88 @@ def test_only_the_first_of_all_leases_is_told_that_nothing_can_have_come_of_the_
         store.replay("j1", "ada")
     clock.forward(61)
     assert (lease.first, leased(store).first) == (True, False)
+
+
+def wish(*tasks: str) -> Wish:
+    return Wish("worker-1", 60, "payments", tasks)
+
+
+@pytest.fixture
+def with_broker(store: Store, clock: Clock) -> Store:
+    """A store whose broker is the same server, with the doorbells of j1, j2 and j3 in its list."""
+    both = Store(store.client, message=broker.message, now_ms=clock)
+    both.record(EVENT, [job("j1"), job("j2"), job("j3")])
+    return both
+
+
+def test_who_finishes_may_have_the_job_of_the_next_doorbell(with_broker: Store) -> None:
+    store = with_broker
+    task_ids = [json.loads(raw)["headers"]["id"] for raw in store.client.lrange("payments", 0, -1)][::-1]
+    store.client.rpop("payments")
+    found: Lease | str = leased(store)
+    for name, task_id in (("j2", task_ids[1]), ("j3", task_ids[2])):
+        assert isinstance(found, Lease)
+        bells, found = store.finish_and_lease(found, [], wish("tasks.a"))
+        assert isinstance(found, Lease)
+        assert (bells, found.job_id, found.task, found.task_id, found.attempt) == ([], name, "tasks.a", task_id, 1)
+    assert isinstance(found, Lease)
+    assert store.finish_and_lease(found, [], wish("tasks.a")) == ([], "none")
+    assert stats(store) | {"succeeded": 3, "leased": 0} == stats(store)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        broker.message(NewJob("j9", "tasks.b", "payments")),
+        broker.message(NewJob("it's", "tasks.a", "payments")),
+        broker.message(NewJob("a\\b", "tasks.a", "payments")),
+        b"no JSON",
+        b"[]",
+        b'{"headers": {"task": "tasks.a"}}',
+    ],
+)
+def test_a_doorbell_of_another_kind_is_left_to_celery(with_broker: Store, message: bytes) -> None:
+    with_broker.client.rpush("payments", message)
+    waiting = with_broker.client.lrange("payments", 0, -1)
+    assert with_broker.finish_and_lease(leased(with_broker), [], wish("tasks.a")) == ([], "none")
+    assert with_broker.client.lrange("payments", 0, -1) == waiting
+
+
+def test_a_doorbell_whose_job_is_done_brings_nobody_a_lease(with_broker: Store) -> None:
+    lease = leased(with_broker)
+    assert with_broker.finish_and_lease(lease, [], wish("tasks.a")) == ([], "done")
+    assert with_broker.client.llen("payments") == 2
+
+
+def test_who_lost_its_job_may_have_the_next_one_all_the_same(with_broker: Store, clock: Clock) -> None:
+    with_broker.client.rpop("payments")
+    lease = leased(with_broker)
+    clock.forward(61)
+    with_broker.sweep(10, {})
+    bells, found = with_broker.finish_and_lease(lease, [], wish("tasks.a"))
+    assert isinstance(bells, LeaseLost)
+    assert isinstance(found, Lease)
+    assert found.job_id == "j2"
+
+
+@pytest.mark.parametrize("known", ["", "finish", "lease"])
+def test_a_server_that_knows_some_scripts_only_takes_each_step_once(with_broker: Store, known: str) -> None:
+    store = with_broker
+    store.client.rpop("payments")
+    lease = leased(store)
+    store.client.script_flush()
+    if known:
+        store.client.script_load(store._scripts[known].script)
+    bells, found = store.finish_and_lease(lease, [], wish("tasks.a"))
+    assert isinstance(found, Lease)
+    assert (bells, found.job_id, store.client.llen("payments")) == ([], "j2", 1)
+
+
+def test_with_a_broker_elsewhere_who_finishes_gets_no_other_job(store: Store) -> None:
+    store.record(EVENT, [job("j1"), job("j2")])
+    assert store.finish_and_lease(leased(store), [], wish("tasks.a")) == ([], "none")
+    with pytest.raises(LeaseLost):
+        store.finish_and_lease(Lease("j1", 1, 1, {}, "", "", "", b"", 0), [], wish("tasks.a"))
 
 
 def test_a_second_worker_gets_no_lease(store: Store) -> None:
