@@ -17,9 +17,10 @@ from statistics import median
 from typing import Any
 
 from bench import report, results, rounds
-from bench.backlog import bare, holdfast
+from bench.backlog import bare, bare_sql, holdfast
 from bench.contenders import CONTENDERS, Contender, Holdfast, NotHere
 from bench.install import install
+from bench.latency import idle
 from bench.processes import ROOT, Part
 from dev.servers import Valkey
 from dev.signals import end_by_exception
@@ -35,10 +36,11 @@ class Plan:
     steady: tuple[int, float]
     end_to_end: tuple[int, float]
     drain: tuple[int, int]
+    idle: tuple[int, int]
 
 
-FULL = Plan(acks=(5, 5), steady=(3, 6), end_to_end=(3, 4), drain=(3, 4000))
-QUICK = Plan(acks=(2, 2), steady=(1, 4), end_to_end=(1, 2), drain=(1, 2000))
+FULL = Plan(acks=(5, 5), steady=(3, 6), end_to_end=(3, 4), drain=(5, 4000), idle=(3, 200))
+QUICK = Plan(acks=(2, 2), steady=(1, 4), end_to_end=(1, 2), drain=(1, 2000), idle=(1, 60))
 
 
 class Bench:
@@ -73,7 +75,10 @@ class Bench:
         self._each("steady", count, lambda one, _: rounds.steady(one, most[one.name] * SHARE, seconds))
         count, seconds = self.plan.end_to_end
         self._each("end_to_end", count, lambda one, web: rounds.end_to_end(one, web, seconds))
-        self._drain()
+        ours = next((one for one in self.webs if isinstance(one, Holdfast)), None)
+        if ours is not None:
+            self._drain(ours)
+            self._idle(ours)
 
     def _each(self, what: str, count: int, measure: Callable[[Contender, Part], Any]) -> None:
         kept: dict[str, list[Any]] = defaultdict(list)
@@ -86,18 +91,22 @@ class Bench:
                     self._leave_out(contender, error)
         setattr(self.found, what, {name: kept[name] for name in (one.name for one in self.webs)})
 
-    def _drain(self) -> None:
-        ours = next((one for one in self.webs if isinstance(one, Holdfast)), None)
-        if ours is None:
-            return
+    def _drain(self, ours: Holdfast) -> None:
         count, jobs = self.plan.drain
-        kept: dict[str, list[rounds.Drain]] = {ours.name: [], results.BARE: []}
+        fills = {ours.name: holdfast, results.BARE: bare, results.BARE_SQL: bare_sql}
+        self.found.drain = {name: [] for name in fills}
         for number in range(count):
-            for name, fill in ((ours.name, holdfast), (results.BARE, bare)):
+            for name, fill in fills.items():
                 ours.wipe()
-                kept[name].append(rounds.drain(ours, *fill(ours, jobs)))
-                _say(f"drain {number + 1}/{count}", name, kept[name][-1])
-        self.found.drain = kept
+                self.found.drain[name].append(rounds.drain(ours, *fill(ours, jobs)))
+                _say(f"drain {number + 1}/{count}", name, self.found.drain[name][-1])
+
+    def _idle(self, ours: Holdfast) -> None:
+        count, events = self.plan.idle
+        self.found.idle = {ours.name: []}
+        for number in range(count):
+            self.found.idle[ours.name].append(idle(ours, events))
+            _say(f"idle {number + 1}/{count}", ours.name, self.found.idle[ours.name][-1])
 
     def _leave_out(self, contender: Contender, error: Exception) -> None:
         """Nothing of it is shown: half a comparison is a guess."""

@@ -30,13 +30,19 @@ def holdfast(ours: Holdfast, jobs: int) -> Full:
 
 
 def bare(ours: Holdfast, jobs: int) -> Full:
-    job = NewJob(
-        "stripe:evt_0000000000000000000000000:payments.payment_failed", "tasks.payments.payment_failed", "payments"
-    )
-    for _ in range(jobs):
-        ours.client.lpush(job.queue, broker.message(job))
-    command = ["bench.bare_app" if word == "bench.worker_app" else word for word in ours.worker()]
-    return command, lambda: int(ours.client.llen(job.queue))
+    return _bare(ours, jobs, "bench.bare_app")
+
+
+def bare_sql(ours: Holdfast, jobs: int) -> Full:
+    return _bare(ours, jobs, "bench.bare_sql_app")
+
+
+def _bare(ours: Holdfast, jobs: int, app: str) -> Full:
+    for number in range(jobs):
+        name = f"stripe:evt_{number:025}:payments.payment_failed"
+        ours.client.lpush("payments", broker.message(NewJob(name, "tasks.payments.payment_failed", "payments")))
+    command = [app if word == "bench.worker_app" else word for word in ours.worker()]
+    return command, lambda: int(ours.client.llen("payments"))
 
 
 def _owed(client: redis.Redis) -> int:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from bench import plot
@@ -24,7 +25,8 @@ from bench.results import machine
 from dev.servers import Valkey
 from dev.signals import end_by_exception
 from inbox import find
-from inbox.event import Event
+from inbox.errors import StoreUnavailable
+from inbox.event import Arrival, Event
 from inbox.job import NewJob, job_id
 from inbox.store import DAY_MS, PREFIX, Rules, Store, connect
 from tasks import broker
@@ -116,33 +118,29 @@ def _timed(call: Callable[[], object]) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def _owed(count: int) -> Iterator[tuple[Event, tuple[NewJob, ...]]]:
+def _owed(count: int) -> Iterator[Arrival]:
     for body in bodies(count):
         event = body.split(b'"id": "')[1].split(b'"')[0].decode()
         task = "tasks.payments.payment_failed"
         job = NewJob(
             job_id("stripe", event, "payments.payment_failed"), task, "payments", ordering_key=f"stripe:{event}"
         )
-        yield Event("stripe", event, "invoice.payment_failed", body), (job,)
+        yield Arrival(Event("stripe", event, "invoice.payment_failed", body), (job,))
 
 
 def _age(then: Store, now: Store, count: int) -> None:
     """Events that came, and were settled, so long ago that all but their ids has aged away by now."""
-    _fill(then, ((event, ()) for event, _ in _owed(count)))
+    _fill(then, (Arrival(arrival.event, ()) for arrival in _owed(count)))
     while now.client.zcount(PREFIX + "events", "-inf", now.now_ms() - AGED_MS + DAY_MS):
         now.sweep(200, {})
 
 
-def _fill(store: Store, events: Iterator[tuple[Event, tuple[NewJob, ...]]]) -> None:
-    """By the script that the receiver runs, many to a round trip."""
-    script = store.client.script_load(store._scripts["record"].script)
-    with store.client.pipeline(transaction=False) as pipe:
-        for number, (event, jobs) in enumerate(events, 1):
-            args = (event.source, event.id, event.type, event.body, "", "accepted", *store._flat(jobs))
-            pipe.evalsha(script, 1, PREFIX, *store._args(args))
-            if number % BATCH == 0:
-                pipe.execute()
-        pipe.execute()
+def _fill(store: Store, arrivals: Iterator[Arrival]) -> None:
+    """As the receiver records them, many to a round trip. Raises StoreUnavailable."""
+    while batch := list(islice(arrivals, BATCH)):
+        for outcome in store.record_all(batch):
+            if isinstance(outcome, StoreUnavailable):
+                raise outcome
 
 
 def page_of(found: Growth, about: str, folder: Path) -> str:

@@ -101,6 +101,11 @@ def table(found: Results) -> str:
                     for name, rounds in found.drain.items()
                 ],
             ),
+            "## From the 200 to the start of the handler, when nothing else is to do",
+            _rows(
+                ("", "p50, ms", "p99, ms"),
+                [[name, _spread(rounds, "p50"), _spread(rounds, "p99")] for name, rounds in found.idle.items()],
+            ),
             left_out,
         ]
     )
@@ -127,6 +132,12 @@ def _goals(found: Results) -> list[list[str]]:
     if found.drain:
         ours, bare = (_middle(found.drain[name], "worker_us") for name in (OURS, BARE))
         rows.append(_goal("worker CPU per job, in times of a bare Celery task", ours / bare, 1.25, "at most 1.25"))
+    if OURS in found.idle:
+        rows.append(
+            _goal(
+                "from the 200 to the start of the handler, p50, ms", _middle(found.idle[OURS], "p50"), 20.0, "under 20"
+            )
+        )
     return rows
 
 

@@ -10,13 +10,17 @@ import subprocess
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from bench.latency import Idle
 from bench.rounds import Acks, Drain, EndToEnd, Steady
 from dev.servers import valkey_binary
 
 BARE = "bare Celery"
+BARE_SQL = "bare Celery, one SQL row each"
+KINDS: dict[str, Any] = {"acks": Acks, "steady": Steady, "end_to_end": EndToEnd, "drain": Drain, "idle": Idle}
 
 
 @dataclass
@@ -32,6 +36,7 @@ class Results:
     steady: dict[str, list[Steady]] = field(default_factory=dict)
     end_to_end: dict[str, list[EndToEnd]] = field(default_factory=dict)
     drain: dict[str, list[Drain]] = field(default_factory=dict)
+    idle: dict[str, list[Idle]] = field(default_factory=dict)
 
 
 def save(results: Results, path: Path) -> None:
@@ -40,8 +45,8 @@ def save(results: Results, path: Path) -> None:
 
 def load(path: Path) -> Results:
     raw = json.loads(path.read_text())
-    for name, kind in (("acks", Acks), ("steady", Steady), ("end_to_end", EndToEnd), ("drain", Drain)):
-        raw[name] = {who: [kind(**one) for one in rounds] for who, rounds in raw[name].items()}
+    for name, kind in KINDS.items():
+        raw[name] = {who: [kind(**one) for one in rounds] for who, rounds in raw.get(name, {}).items()}
     return Results(**raw)
 
 

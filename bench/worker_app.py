@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 
 import redis
 from sqlalchemy.orm import Session
 
+from bench.latency import STARTED
 from tasks import payments
 from tasks.handling import Attempt, FollowUp
 
@@ -27,6 +29,12 @@ def nothing(_attempt: Attempt, _db: Session) -> list[FollowUp]:
     return []
 
 
-payments.payment_failed = {"count": count_one, "nothing": nothing}[os.environ["BENCH_EFFECT"]]  # type: ignore[assignment]
+def stamp(_attempt: Attempt, _db: Session) -> list[FollowUp]:
+    now = time.time()
+    effects(os.getpid()).rpush(STARTED, now)
+    return []
+
+
+payments.payment_failed = {"count": count_one, "nothing": nothing, "stamp": stamp}[os.environ["BENCH_EFFECT"]]  # type: ignore[assignment]
 
 from workers.app import app  # noqa: E402, F401  last, for it registers what it finds there

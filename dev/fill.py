@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
-from itertools import islice
 
-from inbox.event import Event
-from inbox.job import NewJob
+from inbox.event import Arrival, Event
+from inbox.job import Lease
+from inbox.retry import Bury
 from inbox.store import Store, connect
 from tasks.routes import jobs_for
 
@@ -43,17 +42,17 @@ def fill(store: Store, clock: Clock, events: int, until_ms: int) -> None:
 
 def _batch(store: Store, numbers: range) -> None:
     arrived = [_arrival(n) for n in numbers]
-    _run(store, "record", ((e.source, e.id, e.type, e.body, "", "accepted", *store._flat(j)) for e, j in arrived))
-    jobs = [job for _, owed in arrived for job in owed]
-    begun = [job for n, job in enumerate(jobs) if n % 50 != 7]
-    leases = _run(store, "lease", ((job.id, "filler/1", 60_000, "a-celery-task") for job in begun))
-    held = [(job, lease[1]) for job, lease in zip(begun, leases, strict=True) if lease[0] == b"leased"]
-    _run(store, "finish", ((job.id, token) for n, (job, token) in enumerate(held) if n % 50 != 3))
-    dead = [pair for n, pair in enumerate(held) if n % 50 == 3]
-    _run(store, "fail", ((job.id, token, REASONS[n % 3], "") for n, (job, token) in enumerate(dead)))
+    store.record_all(arrived)
+    jobs = [job for arrival in arrived for job in arrival.jobs]
+    begun = [store.lease(job.id, "filler/1", 60, "a-celery-task") for n, job in enumerate(jobs) if n % 50 != 7]
+    for n, lease in enumerate(it for it in begun if isinstance(it, Lease)):
+        if n % 50 == 3:
+            store.fail(lease, REASONS[n // 50 % 3], Bury("permanent"))
+        else:
+            store.finish(lease)
 
 
-def _arrival(n: int) -> tuple[Event, tuple[NewJob, ...]]:
+def _arrival(n: int) -> Arrival:
     kind = "product.updated" if n % 11 == 5 else KINDS[n % 4]
     subject = {
         "id": f"obj_{n}",
@@ -63,17 +62,7 @@ def _arrival(n: int) -> tuple[Event, tuple[NewJob, ...]]:
     }
     body = json.dumps({"id": f"evt_{n:08}", "type": kind, "created": 1_700_000_000 + n, "data": {"object": subject}})
     event = Event("stripe", f"evt_{n:08}", kind, body.encode())
-    return event, jobs_for("stripe", event.id, kind, f"stripe:cus_{n % 50_000}")
-
-
-def _run(store: Store, script: str, calls: Iterator[tuple[object, ...]]) -> list[list[bytes]]:
-    answers: list[list[bytes]] = []
-    while some := list(islice(calls, BATCH)):
-        with store.client.pipeline(transaction=False) as pipe:
-            for call in some:
-                store._scripts[script](keys=["{holdfast}:"], args=store._args(call), client=pipe)
-            answers += pipe.execute()
-    return answers
+    return Arrival(event, jobs_for("stripe", event.id, kind, f"stripe:cus_{n % 50_000}"))
 
 
 def main() -> None:
