@@ -35,6 +35,17 @@ def stamp(_attempt: Attempt, _db: Session) -> list[FollowUp]:
     return []
 
 
-payments.payment_failed = {"count": count_one, "nothing": nothing, "stamp": stamp}[os.environ["BENCH_EFFECT"]]  # type: ignore[assignment]
+def wait(_attempt: Attempt, db: Session) -> list[FollowUp]:
+    """As for a peer that is called."""
+    db.commit()
+    time.sleep(0.05)
+    return []
 
-from workers.app import app  # noqa: E402, F401  last, for it registers what it finds there
+
+EFFECTS = {"count": count_one, "nothing": nothing, "stamp": stamp, "wait": wait}
+payments.payment_failed = EFFECTS[os.environ["BENCH_EFFECT"]]  # type: ignore[assignment]
+
+from workers.app import app  # noqa: E402  last, for it registers what it finds there
+
+if os.environ.get("BENCH_PREFETCH") == "on":
+    app.conf.worker_disable_prefetch = False
