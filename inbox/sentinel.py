@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from redis.backoff import NoBackoff
@@ -12,16 +12,26 @@ from redis.sentinel import MasterNotFoundError, SentinelConnectionPool, Sentinel
 from sentinel_url import SentinelUrl
 
 
-class Sentinels:
-    """Asks one Sentinel after the other, each once; the one that answered last is asked first.
+class Answer(NamedTuple):
+    """What one Sentinel says. The newer of two configurations is the greater answer."""
 
-    It stands in for redis.sentinel.Sentinel, which tries each of them several times, so that no answer comes within
-    2 seconds, and whose list of Sentinels loses members when two threads reorder it at once (redis-py 8.1). The command
-    is the one that https://redis.io/docs/latest/develop/reference/sentinel-clients/ prescribes.
+    config_epoch: int
+    host: str
+    port: int
+
+
+class Sentinels:
+    """Asks Sentinels, each once, until most have answered, and believes the newest configuration among the answers.
+
+    The first to answer may be one that was away itself while the others chose a new master: until they have told it,
+    which takes 2 s and more, it names the old one, which may be back too and still take itself for the master.
+
+    It stands in for redis.sentinel.Sentinel, which believes the first, tries each of them several times, so that no
+    answer comes within 2 seconds, and whose list of Sentinels loses members when two threads reorder it at once
+    (redis-py 8.1). The commands are those of https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/.
     """
 
     def __init__(self, url: SentinelUrl, timeout_seconds: float) -> None:
-        self._first = 0
         self._sentinels = [
             redis.Redis(
                 host=host,
@@ -36,19 +46,31 @@ class Sentinels:
 
     def discover_master(self, service: str) -> tuple[str, int]:
         """Its address; what redis-py's pool calls before each new connection. Raises MasterNotFoundError."""
-        first, count = self._first, len(self._sentinels)
-        for which in (at % count for at in range(first, first + count)):
-            if address := self._ask(which, service):
-                self._first = which
-                return address
-        raise MasterNotFoundError(f"no Sentinel says who is the master of {service}")
+        answers: dict[redis.Redis, Answer] = {}
+        sentinels = self._sentinels
+        for sentinel in sentinels:
+            if answer := _ask(sentinel, service):
+                answers[sentinel] = answer
+            if len(answers) > len(sentinels) // 2:
+                break
+        if not answers:
+            raise MasterNotFoundError(f"no Sentinel says who is the master of {service}")
+        # Those that answered are asked first: one that hangs costs its time once. A new list, for other threads' sake.
+        self._sentinels = sorted(sentinels, key=lambda one: one not in answers)
+        newest = max(answers.values())
+        return newest.host, newest.port
 
-    def _ask(self, which: int, service: str) -> tuple[str, int] | None:
-        try:
-            found: Any = self._sentinels[which].execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
-        except redis.RedisError:
-            return None
-        return (found[0].decode(), int(found[1])) if found else None
+
+def _ask(sentinel: redis.Redis, service: str) -> Answer | None:
+    """The address is of its epoch as soon as the chosen replica is a master, before the others follow it."""
+    both: Any = sentinel.pipeline(transaction=False)
+    both.sentinel_get_master_addr_by_name(service, return_responses=True)
+    both.sentinel_master(service, return_responses=True)
+    try:
+        address, master = both.execute()
+    except redis.RedisError:
+        return None
+    return Answer(master["config-epoch"], address[0].decode(), address[1])
 
 
 class _Connection(SentinelManagedConnection):

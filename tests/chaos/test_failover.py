@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,18 @@ def test_of_two_masters_the_forsaken_one_is_never_believed(stack: Stack, servers
         asked(sentinel).sentinel_monitor(Sentinel.SERVICE, "127.0.0.1", servers.replica.port, 2)
     wait_until(lambda: deliver(stack, "evt_1") == 200, seconds=10, what="the receiver to find the new master")
     assert look.event(Store(connect(servers.replica.url)), "stripe", "evt_1") is not None
+
+
+def test_a_sentinel_that_slept_through_the_failover_is_not_believed(servers: Servers) -> None:
+    """Wherever it stands in the list: it answers at once, with the old master's address."""
+    servers.master.kill()
+    servers.wait_for_the_replica()
+    stale = servers.sentinels[0]
+    asked(stale).sentinel_remove(Sentinel.SERVICE)
+    asked(stale).sentinel_monitor(Sentinel.SERVICE, "127.0.0.1", servers.master.port, 2)
+    for sentinels in permutations(servers.sentinels):
+        connect(sentinel_url(list(sentinels))).ping()  # the old master would refuse
+    assert asked(stale).sentinel_get_master_addr_by_name(Sentinel.SERVICE)[1] == servers.master.port
 
 
 def test_servers_and_sentinels_may_each_want_a_password(stack: Stack, servers: Servers) -> None:
