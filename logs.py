@@ -8,6 +8,13 @@ import sys
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
+# granian brings handlers of its own, which write text; without them its lines come to ours.
+GRANIAN: dict[str, object] = {
+    "root": {},
+    "handlers": {},
+    "loggers": {"_granian": {"level": "INFO", "propagate": True, "handlers": []}},
+}
+
 WITHOUT_VALUES = ExceptionDictTransformer(show_locals=False)  # a frame of the receiver holds payloads
 
 
@@ -40,4 +47,6 @@ def configure() -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # it writes recipients into its lines
+    logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)  # our line of the attempt stands for its own
+    logging.captureWarnings(capture=True)
     logging.getLogger("urllib3").setLevel(logging.ERROR)

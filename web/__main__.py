@@ -54,6 +54,7 @@ def main(target: str = "web.__main__:application") -> None:
         backlog=1024,
         respawn_failed_workers=True,
         log_access=False,
+        log_dictconfig=logs.GRANIAN,
     ).serve()
 
 

@@ -60,22 +60,24 @@ class Runner:
         2. Finish. Dying before it: the next attempt finds the effect row, changes nothing and finishes. Dying after
            it, with the next lease: as dying in the effect of that.
         """
+        began = time.monotonic()
         try:
-            bells, found = self._finish(lease, self._effect(handler, lease), wish)
+            follow_ups = self._effect(handler, lease)
+            bells, found = self._finish(lease, follow_ups, wish)
         except LeaseLost:
-            return "lost", "none"
+            return _ended(lease, began, "lost"), "none"
         except Exception as error:
-            raise self._fail(lease, error) from None  # the cause may hold personal data: it is not chained
+            raise self._fail(lease, began, error) from None  # the cause may hold personal data: it is not chained
         except BaseException:  # SystemExit from the pool's signal handler, or KeyboardInterrupt
             if time.monotonic() < over:
                 self._give_back(lease)  # the worker was told to stop: no fault of the job's
             else:
-                self._fail(lease, TransientError("it ran over its time limit and would not end"))
+                self._fail(lease, began, TransientError("it ran over its time limit and would not end"))
             raise
         if isinstance(bells, LeaseLost):
-            return "lost", found
+            return _ended(lease, began, "lost"), found
         self.ring(bells)
-        return "succeeded", found
+        return _ended(lease, began, "succeeded", follow_ups=len(follow_ups)), found
 
     def _finish(
         self, lease: Lease, follow_ups: Sequence[FollowUp], wish: Wish | None
@@ -125,9 +127,9 @@ class Runner:
             replays=lease.replays,
         )
 
-    def _fail(self, lease: Lease, error: Exception) -> AttemptFailed:
+    def _fail(self, lease: Lease, began: float, error: Exception) -> AttemptFailed:
         reason = describe(error)
-        bound = log.bind(job=lease.job_id, attempt=lease.attempt, reason=reason)
+        bound = log.bind(**_about(lease, began), error=type(error).__name__, reason=reason)
         try:
             fate = retry.decide(self._policy(), error, lease.attempt, self.store.now_ms(), random.random())  # noqa: S311
             self.ring(self.store.fail(lease, reason, fate))
@@ -146,6 +148,22 @@ class Runner:
             log.info("job given back", job=lease.job_id)
         except HoldfastError as error:
             log.warning("job not given back; its lease will run out", job=lease.job_id, why=type(error).__name__)
+
+
+def _ended(lease: Lease, began: float, outcome: str, **fields: int) -> str:
+    log.info("attempt ended", **_about(lease, began), outcome=outcome, **fields)
+    return outcome
+
+
+def _about(lease: Lease, began: float) -> dict[str, str | int]:
+    """What every line of an attempt says; `event_id`, because `event` is the line's own words."""
+    return {
+        "source": lease.source,
+        "event_id": lease.event_id,
+        "job": lease.job_id,
+        "attempt": lease.attempt,
+        "ms": round((time.monotonic() - began) * 1000),
+    }
 
 
 def describe(error: BaseException) -> str:

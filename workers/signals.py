@@ -33,6 +33,11 @@ def connect(settings: Settings) -> None:
             log.info("reconcile is off: STRIPE_API_KEY is not set")
         Sweeper(broker.open_store(settings, timeout_seconds=5), reconciles=reconciles).start()
 
+    @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
+    def leave_out_the_banner(instance: Any, **_: Any) -> None:
+        """It is forty lines of drawing among lines of JSON."""
+        instance.quiet = True
+
     signals.worker_ready.connect(_stop_softly_on_sigterm)
 
     if settings.heartbeat_file:

@@ -1,0 +1,77 @@
+"""What every process of a real stack writes, and what it keeps to itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from dev.servers import wait_until
+from tests.senders import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
+from tests.stack import Process, Stack
+
+PERSONAL = {"email": "ada@example.com", "name": "Ada Tell-Tale", "card": "4242424242424242"}
+KINDS = ("plain", "failing", "hopeless", "leaking")
+
+
+def lines(part: Process) -> list[dict[str, Any]]:
+    """Each must be JSON, but for Celery's farewell, which it prints to stdout from a signal handler."""
+    said = part.log.read_text().splitlines()
+    return [json.loads(line) for line in said if line and not line.startswith("worker: ")]
+
+
+def attempts(log: Path) -> list[dict[str, Any]]:
+    """Of the attempts alone, while the process may still be at work on its last line."""
+    found = [json.loads(line) for line in log.read_text().splitlines() if '"attempt ' in line and line.endswith("}")]
+    return [line for line in found if line["event"] in ("attempt ended", "attempt failed")]
+
+
+def send(stack: Stack, kind: str) -> None:
+    body, headers = signed_by_stripe(stripe_event(f"evt_{kind}", f"test.{kind}", **PERSONAL))
+    assert requests.post(stack.url("/stripe-webhook"), data=body, headers=headers, timeout=10).status_code == 200
+
+
+@pytest.fixture
+def written(stack: Stack) -> Stack:
+    """A stack that did, failed and refused things, and then ended."""
+    worker = stack.worker(RETRY_BASE_SECONDS="1")
+    stack.receiver("tests.receiver_app")
+    for kind in KINDS:
+        send(stack, kind)
+    refused = {"Stripe-Signature": "t=1,v1=00"}
+    requests.post(stack.url("/stripe-webhook"), data=json.dumps(PERSONAL), headers=refused, timeout=10)
+    done = {"stripe:evt_plain:follow", "stripe:evt_failing:tests.handlers.failing"}
+    wait_until(
+        lambda: (
+            {a["job"] for a in attempts(worker.log) if a.get("outcome") == "succeeded"} >= done
+            and any("leaking" in a["job"] for a in attempts(worker.log))
+        ),
+        seconds=60,
+        what="the attempts to be written down",
+    )
+    for part in stack.parts:
+        part.stop()
+    return stack
+
+
+def test_every_line_is_json_and_none_tells_a_secret_or_who_it_is_about(written: Stack) -> None:
+    for part in written.parts:
+        assert lines(part)
+        text = part.log.read_text()
+        assert [tale for tale in (*PERSONAL.values(), STRIPE_SECRET, API_KEY) if tale in text] == []
+
+
+def test_an_attempt_that_ended_is_one_line_with_its_event_and_its_outcome(written: Stack) -> None:
+    said = attempts(written.parts[0].log)
+    (plain,) = [line for line in said if line["job"].startswith("stripe:evt_plain:") and line["follow_ups"]]
+    assert (plain["source"], plain["event_id"], plain["attempt"]) == ("stripe", "evt_plain", 1)
+    assert (plain["outcome"], plain["follow_ups"]) == ("succeeded", 1)
+    assert plain["ms"] >= 0
+    failing = [(line["attempt"], line.get("fate"), line.get("outcome")) for line in said if "failing" in line["job"]]
+    assert failing == [(1, "RetryAt", None), (2, "RetryAt", None), (3, None, "succeeded")]
+    (hopeless,) = [line for line in said if "hopeless" in line["job"]]
+    assert (hopeless["fate"], hopeless["error"]) == ("Bury", "PermanentError")
+    assert {line["error"] for line in said if "leaking" in line["job"]} == {"ValueError"}
