@@ -6,13 +6,9 @@ is loading or is read-only; nothing is ever half changed then.
 
 from __future__ import annotations
 
-import json
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -20,20 +16,17 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import sentinel_url
-from inbox import sentinel
+from inbox import sentinel, wire
 from inbox.errors import LeaseLost, StoreUnavailable
 from inbox.event import Arrival, Event
 from inbox.job import Doorbell, Lease, NewJob, Wish
 from inbox.retry import Bury, RetryAt
+from inbox.room import Room
+from inbox.wire import Message
 
 PREFIX = "{holdfast}:"
 SCRIPTS = ("record", "lease", "renew", "finish", "fail", "release", "sweep", "replay", "find")
 DAY_MS = 86_400_000
-
-# With a broker in the same server no worker can start when memory is full. So events are refused while there is still
-# room for the workers to drain what is owed.
-NEARLY_FULL = 0.9
-LOOK_AT_MEMORY_SECONDS = 1.0
 
 REPLICA_MS = 500  # how long a replica may take to confirm: within the time for one answer, fsync and all
 
@@ -50,9 +43,6 @@ class Rules:
 
 # Of one arrival: whom to ring; None, it was known already; or why the store did not take it.
 Outcome = list[Doorbell] | None | StoreUnavailable
-
-# The ready-made broker message of a job, to be pushed in the same step; empty where the broker is another server.
-Message = Callable[[NewJob], bytes]
 
 
 def no_message(_job: NewJob) -> bytes:
@@ -113,8 +103,8 @@ class Store:
             rules.retention_days * DAY_MS,
             rules.payload_days * DAY_MS,
         )
-        self._memory_seen, self._nearly_full = 0.0, False
-        self._scripts = {name: client.register_script(_source(name)) for name in SCRIPTS}
+        self._room = Room(self.memory)
+        self._scripts = {name: client.register_script(wire.script(name)) for name in SCRIPTS}
 
     def record(
         self, event: Event, jobs: Sequence[NewJob], secret: str = "", *, counted: str = "accepted"
@@ -133,15 +123,15 @@ class Store:
     def record_all(self, arrivals: Sequence[Arrival], *, counted: str = "accepted") -> list[Outcome]:
         """Record each of them, in one round trip and with one fsync; for each, what `record` would answer or raise."""
         try:
-            self._leave_room_for_workers()
+            self._room.leave_for_workers()
             answers = self._run_all("record", [self._recorded(arrival, counted) for arrival in arrivals])
         except StoreUnavailable as error:
             return [error for _ in arrivals]
-        return [answer if isinstance(answer, StoreUnavailable) else _outcome(answer) for answer in answers]
+        return [answer if isinstance(answer, StoreUnavailable) else wire.recorded(answer) for answer in answers]
 
     def lease(self, job_id: str, holder: str, lease_seconds: float, task_id: str = "") -> Lease | str:
         """Claim a job, or say in one word why not: unknown, done, busy, early, waiting."""
-        return _leased(self._run("lease", job_id, holder, int(lease_seconds * 1000), task_id))
+        return wire.leased(self._run("lease", job_id, holder, int(lease_seconds * 1000), task_id))
 
     def renew(self, lease: Lease, lease_seconds: float) -> None:
         """Keep a lease for `lease_seconds` from now. Raises LeaseLost if somebody else holds the job."""
@@ -169,7 +159,7 @@ class Store:
         for answer in (finished, found):
             if isinstance(answer, redis.RedisError):
                 raise _unavailable(answer)
-        return LeaseLost(lease.job_id) if finished[0] == b"stale" else _doorbells(finished[1:]), _leased(found)
+        return LeaseLost(lease.job_id) if finished[0] == b"stale" else wire.doorbells(finished[1:]), wire.leased(found)
 
     def fail(self, lease: Lease, reason: str, fate: RetryAt | Bury) -> list[Doorbell]:
         """The attempt failed for `reason` (no personal data). Raises LeaseLost. Returns whom to ring."""
@@ -184,15 +174,14 @@ class Store:
         """Whom to ring again: at most `limit` jobs that are due or orphaned; for each queue at most `limit` that later
         ones have overtaken, and at most `room` others that nobody answered."""
         pairs = [value for queue, free in room.items() for value in (queue, max(free, 0))]
-        return _doorbells(self._run("sweep", limit, *pairs))
+        return wire.doorbells(self._run("sweep", limit, *pairs))
 
     def replay(self, job_id: str, by: str) -> list[Doorbell] | str:
         """Run a final job again, or say in one word why not: unknown, owed (it will run anyway), pruned."""
         (answer,) = self._run_all("replay", [(job_id, by)])
         if isinstance(answer, StoreUnavailable):
             raise answer
-        word, *bells = answer
-        return _doorbells(bells) if word == b"ok" else str(word.decode())
+        return wire.settled(answer)
 
     def find(self, *args: Any) -> Any:
         """Search events or dead letters; inbox/find.py says how."""
@@ -229,24 +218,6 @@ class Store:
         """How many replicas confirm what is written now; it waits for no more than `replicas_ack` of them."""
         with translated():
             return int(self._sent([("SET", PREFIX + "probe", ""), ("WAIT", self._replicas_ack, REPLICA_MS)])[1])
-
-    def _leave_room_for_workers(self) -> None:
-        """Only the first event waits for a look: where the server is slow, nobody has time for two answers of it."""
-        if not self._memory_seen:
-            self._look_at_memory()
-        elif time.monotonic() - self._memory_seen >= LOOK_AT_MEMORY_SECONDS:
-            self._memory_seen = time.monotonic()
-            threading.Thread(target=self._look_again, daemon=True).start()
-        if self._nearly_full:
-            raise StoreUnavailable("the store is nearly full")
-
-    def _look_at_memory(self) -> None:
-        used, most = self.memory()
-        self._memory_seen, self._nearly_full = time.monotonic(), most > 0 and used > most * NEARLY_FULL
-
-    def _look_again(self) -> None:
-        with suppress(StoreUnavailable):  # what was seen last stands
-            self._look_at_memory()
 
     def _run(self, name: str, *args: Any) -> Any:
         with translated():
@@ -297,52 +268,9 @@ class Store:
         return [self._now_ms() if self._now_ms else "", *self._rules, *args]
 
     def _flat(self, jobs: Iterable[NewJob]) -> list[Any]:
-        flat: list[Any] = []
-        for job in jobs:
-            delay_ms = job.delay_seconds * 1000
-            args = json.dumps(dict(job.args), separators=(",", ":"))
-            flat += [job.id, job.task, job.queue, job.ordering_key, args, delay_ms, self._message(job)]
-        return flat
+        return wire.flat(jobs, self._message)
 
     def _settled(self, lease: Lease, reply: list[bytes]) -> list[Doorbell]:
         if reply[0] == b"stale":
             raise LeaseLost(lease.job_id)
-        return _doorbells(reply[1:])
-
-
-def _outcome(answer: list[bytes]) -> list[Doorbell] | None:
-    word, *bells = answer
-    return _doorbells(bells) if word == b"new" else None
-
-
-def _leased(answer: list[Any]) -> Lease | str:
-    word, *fields = answer
-    if word != b"leased":
-        return str(word.decode())
-    job, token, attempt, args, source, event, kind, body, received, replays, first, task, task_id = fields
-    return Lease(
-        job_id=job.decode(),
-        token=int(token),
-        attempt=int(attempt),
-        args=json.loads(args),
-        source=source.decode(),
-        event_id=event.decode(),
-        event_type=kind.decode(),
-        body=body,
-        received_ms=int(received),
-        replays=int(replays),
-        first=first == 1,
-        task=task.decode(),
-        task_id=task_id.decode(),
-    )
-
-
-def _doorbells(flat: Sequence[bytes]) -> list[Doorbell]:
-    words = [word.decode() for word in flat]
-    return [Doorbell(*words[i : i + 3]) for i in range(0, len(words), 3)]
-
-
-def _source(name: str) -> str:
-    folder = Path(__file__).parent / "scripts"
-    flags = "" if name == "record" else " flags=allow-oom"
-    return f"#!lua{flags}\n" + (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
+        return wire.doorbells(reply[1:])
