@@ -15,7 +15,7 @@ from inbox.store import PREFIX, Store, translated
 
 BUDGET = 100  # entries in one step, during which the store serves nobody else: 1 to 4 ms, more on a busy machine
 SEARCH_SECONDS = 0.05
-STATES = ("open", "succeeded", "dead", "unhandled")
+STATES = ("open", "succeeded", "dead", "discarded", "unhandled")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """A job: one event x one effect, the unit of durability.
 
-ready -> leased -> succeeded | ready (due later) | dead;  replay: dead | succeeded -> ready
+ready -> leased -> succeeded | ready (due later) | dead
+by a person: dead -> discarded;  dead | succeeded | discarded -> ready (replay)
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a job stands. `ready` and `leased` jobs are owed; the other two are final, but for a replay."""
+    """Where a job stands. `ready` and `leased` jobs are owed; the others are final, but for what a person does."""
 
     READY = "ready"
     LEASED = "leased"
     SUCCEEDED = "succeeded"
     DEAD = "dead"
+    DISCARDED = "discarded"  # a dead letter that a person has put away
 
 
 MOVES: Mapping[State, frozenset[State]] = {
     State.READY: frozenset({State.LEASED}),
     State.LEASED: frozenset({State.SUCCEEDED, State.READY, State.DEAD}),
     State.SUCCEEDED: frozenset({State.READY}),  # by replay only
-    State.DEAD: frozenset({State.READY}),  # by replay only
+    State.DEAD: frozenset({State.READY, State.DISCARDED}),  # by replay, by discard only
+    State.DISCARDED: frozenset({State.READY}),  # by replay only
 }
 
 

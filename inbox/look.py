@@ -18,6 +18,7 @@ STATS = (
     "leased",
     "succeeded",
     "dead",
+    "discarded",
     "expired",
     "sweeps",
 )
@@ -79,7 +80,8 @@ def _event_state(fields: Mapping[str, str], jobs: list[dict[str, Any]]) -> str:
     """The same words as in scripts/find.lua."""
     if any(job["state"] == "dead" for job in jobs):
         return "dead"
-    return {"0": "succeeded", "-1": "unhandled"}.get(fields["open"], "open")
+    done = "discarded" if int(fields.get("discarded", 0)) else "succeeded"
+    return {"0": done, "-1": "unhandled"}.get(fields["open"], "open")
 
 
 def job(store: Store, job_id: str) -> dict[str, Any] | None:
@@ -102,6 +104,8 @@ def job(store: Store, job_id: str) -> dict[str, Any] | None:
         "due": int(fields["due"]),
         "finished": int(fields["finished"]) if "finished" in fields else None,
         "reason": fields.get("reason"),
+        "discarded": int(fields["discarded"]) if "discarded" in fields else None,
+        "why": fields.get("why"),
         "replays": int(fields.get("replays", 0)),
         "attempts": [attempt for _, attempt in sorted(attempts)],
     }
@@ -115,7 +119,7 @@ def dead(store: Store, limit: int) -> list[dict[str, Any]]:
 
 
 def audit(store: Store, limit: int) -> list[dict[str, Any]]:
-    """The newest `limit` of what people have done: `at` (ms), action, job, by, and what it `was`."""
+    """The newest `limit` of what people have done: `at` (ms), action, job, by, what it `was`; of a discard `why`."""
     with translated():
         rows: Any = store.client.xrevrange(PREFIX + "audit", count=limit)
     return [{"at": int(name.split(b"-")[0]), **_text(fields)} for name, fields in rows]

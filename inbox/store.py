@@ -25,7 +25,7 @@ from inbox.room import Room
 from inbox.wire import Message
 
 PREFIX = "{holdfast}:"
-SCRIPTS = ("record", "lease", "renew", "finish", "fail", "release", "sweep", "replay", "find")
+SCRIPTS = ("record", "lease", "renew", "finish", "fail", "release", "sweep", "replay", "discard", "find")
 DAY_MS = 86_400_000
 
 REPLICA_MS = 500  # how long a replica may take to confirm: within the time for one answer, fsync and all
@@ -176,12 +176,15 @@ class Store:
         pairs = [value for queue, free in room.items() for value in (queue, max(free, 0))]
         return wire.doorbells(self._run("sweep", limit, *pairs))
 
-    def replay(self, job_id: str, by: str) -> list[Doorbell] | str:
-        """Run a final job again, or say in one word why not: unknown, owed (it will run anyway), pruned."""
-        (answer,) = self._run_all("replay", [(job_id, by)])
-        if isinstance(answer, StoreUnavailable):
-            raise answer
-        return wire.settled(answer)
+    def replay(self, job_id: str, by: str, *, only: str = "") -> list[Doorbell] | str:
+        """Run a final job again, or say in one word why not: unknown, owed (it will run anyway), pruned; or its state,
+        where it is run again from `only` one."""
+        return self._by_a_person("replay", job_id, by, only)
+
+    def discard(self, job_id: str, by: str, why: str) -> str:
+        """Put a dead letter away; or say in one word why not: unknown, owed, done, already. Empty if it was done."""
+        word = self._by_a_person("discard", job_id, by, why)
+        return word if isinstance(word, str) else ""
 
     def find(self, *args: Any) -> Any:
         """Search events or dead letters; inbox/find.py says how."""
@@ -218,6 +221,12 @@ class Store:
         """How many replicas confirm what is written now; it waits for no more than `replicas_ack` of them."""
         with translated():
             return int(self._sent([("SET", PREFIX + "probe", ""), ("WAIT", self._replicas_ack, REPLICA_MS)])[1])
+
+    def _by_a_person(self, name: str, *args: Any) -> list[Doorbell] | str:
+        (answer,) = self._run_all(name, [args])
+        if isinstance(answer, StoreUnavailable):
+            raise answer
+        return wire.settled(answer)
 
     def _run(self, name: str, *args: Any) -> Any:
         with translated():

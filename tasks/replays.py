@@ -61,11 +61,11 @@ def _planned(attempt: Attempt, db: Session, store: Store, asked: Request, number
 def _replayed(store: Store, job: str, asked: Request, request: str) -> bool:
     """Have it run again, unless a former try at this page did; False where that cannot be."""
     now = look.job(store, job)
-    if now and not (now["state"] == State.DEAD and (now["finished"] or 0) <= (asked.wanted.until or 0)):
-        return True
-    bells = store.replay(job, f"{asked.by}, {request}")
+    if now and now["state"] == State.DEAD and (now["finished"] or 0) > (asked.wanted.until or 0):
+        return True  # and it has died of that once more
+    bells = store.replay(job, f"{asked.by}, {request}", only=State.DEAD)
     if isinstance(bells, str):
-        return bells == "owed"
+        return bells in ("owed", State.SUCCEEDED)
     broker.ring(bells)
     return True
 

@@ -14,7 +14,9 @@ from inbox.job import MOVES, Lease, NewJob, State
 from inbox.store import DAY_MS, PREFIX, Rules
 
 RETENTION_MS = Rules().retention_days * DAY_MS
-FINAL = frozenset({State.SUCCEEDED, State.DEAD})
+FINAL = frozenset({State.SUCCEEDED, State.DEAD, State.DISCARDED})
+DONE_WITH = frozenset({State.SUCCEEDED, State.DISCARDED})  # what needs nobody any more
+NOTHING: Mapping[State, int] = {}
 Dump = Mapping[bytes, tuple[Any, Any]]
 
 
@@ -45,7 +47,7 @@ class Model:
     events: dict[str, list[str]] = field(default_factory=dict)
     received: dict[str, int] = field(default_factory=dict)
     aged: set[str] = field(default_factory=set)  # of these no more than the id is remembered
-    gone: int = 0  # jobs of theirs, counted as succeeded for ever
+    gone: Counter[State] = field(default_factory=Counter)  # jobs of theirs, counted for ever
     counts: Counter[str] = field(default_factory=Counter)
 
     def record(self, event: str, new: list[NewJob], now: int) -> bool:
@@ -61,10 +63,8 @@ class Model:
     def age(self, event: str) -> None:
         """Its parts have aged away, which only those of an event may of which nothing is owed."""
         names = self.events[event]
-        assert all(self.jobs[name].state is State.SUCCEEDED for name in names), event
-        for name in names:
-            del self.jobs[name]
-        self.gone += len(names)
+        assert all(self.jobs[name].state in DONE_WITH for name in names), event
+        self.gone.update(self.jobs.pop(name).state for name in names)
         self.events[event] = []
         self.aged.add(event)
 
@@ -182,15 +182,16 @@ def dump(client: redis.Redis) -> Dump:
     return {key: (client.dump(key), client.pexpiretime(key)) for key in keys}
 
 
-def check(record: Record, now: int, gone: int = 0) -> None:
+def check(record: Record, now: int, gone: Mapping[State, int] = NOTHING) -> None:
     """What is true of every record, whatever has happened to it; `gone`: jobs that have aged away."""
     _check_owed(record)
     _check_keys(record)
     _check_counts(record, gone)
     for name, event in record.events.items():
         theirs = [job["state"] for job in record.jobs.values() if f"{job['source']}:{job['event']}" == name]
-        owed = len(theirs) - theirs.count(State.SUCCEEDED) if theirs else -1  # it never owed anything
+        owed = sum(state not in DONE_WITH for state in theirs) if theirs else -1  # it never owed anything
         assert int(event["open"]) == owed, name
+        assert int(event.get("discarded", 0)) == theirs.count(State.DISCARDED), name
         settled = owed <= 0
         assert (f"event:{name}" in record.expiring) is settled, name
         assert (f"body:{name}" in record.expiring) is settled, name
@@ -230,23 +231,23 @@ def _check_keys(record: Record) -> None:
         assert {record.jobs[name]["key"] for name in names} == {key}
 
 
-def _check_counts(record: Record, gone: int) -> None:
+def _check_counts(record: Record, gone: Mapping[State, int]) -> None:
     for state in State:
-        still = record.counts.get(state, 0) - (gone if state is State.SUCCEEDED else 0)
+        still = record.counts.get(state, 0) - gone.get(state, 0)
         assert still == len(record.where(state)), state
 
 
-def check_moves(before: Mapping[str, State], after: Mapping[str, State], *, replayed: bool) -> None:
-    """No job leaves a final state but by replay, and none goes where MOVES does not lead in one step or more."""
+def check_moves(before: Mapping[str, State], after: Mapping[str, State], *, by_a_person: bool) -> None:
+    """No job leaves a final state but by a person, and none goes where MOVES does not lead in one step or more."""
     for name, old in before.items():
-        assert after[name] in _reachable(old, replayed), (name, old, after[name])
+        assert after[name] in _reachable(old, by_a_person), (name, old, after[name])
 
 
-def _reachable(state: State, replayed: bool) -> set[State]:
+def _reachable(state: State, by_a_person: bool) -> set[State]:
     found, todo = {state}, [state]
     while todo:
         here = todo.pop()
-        if here in FINAL and not replayed:
+        if here in FINAL and not by_a_person:
             continue
         new = MOVES[here] - found
         found |= new

@@ -12,7 +12,7 @@ from flask import Blueprint, Response, g, jsonify, request, send_file
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl
 from sqlalchemy.orm import Session
 
-from inbox import find, look
+from inbox import look
 from inbox.event import Event
 from inbox.store import Store
 from settings import Settings
@@ -20,7 +20,7 @@ from tasks import broker
 from tasks.models import Document
 from tasks.routes import jobs_for
 from tasks.storage import open_store
-from web import api_replays, asked, keys, reconciled
+from web import api_record, api_replays, asked, documents, keys, reconciled
 from web.body import parsed, read_body
 from web.errors import Refused
 from web.sources import Source, traffic
@@ -84,6 +84,13 @@ def blueprint(
         broker.ring(bells or ())
         return jsonify(id=document, status="submitting"), 202
 
+    @api.get("/documents")
+    def list_documents() -> Response:
+        """The newest first; of one state, or of one document_id."""
+        with sessions() as db:
+            rows, cursor = documents.page(db, request.args, asked.limit(request.args, MOST))
+        return jsonify(documents=[_document(row) for row in rows], cursor=cursor)
+
     @api.get("/documents/<document>")
     def show_document(document: str) -> Response:
         row = _row(sessions, document)
@@ -98,42 +105,7 @@ def blueprint(
             raise Refused("no such document, or it is not complete", 404)
         return content(settings, row, row.stored_as)
 
-    @api.get("/events")
-    def list_events() -> Response:
-        """What matches, the newest first. A search through many may find less than a page, and still go on."""
-        found = find.search(store, "events", asked.wanted(request.args), MOST, asked.place(request.args))
-        shown = (look.event(store, row["source"], row["id"]) for row in found.rows)
-        return jsonify(events=[event for event in shown if event], cursor=found.place)
-
-    @api.get("/events/<source>/<path:event_id>")
-    def show_event(source: str, event_id: str) -> Response:
-        return jsonify(_found(look.event(store, source, event_id), "event"))
-
-    @api.post("/events/<source>/<path:event_id>/replay")
-    def replay_event(source: str, event_id: str) -> Response:
-        event = _found(look.event(store, source, event_id), "event")
-        return jsonify(replayed={job["id"]: _replay(job["id"]) for job in event["jobs"]})
-
-    @api.get("/jobs")
-    def list_jobs() -> Response:
-        if request.args.get("state") != "dead":
-            raise Refused("state takes: dead")
-        return jsonify(jobs=look.dead(store, MOST))
-
-    @api.post("/jobs/<path:job_id>/replay")
-    def replay_job(job_id: str) -> Response:
-        answer = _replay(job_id)
-        if answer != "replayed":
-            raise Refused(f"not replayed: {answer}", 404 if answer == "unknown" else 409)
-        return jsonify(replayed=job_id)
-
-    def _replay(job_id: str) -> str:
-        bells = store.replay(job_id, g.who)
-        if isinstance(bells, str):
-            return bells
-        broker.ring(bells)
-        return "replayed"
-
+    api_record.register(api, settings, store, sessions)
     api_replays.register(api, store, sessions)
     _figures(api, settings, sources, store, sessions)
     return api
@@ -185,12 +157,6 @@ def content(settings: Settings, row: Document, name: str) -> Response:
     return answer
 
 
-def _found(row: dict[str, Any] | None, what: str) -> dict[str, Any]:
-    if row is None:
-        raise Refused(f"no such {what}", 404)
-    return row
-
-
 def _row(sessions: Callable[[], Session], document: str) -> Document | None:
     if "\0" in document:  # Postgres takes no NUL in a text, not even to look for
         return None
@@ -204,6 +170,7 @@ def _document(row: Document) -> dict[str, Any]:
         "document_id": row.document_id,
         "status": row.status,
         "progress": row.progress,
+        "received_bytes": row.received_bytes,
         "error": row.error,
         "size": row.size,
         "sha256": row.sha256,

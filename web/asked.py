@@ -33,6 +33,22 @@ def place(given: Mapping[str, str]) -> str:
     return cursor
 
 
+def reason(given: str) -> str:
+    """Why somebody does what cannot be seen otherwise. Raises Refused."""
+    words = given.strip()
+    if not (words.isprintable() and 1 <= len(words) <= 300):
+        raise Refused("why takes 1 to 300 printable characters: the audit trail shows them")
+    return words
+
+
+def limit(given: Mapping[str, str], most: int) -> int:
+    """How many rows at most. Raises Refused."""
+    text = given.get("limit", "") or str(most)
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= most):
+        raise Refused(f"limit takes 1 to {most}")
+    return int(text)
+
+
 def _ms(name: str, given: Mapping[str, str]) -> int | None:
     """A time as people and programs write it, UTC where it says no zone; or milliseconds since 1970."""
     text = given.get(name, "").strip()

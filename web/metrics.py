@@ -67,6 +67,7 @@ class Counts:
             "leased": "Jobs being worked on",
             "succeeded": "Jobs done",
             "dead": "Jobs that a person must look at",
+            "discarded": "Dead letters that a person has put away",
             "store_bytes": "Memory the store uses",
             "store_limit_bytes": "Memory it may use, 0 for no limit; at 90 % senders hear 503",
             "replicas_ack": "Replicas that must confirm an event before its 200",

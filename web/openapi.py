@@ -9,7 +9,9 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
+from web import documents
 from web.api import DocumentRequest
+from web.api_record import MOST, DiscardRequest
 from web.api_replays import ReplayRequest
 from web.asked import SEARCH
 
@@ -19,7 +21,8 @@ TEXT: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "integer"}
 MAYBE_TEXT: Schema = {"type": ["string", "null"]}
 MAYBE_NUMBER: Schema = {"type": ["integer", "null"]}
-STATES = ["ready", "leased", "succeeded", "dead"]
+STATES = ["ready", "leased", "succeeded", "dead", "discarded"]
+PAGE: Schema = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MOST}}
 
 
 def blueprint() -> Blueprint:
@@ -37,7 +40,10 @@ def blueprint() -> Blueprint:
 def document() -> Schema:
     """The whole contract, as OpenAPI 3.1."""
     request = DocumentRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    parts = request.pop("$defs") | {"ReplayRequest": ReplayRequest.model_json_schema()}
+    parts = request.pop("$defs") | {
+        "ReplayRequest": ReplayRequest.model_json_schema(),
+        "DiscardRequest": DiscardRequest.model_json_schema(),
+    }
     return {
         "openapi": "3.1.0",
         "info": {"title": "Holdfast", "version": "1", "description": "After the 200, no event is lost."},
@@ -73,7 +79,19 @@ def _documents() -> Schema:
                 {**_json(202, "it is recorded", _ref("Started")), **_errors("not understood", 400, 413)},
                 requestBody=body,
                 parameters=[key],
-            )
+            ),
+            "get": _call(
+                "Documents, the newest first; q is a document_id",
+                {
+                    **_json(200, "found", _object(documents=_list("Document"), cursor=MAYBE_TEXT)),
+                    **_errors("no such state or cursor", 400),
+                },
+                parameters=[
+                    {"name": "state", "in": "query", "schema": {"enum": list(documents.STATES)}},
+                    *({"name": name, "in": "query", "schema": TEXT} for name in ("q", "cursor")),
+                    PAGE,
+                ],
+            ),
         },
         "/api/v1/documents/{document}": {
             "get": _call("How far it is", {**_json(200, "found", _ref("Document")), **_errors("not there", 404)}),
@@ -92,17 +110,19 @@ def _documents() -> Schema:
 def _record() -> Schema:
     one_event = [_path("source"), _path("event_id")]
     replayed = _object(replayed={"type": "object", "additionalProperties": TEXT})
+    search = [{"name": name, "in": "query", "schema": TEXT} for name in (*SEARCH, "cursor")]
+    dead = {"name": "state", "in": "query", "required": True, "schema": {"const": "dead"}}
     listed = _object(events=_list("Event"), cursor=MAYBE_TEXT)
     return {
         "/api/v1/events": {
             "get": _call(
                 "Events that match, the newest first; a page may hold few and still go on, until cursor is null",
                 {**_json(200, "found", listed), **_errors("no such state, time or cursor", 400)},
-                parameters=[{"name": name, "in": "query", "schema": TEXT} for name in (*SEARCH, "cursor")],
+                parameters=[*search, PAGE],
             )
         },
         "/api/v1/events/{source}/{event_id}": {
-            "get": _call("One event", {**_json(200, "found", _ref("Event")), **_errors("unknown", 404)}),
+            "get": _call("One event", {**_json(200, "found", _ref("EventWithPayload")), **_errors("unknown", 404)}),
             "parameters": one_event,
         },
         "/api/v1/events/{source}/{event_id}/replay": {
@@ -111,15 +131,26 @@ def _record() -> Schema:
         },
         "/api/v1/jobs": {
             "get": _call(
-                "The dead letters",
-                {**_json(200, "found", _object(jobs=_list("Job"))), **_errors("another state", 400)},
-                parameters=[{"name": "state", "in": "query", "required": True, "schema": {"const": "dead"}}],
+                "Dead letters that match, the newest first; times are those of death, and q matches reasons too",
+                {**_json(200, "found", _object(jobs=_list("Job"), cursor=MAYBE_TEXT)), **_errors("another state", 400)},
+                parameters=[*(one for one in search if one["name"] != "state"), dead, PAGE],
             )
         },
         "/api/v1/jobs/{job_id}/replay": {
             "post": _call(
                 "Run one job again",
                 {**_json(200, "it will run", _object(replayed=TEXT)), **_errors("unknown, or owed", 404, 409)},
+            ),
+            "parameters": [_path("job_id")],
+        },
+        "/api/v1/jobs/{job_id}/discard": {
+            "post": _call(
+                "Put a dead letter away; it may still be replayed",
+                {
+                    **_json(200, "it is put away", _object(discarded=TEXT)),
+                    **_errors("not understood, unknown, or not dead", 400, 404, 409, 413),
+                },
+                requestBody={"content": {"application/json": {"schema": _ref("DiscardRequest")}}, "required": True},
             ),
             "parameters": [_path("job_id")],
         },
@@ -199,6 +230,10 @@ def _shapes() -> Schema:
             "description": "of total dead letters so many are looked at; with the filter and created_at",
         },
         "Event": _object(**names, received=NUMBER, deliveries=NUMBER, state=TEXT, jobs=_list("Job")),
+        "EventWithPayload": {
+            "allOf": [_ref("Event"), _object(payload={})],
+            "description": "payload: as people may see it, null once it has aged away; jobs: what each `follows`",
+        },
         "Job": _object(
             **names,
             **times,
@@ -207,6 +242,8 @@ def _shapes() -> Schema:
             queue=TEXT,
             state={"enum": STATES},
             reason=MAYBE_TEXT,
+            discarded=MAYBE_NUMBER,
+            why=MAYBE_TEXT,
             attempts=attempts,
         ),
     }

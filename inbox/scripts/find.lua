@@ -31,9 +31,10 @@ local function letter(id)
 end
 
 -- Where an event stands, by its jobs; why, if it is dead; and whether the customer is one that they are about.
-local function standing(from, id, open)
+local function standing(from, id, open, discarded)
   local ours = customer == ''
-  local worst, why = open == '0' and 'succeeded' or open == '-1' and 'unhandled' or 'open', nil
+  local done = (tonumber(discarded) or 0) > 0 and 'discarded' or 'succeeded'
+  local worst, why = open == '0' and done or open == '-1' and 'unhandled' or 'open', nil
   if worst ~= 'open' and ours then return worst, why, ours end
   local jobs = redis.call('LRANGE', P .. 'jobs:' .. from .. ':' .. id, 0, -1)
   for _, job in ipairs(jobs) do
@@ -47,9 +48,10 @@ end
 local function event(name)
   local from, id = string.match(name, '^([^:]*):(.*)$')
   if (source ~= '' and from ~= source) or not says(id, text) then return end
-  local type, open, deliveries, received = unpack(redis.call('HMGET', event_key(from, id), 'type', 'open', 'deliveries', 'received'))
+  local type, open, deliveries, received, discarded =
+    unpack(redis.call('HMGET', event_key(from, id), 'type', 'open', 'deliveries', 'received', 'discarded'))
   if not type or not of_kind(type) then return end
-  local stands, why, ours = standing(from, id, open)
+  local stands, why, ours = standing(from, id, open, discarded)
   if not ours or (state ~= '' and stands ~= state) then return end
   return { source = from, id = id, type = type, received = received, deliveries = deliveries,
     state = stands, reason = why }

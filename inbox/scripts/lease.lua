@@ -41,7 +41,7 @@ end
 
 local state = read(id, 'state')
 if not state then return { 'unknown' } end
-if state == 'succeeded' or state == 'dead' then return { 'done' } end
+if state == 'succeeded' or state == 'dead' or state == 'discarded' then return { 'done' } end
 if live(id) then return { 'busy' } end
 if state == 'leased' then expire_quietly(id) end
 local state, due, key, queue = read(id, 'state', 'due', 'key', 'queue')

@@ -285,11 +285,11 @@ def test_a_dry_run_says_what_would_happen_and_only_its_button_does_it(client: Fl
     assert "A worker will begin soon" in client.get(begun.location).text
 
 
-@pytest.mark.parametrize("path", ["jobs/replay", "replays"])
-def test_nothing_is_replayed_without_the_token(client: FlaskClient, real_store: Store, path: str) -> None:
+@pytest.mark.parametrize("path", ["jobs/replay", "jobs/discard", "replays"])
+def test_nothing_is_done_without_the_token(client: FlaskClient, real_store: Store, path: str) -> None:
     job = dead_letter(real_store, "evt_1")
-    assert client.post(f"/console/{path}", data={"job": job}).status_code == 403
-    assert look.stats(real_store)["owed"] == 0
+    assert client.post(f"/console/{path}", data={"job": job, "why": "x"}).status_code == 403
+    assert look.stats(real_store) | {"owed": 0, "dead": 1} == look.stats(real_store)
 
 
 def test_an_unexpected_error_is_a_page_that_tells_nothing(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,3 +312,14 @@ def test_a_full_store_can_be_looked_at_and_its_dead_letters_are_told_first(
     finally:
         real_store.client.config_set("maxmemory", "0")
     assert "/console/events/stripe/evt_1" in page
+
+
+def test_ticked_dead_letters_are_discarded_for_a_reason(client: FlaskClient, real_store: Store) -> None:
+    jobs = [dead_letter(real_store, f"evt_{n}") for n in range(2)]
+    form = {"form_token": token(client), "job": jobs, "back": "/console/dead"}
+    assert client.post("/console/jobs/discard", data=form | {"why": " "}).status_code == 400
+    answer = client.post("/console/jobs/discard", data=form | {"why": "test orders"})
+    assert "2 discarded" in client.get(answer.location).text
+    assert look.stats(real_store) | {"dead": 0, "discarded": 2} == look.stats(real_store)
+    assert client.get("/console/audit").text.count("test orders") == 2
+    assert "Discarded: test orders" in client.get("/console/events/stripe/evt_0").text

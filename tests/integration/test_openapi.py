@@ -26,6 +26,9 @@ BEYOND_THE_SCHEMA = {
     "/doc-status-webhook": "positive_data_acceptance",
     "/hooks/{source}": "positive_data_acceptance",
     "/api/v1/events": "positive_data_acceptance",  # a cursor of an event that is there
+    "/api/v1/jobs/{job_id}/discard": "positive_data_acceptance",  # a reason of blanks
+    "/api/v1/jobs": "positive_data_acceptance",  # a time, a cursor
+    "/api/v1/documents": "positive_data_acceptance",  # a cursor
     "/api/v1/replays": "positive_data_acceptance",  # a time, a state
     "/readyz": "not_a_server_error",  # 503 is its word for "no worker yet"
 }

@@ -212,3 +212,26 @@ def test_since_and_until_are_times_of_death(client: FlaskClient, real_store: Sto
     now = real_store.now_ms()
     assert post(client, {"since": now - hour, "dry_run": True})[1]["matching"] == 1
     assert post(client, {"until": now - hour, "dry_run": True})[1]["matching"] == 0
+
+
+def test_what_was_put_away_after_the_page_was_planned_stays_away(
+    client: FlaskClient,
+    runner: Runner,
+    real_store: Store,
+    sessions: Callable[[], Session],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = [die(real_store, f"evt_{n}") for n in range(3)]
+    replay = client.post("/api/v1/replays", json={}, headers=BEARER).get_json()["id"]
+    planned = task._planned
+
+    def discarded_then(*args: Any) -> list[str]:
+        page = planned(*args)
+        real_store.discard(jobs[1], WHO, "a test order")
+        return page
+
+    monkeypatch.setattr(task, "_planned", discarded_then)
+    work(runner, replay)
+    assert [state(real_store, job) for job in jobs] == ["ready", "discarded", "ready"]
+    told = client.get(f"/api/v1/replays/{replay}", headers=BEARER).get_json()
+    assert told | {"replayed": 2, "skipped": 1} == told

@@ -64,7 +64,7 @@ class History(RuleBasedStateMachine):
         self.given: list[Lease] = []
         self.told: set[str] = set()  # the jobs that somebody was told to look at, and has not yet
         self.before: dict[str, State] = {}
-        self.replayed = False
+        self.by_a_person = False
 
     @initialize(same_server=st.booleans())
     def begin(self, same_server: bool) -> None:
@@ -156,7 +156,32 @@ class History(RuleBasedStateMachine):
         assert answer == [Doorbell(name, "tasks.a", job.queue)]
         self._told(answer)
         job.state, job.tries, job.due = State.READY, 0, self.clock.ms
-        self.replayed = True
+        self.by_a_person = True
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(which=some)
+    def replay_a_letter_only(self, which: int) -> None:
+        """As the replay of all that match does, which means no job that is not dead."""
+        name = self._one(which)
+        state = self.model.jobs[name].state
+        if state is State.DEAD:
+            self.replay(which)
+        else:
+            assert self.store.replay(name, "ada", only="dead") == ("owed" if self.model.jobs[name].owed else state)
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(which=some)
+    def discard(self, which: int) -> None:
+        name = self._one(which)
+        job = self.model.jobs[name]
+        words = {State.DEAD: "", State.SUCCEEDED: "done", State.DISCARDED: "already"}
+        before = record_model.dump(self.client)
+        word = self.store.discard(name, "ada", "a test order")
+        assert word == words.get(job.state, "owed")
+        if word:
+            assert record_model.dump(self.client) == before
+            return
+        job.state, self.by_a_person = State.DISCARDED, True
 
     @rule(seconds=st.sampled_from(JUMPS))
     def time_passes(self, seconds: int) -> None:
@@ -181,10 +206,10 @@ class History(RuleBasedStateMachine):
         record = record_model.read(self.client)
         record_model.check(record, self.clock.ms, self.model.gone)
         states = {name: State(job["state"]) for name, job in record.jobs.items()}
-        record_model.check_moves(self.before, states, replayed=self.replayed)
+        record_model.check_moves(self.before, states, by_a_person=self.by_a_person)
         assert states == {name: job.state for name, job in self.model.jobs.items()}
         assert {**record.counts, **+self.model.counts} == record.counts
-        self.before, self.replayed = states, False
+        self.before, self.by_a_person = states, False
 
     @invariant()
     def what_counts_as_rung_was_rung(self) -> None:

@@ -11,9 +11,9 @@ from inbox.find import Filter
 from settings import PERSONAL
 from web import asked
 from web.console import overview, shown
-from web.console.lineage import grown, moments
-from web.console.redact import HIDDEN, is_personal, payload
 from web.errors import Refused
+from web.lineage import grown, moments
+from web.redact import HIDDEN, is_personal, payload
 
 WORDS = PERSONAL.split(",")
 

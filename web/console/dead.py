@@ -1,9 +1,9 @@
-"""Dead letters, and running jobs again: one, some, or all that match, with a look at what that would do first."""
+"""Dead letters: put away, or run again: one, some, or all that match, with a look at what that would do first."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from urllib.parse import urlencode
 
 from flask import Blueprint, g, redirect, render_template, request, url_for
@@ -16,27 +16,31 @@ from inbox.store import Store
 from tasks import broker
 from tasks.models import Replay
 from web import asked, replays
+from web.asked import reason
 from web.console.events import given
 from web.console.sign_in import inside
 
 ROWS = 100
 SHOWN = 50  # replays and deeds on one page
 
-# What the record says of a job that was to run again, for people.
+# What the record says of a job that was to run again or to be discarded, for people.
 WORDS = {
     "replayed": "run again",
+    "discarded": "discarded",
     "owed": "not: already owed",
     "pruned": "not: without payload",
     "unknown": "not: gone",
+    "already": "not: discarded already",
+    "done": "not: done already",
 }
 
 
 def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) -> None:
-    """/console/dead, /console/jobs/replay and /console/replays"""
+    """/console/dead, /console/jobs/replay, /console/jobs/discard and /console/replays"""
 
     @pages.app_template_global()
     def said() -> str:
-        """What became of the jobs that were to run again, after the redirect that tells how many."""
+        """What became of the jobs that were ticked, after the redirect that tells how many."""
         numbers = {words: request.args.get(word, type=int) for word, words in WORDS.items()}
         return ", ".join(f"{number} {words}" for words, number in numbers.items() if number)
 
@@ -48,9 +52,12 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
 
     @pages.post("/jobs/replay")
     def replay_jobs() -> ResponseReturnValue:
-        words = Counter(_replay(store, job) for job in request.form.getlist("job"))
-        back = inside(request.form.get("back", ""))
-        return redirect(f"{back}{'&' if '?' in back else '?'}{urlencode(words)}")
+        return _back(_replay(store, job) for job in request.form.getlist("job"))
+
+    @pages.post("/jobs/discard")
+    def discard_jobs() -> ResponseReturnValue:
+        why = reason(request.form.get("why", ""))
+        return _back(store.discard(job, g.person.name, why) or "discarded" for job in request.form.getlist("job"))
 
     @pages.get("/replays/new")
     def dry_run() -> str:
@@ -72,6 +79,12 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
             runs = db.scalars(select(Replay).order_by(Replay.created_at.desc()).limit(SHOWN))
             told = [replays.told(run) for run in runs]
         return render_template("audit.html", deeds=look.audit(store, SHOWN), replays=told)
+
+
+def _back(words: Iterable[str]) -> ResponseReturnValue:
+    """To where the form was, which tells how many met which fate."""
+    back = inside(request.form.get("back", ""))
+    return redirect(f"{back}{'&' if '?' in back else '?'}{urlencode(Counter(words))}")
 
 
 def _replay(store: Store, job: str) -> str:

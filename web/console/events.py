@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from inbox import find, look
 from inbox.find import STATES, Filter
 from inbox.store import Store
 from settings import Settings
-from tasks.models import Effect
 from tasks.routes import ROUTES
 from web import asked
 from web.asked import SEARCH
-from web.console.lineage import Branch, grown, moments
-from web.console.redact import payload
 from web.errors import Refused
+from web.lineage import effects, grown, moments
+from web.redact import payload
 
 ROWS, MOMENTS = 50, 200
 TYPES = sorted({kind for _, kind in ROUTES if kind != "*"})
@@ -56,7 +52,7 @@ def register(
             event=one,
             payload=payload(body, settings.redact_fields) if body else None,
             hidden=settings.redact_fields,
-            tree=_tree(sessions, one["jobs"]),
+            tree=grown(one["jobs"], effects(sessions, one["jobs"])),  # side by side while the database is away
             moments=moments(one)[-MOMENTS:],
         )
 
@@ -72,14 +68,3 @@ def _exact(store: Store, wanted: Filter, sources: list[str]) -> str | None:
         return None
     asked_for = [wanted.source] if wanted.source else sources
     return next((source for source in asked_for if look.event(store, source, wanted.text)), None)
-
-
-def _tree(sessions: Callable[[], Session], jobs: list[dict[str, Any]]) -> list[Branch]:
-    """The jobs, each under the one that it follows; all side by side while the database does not answer."""
-    mine = select(Effect).where(Effect.job_id.in_([job["id"] for job in jobs]))
-    try:
-        with sessions() as db:
-            effects = {effect.job_id: effect.follow_ups for effect in db.scalars(mine)}
-    except SQLAlchemyError:
-        effects = {}
-    return grown(jobs, effects)

@@ -14,13 +14,25 @@ WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+")  # customer_email, customerEmail an
 
 def payload(body: bytes, personal: Collection[str]) -> str:
     """The body's JSON, indented, with every personal value hidden; or, in words, that it is none."""
-    try:
-        shown = json.dumps(redacted(json.loads(body), personal), indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return f"({len(body)} bytes that are no JSON)"
+    read = value(body, personal)
+    if isinstance(read, Unreadable):
+        return read
+    shown = json.dumps(read, indent=2, ensure_ascii=False)
     if len(shown) > MOST_CHARACTERS:
         return shown[:MOST_CHARACTERS] + f"\n… (cut: {len(body)} bytes in all)"
     return shown
+
+
+class Unreadable(str):
+    """In the place of a payload that is no JSON: that it is none, in words."""
+
+
+def value(body: bytes, personal: Collection[str]) -> Any:
+    """The body's JSON with every personal value hidden, or Unreadable."""
+    try:
+        return redacted(json.loads(body), personal)
+    except (ValueError, RecursionError):
+        return Unreadable(f"({len(body)} bytes that are no JSON)")
 
 
 def redacted(value: Any, personal: Collection[str]) -> Any:

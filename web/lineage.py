@@ -1,13 +1,18 @@
-"""What became of an event: which job followed which, and what happened when. Pure functions of what the record says."""
+"""What became of an event: which job followed which, and what happened when."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
 from inbox.job import job_id
+from tasks.models import Effect
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +38,32 @@ class Moment:
 def grown(jobs: Sequence[dict[str, Any]], effects: Mapping[str, str]) -> list[Branch]:
     """The jobs as trees, by the follow-ups (JSON) that the effect of each has left behind."""
     branches = {job["id"]: Branch(job) for job in jobs}
-    parents = {
-        job_id(branches[parent].job["source"], branches[parent].job["event"], follow_up["effect"]): parent
-        for parent, follow_ups in effects.items()
-        for follow_up in json.loads(follow_ups)
-    }
+    parents = followed(jobs, effects)
     for name, branch in branches.items():
-        parent = parents.get(name)
-        if parent and parent != name:
+        if parent := parents.get(name):
             branches[parent].follow_ups.append(branch)
-    return [branch for name, branch in branches.items() if parents.get(name) in (None, name)]
+    return [branch for name, branch in branches.items() if name not in parents]
+
+
+def followed(jobs: Sequence[dict[str, Any]], effects: Mapping[str, str]) -> dict[str, str]:
+    """Of each job that followed from another one, that one."""
+    found = {}
+    for job in jobs:
+        for follow_up in json.loads(effects.get(job["id"], "[]")):
+            name = job_id(job["source"], job["event"], follow_up["effect"])
+            if name != job["id"]:
+                found[name] = job["id"]
+    return found
+
+
+def effects(sessions: Callable[[], Session], jobs: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The follow-ups (JSON) that each job has left behind; none while the database does not answer."""
+    mine = select(Effect).where(Effect.job_id.in_([job["id"] for job in jobs]))
+    try:
+        with sessions() as db:
+            return {effect.job_id: effect.follow_ups for effect in db.scalars(mine)}
+    except SQLAlchemyError:
+        return {}
 
 
 def moments(event: Mapping[str, Any]) -> list[Moment]:
@@ -50,6 +71,8 @@ def moments(event: Mapping[str, Any]) -> list[Moment]:
     line = [Moment(event["received"], "arrived")]
     for job in event["jobs"]:
         line += [_attempt(job, number, attempt) for number, attempt in enumerate(job["attempts"], 1)]
+        if job.get("discarded"):
+            line.append(Moment(job["discarded"], "discarded", reason=job["why"], job=job["id"]))
         if job["state"] == "ready":
             line.append(Moment(job["due"], "is due", "ready", job=job["id"]))
     return sorted(line, key=lambda moment: moment.at)

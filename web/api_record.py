@@ -1,0 +1,98 @@
+"""`/api/v1/events` and `/api/v1/jobs`: what arrived and what became of it; run again, or put away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Response, g, jsonify, request
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from inbox import find, look
+from inbox.store import Store
+from settings import Settings
+from tasks import broker
+from web import asked, redact
+from web.body import parsed, read_body
+from web.errors import Refused
+from web.lineage import effects, followed
+
+MOST = 200  # rows in one answer
+MOST_BYTES = 16 * 1024
+
+
+class DiscardRequest(BaseModel):
+    """`POST /api/v1/jobs/<id>/discard`: `why` is for the audit trail."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    why: str = Field(min_length=1, max_length=300)
+
+
+def register(api: Blueprint, settings: Settings, store: Store, sessions: Callable[[], Session]) -> None:
+    """Events, each with its jobs and their attempts; and the dead letters."""
+
+    @api.get("/events")
+    def list_events() -> Response:
+        """What matches, the newest first. A search through many may find less than a page, and still go on."""
+        found = _found_by("events")
+        shown = (look.event(store, row["source"], row["id"]) for row in found.rows)
+        return jsonify(events=[event for event in shown if event], cursor=found.place)
+
+    @api.get("/events/<source>/<path:event_id>")
+    def show_event(source: str, event_id: str) -> Response:
+        """With the payload as people may see it, and of each job from which one it follows."""
+        event = _there(look.event(store, source, event_id), "event")
+        parents = followed(event["jobs"], effects(sessions, event["jobs"]))
+        for job in event["jobs"]:
+            job["follows"] = parents.get(job["id"])
+        body = look.body(store, source, event_id)
+        return jsonify(event | {"payload": None if body is None else redact.value(body, settings.redact_fields)})
+
+    @api.post("/events/<source>/<path:event_id>/replay")
+    def replay_event(source: str, event_id: str) -> Response:
+        event = _there(look.event(store, source, event_id), "event")
+        return jsonify(replayed={job["id"]: _replay(job["id"]) for job in event["jobs"]})
+
+    @api.get("/jobs")
+    def list_jobs() -> Response:
+        """The dead letters that match, the newest first, as `GET /api/v1/events`; times are those of death."""
+        if request.args.get("state") != "dead":
+            raise Refused("state takes: dead")
+        found = _found_by("dead")
+        shown = (look.job(store, row["id"]) for row in found.rows)
+        return jsonify(jobs=[job for job in shown if job], cursor=found.place)
+
+    @api.post("/jobs/<path:job_id>/replay")
+    def replay_job(job_id: str) -> Response:
+        _done(_replay(job_id), "replayed")
+        return jsonify(replayed=job_id)
+
+    @api.post("/jobs/<path:job_id>/discard")
+    def discard_job(job_id: str) -> Response:
+        why = asked.reason(parsed(DiscardRequest, read_body(request, MOST_BYTES)).why)
+        _done(store.discard(job_id, g.who, why) or "discarded", "discarded")
+        return jsonify(discarded=job_id)
+
+    def _found_by(of: Any) -> find.Step:
+        most = asked.limit(request.args, MOST)
+        return find.search(store, of, asked.wanted(request.args), most, asked.place(request.args))
+
+    def _replay(job_id: str) -> str:
+        bells = store.replay(job_id, g.who)
+        if isinstance(bells, str):
+            return bells
+        broker.ring(bells)
+        return "replayed"
+
+
+def _done(word: str, wanted: str) -> None:
+    if word != wanted:
+        raise Refused(f"not {wanted}: {word}", 404 if word == "unknown" else 409)
+
+
+def _there(row: dict[str, Any] | None, what: str) -> dict[str, Any]:
+    if row is None:
+        raise Refused(f"no such {what}", 404)
+    return row
