@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tasks import payments, refunds, subscriptions
+from tasks import disputes, payments, refunds, subscriptions
 from tasks.handling import FollowUp
 from tests.business import Business
 
@@ -20,8 +20,8 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "invoice.voided": payments.voided,
     "invoice.marked_uncollectible": payments.uncollectible,
     "charge.refunded": refunds.charge_refunded,
-    "charge.dispute.created": refunds.dispute_changed,
-    "charge.dispute.closed": refunds.dispute_changed,
+    "charge.dispute.created": disputes.changed,
+    "charge.dispute.closed": disputes.changed,
     "customer.subscription.created": subscriptions.changed,
     "customer.subscription.updated": subscriptions.changed,
     "customer.subscription.deleted": subscriptions.changed,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tasks import app_webhook
+from tasks import app_webhook, disputes
 from tasks.document_starts import deadline, start
 from tasks.documents import download
 from tasks.fulfilment import checkout_completed
@@ -16,7 +16,7 @@ from tasks.handoff import deliver
 from tasks.models import AppMessage, Document, Notification, PaymentFailure, PaymentRetry
 from tasks.notifications import send
 from tasks.payments import payment_failed, retry_payment
-from tasks.refunds import charge_refunded, dispute_changed, refund_changed
+from tasks.refunds import charge_refunded, refund_changed
 from tests.business import HANDOFF_SECRET, NOW, Business
 from tests.integration.test_handlers_fulfilment import checkout
 from tests.integration.test_handlers_payments import failure
@@ -81,7 +81,7 @@ def answer(asked: Asked) -> bytes:
         (checkout_completed, checkout(metadata={}), {}),
         (charge_refunded, refund(), {}),
         (charge_refunded, refund(invoice="in_1"), {}),
-        (dispute_changed, dispute(payment_intent=None), {}),
+        (disputes.changed, dispute(payment_intent=None), {}),
         (refund_changed, failed_refund(), {}),
     ],
 )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tasks.routes import TASKS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("web", "workers", "tasks", "inbox")
@@ -48,3 +51,10 @@ def test_the_ground_floor_imports_nothing_above_it(module: str, ours: set[str]) 
 
 def test_nothing_of_the_product_imports_the_developers_tools() -> None:
     assert [path for path in product_files() if imports(path) & {"dev", "bench", "tests"}] == []
+
+
+def test_every_handler_is_kept_from_web() -> None:
+    linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (contract,) = (one for one in linter["contracts"] if one["name"] == "web sees no handler")
+    handlers = {task.rpartition(".")[0] for task in TASKS}
+    assert handlers - set(contract["forbidden_modules"]) == set()

@@ -1,0 +1,76 @@
+"""What a refund and a dispute have in common: the charge that they take back, and what it had paid for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from tasks.clients import stripe
+from tasks.handling import Attempt
+from tasks.models import Charge, Dispute, Order
+from tasks.payloads import Id, Ref, Text, Whole, convert, ref
+
+Names = dict[str, str | None]  # by which a charge and its order are found
+
+
+class ChargeObject(Struct):
+    """What we use of Stripe's charge. API versions since 2025-03-31 (`basil`) do not name its `invoice`."""
+
+    id: Id | None = None
+    payment_intent: Ref = None
+    invoice: Ref = None
+    amount: Whole | None = None
+    amount_refunded: Whole | None = None
+    refunded: bool = False
+    currency: Text = ""
+    created: Whole = 0
+
+
+def look(attempt: Attempt, db: Session, charge: str | None) -> ChargeObject | None:
+    """The charge as it is at Stripe now; None without a key, or where Stripe does not know it."""
+    if not charge or not attempt.settings.stripe_api_key:
+        return None
+    db.commit()  # no transaction stays open over a call
+    try:
+        return convert(stripe.fetch_charge(attempt, charge), ChargeObject)
+    except stripe.Refused:
+        return None
+
+
+def paid_for(attempt: Attempt, db: Session, charge: ChargeObject) -> Names:
+    """What a charge and its order can have in common: with an API key, what the charge does not name is asked for.
+
+    An order that was paid at the checkout itself knows the payment intent; only invoices are worth a question.
+    May commit.
+    """
+    payment_intent, invoice = ref(charge.payment_intent), ref(charge.invoice)
+    known: Names = {"payment_intent": payment_intent, "invoice": invoice, "subscription": None}
+    if not attempt.settings.stripe_api_key or not (payment_intent or invoice) or _is_ordered(db, payment_intent):
+        return known
+    db.commit()  # no transaction stays open over a call
+    try:
+        found = stripe.find_invoice(attempt, payment_intent, invoice)
+    except stripe.Refused:  # not known to this key: then what the event says is all there is
+        return known
+    return known | {"invoice": found.get("id", invoice), "subscription": stripe.subscription_of(found)}
+
+
+def learn(row: Charge | Dispute, values: dict[str, Any]) -> None:
+    """What is known into the row; what is not (None) leaves there what was known before."""
+    for name, value in values.items():
+        if value is not None:
+            setattr(row, name, value)
+
+
+def names_of(row: Charge | Dispute) -> Names:
+    """All the names that are known by now, whichever event told them."""
+    return {"payment_intent": row.payment_intent, "invoice": row.invoice, "subscription": row.subscription}
+
+
+def _is_ordered(db: Session, payment_intent: str | None) -> bool:
+    return payment_intent is not None and bool(
+        db.scalar(select(exists().where(Order.payment_intent == payment_intent)))
+    )

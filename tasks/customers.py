@@ -1,0 +1,31 @@
+"""Customers whom somebody deleted at Stripe."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from sqlalchemy.orm import Session
+
+from tasks import access
+from tasks.handling import Attempt, FollowUp
+from tasks.models import DeletedCustomer
+from tasks.payloads import Id, need, read
+from tasks.rows import insert_if_new
+
+
+class CustomerObject(Struct):
+    id: Id | None = None
+
+
+class CustomerData(Struct):
+    object: CustomerObject
+
+
+class CustomerEvent(Struct):
+    data: CustomerData
+
+
+def deleted(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """customer.deleted: whatever they bought ends. Stripe has cancelled their subscriptions."""
+    key = need(read(attempt.event.body, CustomerEvent).data.object.id, "data.object.id")
+    insert_if_new(db, DeletedCustomer, id=key, deleted_at=attempt.now)
+    return access.follow(db, attempt, customer=key)

@@ -1,0 +1,111 @@
+"""Disputes: a customer's bank asks for a payment back. Each may come before the order that it is about."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy.orm import Session
+
+from tasks import access, charges
+from tasks.charges import ChargeObject
+from tasks.handling import Attempt, FollowUp
+from tasks.models import Dispute
+from tasks.money import amount_text
+from tasks.notifications import notify_admin
+from tasks.payloads import Id, Ref, Seconds, Text, Whole, need, read, ref
+from tasks.rows import insert_if_new
+
+# From these no dispute comes back, but for a lost one by an appeal: for us it stays lost until the appeal is won.
+# https://docs.stripe.com/api/disputes/object#dispute_object-status
+OVER = frozenset({"won", "lost", "warning_closed", "prevented"})
+
+
+class EvidenceDetails(Struct):
+    due_by: Seconds | None = None
+
+
+class DisputeObject(Struct):
+    """What we use of Stripe's dispute."""
+
+    id: Id | None = None
+    charge: Ref = None
+    payment_intent: Ref = None
+    amount: Whole = 0
+    currency: Text = ""
+    reason: Text = ""
+    status: Text | None = None
+    created: Whole | None = None
+    evidence_details: EvidenceDetails | None = None
+
+
+class DisputeData(Struct):
+    object: DisputeObject
+
+
+class DisputeEvent(Struct):
+    data: DisputeData
+    created: Whole | None = None
+
+
+def changed(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """charge.dispute.created, updated, closed: access follows; the administrator is told of its start and its end.
+
+    Nobody hears of a start after the end, whatever came first. As with refunds, what is paid for since outweighs it.
+    """
+    event = read(attempt.event.body, DisputeEvent)
+    dispute, created = event.data.object, need(event.created, "created")
+    values: dict[str, Any] = {
+        "charge": need(ref(dispute.charge), "data.object.charge"),
+        "amount": dispute.amount,
+        "currency": dispute.currency,
+        "reason": dispute.reason,
+        "status": need(dispute.status, "data.object.status"),
+        "seen_created": created,
+        "seen_event": attempt.event.id,
+        "updated_at": attempt.now,
+    }
+    key = need(dispute.id, "data.object.id")
+    charge = charges.look(attempt, db, values["charge"]) or ChargeObject()
+    charge_created = charge.created or dispute.created or created
+    charge.payment_intent = dispute.payment_intent or charge.payment_intent
+    names = charges.paid_for(attempt, db, charge)
+    row, was = _record(db, key, values, names, charge_created)
+    told = [_tell(attempt, db, row, dispute)] if was is None or (row.status in OVER and was not in OVER) else []
+    return [*told, *access.follow(db, attempt, **charges.names_of(row))]
+
+
+def _record(
+    db: Session, key: str, values: dict[str, Any], names: charges.Names, charge_created: int
+) -> tuple[Dispute, str | None]:
+    """The dispute's row, locked, as the newest event has it, and the status it had; None for a new one."""
+    new = insert_if_new(db, Dispute, id=key, charge_created=charge_created, **values, **names)
+    row = db.get_one(Dispute, key, with_for_update=True, populate_existing=True)
+    row.charge_created = min(row.charge_created, charge_created)  # whoever knows the charge knows the earlier time
+    if new:
+        return row, None
+    was = row.status
+    seen = (values["status"] in OVER, values["seen_created"], values["seen_event"])
+    if seen > (was in OVER, row.seen_created, row.seen_event):
+        charges.learn(row, values)
+    charges.learn(row, names)
+    return row, was
+
+
+def _tell(attempt: Attempt, db: Session, row: Dispute, dispute: DisputeObject) -> FollowUp:
+    words = {
+        "dispute": row.id,
+        "charge": row.charge,
+        "amount": amount_text(row.amount, row.currency),
+        "reason": row.reason,
+        "status": row.status,
+    }
+    if row.status in OVER:
+        return notify_admin(db, attempt, "dispute_closed", **words)
+    due = dispute.evidence_details.due_by if dispute.evidence_details else None
+    return notify_admin(db, attempt, "dispute_opened", due=_day(due) if due else "not known", **words)
+
+
+def _day(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
