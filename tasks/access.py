@@ -20,7 +20,7 @@ from tasks.rows import alone, locked
 # https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses; past_due ends as our `suspended`.
 ENTITLING = frozenset({"active", "trialing", "past_due"})
 # https://docs.stripe.com/api/disputes/object#dispute_object-status; the warning_ ones are inquiries: no money moved.
-OPEN_DISPUTE = frozenset({"needs_response", "under_review"})
+OPEN_DISPUTE = frozenset({"needs_response", "under_review", "appeal_needs_response", "appeal_under_review"})
 PAYMENTS = ("payment_intent", "invoice", "subscription")  # what a payment and its order can have in common
 NAMES: Mapping[str, InstrumentedAttribute[Any]] = {
     "session": Order.session_id,
@@ -66,7 +66,9 @@ def follow(db: Session, attempt: Attempt, **names: str | None) -> list[FollowUp]
     db.flush()
     hold(db, **names)
     follow_ups = []
-    named = (NAMES[name] == value for name, value in names.items() if value)
+    named = [NAMES[name] == value for name, value in names.items() if value]
+    if names.get("invoice"):
+        named.append(Order.subscription.in_(select(Invoice.subscription).filter_by(id=names["invoice"])))
     for session in db.scalars(select(Order.session_id).where(or_(false(), *named)).order_by(Order.session_id)).all():
         order = locked(db, Order, session)
         if order is not None:
@@ -96,28 +98,49 @@ def _turn(db: Session, attempt: Attempt, order: Order) -> list[FollowUp]:
 
 
 def _known(db: Session, order: Order) -> Known:
-    charges = db.scalars(select(Charge).where(_paid_for(Charge, order))).all()
-    disputed = or_(_paid_for(Dispute, order), Dispute.charge.in_([charge.id for charge in charges]))
     subscription = db.get(Subscription, order.subscription) if order.subscription else None
-    renewed_at = _renewed_at(db, order)
     return Known(
         subscription_status=subscription.status if subscription else None,
-        refunded=any(charge.refunded and charge.created >= renewed_at for charge in charges),
-        disputes=frozenset(db.scalars(select(Dispute.status).where(disputed, Dispute.charge_created >= renewed_at))),
+        refunded=_is_refunded(db, order),
+        disputes=_disputes(db, order),
         customer_deleted=order.customer is not None and db.get(DeletedCustomer, order.customer) is not None,
     )
 
 
-def _renewed_at(db: Session, order: Order) -> int:
-    """When the newest paid invoice of the order's subscription was made; 0 if there is none.
+def _is_refunded(db: Session, order: Order) -> bool:
+    billed_at = func.coalesce(Invoice.created, Charge.created)
+    charges = select(Charge.id).outerjoin(Invoice, Invoice.id == Charge.invoice)
+    ours = or_(_paid_for(Charge, order), _renews(order))
+    taken_back = charges.where(ours, Charge.refunded, billed_at >= _renewed_at(db, order))
+    return db.scalar(taken_back.limit(1)) is not None
 
-    A refund or dispute of a charge made before that takes back a time that is over, and not what was paid for since.
+
+def _disputes(db: Session, order: Order) -> frozenset[str]:
+    """A dispute may name nothing but its charge, of which we know more if some of it was refunded."""
+    billed_at = func.coalesce(Invoice.created, Charge.created, Dispute.charge_created)
+    disputes = select(Dispute.status).outerjoin(Charge, Charge.id == Dispute.charge)
+    billed = disputes.outerjoin(Invoice, Invoice.id == func.coalesce(Dispute.invoice, Charge.invoice))
+    ours = or_(_paid_for(Dispute, order), _paid_for(Charge, order), _renews(order))
+    return frozenset(db.scalars(billed.where(ours, billed_at >= _renewed_at(db, order))))
+
+
+def _renewed_at(db: Session, order: Order) -> int:
+    """When the newest invoice that was paid for the order's subscription was made; 0 if there is none.
+
+    A refund or dispute of what was billed before that takes back a time that is over, and not what was paid for since:
+    by the age of the invoice, for an old one may be paid late; by that of the charge where the invoice is not known.
+    An invoice of nothing (a trial, a change of plan) is paid at once, and is nothing paid for.
     """
     paid = select(func.max(Invoice.created)).filter_by(subscription=order.subscription, state="paid")
-    return (db.scalar(paid) or 0) if order.subscription else 0
+    return (db.scalar(paid.where(Invoice.total > 0)) or 0) if order.subscription else 0
 
 
 def _paid_for(row: type[Charge] | type[Dispute], order: Order) -> ColumnElement[bool]:
     """The charges or disputes of this order's payments."""
     same = (getattr(row, name) == getattr(order, name) for name in PAYMENTS if getattr(order, name))
     return or_(false(), *same)
+
+
+def _renews(order: Order) -> ColumnElement[bool]:
+    """Invoices of the order's subscription."""
+    return Invoice.subscription == order.subscription if order.subscription else false()

@@ -41,7 +41,8 @@ class InvoiceObject(Struct):
     subscription: Ref = None
     parent: Parent | None = None
     status: Text | None = None
-    amount_due: Whole | None = None
+    amount_due: Whole | None = None  # what is to be collected: less than the total if there was credit
+    total: Whole | None = None
     currency: Text | None = None
     attempt_count: Whole = 0
     next_payment_attempt: Seconds | UnsetType | None = UNSET
@@ -141,6 +142,7 @@ def _values(new: Sight) -> dict[str, Any]:
         "subscription": invoice.subscription_id,
         "state": new.seen.state,
         "amount_due": need(invoice.amount_due, "data.object.amount_due"),
+        "total": invoice.amount_due if invoice.total is None else invoice.total,
         "currency": need(invoice.currency, "data.object.currency"),
         "hosted_invoice_url": invoice.hosted_invoice_url,
         "email": invoice.customer_email,

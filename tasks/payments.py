@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from tasks import dunning, invoices, subscriptions
+from tasks import access, dunning, invoices, subscriptions
 from tasks.clients import stripe
 from tasks.handling import Attempt, FollowUp
 from tasks.invoices import InvoiceEvent, Sight
@@ -144,6 +144,7 @@ def _take_in(
     if invoice.subscription is None:
         return invoice, subscriptions.follow_facts(attempt, db, Invoice.id == invoice.id, None)
     row = subscriptions.observe(attempt, db, invoice.subscription, word or (invoice.customer, None))
+    access.hold(db, invoice=invoice.id)  # somebody may just now record a refund that names no more than it
     return invoice, subscriptions.follow_facts(attempt, db, Invoice.subscription == row.id, row)
 
 

@@ -11,10 +11,12 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tasks import access
+from tasks import access, payments, refunds
 from tasks.handling import Attempt, FollowUp
 from tasks.models import AppMessage, Base, Charge, DeletedCustomer, Dispute, Entitlement, Order, Subscription
 from tests.business import HANDOFF_SECRET, NOW, Business, at_once
+from tests.lives import invoice
+from tests.lives import refund as lives_refund
 
 IDS = {"customer": "cus_1", "subscription": "sub_1", "payment_intent": "pi_1", "invoice": "in_1"}
 MONEY = {"amount": 4900, "currency": "eur", "updated_at": NOW}
@@ -157,6 +159,21 @@ def test_an_order_and_what_is_known_against_it_recorded_at_once_end_without_acce
     handlers = (record_order, record_refund)
     at_once(lambda n: business.run(handlers[n], event_id=f"evt_{n}"), 2)
     assert business.all(select(Entitlement.product)) == ["book"]
+    assert in_force(business) == []
+
+
+def test_a_renewal_and_its_refund_recorded_at_once_end_without_access(business: Business) -> None:
+    """The refund names the renewal's invoice alone, and which subscription that renews, the invoice's event says."""
+    order(business, subscription="sub_1")
+    business.run(learn(session="cs_1"), effect="granted")
+    renewal, refunded = invoice("paid", 2, 10, id="in_2"), lives_refund(3, 10, made=5, invoice="in_2")
+
+    def tell(number: int) -> None:
+        event, handler = ((renewal, payments.paid), (refunded, refunds.charge_refunded))[number]
+        body = {"created": event.created, "data": {"object": event.object}}
+        business.run(lambda attempt, db: slowly(handler(attempt, db)), body, event_id=event.id, effect="slowly")
+
+    at_once(tell, 2)
     assert in_force(business) == []
 
 

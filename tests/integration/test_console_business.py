@@ -123,6 +123,7 @@ def owing(name: str, status: str, amount: int) -> list[Any]:
             subscription=f"sub_{name}",
             state="open",
             amount_due=amount,
+            total=amount,
             **invoice,
             **seen,
         ),

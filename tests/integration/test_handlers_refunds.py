@@ -169,8 +169,35 @@ def test_a_refund_takes_away_what_was_paid_for_and_not_what_is_paid_for_later(bu
     assert in_force(business)
     run(business, charge_refunded, refund(id="ch_old", payment_intent=None, invoice="in_1", created=T0 + 90))
     assert in_force(business), "an older charge, refunded after the newer invoice was paid"
-    lives_refund(6, 90, made=81, invoice="in_1").to(business)
+    lives_refund(6, 90, made=81, invoice="in_2").to(business)
     assert not in_force(business), "the newest charge too"
+
+
+def test_an_old_invoice_that_is_paid_late_is_not_what_was_paid_for_last(business: Business) -> None:
+    """Its charge is the newest, but the time that it paid for was over before the newest invoice."""
+    run(business, checkout_completed, checkout(payment_intent=None, subscription="sub_1", invoice="in_1"))
+    invoice("payment_failed", 1, 10).to(business)
+    invoice("paid", 2, 40, id="in_2", created=T0 + 39, next_payment_attempt=None).to(business)
+    invoice("paid", 3, 50, next_payment_attempt=None).to(business)
+    lives_refund(4, 60, made=50, invoice="in_1").to(business)
+    assert in_force(business)
+    run(business, disputes.changed, dispute("lost", T0 + 70, begun=T0 + 65, charge="ch_4", payment_intent=None))
+    assert in_force(business), "its charge is disputed, too"
+    lives_refund(5, 80, made=40, invoice="in_2").to(business)
+    assert not in_force(business), "the newest invoice"
+
+
+@pytest.mark.parametrize("nothing", [{"amount_due": 0, "total": 0}, {"amount_due": 0, "total": -500}])
+def test_a_later_invoice_of_nothing_gives_back_nothing(business: Business, nothing: dict[str, int]) -> None:
+    """A change of plan after the refund makes one, and it counts as paid at once."""
+    run(business, checkout_completed, checkout(payment_intent=None, subscription="sub_1", invoice="in_1"))
+    invoice("paid", 1, 10, next_payment_attempt=None).to(business)
+    lives_refund(2, 20, made=1, invoice="in_1").to(business)
+    invoice("paid", 3, 30, id="in_2", created=T0 + 29, next_payment_attempt=None, **nothing).to(business)
+    assert not in_force(business)
+    by_credit = {"amount_due": 0, "total": 1999}
+    invoice("paid", 5, 40, id="in_3", created=T0 + 39, next_payment_attempt=None, **by_credit).to(business)
+    assert in_force(business), "what the customer's credit has paid is paid for"
 
 
 @pytest.mark.parametrize(

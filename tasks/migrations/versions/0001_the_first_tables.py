@@ -73,6 +73,7 @@ def _payments() -> None:
         text("subscription", index=True, nullable=True),
         text("state"),
         whole("amount_due"),
+        whole("total"),
         text("currency"),
         text("hosted_invoice_url", nullable=True),
         text("email", nullable=True),
