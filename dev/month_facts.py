@@ -110,7 +110,7 @@ def read_month(folder: Path, story: Story, heard: Sequence[Thing] = ()) -> Found
     with closing(open_database(folder)) as db:
         status = _column(db, "SELECT status FROM subscriptions WHERE id = ?", story.subscription)
         revoked = _column(db, "SELECT revoked_at FROM entitlements WHERE session_id = ?", story.session)
-        tries = f"SELECT payment_retries.state FROM payment_retries {OF_INVOICES} ORDER BY number"
+        tries = f"SELECT payment_retries.state FROM payment_retries {OF_INVOICES} ORDER BY payment_retries.number"
         mine = [thing["data"] | {"type": thing["type"]} for thing in heard if thing["data"]["session"] == story.session]
         return Found(
             status=status[0] if status else None,
@@ -124,8 +124,8 @@ def read_month(folder: Path, story: Story, heard: Sequence[Thing] = ()) -> Found
 
 def _retries(db: Connection, story: Story) -> Iterator[Line]:
     query = (
-        f"SELECT done_at, number, payment_retries.state, decline_code FROM payment_retries {OF_INVOICES}"
-        " AND done_at IS NOT NULL"
+        "SELECT done_at, payment_retries.number, payment_retries.state, decline_code"
+        f" FROM payment_retries {OF_INVOICES} AND done_at IS NOT NULL"
     )
     for at, number, state, code in db.execute(query, (story.subscription,)):
         yield Line(_time(at), "did", f"retry {number}: {state}" + (f" ({code})" if code else ""))

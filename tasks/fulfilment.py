@@ -35,6 +35,7 @@ class Price(Struct):
 
 class LineItem(Struct):
     price: Price | None = None
+    description: Text | None = None  # the product's name, as the customer saw it
 
 
 class LineItems(Struct):
@@ -121,7 +122,7 @@ def _reach(attempt: Attempt, db: Session, state: str, *, may_be_paid: bool = Fal
     order, risen = _record(attempt, db, session, state)
     owed: list[FollowUp] = []
     if risen and state == "fulfilled":
-        owed = _fulfil(attempt, db, session, order, granted(attempt.settings.fulfilment, bought))
+        owed = _fulfil(attempt, db, session, order, bought)
     elif risen and state == "payment_failed":
         owed = [_tell(attempt, db, "order_payment_failed", session, order)]
     return [*owed, *access.follow(db, attempt, session=order.session_id)]
@@ -175,13 +176,15 @@ def _record(attempt: Attempt, db: Session, session: CheckoutSession, state: str)
 
 
 def _fulfil(
-    attempt: Attempt, db: Session, session: CheckoutSession, order: Order, entitlements: list[str]
+    attempt: Attempt, db: Session, session: CheckoutSession, order: Order, bought: list[LineItem]
 ) -> list[FollowUp]:
     """Once per order: its entitlements, the receipt, word to the application."""
     order.fulfilled_at = attempt.now
+    entitlements = granted(attempt.settings.fulfilment, bought)
     for name in entitlements:
         _grant(attempt, db, order, name)
-    receipt = _tell(attempt, db, "receipt", session, order, products=", ".join(entitlements))
+    products = [item.description for item in bought if item.description] or entitlements
+    receipt = _tell(attempt, db, "receipt", session, order, products=", ".join(products))
     what = {"entitlements": entitlements, "amount_total": order.amount_total, "currency": order.currency}
     return [receipt, *app_webhook.owe(db, attempt, "order.fulfilled", order, what)]
 

@@ -35,6 +35,7 @@ class InvoiceObject(Struct):
     """`subscription` stands under `parent` since Stripe's version basil; before that on the invoice itself."""
 
     id: Id | None = None
+    number: Text | None = None  # by which the customer knows it
     customer: Ref = None
     customer_email: Text | None = None
     customer_phone: Text | None = None
@@ -138,6 +139,7 @@ def _values(new: Sight) -> dict[str, Any]:
     invoice = new.object
     return {
         "id": need(invoice.id, "data.object.id"),
+        "number": invoice.number,
         "customer": new.customer,
         "subscription": invoice.subscription_id,
         "state": new.seen.state,

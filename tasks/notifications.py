@@ -29,6 +29,7 @@ from tasks.handling import Attempt, FollowUp
 from tasks.models import Notification
 from tasks.payloads import Text, convert
 from tasks.rows import insert_if_new
+from tasks.wording import written
 
 logging.getLogger("apprise").disabled = True  # it writes recipients into its lines
 
@@ -187,7 +188,8 @@ def words(settings: Settings, kind: str, locale: str | None, params: dict[str, s
     path = template_path(settings, kind, locale)
     try:
         subject, _, body = path.read_text(encoding="utf-8").partition("\n")
-        return Template(subject.strip()).substitute(params), Template(body.strip()).substitute(params)
+        told = written(params, path.parent.name)
+        return Template(subject.strip()).substitute(told), Template(body.strip()).substitute(told)
     except (KeyError, ValueError):  # a UnicodeDecodeError is a ValueError
         name = f"{path.parent.name}/{path.name}"
         raise PermanentError(f"{name} is not UTF-8, or uses a $name that this message does not have") from None

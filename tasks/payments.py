@@ -188,7 +188,7 @@ def _tell(attempt: Attempt, db: Session, kind: str, invoice: Invoice) -> FollowU
         phone=invoice.phone,
         customer=invoice.customer,
         about=invoice.id,
-        invoice=invoice.id,
+        invoice=invoice.number or invoice.id,
         amount=amount_text(invoice.amount_due, invoice.currency),
         link=invoice.hosted_invoice_url or "",
     )

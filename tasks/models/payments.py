@@ -32,6 +32,7 @@ class Invoice(Base):
     __tablename__ = "invoices"
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[str | None]  # by which the customer knows it
     customer: Mapped[str] = mapped_column(index=True)
     subscription: Mapped[str | None] = mapped_column(index=True)
     state: Mapped[str]  # open | paid | void | uncollectible

@@ -117,6 +117,12 @@ def test_each_product_of_the_line_items_is_granted(business: Business) -> None:
     assert sorted(business.all(select(Entitlement.product))) == ["prod_1", "prod_2"]
 
 
+def test_a_receipt_names_what_was_bought_as_the_customer_saw_it(business: Business) -> None:
+    items = [{"price": {"product": "prod_1"}, "description": "T-shirt"}, {"description": "Mug"}, {"description": None}]
+    business.run(checkout_completed, checkout(metadata={}, line_items={"data": items}))
+    assert business.one(select(Notification)).params["products"] == "T-shirt, Mug"
+
+
 def test_a_receipt_is_in_the_language_that_stripe_knows(business: Business, mailbox: Mailbox, stripe: Stripe) -> None:
     customer = stripe.customer("pm_card_visa", **{"preferred_locales[0]": "de-AT"})
     business.settings |= {"STRIPE_API_KEY": Stripe.KEY, "STRIPE_API_BASE": stripe.url}
@@ -124,7 +130,7 @@ def test_a_receipt_is_in_the_language_that_stripe_knows(business: Business, mail
     (receipt,) = business.run(checkout_completed, checkout(customer=customer, line_items={"data": []}))
     business.follow(send, receipt)
     ((recipients, mail),) = mailbox.mails
-    assert (recipients, mail["Subject"]) == (["ada@example.com"], "Ihre Bestellung: 49.00 USD")
+    assert (recipients, mail["Subject"]) == (["ada@example.com"], "Ihre Bestellung: 49,00 USD")
 
 
 def test_a_guest_without_an_address_gets_access_and_the_administrator_word(business: Business) -> None:

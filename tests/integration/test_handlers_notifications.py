@@ -16,6 +16,7 @@ from settings import load
 from tasks.fulfilment import checkout_completed
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Notification
+from tasks.money import amount_text
 from tasks.notifications import TEMPLATES, notify_admin, notify_customer, send, template_path, words
 from tests.business import NOW, Business
 from tests.integration.test_handlers_fulfilment import checkout
@@ -213,6 +214,30 @@ def test_the_words_are_in_the_customers_language_where_there_is_a_template(local
     assert words(load({}), "receipt", locale, params)[0] == subject
 
 
+@pytest.mark.parametrize(
+    ("kind", "locale", "params", "told"),
+    [
+        ("receipt", None, {"amount": amount_text(1999, "eur")}, "19.99 EUR"),
+        ("receipt", "de-AT", {"amount": amount_text(1999, "eur")}, "19,99 EUR"),
+        ("receipt", "fr", {"amount": amount_text(1234567, "eur")}, "12345,67 EUR"),
+        ("receipt", "de", {"amount": amount_text(2500, "jpy")}, "2500 JPY"),
+        ("receipt", "en-GB", {"amount": amount_text(4900, "kwd")}, "4.900 KWD"),
+        ("receipt", "fr", {"amount": amount_text(4900, "kwd")}, "4,900 KWD"),
+        ("receipt", "es", {"amount": amount_text(1999, "eur")}, "19.99 EUR"),  # of no words in Spanish
+        ("trial_will_end", None, {"trial_end": "2026-03-01"}, "on 2026-03-01"),
+        ("trial_will_end", "de", {"trial_end": "2026-03-01"}, "am 01.03.2026"),
+        ("trial_will_end", "fr", {"trial_end": "2026-03-01"}, "le 01/03/2026"),
+    ],
+)
+def test_amounts_and_days_are_written_in_the_language_of_the_words(
+    kind: str, locale: str | None, params: dict[str, str], told: str
+) -> None:
+    subject, body = words(load({}), kind, locale, {"products": "course v1.5", "order": "cs_1", **params})
+    assert told in subject
+    assert told in body
+    assert "v1.5" in body or kind != "receipt", "what is no amount stays as it is"
+
+
 def test_a_folder_of_ones_own_is_looked_in_first(tmp_path: Path) -> None:
     (tmp_path / "de-AT").mkdir()
     (tmp_path / "de-AT" / "receipt.txt").write_text("Servus\n\nbody")
@@ -244,7 +269,7 @@ def test_a_mail_is_in_the_language_that_stripe_knows_and_goes_to_the_address_it_
     (told,) = business.run(handler)
     business.follow(send, told)
     ((recipients, mail),) = mailbox.mails
-    assert (recipients, mail["Subject"]) == (["grace@example.com"], "Votre période d'essai se termine le 2026-03-04")
+    assert (recipients, mail["Subject"]) == (["grace@example.com"], "Votre période d'essai se termine le 04/03/2026")
 
 
 def test_a_customer_whom_stripe_does_not_know_either_is_told_of_to_the_administrator(

@@ -91,6 +91,14 @@ def test_a_failure_is_recorded_the_subscription_past_due_and_the_customer_told(b
     assert notification.id == "stripe:evt_1:notify.payment_failed"
 
 
+@pytest.mark.parametrize(("number", "named"), [("SHOP-0007", "SHOP-0007"), (None, "in_1")])
+def test_a_customer_reads_the_number_that_stands_on_the_invoice(
+    business: Business, number: str | None, named: str
+) -> None:
+    business.run(payment_failed, failure(number=number))
+    assert business.one(select(Notification)).params["invoice"] == named
+
+
 def test_no_follow_up_holds_an_address(business: Business, unknowing: str) -> None:
     by_api(business, unknowing)
     follow_ups = business.run(payment_failed, failure())

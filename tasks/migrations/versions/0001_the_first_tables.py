@@ -69,6 +69,7 @@ def _payments() -> None:
     op.create_table(
         "invoices",
         text("id", primary_key=True),
+        text("number", nullable=True),
         text("customer", index=True),
         text("subscription", index=True, nullable=True),
         text("state"),
