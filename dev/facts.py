@@ -59,8 +59,8 @@ def read_facts(folder: Path) -> Facts:
             entitlements=Counter(session for (session,) in db.execute("SELECT session_id FROM entitlements")),
             documents={row[0]: _document(documents, row) for row in db.execute(DOCUMENTS)},
             effects=_number(db, "SELECT count(*) FROM effects"),
-            mail_keys=Counter(key for key, _ in mails),
-            mailed=Counter(to for _, to in mails),
+            mail_keys=Counter(key for key, _, _ in mails),
+            mailed=Counter(to for _, to, _ in mails),
             files={path.name for path in documents.glob("*") if path.is_file()},
         )
 
@@ -101,6 +101,7 @@ def _number(db: sqlite3.Connection, query: str) -> int:
     return int(db.execute(query).fetchone()[0])
 
 
-def mail_headers(path: Path) -> tuple[str, str]:
+def mail_headers(path: Path) -> tuple[str, str, str]:
+    """Its idempotency key, whom it is to, and its subject."""
     mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
-    return str(mail["X-Idempotency-Key"]), str(mail["To"])
+    return str(mail["X-Idempotency-Key"]), str(mail["To"]), str(mail["Subject"])

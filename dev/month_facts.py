@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from dev.facts import mail_headers, open_database
-from dev.stripe_events import Thing
+from dev.stripe_events import NEW_VERSION, OLD_VERSION, Thing
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,15 @@ class Story:
 
     email: str
     customer: str
+    currency: str = "usd"
+    version: str = NEW_VERSION  # of Stripe's API, in the events that localstripe does not make
     subscription: str = ""
     session: str = ""
     events: list[str] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)  # what no row tells
+
+    def say(self, column: str, text: str) -> None:
+        self.lines.append(Line(time.time(), column, text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,7 @@ class Found:
     tries: list[str]  # how our own retries ended, in their order
     access: bool
     mails: list[str]  # to customer and administrator, by their kind, sorted
+    receipt: str  # its subject
     heard: list[str]  # by the application: what holds is the last
     lines: list[Line]
 
@@ -57,6 +65,10 @@ class Wanted:
     access: bool
     mails: list[str]
     heard: list[str]
+    receipt: str
+    currency: str = "usd"
+    language: str = "en"
+    version: str = NEW_VERSION
 
 
 OF_INVOICES = "JOIN invoices ON id = invoice WHERE subscription = ?"
@@ -69,6 +81,9 @@ STORIES: Mapping[str, Wanted] = {
         True,
         ["payment_failed", "payment_recovered", "receipt"],
         BOUGHT,
+        "Ihre Bestellung: 49,00 EUR",
+        currency="eur",
+        language="de",
     ),
     "gives-up": Wanted(
         "A renewal fails to the end: suspended",
@@ -77,9 +92,20 @@ STORIES: Mapping[str, Wanted] = {
         False,
         ["payment_failed", "payment_given_up", "receipt", "subscription_suspended"],
         [*BOUGHT, "access.revoked: subscription_suspended"],
+        "Votre commande : 49,00 EUR",
+        currency="eur",
+        language="fr-CA",
     ),
     "refunded": Wanted(
-        "A subscription is refunded", "active", [], False, ["receipt"], [*BOUGHT, "access.revoked: refunded"]
+        "A subscription is refunded, by an old version of Stripe's API",
+        "active",
+        [],
+        False,
+        ["receipt"],
+        [*BOUGHT, "access.revoked: refunded"],
+        "Your order: 4900 JPY",
+        currency="jpy",
+        version=OLD_VERSION,
     ),
     "disputed": Wanted(
         "A payment is disputed, and the dispute is won",
@@ -88,6 +114,17 @@ STORIES: Mapping[str, Wanted] = {
         True,
         ["dispute_closed", "dispute_opened", "receipt"],
         [*BOUGHT, "access.revoked: disputed", "access.granted"],
+        "Your order: 4.900 KWD",
+        currency="kwd",
+    ),
+    "missed": Wanted(
+        "Something is bought while the receiver is down: the event is lost, and found by asking Stripe",
+        None,
+        [],
+        True,
+        ["receipt"],
+        BOUGHT,
+        "Your order: 49.00 USD",
     ),
 }
 
@@ -100,6 +137,7 @@ def judge(name: str, found: Found) -> list[str]:
         "the retries": (wanted.tries, list(dict.fromkeys(found.tries))),
         "access": (wanted.access, found.access),
         "the mails": (wanted.mails, found.mails),
+        "the receipt": (wanted.receipt, found.receipt),
         "what the application heard": (wanted.heard, found.heard),
     }
     return [f"{name}: {what}: should be {must}, is {it}" for what, (must, it) in pairs.items() if must != it]
@@ -111,12 +149,14 @@ def read_month(folder: Path, story: Story, heard: Sequence[Thing] = ()) -> Found
         status = _column(db, "SELECT status FROM subscriptions WHERE id = ?", story.subscription)
         revoked = _column(db, "SELECT revoked_at FROM entitlements WHERE session_id = ?", story.session)
         tries = f"SELECT payment_retries.state FROM payment_retries {OF_INVOICES} ORDER BY payment_retries.number"
+        mails = list(_mails(folder, story))
         mine = [thing["data"] | {"type": thing["type"]} for thing in heard if thing["data"]["session"] == story.session]
         return Found(
             status=status[0] if status else None,
             tries=[state for state in _column(db, tries, story.subscription) if state != "planned"],
             access=bool(revoked) and revoked == [None] * len(revoked),
-            mails=sorted(_mails(folder, story)),
+            mails=sorted(kind for kind, _ in mails),
+            receipt=", ".join(subject for kind, subject in mails if kind == "receipt"),
             heard=[_said(one) for one in sorted(mine, key=lambda one: one.get("change", 0))],
             lines=[*_retries(db, story), *_graces(db, story), *_access(db, story), *_told(db, story)],
         )
@@ -150,12 +190,13 @@ def _told(db: Connection, story: Story) -> Iterator[Line]:
             yield Line(_time(at), "told", f"{audience}: {kind.replace('_', ' ')}")
 
 
-def _mails(folder: Path, story: Story) -> Iterator[str]:
-    """Every mail to the customer, and those to the administrator that an event of this story led to."""
+def _mails(folder: Path, story: Story) -> Iterator[tuple[str, str]]:
+    """Kind and subject of every mail to the customer, and of those to the administrator that an event of this story
+    led to."""
     for path in (folder / "mail" / "new").glob("*"):
-        key, to = mail_headers(path)
+        key, to, subject = mail_headers(path)
         if to == story.email or (to.startswith("admin@") and key.split(":")[1] in story.events):
-            yield key.partition(":notify.")[2].partition(".")[0]
+            yield key.partition(":notify.")[2].partition(".")[0], subject
 
 
 def _said(message: Mapping[str, Any]) -> str:

@@ -23,15 +23,15 @@ class StripeCustomer:
         self._decline(invoice)
         return invoice
 
-    def join(self, email: str, card: str = GOOD_CARD) -> str:
+    def join(self, email: str, card: str = GOOD_CARD, language: str = "en") -> str:
         """A new customer with this card."""
-        customer = str(self._post("customers", email=email)["id"])
+        customer = str(self._post("customers", email=email, **{"preferred_locales[0]": language})["id"])
         self.give_card(customer, card)
         return customer
 
-    def subscribe(self, customer: str) -> dict[str, Any]:
+    def subscribe(self, customer: str, amount: int = 2500, currency: str = "usd") -> dict[str, Any]:
         """A new subscription, whose first invoice is tried at once."""
-        plan = self._post("plans", amount=2500, currency="usd", interval="month", **{"product[name]": "Pro"})
+        plan = self._post("plans", amount=amount, currency=currency, interval="month", **{"product[name]": "Pro"})
         wanted = {"items[0][plan]": plan["id"], "enable_incomplete_payments": "true"}
         return self._post("subscriptions", customer=customer, **wanted)
 
@@ -43,11 +43,11 @@ class StripeCustomer:
         self._decline(invoice)
         return invoice
 
-    def buy(self, customer: str, amount: int) -> str:
+    def buy(self, customer: str, amount: int, currency: str = "usd") -> str:
         """Pay once; answers the id of the charge."""
         method = self._get(f"customers/{customer}")["invoice_settings"]["default_payment_method"]
         wanted = {"customer": customer, "payment_method": method, "confirm": "true"}
-        return str(self._post("payment_intents", amount=amount, currency="usd", **wanted)["latest_charge"]["id"])
+        return str(self._post("payment_intents", amount=amount, currency=currency, **wanted)["latest_charge"]["id"])
 
     def charge_of(self, invoice: str) -> str:
         """The charge that paid an invoice."""

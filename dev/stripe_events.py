@@ -1,4 +1,7 @@
-"""Events as Stripe sends them, before and after its API version 2025-03-31 (`basil`), and their signature."""
+"""Events as Stripe sends them, before and after its API version 2025-03-31 (`basil`), and their signature.
+
+tests/unit/test_stripe_shapes.py compares them with Stripe's own library.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 Thing = dict[str, Any]
 OLD_VERSION = "2024-06-20"
-NEW_VERSION = "2025-08-27.basil"
+NEW_VERSION = "2026-10-28.endive"
 
 
 def signature(body: bytes, secret: str, at: int) -> str:
@@ -86,7 +89,9 @@ def failed_invoice(number: int, email: str, attempt: int, created: int, version:
     }
 
 
-def checkout_session(number: int, email: str, *, paid: bool, created: int) -> dict[str, Any]:
+def checkout_session(
+    number: int, email: str, *, paid: bool, created: int, version: str = NEW_VERSION
+) -> dict[str, Any]:
     """A completed checkout; one that is unpaid waits for a bank transfer and must not be fulfilled yet."""
     return {
         "id": _id("cs_test_a1Demo", number),
@@ -118,15 +123,23 @@ def checkout_session(number: int, email: str, *, paid: bool, created: int) -> di
         "subscription": None,
         "success_url": "https://shop.example.test/thanks",
         "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
-        "ui_mode": "hosted",
+        "ui_mode": "hosted" if version == OLD_VERSION else "hosted_page",
         "url": None,
     }
 
 
-def line_item(product: str) -> Thing:
+def line_item(product: str, name: str) -> Thing:
     """What a checkout session sells."""
     price = {"id": f"price_{product}", "object": "price", "product": product, "type": "recurring", "unit_amount": 2500}
-    return {"id": f"li_{product}", "object": "item", "currency": "usd", "price": price, "quantity": 1}
+    item = {"id": f"li_{product}", "object": "item", "currency": "usd", "price": price, "quantity": 1}
+    return item | {"description": name}
+
+
+def charge(found: Thing, version: str, invoice: str | None) -> Thing:
+    """A charge of localstripe's as an event of Stripe's has it: without its refunds, and since `basil` without the
+    invoice that it has paid."""
+    thing = {name: value for name, value in found.items() if name not in ("refunds", "invoice")}
+    return thing | ({"invoice": invoice} if version == OLD_VERSION else {})
 
 
 def dispute(number: int, charge: Thing, status: str, created: int) -> Thing:

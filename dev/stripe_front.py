@@ -1,7 +1,8 @@
 """What localstripe lacks of Stripe, in front of it: everything else is passed on.
 
-Line items of checkout sessions, payments of invoices (API versions since `basil`), the list of events that were not
-delivered, and one answer for one Idempotency-Key. It also plays the user's application, which hears of access.
+Line items of checkout sessions, an invoice's number and page to pay at, payments of invoices (API versions since
+`basil`), the list of events that were not delivered, and one answer for one Idempotency-Key. It also plays the user's
+application, which hears of access.
 """
 
 from __future__ import annotations
@@ -73,7 +74,16 @@ class StripeFront(ThreadingHTTPServer):
     def _pass_on(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         kept = {name: headers[name] for name in PASSED_ON if name in headers}
         answer = requests.request(method, self.localstripe + path, data=body, headers=kept, timeout=10)
+        thing = answer.json()
+        if thing.get("object") == "invoice":
+            return _json(_numbered(thing))
         return answer.status_code, answer.content
+
+
+def _numbered(invoice: Thing) -> Thing:
+    """With the number that its customer knows it by, and the page to pay it at."""
+    page = f"https://invoice.stripe.com/i/acct_1Demo/{invoice['id']}"
+    return invoice | {"number": f"DEMO-{invoice['id'][-4:].upper()}", "hosted_invoice_url": page}
 
 
 def _json(thing: Thing) -> Answer:

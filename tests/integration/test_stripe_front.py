@@ -35,7 +35,7 @@ def customer(front: StripeFront) -> StripeCustomer:
 
 
 def test_a_sessions_line_items_are_listed(front: StripeFront, library: stripe.StripeClient) -> None:
-    front.line_items["cs_1"] = [line_item("prod_club")]
+    front.line_items["cs_1"] = [line_item("prod_club", "Club")]
     (item,) = library.v1.checkout.sessions.line_items.list("cs_1").data
     assert item.price is not None
     assert item.price.product == "prod_club"
@@ -52,6 +52,14 @@ def test_an_invoice_is_found_by_the_payment_that_paid_it(
     once = customer.get_charge(customer.buy(customer.join("eve@example.com"), 100))["payment_intent"]
     asked["payment"]["payment_intent"] = once
     assert library.v1.invoice_payments.list(asked).data == []
+
+
+def test_an_invoice_has_the_number_and_the_page_that_its_customer_needs(
+    library: stripe.StripeClient, customer: StripeCustomer
+) -> None:
+    invoice = library.v1.invoices.retrieve(customer.subscribe(customer.join("ada@example.com"))["latest_invoice"])
+    assert invoice.number
+    assert str(invoice.hosted_invoice_url).endswith(str(invoice.id))
 
 
 def test_one_idempotency_key_makes_one_thing(library: stripe.StripeClient) -> None:

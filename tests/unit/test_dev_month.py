@@ -12,7 +12,7 @@ from dev.month_facts import STORIES, Found, judge
 
 def as_wanted(name: str) -> Found:
     wanted = STORIES[name]
-    return Found(wanted.status, wanted.tries, wanted.access, wanted.mails, wanted.heard, lines=[])
+    return Found(wanted.status, wanted.tries, wanted.access, wanted.mails, wanted.receipt, wanted.heard, lines=[])
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -34,6 +34,10 @@ def test_a_story_that_ended_as_it_must_has_no_findings(name: str) -> None:
         ("gives-up", {"heard": ["order.fulfilled", "access.granted"]}),
         ("refunded", {"access": True}),
         ("refunded", {"heard": ["order.fulfilled", "access.granted", "access.revoked: disputed"]}),
+        ("recovers", {"receipt": "Ihre Bestellung: 49.00 EUR"}),
+        ("gives-up", {"receipt": "Your order: 49.00 EUR"}),
+        ("missed", {"access": False}),
+        ("missed", {"mails": []}),
         ("disputed", {"mails": ["dispute_opened", "receipt"]}),
         ("disputed", {"heard": ["order.fulfilled", "access.granted", "access.granted"]}),
     ],
