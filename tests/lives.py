@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tasks import disputes, payments, refunds, subscriptions
+from tasks import disputes, fulfilment, payments, refunds, subscriptions
 from tasks.handling import FollowUp
 from tests.business import Business
 
@@ -19,6 +19,10 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "invoice.payment_succeeded": payments.paid,
     "invoice.voided": payments.voided,
     "invoice.marked_uncollectible": payments.uncollectible,
+    "checkout.session.completed": fulfilment.checkout_completed,
+    "checkout.session.async_payment_succeeded": fulfilment.async_payment_succeeded,
+    "checkout.session.async_payment_failed": fulfilment.async_payment_failed,
+    "checkout.session.expired": fulfilment.expired,
     "charge.refunded": refunds.charge_refunded,
     "charge.dispute.created": disputes.changed,
     "charge.dispute.closed": disputes.changed,
@@ -93,3 +97,22 @@ def dispute(kind: str, number: int, at: int, status: str) -> Happened:
     """charge.dispute.<kind>, of the charge of the refund with the number 3, begun 20 seconds after T0."""
     about = {"id": "dp_1", "object": "dispute", "charge": "ch_3", "created": T0 + 20, "status": status}
     return Happened(f"evt_{number}", f"charge.dispute.{kind}", T0 + at, about)
+
+
+def checkout(kind: str, number: int, at: int, **fields: Any) -> Happened:
+    """checkout.session.<kind>, of cs_1, that begins sub_1 and is paid unless told otherwise."""
+    about = {
+        "id": "cs_1",
+        "object": "checkout.session",
+        "mode": "subscription",
+        "payment_status": "paid",
+        "customer": "cus_1",
+        "customer_email": "ada@example.com",
+        "subscription": "sub_1",
+        "invoice": "in_1",
+        "amount_total": 1999,
+        "currency": "eur",
+        "metadata": {"product": "club"},
+        **fields,
+    }
+    return Happened(f"evt_{number}", f"checkout.session.{kind}", T0 + at, about)
