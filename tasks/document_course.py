@@ -66,9 +66,7 @@ def fail(attempt: Attempt, db: Session, document: Document, reason: str, *, pass
     step(db, document, "failed", attempt.now)
     log.warning("document failed", document=document.id, start=document.start, again=again)
     what = f"It is started again: start {number} of {limit}." if again else "To start it again, replay its dead letter."
-    told = notify_admin(
-        db, attempt, "document_failed", about=f"{document.id}/{document.start}", **_failure_words(document, what)
-    )
+    told = notify_admin(db, attempt, "document_failed", **_failure_words(attempt, document, what))
     if not again:
         return [told, start_job(document, number)]
     restart(db, document, number, attempt.now)
@@ -83,8 +81,8 @@ def give_up(attempt: Attempt, db: Session, key: str, reason: str) -> None:
     document.error = reason
     step(db, document, "failed", attempt.now)
     log.warning("document failed", document=document.id, reason=reason)
-    words = _failure_words(document, "To try it again, replay its dead letter.")
-    tell_admin_now(db, attempt, "document_failed", about=f"{document.id}/{document.start}", **words)
+    words = _failure_words(attempt, document, "To try it again, replay its dead letter.")
+    tell_admin_now(db, attempt, "document_failed", **words)
 
 
 def restart(db: Session, document: Document, number: int, now: datetime) -> None:
@@ -101,15 +99,25 @@ def start_job(document: Document, number: int) -> FollowUp:
 
 
 def deadline_job(attempt: Attempt, document: Document, number: int) -> FollowUp:
-    """The `number`th question what became of the present start."""
+    """The `number`th question what became of the present start; after a replay a question of its own, because a job
+    that was done is not made again."""
+    again = replayed(attempt)
+    args: dict[str, str | int] = {"document": document.id, "start": document.start, "number": number}
     return FollowUp(
-        f"documents.deadline.{document.start}.{number}",
+        f"documents.deadline.{document.start}.{number}{again}",
         "tasks.document_starts.deadline",
-        {"document": document.id, "start": document.start, "number": number},
+        {**args, "replayed": again} if again else args,
         delay_seconds=attempt.settings.document_deadline,
         ordering_key=document.id,
     )
 
 
-def _failure_words(document: Document, what: str) -> dict[str, str]:
-    return {"document": document.document_id, "id": document.id, "reason": document.error or "", "next": what}
+def replayed(attempt: Attempt) -> str:
+    """What sets apart the follow-ups of a replay, and of those that follow from it; empty where nobody replayed."""
+    before = str(attempt.args.get("replayed", ""))
+    return f"{before}.again{attempt.args.get('number', 0)}-{attempt.replays}" if attempt.replays else before
+
+
+def _failure_words(attempt: Attempt, document: Document, what: str) -> dict[str, str]:
+    told = {"document": document.document_id, "id": document.id, "reason": document.error or "", "next": what}
+    return {**told, "about": f"{document.id}/{document.start}{replayed(attempt)}"}  # each failure is told of

@@ -21,6 +21,7 @@ from tasks.document_course import (
     give_up,
     may_pass,
     pick_up,
+    replayed,
     restart,
     step,
 )
@@ -101,7 +102,7 @@ def _followed(attempt: Attempt, db: Session, document: Document, told: Told | No
         return fail(attempt, db, document, reason, passes=may_pass(reason, attempt.settings.document_retry_errors))
     again = _next_deadline(attempt, document)
     if told.status == "completed":
-        effect = f"documents.download.{document.start}.{attempt.args['number']}"
+        effect = f"documents.download.{document.start}.{attempt.args['number']}{replayed(attempt)}"
         return [pick_up(attempt, db, document, told, effect), again]
     advance(attempt, db, document, told)
     return [again]
