@@ -65,6 +65,7 @@ class Settings:
     document_types: tuple[str, ...] = _setting(values.media_types, "")
     max_document_bytes: int = _setting(values.number(1, 100 * 1024**3), "5368709120")
     document_deadline: int = _setting(values.duration, "24h")
+    document_waits: int = _setting(values.number(1, 1000), "7")
     document_starts: int = _setting(values.number(1, 100), "3")
     document_retry_errors: tuple[re.Pattern[str], ...] = _setting(values.patterns, RETRY_ERRORS)
     handoff_secret: tuple[str, ...] = _setting(values.standard_secrets, "", secret=True)

@@ -2,7 +2,7 @@
 
 What the service tells, when it calls back or is asked, comes in any order and more than once: progress never runs back,
 and what the service is done with listens no more. A document may be started again: then `start` counts up, and what is
-told of its former tasks is of no account.
+told of its former tasks is of no account, and its progress begins anew.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def restart(db: Session, document: Document, number: int, now: datetime) -> None
     """From here on only this start counts."""
     if document.task_id:
         insert_if_new(db, FormerTask, task_id=document.task_id, document=document.id)
-    document.start, document.task_id = number, None
+    document.start, document.task_id, document.result_url = number, None, None
+    document.progress = document.received_bytes = 0
     step(db, document, "submitting", now)
 
 

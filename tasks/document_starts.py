@@ -29,6 +29,7 @@ from tasks.handling import Attempt, FollowUp
 from tasks.models import Document, FormerTask
 from tasks.rows import insert_if_new, locked
 
+TOO_LONG = "it has not ended, however often the document service was asked (DOCUMENT_WAITS)"
 NO_ANSWER = "the document service has lost the task, or does not tell what became of it"
 
 
@@ -73,7 +74,7 @@ def deadline(attempt: Attempt, db: Session) -> list[FollowUp]:
         return []
     seen = _standing(document)
     db.commit()  # no transaction stays open over a call
-    told = _asked(attempt, document.task_id)
+    told = asked(attempt, document.task_id)
     document = _document(attempt, db)
     if document.start != attempt.args["start"] or document.status not in UNFINISHED:
         return []
@@ -82,7 +83,7 @@ def deadline(attempt: Attempt, db: Session) -> list[FollowUp]:
     return _followed(attempt, db, document, told)
 
 
-def _asked(attempt: Attempt, task: str | None) -> Told | None:
+def asked(attempt: Attempt, task: str | None) -> Told | None:
     """What the service says of the task; None where it does not say, and asking again is of no use."""
     try:
         return document_service.status(attempt.settings, task, attempt.now) if task else None
@@ -100,12 +101,20 @@ def _followed(attempt: Attempt, db: Session, document: Document, told: Told | No
     if told.status == "failed":
         reason = told.error_message or "no reason given"
         return fail(attempt, db, document, reason, passes=may_pass(reason, attempt.settings.document_retry_errors))
+    if _waited_enough(attempt, document, told):
+        return fail(attempt, db, document, TOO_LONG, passes=True)
     again = _next_deadline(attempt, document)
     if told.status == "completed":
         effect = f"documents.download.{document.start}.{attempt.args['number']}{replayed(attempt)}"
         return [pick_up(attempt, db, document, told, effect), again]
     advance(attempt, db, document, told)
     return [again]
+
+
+def _waited_enough(attempt: Attempt, document: Document, told: Told) -> bool:
+    """Whether this was the last question, and there is nothing new to fetch."""
+    over = int(attempt.args["number"]) >= attempt.settings.document_waits
+    return over and (told.status != "completed" or document.status == "downloading")
 
 
 def _next_deadline(attempt: Attempt, document: Document) -> FollowUp:

@@ -27,11 +27,13 @@ from tasks.document_course import (
     start_job,
     step,
 )
+from tasks.document_starts import asked
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Document, FormerTask
 from tasks.notifications import notify_customer
 from tasks.payloads import Id, Text, need, read
 from tasks.rows import insert_if_new, locked
+from tasks.storage import Stored
 
 
 class Notify(Struct):
@@ -94,11 +96,14 @@ def download(attempt: Attempt, db: Session) -> list[FollowUp]:
     document = db.get_one(Document, str(attempt.args["document"]))
     if document.status not in FETCHABLE:  # another job was first, or it is started again
         return []
+    if attempt.replays and document.status == "failed":
+        step(db, document, "downloading", attempt.now)
     db.commit()  # no transaction stays open over a call
     try:
-        stored = fetching.fetch(attempt, need(document.result_url, "result_url"), document.id, _Recorder(db, document))
-    except PermanentError as error:
-        give_up(attempt, db, document.id, str(error))
+        stored = _fetched(attempt, db, document)
+    except (PermanentError, TransientError) as error:
+        if isinstance(error, PermanentError) or attempt.number >= attempt.settings.max_attempts:
+            give_up(attempt, db, document.id, str(error))
         raise
     document = db.get_one(Document, document.id, with_for_update=True, populate_existing=True)
     if document.status not in FETCHABLE:
@@ -108,6 +113,30 @@ def download(attempt: Attempt, db: Session) -> list[FollowUp]:
     document.error, document.progress = None, 100
     step(db, document, "completed", attempt.now)
     return _tell(attempt, db, document)
+
+
+def _fetched(attempt: Attempt, db: Session, document: Document) -> Stored:
+    """The result, from the address that we know, or, where that is no good or may be old, the one of today."""
+    url = need(document.result_url, "result_url")
+    if attempt.replays:
+        url = _todays_address(attempt, db, document) or url
+    try:
+        return fetching.fetch(attempt, url, document.id, _Recorder(db, document))
+    except fetching.AddressRefused:
+        fresh = None if attempt.replays else _todays_address(attempt, db, document)
+        if fresh is None or fresh == url:
+            raise
+    return fetching.fetch(attempt, fresh, document.id, _Recorder(db, document))
+
+
+def _todays_address(attempt: Attempt, db: Session, document: Document) -> str | None:
+    """Where the service says that the result is now, kept for the next attempt; None where it says nothing of it."""
+    told = asked(attempt, document.task_id)
+    if told is None or told.status != "completed" or not told.result_url:
+        return None
+    document.result_url = told.result_url
+    db.commit()
+    return told.result_url
 
 
 def content_url(public_url: str, document: str) -> str:

@@ -25,6 +25,7 @@ from tasks.storage import Stored, name_for, open_store, stem_for
 
 RENEW_EVERY_SECONDS = 1.0
 WHO = "the document's address"
+EXPIRED = frozenset({401, 403, 404, 410})  # how servers answer to an address whose time is over
 MAGIC = {  # what a file of such a type begins with; an error page in its place is not to be stored
     "application/pdf": b"%PDF-",
     "application/zip": b"PK",
@@ -34,11 +35,15 @@ MAGIC = {  # what a file of such a type begins with; an error page in its place 
 }
 
 
+class AddressRefused(PermanentError):
+    """The address is of no use any more; there may be another for the same document."""
+
+
 def fetch(attempt: Attempt, url: str, document: str, progress: Callable[[int], None]) -> Stored:
     """Download `url` and store it under a name made from our own `document` id.
 
     Raises TransientError (no answer, "not now", broken off half-way, another digest than announced, disk full),
-    PermanentError (gone, forbidden, too big, of the wrong type), LeaseLost. `progress` is told the bytes so far, often.
+    AddressRefused (gone, forbidden), PermanentError (too big, of the wrong type), LeaseLost. `progress` is told the bytes so far, often.
     """
     settings, stem = attempt.settings, stem_for(document)
     store, folder = open_store(settings.document_store), Path(settings.document_incoming)
@@ -71,6 +76,8 @@ def _begin(attempt: Attempt, part: Part, answer: Stream) -> None:
     if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or (partial and not part.continued_by(answer)):
         part.discard()
         raise TransientError(f"{WHO} sends another range than was asked for; the download starts over")
+    if answer.status in EXPIRED:
+        raise AddressRefused(f"{WHO} answered {answer.status}")
     check(WHO, answer.status, answer.headers, attempt.now)
     if not partial:
         if answer.status != HTTPStatus.OK:

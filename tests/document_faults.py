@@ -14,7 +14,7 @@ _found: dict[int, int] = {}  # the bytes that a part had when it was opened
 
 def register() -> None:
     die_around(document_service, "submit", "before it is handed over", "handed over, before the commit")
-    die_around(document_starts, "_asked", "before the service is asked", "asked, before the commit")
+    die_around(document_starts, "asked", "before the service is asked", "asked, before the commit")
     die_around(Part, "begin", "before the head of the answer is kept", "at the head of the answer")
     _die_in_the_stream()
     die_around(fetching, "_verify", "received, before it is verified", "verified, before it is kept")

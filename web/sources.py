@@ -113,8 +113,9 @@ def document_peek(settings: Settings) -> Callable[[Delivery, str], Peeked]:
 
     def peek(delivery: Delivery, body: str) -> Peeked:
         status = decode(_document_status, body)
+        kind = status.status.lower()  # services write COMPLETED as well as completed
         task = identity(status.task_id, "task_id")
-        if status.status == "completed" and not status.result_url:
+        if kind == "completed" and not status.result_url:
             raise BadPayload("status is completed, and result_url is missing")
         document = delivery.args.get("document", "") if scheme == "token" else ""
         if scheme == "standard":
@@ -122,7 +123,7 @@ def document_peek(settings: Settings) -> Callable[[Delivery, str], Peeked]:
         else:
             event = _made_id(status, document, body)
         args = {"document": document} if document else {}
-        return Peeked(event, identity(status.status, "status"), f"task:{task}", args=args)
+        return Peeked(event, identity(kind, "status"), f"task:{task}", args=args)
 
     return peek
 

@@ -60,7 +60,10 @@ def status(settings: Settings, task: str, now: datetime) -> Told:
 
     Raises TransientError as `submit` does, PermanentError where the service does not know the task or does not tell.
     """
-    return read(_ask(settings, "GET", settings.doc_status_path.replace("{task_id}", quote(task, safe="")), now), Told)
+    path = settings.doc_status_path.replace("{task_id}", quote(task, safe=""))
+    told = read(_ask(settings, "GET", path, now), Told)
+    told.status = told.status and told.status.lower()  # services write COMPLETED as well as completed
+    return told
 
 
 def _ask(settings: Settings, method: str, path: str, now: datetime, **request: Any) -> bytes:

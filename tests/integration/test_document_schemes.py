@@ -243,3 +243,14 @@ def test_a_callback_of_an_unknown_task_is_answered_200_and_shown_until_it_is_a_d
         assert (shown["state"], shown["reason"]) == (state, "the task is not known yet")
     (dead,) = client.get("/api/v1/jobs?state=dead", headers=key).get_json()["jobs"]
     assert dead["id"] == job
+
+
+@pytest.mark.parametrize("scheme", OWN)
+def test_a_status_in_capitals_is_the_same_status(
+    valkey: Valkey, tmp_path: Path, real_store: Store, scheme: str
+) -> None:
+    client = receiver(valkey, tmp_path, scheme)
+    assert call(client, scheme, DONE | {"status": "COMPLETED"}) == 200
+    (event,) = recorded(real_store)
+    assert (event["type"], [job["task"] for job in event["jobs"]]) == ("completed", ["tasks.documents.completed"])
+    assert call(client, scheme, {"task_id": "task_2", "status": "Completed"}) == 400  # and no result_url

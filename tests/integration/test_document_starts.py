@@ -97,6 +97,49 @@ def test_one_that_is_still_processed_is_waited_for_and_its_progress_shown(busine
     assert (row(business).status, row(business).progress) == ("processing", 70)
 
 
+def test_one_that_is_processed_for_ever_is_not_waited_for_for_ever(business: Business, service: Service) -> None:
+    business.settings["DOCUMENT_WAITS"] = "3"
+    over = handed_over(business)
+    for _ in range(2):
+        (over,) = follow(business, over)
+    assert tasks_of(follow(business, over)) == ["send", "start", "deadline"]
+    assert alerts(business) == ["It is started again: start 2 of 3."]
+    assert (row(business).start, row(business).status) == (2, "submitting")
+
+
+def test_one_that_ends_just_before_it_is_given_up_is_fetched(business: Business, service: Service) -> None:
+    business.settings["DOCUMENT_WAITS"] = "1"
+    over = handed_over(business)
+    service.says = {"status": "completed", "result_url": RESULT}
+    fetch, again = follow(business, over)
+    assert fetch.task == "tasks.documents.download"
+    assert tasks_of(follow(business, again)) == ["send", "start", "deadline"]  # the download never ended
+
+
+def test_a_new_start_has_no_progress_and_no_result_yet(business: Business, service: Service) -> None:
+    over = handed_over(business)
+    call_back(business, completed, result_url=RESULT, progress=100)
+    with business.sessions() as db:
+        db.get_one(Document, "doc_1").progress = 60
+        db.get_one(Document, "doc_1").received_bytes = 700
+        db.commit()
+    service.says = Answer(404)
+    _, again, _ = follow(business, over)
+    follow(business, again)
+    now = row(business)
+    assert (now.status, now.progress, now.received_bytes, now.result_url) == ("processing", 0, 0, None)
+    call_back(business, progress, event_id="msg_2", task_id="task_2", progress=10)
+    assert row(business).progress == 10
+
+
+@pytest.mark.parametrize(("status", "ends"), [("COMPLETED", "downloading"), ("Failed", "submitting")])
+def test_a_status_is_understood_in_any_case(business: Business, service: Service, status: str, ends: str) -> None:
+    over = handed_over(business)
+    service.says = {"status": status, "result_url": RESULT, "error_message": "a temporary fault"}
+    follow(business, over)
+    assert row(business).status == ends
+
+
 @pytest.mark.parametrize(
     "says", [Answer(404), Answer(410), Answer(403), {"status": "completed"}, Answer(body=b"<html>")]
 )
@@ -336,7 +379,7 @@ def test_a_replayed_dead_letter_starts_the_document_again(business: Business, se
     business.replays = 1
     (over,) = follow(business, dead, "msg_1", "documents")
     assert (over.effect, row(business).status, row(business).task_id) == (
-        "documents.deadline.2.1",
+        "documents.deadline.2.1.again0-1",
         "processing",
         "task_2",
     )
