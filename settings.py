@@ -64,6 +64,7 @@ class Settings:
     document_spool: str = _setting(values.folder, "documents/.incoming")
     document_types: tuple[str, ...] = _setting(values.media_types, "")
     max_document_bytes: int = _setting(values.number(1, 100 * 1024**3), "5368709120")
+    document_min_bytes_per_second: int = _setting(values.number(0, 1024**3), "1024")
     document_deadline: int = _setting(values.duration, "24h")
     document_waits: int = _setting(values.number(1, 1000), "7")
     document_starts: int = _setting(values.number(1, 100), "3")

@@ -66,7 +66,7 @@ def download(url: str, folder: Path) -> dict[str, float]:
     attempt = Attempt("key", event, {}, 1, datetime.now(UTC), settings, lambda: None)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
-    fetch(attempt, url, "doc_1", lambda _: None)
+    fetch(attempt, url, "doc_1", lambda _, __: None)
     seconds = time.monotonic() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"seconds": seconds, "peak_mb": peak / 1024, "more_mb": (peak - before) / 1024}

@@ -12,9 +12,9 @@ from pathlib import Path
 from queue import SimpleQueue
 
 CHUNK_BYTES = 1024 * 1024
-LENGTHS = {"sha256": 32, "md5": 16}
+LENGTHS = {"sha512": 64, "sha256": 32, "md5": 16}
 # `sha-256=:…:` in Repr-Digest and Content-Digest (RFC 9530), `SHA-256=…` in Digest (RFC 3230)
-NAMED = re.compile(r"(?:^|[,\s])(sha-256|md5)=:?([A-Za-z0-9+/]+={0,2}):?", re.IGNORECASE)
+NAMED = re.compile(r"(?:^|[,\s])(sha-512|sha-256|md5)=:?([A-Za-z0-9+/]+={0,2}):?", re.IGNORECASE)
 
 
 class Hasher:

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 OPEN = frozenset({"submitting", "processing"})  # what the service's word may still change
 UNFINISHED = OPEN | {"downloading"}
 FETCHABLE = frozenset({"downloading", "failed"})  # failed: a person replays the download
-LOOKED_AT_CHARACTERS = 2000  # of an error, by expressions that people wrote
+LONGEST_REASON = 2000  # characters of an error: what is kept, mailed, and looked at by expressions that people wrote
 
 
 def step(db: Session, document: Document, status: str, now: datetime) -> None:
@@ -45,13 +45,14 @@ def advance(attempt: Attempt, db: Session, document: Document, told: Told) -> No
 def pick_up(attempt: Attempt, db: Session, document: Document, told: Told, effect: str) -> FollowUp:
     """The service is done: the job, by the name of `effect`, that fetches the result."""
     document.result_url = need(told.result_url, "result_url")
+    document.result_sha256, document.result_size = told.digest, told.length
     step(db, document, "downloading", attempt.now)
     return FollowUp(effect, "tasks.documents.download", {"document": document.id}, ordering_key=document.id)
 
 
 def may_pass(reason: str, patterns: tuple[re.Pattern[str], ...]) -> bool:
     """Whether a failure for this reason is worth another start, by DOCUMENT_RETRY_ERRORS."""
-    return any(pattern.search(reason[:LOOKED_AT_CHARACTERS]) for pattern in patterns)
+    return any(pattern.search(reason[:LONGEST_REASON]) for pattern in patterns)
 
 
 def fail(attempt: Attempt, db: Session, document: Document, reason: str, *, passes: bool) -> list[FollowUp]:
@@ -62,7 +63,7 @@ def fail(attempt: Attempt, db: Session, document: Document, reason: str, *, pass
     """
     number, limit = document.start + 1, attempt.settings.document_starts
     again = passes and number <= limit
-    document.error = reason
+    document.error = reason[:LONGEST_REASON]
     step(db, document, "failed", attempt.now)
     log.warning("document failed", document=document.id, start=document.start, again=again)
     what = f"It is started again: start {number} of {limit}." if again else "To start it again, replay its dead letter."
@@ -78,7 +79,7 @@ def give_up(attempt: Attempt, db: Session, key: str, reason: str) -> None:
     document = locked(db, Document, key)
     if document is None or document.status not in UNFINISHED:
         return
-    document.error = reason
+    document.error = reason[:LONGEST_REASON]
     step(db, document, "failed", attempt.now)
     log.warning("document failed", document=document.id, reason=reason)
     words = _failure_words(attempt, document, "To try it again, replay its dead letter.")
@@ -91,6 +92,7 @@ def restart(db: Session, document: Document, number: int, now: datetime) -> None
         insert_if_new(db, FormerTask, task_id=document.task_id, document=document.id)
     document.start, document.task_id, document.result_url = number, None, None
     document.progress = document.received_bytes = 0
+    document.total_bytes = document.result_sha256 = document.result_size = None
     step(db, document, "submitting", now)
 
 

@@ -109,7 +109,8 @@ def download(attempt: Attempt, db: Session) -> list[FollowUp]:
     if document.status not in FETCHABLE:
         return []
     document.stored_as, document.content_type = stored.name, stored.content_type
-    document.sha256, document.size, document.received_bytes = stored.sha256, stored.size, stored.size
+    document.sha256, document.size = stored.sha256, stored.size
+    document.received_bytes = document.total_bytes = stored.size
     document.error, document.progress = None, 100
     step(db, document, "completed", attempt.now)
     return _tell(attempt, db, document)
@@ -121,12 +122,17 @@ def _fetched(attempt: Attempt, db: Session, document: Document) -> Stored:
     if attempt.replays:
         url = _todays_address(attempt, db, document) or url
     try:
-        return fetching.fetch(attempt, url, document.id, _Recorder(db, document))
+        return _from(url, attempt, db, document)
     except fetching.AddressRefused:
         fresh = None if attempt.replays else _todays_address(attempt, db, document)
         if fresh is None or fresh == url:
             raise
-    return fetching.fetch(attempt, fresh, document.id, _Recorder(db, document))
+    return _from(fresh, attempt, db, document)
+
+
+def _from(url: str, attempt: Attempt, db: Session, document: Document) -> Stored:
+    expected = fetching.Expected(document.result_sha256, document.result_size)
+    return fetching.fetch(attempt, url, document.id, _Recorder(db, document), expected)
 
 
 def _todays_address(attempt: Attempt, db: Session, document: Document) -> str | None:
@@ -134,7 +140,7 @@ def _todays_address(attempt: Attempt, db: Session, document: Document) -> str | 
     told = asked(attempt, document.task_id)
     if told is None or told.status != "completed" or not told.result_url:
         return None
-    document.result_url = told.result_url
+    document.result_url, document.result_sha256, document.result_size = told.result_url, told.digest, told.length
     db.commit()
     return told.result_url
 
@@ -181,14 +187,15 @@ def _tell(attempt: Attempt, db: Session, document: Document) -> list[FollowUp]:
 
 
 class _Recorder:
-    """Writes the bytes received so far into the document's row, sparingly: every write is a commit."""
+    """Writes the bytes received so far, and of how many, into the row, sparingly: every write is a commit."""
 
     EVERY_SECONDS = 5.0
 
     def __init__(self, db: Session, document: Document) -> None:
         self._db, self._document, self._last = db, document, time.monotonic()
 
-    def __call__(self, received: int) -> None:
-        if time.monotonic() - self._last >= self.EVERY_SECONDS:
-            self._document.received_bytes, self._last = received, time.monotonic()
+    def __call__(self, received: int, total: int | None) -> None:
+        if total != self._document.total_bytes or time.monotonic() - self._last >= self.EVERY_SECONDS:
+            self._document.received_bytes, self._document.total_bytes = received, total
+            self._last = time.monotonic()
             self._db.commit()

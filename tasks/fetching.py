@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from http import HTTPStatus
 from pathlib import Path
@@ -35,23 +36,36 @@ MAGIC = {  # what a file of such a type begins with; an error page in its place 
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the document service says of its result; None where it says nothing."""
+
+    sha256: str | None = None
+    size: int | None = None
+
+
+NOTHING = Expected()
+Progress = Callable[[int, int | None], None]
+
+
 class AddressRefused(PermanentError):
     """The address is of no use any more; there may be another for the same document."""
 
 
-def fetch(attempt: Attempt, url: str, document: str, progress: Callable[[int], None]) -> Stored:
+def fetch(attempt: Attempt, url: str, document: str, progress: Progress, expected: Expected = NOTHING) -> Stored:
     """Download `url` and store it under a name made from our own `document` id.
 
-    Raises TransientError (no answer, "not now", broken off half-way, another digest than announced, disk full),
-    AddressRefused (gone, forbidden), PermanentError (too big, of the wrong type), LeaseLost. `progress` is told the bytes so far, often.
+    Raises TransientError (no answer, "not now", broken off half-way, too slow, another digest or size than announced,
+    disk full), AddressRefused (gone, forbidden), PermanentError (too big, of the wrong type), LeaseLost. `progress` is
+    told the bytes so far, and of how many, often.
     """
     settings, stem = attempt.settings, stem_for(document)
     store, folder = open_store(settings.document_store), Path(settings.document_incoming)
-    stored = patiently(lambda: store.find(stem), attempt.renew) if attempt.number > 1 else None
+    stored = patiently(lambda: store.find(stem), attempt.renew)  # of an earlier attempt, or of another job's
     if stored is None:
         with incoming(folder, settings.document_incoming_setting, stem, url, attempt.now) as part:
             digests = _received(attempt, url, part, progress)
-            _verify(part, digests)
+            _verify(part, digests, expected)
             attempt.renew()
             name = name_for(document, part.facts.content_type)
             whole = Stored(name, part.facts.content_type, digests["sha256"], part.size)
@@ -60,7 +74,7 @@ def fetch(attempt: Attempt, url: str, document: str, progress: Callable[[int], N
     return stored
 
 
-def _received(attempt: Attempt, url: str, part: Part, progress: Callable[[int], None]) -> dict[str, str]:
+def _received(attempt: Attempt, url: str, part: Part, progress: Progress) -> dict[str, str]:
     """All bytes are in the part; their digests."""
     if part.whole:
         return _written(attempt, part, (), progress)
@@ -98,7 +112,7 @@ def _check_size(size: int, settings: Settings) -> None:
         raise PermanentError(f"the document is bigger than {settings.max_document_bytes} bytes (MAX_DOCUMENT_BYTES)")
 
 
-def _written(attempt: Attempt, part: Part, chunks: Iterable[bytes], progress: Callable[[int], None]) -> dict[str, str]:
+def _written(attempt: Attempt, part: Part, chunks: Iterable[bytes], progress: Progress) -> dict[str, str]:
     """Write the chunks to the end of the part, while a thread digests all of it."""
     renewed = time.monotonic()
     algorithms = {"sha256", part.facts.digest[0]} if part.facts.digest else {"sha256"}
@@ -110,12 +124,12 @@ def _written(attempt: Attempt, part: Part, chunks: Iterable[bytes], progress: Ca
             _check_size(part.size, attempt.settings)
             if time.monotonic() - renewed >= RENEW_EVERY_SECONDS:
                 attempt.renew()
-                progress(part.size)
+                progress(part.size, part.facts.total)
                 renewed = time.monotonic()
         return patiently(hasher.result, attempt.renew)
 
 
-def _verify(part: Part, digests: dict[str, str]) -> None:
+def _verify(part: Part, digests: dict[str, str], expected: Expected) -> None:
     """Length, digest, type. Raises TransientError where another download may be whole, PermanentError where not."""
     facts = part.facts
     if facts.total not in (None, part.size):
@@ -123,6 +137,9 @@ def _verify(part: Part, digests: dict[str, str]) -> None:
     if facts.digest and digests[facts.digest[0]] != facts.digest[1]:
         part.discard()
         raise TransientError(f"the document's {facts.digest[0]} is not what {WHO} said")
+    if expected.size not in (None, part.size) or expected.sha256 not in (None, digests["sha256"]):
+        part.discard()
+        raise TransientError("the document's sha256 or size is not what the document service said")
     with part.path.open("rb") as file:
         magic = MAGIC.get(_kind(facts), b"")
         if file.read(len(magic)) != magic:

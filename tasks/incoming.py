@@ -26,6 +26,7 @@ from tasks.digests import announced
 
 ABANDONED_AFTER_SECONDS = 86400  # no retry waits longer
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+( *;[ -~]*)?", re.ASCII)  # RFC 6838, 4.2; and parameters
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -79,7 +80,7 @@ class Part:
         self._truncate()  # before the new facts, or they would vouch for old bytes
         packed = bool(answer.packing)  # lengths, digests and ranges are then of the packed form
         self.facts = self._new_facts(
-            content_type=answer.headers.get("Content-Type", "application/octet-stream"),
+            content_type=_media_type(answer.headers.get("Content-Type", "")),
             validator="" if packed else _validator(answer),
             total=None if packed else answer.length,
             digest=None if packed else announced(answer.headers),
@@ -187,6 +188,11 @@ def _remove_unless_held(path: Path) -> None:
         if _locked(file, path):
             path.with_suffix(".json").unlink(missing_ok=True)
             path.unlink()
+
+
+def _media_type(said: str) -> str:
+    """A Content-Type, if it is one; http.client passes on whatever was sent, and it goes into our database."""
+    return said if MEDIA_TYPE.fullmatch(said) and len(said) <= 255 else "application/octet-stream"
 
 
 def _validator(answer: Stream) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -15,6 +17,9 @@ from settings import Settings
 from tasks.clients.answers import check
 from tasks.payloads import Id, Text, read
 
+WHO = "the document service"
+LONGEST_ANSWER_BYTES = 1024 * 1024
+SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 TIMEOUT_SECONDS = (5.0, 25.0)  # to connect, to read
 
 
@@ -32,6 +37,18 @@ class Told(Struct):
     result_url: Text | None = None
     error_message: Text | None = None
     progress: Annotated[float, Meta(ge=-1e9, le=1e9)] | None = None
+    sha256: Any = None  # of the result, and its size: not of our contract, so they may be anything
+    size: Any = None
+
+    @property
+    def digest(self) -> str | None:
+        """The result's SHA-256 in small hex, where the service tells one."""
+        return self.sha256.lower() if isinstance(self.sha256, str) and SHA256.fullmatch(self.sha256) else None
+
+    @property
+    def length(self) -> int | None:
+        """How long the result is, where the service tells it."""
+        return self.size if type(self.size) is int and 0 <= self.size < 2**63 else None
 
 
 class Wanted(Struct):
@@ -69,19 +86,30 @@ def status(settings: Settings, task: str, now: datetime) -> Told:
 def _ask(settings: Settings, method: str, path: str, now: datetime, **request: Any) -> bytes:
     if not settings.doc_service_url:
         raise PermanentError("DOC_SERVICE_URL is not set")
-    headers = request.pop("headers", {})
-    if settings.doc_service_api_key:
-        headers = {**headers, "Authorization": f"Bearer {settings.doc_service_api_key}"}
+    url, request = settings.doc_service_url + path, {**request, "auth": _bearer(settings), "allow_redirects": False}
     try:
-        answer = requests.request(
-            method,
-            settings.doc_service_url + path,
-            headers=headers,
-            timeout=TIMEOUT_SECONDS,
-            allow_redirects=False,
-            **request,
-        )
+        with requests.request(method, url, timeout=TIMEOUT_SECONDS, stream=True, **request) as answer:
+            check(WHO, answer.status_code, answer.headers, now)
+            return _bounded(answer)
     except requests.RequestException as error:
-        raise TransientError(f"the document service did not answer ({type(error).__name__})") from None
-    check("the document service", answer.status_code, answer.headers, now)
-    return answer.content
+        raise TransientError(f"{WHO} did not answer ({type(error).__name__})") from None
+
+
+def _bearer(settings: Settings) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+    """Our key, if there is one; and never what a .netrc has for this host, which requests would send in its place."""
+
+    def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if settings.doc_service_api_key:
+            request.headers["Authorization"] = f"Bearer {settings.doc_service_api_key}"
+        return request
+
+    return sign
+
+
+def _bounded(answer: requests.Response) -> bytes:
+    body = b""
+    for piece in answer.iter_content(65536):
+        body += piece
+        if len(body) > LONGEST_ANSWER_BYTES:
+            raise PermanentError(f"{WHO} answers with more than {LONGEST_ANSWER_BYTES} bytes")
+    return body

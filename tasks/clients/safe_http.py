@@ -16,7 +16,7 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -27,6 +27,7 @@ from inbox.errors import PermanentError, TransientError
 from settings import Settings
 from tasks.clients import addresses
 from tasks.clients.addresses import Address
+from tasks.clients.pace import Pace
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 20.0  # from one read to the next
@@ -36,6 +37,9 @@ MOST_ADDRESSES = 4
 MOST_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 GZIP = 31  # the window of zlib.decompressobj
+PACKED_BYTES = (
+    16 * 1024
+)  # at each member's end zlib copies what follows, so that many small ones cost the square of this
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class Stream:
     length: int | None  # of the body as it is sent; None where the server does not say
     _response: http.client.HTTPResponse
     _host: str
+    _cut: Callable[[], None]
+    _settings: Settings
 
     @property
     def packing(self) -> str:
@@ -65,7 +71,8 @@ class Stream:
     def chunks(self) -> Iterator[bytes]:
         """The body as it arrives, unpacked, at most CHUNK_BYTES at a time.
 
-        Raises TransientError if it breaks off, PermanentError for a packing that we do not know.
+        Raises TransientError if it breaks off or is too slow, PermanentError for a packing that we do not know, or
+        more than MAX_DOCUMENT_BYTES as they are sent.
         """
         if self.packing not in ("", "gzip", "x-gzip"):
             raise PermanentError(f"{self._host} sends an encoding that was not asked for")
@@ -73,9 +80,12 @@ class Stream:
             yield from _unpacked(self._sent()) if self.packing else self._sent()
 
     def _sent(self) -> Iterator[bytes]:
-        received = 0
-        while chunk := self._response.read1(CHUNK_BYTES):
+        received, most = 0, self._settings.max_document_bytes
+        pace = Pace(self._cut, self._settings.document_min_bytes_per_second)
+        for chunk in pace.kept(lambda: self._response.read1(CHUNK_BYTES)):
             received += len(chunk)
+            if received > most:
+                raise PermanentError(f"the document is bigger than {most} bytes (MAX_DOCUMENT_BYTES)")
             yield chunk
         if self.length not in (None, received):
             raise http.client.IncompleteRead(b"")
@@ -100,7 +110,7 @@ def get_stream(
         with _response(connection, "GET", sent, end=end) as response:
             found = _headers(response)
             if response.status not in REDIRECTS or "Location" not in found:
-                yield Stream(response.status, found, response.length, response, address.host)
+                yield Stream(response.status, found, response.length, response, address.host, connection.cut, settings)
                 return
         address = address.redirected(found["Location"])
     raise PermanentError(f"{address.host} redirects too often")
@@ -161,7 +171,10 @@ class _Connection(http.client.HTTPConnection):
         self.sock = _connected(self.address, self._trusted)
         self.sock.settimeout(READ_SECONDS)
         if self.address.scheme == "https":
-            self.sock = _tls().wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
+            # A body whose length nobody has told ends with the connection: it must not be ended by just anybody.
+            self.sock = _tls().wrap_socket(
+                self.sock, server_hostname=self.host, do_handshake_on_connect=False, suppress_ragged_eofs=False
+            )
             self.sock.do_handshake()
         if self._over:
             raise TimeoutError
@@ -206,15 +219,23 @@ def _headers(response: http.client.HTTPResponse) -> Mapping[str, str]:
 def _unpacked(packed: Iterable[bytes]) -> Iterator[bytes]:
     """Gzip, in as many members as there are. A bomb takes no more than CHUNK_BYTES of memory at a time."""
     unpacker = zlib.decompressobj(GZIP)
-    for chunk in packed:
-        rest = chunk
+    for piece in _slices(packed):
+        rest = piece
         while rest:
             unpacker = zlib.decompressobj(GZIP) if unpacker.eof else unpacker
-            yield unpacker.decompress(rest, CHUNK_BYTES)
+            unpacked = unpacker.decompress(rest, CHUNK_BYTES)
             rest = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
+            if unpacked or not rest:  # nothing, too, is a sign of life: the caller keeps its lease
+                yield unpacked
     yield unpacker.flush()
     if not unpacker.eof:
         raise zlib.error("it ends too early")
+
+
+def _slices(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        for start in range(0, len(chunk), PACKED_BYTES):
+            yield chunk[start : start + PACKED_BYTES]
 
 
 @contextmanager

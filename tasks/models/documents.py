@@ -24,8 +24,11 @@ class Document(Base):
     start: Mapped[int] = mapped_column(Integer, default=1)  # 2 and more: it was started again
     task_id: Mapped[str | None] = mapped_column(unique=True)  # the service's name for this start
     result_url: Mapped[str | None]
+    result_sha256: Mapped[str | None]  # as the service tells it, in hex
+    result_size: Mapped[int | None]
     error: Mapped[str | None]
     received_bytes: Mapped[int] = mapped_column(default=0)  # of the download under way
+    total_bytes: Mapped[int | None]  # that it will have, once that is known
     size: Mapped[int | None]
     sha256: Mapped[str | None]
     content_type: Mapped[str | None]

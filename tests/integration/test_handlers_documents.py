@@ -401,7 +401,52 @@ def test_a_long_download_keeps_its_lease_and_shows_how_far_it_is(
         by_service(business, peer.url)
         processing(business)
         fetch(business, peer.url)
-    assert row(business).size == row(business).received_bytes == 100 * len(sent)
+    assert row(business).size == row(business).received_bytes == row(business).total_bytes == 100 * len(sent)
+
+
+def test_how_long_a_download_will_be_is_shown_as_soon_as_it_is_known(
+    business: Business, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def until_it_shows() -> Iterator[bytes]:
+        yield b"x" * 100
+        while row(business).total_bytes is None:
+            time.sleep(0.005)
+            yield b"x"
+            sent.append(b"x")
+        seen.append((row(business).status, row(business).received_bytes > 0))
+        yield b"x" * (10_000 - 100 - len(sent))
+
+    sent: list[bytes] = []
+    seen: list[tuple[str, bool]] = []
+    monkeypatch.setattr(fetching, "RENEW_EVERY_SECONDS", 0.02)
+    with Peer(lambda _: Answer(200, {"Content-Length": "10000"}, until_it_shows())) as peer:
+        by_service(business, peer.url)
+        processing(business)
+        fetch(business, peer.url)
+    assert seen == [("downloading", True)]
+    assert (row(business).total_bytes, row(business).size) == (10_000, 10_000)
+
+
+@pytest.mark.parametrize(("told", "ends"), [({"size": 8}, True), ({"size": 9}, False), ({"sha256": "5F" * 32}, False)])
+def test_a_result_has_to_be_what_its_callback_said(business: Business, told: dict[str, Any], ends: bool) -> None:
+    with Peer(lambda _: Answer(200, body=b"complete")) as peer:
+        by_service(business, peer.url)
+        processing(business)
+        (job,) = call_back(business, completed, event_id="msg_done", result_url=peer.url, **told)
+        if ends:
+            business.follow(download, job, source="documents", event_id="msg_done")
+        else:
+            with pytest.raises(TransientError, match="not what the document service said"):
+                business.follow(download, job, source="documents", event_id="msg_done")
+    assert row(business).status == ("completed" if ends else "downloading")
+    assert len(stored(business)) == ends
+
+
+def test_of_a_long_reason_the_beginning_is_kept_and_mailed(business: Business) -> None:
+    processing(business)
+    call_back(business, failed, error_message="page 3 " * 100_000)
+    reason = "page 3 " * 285 + "page "
+    assert row(business).error == business.one(select(Notification)).params["reason"] == reason
 
 
 def test_a_download_whose_lease_is_gone_stops_and_stores_nothing(business: Business) -> None:

@@ -20,7 +20,7 @@ import trustme
 from dev.servers import free_port
 from inbox.errors import PermanentError, TransientError
 from settings import Settings, load
-from tasks.clients import safe_http
+from tasks.clients import pace, safe_http
 from tasks.clients.safe_http import get_stream, post_json
 from tests.peers import Answer, Asked, Peer
 
@@ -62,7 +62,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Names:
 
 
 @contextmanager
-def talking(talk: Callable[[socket.socket], None]) -> Iterator[str]:
+def talking(talk: Callable[[socket.socket], None], *, reads: bool = True) -> Iterator[str]:
     """A server that reads a request and then says what no decent HTTP server would; its host and port."""
 
     def serve() -> None:
@@ -70,7 +70,8 @@ def talking(talk: Callable[[socket.socket], None]) -> Iterator[str]:
             while True:
                 connection, _ = listener.accept()
                 with connection, suppress(OSError):
-                    connection.recv(65536)
+                    if reads:
+                        connection.recv(65536)
                     talk(connection)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -468,12 +469,56 @@ def test_a_body_packed_in_two_members_is_unpacked_whole() -> None:
         assert fetched(peer.url, allowing(peer))[1] == b"first, second"
 
 
+def test_a_body_of_empty_members_costs_no_more_time_than_its_length() -> None:
+    """Each member's end makes zlib copy what it was given and has not used: of one MB, 25 GB in all."""
+    packed = gzip.compress(b"") * (1024 * 1024 // 20)
+    spent = time.thread_time()
+    assert b"".join(safe_http._unpacked([packed])) == b""
+    assert time.thread_time() - spent < 2
+
+
 @pytest.mark.parametrize("packing", ["br", "gzip, gzip", "zstd", "deflate"])
 def test_a_packing_that_was_not_asked_for_is_refused(packing: str) -> None:
     with Peer(lambda _: Answer(200, {"Content-Encoding": packing}, b"x")) as peer:
         with pytest.raises(PermanentError, match="encoding that was not asked for"):
             fetched(peer.url, allowing(peer))
         assert peer.asked[0].headers["Accept-Encoding"] == "identity"
+
+
+# --- how fast ---------------------------------------------------------------------------------------------------------
+
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def dripping(text: bytes) -> Callable[[socket.socket], None]:
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(HEAD)
+        while True:
+            connection.sendall(text)
+            time.sleep(0.02)
+
+    return talk
+
+
+@pytest.mark.parametrize("text", [b"1\r\nx\r\n", b"0"], ids=["bytes", "the head of a chunk, which never ends"])
+def test_a_server_that_sends_next_to_nothing_is_left(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
+    monkeypatch.setattr(pace, "WINDOW_SECONDS", 0.5)
+    with talking(dripping(text)) as host:
+        settings = load({"CALL_OUT_ALLOWED_HOSTS": host, "DOCUMENT_MIN_BYTES_PER_SECOND": "5000"})
+        with (
+            get_stream(f"http://{host}/", settings) as answer,
+            pytest.raises(TransientError, match="DOCUMENT_MIN_BYTES_PER_SECOND"),
+        ):
+            for _ in answer.chunks():
+                pass
+
+
+def test_a_server_that_waits_for_us_is_not_taken_for_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "WINDOW_SECONDS", 0.1)
+    reply = Answer(200, {}, (bytes(1000) for _ in range(5)))
+    with Peer(lambda _: reply) as peer, get_stream(peer.url, allowing(peer)) as answer:
+        for _ in answer.chunks():
+            time.sleep(0.3)
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------------
@@ -504,6 +549,30 @@ def test_https_is_spoken_and_the_name_in_the_certificate_checked(authority: trus
     peer = Peer(lambda _: Answer(200, body=b"hello"))
     with secure(peer, authority, "127.0.0.1") as url:
         assert fetched(url, allowing(peer)) == (200, b"hello")
+
+
+def test_a_body_of_no_length_that_tls_does_not_end_is_not_whole(authority: trustme.CA) -> None:
+    """Whoever sits on the line can end a connection, and only the server can end TLS."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    def talk(plain: socket.socket) -> None:
+        with context.wrap_socket(plain, server_side=True) as connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf of it")
+            if ends:
+                connection.unwrap()
+
+    for ends in (True, False):
+        with (
+            talking(talk, reads=False) as host,
+            get_stream(f"https://{host}/", load({"CALL_OUT_ALLOWED_HOSTS": host})) as answer,
+        ):
+            if ends:
+                assert b"".join(answer.chunks()) == b"half of it"
+            else:
+                with pytest.raises(TransientError, match="SSLEOFError"):
+                    list(answer.chunks())
 
 
 @pytest.mark.parametrize("name", ["peer.example", "127.0.0.2"])
