@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -77,11 +78,13 @@ def blueprint(
         wanted = parsed(DocumentRequest, read_body(request, settings.max_body_bytes))
         if wanted.notify.agents and not settings.handoff_secret:
             raise Refused("notify.agents takes a configured HANDOFF_SECRET, which signs what we tell them")
-        document = _document_id(request.headers.get("Idempotency-Key"))
+        document = _document_id(g.who, request.headers.get("Idempotency-Key"))
         body = wanted.model_dump_json(exclude_none=True).encode()
         event = Event(SOURCE, document, "document.requested", body)
         bells = store.record(event, jobs_for(SOURCE, document, event.type))
-        broker.ring(bells or ())
+        if bells is None:
+            return jsonify(id=document, status=_known(store, sessions, event)), 202
+        broker.ring(bells)
         return jsonify(id=document, status="submitting"), 202
 
     @api.get("/documents")
@@ -138,13 +141,22 @@ def _bearer_key() -> bytes:
     return (given.token or "").encode() if given and given.type == "bearer" else b""
 
 
-def _document_id(idempotency_key: str | None) -> str:
-    """The same key gives the same id, so that a repeated request is the same event."""
+def _document_id(who: str, idempotency_key: str | None) -> str:
+    """The same key of the same caller gives the same id, so that a repeated request is the same event."""
     if idempotency_key is None:
         return f"doc_{uuid.uuid4().hex}"
     if not 1 <= len(idempotency_key) <= 255:
         raise Refused("Idempotency-Key takes 1 to 255 characters")
-    return f"doc_{hashlib.sha256(idempotency_key.encode()).hexdigest()[:32]}"
+    return "doc_" + hashlib.sha256(f"{who} {idempotency_key}".encode()).hexdigest()[:32]
+
+
+def _known(store: Store, sessions: Callable[[], Session], event: Event) -> str:
+    """Where a document stands that was asked for before under this Idempotency-Key. Raises Refused for another."""
+    before = look.body(store, event.source, event.id)
+    if before is not None and json.loads(before) != json.loads(event.body):  # None: it has aged away
+        raise Refused("this Idempotency-Key was used for another request; a new request takes a new key", 422)
+    row = _row(sessions, event.id)
+    return row.status if row else "submitting"
 
 
 def content(settings: Settings, row: Document, name: str) -> Response:
@@ -154,6 +166,7 @@ def content(settings: Settings, row: Document, name: str) -> Response:
     answer = send_file(stored, mimetype=kind, as_attachment=True, download_name=name)
     if row.size and not isinstance(stored, Path):  # of a file it knows the length, and can send a part
         answer.content_length = row.size
+    answer.headers["X-Content-Type-Options"] = "nosniff"  # it is what its type says, and no page of ours
     return answer
 
 
@@ -171,6 +184,7 @@ def _document(row: Document) -> dict[str, Any]:
         "status": row.status,
         "progress": row.progress,
         "received_bytes": row.received_bytes,
+        "total_bytes": row.total_bytes,
         "error": row.error,
         "size": row.size,
         "sha256": row.sha256,

@@ -76,7 +76,7 @@ def _documents() -> Schema:
         "/api/v1/documents": {
             "post": _call(
                 "Have a document processed",
-                {**_json(202, "it is recorded", _ref("Started")), **_errors("not understood", 400, 413)},
+                {**_json(202, "it is recorded", _ref("Started")), **_errors("not understood", 400, 413, 422)},
                 requestBody=body,
                 parameters=[key],
             ),
@@ -205,10 +205,11 @@ def _shapes() -> Schema:
     attempts = {"type": "array", "items": {"type": "object"}}
     return {
         "Error": _object(error=TEXT),
-        "Started": _object(id=TEXT, status={"const": "submitting"}),
+        "Started": _object(id=TEXT, status={"enum": list(documents.STATES)}),
         "Document": {
             **_object(id=TEXT, status=TEXT, progress=NUMBER),
-            "description": "with document_id, error, size, sha256, stored_as and times, once a worker has begun it",
+            "description": "with document_id, received_bytes, total_bytes (null while not known), error, size, sha256,"
+            " stored_as and times, once a worker has begun it",
         },
         "Reconcile": _object(
             state={"enum": ["off", "never", "at work", "ok", "failing"]},

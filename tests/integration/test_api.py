@@ -87,6 +87,25 @@ def test_one_idempotency_key_is_one_document(client: FlaskClient, real_store: St
     assert real_store.client.llen("documents") == 2
 
 
+def test_an_idempotency_key_is_its_callers_and_its_requests(client: FlaskClient, real_store: Store) -> None:
+    key = {"Idempotency-Key": "k1"}
+    _, first = ask(client, {"document_id": "a", "options": {"ocr": True, "format": "PDF"}}, **key)
+    assert ask(client, {"document_id": "a", "options": {"format": "PDF", "ocr": True}}, **key) == (202, first)
+    for other in ({"document_id": "b"}, {"document_id": "a"}, {"document_id": "a", "options": {"ocr": False}}):
+        status, answer = ask(client, other, **key)
+        assert (status, answer["error"][:32]) == (422, "this Idempotency-Key was used fo")
+    _, of_another = ask(client, {"document_id": "b"}, **key, Authorization="Bearer another-key-0123456789")
+    assert of_another["id"] != first["id"]
+    assert real_store.client.llen("documents") == 2
+
+
+def test_a_repeated_request_is_told_where_its_document_stands(client: FlaskClient, settings: Settings) -> None:
+    key = {"Idempotency-Key": "k1"}
+    _, first = ask(client, {"document_id": "a"}, **key)
+    finished(settings, first["id"])
+    assert ask(client, {"document_id": "a"}, **key) == (202, {"id": first["id"], "status": "completed"})
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -105,10 +124,10 @@ def test_a_wrong_document_request_is_told_what_is_wrong(client: FlaskClient, bod
     assert (status, answer["error"][: len(words)]) == (400, words)
 
 
-def finished(settings: Settings) -> None:
+def finished(settings: Settings, document: str = "doc_1") -> None:
     """The row of a document whose eight bytes are stored."""
     row = Document(
-        id="doc_1",
+        id=document,
         document_id="contract.pdf",
         status="completed",
         progress=100,
@@ -133,6 +152,7 @@ def test_a_finished_document_is_shown_and_served(client: FlaskClient, settings: 
     assert shown | {"status": "completed", "progress": 100, "size": 8, "sha256": "ab" * 32} == shown
     served = client.get("/api/v1/documents/doc_1/content", headers=BEARER)
     assert (served.data, served.mimetype) == (b"%PDF-1.7", "application/pdf")
+    assert served.headers["X-Content-Type-Options"] == "nosniff"
     part = client.get("/api/v1/documents/doc_1/content", headers={**BEARER, "Range": "bytes=1-3"})
     assert (part.status_code, part.data) == (206, b"PDF")
 
