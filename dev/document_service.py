@@ -15,10 +15,12 @@ import hashlib
 import json
 import os
 import random
+import re
 import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,6 +36,7 @@ from dev.pdf import document_pdf
 MAX_REQUEST_BYTES = 1024 * 1024
 STATUS = "/api/v1/process/"
 FOLDERS = (STATUS, "/files/", "/moved/")
+NO_HEADERS: Mapping[str, str] = {}
 SLOW_PIECES, SLOW_SECONDS = 10, 2.0
 
 
@@ -58,6 +61,7 @@ class Service:
         self._refusals: Counter[str] = Counter()
         self._tasks: dict[str, Task] = {}  # by Idempotency-Key
         self._standing: dict[str, dict[str, Any]] = {}  # what a task's latest callback says, by task id
+        self._broken: set[str] = set()  # files that were asked for before
         self._players: list[threading.Thread] = []
 
     def process(self, body: bytes, authorization: str, idempotency_key: str) -> Task:
@@ -92,6 +96,13 @@ class Service:
     def busy(self) -> int:
         """How many tasks it still calls back for."""
         return sum(player.is_alive() for player in list(self._players))
+
+    def breaks_off(self, name: str) -> bool:
+        """Whether this time the file is to be cut off: the first time, of those whose way it is."""
+        with self._lock:
+            first = name.startswith("breaks-") and name not in self._broken
+            self._broken.add(name)
+        return first
 
     def _check_key(self, authorization: str) -> None:
         if authorization != f"Bearer {self.api_key}":
@@ -203,9 +214,9 @@ class Handler(BaseHTTPRequestHandler):
         if folder == STATUS:
             self._tell_status(name)
         elif folder == "/files/" and name:
-            self._answer(HTTPStatus.OK, document_pdf(name), "application/pdf", slowly=name.startswith("slow-"))
+            self._send_file(name)
         elif folder == "/moved/":
-            self._answer(HTTPStatus.FOUND, b"", "text/plain", f"/files/{quote(name)}")
+            self._answer(HTTPStatus.FOUND, b"", "text/plain", {"Location": f"/files/{quote(name)}"})
         else:
             self._answer(HTTPStatus.NOT_FOUND, b'{"error": "there is no such path"}', "application/json")
 
@@ -216,6 +227,19 @@ class Handler(BaseHTTPRequestHandler):
         except Refused as refused:
             self._answer(refused.status, json.dumps({"error": str(refused)}).encode(), "application/json")
 
+    def _send_file(self, name: str) -> None:
+        """All of it, or the rest that is asked for by Range and If-Range."""
+        whole, etag = document_pdf(name), f'"{_digest(name)}"'
+        asked = re.fullmatch(r"bytes=([0-9]{1,12})-", self.headers.get("Range", ""))
+        first = int(asked[1]) if asked and self.headers.get("If-Range") == etag else 0
+        if 0 < first < len(whole):
+            print(f"{name}: the rest is asked for, from byte {first} of {len(whole)}", flush=True)
+            said = {"ETag": etag, "Content-Range": f"bytes {first}-{len(whole) - 1}/{len(whole)}"}
+            self._answer(HTTPStatus.PARTIAL_CONTENT, whole[first:], "application/pdf", said)
+        else:
+            how = {"slowly": name.startswith("slow-"), "cut_short": self.server.service.breaks_off(name)}
+            self._answer(HTTPStatus.OK, whole, "application/pdf", {"ETag": etag}, **how)
+
     def _body(self) -> bytes:
         size = self.headers.get("Content-Length", "")
         if not size.isdecimal() or int(size) > MAX_REQUEST_BYTES:
@@ -223,19 +247,23 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(HTTPStatus.BAD_REQUEST, f"Content-Length takes a number up to {MAX_REQUEST_BYTES}")
         return self.rfile.read(int(size))
 
-    def _answer(self, status: HTTPStatus, body: bytes, kind: str, location: str = "", *, slowly: bool = False) -> None:
+    def _answer(
+        self, status: HTTPStatus, body: bytes, kind: str, more: Mapping[str, str] = NO_HEADERS, **how: bool
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
-        if location:
-            self.send_header("Location", location)
+        for name, value in more.items():
+            self.send_header(name, value)
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             self.send_header("Retry-After", "1")
         self.end_headers()
-        pieces = SLOW_PIECES if slowly else 1
+        if how.get("cut_short"):
+            body, self.close_connection = body[: len(body) // 2], True
+        pieces = SLOW_PIECES if how.get("slowly") else 1
         for number in range(pieces):
             self.wfile.write(body[len(body) * number // pieces : len(body) * (number + 1) // pieces])
-            time.sleep(SLOW_SECONDS / pieces if slowly else 0)
+            time.sleep(SLOW_SECONDS / pieces if pieces > 1 else 0)
 
 
 class Server(ThreadingHTTPServer):

@@ -17,6 +17,7 @@ WAYS = {
     "lost-": "the first task is forgotten at once",
     "big-": "the result is 4 MB",
     "slow-": "the result is sent in pieces, over two seconds",
+    "breaks-": "the result breaks off half-way, once",
     "moved-": "the result is at an address that redirects",
     "forbidden-": "the result is said to be at an address that nobody should call",
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import email
 import email.policy
 import hashlib
+import itertools
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -29,6 +30,9 @@ class StoredDocument:
     status: str
     stored_as: str | None
     file_sha256: str | None
+    starts: int = 1
+    seconds: float = 0.0  # from the request to the end
+    course: tuple[str, ...] = ()  # its time line
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ def read_facts(folder: Path) -> Facts:
             retries=Counter(invoice for (invoice,) in db.execute("SELECT invoice FROM payment_retries")),
             orders=dict(db.execute("SELECT session_id, state FROM orders")),
             entitlements=Counter(session for (session,) in db.execute("SELECT session_id FROM entitlements")),
-            documents={row[0]: _document(documents, row) for row in db.execute(DOCUMENTS)},
+            documents={row[0]: _document(db, documents, row) for row in db.execute(DOCUMENTS)},
             effects=_number(db, "SELECT count(*) FROM effects"),
             mail_keys=Counter(key for key, _, _ in mails),
             mailed=Counter(to for _, to, _ in mails),
@@ -87,14 +91,19 @@ def open_database(folder: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{folder / 'holdfast.db'}?mode=ro", uri=True, timeout=10)
 
 
-DOCUMENTS = "SELECT id, document_id, status, stored_as FROM documents"
+DOCUMENTS = (
+    "SELECT id, document_id, status, stored_as, start, (julianday(updated_at) - julianday(created_at)) * 86400"
+    " FROM documents ORDER BY created_at"
+)
 
 
-def _document(folder: Path, row: tuple[Any, ...]) -> StoredDocument:
-    _, document_id, status, stored_as = row
+def _document(db: sqlite3.Connection, folder: Path, row: tuple[Any, ...]) -> StoredDocument:
+    id_, document_id, status, stored_as, starts, seconds = row
     path = folder / stored_as if stored_as else None
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path and path.exists() else None
-    return StoredDocument(document_id, status, stored_as, digest)
+    steps = db.execute("SELECT status FROM document_steps WHERE document = ? ORDER BY id", (id_,))
+    course = tuple(step for step, _ in itertools.groupby(step for (step,) in steps))
+    return StoredDocument(document_id, status, stored_as, digest, starts, seconds, course)
 
 
 def _number(db: sqlite3.Connection, query: str) -> int:

@@ -21,8 +21,13 @@ DOCUMENTS = (
     *(f"report-{number}.pdf" for number in range(1, 5)),
     *("twice-1.pdf", "twice-2.pdf", "late-1.pdf", "busy-1.pdf"),
     *("busy-2.pdf", "big-1.pdf", "fails-1.pdf", "early-1.pdf", "flaky-1.pdf", "silent-1.pdf", "lost-1.pdf"),
-    *("slow-1.pdf", "moved-1.pdf", "forbidden-1.pdf"),
+    *("slow-1.pdf", "breaks-1.pdf", "moved-1.pdf", "forbidden-1.pdf"),
 )
+
+
+def should_end(document_id: str) -> str:
+    """How this document has to end."""
+    return "failed" if document_id.startswith(FAIL) else "completed"
 
 
 @dataclass(slots=True)

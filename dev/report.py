@@ -12,11 +12,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from dev.document_ways import WAYS
 from dev.facts import Facts
+from dev.plan import should_end
 from dev.stack import REPOSITORY
 from dev.verdict import Asked, Verdict, percentile
 
 Event = dict[str, Any]
+SHORT = {"submitting": "asked", "processing": "at work", "downloading": "fetched"}  # of the steps of a document
 MENDED = ("failed", "lost")  # outcomes of an attempt: its handler raised, or its worker died
 
 
@@ -37,6 +40,7 @@ def report(console: Console, folder: Path, outcome: Outcome) -> None:
     console.print()
     console.print(_arrived(outcome))
     console.print(_became(outcome))
+    console.print(_documents(outcome))
     console.print(_took(outcome))
     console.print(_mended(outcome))
     _print_verdict(console, outcome.verdict)
@@ -106,6 +110,27 @@ def _became(outcome: Outcome) -> Table:
     table.add_row("document callbacks", str(callbacks), "early, late, twice and never among them")
     table.add_row("all other types", str(unhandled), "recorded as unhandled")
     return table
+
+
+def _documents(outcome: Outcome) -> Table:
+    """Each of them, in the order in which they were asked for."""
+    found = [(name, outcome.facts.documents.get(id_)) for id_, name in outcome.asked.documents.items()]
+    right = sum(row is not None and row.status == should_end(name) for name, row in found)
+    table = Table(title=f"The documents: {right} of {len(found)} ended as they should", title_justify="left")
+    table.title_style, table.box, table.pad_edge = "bold", box.SIMPLE_HEAD, False
+    for column in ("document", "its way", "starts", "course", "end", "seconds"):
+        table.add_column(column, justify="right" if column in ("starts", "seconds") else "left")
+    for name, row in found:
+        way = WAYS.get(name.partition("-")[0] + "-", "just works")
+        if row is None:
+            table.add_row(name, way, "", "", "never begun", "")
+        else:
+            table.add_row(name, way, str(row.starts), _course(row.course), row.status, f"{row.seconds:.1f}")
+    return table
+
+
+def _course(steps: tuple[str, ...]) -> str:
+    return " > ".join(SHORT.get(step, step) for step in steps[:-1])
 
 
 def _took(outcome: Outcome) -> Table:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dev.facts import Facts
 from dev.pdf import document_pdf
-from dev.plan import FAIL, Plan
+from dev.plan import Plan, should_end
 from dev.sender import Answer
 
 
@@ -100,7 +100,7 @@ def _lost_records(asked: Asked, events: Mapping[tuple[str, str], dict[str, Any]]
 def _lost_documents(asked: Asked, facts: Facts) -> Iterator[str]:
     for id_, name in asked.documents.items():
         row = facts.documents.get(id_)
-        wanted = "failed" if name.startswith(FAIL) else "completed"
+        wanted = should_end(name)
         if row is None or row.status != wanted:
             yield f"{name}: should be {wanted}, is {row.status if row else 'unknown'}"
         elif wanted == "completed":

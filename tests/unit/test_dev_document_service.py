@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 from standardwebhooks import Webhook
+from urllib3.exceptions import ProtocolError
 
 from dev.document_service import Server
 from dev.pdf import document_pdf
@@ -133,6 +134,22 @@ def test_a_moved_document_is_found_behind_its_redirect_and_a_slow_one_is_whole(p
         answer = requests.get(peers.listener.heard.pop()[1]["result_url"], timeout=10)
         assert answer.content == document_pdf(name)
         assert len(answer.history) == name.startswith("moved-")
+
+
+def test_a_document_that_breaks_off_does_so_once_and_its_rest_can_be_asked_for(peers: Peers) -> None:
+    url, whole = f"{peers.service.address}/files/breaks-1.pdf", document_pdf("breaks-1.pdf")
+    with requests.get(url, timeout=5, stream=True) as first:
+        assert first.headers["Content-Length"] == str(len(whole))
+        half = first.raw.read(len(whole) // 2)
+        with pytest.raises(ProtocolError):
+            first.raw.read()
+    assert whole.startswith(half)
+    asked = {"Range": f"bytes={len(half)}-", "If-Range": first.headers["ETag"]}
+    rest = requests.get(url, headers=asked, timeout=5)
+    assert (rest.status_code, half + rest.content) == (206, whole)
+    assert rest.headers["Content-Range"] == f"bytes {len(half)}-{len(whole) - 1}/{len(whole)}"
+    for headers in (asked | {"If-Range": '"another"'}, {}, {"Range": "bytes=9999999-", "If-Range": asked["If-Range"]}):
+        assert requests.get(url, headers=headers, timeout=5).content == whole
 
 
 def test_a_flaky_document_succeeds_the_second_time(peers: Peers) -> None:
