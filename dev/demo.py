@@ -172,7 +172,7 @@ def _run(console: Console) -> int:
     own = without_settings(os.environ) | DEMO_SETTINGS
     try:
         with Stack(FOLDER, any_ports(), own, hear=board.say) as stack:
-            board.say("starting the stack: Valkey, receiver, four workers, Flower, and the services that they talk to")
+            board.say("starting the stack: Valkey, receiver, workers, Flower, and the services that they talk to")
             stack.start()
             stack.wait_ready()
             board.say(f"ready; Flower shows the tasks: {stack.flower_address}")

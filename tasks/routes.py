@@ -16,7 +16,7 @@ class Task:
     time_limit_seconds: int = 0
 
 
-QUEUES = ("payments", "fulfilment", "documents", "notifications")
+QUEUES = ("payments", "fulfilment", "documents", "downloads", "notifications")
 
 # Every task there is, by the name that Flower shows. The handler is the function of that name.
 TASKS: Mapping[str, Task] = {
@@ -44,7 +44,7 @@ TASKS: Mapping[str, Task] = {
     "tasks.documents.completed": Task("documents"),
     "tasks.documents.failed": Task("documents"),
     "tasks.documents.progress": Task("documents"),
-    "tasks.documents.download": Task("documents", time_limit_seconds=3600),
+    "tasks.documents.download": Task("downloads", time_limit_seconds=3600),
     "tasks.notifications.send": Task("notifications"),
     "tasks.app_webhook.deliver": Task("notifications"),
     "tasks.handoff.deliver": Task("notifications"),

@@ -23,7 +23,7 @@ from tests.peers import Answer, Asked, Mailbox, Peer
 
 CONTENT = b"%PDF-1.7 " + bytes(range(256)) * 80_000  # 20 MB: more than one piece of an upload
 JOB = "documents:msg_1:documents.download"
-QUEUES = "documents,notifications"
+QUEUES = "downloads,notifications"
 
 # What the next attempt asks the service of files for: all of it, the rest, or nothing.
 AGAIN = ["", ""]
@@ -85,7 +85,7 @@ class Download:
         with self._db() as db:
             db.add(row)
             db.commit()
-        job = NewJob(JOB, "tasks.documents.download", "documents", {"document": "doc_1"}, ordering_key="doc_1")
+        job = NewJob(JOB, "tasks.documents.download", "downloads", {"document": "doc_1"}, ordering_key="doc_1")
         self.world.store.record(Event("documents", "msg_1", "completed", b"{}"), [job])
 
     def die_and_settle(self, points: str) -> None:
