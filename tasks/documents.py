@@ -12,7 +12,7 @@ from msgspec import Struct, field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from inbox.errors import PermanentError, TransientError
+from inbox.errors import HoldfastError, LeaseLost, PermanentError, TransientError
 from tasks import fetching
 from tasks.clients.document_service import Told
 from tasks.document_course import (
@@ -101,9 +101,11 @@ def download(attempt: Attempt, db: Session) -> list[FollowUp]:
     db.commit()  # no transaction stays open over a call
     try:
         stored = _fetched(attempt, db, document)
-    except (PermanentError, TransientError) as error:
+    except LeaseLost:
+        raise
+    except Exception as error:  # Celery's, too, when its time is over
         if isinstance(error, PermanentError) or attempt.number >= attempt.settings.max_attempts:
-            give_up(attempt, db, document.id, str(error))
+            give_up(attempt, db, document.id, _reason(error))
         raise
     document = db.get_one(Document, document.id, with_for_update=True, populate_existing=True)
     if document.status not in FETCHABLE:
@@ -114,6 +116,10 @@ def download(attempt: Attempt, db: Session) -> list[FollowUp]:
     document.error, document.progress = None, 100
     step(db, document, "completed", attempt.now)
     return _tell(attempt, db, document)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, HoldfastError) else f"the download failed ({type(error).__name__})"
 
 
 def _fetched(attempt: Attempt, db: Session, document: Document) -> Stored:

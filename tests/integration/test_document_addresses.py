@@ -102,6 +102,23 @@ def test_an_address_that_never_answers_fails_the_document_aloud_at_the_last_atte
     )
 
 
+def test_a_download_whose_time_is_over_each_time_fails_the_document_aloud(business: Business) -> None:
+    class OverTime(Exception):
+        """Celery's, which quotes nothing of ours, nor may any other be quoted."""
+
+    def renew() -> None:
+        raise OverTime("s3cret")
+
+    with (service := Service()).peer:
+        job = to_download(business, service, "/files/new")
+        business._renew = renew  # type: ignore[method-assign]
+        for business.number in (1, LAST):
+            with pytest.raises(OverTime):
+                fetch(business, job)
+    assert (row(business).status, row(business).error) == ("failed", "the download failed (OverTime)")
+    assert alerts(business) == 1
+
+
 def test_a_replayed_download_gets_the_address_of_today_and_is_seen_to_run(business: Business) -> None:
     with (service := Service(500)).peer:
         job = to_download(business, service)
