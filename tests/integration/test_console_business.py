@@ -97,6 +97,21 @@ def test_a_document_shows_its_course_and_where_it_stands(client: FlaskClient, se
     assert 'data-live="1"' in page  # it renews itself
 
 
+@pytest.mark.parametrize(
+    ("total", "bar", "words"),
+    [(4_000_000, 'max="4000000" value="1000000"', " of "), (None, 'aria-label="Downloaded"></progress>', " so far")],
+)
+def test_a_download_shows_its_bytes_and_of_how_many_once_that_is_known(
+    client: FlaskClient, sessions: Callable[[], Session], total: int | None, bar: str, words: str
+) -> None:
+    keep(sessions, document("doc_1", status="downloading", progress=100, received_bytes=1_000_000, total_bytes=total))
+    page = client.get("/console/documents/doc_1").text
+    assert bar in page
+    assert words in page.partition("</progress>")[2].partition("</small>")[0]
+    told = client.get("/api/v1/documents/doc_1", headers={"Authorization": f"Bearer {API_KEY}"}).get_json()
+    assert (told["received_bytes"], told["total_bytes"]) == (1_000_000, total)
+
+
 def test_a_document_that_is_only_asked_for_is_there(client: FlaskClient, real_store: Store) -> None:
     real_store.record(Event("api", "doc_1", "document.requested", b"{}"), [])
     assert "a worker will begin soon" in client.get("/console/documents/doc_1").text
