@@ -526,7 +526,16 @@ def test_a_sleepers_upload_does_not_replace_what_its_successor_has_stored(in_s3:
 def test_a_store_that_is_away_costs_no_second_download(in_s3: Downloads, s3: S3) -> None:
     later = f"{bucket_of(in_s3)}-later"
     in_s3.settings["DOCUMENT_STORE"] = f"s3://{later}"
-    with answering(whole()) as peer:
+
+    def then_it_goes_away(_: Asked) -> Answer:
+        s3.client.delete_bucket(Bucket=later)
+        return whole()
+
+    with Peer(then_it_goes_away) as peer:
+        with pytest.raises(TransientError, match="S3 answered NoSuchBucket"):
+            in_s3.fetch(peer.url)
+        assert peer.asked == []  # it would be of no use yet
+        s3.client.create_bucket(Bucket=later)
         with pytest.raises(TransientError, match="S3 answered NoSuchBucket"):
             in_s3.fetch(peer.url)
         assert in_s3.unfinished() == ["doc_1.json", "doc_1.part"]
