@@ -40,7 +40,7 @@ def report(console: Console, folder: Path, outcome: Outcome) -> None:
     console.print()
     console.print(_arrived(outcome))
     console.print(_became(outcome))
-    console.print(_documents(outcome))
+    console.print(documents_table(outcome))
     console.print(_took(outcome))
     console.print(_mended(outcome))
     _print_verdict(console, outcome.verdict)
@@ -112,7 +112,7 @@ def _became(outcome: Outcome) -> Table:
     return table
 
 
-def _documents(outcome: Outcome) -> Table:
+def documents_table(outcome: Outcome) -> Table:
     """Each of them, in the order in which they were asked for."""
     found = [(name, outcome.facts.documents.get(id_)) for id_, name in outcome.asked.documents.items()]
     right = sum(row is not None and row.status == should_end(name) for name, row in found)

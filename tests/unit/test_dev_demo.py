@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,14 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 from stripe import SignatureVerificationError, WebhookSignature
 
 from dev.facts import Facts, StoredDocument
 from dev.pdf import document_pdf
 from dev.plan import DOCUMENTS, FAIL, make_plan
+from dev.report import Outcome, documents_table
 from dev.sender import FLAWS, Answer, Delivery, Sender
 from dev.stripe_events import NEW_VERSION, OLD_VERSION, failed_invoice
-from dev.verdict import Asked, judge, percentile, reader
+from dev.verdict import Asked, Verdict, judge, percentile, reader
 
 SECRET = "whsec_for_tests"
 PLAN = make_plan(1_800_000_000)
@@ -107,8 +110,12 @@ def _stored(name: str) -> StoredDocument:
     return StoredDocument(name, "completed", f"{name}.stored", hashlib.sha256(document_pdf(name)).hexdigest())
 
 
+def judge_of(world: World) -> Verdict:
+    return judge(world.asked, world.facts, world.events, world.stats)
+
+
 def findings(world: World) -> dict[str, list[str]]:
-    verdict = judge(world.asked, world.facts, world.events, world.stats)
+    verdict = judge_of(world)
     found = {"lost": verdict.lost, "doubled": verdict.doubled, "wrong": verdict.wrong}
     return {name: lines for name, lines in found.items() if lines}
 
@@ -163,6 +170,22 @@ def test_a_fault_is_found_and_called_by_its_name(kind: str, words: str, break_it
     found = findings(world)
     assert list(found) == [kind]
     assert words in found[kind][0]
+
+
+def test_every_document_is_shown_with_how_it_ended() -> None:
+    world = perfect()
+    _document(world, status="failed", starts=3, seconds=12.34, course=("submitting", "processing", "failed"))
+    del world.facts.documents["doc_silent-1.pdf"]
+    page = io.StringIO()
+    Console(file=page, width=160).print(
+        documents_table(Outcome(world.asked, world.facts, {}, world.stats, judge_of(world), 1.0))
+    )
+    shown = {line.split()[0]: line for line in page.getvalue().splitlines() if line.split()[:1]}
+    assert f"{len(DOCUMENTS) - 2} of {len(DOCUMENTS)} ended as they should" in page.getvalue()
+    assert set(DOCUMENTS) <= set(shown)
+    assert shown[DOCUMENT].split()[1:] == ["just", "works", "3", "asked", ">", "at", "work", "failed", "12.3"]
+    assert "never begun" in shown["silent-1.pdf"]
+    assert "breaks off half-way" in shown["breaks-1.pdf"]
 
 
 def test_an_event_that_was_never_acknowledged_is_wrong_and_not_lost() -> None:
