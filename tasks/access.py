@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, false, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from tasks import app_webhook
+from tasks import app_webhook, products
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Charge, DeletedCustomer, Dispute, Entitlement, Invoice, Order, Subscription
-from tasks.rows import alone, locked
+from tasks.rows import alone, insert_if_new, locked
 
 # https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses; past_due ends as our `suspended`.
 ENTITLING = frozenset({"active", "trialing", "past_due"})
@@ -82,23 +82,38 @@ def hold(db: Session, **names: str | None) -> None:
 
 
 def _turn(db: Session, attempt: Attempt, order: Order) -> list[FollowUp]:
-    """Bring an order's entitlements to what is known now."""
-    reason = why_not(order.state, _known(db, order), while_disputed=attempt.settings.access_while_disputed)
-    theirs = db.scalars(select(Entitlement).filter_by(session_id=order.session_id).order_by(Entitlement.product))
-    turned = [row for row in theirs if (row.revoked_at is None) == bool(reason)]
-    if not turned:
-        return []
-    for row in turned:
-        row.revoked_at = attempt.now if reason else None
-    order.access_changes += 1
-    what = {"entitlements": [row.product for row in turned], "change": order.access_changes}
-    if reason:
-        return app_webhook.owe(db, attempt, "access.revoked", order, what | {"reason": reason})
-    return app_webhook.owe(db, attempt, "access.granted", order, what)
-
-
-def _known(db: Session, order: Order) -> Known:
+    """Bring an order's entitlements to what is known now. What is new is told before what is gone: no gap between."""
     subscription = db.get(Subscription, order.subscription) if order.subscription else None
+    reason = why_not(order.state, _known(db, order, subscription), while_disputed=attempt.settings.access_while_disputed)
+    rows = _entitlements(db, attempt, order, subscription)
+    before = {name for name, (row, _) in rows.items() if row.revoked_at is None}
+    now = {name for name, (_, wanted) in rows.items() if wanted and not reason}
+    why = {"reason": reason or "plan_changed"} if before else {}
+    follow_ups = []
+    for kind, turned, left in (("access.granted", now - before, now | before), ("access.revoked", before - now, now)):
+        for name in turned:
+            rows[name][0].revoked_at = None if kind == "access.granted" else attempt.now
+        if turned:
+            order.access_changes += 1
+            what = {"entitlements": sorted(turned), "in_force": sorted(left), "change": order.access_changes}
+            follow_ups += app_webhook.owe(db, attempt, kind, order, what | why)
+    return follow_ups
+
+
+def _entitlements(
+    db: Session, attempt: Attempt, order: Order, subscription: Subscription | None
+) -> dict[str, tuple[Entitlement, bool]]:
+    """All that the order ever gave, by its product, and whether it is to give it now; what is new gives nothing yet."""
+    items = products.current(order.bought, subscription.items if subscription else None)
+    wanted = products.granted(attempt.settings.fulfilment, items) if order.state == "fulfilled" else []
+    about = {name: getattr(order, name) for name in ("session_id", "customer", "client_reference", "subscription")}
+    for name in wanted:
+        insert_if_new(db, Entitlement, product=name, granted_at=attempt.now, revoked_at=attempt.now, **about)
+    rows = db.scalars(select(Entitlement).filter_by(session_id=order.session_id))
+    return {row.product: (row, row.product in wanted) for row in rows}
+
+
+def _known(db: Session, order: Order, subscription: Subscription | None) -> Known:
     return Known(
         subscription_status=subscription.status if subscription else None,
         refunded=_is_refunded(db, order),

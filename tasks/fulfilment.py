@@ -5,18 +5,17 @@ https://docs.stripe.com/checkout/fulfillment
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from msgspec import Struct, field
 from sqlalchemy.orm import Session
 
-from tasks import access, app_webhook
+from tasks import access, app_webhook, products
 from tasks.clients import stripe
 from tasks.handling import Attempt, FollowUp
-from tasks.models import Entitlement, Order
+from tasks.models import Order
 from tasks.money import amount_text
 from tasks.notifications import notify_customer
 from tasks.payloads import Id, Ref, Text, Whole, convert, need, read, ref
+from tasks.products import Price
 from tasks.rows import insert_if_new, locked
 
 PAID = frozenset({"paid", "no_payment_required"})
@@ -28,13 +27,9 @@ class CustomerDetails(Struct):
     phone: Text | None = None
 
 
-class Price(Struct):
-    id: Id | None = None
-    product: Ref = None
-
-
 class LineItem(Struct):
     price: Price | None = None
+    quantity: Whole | None = None
     description: Text | None = None  # the product's name, as the customer saw it
 
 
@@ -128,23 +123,10 @@ def _reach(attempt: Attempt, db: Session, state: str, *, may_be_paid: bool = Fal
     return [*owed, *access.follow(db, attempt, session=order.session_id)]
 
 
-def granted(grants: Mapping[str, tuple[str, ...]], bought: Sequence[LineItem]) -> list[str]:
-    """The entitlements for what was bought: those of the price, else of the product, else one named like the product.
-
-    `default` stands for a purchase of which nobody knows what it was.
-    """
-    keys = [key for item in bought if item.price and (key := _key(grants, item.price))] or ["default"]
-    return sorted({name for key in keys for name in grants.get(key, (key,))})
-
-
-def _key(grants: Mapping[str, tuple[str, ...]], price: Price) -> str | None:
-    return price.id if price.id in grants else ref(price.product)
-
-
 def _bought(attempt: Attempt, db: Session, session: CheckoutSession) -> list[LineItem]:
     """What the session's metadata names; else its line items, from Stripe where we may ask, or as they came along."""
     if session.metadata and session.metadata.product:
-        return [LineItem(Price(product=session.metadata.product))]
+        return [LineItem(Price(product=session.metadata.product, type="one_time"), quantity=1)]
     came = session.line_items
     if (came and not came.has_more) or not attempt.settings.stripe_api_key:
         return came.data if came else []
@@ -178,30 +160,18 @@ def _record(attempt: Attempt, db: Session, session: CheckoutSession, state: str)
 def _fulfil(
     attempt: Attempt, db: Session, session: CheckoutSession, order: Order, bought: list[LineItem]
 ) -> list[FollowUp]:
-    """Once per order: its entitlements, the receipt, word to the application."""
-    order.fulfilled_at = attempt.now
-    entitlements = granted(attempt.settings.fulfilment, bought)
-    for name in entitlements:
-        _grant(attempt, db, order, name)
-    products = [item.description for item in bought if item.description] or entitlements
-    receipt = _tell(attempt, db, "receipt", session, order, products=", ".join(products))
-    what = {"entitlements": entitlements, "amount_total": order.amount_total, "currency": order.currency}
+    """Once per order: what it bought, by which access follows; the receipt; word to the application."""
+    order.fulfilled_at, order.bought = attempt.now, [products.item(one.price, one.quantity) for one in bought]
+    entitlements = products.granted(attempt.settings.fulfilment, order.bought)
+    names = [one.description for one in bought if one.description] or entitlements
+    receipt = _tell(attempt, db, "receipt", session, order, products=", ".join(names))
+    what = {
+        "entitlements": entitlements,
+        "items": products.told(order.bought),
+        "amount_total": order.amount_total,
+        "currency": order.currency,
+    }
     return [receipt, *app_webhook.owe(db, attempt, "order.fulfilled", order, what)]
-
-
-def _grant(attempt: Attempt, db: Session, order: Order, product: str) -> None:
-    """An entitlement that is not in force before access.follow says so."""
-    insert_if_new(
-        db,
-        Entitlement,
-        session_id=order.session_id,
-        product=product,
-        customer=order.customer,
-        client_reference=order.client_reference,
-        subscription=order.subscription,
-        granted_at=attempt.now,
-        revoked_at=attempt.now,
-    )
 
 
 def _tell(attempt: Attempt, db: Session, kind: str, session: CheckoutSession, order: Order, **words: str) -> FollowUp:

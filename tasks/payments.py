@@ -143,7 +143,7 @@ def _take_in(
     invoice = invoices.observe(attempt, db, now)
     if invoice.subscription is None:
         return invoice, subscriptions.follow_facts(attempt, db, Invoice.id == invoice.id, None)
-    row = subscriptions.observe(attempt, db, invoice.subscription, word or (invoice.customer, None))
+    row = subscriptions.observe(attempt, db, invoice.subscription, word or subscriptions.Word(invoice.customer))
     access.hold(db, invoice=invoice.id)  # somebody may just now record a refund that names no more than it
     return invoice, subscriptions.follow_facts(attempt, db, Invoice.subscription == row.id, row)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, field
 from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.orm import Session
 
@@ -14,11 +14,31 @@ from tasks.clients import stripe
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Invoice, PaymentGrace, Subscription
 from tasks.notifications import notify_customer
-from tasks.payloads import Id, Ref, Seconds, Text, convert, need, read, ref
+from tasks.payloads import Id, Ref, Seconds, Text, Whole, convert, need, read, ref
+from tasks.products import Item, Price, item
 from tasks.rows import insert_if_new, locked
 from tasks.standing import FINAL, SUBSCRIPTION_WAY, Seen, is_newer, status_of
 
-Word = tuple[str, Seen | None]  # a subscription's customer, and Stripe's word for its status
+
+class Word(NamedTuple):
+    """What is said of a subscription: by an invoice of it no more than the customer."""
+
+    customer: str
+    seen: Seen | None = None
+    items: list[Item] | None = None
+
+
+class SubscriptionItem(Struct):
+    """One price of a subscription; API versions before there were prices call it `plan`."""
+
+    price: Price | None = None
+    plan: Price | None = None
+    quantity: Whole | None = None
+
+
+class SubscriptionItems(Struct):
+    data: list[SubscriptionItem] = field(default_factory=list)
+    has_more: bool = False
 
 
 class SubscriptionObject(Struct):
@@ -27,6 +47,7 @@ class SubscriptionObject(Struct):
     id: Id | None = None
     customer: Ref = None
     status: Text | None = None
+    items: SubscriptionItems | None = None
     trial_end: Seconds | None = None
 
 
@@ -86,12 +107,13 @@ def fetched_at(attempt: Attempt, created: int) -> int:
 
 def observe(attempt: Attempt, db: Session, subscription: str, word: Word) -> Subscription:
     """The subscription's row, locked, with Stripe's word for it if that is news."""
-    customer, seen = word
-    insert_if_new(db, Subscription, id=subscription, customer=customer, status="", updated_at=attempt.now)
+    insert_if_new(db, Subscription, id=subscription, customer=word.customer, status="", updated_at=attempt.now)
     row = locked(db, Subscription, subscription)
     assert row is not None  # noqa: S101  just inserted, and nobody deletes
+    seen = word.seen
     if seen is not None and is_newer(seen, _last_seen(row), SUBSCRIPTION_WAY):
         row.stripe_status, row.seen_created, row.seen_event = seen.state, seen.at, seen.event
+        row.items = word.items
     return row
 
 
@@ -122,7 +144,15 @@ def _take_in(attempt: Attempt, db: Session, event: SubscriptionEvent) -> tuple[S
 
 def _seen(found: SubscriptionObject, at: int, event: str, *, fetched: bool = False) -> Word:
     status = need(found.status, "data.object.status")
-    return need(ref(found.customer), "data.object.customer"), Seen(status, at, event, fetched)
+    customer = need(ref(found.customer), "data.object.customer")
+    return Word(customer, Seen(status, at, event, fetched), _items(found.items))
+
+
+def _items(found: SubscriptionItems | None) -> list[Item] | None:
+    """All of them, or None: what is left out of a list must not be taken away."""
+    if found is None or found.has_more:
+        return None
+    return [item(one.price or one.plan, one.quantity) for one in found.data]
 
 
 def _last_seen(row: Subscription) -> Seen | None:

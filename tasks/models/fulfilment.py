@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Integer, String, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, ForeignKey, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tasks.models.base import Base
@@ -25,6 +25,7 @@ class Order(Base):
     invoice: Mapped[str | None] = mapped_column(index=True)
     amount_total: Mapped[int]
     currency: Mapped[str]
+    bought: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)  # tasks/products.py
     access_changes: Mapped[int] = mapped_column(default=0)  # how often access was granted or revoked
     created_at: Mapped[datetime]
     fulfilled_at: Mapped[datetime | None]

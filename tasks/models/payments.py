@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
+from sqlalchemy import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tasks.models.base import Base
@@ -12,7 +14,7 @@ from tasks.models.base import Base
 class Subscription(Base):
     """A Stripe subscription: Stripe's word for it, and the status that follows from all that is known.
 
-    (seen_created, seen_event) is the watermark of Stripe's word: an older event changes nothing (tasks/standing.py).
+    (seen_created, seen_event) is the watermark of Stripe's word (stripe_status, items): an older event changes nothing (tasks/standing.py).
     """
 
     __tablename__ = "subscriptions"
@@ -22,6 +24,7 @@ class Subscription(Base):
     stripe_status: Mapped[str | None]  # None while only its invoices are known
     seen_created: Mapped[int] = mapped_column(default=0)
     seen_event: Mapped[str] = mapped_column(default="")
+    items: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))  # tasks/products.py
     status: Mapped[str] = mapped_column(index=True)  # a word of Stripe's, or ours: suspended
     updated_at: Mapped[datetime]
 

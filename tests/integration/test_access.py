@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from tasks import access, payments, refunds
 from tasks.handling import Attempt, FollowUp
 from tasks.models import AppMessage, Base, Charge, DeletedCustomer, Dispute, Entitlement, Order, Subscription
+from tasks.products import Price, item
 from tests.business import HANDOFF_SECRET, NOW, Business, at_once
 from tests.lives import invoice
 from tests.lives import refund as lives_refund
@@ -26,12 +27,9 @@ APP = {"APP_WEBHOOK_URL": "http://app.internal/hook", "APP_WEBHOOK_SECRET": HAND
 def order(business: Business, session: str = "cs_1", **ids: str) -> None:
     """A fulfilled order of two products, whose access nobody has looked at yet."""
     state: dict[str, Any] = {"state": "fulfilled", "amount_total": 4900, "currency": "eur", "created_at": NOW}
+    bought = [item(Price(product=name, type="one_time"), 1) for name in ("book", "club")]
     with business.sessions() as db:
-        db.add(Order(session_id=session, **state, **(ids or IDS)))
-        db.flush()
-        db.add_all(
-            Entitlement(session_id=session, product=name, granted_at=NOW, revoked_at=NOW) for name in ("book", "club")
-        )
+        db.add(Order(session_id=session, bought=bought, **state, **(ids or IDS)))
         db.commit()
 
 
@@ -148,9 +146,9 @@ def test_an_order_and_what_is_known_against_it_recorded_at_once_end_without_acce
 
     def record_order(attempt: Attempt, db: Session) -> list[FollowUp]:
         access.hold(db, session="cs_1", payment_intent="pi_1")
-        db.add(Order(session_id="cs_1", state="fulfilled", amount_total=1, currency="eur", created_at=NOW, **IDS))
-        db.flush()
-        db.add(Entitlement(session_id="cs_1", product="book", granted_at=NOW, revoked_at=NOW))
+        bought = [item(Price(product="book"), 1)]
+        fields: dict[str, Any] = {"amount_total": 1, "currency": "eur", "created_at": NOW, "bought": bought}
+        db.add(Order(session_id="cs_1", state="fulfilled", **fields, **IDS))
         return slowly(access.follow(db, attempt, session="cs_1"))
 
     def record_refund(attempt: Attempt, db: Session) -> list[FollowUp]:

@@ -28,7 +28,8 @@ def listening(peer: Peer) -> dict[str, str]:
 
 def sold(business: Business) -> Mapping[str, FollowUp]:
     """The deliveries that a paid checkout owes."""
-    owed = business.run(checkout_completed, checkout(subscription="sub_1"))
+    item = {"price": {"id": "price_1", "product": "course", "type": "one_time"}, "quantity": 3}
+    owed = business.run(checkout_completed, checkout(subscription="sub_1", metadata={}, line_items={"data": [item]}))
     return {one.effect: one for one in owed if one.task == "tasks.app_webhook.deliver"}
 
 
@@ -44,10 +45,12 @@ def test_the_official_library_verifies_what_the_application_gets(business: Busin
     order = {"session": "cs_1", "customer": "cus_1", "client_reference": "user_7", "subscription": "sub_1"}
     when = {"timestamp": business.now.isoformat()}
     access = {**order, "entitlements": ["course"]}
-    amount = {"amount_total": 4900, "currency": "usd"}
-    assert fulfilled == {"type": "order.fulfilled", **when, "data": access | amount}
-    assert granted == {"type": "access.granted", **when, "data": access | {"change": 1}}
-    assert revoked == {"type": "access.revoked", **when, "data": access | {"change": 2, "reason": "refunded"}}
+    items = [{"price": "price_1", "product": "course", "quantity": 3}]
+    bought = {"items": items, "amount_total": 4900, "currency": "usd"}
+    assert fulfilled == {"type": "order.fulfilled", **when, "data": access | bought}
+    assert granted == {"type": "access.granted", **when, "data": access | {"in_force": ["course"], "change": 1}}
+    why = {"in_force": [], "change": 2, "reason": "refunded"}
+    assert revoked == {"type": "access.revoked", **when, "data": access | why}
     assert len({one.headers["webhook-id"] for one in app.asked}) == 3
 
 

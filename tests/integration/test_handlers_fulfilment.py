@@ -13,19 +13,12 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from inbox.errors import PermanentError
-from tasks.fulfilment import (
-    LineItem,
-    Price,
-    async_payment_failed,
-    async_payment_succeeded,
-    checkout_completed,
-    expired,
-    granted,
-)
+from tasks.fulfilment import async_payment_failed, async_payment_succeeded, checkout_completed, expired
 from tasks.handling import Handler
 from tasks.models import Entitlement, Notification, Order
 from tasks.notifications import send
 from tasks.payloads import Expanded
+from tasks.products import Price, granted, item
 from tests.business import NOW, Business, at_once
 from tests.peers import Answer, Asked, Mailbox, Peer, Stripe
 
@@ -266,11 +259,11 @@ GRANTS = {"prod_1": ("course", "forum"), "price_9": ("coaching", "course"), "pro
 def test_a_purchase_grants_what_its_prices_and_products_are_mapped_to(
     bought: list[Price | None], names: list[str]
 ) -> None:
-    assert granted(GRANTS, [LineItem(price) for price in bought]) == names
+    assert granted(GRANTS, [item(price, 1) for price in bought]) == names
 
 
 def test_without_a_mapping_each_product_grants_itself() -> None:
-    assert granted({}, [LineItem(Price("price_1", "prod_1"))]) == ["prod_1"]
+    assert granted({}, [item(Price("price_1", "prod_1"), 1)]) == ["prod_1"]
     assert granted({}, []) == ["default"]
 
 

@@ -63,6 +63,7 @@ def _payments() -> None:
         text("stripe_status", nullable=True),
         whole("seen_created"),
         text("seen_event"),
+        sa.Column("items", sa.JSON(), nullable=True),
         text("status", index=True),
         time("updated_at"),
     )
@@ -162,6 +163,7 @@ def _fulfilment() -> None:
         text("invoice", index=True, nullable=True),
         whole("amount_total"),
         text("currency"),
+        sa.Column("bought", sa.JSON(), nullable=False),
         whole("access_changes"),
         time("created_at"),
         time("fulfilled_at", nullable=True),
