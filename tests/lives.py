@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tasks import disputes, fulfilment, payments, refunds, subscriptions
+from tasks import disputes, fulfilment, payments, products, refunds, subscriptions
 from tasks.handling import FollowUp
-from tests.business import Business
+from tasks.models import Entitlement, Order
+from tasks.products import Price
+from tests.business import NOW, Business
 
 T0 = 1_772_000_000
 
@@ -50,6 +52,18 @@ class Happened:
         return business.run(handler, body, event_id=self.id, effect=f"{handler.__module__}.{handler.__name__}")
 
 
+def buy_access(business: Business) -> None:
+    """An order that sub_1 pays for, with access, as if nobody had been told of it."""
+    ids = {"customer": "cus_1", "subscription": "sub_1", "invoice": "in_1"}
+    bought = [products.item(Price(product="club", type="one_time"), 1)]
+    about: dict[str, Any] = {"amount_total": 1, "currency": "eur", "created_at": NOW, "bought": bought}
+    with business.sessions() as db:
+        db.add(Order(session_id="cs_1", state="fulfilled", **about, **ids))
+        db.flush()
+        db.add(Entitlement(session_id="cs_1", product="club", subscription="sub_1", granted_at=NOW))
+        db.commit()
+
+
 def invoice(kind: str, number: int, at: int, **fields: Any) -> Happened:
     """invoice.<kind>, of in_1 unless told otherwise. Odd numbers have the shape of old API versions."""
     old: dict[str, Any] = {"subscription": "sub_1"}
@@ -71,10 +85,19 @@ def invoice(kind: str, number: int, at: int, **fields: Any) -> Happened:
     return Happened(f"evt_{number}", f"invoice.{kind}", T0 + at, about)
 
 
-def subscription(kind: str, number: int, at: int, status: str) -> Happened:
-    """customer.subscription.<kind>, of sub_1."""
+def subscription(kind: str, number: int, at: int, status: str, product: str = "") -> Happened:
+    """customer.subscription.<kind>, of sub_1, to two of this product; an even number has the product expanded."""
     about = {"id": "sub_1", "object": "subscription", "customer": "cus_1", "status": status, "trial_end": T0 + 10}
+    if product:
+        named: Any = product if number % 2 else {"id": product, "object": "product"}
+        about["items"] = {"object": "list", "data": [item("subscription_item", named)], "has_more": False}
     return Happened(f"evt_{number}", f"customer.subscription.{kind}", T0 + at, about)
+
+
+def item(kind: str, product: Any) -> dict[str, Any]:
+    """Two of a product, as a subscription or a checkout session has them: `kind` is Stripe's word for such a line."""
+    price = {"id": "price_1", "object": "price", "product": product, "type": "recurring"}
+    return {"id": "item_1", "object": kind, "price": price, "quantity": 2}
 
 
 def refund(number: int, at: int, made: int, invoice: str, **fields: Any) -> Happened:

@@ -45,6 +45,7 @@ SHAPES: Mapping[str, type[StripeObject]] = {
     "price": stripe.Price,
     "refund": stripe.Refund,
     "subscription": stripe.Subscription,
+    "subscription_item": stripe.SubscriptionItem,
 }
 
 
@@ -122,7 +123,7 @@ def _shape(choices: tuple[Any, ...], value: Any = None) -> type[StripeObject] | 
 def _choices(hint: Any) -> tuple[Any, ...]:
     """The alternatives of a union. Where the library names the words that a text takes, no other word will do."""
     if get_origin(hint) not in (Union, types.UnionType):
-        return (hint,)
+        return (ForwardRef(hint) if isinstance(hint, str) else hint,)
     flat = [each for part in get_args(hint) for each in _choices(part)]
     worded = any(get_origin(each) is Literal for each in flat)
     return tuple(each for each in flat if not (worded and each is str))

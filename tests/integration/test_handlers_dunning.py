@@ -14,8 +14,7 @@ from tasks.handling import FollowUp
 from tasks.models import Entitlement, Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.payments import end_grace, retry_payment
 from tests.business import Business
-from tests.integration.test_any_order import buy_access
-from tests.lives import Happened, invoice, subscription
+from tests.lives import Happened, buy_access, invoice, subscription
 from tests.peers import Answer, Asked, Peer, Stripe
 
 LAST_TRY: dict[str, Any] = {"next_payment_attempt": None}

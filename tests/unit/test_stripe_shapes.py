@@ -23,6 +23,10 @@ from tests.senders import stripe_event
 from tests.stripe_shapes import NEWER, OLDER, SHAPES, misfits, misread
 
 CHARGE = {"object": "charge", "id": "ch_1", "amount": 4900, "currency": "usd", "payment_intent": "pi_1"}
+OF_LOCALSTRIPE = {
+    **{"object": "invoice", "id": "in_1", "subscription": "sub_1", "charge": "ch_1", "payment_intent": "pi_1"},
+    **{"paid": True, "status": "paid"},
+}
 REFUNDS = {"object": "list", "data": [{"object": "refund", "id": 1}]}
 
 
@@ -44,6 +48,9 @@ def thing(event: dict[str, Any]) -> dict[str, Any]:
         stripe_event("evt_1"),
         lives.invoice("paid", 2, 1).object,
         lives.subscription("created", 1, 1, "active").object,
+        lives.subscription("created", 1, 1, "active", "prod_1").object,
+        lives.item("item", "prod_1"),
+        stripe_events.as_of_now(OF_LOCALSTRIPE),
         lives.dispute("created", 1, 1, "won").object,
         lives.checkout("completed", 1, 1).object,
         {"object": "payout"} | thing(handler_example.failed()),
