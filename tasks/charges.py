@@ -8,10 +8,11 @@ from msgspec import Struct
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from tasks import present
 from tasks.clients import stripe
 from tasks.handling import Attempt
 from tasks.models import Charge, Dispute, Order
-from tasks.payloads import Id, Ref, Text, Whole, convert, ref
+from tasks.payloads import Id, Ref, Text, Whole, ref
 
 Names = dict[str, str | None]  # by which a charge and its order are found
 
@@ -30,14 +31,8 @@ class ChargeObject(Struct):
 
 
 def look(attempt: Attempt, db: Session, charge: str | None) -> ChargeObject | None:
-    """The charge as it is at Stripe now; None without a key, or where Stripe does not know it."""
-    if not charge or not attempt.settings.stripe_api_key:
-        return None
-    db.commit()  # no transaction stays open over a call
-    try:
-        return convert(stripe.fetch_charge(attempt, charge), ChargeObject)
-    except stripe.Refused:
-        return None
+    """The charge as it is at Stripe now; None without a key, or where Stripe does not know it. May commit."""
+    return present.look(attempt, db, stripe.fetch_charge, charge, ChargeObject)
 
 
 def paid_for(attempt: Attempt, db: Session, charge: ChargeObject) -> Names:

@@ -8,8 +8,9 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy.orm import Session
 
-from tasks import access, charges
+from tasks import access, charges, present
 from tasks.charges import ChargeObject
+from tasks.clients import stripe
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Dispute
 from tasks.money import amount_text
@@ -55,29 +56,30 @@ def changed(attempt: Attempt, db: Session) -> list[FollowUp]:
     Nobody hears of a start after the end, whatever came first. As with refunds, what is paid for since outweighs it.
     """
     event = read(attempt.event.body, DisputeEvent)
-    dispute, created = event.data.object, need(event.created, "created")
+    key, created = need(event.data.object.id, "data.object.id"), need(event.created, "created")
+    found = present.look(attempt, db, stripe.fetch_dispute, key, DisputeObject)
+    dispute = found or event.data.object
     values: dict[str, Any] = {
         "charge": need(ref(dispute.charge), "data.object.charge"),
         "amount": dispute.amount,
         "currency": dispute.currency,
         "reason": dispute.reason,
         "status": need(dispute.status, "data.object.status"),
-        "seen_created": created,
+        "seen_created": present.fetched_at(attempt, created) if found else created,
         "seen_event": attempt.event.id,
         "updated_at": attempt.now,
     }
-    key = need(dispute.id, "data.object.id")
     charge = charges.look(attempt, db, values["charge"]) or ChargeObject()
     charge_created = charge.created or dispute.created or created
     charge.payment_intent = dispute.payment_intent or charge.payment_intent
     names = charges.paid_for(attempt, db, charge)
-    row, was = _record(db, key, values, names, charge_created)
+    row, was = _record(db, key, values, names, charge_created, fetched=found is not None)
     told = [_tell(attempt, db, row, dispute)] if was is None or (row.status in OVER and was not in OVER) else []
     return [*told, *access.follow(db, attempt, **charges.names_of(row))]
 
 
 def _record(
-    db: Session, key: str, values: dict[str, Any], names: charges.Names, charge_created: int
+    db: Session, key: str, values: dict[str, Any], names: charges.Names, charge_created: int, *, fetched: bool
 ) -> tuple[Dispute, str | None]:
     """The dispute's row, locked, as the newest event has it, and the status it had; None for a new one."""
     new = insert_if_new(db, Dispute, id=key, charge_created=charge_created, **values, **names)
@@ -86,8 +88,8 @@ def _record(
     if new:
         return row, None
     was = row.status
-    seen = (values["status"] in OVER, values["seen_created"], values["seen_event"])
-    if seen > (was in OVER, row.seen_created, row.seen_event):
+    seen, last = (values["status"] in OVER, values["seen_created"]), (was in OVER, row.seen_created)
+    if seen > last or (seen == last and (fetched or values["seen_event"] > row.seen_event)):
         charges.learn(row, values)
     charges.learn(row, names)
     return row, was

@@ -13,9 +13,9 @@ from tasks.clients import stripe
 from tasks.handling import Attempt
 from tasks.models import Invoice
 from tasks.payloads import Id, Ref, Seconds, Text, Whole, convert, need, ref
+from tasks.present import fetched_at
 from tasks.rows import insert_if_new, locked
 from tasks.standing import INVOICE_WAY, Seen, is_newer
-from tasks.subscriptions import fetched_at
 
 
 class SubscriptionDetails(Struct):

@@ -13,6 +13,7 @@ from tasks.models import Charge, Notification
 from tasks.money import amount_text
 from tasks.notifications import notify_admin
 from tasks.payloads import Id, Ref, Text, Whole, need, read, ref
+from tasks.present import fetched_at
 from tasks.rows import alone, insert_if_new
 
 NOT_REFUNDED = frozenset({"failed", "canceled"})  # https://docs.stripe.com/api/refunds/object#refund_object-status
@@ -53,8 +54,12 @@ def charge_refunded(attempt: Attempt, db: Session) -> list[FollowUp]:
     Of two events of one second, the greater amount is the newer.
     """
     event = read(attempt.event.body, ChargeEvent)
-    charge, created = event.data.object, need(event.created, "created")
-    return _take_in(attempt, db, charge, created, charges.paid_for(attempt, db, charge))
+    told, created = event.data.object, need(event.created, "created")
+    found = charges.look(attempt, db, told.id)
+    charge = found or told
+    charge.invoice = charge.invoice or told.invoice  # which only events of old API versions name
+    names = charges.paid_for(attempt, db, charge)
+    return _take_in(attempt, db, charge, created, names, fetched=found is not None)
 
 
 def refund_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -68,17 +73,21 @@ def refund_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
     refund = event.data.object
     if need(refund.status, "data.object.status") not in NOT_REFUNDED:
         return []
-    created = need(event.created, "created")  # what is fetched is newer: then a later event has it too
+    created = need(event.created, "created")
     charge = charges.look(attempt, db, ref(refund.charge))
     names = charges.paid_for(attempt, db, charge) if charge else {}  # all that commits comes before all that is written
     told = _tell_failed(attempt, db, refund) if refund.status == "failed" else []
-    return [*told, *(_take_in(attempt, db, charge, created, names) if charge else [])]
+    return [*told, *(_take_in(attempt, db, charge, created, names, fetched=True) if charge else [])]
 
 
 def _take_in(
-    attempt: Attempt, db: Session, charge: ChargeObject, seen_created: int, names: charges.Names
+    attempt: Attempt, db: Session, charge: ChargeObject, created: int, names: charges.Names, *, fetched: bool
 ) -> list[FollowUp]:
-    """What is known of a charge into its row, if that is news, and access as it now should be."""
+    """What is known of a charge into its row, if that is news, and access as it now should be.
+
+    `created` is the event's age. What was fetched replaces all before it: a refund that failed has a smaller amount.
+    """
+    seen_created = fetched_at(attempt, created) if fetched else created
     values = {
         "amount": need(charge.amount, "data.object.amount"),
         "amount_refunded": need(charge.amount_refunded, "data.object.amount_refunded"),
@@ -91,7 +100,8 @@ def _take_in(
     key = need(charge.id, "data.object.id")
     new = insert_if_new(db, Charge, id=key, **values, **names)
     row = db.get_one(Charge, key, with_for_update=True, populate_existing=True)
-    if not new and (values["seen_created"], values["amount_refunded"]) > (row.seen_created, row.amount_refunded):
+    later = (values["seen_created"], values["amount_refunded"]) > (row.seen_created, row.amount_refunded)
+    if not new and (seen_created >= row.seen_created if fetched else later):
         charges.learn(row, values)
     charges.learn(row, names)
     return access.follow(db, attempt, **charges.names_of(row))

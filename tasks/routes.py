@@ -29,6 +29,7 @@ TASKS: Mapping[str, Task] = {
     "tasks.payments.end_grace": Task("payments"),
     "tasks.subscriptions.changed": Task("payments"),
     "tasks.subscriptions.trial_will_end": Task("payments"),
+    "tasks.sold_elsewhere.record": Task("payments"),
     "tasks.fulfilment.checkout_completed": Task("fulfilment"),
     "tasks.fulfilment.async_payment_succeeded": Task("fulfilment"),
     "tasks.fulfilment.async_payment_failed": Task("fulfilment"),

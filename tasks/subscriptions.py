@@ -9,12 +9,12 @@ from msgspec import Struct, field
 from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.orm import Session
 
-from tasks import access, dunning
+from tasks import access, dunning, present, sold_elsewhere
 from tasks.clients import stripe
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Invoice, PaymentGrace, Subscription
 from tasks.notifications import notify_customer
-from tasks.payloads import Id, Ref, Seconds, Text, Whole, convert, need, read, ref
+from tasks.payloads import Id, Ref, Seconds, Text, Whole, need, read, ref
 from tasks.products import Item, Price, item
 from tasks.rows import insert_if_new, locked
 from tasks.standing import FINAL, SUBSCRIPTION_WAY, Seen, is_newer, status_of
@@ -90,19 +90,8 @@ def look(attempt: Attempt, db: Session, subscription: str | None, created: int) 
 
     `created` is the age of the event that made us look: what is fetched is never older. Commits.
     """
-    if not subscription or not attempt.settings.stripe_api_key:
-        return None
-    db.commit()  # no transaction stays open over a call
-    try:
-        found = stripe.fetch_subscription(attempt, subscription)
-    except stripe.Refused:
-        return None
-    return _seen(convert(found, SubscriptionObject), fetched_at(attempt, created), attempt.event.id, fetched=True)
-
-
-def fetched_at(attempt: Attempt, created: int) -> int:
-    """When it is fetched, for the watermark: a slow clock of ours must not make it older than its event."""
-    return max(int(attempt.now.timestamp()), created)
+    found = present.look(attempt, db, stripe.fetch_subscription, subscription, SubscriptionObject)
+    return _seen(found, present.fetched_at(attempt, created), attempt.event.id, fetched=True) if found else None
 
 
 def observe(attempt: Attempt, db: Session, subscription: str, word: Word) -> Subscription:
@@ -138,8 +127,11 @@ def _take_in(attempt: Attempt, db: Session, event: SubscriptionEvent) -> tuple[S
     created = need(event.created, "created")
     subscription = need(event.data.object.id, "data.object.id")
     told = _seen(event.data.object, created, attempt.event.id)
-    row = observe(attempt, db, subscription, look(attempt, db, subscription, created) or told)
-    return row, follow_facts(attempt, db, Invoice.subscription == row.id, row)
+    word = look(attempt, db, subscription, created) or told
+    gives = word.seen is not None and word.seen.state in access.ENTITLING
+    owed = sold_elsewhere.look(attempt, db, subscription) if gives else []
+    row = observe(attempt, db, subscription, word)
+    return row, [*owed, *follow_facts(attempt, db, Invoice.subscription == row.id, row)]
 
 
 def _seen(found: SubscriptionObject, at: int, event: str, *, fetched: bool = False) -> Word:

@@ -88,6 +88,17 @@ def list_line_items(attempt: Attempt, session: str) -> list[dict[str, Any]]:
     return _ask_all(attempt, lambda client: client.v1.checkout.sessions.line_items.list(session, {"limit": MOST}))
 
 
+def list_sessions(attempt: Attempt, subscription: str) -> list[dict[str, Any]]:
+    """The checkout sessions that began a subscription: one or none. https://docs.stripe.com/api/checkout/sessions/list"""
+    found = _ask(attempt, lambda client: client.v1.checkout.sessions.list({"subscription": subscription}))
+    return list(found["data"])
+
+
+def fetch_dispute(attempt: Attempt, dispute: str) -> dict[str, Any]:
+    """The dispute as it is now."""
+    return _ask(attempt, lambda client: client.v1.disputes.retrieve(dispute))
+
+
 def pay_invoice(attempt: Attempt, invoice: str) -> dict[str, Any]:
     """Try to collect the invoice; once per `attempt.key`, however often it is called. Raises Refused."""
     return _ask(attempt, lambda client: client.v1.invoices.pay(invoice, options={"idempotency_key": attempt.key}))

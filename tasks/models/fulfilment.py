@@ -12,7 +12,10 @@ from tasks.models.base import Base
 
 
 class Order(Base):
-    """What one checkout session bought: one row per session, however many events tell of it."""
+    """What one checkout session bought: one row per session, however many events tell of it.
+
+    A subscription that no session began has an order by its own id (tasks/sold_elsewhere.py).
+    """
 
     __tablename__ = "orders"
 

@@ -14,7 +14,8 @@ from tasks.models.base import Base
 class Subscription(Base):
     """A Stripe subscription: Stripe's word for it, and the status that follows from all that is known.
 
-    (seen_created, seen_event) is the watermark of Stripe's word (stripe_status, items): an older event changes nothing (tasks/standing.py).
+    (seen_created, seen_event) is the watermark of Stripe's word, stripe_status and items: an older event changes
+    nothing (tasks/standing.py).
     """
 
     __tablename__ = "subscriptions"

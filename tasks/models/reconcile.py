@@ -25,6 +25,7 @@ class Reconcile(Base):
     after: Mapped[str]
     everything: Mapped[bool]  # those, too, that the sender says it has delivered
     seen_until: Mapped[int | None]  # what the last finished look has covered
+    everything_until: Mapped[int | None]  # the same of those looks that went through everything
     tried_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     failure: Mapped[str | None]  # why the last try failed; None: it did not

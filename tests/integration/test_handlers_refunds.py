@@ -136,8 +136,13 @@ def test_a_subscriptions_refund_is_found_by_the_invoice_that_an_old_charge_names
     assert not in_force(business)
 
 
+GONE = Answer(404, body=b'{"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "Gone"}}')
+
+
 def stripe_with_an_invoice(asked: Asked) -> Answer:
-    """pi_9 has paid in_9, an invoice of sub_1."""
+    """pi_9 has paid in_9, an invoice of sub_1, with the charge ch_1; another charge is of pi_7."""
+    if asked.path.startswith("/v1/disputes"):
+        return GONE
     invoice = {
         "id": "in_9",
         "object": "invoice",
@@ -149,7 +154,7 @@ def stripe_with_an_invoice(asked: Asked) -> Answer:
         data = [payment] if "pi_9" in asked.path else []
         found = {"object": "list", "data": data, "has_more": False, "url": "/v1/invoice_payments"}
     if asked.path.startswith("/v1/charges"):
-        found = {"id": "ch_1", "object": "charge", "payment_intent": "pi_9"}
+        found = refund(payment_intent="pi_9" if "ch_1" in asked.path else "pi_7")["data"]["object"]
     return Answer(200, body=json.dumps(found).encode())
 
 
@@ -219,26 +224,25 @@ def test_a_renewals_subscription_is_asked_for_where_the_event_does_not_name_it(
     assert not in_force(business)
 
 
-def test_of_an_order_that_is_known_nothing_is_asked(business: Business) -> None:
+def test_of_an_order_that_is_known_only_the_charge_is_asked_for(business: Business) -> None:
     run(business, checkout_completed, checkout())
-    with Peer(stripe_with_an_invoice) as peer:
+    with Peer(lambda _: Answer(200, body=json.dumps(refund()["data"]["object"]).encode())) as peer:
         business.settings = asking(peer)
         run(business, charge_refunded, refund())
-    assert peer.asked == []
+    assert [asked.path for asked in peer.asked] == ["/v1/charges/ch_1"]
     assert not in_force(business)
 
 
 def test_a_payment_without_invoice_is_recorded_as_it_came(business: Business) -> None:
     with Peer(stripe_with_an_invoice) as peer:
         business.settings = asking(peer)
-        run(business, charge_refunded, refund(payment_intent="pi_7"))
+        run(business, charge_refunded, refund(id="ch_7", payment_intent="pi_7"))
     charge = business.one(select(Charge))
     assert (charge.payment_intent, charge.invoice, charge.subscription) == ("pi_7", None, None)
 
 
 def test_what_stripe_does_not_know_is_recorded_as_it_came(business: Business) -> None:
-    gone = b'{"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "No such thing"}}'
-    with Peer(lambda _: Answer(404, body=gone)) as peer:
+    with Peer(lambda _: GONE) as peer:
         business.settings = asking(peer)
         run(business, charge_refunded, refund())
         run(business, disputes.changed, dispute(payment_intent=None))
@@ -270,11 +274,23 @@ def test_a_refund_that_failed_is_told_and_gives_back_what_it_took(business: Busi
     assert (words.audience, words.params["amount"], words.params["charge"]) == ("admin", "49.00 USD", "ch_1")
 
 
+def test_the_charge_as_it_is_now_outweighs_what_its_event_says(business: Business) -> None:
+    """The event is of a refund that has failed since, or of one with which the rest was refunded since."""
+    run(business, checkout_completed, checkout())
+    with Peer(lambda _: Answer(200, body=json.dumps(now["data"]["object"]).encode())) as peer:
+        business.settings = asking(peer)
+        for now, told, access in ((refund(4900), refund(1000), False), (refund(0), refund(4900), True)):
+            run(business, charge_refunded, told)
+            assert in_force(business) is access
+            assert business.one(select(Charge.amount_refunded)) == now["data"]["object"]["amount_refunded"]
+
+
 def test_a_refund_after_the_failed_one_counts(business: Business) -> None:
     run(business, checkout_completed, checkout())
-    with Peer(stripe_with_the_charge) as peer:
+    again = refund(created=1_700_000_400)
+    with Peer(lambda _: Answer(200, body=json.dumps(again["data"]["object"]).encode())) as peer:
         business.settings = asking(peer)
-        run(business, charge_refunded, refund(created=1_700_000_400))
+        run(business, charge_refunded, again)
         run(business, refund_changed, failed_refund())
     assert not in_force(business)
 
@@ -367,6 +383,17 @@ def test_a_lost_dispute_stays_lost_until_its_appeal_is_won(business: Business) -
     assert in_force(business)
 
 
+def test_a_dispute_as_it_is_now_outweighs_what_its_event_says(business: Business) -> None:
+    run(business, checkout_completed, checkout())
+    won = json.dumps(dispute("won")["data"]["object"]).encode()
+    with Peer(lambda asked: Answer(200, body=won) if asked.path.startswith("/v1/disputes/dp_1") else GONE) as peer:
+        business.settings = asking(peer) | {"ACCESS_WHILE_DISPUTED": "revoke"}
+        assert run(business, disputes.changed, dispute()) == ["notify.dispute_closed"]
+        assert run(business, disputes.changed, dispute("lost", created=1_700_000_400)) == []
+    assert business.one(select(Dispute.status)) == "won"
+    assert in_force(business)
+
+
 def test_an_event_that_names_less_than_the_one_before_it_counts_all_the_same(business: Business) -> None:
     run(business, checkout_completed, checkout())
     run(business, disputes.changed, dispute())
@@ -399,7 +426,8 @@ def test_an_old_charge_that_is_disputed_after_the_renewal_takes_nothing_away(bus
     invoice("paid", 1, 10, next_payment_attempt=None).to(business)
     invoice("paid", 3, 40, id="in_2", created=T0 + 39, next_payment_attempt=None).to(business)
     charge = {"id": "ch_1", "object": "charge", "payment_intent": "pi_1", "created": T0 + 1}
-    with Peer(lambda asked: Answer(200, body=json.dumps(charge).encode())) as peer:
+    found = Answer(200, body=json.dumps(charge).encode())
+    with Peer(lambda asked: GONE if asked.path.startswith("/v1/disputes") else found) as peer:
         business.settings = asking(peer) | {"ACCESS_WHILE_DISPUTED": "revoke"}
         for status in ("needs_response", "lost"):
             run(business, disputes.changed, dispute(status, T0 + 60, begun=T0 + 50))

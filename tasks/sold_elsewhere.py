@@ -1,0 +1,62 @@
+"""Subscriptions that no checkout session began (made by API, in the dashboard, by a quote): each is an order by itself.
+
+Stripe is asked for the session of a subscription that no order names, so that the order of a checkout is never doubled,
+whichever of its events comes first. It is asked twice, with some time between: what has just been checked out may be
+told of before it can be found. Without an API key nobody can know, and such a subscription gives nothing.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from settings import STRIPE_RESENDS_DAYS
+from tasks import access
+from tasks.clients import stripe
+from tasks.handling import Attempt, FollowUp
+from tasks.models import Order, Subscription
+from tasks.rows import insert_if_new
+
+SETTLED_SECONDS = 30
+DAY_SECONDS = 86400
+
+
+def look(attempt: Attempt, db: Session, subscription: str) -> list[FollowUp]:
+    """The job that makes the subscription an order, where it seems to have none. May commit."""
+    if not _has_no_order(attempt, db, subscription):
+        return []
+    task, args = "tasks.sold_elsewhere.record", {"subscription": subscription}
+    return [FollowUp(f"sold_elsewhere.{subscription}", task, args, delay_seconds=SETTLED_SECONDS)]
+
+
+def record(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """The order of a subscription, by the subscription's own id, if there still is no other; access follows."""
+    key = str(attempt.args["subscription"])
+    if not _has_no_order(attempt, db, key):
+        return []
+    customer = db.scalar(select(Subscription.customer).filter_by(id=key))
+    access.hold(db, session=key, subscription=key, customer=customer)
+    if _is_ordered(db, key):  # since we asked
+        return []
+    about = {"customer": customer, "subscription": key, "amount_total": 0, "currency": ""}
+    insert_if_new(
+        db, Order, session_id=key, state="fulfilled", created_at=attempt.now, fulfilled_at=attempt.now, **about
+    )
+    return access.follow(db, attempt, session=key)
+
+
+def _has_no_order(attempt: Attempt, db: Session, subscription: str) -> bool:
+    """Neither here nor at Stripe; a session of which Stripe tells nobody any more never becomes one."""
+    if _is_ordered(db, subscription) or not attempt.settings.stripe_api_key:
+        return False
+    db.commit()  # no transaction stays open over a call
+    try:
+        sessions = stripe.list_sessions(attempt, subscription)
+    except stripe.Refused:
+        return False
+    told_since = attempt.now.timestamp() - STRIPE_RESENDS_DAYS * DAY_SECONDS
+    return all(session["created"] < told_since for session in sessions)
+
+
+def _is_ordered(db: Session, subscription: str) -> bool:
+    return bool(db.scalar(select(exists().where(Order.subscription == subscription))))
