@@ -15,14 +15,15 @@ from inbox.store import PREFIX, Store, translated
 
 BUDGET = 100  # entries in one step, during which the store serves nobody else: 1 to 4 ms, more on a busy machine
 SEARCH_SECONDS = 0.05
-STATES = ("open", "succeeded", "dead", "discarded", "unhandled")
+STATES = ("open", "succeeded", "dead", "discarded", "unhandled", "missed")
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
     """What to match; what is empty matches all. Times in ms since 1970: of arrival, or of death for dead letters.
 
-    `type` may end in `*`. `text` is part of the id, or of a dead letter's reason. `customer` is Stripe's id of one, or
+    `type` may end in `*`. The `state` missed is of events that never arrived and were found at their sender, whatever
+    became of them since. `text` is part of the id, or of a dead letter's reason. `customer` is Stripe's id of one, or
     the document service's of a task: of jobs only, for what nobody handles belongs to nobody.
     """
 

@@ -84,7 +84,9 @@ def hold(db: Session, **names: str | None) -> None:
 def _turn(db: Session, attempt: Attempt, order: Order) -> list[FollowUp]:
     """Bring an order's entitlements to what is known now. What is new is told before what is gone: no gap between."""
     subscription = db.get(Subscription, order.subscription) if order.subscription else None
-    reason = why_not(order.state, _known(db, order, subscription), while_disputed=attempt.settings.access_while_disputed)
+    reason = why_not(
+        order.state, _known(db, order, subscription), while_disputed=attempt.settings.access_while_disputed
+    )
     rows = _entitlements(db, attempt, order, subscription)
     before = {name for name, (row, _) in rows.items() if row.revoked_at is None}
     now = {name for name, (_, wanted) in rows.items() if wanted and not reason}

@@ -13,6 +13,10 @@ type that has a route, not younger than a minute (those may still be on their wa
 one hour before the end of the last finished look, 30 days at the most, for Stripe lists no more. The very first look
 goes back one hour: what happened before that is for a person to ask for. Only events of the account itself are listed,
 not those of accounts that are connected to it.
+
+Once a day a look goes through everything since the last one that did, delivered or not: what happened while the
+endpoint was disabled was never to be delivered to it, and need not be listed as undelivered. What was delivered before
+the very first look, to whatever was there before us, stays out.
 """
 
 from __future__ import annotations
@@ -108,12 +112,18 @@ def _begin(attempt: Attempt, db: Session) -> Reconcile | None:
 
 def _new_span(row: Reconcile, now: int, days: int) -> None:
     """From the last finished look, or the start of an unfinished one, to what must have been delivered by now."""
+    until = now - IN_DELIVERY_SECONDS
     since = (row.seen_until or now) - OVERLAP_SECONDS
+    if row.everything_until is None:
+        row.everything_until = until + OVERLAP_SECONDS  # which is taken off again
+    daily = now - row.everything_until >= DAY_SECONDS
+    if daily:
+        since = min(since, row.everything_until - OVERLAP_SECONDS)
     if row.until is not None and row.since is not None:
         since = min(since, row.since)
     since = min(since, now - days * DAY_SECONDS)
-    row.everything = bool(days) or (row.until is not None and row.everything)
-    row.since, row.until = max(since, now - STRIPE_RESENDS_DAYS * DAY_SECONDS), now - IN_DELIVERY_SECONDS
+    row.everything = bool(days) or daily or (row.until is not None and row.everything)
+    row.since, row.until = max(since, now - STRIPE_RESENDS_DAYS * DAY_SECONDS), until
     row.after = ""
 
 
@@ -133,7 +143,7 @@ def _record(attempt: Attempt, events: Sequence[bytes]) -> None:
     with closing(store.client):
         for body in reversed(events):
             try:
-                event, jobs, _ = arrival("stripe", peek_stripe(body.decode(), attempt.settings.stripe_mode), body)
+                event, jobs, _ = arrival("stripe", peek_stripe(body.decode(), attempt.settings.takes_mode), body)
             except BadPayload:  # the receiver would refuse it, too
                 continue
             bells = store.record(event, jobs, counted="missed") if jobs else None
@@ -153,6 +163,8 @@ def _move_on(attempt: Attempt, db: Session, page: stripe.EventPage, after: str) 
         number = int(attempt.args.get("page", 1)) + 1
         return [FollowUp(f"reconcile.take_in.{number}", TASK, {"page": number}, ordering_key=KEY)]
     row.seen_until = max(row.seen_until or 0, row.until or 0)
+    if row.everything:
+        row.everything_until = max(row.everything_until or 0, row.until or 0)
     row.until, row.after, row.finished_at = None, "", attempt.now
     return []
 

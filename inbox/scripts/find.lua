@@ -48,11 +48,12 @@ end
 local function event(name)
   local from, id = string.match(name, '^([^:]*):(.*)$')
   if (source ~= '' and from ~= source) or not says(id, text) then return end
-  local type, open, deliveries, received, discarded =
-    unpack(redis.call('HMGET', event_key(from, id), 'type', 'open', 'deliveries', 'received', 'discarded'))
+  local type, open, deliveries, received, discarded, missed =
+    unpack(redis.call('HMGET', event_key(from, id), 'type', 'open', 'deliveries', 'received', 'discarded', 'missed'))
+  if state == 'missed' and not missed then return end
   if not type or not of_kind(type) then return end
   local stands, why, ours = standing(from, id, open, discarded)
-  if not ours or (state ~= '' and stands ~= state) then return end
+  if not ours or (state ~= '' and state ~= 'missed' and stands ~= state) then return end
   return { source = from, id = id, type = type, received = received, deliveries = deliveries,
     state = stands, reason = why }
 end

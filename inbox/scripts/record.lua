@@ -15,6 +15,7 @@ if here or remembered(source, id) then
   return { 'known' }
 end
 redis.call('HSET', ekey, 'type', type, 'received', now, 'open', 0, 'deliveries', deliveries)
+if counted == 'missed' then redis.call('HSET', ekey, 'missed', 1) end -- and it stays so, if it arrives after all
 redis.call('SET', body_key(source, id), body)
 redis.call('ZADD', P .. 'events', now, source .. ':' .. id)
 count(counted, 1)

@@ -185,6 +185,16 @@ def test_reconcile_shows_how_the_last_look_went(client: FlaskClient, sessions: C
     assert "Stripe answered 500" in page
 
 
+def test_what_reconcile_took_in_is_counted_and_can_be_listed(client: FlaskClient, real_store: Store) -> None:
+    for name, counted in (("evt_sent", "accepted"), ("evt_lost", "missed"), ("evt_gone", "missed")):
+        real_store.record(Event("stripe", name, "invoice.paid", b"{}"), (), counted=counted)
+    page = client.get("/console/senders").text
+    (address, number) = re.findall(r'<a href="([^"]*state=missed[^"]*)">(\d+) events</a>', page)[0]
+    assert number == "2"
+    found = client.get(html.unescape(address)).text
+    assert [name in found for name in ("evt_sent", "evt_lost", "evt_gone")] == [False, True, True]
+
+
 def test_a_finished_document_can_be_downloaded_by_who_is_signed_in(
     settings: Settings, sessions: Callable[[], Session], tmp_path: Path
 ) -> None:

@@ -118,6 +118,9 @@ def test_an_event_that_never_arrived_is_taken_in_and_counted(world: World) -> No
     assert found is not None
     assert (found["deliveries"], found["jobs"][0]["task"]) == (0, ROUTES["stripe", WANTED])
     assert (world.missed(), look.stats(world.store)["accepted"]) == (1, 0)
+    world.arrives("evt_lost")
+    missed = find.search(world.store, "events", Filter("stripe", state="missed"), 10)
+    assert [event["id"] for event in missed.rows] == ["evt_lost"], "it was missed, though it came after all"
     assert (world.row().failure, world.row().finished_at) == (None, NOW)
 
 
@@ -345,6 +348,35 @@ def test_by_hand_it_goes_through_all_events_of_some_days(world: World) -> None:
     world.later(hours=1)
     world.look()
     assert "delivery_success=false" in world.asked[-1].path
+
+
+def test_once_a_day_everything_is_looked_through_for_what_was_never_to_be_delivered(world: World) -> None:
+    """Of what happens while an endpoint is disabled nothing is undelivered."""
+    world.look()
+    everything = []
+    for hour in range(1, 52):
+        world.later(hours=1)
+        world.happens(f"evt_{hour}", ago=1800, delivered=True)
+        world.look()
+        everything.append("delivery_success" not in world.asked[-1].path)
+    assert [hour for hour, whole in enumerate(everything, 1) if whole] == [25, 49]
+    assert world.recorded() == {f"evt_{hour}" for hour in range(1, 50)}
+
+
+def test_after_days_without_a_worker_everything_since_then_is_looked_through(world: World) -> None:
+    world.look()
+    world.later(hours=80)
+    world.happens("evt_disabled", ago=79 * HOUR, delivered=True)
+    world.look()
+    assert world.recorded() == {"evt_disabled"}
+
+
+def test_what_was_delivered_before_the_first_look_is_never_taken_in(world: World) -> None:
+    world.happens("evt_of_the_old_shop", ago=600, delivered=True)
+    for _ in range(3):
+        world.look()
+        world.later(hours=25)
+    assert world.recorded() == set()
 
 
 def test_what_was_asked_by_hand_survives_being_taken_over(world: World) -> None:

@@ -145,6 +145,7 @@ def _reconcile() -> None:
         text("after"),
         sa.Column("everything", sa.Boolean(), nullable=False),
         whole("seen_until", nullable=True),
+        whole("everything_until", nullable=True),
         time("tried_at"),
         time("finished_at", nullable=True),
         text("failure", nullable=True),
