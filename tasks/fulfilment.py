@@ -57,6 +57,7 @@ class CheckoutSession(Struct):
     currency: Text | None = None
     customer_details: CustomerDetails | None = None
     customer_email: Text | None = None
+    locale: Text | None = None  # null or auto: the browser's, which nobody tells
     metadata: Metadata | None = None
     line_items: LineItems | None = None
 
@@ -182,6 +183,7 @@ def _tell(attempt: Attempt, db: Session, kind: str, session: CheckoutSession, or
         session.email,
         phone=session.phone,
         customer=order.customer,
+        locale=session.locale,
         order=order.session_id,
         amount=amount_text(order.amount_total, order.currency),
         **words,

@@ -56,19 +56,20 @@ def notify_customer(
     *,
     phone: str | None = None,
     customer: str | None = None,
+    locale: str | None = None,
     about: str = "",
     **params: str,
 ) -> FollowUp:
     """Owe a customer the message `kind`; where no address can be known, owe the administrator word of that instead.
 
     `customer` is Stripe's id: with an API key the customer's language, and a missing address, are looked up before the
-    message is sent. `about` is the id of what it tells of.
+    message is sent; `locale` stands where Stripe knows no language. `about` is the id of what it tells of.
     """
     email, phone = _reachable(email, phone)
     if not email and not phone and not (customer and attempt.settings.stripe_api_key):
         return notify_admin(db, attempt, "no_address", message=kind, event=attempt.event.id)
     whom = {"audience": "customer", "email": email, "phone": phone, "customer": customer, "about": about}
-    return _owe(db, attempt, kind, params, whom)
+    return _owe(db, attempt, kind, params, whom | {"locale": locale})
 
 
 def notify_admin(db: Session, attempt: Attempt, kind: str, *, about: str = "", **params: str) -> FollowUp:
@@ -117,7 +118,7 @@ def _look_up(attempt: Attempt, db: Session, notification: Notification) -> None:
         found = convert(stripe.fetch_customer(attempt, notification.customer), Customer)
     except PermanentError:  # deleted, or a key that may not read customers: then we know what the event told
         return
-    notification.locale = found.preferred_locales[0] if found.preferred_locales else None
+    notification.locale = found.preferred_locales[0] if found.preferred_locales else notification.locale
     if not notification.email and not notification.phone:
         notification.email, notification.phone = _reachable(found.email, found.phone)
 

@@ -126,6 +126,29 @@ def test_a_receipt_is_in_the_language_that_stripe_knows(business: Business, mail
     assert (recipients, mail["Subject"]) == (["ada@example.com"], "Ihre Bestellung: 49,00 USD")
 
 
+@pytest.mark.parametrize(("locale", "subject"), [("de", "Ihre"), ("fr-CA", "Votre"), ("auto", "Your"), (None, "Your")])
+def test_a_guest_is_answered_in_the_language_of_the_checkout(
+    business: Business, mailbox: Mailbox, locale: str | None, subject: str
+) -> None:
+    business.settings["CUSTOMER_NOTIFY_URLS"] = f"{mailbox.url}&to={{email}}"
+    (receipt,) = business.run(checkout_completed, checkout(customer=None, locale=locale))
+    business.follow(send, receipt)
+    ((_, mail),) = mailbox.mails
+    assert mail["Subject"].split()[0] == subject
+
+
+def test_a_customer_whose_language_stripe_does_not_know_is_answered_in_that_of_the_checkout(
+    business: Business, mailbox: Mailbox, stripe: Stripe
+) -> None:
+    business.settings |= {"STRIPE_API_KEY": Stripe.KEY, "STRIPE_API_BASE": stripe.url}
+    business.settings["CUSTOMER_NOTIFY_URLS"] = f"{mailbox.url}&to={{email}}"
+    bought = checkout(customer=stripe.customer("pm_card_visa"), line_items={"data": []}, locale="de")
+    (receipt,) = business.run(checkout_completed, bought)
+    business.follow(send, receipt)
+    ((_, mail),) = mailbox.mails
+    assert mail["Subject"] == "Ihre Bestellung: 49,00 USD"
+
+
 def test_a_guest_without_an_address_gets_access_and_the_administrator_word(business: Business) -> None:
     guest = checkout(customer=None, client_reference_id=None, customer_details=None)
     business.run(checkout_completed, guest)
