@@ -44,7 +44,7 @@ class Settings:
     """Everything that can be set, each from the environment variable of the same name in capitals."""
 
     stripe_webhook_secret: tuple[str, ...] = _setting(values.stripe_secrets, "", secret=True)
-    stripe_mode: str = _setting(values.one_of("any", "live", "test"), "any")
+    stripe_mode: str = _setting(values.one_of("any", "live", "test"), "")
     stripe_api_key: str = _setting(values.text, "", secret=True)
     stripe_api_base: str = _setting(values.url("https", "http"), "https://api.stripe.com")
     doc_service_url: str = _setting(values.url("https", "http"), "")
@@ -117,6 +117,12 @@ class Settings:
     def document_incoming_setting(self) -> str:
         """Which variable says where that is."""
         return "DOCUMENT_SPOOL" if self.document_store.startswith("s3://") else "DOCUMENT_STORE"
+
+    @property
+    def takes_mode(self) -> str:
+        """Whose events of Stripe's are taken: STRIPE_MODE, or else those of the key's own mode, or any."""
+        by_key = (mode for mode in ("live", "test") if f"_{mode}_" in self.stripe_api_key[:8])
+        return self.stripe_mode or next(by_key, "any")
 
     @property
     def broker(self) -> str:

@@ -36,7 +36,7 @@ class Source:
 
 def configured(settings: Settings) -> Mapping[str, Source]:
     """The sources that have a secret, by name. One without is unknown: nothing it sends could be believed."""
-    mode = settings.stripe_mode
+    mode = settings.takes_mode
     sources = (
         _source("stripe", signatures.stripe, settings.stripe_webhook_secret, lambda _, body: peek_stripe(body, mode)),
         _source("documents", _document_scheme(settings), settings.doc_webhook_secret, document_peek(settings)),

@@ -164,7 +164,22 @@ def test_a_key_of_the_other_mode_stops_start_up(mode: str, key: str) -> None:
     with pytest.raises(SettingsError, match=f"STRIPE_MODE is {mode}, and STRIPE_API_KEY") as caught:
         load({"STRIPE_MODE": mode, "STRIPE_API_KEY": key})
     assert key not in str(caught.value)
-    assert load({"STRIPE_MODE": "any", "STRIPE_API_KEY": key}).stripe_api_key == key
+    assert load({"STRIPE_MODE": "any", "STRIPE_API_KEY": key}).takes_mode == "any"
+
+
+@pytest.mark.parametrize(
+    ("key", "mode"),
+    [
+        ("sk_live_1", "live"),
+        ("rk_live_1", "live"),
+        ("sk_test_1", "test"),
+        ("rk_test_1", "test"),
+        ("", "any"),
+        ("k", "any"),
+    ],
+)
+def test_where_no_mode_is_set_that_of_the_key_is_taken(key: str, mode: str) -> None:
+    assert load({"STRIPE_API_KEY": key}).takes_mode == mode
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------------
