@@ -1,5 +1,5 @@
 """`make demo`: the whole stack, a few hundred real signed events through it, a worker killed on the way, and a count;
-before that is told, a month of five customers in a quarter of a minute (dev/month.py).
+before that is told, a month of six customers in a quarter of a minute (dev/month.py).
 
 Exits 0 when every acknowledged event had its effect, once; 1 when anything was lost, doubled or wrong.
 """

@@ -1,8 +1,8 @@
-"""A month of five customers, played in a quarter of a minute against localstripe: only the settings are shorter.
+"""A month of six customers, played in a quarter of a minute against localstripe: only the settings are shorter.
 
-A payment fails, is tried again and recovers; another fails to the end; one is refunded; one is disputed; one buys while
-the receiver is down. They pay in four currencies and read three languages. Each is told as a time line, and held
-against what must have come of it (dev/month_facts.py).
+A payment fails, is tried again and recovers; another fails to the end; one is refunded, another's renewal is; one is
+disputed; one buys while the receiver is down. They pay in four currencies and read three languages. Each is told as a
+time line, and held against what must have come of it (dev/month_facts.py).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ LOST_SECONDS = 120  # how old the lost event is when it is asked for: younger on
 
 @dataclass(slots=True)
 class Month:
-    """Five stories, and who plays Stripe in them."""
+    """Six stories, and who plays Stripe in them."""
 
     front: StripeFront
     shop: StripeCustomer
@@ -73,6 +73,7 @@ class Month:
             "recovers": self._recover,
             "gives-up": self._give_up,
             "refunded": self._refund,
+            "renewed": self._refund_renewal,
             "disputed": self._dispute,
             "missed": self._miss,
         }
@@ -94,6 +95,15 @@ class Month:
     def _refund(self, story: Story) -> None:
         invoice = self._subscribe(story)
         _pass_days(10)
+        self._give_back(story, invoice)
+
+    def _refund_renewal(self, story: Story) -> None:
+        """The event names no invoice: which one was paid, and of what subscription, is asked for."""
+        self._subscribe(story)
+        _pass_days(10)
+        self._give_back(story, self.shop.renew(story.customer, story.subscription))
+
+    def _give_back(self, story: Story, invoice: str) -> None:
         refunded = self.shop.refund(self.shop.charge_of(invoice))
         self._tell(story, "charge.refunded", charge(refunded, story.version, invoice))
         self._wait(story, lambda: not self._read(story).access)
@@ -103,10 +113,10 @@ class Month:
         self._wait(story, lambda: self._read(story).access)
         _pass_days(5)
         now = int(time.time())
-        self._tell(story, "charge.dispute.created", dispute(1, paid, "needs_response", now))
+        self._tell_dispute(story, "created", dispute(1, paid, "needs_response", now))
         self._wait(story, lambda: not self._read(story).access)
         _pass_days(14)
-        self._tell(story, "charge.dispute.closed", dispute(1, paid, "won", now))
+        self._tell_dispute(story, "closed", dispute(1, paid, "won", now))
         self._wait(story, lambda: self._read(story).access)
 
     def _miss(self, story: Story) -> None:
@@ -115,11 +125,7 @@ class Month:
         story.say("in", "(the receiver is down)")
         self._buy(story, ago_seconds=LOST_SECONDS)
         self.stack.wait_ready()
-        command = [sys.executable, "-m", "tasks.reconcile"]
-        done = subprocess.run(
-            command, cwd=REPOSITORY, env=self.stack.environ, capture_output=True, text=True, check=False
-        )
-        story.say("did", f"reconcile: {(done.stdout + done.stderr).strip().splitlines()[-1]}")
+        story.say("did", f"reconcile: {self._reconcile()}")
         self._wait(story, lambda: self._read(story).access)
 
     def _reconcile(self) -> str:
@@ -132,25 +138,34 @@ class Month:
     def _buy(self, story: Story, ago_seconds: int = 0) -> Thing:
         """A checkout that is paid once; answers its charge."""
         paid = self.shop.get_charge(self.shop.buy(story.customer, AMOUNT, story.currency))
-        self._check_out(story, ago_seconds, mode="payment", payment_intent=paid["payment_intent"])
+        session = self._begin_checkout(story, ago_seconds, mode="payment", payment_intent=paid["payment_intent"])
+        self.front.line_items[story.session] = [line_item("prod_book", "Handbook", "one_time")]
+        self._tell(story, "checkout.session.completed", session, ago_seconds)
         return paid
 
     def _subscribe(self, story: Story) -> str:
         """A checkout that begins a subscription; answers the id of its first invoice, which is paid."""
+        session = self._begin_checkout(story, mode="subscription", payment_intent=None)
+        self.front.sessions[story.customer] = session
         made = self.shop.subscribe(story.customer, AMOUNT, story.currency)
-        story.subscription = str(made["id"])
-        invoice = str(made["latest_invoice"])
-        self._check_out(story, mode="subscription", subscription=made["id"], invoice=invoice, payment_intent=None)
+        story.subscription, invoice = str(made["id"]), str(made["latest_invoice"])
+        product = made["items"]["data"][0]["plan"]["product"]
+        self.front.line_items[story.session] = [line_item(product, "Club membership")]
+        completed = session | {"subscription": story.subscription, "invoice": invoice}
+        self._tell(story, "checkout.session.completed", completed)
         self._wait(story, lambda: self._read(story).access)
         return invoice
 
-    def _check_out(self, story: Story, ago_seconds: int = 0, **fields: Any) -> None:
+    def _begin_checkout(self, story: Story, ago_seconds: int = 0, **fields: Any) -> Thing:
         number, created = next(self.numbers), int(time.time()) - ago_seconds
         session = checkout_session(number, story.email, paid=True, created=created, version=story.version) | fields
         session |= {"customer": story.customer, "metadata": {}, "amount_total": AMOUNT, "currency": story.currency}
         story.session = str(session["id"])
-        self.front.line_items[story.session] = [line_item("prod_club", "Club membership")]
-        self._tell(story, "checkout.session.completed", session, ago_seconds)
+        return session
+
+    def _tell_dispute(self, story: Story, what: str, thing: Thing) -> None:
+        self.front.disputes[str(thing["id"])] = thing
+        self._tell(story, f"charge.dispute.{what}", thing)
 
     def _tell(self, story: Story, kind: str, thing: Thing, ago_seconds: int = 0) -> None:
         """An event that localstripe does not have, in the API version of the story."""
@@ -177,7 +192,7 @@ def play_month(console: Console, say: Callable[[str], None]) -> list[str]:
         with Stack(FOLDER, any_ports(), own, hear=say) as stack:
             stack.parts = _small(stack)
             front.localstripe = stack.ports.stripe_url
-            say(f"a month of five customers, {DAYS_A_SECOND} days a second, on a stack with a short retry schedule")
+            say(f"a month of six customers, {DAYS_A_SECOND} days a second, on a stack with a short retry schedule")
             stack.start()
             stack.wait_ready()
             url, secret = f"{stack.ports.receiver_url}/stripe-webhook", stack.environ["STRIPE_WEBHOOK_SECRET"]

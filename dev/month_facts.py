@@ -107,6 +107,15 @@ STORIES: Mapping[str, Wanted] = {
         currency="jpy",
         version=OLD_VERSION,
     ),
+    "renewed": Wanted(
+        "A renewal is refunded, by the newest version",
+        "active",
+        [],
+        False,
+        ["receipt"],
+        [*BOUGHT, "access.revoked: refunded"],
+        "Your order: 49.00 USD",
+    ),
     "disputed": Wanted(
         "A payment is disputed, and the dispute is won",
         None,

@@ -43,6 +43,12 @@ class StripeCustomer:
         self._decline(invoice)
         return invoice
 
+    def renew(self, customer: str, subscription: str) -> str:
+        """The next invoice of a subscription, which is paid; answers its id."""
+        invoice = str(self._post("invoices", customer=customer, subscription=subscription)["id"])
+        self._post(f"invoices/{invoice}/pay")
+        return invoice
+
     def buy(self, customer: str, amount: int, currency: str = "usd") -> str:
         """Pay once; answers the id of the charge."""
         method = self._get(f"customers/{customer}")["invoice_settings"]["default_payment_method"]

@@ -13,6 +13,8 @@ from typing import Any
 Thing = dict[str, Any]
 OLD_VERSION = "2024-06-20"
 NEW_VERSION = "2026-10-28.endive"
+# What `basil` took away: https://docs.stripe.com/changelog/basil
+GONE = {"invoice": ("charge", "paid", "payment_intent", "subscription"), "charge": ("invoice",)}
 
 
 def signature(body: bytes, secret: str, at: int) -> str:
@@ -128,11 +130,30 @@ def checkout_session(
     }
 
 
-def line_item(product: str, name: str) -> Thing:
-    """What a checkout session sells."""
-    price = {"id": f"price_{product}", "object": "price", "product": product, "type": "recurring", "unit_amount": 2500}
+def line_item(product: str, name: str, kind: str = "recurring") -> Thing:
+    """What a checkout session sells, once (`one_time`) or again and again."""
+    price = {"id": f"price_{product}", "object": "price", "product": product, "type": kind, "unit_amount": 2500}
     item = {"id": f"li_{product}", "object": "item", "currency": "usd", "price": price, "quantity": 1}
     return item | {"description": name}
+
+
+def as_of_now(found: Thing) -> Thing:
+    """An invoice, charge or subscription of localstripe's, which is as old as its API, as new versions have it."""
+    kept = {name: value for name, value in found.items() if name not in GONE.get(found["object"], ())}
+    if found["object"] == "invoice":
+        details = {"metadata": {}, "subscription": found["subscription"]}
+        return kept | {
+            "parent": {"quote_details": None, "subscription_details": details, "type": "subscription_details"}
+        }
+    if found["object"] == "subscription":
+        return kept | {"items": found["items"] | {"data": [_priced(item) for item in found["items"]["data"]]}}
+    return kept
+
+
+def _priced(item: Thing) -> Thing:
+    """A subscription's item with the price that its plan is called since there are prices."""
+    plan = item["plan"]
+    return item | {"price": {"id": plan["id"], "object": "price", "product": plan["product"], "type": "recurring"}}
 
 
 def charge(found: Thing, version: str, invoice: str | None) -> Thing:

@@ -1,8 +1,8 @@
-"""What localstripe lacks of Stripe, in front of it: everything else is passed on.
+"""What localstripe lacks of Stripe, in front of it: everything else is passed on, in the shape of new API versions.
 
-Line items of checkout sessions, an invoice's number and page to pay at, payments of invoices (API versions since
-`basil`), the list of events that were not delivered, and one answer for one Idempotency-Key. It also plays the user's
-application, which hears of access.
+Checkout sessions and their line items, an invoice's number and page to pay at, payments of invoices, disputes, the list
+of events that were not delivered, and one answer for one Idempotency-Key. It also plays the user's application, which
+hears of access. docs/stripe-events.md lists what localstripe cannot play.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import requests
 
-from dev.stripe_events import Thing, listed
+from dev.stripe_events import Thing, as_of_now, listed
 from dev.stripe_log import BadRequest, EventLog
 
 Answer = tuple[int, bytes]
 PASSED_ON = ("Authorization", "Content-Type")
+SHAPED = ("invoice", "charge", "subscription")
 
 
 class StripeFront(ThreadingHTTPServer):
@@ -30,7 +31,9 @@ class StripeFront(ThreadingHTTPServer):
         self.address = f"http://127.0.0.1:{self.server_port}"
         self.localstripe = ""
         self.log = EventLog()
+        self.sessions: dict[str, Thing] = {}  # of checkouts, by customer
         self.line_items: dict[str, list[Thing]] = {}  # by session
+        self.disputes: dict[str, Thing] = {}
         self.told: list[Thing] = []  # what the application heard
         self._answers: dict[str, Answer] = {}  # by Idempotency-Key
         self._paying = threading.Lock()
@@ -38,21 +41,33 @@ class StripeFront(ThreadingHTTPServer):
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         url = urlsplit(path)
+        query = parse_qs(url.query)
         match method, url.path.strip("/").split("/"):
             case "POST", ["application"]:
                 self.told.append(json.loads(body))
                 return 200, b"{}"
             case "GET", ["v1", "events"]:
-                return self._events(parse_qs(url.query))
-            case "GET", ["v1", "checkout", "sessions", session, "line_items"] if session in self.line_items:
-                return _json(listed(url.path, self.line_items[session]))
-            case "GET", ["v1", "invoice_payments"]:
-                return _json(listed(url.path, self._payments(parse_qs(url.query), headers)))
+                return self._events(query)
+            case "GET", ["v1", "disputes", dispute] if dispute in self.disputes:
+                return _json(self.disputes[dispute])
+            case "GET", ["v1", *what] if (found := self._list(what, query, headers)) is not None:
+                return _json(listed(url.path, found))
         key = headers.get("Idempotency-Key", "")
         with self._paying:
             if key not in self._answers:
                 self._answers[key] = self._pass_on(method, path, headers, body)
             return self._answers[key] if key else self._answers.pop(key)
+
+    def _list(self, what: list[str], query: dict[str, list[str]], headers: dict[str, str]) -> list[Thing] | None:
+        """What localstripe has no list of; None for everything else."""
+        match what:
+            case ["checkout", "sessions"]:
+                return self._sessions(query["subscription"][0], headers)
+            case ["checkout", "sessions", session, "line_items"]:
+                return self.line_items.get(session)
+            case ["invoice_payments"]:
+                return self._payments(query, headers)
+        return None
 
     def _events(self, query: dict[str, list[str]]) -> Answer:
         try:
@@ -60,30 +75,46 @@ class StripeFront(ThreadingHTTPServer):
         except BadRequest as error:
             return 400, json.dumps({"error": {"type": "invalid_request_error", "message": str(error)}}).encode()
 
+    def _sessions(self, subscription: str, headers: dict[str, str]) -> list[Thing]:
+        """The checkout that began a subscription, which is known before the subscription is."""
+        customer = self._ask(f"subscriptions/{subscription}", headers).get("customer")
+        return [self.sessions[customer]] if customer in self.sessions else []
+
     def _payments(self, query: dict[str, list[str]], headers: dict[str, str]) -> list[Thing]:
-        """https://docs.stripe.com/api/invoice-payment/object, of the payment intent that is asked for."""
-        intent = query["payment[payment_intent]"][0]
-        status, body = self._pass_on("GET", f"/v1/payment_intents/{intent}", headers, b"")
-        paid_for = json.loads(body).get("invoice") if status == 200 else None
+        """Of an invoice or of a payment intent. https://docs.stripe.com/api/invoice-payment/object"""
+        if "invoice" in query:
+            paid_for = query["invoice"][0]
+        else:
+            paid_for = self._ask(f"payment_intents/{query['payment[payment_intent]'][0]}", headers).get("invoice")
         if paid_for is None:
             return []
-        invoice = json.loads(self._pass_on("GET", f"/v1/invoices/{paid_for}", headers, b"")[1])
-        payment = {"type": "payment_intent", "payment_intent": intent}
-        return [{"id": f"inpay_{intent}", "object": "invoice_payment", "invoice": invoice, "payment": payment}]
+        found = self._ask(f"invoices/{paid_for}", headers)
+        payment = {"type": "payment_intent", "payment_intent": found["payment_intent"]}
+        invoice = _shown(found) if "expand[0]" in query else paid_for
+        made = {"id": f"inpay_{paid_for}", "object": "invoice_payment", "created": found["created"]}
+        return [made | {"invoice": invoice, "payment": payment}] if found["payment_intent"] else []
 
-    def _pass_on(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
+    def _ask(self, what: str, headers: dict[str, str]) -> Thing:
+        """As localstripe has it."""
+        return dict(json.loads(self._call("GET", f"/v1/{what}", headers, b"")[1]))
+
+    def _call(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         kept = {name: headers[name] for name in PASSED_ON if name in headers}
         answer = requests.request(method, self.localstripe + path, data=body, headers=kept, timeout=10)
-        thing = answer.json()
-        if thing.get("object") == "invoice":
-            return _json(_numbered(thing))
         return answer.status_code, answer.content
 
+    def _pass_on(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
+        status, answer = self._call(method, path, headers, body)
+        thing = json.loads(answer)
+        return (status, json.dumps(_shown(thing)).encode()) if thing.get("object") in SHAPED else (status, answer)
 
-def _numbered(invoice: Thing) -> Thing:
-    """With the number that its customer knows it by, and the page to pay it at."""
-    page = f"https://invoice.stripe.com/i/acct_1Demo/{invoice['id']}"
-    return invoice | {"number": f"DEMO-{invoice['id'][-4:].upper()}", "hosted_invoice_url": page}
+
+def _shown(thing: Thing) -> Thing:
+    """In its new shape; an invoice with the number that its customer knows it by, and the page to pay it at."""
+    if thing["object"] != "invoice":
+        return as_of_now(thing)
+    page = f"https://invoice.stripe.com/i/acct_1Demo/{thing['id']}"
+    return as_of_now(thing) | {"number": f"DEMO-{thing['id'][-4:].upper()}", "hosted_invoice_url": page}
 
 
 def _json(thing: Thing) -> Answer:

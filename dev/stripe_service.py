@@ -42,6 +42,16 @@ def list_events_as_stripe_does() -> None:
     resources.Event._api_list_all = classmethod(newest_first)
 
 
+@web.middleware
+async def unknown_as_stripe_says_it(request: web.Request, handler: Any) -> Any:
+    """What localstripe does not have at all is, to its callers, a thing that Stripe does not know."""
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        error = {"type": "invalid_request_error", "code": "resource_missing", "message": f"No such {request.path}"}
+        return web.json_response({"error": error}, status=404)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dev.stripe_service", description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, required=True)
@@ -51,6 +61,7 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     keep_state_in(arguments.folder / "localstripe.pickle")
     list_events_as_stripe_does()
+    server.app.middlewares.append(unknown_as_stripe_says_it)
     secret = os.environ["STRIPE_WEBHOOK_SECRET"].split(",")[0]
     server.register_webhook("holdfast", arguments.webhook_url, secret, None)
     web.run_app(server.app, host="127.0.0.1", port=arguments.port, print=None)

@@ -31,7 +31,7 @@ def library(front: StripeFront) -> stripe.StripeClient:
 
 @pytest.fixture
 def customer(front: StripeFront) -> StripeCustomer:
-    return StripeCustomer(front.address, "sk_test_1")
+    return StripeCustomer(front.localstripe, "sk_test_1")
 
 
 def test_a_sessions_line_items_are_listed(front: StripeFront, library: stripe.StripeClient) -> None:
@@ -52,6 +52,34 @@ def test_an_invoice_is_found_by_the_payment_that_paid_it(
     once = customer.get_charge(customer.buy(customer.join("eve@example.com"), 100))["payment_intent"]
     asked["payment"]["payment_intent"] = once
     assert library.v1.invoice_payments.list(asked).data == []
+
+
+def test_what_is_fetched_has_the_shape_of_the_newest_version(
+    library: stripe.StripeClient, customer: StripeCustomer
+) -> None:
+    subscription = customer.subscribe(customer.join("ada@example.com"))
+    invoice = library.v1.invoices.retrieve(subscription["latest_invoice"]).to_dict()
+    assert invoice["parent"]["subscription_details"]["subscription"] == subscription["id"]
+    assert not {"subscription", "payment_intent", "charge", "paid"} & set(invoice)
+    (payment,) = library.v1.invoice_payments.list({"invoice": invoice["id"]}).data
+    paid = library.v1.charges.retrieve(customer.charge_of(invoice["id"])).to_dict()
+    assert (payment["payment"]["payment_intent"], payment["invoice"]) == (paid["payment_intent"], invoice["id"])
+    assert "invoice" not in paid
+    (item,) = library.v1.subscriptions.retrieve(subscription["id"]).to_dict()["items"]["data"]
+    assert item["price"]["product"] == subscription["items"]["data"][0]["plan"]["product"]
+
+
+def test_the_checkout_of_a_subscription_is_found_and_what_nobody_knows_is_not(
+    front: StripeFront, library: stripe.StripeClient, customer: StripeCustomer
+) -> None:
+    ada, eve = customer.join("ada@example.com"), customer.join("eve@example.com")
+    front.sessions[ada] = {"id": "cs_9", "object": "checkout.session"}
+    found = [
+        library.v1.checkout.sessions.list({"subscription": customer.subscribe(one)["id"]}).data for one in (ada, eve)
+    ]
+    assert [[session.id for session in sessions] for sessions in found] == [["cs_9"], []]
+    with pytest.raises(stripe.InvalidRequestError):
+        library.v1.disputes.retrieve("dp_9")
 
 
 def test_an_invoice_has_the_number_and_the_page_that_its_customer_needs(

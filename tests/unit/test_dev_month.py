@@ -34,6 +34,7 @@ def test_a_story_that_ended_as_it_must_has_no_findings(name: str) -> None:
         ("gives-up", {"heard": ["order.fulfilled", "access.granted"]}),
         ("refunded", {"access": True}),
         ("refunded", {"heard": ["order.fulfilled", "access.granted", "access.revoked: disputed"]}),
+        ("renewed", {"access": True}),
         ("recovers", {"receipt": "Ihre Bestellung: 49.00 EUR"}),
         ("gives-up", {"receipt": "Your order: 49.00 EUR"}),
         ("missed", {"access": False}),
