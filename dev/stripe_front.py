@@ -82,10 +82,7 @@ class StripeFront(ThreadingHTTPServer):
 
     def _payments(self, query: dict[str, list[str]], headers: dict[str, str]) -> list[Thing]:
         """Of an invoice or of a payment intent. https://docs.stripe.com/api/invoice-payment/object"""
-        if "invoice" in query:
-            paid_for = query["invoice"][0]
-        else:
-            paid_for = self._ask(f"payment_intents/{query['payment[payment_intent]'][0]}", headers).get("invoice")
+        paid_for = query["invoice"][0] if "invoice" in query else self._invoice_of(query, headers)
         if paid_for is None:
             return []
         found = self._ask(f"invoices/{paid_for}", headers)
@@ -93,6 +90,10 @@ class StripeFront(ThreadingHTTPServer):
         invoice = _shown(found) if "expand[0]" in query else paid_for
         made = {"id": f"inpay_{paid_for}", "object": "invoice_payment", "created": found["created"]}
         return [made | {"invoice": invoice, "payment": payment}] if found["payment_intent"] else []
+
+    def _invoice_of(self, query: dict[str, list[str]], headers: dict[str, str]) -> str | None:
+        found = self._ask(f"payment_intents/{query['payment[payment_intent]'][0]}", headers).get("invoice")
+        return str(found) if found else None
 
     def _ask(self, what: str, headers: dict[str, str]) -> Thing:
         """As localstripe has it."""
