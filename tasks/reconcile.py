@@ -111,19 +111,20 @@ def _begin(attempt: Attempt, db: Session) -> Reconcile | None:
 
 
 def _new_span(row: Reconcile, now: int, days: int) -> None:
-    """From the last finished look, or the start of an unfinished one, to what must have been delivered by now."""
+    """From where the last look, or the last one through everything, ended, to what must have been delivered by now.
+
+    An unfinished one is gone on with from its own start: the day's look through everything waits until it is over.
+    """
     until = now - IN_DELIVERY_SECONDS
-    since = (row.seen_until or now) - OVERLAP_SECONDS
     if row.everything_until is None:
         row.everything_until = until + OVERLAP_SECONDS  # which is taken off again
-    daily = now - row.everything_until >= DAY_SECONDS
-    if daily:
-        since = min(since, row.everything_until - OVERLAP_SECONDS)
+    since, everything = (row.seen_until or now) - OVERLAP_SECONDS, False
     if row.until is not None and row.since is not None:
-        since = min(since, row.since)
-    since = min(since, now - days * DAY_SECONDS)
-    row.everything = bool(days) or daily or (row.until is not None and row.everything)
-    row.since, row.until = max(since, now - STRIPE_RESENDS_DAYS * DAY_SECONDS), until
+        since, everything = row.since, row.everything
+    elif now - row.everything_until >= DAY_SECONDS:
+        since, everything = row.everything_until - OVERLAP_SECONDS, True
+    row.everything = everything or bool(days)
+    row.since, row.until = max(min(since, now - days * DAY_SECONDS), now - STRIPE_RESENDS_DAYS * DAY_SECONDS), until
     row.after = ""
 
 
