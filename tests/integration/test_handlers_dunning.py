@@ -223,7 +223,7 @@ class PlayedStripe:
     def _object(self, path: str) -> dict[str, Any]:
         if "/subscriptions/" in path:
             return {"id": "sub_1", "object": "subscription", "customer": "cus_1", "status": self.subscription}
-        if "/invoice_payments" in path:
+        if "/invoice_payments" in path or "/checkout/sessions" in path:
             return {"object": "list", "data": []}
         return invoice("payment_failed", 2, 10, status=self.invoice).object
 
