@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tasks import app_webhook, disputes
+from tasks import app_webhook, disputes, sold_elsewhere
 from tasks.document_starts import deadline, start
 from tasks.documents import download
 from tasks.fulfilment import checkout_completed
@@ -27,7 +27,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:'imghdr':DeprecationWarning")  #
 
 STRIPE_SAYS = (
     b'{"id": "in_1", "customer": "cus_1", "status": "open", "amount_due": 1999, "currency": "eur",'
-    b' "email": "ada@example.com", "subscription": "sub_1", "amount": 1999, "amount_refunded": 0}'
+    b' "email": "ada@example.com", "subscription": "sub_1", "amount": 1999, "amount_refunded": 0,'
+    b' "charge": "ch_1"}'
 )
 STRIPE_LISTS = b'{"object": "list", "data": [], "has_more": false, "url": "/v1/x"}'
 
@@ -64,7 +65,8 @@ def prepare(business: Business, peer: Peer) -> None:
 def answer(asked: Asked) -> bytes:
     if asked.path == "/api/v1/process":
         return b'{"task_id": "t"}'
-    return STRIPE_LISTS if "line_items" in asked.path or "invoice_payments" in asked.path else STRIPE_SAYS
+    listed = ("line_items", "invoice_payments", "checkout/sessions")
+    return STRIPE_LISTS if any(word in asked.path for word in listed) else STRIPE_SAYS
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,7 @@ def answer(asked: Asked) -> bytes:
         (charge_refunded, refund(invoice="in_1"), {}),
         (disputes.changed, dispute(payment_intent=None), {}),
         (refund_changed, failed_refund(), {}),
+        (sold_elsewhere.record, None, {"subscription": "sub_1"}),
     ],
 )
 def test_no_transaction_is_open_while_somebody_else_is_asked(
