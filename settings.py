@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ LOCAL_REDIS = "redis://localhost:6379/0"
 RETRY_ERRORS = "time.?out,timed out,temporar,unavailable,overload,too busy,try again,rate limit"
 LISTS = (values.several, values.stripe_secrets, values.standard_secrets, values.api_keys, values.media_types)
 TABLES = (values.grants, source_settings.parse)
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  a BIND that listens everywhere: on loopback, too
 
 # What the console does not show of a payload: fields of these names, or with one of these words in their name.
 PERSONAL = "address,birth,card,email,iban,ip,name,phone,secret,shipping,ssn,tax,token,url"
@@ -130,12 +131,58 @@ class Settings:
         return self.broker_url or self.redis_url
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Client:
+    """What the command line asks with, on whatever machine: set beside the Settings, or found in them."""
+
+    holdfast_url: str = _setting(values.url("https", "http"), "")
+    holdfast_api_key: str = _setting(values.text, "", secret=True)
+
+
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Read, parse and cross-check every setting. Raises SettingsError on the first that is wrong."""
     environ = os.environ if environ is None else environ
-    settings = Settings(**{f.name: _read(environ, f.name.upper(), **f.metadata) for f in fields(Settings)})
-    _check_together(settings)
+    settings = Settings(**{f.name: _setting_of(environ, f) for f in fields(Settings)})
+    for check in TOGETHER:
+        check(settings)
     return settings
+
+
+def load_client(environ: Mapping[str, str] | None = None) -> Client:
+    """Where the API is, and a key to it: by default the receiver of this machine, and the first of its API_KEYS.
+
+    Raises SettingsError; only what it needs is read, so that it works beside a setting that is wrong.
+    """
+    environ = os.environ if environ is None else environ
+    client = Client(**{f.name: _setting_of(environ, f) for f in fields(Client)})
+    own = {f.name: _setting_of(environ, f) for f in fields(Settings) if f.name in ("bind", "port", "api_keys")}
+    host = "127.0.0.1" if own["bind"] in EVERYWHERE else own["bind"]
+    return Client(
+        holdfast_url=client.holdfast_url or f"http://{host}:{own['port']}",
+        holdfast_api_key=client.holdfast_api_key.strip() or next(iter(own["api_keys"]), ""),
+    )
+
+
+def problems(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Every line that `load` could stop with: of all values; or of those that do not go together, if each is right."""
+    environ = os.environ if environ is None else environ
+    found: dict[str, Any] = {}
+    wrong = _wrong(lambda f: found.update({f.name: _setting_of(environ, f)}), fields(Settings))
+    return wrong or _wrong(lambda check: check(Settings(**found)), TOGETHER)
+
+
+def _wrong(check: Callable[[Any], None], of: Iterable[Any]) -> list[str]:
+    lines = []
+    for one in of:
+        try:
+            check(one)
+        except SettingsError as error:
+            lines.append(str(error))
+    return lines
+
+
+def _setting_of(environ: Mapping[str, str], setting: Field[Any]) -> Any:
+    return _read(environ, setting.name.upper(), **setting.metadata)
 
 
 def _read(environ: Mapping[str, str], name: str, *, parse: Parser, default: str, secret: bool) -> Any:
@@ -160,24 +207,37 @@ def _raw(environ: Mapping[str, str], name: str) -> str:
         raise SettingsError(f"{name}_FILE is {path!r}, which cannot be read ({type(error).__name__})") from None
 
 
-def _check_together(s: Settings) -> None:
-    """Refuse combinations that would break the promise."""
+# --- combinations that would break the promise ------------------------------------------------------------------------
+
+
+def _check_times(s: Settings) -> None:
     if s.job_time_limit_seconds >= s.lease_seconds:
         raise SettingsError(
             f"JOB_TIME_LIMIT_SECONDS is {s.job_time_limit_seconds}; it takes less than LEASE_SECONDS"
             f" ({s.lease_seconds}), or a slow job would run twice at once"
         )
+
+
+def _check_stripe_mode(s: Settings) -> None:
     other = {"live": "_test_", "test": "_live_"}.get(s.stripe_mode)
     if other and other in s.stripe_api_key[:8]:
         raise SettingsError(f"STRIPE_MODE is {s.stripe_mode}, and STRIPE_API_KEY (hidden) is a key of the other mode")
+
+
+def _check_retention(s: Settings) -> None:
     if s.retention_days <= STRIPE_RESENDS_DAYS:
         raise SettingsError(
             f"RETENTION_DAYS is {s.retention_days}; it takes more than the {STRIPE_RESENDS_DAYS} days for which Stripe"
             " may send an event again, or that would be done twice"
         )
-    _check_document_scheme(s)
+
+
+def _check_document_service(s: Settings) -> None:
     if s.doc_service_url and not s.public_url:
         raise SettingsError("PUBLIC_URL is not set; it takes the https:// address the document service can call us at")
+
+
+def _check_app_webhook(s: Settings) -> None:
     if bool(s.app_webhook_url) != bool(s.app_webhook_secret):
         raise SettingsError("APP_WEBHOOK_URL and APP_WEBHOOK_SECRET take each other: one of them is set alone")
 
@@ -195,3 +255,13 @@ def _check_document_scheme(s: Settings) -> None:
             ) from None
     if s.doc_webhook_header and scheme not in ("hmac-sha256", "bearer"):
         raise SettingsError(f"DOC_WEBHOOK_HEADER is set, and DOC_WEBHOOK_SCHEME={scheme} reads no such header")
+
+
+TOGETHER = (
+    _check_times,
+    _check_stripe_mode,
+    _check_retention,
+    _check_document_scheme,
+    _check_document_service,
+    _check_app_webhook,
+)

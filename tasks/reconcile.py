@@ -22,7 +22,6 @@ the very first look, to whatever was there before us, stays out.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -34,7 +33,6 @@ from sqlalchemy.orm import Session
 
 from inbox import look
 from inbox.errors import BadPayload, HoldfastError, TransientError
-from inbox.event import Event
 from inbox.job import State
 from inbox.store import Store
 from settings import STRIPE_RESENDS_DAYS, SettingsError, load
@@ -42,14 +40,15 @@ from tasks import broker
 from tasks.arrivals import arrival, peek_stripe
 from tasks.clients import stripe
 from tasks.handling import Attempt, FollowUp
+from tasks.looks import KEY, SOURCE, ask, ask_now
 from tasks.models import Reconcile
 from tasks.payloads import Whole, read
-from tasks.routes import ROUTES, jobs_for
+from tasks.routes import ROUTES
 from tasks.rows import insert_if_new, locked
 
 log = structlog.get_logger()
 
-SOURCE, DUE, TASK, KEY = "holdfast", "reconcile.due", "tasks.reconcile.take_in", "reconcile"
+TASK = "tasks.reconcile.take_in"
 OVERLAP_SECONDS = 3600  # clocks that differ, and events that Stripe lists late
 IN_DELIVERY_SECONDS = 60
 DAY_SECONDS = 86400
@@ -59,12 +58,6 @@ class Request(Struct):
     """What is asked for: the events that were not delivered, or all events of some days."""
 
     days: Whole | None = None
-
-
-def ask(store: Store, event_id: str, days: int | None = None) -> None:
-    """Record a request to look, unless it is known; a worker will do it. Raises StoreUnavailable."""
-    event = Event(SOURCE, event_id, DUE, json.dumps({"days": days} if days else {}).encode())
-    broker.ring(store.record(event, jobs_for(SOURCE, event_id, DUE, KEY), counted="due") or ())
 
 
 def ask_hourly(store: Store, last: str) -> str:
@@ -179,9 +172,8 @@ def main() -> None:
     if not settings.stripe_api_key:
         raise SettingsError("reconcile is off: STRIPE_API_KEY is not set")
     store = broker.open_store(settings, timeout_seconds=5)
-    now = datetime.fromtimestamp(store.now_ms() / 1000, UTC)
-    event_id, before = f"reconcile:{now:%Y-%m-%dT%H:%M:%S}", look.stats(store)["missed"]
-    ask(store, event_id, days)
+    before = look.stats(store)["missed"]
+    event_id = ask_now(store, days)
     print(f"asked for: {event_id}; a worker does it now")
     _follow(store, event_id)
     print(f"events that never arrived and were taken in now: {look.stats(store)['missed'] - before}")

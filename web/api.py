@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 from inbox import look
 from inbox.event import Event
 from inbox.store import Store
-from settings import Settings
-from tasks import broker
+from settings import STRIPE_RESENDS_DAYS, Settings
+from tasks import broker, looks
 from tasks.models import Document
 from tasks.routes import jobs_for
 from tasks.storage import open_store
@@ -27,6 +27,7 @@ from web.errors import Refused
 from web.sources import Source, traffic
 
 MOST = 200  # rows in one answer
+MOST_BYTES = 16 * 1024  # of a body that has little to say
 SOURCE = "api"
 
 
@@ -56,6 +57,12 @@ class DocumentRequest(_Body):
     document_id: str = Field(min_length=1, max_length=255, pattern=r"^[!-~]+$")
     options: Options = Field(default_factory=Options)
     notify: Notify = Field(default_factory=Notify)
+
+
+class ReconcileRequest(_Body):
+    """`POST /api/v1/reconcile`: what was not delivered; or all events of some days, delivered or not."""
+
+    days: int | None = Field(default=None, ge=1, le=STRIPE_RESENDS_DAYS)
 
 
 def blueprint(
@@ -133,6 +140,14 @@ def _figures(
     def show_reconcile() -> Response:
         with sessions() as db:
             return jsonify(reconciled.state(settings, store, db))
+
+    @api.post("/reconcile")
+    def reconcile() -> tuple[Response, int]:
+        """Durable before the 202; a worker does it. How far it is: the event of this id, of the source holdfast."""
+        days = parsed(ReconcileRequest, read_body(request, MOST_BYTES)).days
+        if not settings.stripe_api_key:
+            raise Refused("reconcile is off: STRIPE_API_KEY is not set", 409)
+        return jsonify(id=looks.ask_now(store, days), state="asked"), 202
 
 
 def _bearer_key() -> bytes:

@@ -1,4 +1,4 @@
-"""`/api/v1/events` and `/api/v1/jobs`: what arrived and what became of it; run again, or put away."""
+"""Events and jobs under `/api/v1`: what arrived and what became of it; run again, or put away, and by whom."""
 
 from __future__ import annotations
 
@@ -64,6 +64,10 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
         shown = (look.job(store, row["id"]) for row in found.rows)
         return jsonify(jobs=[job for job in shown if job], cursor=found.place)
 
+    @api.get("/jobs/<path:job_id>")
+    def show_job(job_id: str) -> Response:
+        return jsonify(_there(look.job(store, job_id), "job"))
+
     @api.post("/jobs/<path:job_id>/replay")
     def replay_job(job_id: str) -> Response:
         _done(_replay(job_id), "replayed")
@@ -74,6 +78,11 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
         why = asked.reason(parsed(DiscardRequest, read_body(request, MOST_BYTES)).why)
         _done(store.discard(job_id, g.who, why) or "discarded", "discarded")
         return jsonify(discarded=job_id)
+
+    @api.get("/audit")
+    def list_deeds() -> Response:
+        """What people have done, the newest first."""
+        return jsonify(audit=look.audit(store, asked.limit(request.args, MOST)))
 
     def _found_by(of: Any) -> find.Step:
         most = asked.limit(request.args, MOST)

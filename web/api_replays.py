@@ -13,6 +13,7 @@ from inbox.store import Store
 from web import asked, replays
 from web.body import parsed, read_body
 
+MOST = 200  # rows in one answer
 MOST_BYTES = 16 * 1024
 
 
@@ -32,7 +33,7 @@ class ReplayRequest(BaseModel):
 
 
 def register(api: Blueprint, store: Store, sessions: Callable[[], Session]) -> None:
-    """`POST /api/v1/replays` and `GET /api/v1/replays/<replay>`"""
+    """`POST` and `GET /api/v1/replays`, and `GET /api/v1/replays/<replay>`"""
 
     @api.post("/replays")
     def replay() -> tuple[Response, int]:
@@ -42,6 +43,11 @@ def register(api: Blueprint, store: Store, sessions: Callable[[], Session]) -> N
         if given.dry_run:
             return jsonify(_told(replays.forecast(store, wanted))), 200
         return jsonify(id=replays.ask(store, wanted, g.who), state="asked"), 202
+
+    @api.get("/replays")
+    def list_replays() -> Response:
+        """Those that a worker has begun, the newest first."""
+        return jsonify(replays=replays.newest(sessions, asked.limit(request.args, MOST)))
 
     @api.get("/replays/<replay>")
     def show_replay(replay: str) -> Response:

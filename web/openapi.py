@@ -10,7 +10,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from web import documents
-from web.api import DocumentRequest
+from web.api import DocumentRequest, ReconcileRequest
 from web.api_record import MOST, DiscardRequest
 from web.api_replays import ReplayRequest
 from web.asked import SEARCH
@@ -43,6 +43,7 @@ def document() -> Schema:
     parts = request.pop("$defs") | {
         "ReplayRequest": ReplayRequest.model_json_schema(),
         "DiscardRequest": DiscardRequest.model_json_schema(),
+        "ReconcileRequest": ReconcileRequest.model_json_schema(),
     }
     return {
         "openapi": "3.1.0",
@@ -70,14 +71,13 @@ def _webhooks() -> Schema:
 
 
 def _documents() -> Schema:
-    body = {"content": {"application/json": {"schema": _ref("DocumentRequest")}}, "required": True}
     key = {"name": "Idempotency-Key", "in": "header", "schema": {**TEXT, "minLength": 1, "maxLength": 255}}
     return {
         "/api/v1/documents": {
             "post": _call(
                 "Have a document processed",
                 {**_json(202, "it is recorded", _ref("Started")), **_errors("not understood", 400, 413, 422)},
-                requestBody=body,
+                requestBody=_body("DocumentRequest"),
                 parameters=[key],
             ),
             "get": _call(
@@ -136,6 +136,10 @@ def _record() -> Schema:
                 parameters=[*(one for one in search if one["name"] != "state"), dead, PAGE],
             )
         },
+        "/api/v1/jobs/{job_id}": {
+            "get": _call("One job", {**_json(200, "found", _ref("Job")), **_errors("unknown", 404)}),
+            "parameters": [_path("job_id")],
+        },
         "/api/v1/jobs/{job_id}/replay": {
             "post": _call(
                 "Run one job again",
@@ -150,7 +154,7 @@ def _record() -> Schema:
                     **_json(200, "it is put away", _object(discarded=TEXT)),
                     **_errors("not understood, unknown, or not dead", 400, 404, 409, 413),
                 },
-                requestBody={"content": {"application/json": {"schema": _ref("DiscardRequest")}}, "required": True},
+                requestBody=_body("DiscardRequest"),
             ),
             "parameters": [_path("job_id")],
         },
@@ -162,15 +166,35 @@ def _record() -> Schema:
                     **_json(202, "it is recorded", _object(id=TEXT, state={"const": "asked"})),
                     **_errors("not understood", 400, 413),
                 },
-                requestBody={"content": {"application/json": {"schema": _ref("ReplayRequest")}}, "required": True},
-            )
+                requestBody=_body("ReplayRequest"),
+            ),
+            "get": _call(
+                "Those that a worker has begun, the newest first",
+                {**_json(200, "found", _object(replays=_list("Replay"))), **_errors("another limit", 400)},
+                parameters=[PAGE],
+            ),
         },
         "/api/v1/replays/{replay}": {
             "get": _call("How far it is", {**_json(200, "found", _ref("Replay")), **_errors("unknown", 404)}),
             "parameters": [_path("replay")],
         },
         "/api/v1/reconcile": {
-            "get": _call("What Stripe had that never arrived", _json(200, "the last look", _ref("Reconcile")))
+            "get": _call("What Stripe had that never arrived", _json(200, "the last look", _ref("Reconcile"))),
+            "post": _call(
+                "Look now; its event is of the source holdfast",
+                {
+                    **_json(202, "it is recorded", _object(id=TEXT, state={"const": "asked"})),
+                    **_errors("not understood, or off without a STRIPE_API_KEY", 400, 409, 413),
+                },
+                requestBody=_body("ReconcileRequest"),
+            ),
+        },
+        "/api/v1/audit": {
+            "get": _call(
+                "What people have done, the newest first",
+                {**_json(200, "found", _object(audit=_objects())), **_errors("another limit", 400)},
+                parameters=[PAGE],
+            )
         },
         "/api/v1/stats": {
             "get": _call("The counts", _json(200, "now", {"type": "object", "additionalProperties": NUMBER}))
@@ -202,7 +226,6 @@ def _health() -> Schema:
 def _shapes() -> Schema:
     times = {"created": NUMBER, "due": NUMBER, "finished": MAYBE_NUMBER}
     names = {"id": TEXT, "source": TEXT, "type": TEXT}
-    attempts = {"type": "array", "items": {"type": "object"}}
     return {
         "Error": _object(error=TEXT),
         "Started": _object(id=TEXT, status={"enum": list(documents.STATES)}),
@@ -245,7 +268,7 @@ def _shapes() -> Schema:
             reason=MAYBE_TEXT,
             discarded=MAYBE_NUMBER,
             why=MAYBE_TEXT,
-            attempts=attempts,
+            attempts=_objects(),
         ),
     }
 
@@ -273,6 +296,14 @@ def _object(**properties: Schema) -> Schema:
 
 def _list(of: str) -> Schema:
     return {"type": "array", "items": _ref(of)}
+
+
+def _objects() -> Schema:
+    return {"type": "array", "items": {"type": "object"}}
+
+
+def _body(of: str) -> Schema:
+    return {"content": {"application/json": {"schema": _ref(of)}}, "required": True}
 
 
 def _ref(name: str) -> Schema:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from inbox import find, look
@@ -84,6 +85,12 @@ def progress(store: Store, sessions: Callable[[], Session], replay: str) -> dict
     body = json.loads(look.body(store, SOURCE, replay) or b"{}")
     none: dict[str, Any] = {"total": 0, "looked": 0, "replayed": 0, "skipped": 0, "finished_at": None}
     return {"id": replay, "state": "asked", "by": body.get("by"), "filter": {}, "created_at": asked, **none}
+
+
+def newest(sessions: Callable[[], Session], most: int) -> list[dict[str, Any]]:
+    """The last that were begun."""
+    with sessions() as db:
+        return [told(row) for row in db.scalars(select(Replay).order_by(Replay.created_at.desc()).limit(most))]
 
 
 def told(row: Replay) -> dict[str, Any]:

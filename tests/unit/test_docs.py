@@ -6,10 +6,10 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from settings import Settings, load
+from settings import Client, Settings, load
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = {f.name.upper(): f.metadata["default"] for f in fields(Settings)}
+SETTINGS = {f.name.upper(): f.metadata["default"] for f in (*fields(Settings), *fields(Client))}
 
 
 def documented() -> dict[str, str]:

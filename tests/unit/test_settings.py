@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from settings import SettingsError, load
+from settings import SettingsError, load, load_client, problems
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -126,3 +126,30 @@ def test_a_file_that_is_not_there_and_a_value_given_twice_are_refused(tmp_path: 
 
 def test_settings_do_not_show_their_secrets() -> None:
     assert SECRET not in repr(load({"DOC_WEBHOOK_SECRET": SECRET}))
+
+
+@pytest.mark.parametrize(
+    ("environ", "url", "key"),
+    [
+        ({}, "http://127.0.0.1:8000", ""),
+        ({"PORT": "9000", "BIND": "0.0.0.0"}, "http://127.0.0.1:9000", ""),
+        ({"BIND": "10.0.0.5"}, "http://10.0.0.5:8000", ""),
+        ({"API_KEYS": "first-key-0123456, second-key-012345"}, "http://127.0.0.1:8000", "first-key-0123456"),
+        ({"API_KEYS": "first-key-0123456", "HOLDFAST_API_KEY": "mine"}, "http://127.0.0.1:8000", "mine"),
+        ({"HOLDFAST_URL": "https://hooks.example/", "LEASE_SECONDS": "soon"}, "https://hooks.example", ""),
+    ],
+)
+def test_the_command_line_asks_the_receiver_of_this_machine_unless_told_whom(
+    environ: dict[str, str], url: str, key: str
+) -> None:
+    client = load_client(environ)
+    assert (client.holdfast_url, client.holdfast_api_key) == (url, key)
+    assert "mine" not in repr(client)
+
+
+def test_every_problem_is_told_and_not_only_the_first() -> None:
+    assert problems({}) == []
+    wrong = problems({"PORT": "http", "DURABILITY": "maybe", "RETENTION_DAYS": "3"})
+    assert [line.split()[0] for line in wrong] == ["PORT", "DURABILITY"], "what goes together is for right values"
+    together = problems({"RETENTION_DAYS": "3", "APP_WEBHOOK_URL": "https://app.example"})
+    assert [line.split()[0] for line in together] == ["RETENTION_DAYS", "APP_WEBHOOK_URL"]

@@ -8,13 +8,11 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from inbox import find, look
 from inbox.store import Store
 from tasks import broker
-from tasks.models import Replay
 from web import asked, replays
 from web.asked import reason
 from web.console.events import given
@@ -75,10 +73,7 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
 
     @pages.get("/audit")
     def audit() -> str:
-        with sessions() as db:
-            runs = db.scalars(select(Replay).order_by(Replay.created_at.desc()).limit(SHOWN))
-            told = [replays.told(run) for run in runs]
-        return render_template("audit.html", deeds=look.audit(store, SHOWN), replays=told)
+        return render_template("audit.html", deeds=look.audit(store, SHOWN), replays=replays.newest(sessions, SHOWN))
 
 
 def _back(words: Iterable[str]) -> ResponseReturnValue:
