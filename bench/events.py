@@ -6,7 +6,7 @@ import itertools
 import time
 from pathlib import Path
 
-from dev import stripe_events
+from cli import stripe_events
 
 SECRET = "whsec_of_the_benchmark"
 BYTES = 3700  # of a body, as of a typical invoice event

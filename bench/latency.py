@@ -11,7 +11,7 @@ from bench.contenders import Contender
 from bench.events import SECRET, bodies
 from bench.load import percentile
 from bench.processes import Part
-from dev import stripe_events
+from cli import stripe_events
 
 STARTED = "started"  # the list where the handler of bench/worker_app.py says when it began
 PAUSE_SECONDS = 0.05  # after each, so that the worker waits again

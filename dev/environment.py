@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import secrets
+import shlex
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -124,6 +125,13 @@ def stack_environment(folder: Path, ports: Ports, own: Mapping[str, str]) -> dic
         defaults |= {"DOC_SERVICE_URL": "", "DOC_SERVICE_API_KEY": ""}
     kept = {name: value for name, value in defaults.items() if not _sets(own, name)}
     return {"REDIS_URL": "", "DOC_SERVICE_URL": "", "STRIPE_API_BASE": ""} | dict(own) | kept
+
+
+def write_settings(path: Path, environ: Mapping[str, str]) -> None:
+    """What is set of the stack, for a shell to read: bin/holdfast does."""
+    names = {f.name.upper() for f in fields(Settings)}
+    chosen = {name: value for name, value in environ.items() if value and name.removesuffix("_FILE") in names}
+    _write_private(path, "".join(f"export {name}={shlex.quote(value)}\n" for name, value in chosen.items()))
 
 
 def without_settings(environ: Mapping[str, str]) -> dict[str, str]:

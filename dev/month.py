@@ -24,13 +24,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cli.stripe_events import Thing, checkout_session, dispute, event, event_id
 from dev.client import Api
 from dev.environment import any_ports, without_settings
 from dev.month_facts import STORIES, Found, Line, Story, judge, read_month
 from dev.parts import Part, parts, worker
 from dev.stack import REPOSITORY, Stack, lock_folder
 from dev.stripe_customer import GOOD_CARD, StripeCustomer
-from dev.stripe_events import Thing, charge, checkout_session, dispute, event, event_id, line_item
+from dev.stripe_events import charge, line_item
 from dev.stripe_front import StripeFront
 from dev.stripe_log import EventLog
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
 
+from cli.stripe_events import NEW_VERSION, OLD_VERSION, Thing
 from dev.facts import mail_headers, open_database
-from dev.stripe_events import NEW_VERSION, OLD_VERSION, Thing
 
 
 @dataclass(frozen=True, slots=True)

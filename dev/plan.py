@@ -7,8 +7,8 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cli.stripe_events import NEW_VERSION, OLD_VERSION, checkout_session, customer, event, event_id, failed_invoice
 from dev.sender import FLAWS, Delivery
-from dev.stripe_events import NEW_VERSION, OLD_VERSION, checkout_session, customer, event, event_id, failed_invoice
 
 SEED = 7
 DUPLICATES = 60

@@ -7,7 +7,7 @@ import sys
 import time
 from contextlib import suppress
 
-from dev.environment import StackError, fixed_ports
+from dev.environment import StackError, fixed_ports, write_settings
 from dev.signals import end_by_exception
 from dev.stack import REPOSITORY, Stack, lock_folder
 
@@ -29,8 +29,10 @@ def main() -> int:
 
 
 def _run(stack: Stack) -> None:
+    settings = stack.folder / "settings.sh"
     try:
         _tell("starting …")
+        write_settings(settings, stack.environ)
         stack.start()
         stack.wait_ready()
         _tell(_addresses(stack))
@@ -40,6 +42,8 @@ def _run(stack: Stack) -> None:
     except KeyboardInterrupt:
         _tell("stopping; what runs may end, which can take ten seconds …")
         raise
+    finally:
+        settings.unlink(missing_ok=True)
 
 
 def _tell(line: str) -> None:
@@ -51,6 +55,7 @@ def _addresses(stack: Stack) -> str:
     folder, ports = stack.folder.relative_to(REPOSITORY), stack.ports
     rows = {
         "receiver": f"{ports.receiver_url}/stripe-webhook and /doc-status-webhook",
+        "command": "bin/holdfast --help",
         "API": f"{ports.receiver_url}/api/v1/stats with `Authorization: Bearer $(cat {folder}/api-key)`",
         "console": f"{ports.receiver_url}/console/ with the key in {folder}/api-key",
         "Flower": stack.flower_address,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import requests
 
-from dev.stripe_events import signature
+from cli.stripe_events import signature
 
 TRIES = 20
 STALE_SECONDS = 3600

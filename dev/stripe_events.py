@@ -1,133 +1,16 @@
-"""Events as Stripe sends them, before and after its API version 2025-03-31 (`basil`), and their signature.
-
-tests/unit/test_stripe_shapes.py compares them with Stripe's own library.
-"""
+"""What Stripe's API answers, where the simulators of it need more than the sample events of cli/stripe_events.py."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
-from typing import Any
+from cli.stripe_events import OLD_VERSION, Thing
 
-Thing = dict[str, Any]
-OLD_VERSION = "2024-06-20"
-NEW_VERSION = "2026-10-28.endive"
 # What `basil` took away: https://docs.stripe.com/changelog/basil
 GONE = {"invoice": ("charge", "paid", "payment_intent", "subscription"), "charge": ("invoice",)}
-
-
-def signature(body: bytes, secret: str, at: int) -> str:
-    """The value of Stripe-Signature for this body, signed at this time (seconds since 1970)."""
-    digest = hmac.new(secret.encode(), b"%d.%s" % (at, body), hashlib.sha256).hexdigest()
-    return f"t={at},v1={digest}"
-
-
-def event(number: int, kind: str, thing: dict[str, Any], created: int, version: str = NEW_VERSION) -> bytes:
-    """The raw body of one snapshot event."""
-    return json.dumps(
-        {
-            "id": event_id(number),
-            "object": "event",
-            "api_version": version,
-            "created": created,
-            "data": {"object": thing},
-            "livemode": False,
-            "pending_webhooks": 1,
-            "request": {"id": None, "idempotency_key": None},
-            "type": kind,
-        },
-        indent=2,  # Stripe pretty-prints; whoever signs a re-serialized body fails here
-    ).encode()
 
 
 def listed(url: str, things: list[Thing], *, more: bool = False) -> Thing:
     """A page of a list."""
     return {"object": "list", "data": things, "has_more": more, "url": url}
-
-
-def event_id(number: int) -> str:
-    return _id("evt_1Demo", number)
-
-
-def failed_invoice(number: int, email: str, attempt: int, created: int, version: str) -> dict[str, Any]:
-    """An invoice whose payment failed. The subscription stands in another place since `basil`."""
-    subscription = _id("sub_1Demo", number)
-    invoice = {
-        "id": _id("in_1Demo", number),
-        "object": "invoice",
-        "account_country": "US",
-        "amount_due": 2500,
-        "amount_paid": 0,
-        "amount_remaining": 2500,
-        "attempt_count": attempt,
-        "attempted": True,
-        "auto_advance": True,
-        "billing_reason": "subscription_cycle",
-        "collection_method": "charge_automatically",
-        "created": created,
-        "currency": "usd",
-        "customer": _id("cus_Demo", number),
-        "customer_email": email,
-        "customer_name": "Ada Lovelace",
-        "hosted_invoice_url": f"https://invoice.stripe.com/i/acct_1Demo/test_{number}",
-        "lines": {"object": "list", "data": [], "has_more": False, "url": f"/v1/invoices/{number}/lines"},
-        "livemode": False,
-        "metadata": {},
-        "next_payment_attempt": created + 3 * 86400,
-        "number": f"DEMO-{number:04}",
-        "period_end": created,
-        "period_start": created - 30 * 86400,
-        "status": "open",
-        "subtotal": 2500,
-        "total": 2500,
-    }
-    if version == OLD_VERSION:
-        old = {"charge": _id("ch_3Demo", number), "payment_intent": _id("pi_3Demo", number), "paid": False}
-        return invoice | old | {"subscription": subscription}
-    details = {"metadata": {}, "subscription": subscription}
-    return invoice | {
-        "parent": {"quote_details": None, "subscription_details": details, "type": "subscription_details"}
-    }
-
-
-def checkout_session(
-    number: int, email: str, *, paid: bool, created: int, version: str = NEW_VERSION
-) -> dict[str, Any]:
-    """A completed checkout; one that is unpaid waits for a bank transfer and must not be fulfilled yet."""
-    return {
-        "id": _id("cs_test_a1Demo", number),
-        "object": "checkout.session",
-        "amount_subtotal": 4900,
-        "amount_total": 4900,
-        "cancel_url": "https://shop.example.test/cancel",
-        "client_reference_id": f"user-{number}",
-        "created": created,
-        "currency": "eur",
-        "customer": _id("cus_Demo", number),
-        "customer_details": {
-            "email": email,
-            "name": "Grace Hopper",
-            "phone": None,
-            "tax_exempt": "none",
-            "tax_ids": [],
-        },
-        "customer_email": None,
-        "expires_at": created + 86400,
-        "livemode": False,
-        "locale": "en",
-        "metadata": {"product": "handbook"},
-        "mode": "payment",
-        "payment_intent": _id("pi_3Demo", number),
-        "payment_method_types": ["card"] if paid else ["customer_balance"],
-        "payment_status": "paid" if paid else "unpaid",
-        "status": "complete",
-        "subscription": None,
-        "success_url": "https://shop.example.test/thanks",
-        "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
-        "ui_mode": "hosted" if version == OLD_VERSION else "hosted_page",
-        "url": None,
-    }
 
 
 def line_item(product: str, name: str, kind: str = "recurring") -> Thing:
@@ -161,43 +44,3 @@ def charge(found: Thing, version: str, invoice: str | None) -> Thing:
     invoice that it has paid."""
     thing = {name: value for name, value in found.items() if name not in ("refunds", "invoice")}
     return thing | ({"invoice": invoice} if version == OLD_VERSION else {})
-
-
-def dispute(number: int, charge: Thing, status: str, created: int) -> Thing:
-    """A customer's bank asks for the money of this charge back."""
-    return {
-        "id": _id("dp_1Demo", number),
-        "object": "dispute",
-        "amount": charge["amount"],
-        "balance_transactions": [],
-        "charge": charge["id"],
-        "created": created,
-        "currency": charge["currency"],
-        "evidence": {},
-        "evidence_details": {"due_by": created + 7 * 86400, "has_evidence": False, "submission_count": 0},
-        "is_charge_refundable": False,
-        "livemode": False,
-        "metadata": {},
-        "payment_intent": charge["payment_intent"],
-        "reason": "product_not_received",
-        "status": status,
-    }
-
-
-def customer(number: int, email: str, created: int) -> dict[str, Any]:
-    """For the event types that nobody handles."""
-    return {
-        "id": _id("cus_Demo", number),
-        "object": "customer",
-        "balance": 0,
-        "created": created,
-        "email": email,
-        "livemode": False,
-        "metadata": {},
-        "name": "Alan Turing",
-    }
-
-
-def _id(prefix: str, number: int) -> str:
-    """As long and as random-looking as Stripe's, and the same in every run."""
-    return prefix + hashlib.sha256(f"{prefix}{number}".encode()).hexdigest()[:20]

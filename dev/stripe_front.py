@@ -15,7 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import requests
 
-from dev.stripe_events import Thing, as_of_now, listed
+from cli.stripe_events import Thing
+from dev.stripe_events import as_of_now, listed
 from dev.stripe_log import BadRequest, EventLog
 
 Answer = tuple[int, bytes]

@@ -11,7 +11,8 @@ from typing import Any
 
 import requests
 
-from dev.stripe_events import Thing, listed, signature
+from cli.stripe_events import Thing, signature
+from dev.stripe_events import listed
 
 MOST = 100
 

@@ -140,5 +140,12 @@ def durability(store: Store) -> dict[str, str]:
     return dict(found)
 
 
+def writing(store: Store) -> dict[str, str]:
+    """How its last writes to disk went: `ok`, or the server's word. Empty where it does not say."""
+    with translated():
+        found: Any = store.client.info("persistence")
+    return {name: str(found.get(name, "")) for name in ("aof_last_write_status", "aof_last_bgrewrite_status")}
+
+
 def _text(raw: Mapping[bytes, bytes]) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in raw.items()}

@@ -11,6 +11,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -40,9 +42,7 @@ def make_sessions(engine: Engine) -> Callable[[], Session]:
 
 def upgrade(url: str) -> None:
     """Bring the tables up to date: in one transaction, and one process at a time, so that every part may call this."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
-    engine = make_engine(url)
+    config, engine = _config(), make_engine(url)
     try:
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":  # on SQLite, BEGIN IMMEDIATE is the lock
@@ -51,6 +51,24 @@ def upgrade(url: str) -> None:
             command.upgrade(config, "head")
     finally:
         engine.dispose()
+
+
+def revisions(url: str) -> tuple[str | None, str | None]:
+    """(what the tables are now, what they should be). Raises SQLAlchemyError. Changes nothing; but connecting makes the
+    file of a SQLite database that is not there."""
+    engine = make_engine(url)
+    try:
+        with engine.connect() as connection:
+            now = MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+    return now, ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
+    return config
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 import apprise
+from apprise.plugins.email.base import NotifyEmail
 from apprise.utils.parse import is_email
 from msgspec import Struct, field
 from sqlalchemy.orm import Session
@@ -233,3 +234,12 @@ def _post(url: str, subject: str, body: str) -> bool:
     if not service.add(url):
         raise PermanentError("CUSTOMER_NOTIFY_URLS or ADMIN_NOTIFY_URLS holds what is no Apprise URL")
     return bool(service.notify(title=subject, body=body, body_format=apprise.NotifyFormat.TEXT))
+
+
+def reached(url: str) -> tuple[str, int] | None:
+    """(host, port) of the mail server behind an Apprise URL, ("", 0) of another service; None if it is no such URL."""
+    filled = url.replace("{email}", "a@example.com").replace("{phone}", "+49301234567")
+    service: Any = apprise.Apprise.instantiate(filled, ASSET)
+    if service is None:
+        return None
+    return (str(service.smtp_host), int(service.port)) if isinstance(service, NotifyEmail) else ("", 0)

@@ -35,10 +35,10 @@ def blueprint(settings: Settings, store: Store, engine: Engine) -> Blueprint:
         return jsonify(alive=True)
 
     checks: dict[str, Callable[[], str]] = {
-        "store": lambda: _check_store(store, settings),
-        "broker": _check_broker,
-        "database": lambda: _check_database(engine),
-        "sweep": lambda: _check_sweep(store),
+        "store": lambda: check_store(store, settings),
+        "broker": check_broker,
+        "database": lambda: check_database(engine),
+        "sweep": lambda: check_sweep(store),
     }
 
     @pages.get("/readyz")
@@ -50,14 +50,15 @@ def blueprint(settings: Settings, store: Store, engine: Engine) -> Blueprint:
         wanted = request.args.get("only", ",".join(checks)).split(",")
         if not set(wanted) <= set(checks):
             raise Refused(f"only takes one or more of {','.join(checks)}")
-        answers = {name: _ask(checks[name]) for name in wanted}
+        answers = {name: ask(checks[name]) for name in wanted}
         ready = all(answer == "ok" for answer in answers.values())
         return jsonify(ready=ready, checks=answers, loss_window=loss_window(settings)), 200 if ready else 503
 
     return pages
 
 
-def _ask(check: Callable[[], str]) -> str:
+def ask(check: Callable[[], str]) -> str:
+    """What a check found: ok, or what is wrong in words."""
     try:
         return check()
     except (StoreUnavailable, SQLAlchemyError) as error:
@@ -69,7 +70,8 @@ def loss_window(settings: Settings) -> str:
     return DURABILITY[settings.durability][1] + ("" if settings.replicas_ack else FAILOVER_LOSES)
 
 
-def _check_store(store: Store, settings: Settings) -> str:
+def check_store(store: Store, settings: Settings) -> str:
+    """Is it set as DURABILITY and REPLICAS_ACK want it?"""
     wanted, _ = DURABILITY[settings.durability]
     found = look.durability(store)
     wrong = [f"{name} is {found[name]}, it takes {value}" for name, value in wanted.items() if found[name] != value]
@@ -78,17 +80,19 @@ def _check_store(store: Store, settings: Settings) -> str:
     return "; ".join(wrong) or "ok"
 
 
-def _check_database(engine: Engine) -> str:
+def check_database(engine: Engine) -> str:
+    """Does it answer, and are there tables?"""
     with engine.connect() as connection:
         connection.execute(text("SELECT 1 FROM effects WHERE 1 = 0"))
     return "ok"
 
 
-def _check_broker() -> str:
+def check_broker() -> str:
+    """Does it take doorbells?"""
     return "ok" if broker.room(QUEUES[:1]) else "does not answer; jobs wait until it does"
 
 
-def _check_sweep(store: Store) -> str:
+def check_sweep(store: Store) -> str:
     """Every worker sweeps every second, so the sweep's heartbeat is theirs."""
     swept = look.swept_ms(store)
     if swept is None:

@@ -7,8 +7,8 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from cli.stripe_events import NEW_VERSION, checkout_session, customer, event, event_id, failed_invoice
 from dev.sender import Delivery
-from dev.stripe_events import NEW_VERSION, checkout_session, customer, event, event_id, failed_invoice
 
 DUPLICATES = 0.1
 OUT_OF_ORDER = 0.2

@@ -14,12 +14,12 @@ import pytest
 from rich.console import Console
 from stripe import SignatureVerificationError, WebhookSignature
 
+from cli.stripe_events import NEW_VERSION, OLD_VERSION, failed_invoice
 from dev.facts import Facts, StoredDocument
 from dev.pdf import document_pdf
 from dev.plan import DOCUMENTS, FAIL, make_plan
 from dev.report import Outcome, documents_table
 from dev.sender import FLAWS, Answer, Delivery, Sender
-from dev.stripe_events import NEW_VERSION, OLD_VERSION, failed_invoice
 from dev.verdict import Asked, Verdict, judge, percentile, reader
 
 SECRET = "whsec_for_tests"

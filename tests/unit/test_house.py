@@ -12,7 +12,7 @@ import pytest
 from tasks.routes import TASKS
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("web", "workers", "tasks", "inbox")
+PACKAGES = ("cli", "web", "workers", "tasks", "inbox")
 
 
 def product_files() -> Iterator[Path]:

@@ -10,8 +10,9 @@ import stripe
 from msgspec import Struct
 from stripe import StripeObject
 
-from dev import stripe_events
-from dev.stripe_events import NEW_VERSION, OLD_VERSION
+from cli import stripe_events
+from cli.stripe_events import NEW_VERSION, OLD_VERSION
+from dev import stripe_events as simulated
 from tasks import charges, customers, disputes, fulfilment, invoices, notifications, payouts, refunds, subscriptions
 from tasks.clients.stripe import Origin
 from tests import lives
@@ -40,10 +41,14 @@ def thing(event: dict[str, Any]) -> dict[str, Any]:
         stripe_events.failed_invoice(1, "ada@example.com", 1, 1, NEW_VERSION),
         stripe_events.checkout_session(1, "ada@example.com", paid=True, created=1),
         stripe_events.checkout_session(1, "ada@example.com", paid=False, created=1),
-        stripe_events.charge(CHARGE, NEW_VERSION, "in_1"),
+        simulated.charge(CHARGE, NEW_VERSION, "in_1"),
         stripe_events.dispute(1, CHARGE, "won", 1),
-        stripe_events.line_item("prod_club", "Club"),
+        simulated.line_item("prod_club", "Club"),
         stripe_events.customer(1, "ada@example.com", 1),
+        stripe_events.subscription(1, "trialing", 1),
+        stripe_events.refunded_charge(1, 1),
+        stripe_events.failed_refund(1, 1),
+        stripe_events.failed_payout(1, 1),
         json.loads(stripe_events.event(1, "customer.created", {}, 1)),
         stripe_event("evt_1"),
         lives.invoice("paid", 2, 1).object,
@@ -71,7 +76,7 @@ def test_an_object_of_ours_fits_the_librarys_api_version(made: dict[str, Any]) -
     [
         stripe_events.failed_invoice(1, "ada@example.com", 1, 1, OLD_VERSION),
         stripe_events.checkout_session(1, "ada@example.com", paid=True, created=1, version=OLD_VERSION),
-        stripe_events.charge(CHARGE, OLD_VERSION, "in_1"),
+        simulated.charge(CHARGE, OLD_VERSION, "in_1"),
         lives.invoice("paid", 1, 1).object,
         lives.refund(1, 1, 1, "in_1").object,
     ],

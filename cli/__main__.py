@@ -1,0 +1,26 @@
+"""`python -m cli`, in a clone `bin/holdfast`: see and steer Holdfast from a terminal or a script."""
+
+from __future__ import annotations
+
+import click
+
+from cli import agents, completion, dead, doctor, documents, events, figures, send
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 refused or in trouble, 2 typed or set wrongly, 3 nobody answers.",
+)
+def holdfast() -> None:
+    """See and steer Holdfast: events, dead letters, documents, agents."""
+
+
+for command in (
+    *(events.events, dead.dead, documents.documents, agents.agents),
+    *(figures.stats, figures.sources, figures.audit, figures.reconcile),
+    *(send.send, doctor.doctor, completion.completion),
+):
+    holdfast.add_command(command)
+
+if __name__ == "__main__":
+    holdfast(prog_name="holdfast")

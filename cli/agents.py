@@ -1,0 +1,62 @@
+"""`holdfast agents`: other agents that finished documents are handed on to."""
+
+from __future__ import annotations
+
+import click
+
+from cli import show
+from cli.api import Api
+from cli.options import asks
+
+HEAD = ("NAME", "URL", "STATE", "RATE", "DELIVERED", "OWED", "DEAD", "FAILING SINCE")
+COLUMNS = ("name", "url", "state", "rate_per_minute", "delivered", "owed", "dead", "failing_since")
+
+
+@click.group()
+def agents() -> None:
+    """Agents that finished documents are handed on to."""
+
+
+@agents.command("list")
+@asks
+def list_agents(api: Api, *, as_json: bool) -> None:
+    """All, and how their deliveries fare."""
+    found = api.get("agents")
+    if as_json:
+        return show.as_json(found)
+    return show.table(HEAD, ([agent[name] for name in COLUMNS] for agent in found["agents"]))
+
+
+@agents.command()
+@click.argument("name")
+@click.argument("url", metavar="ADDRESS")
+@click.option("--rate", type=click.IntRange(min=1), help="Deliveries a minute, at most.")
+@asks
+def add(api: Api, *, name: str, url: str, rate: int | None, as_json: bool) -> None:
+    """Hand documents on to this ADDRESS. Prints the secret that signs them, this once."""
+    wanted = {"name": name, "url": url} | ({"rate_per_minute": rate} if rate else {})
+    made = api.post("agents", body=wanted)
+    return show.as_json(made) if as_json else show.fields(made)
+
+
+@agents.command()
+@click.argument("name", metavar="NAME|ID")
+@asks
+def disable(api: Api, *, name: str, as_json: bool) -> None:
+    """Deliver nothing to it any more."""
+    _told(api.post("agents", name, "disable"), f"{name} is disabled", as_json)
+
+
+@agents.command()
+@click.argument("name", metavar="NAME|ID")
+@asks
+def enable(api: Api, *, name: str, as_json: bool) -> None:
+    """Deliver to it again."""
+    _told(api.post("agents", name, "enable"), f"{name} is enabled", as_json)
+
+
+def _told(answer: dict[str, object], words: str, as_json: bool) -> None:
+    if as_json:
+        show.as_json(answer)
+    else:
+        click.echo(words)

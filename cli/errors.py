@@ -1,0 +1,20 @@
+"""How a command ends: 0 done, 1 refused or in trouble, 2 typed or set wrongly, 3 nobody answers. One line each."""
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+import click
+
+TROUBLE, USAGE, AWAY = 1, 2, 3
+
+
+class Failed(click.ClickException):
+    """It cannot be done, and why; `exit_code` is how the process ends."""
+
+    def __init__(self, words: str, code: int = TROUBLE) -> None:
+        super().__init__(words)
+        self.exit_code = code  # type: ignore[misc]  click calls it a class variable, and reads it of the instance
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"holdfast: {self.message}", err=True)
