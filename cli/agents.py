@@ -29,12 +29,12 @@ def list_agents(api: Api, *, as_json: bool) -> None:
 
 @agents.command()
 @click.argument("name")
-@click.argument("url", metavar="ADDRESS")
+@click.argument("address")
 @click.option("--rate", type=click.IntRange(min=1), help="Deliveries a minute, at most.")
 @asks
-def add(api: Api, *, name: str, url: str, rate: int | None, as_json: bool) -> None:
+def add(api: Api, *, name: str, address: str, rate: int | None, as_json: bool) -> None:
     """Hand documents on to this ADDRESS. Prints the secret that signs them, this once."""
-    wanted = {"name": name, "url": url} | ({"rate_per_minute": rate} if rate else {})
+    wanted = {"name": name, "url": address} | ({"rate_per_minute": rate} if rate else {})
     made = api.post("agents", body=wanted)
     return show.as_json(made) if as_json else show.fields(made)
 

@@ -14,7 +14,7 @@ class Failed(click.ClickException):
 
     def __init__(self, words: str, code: int = TROUBLE) -> None:
         super().__init__(words)
-        self.exit_code = code  # type: ignore[misc]  click calls it a class variable, and reads it of the instance
+        self.exit_code = code  # type: ignore[misc]  # click calls it a class variable
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"holdfast: {self.message}", err=True)

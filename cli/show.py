@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -52,10 +53,9 @@ def follow(look: Callable[[], tuple[int, int, str]], over: Callable[[], bool]) -
 
     Where nobody watches, a line whenever the words change.
     """
-    stderr = click.get_text_stream("stderr")
-    if not stderr.isatty():
+    if not sys.stderr.isatty():
         return _follow_in_lines(look, over)
-    with click.progressbar(length=1000, show_eta=False, bar_template="%(bar)s %(label)s", file=stderr) as bar:
+    with click.progressbar(length=1000, show_eta=False, bar_template="%(bar)s %(label)s", file=sys.stderr) as bar:
         while True:
             done, total, bar.label = look()
             bar.pos = round(1000 * done / total) if total else 0

@@ -242,4 +242,4 @@ def reached(url: str) -> tuple[str, int] | None:
     service: Any = apprise.Apprise.instantiate(filled, ASSET)
     if service is None:
         return None
-    return (str(service.smtp_host), int(service.port)) if isinstance(service, NotifyEmail) else ("", 0)
+    return (str(service.smtp_host), int(service.port or 25)) if isinstance(service, NotifyEmail) else ("", 0)
