@@ -49,7 +49,7 @@ class Finding:
 def examine(settings: Settings) -> Iterator[Finding]:
     """Everything, from what is set to whom it is about."""
     yield from _access(settings)
-    yield from _store(settings)
+    yield from store(settings)
     yield _broker()
     yield _database(settings)
     yield _documents(settings)
@@ -96,22 +96,23 @@ def is_loopback(host: str) -> bool:
 # --- the store --------------------------------------------------------------------------------------------------------
 
 
-def _store(settings: Settings) -> Iterator[Finding]:
-    store = broker.open_store(settings, timeout_seconds=WAIT_SECONDS)
-    with closing(store.client):
+def store(settings: Settings) -> Iterator[Finding]:
+    """Is it there, and does it keep the promise?"""
+    record = broker.open_store(settings, timeout_seconds=WAIT_SECONDS)
+    with closing(record.client):
         try:
-            before, now_ms, after = time.time(), store.now_ms(), time.time()
+            before, now_ms, after = time.time(), record.now_ms(), time.time()
         except StoreUnavailable as error:
             yield Finding(False, "store", str(error), "start Redis or Valkey, and check REDIS_URL and its password")
             return
         yield Finding(True, "store", "answers")
         yield clock(now_ms / 1000, before, after)
-        set_so = health.check_store(store, settings)
+        set_so = health.check_store(record, settings)
         yield _of_check(
             "durability", set_so, f"set the server so (deploy/valkey.conf), for DURABILITY={settings.durability}"
         )
-        yield from _room_and_disk(store)
-        yield _of_check("sweep", health.check_sweep(store), "start a worker: celery -A workers.app worker")
+        yield from _room_and_disk(record)
+        yield _of_check("sweep", health.check_sweep(record), "start a worker: celery -A workers.app worker")
 
 
 def _room_and_disk(store: Store) -> Iterator[Finding]:
@@ -175,7 +176,11 @@ def _documents(settings: Settings) -> Finding:
     if not os.access(folder, os.W_OK | os.X_OK):
         mend = "let the workers' user write there; only workers need to"
         return Finding(False, what, f"{folder} cannot be written to", mend)
-    free, most = shutil.disk_usage(folder).free, settings.max_document_bytes
+    return disk(what, folder, shutil.disk_usage(folder).free, settings.max_document_bytes)
+
+
+def disk(what: str, folder: Path, free: int, most: int) -> Finding:
+    """In bytes; `most` is what one document may take."""
     words = f"{folder} can be written to, {free >> 20} MB free"
     return Finding(free >= most, what, words, f"make room: a document of MAX_DOCUMENT_BYTES takes {most >> 20} MB")
 

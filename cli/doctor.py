@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 
 import click
+import structlog
 
 from cli import show
 from cli.errors import Failed
@@ -35,6 +37,7 @@ def doctor(*, as_json: bool) -> None:
 def _examined() -> list[dict[str, object]]:
     from cli.checks import examine  # noqa: PLC0415  Celery reads the settings as it is imported, which must be right
 
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # the findings tell it
     try:
         return [asdict(finding) for finding in examine(load())]
     except SettingsError as error:  # a file that has changed just now
