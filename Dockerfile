@@ -27,6 +27,6 @@ COPY requirements.lock .
 RUN pip install --no-cache-dir --only-binary :all: --require-hashes -r requirements.lock
 COPY . .
 RUN python -m compileall -q . && chmod -R a+rX .
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PATH=/srv/holdfast/bin:$PATH
 USER holdfast
 CMD ["python", "-m", "web"]
