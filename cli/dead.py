@@ -124,7 +124,7 @@ def _forecast(told: dict[str, Any], as_json: bool) -> None:
     click.echo(f"would run again: {told['matching']}{some}")
     for what in ("tasks", "reasons"):
         for word, count in told[what].items():
-            click.echo(f"  {count:>6}  {word}")
+            show.line(f"  {count:>6}  {word}")
     return None
 
 

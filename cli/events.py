@@ -45,11 +45,12 @@ def show_event(api: Api, *, source: str, event_id: str, as_json: bool) -> None:
     event = api.get("events", source, event_id)
     if as_json:
         return show.as_json(event)
-    show.fields({name: event[name] for name in ("source", "id", "type", "state", "deliveries")})
-    click.echo(f"received    {show.at(event['received'])}")
+    words = {name: event[name] for name in ("source", "id", "type", "state", "deliveries")}
+    show.fields(words | {"received": show.at(event["received"])})
     for depth, job in _tree(event["jobs"]):
         _job(job, "  " * depth)
-    click.echo(json.dumps(event["payload"], indent=2, ensure_ascii=False))
+    for text in json.dumps(event["payload"], indent=2, ensure_ascii=False).splitlines():
+        show.line(text)
     return None
 
 
@@ -80,7 +81,7 @@ def tail(api: Api, *, as_json: bool, lines: int, **filters: Any) -> None:
         if as_json:
             show.as_line(event)
         else:
-            click.echo("  ".join(_row(event)[:4]))
+            show.line("  ".join(_row(event)[:4]))
 
 
 def _arriving(api: Api, lines: int, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -132,7 +133,7 @@ def _tree(
 
 
 def _job(job: Job, indent: str) -> None:
-    click.echo(f"{indent}{job['state']:<10}{job['task']}  {job['id']}")
+    show.line(f"{indent}{job['state']:<10}{job['task']}  {job['id']}")
     for attempt in job["attempts"]:
         took = f"{attempt['ended'] - attempt['started']} ms" if attempt.get("ended") else "under way"
         words = (attempt.get("outcome"), took, attempt.get("reason"))

@@ -23,6 +23,10 @@ def as_line(answer: Any) -> None:
     click.echo(json.dumps(answer, ensure_ascii=False))
 
 
+def line(text: str) -> None:
+    click.echo(_cell(text))
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Columns as wide as what is in them; of no rows only that."""
     lines = [[_cell(value) for value in row] for row in rows]

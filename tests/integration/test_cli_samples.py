@@ -43,7 +43,7 @@ def settings(**environ: str) -> Settings:
 def received(settings: Settings, source: str, made: Sample) -> tuple[str, str]:
     """(id, type) as the receiver reads them, once it has verified it by the first secret."""
     sender = receiver.configured(settings)[source]
-    request = EnvironBuilder(path=made.path, method="POST", headers=dict(made.headers)).get_request()
+    request = EnvironBuilder(path=made.path, method="POST", headers=list(made.headers.items())).get_request()
     body = made.body.decode()
     assert sender.verify(request, body, time.time(), 300) == sender.names[0]
     peeked = sender.peek(request, body)

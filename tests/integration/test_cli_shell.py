@@ -93,7 +93,7 @@ def test_the_launcher_finds_its_clone_and_means_the_stack_of_make_run(clone: Pat
     environ = {"PATH": f"{python}:{os.environ['PATH']}"}
 
     def stats(**more: str) -> subprocess.CompletedProcess[str]:
-        command, where = [clone / "link", "stats"], clone / "elsewhere"
+        command, where = [str(clone / "link"), "stats"], clone / "elsewhere"
         return subprocess.run(command, cwd=where, env=environ | more, capture_output=True, text=True, check=False)
 
     assert (stats().returncode, "no usable key" in stats().stderr) == (2, True), "nothing runs"

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,7 +150,7 @@ def test_every_wrong_setting_is_told_not_only_the_first(good: dict[str, str]) ->
 @contextmanager
 def configured(valkey: Valkey, **values: str) -> Iterator[None]:
     client = connect(valkey.url)
-    before = {name: client.config_get(name)[name] for name in values}
+    before: dict[str, Any] = {name: client.config_get(name)[name] for name in values}
     for name, value in values.items():
         client.config_set(name, value)
     yield
