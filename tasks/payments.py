@@ -65,8 +65,7 @@ def retry_payment(attempt: Attempt, db: Session) -> list[FollowUp]:
     if retry is None:
         return []
     retry.state, retry.decline_code, retry.done_at = state, code, attempt.now
-    invoice, owed = _take_in(attempt, db, sight, word)
-    return [*_thank(attempt, db, invoice), *owed]
+    return _take_in(attempt, db, sight, word)[1]
 
 
 def end_grace(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -109,8 +108,7 @@ def _settled(attempt: Attempt, db: Session, state: str) -> list[FollowUp]:
     told = invoices.sight(attempt, read(attempt.event.body, InvoiceEvent), state)
     now = invoices.look(attempt, db, told)
     word = subscriptions.look(attempt, db, now.object.subscription_id, told.seen.at)
-    invoice, owed = _take_in(attempt, db, now, word)
-    return [*_thank(attempt, db, invoice), *owed]
+    return _take_in(attempt, db, now, word)[1]
 
 
 def _failure(attempt: Attempt, event: InvoiceEvent, kind: str, code: str | None) -> dict[str, Any]:
@@ -142,10 +140,13 @@ def _take_in(
     """The new facts into their rows, and what follows from them."""
     invoice = invoices.observe(attempt, db, now)
     if invoice.subscription is None:
-        return invoice, subscriptions.follow_facts(attempt, db, Invoice.id == invoice.id, None)
+        owed = subscriptions.follow_facts(attempt, db, Invoice.id == invoice.id, None)
+        return invoice, [*_thank(attempt, db, invoice), *owed]
     row = subscriptions.observe(attempt, db, invoice.subscription, word or (invoice.customer, None))
+    before = row.status
     access.hold(db, invoice=invoice.id)  # somebody may just now record a refund that names no more than it
-    return invoice, subscriptions.follow_facts(attempt, db, Invoice.subscription == row.id, row)
+    owed = subscriptions.follow_facts(attempt, db, Invoice.subscription == row.id, row)
+    return invoice, [*_thank(attempt, db, invoice, restored=before == SUSPENDED != row.status), *owed]
 
 
 def _to_be_paid(db: Session, invoice: Invoice) -> bool:
@@ -164,8 +165,7 @@ def _look_again(attempt: Attempt, db: Session, invoice: str) -> list[FollowUp]:
         return []
     sight = invoices.from_stripe(attempt, found)
     word = subscriptions.look(attempt, db, sight.object.subscription_id, 0)
-    row, owed = _take_in(attempt, db, sight, word)
-    return [*_thank(attempt, db, row), *owed]
+    return _take_in(attempt, db, sight, word)[1]
 
 
 def _give_up(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowUp]:
@@ -207,10 +207,10 @@ def _tell_admin(attempt: Attempt, db: Session, invoice: Invoice) -> FollowUp:
     )
 
 
-def _thank(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowUp]:
-    """Once per invoice, and only a customer who was told that it had failed."""
+def _thank(attempt: Attempt, db: Session, invoice: Invoice, *, restored: bool = False) -> list[FollowUp]:
+    """Once per invoice, and only a customer who was told that it had failed, or whose suspension it `restored`."""
     told = set(db.scalars(select(Notification.kind).filter_by(about=invoice.id)))
-    if invoice.state != "paid" or THANKS in told or not told.intersection(TOLD_OF_FAILURE):
+    if invoice.state != "paid" or THANKS in told or not (restored or told.intersection(TOLD_OF_FAILURE)):
         return []
     return [_tell(attempt, db, THANKS, invoice)]
 

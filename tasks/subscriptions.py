@@ -107,7 +107,8 @@ def follow_facts(attempt: Attempt, db: Session, mine: ColumnElement[bool], row: 
     unpaid = row is not None and row.stripe_status == "unpaid"
     owed = [job for invoice in failing for job in dunning.follow(attempt, db, invoice, unpaid=unpaid)]
     if row is not None:
-        _set_status(attempt, db, row, mine, [invoice.id for invoice in failing])
+        renewed_at = access.renewed_at(db, row.id)  # what is older is a debt, but no reason to withhold what was paid for
+        _set_status(attempt, db, row, mine, [invoice.id for invoice in failing if invoice.created >= renewed_at])
         owed += access.follow(db, attempt, subscription=row.id)
     return owed
 

@@ -1,7 +1,7 @@
 """Order of arrival does not matter: a subscription's events, shuffled and doubled, end in the same rows.
 
 What was done on the way (mails, planned retries, grace times) depends on what was known then; what must hold of it in
-any order is held here too.
+any order is held here too. So is what they end in once the grace times are over.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from tasks.models import (
     PaymentRetry,
     Subscription,
 )
+from tasks.payments import end_grace
 from tests.business import NOW, Business
 from tests.lives import T0, Happened, dispute, invoice, refund, subscription
 
@@ -52,22 +54,41 @@ CANCELLED = (
     invoice("payment_failed", 11, 40, id="in_2", next_payment_attempt=None),
     subscription("deleted", 12, 50, "canceled"),
 )
-LIVES: dict[str, tuple[tuple[Happened, ...], str]] = {
-    "cancelled at last": (CANCELLED, "canceled"),
-    "paid after two failures": (CANCELLED[:10], "active"),
-    "paid, and Stripe has not said active yet": (CANCELLED[:9], "active"),
-    "past due, its grace running": (CANCELLED[:7], "past_due"),
-    "another invoice failed since": (CANCELLED[:11], "past_due"),
-    "only its invoices known": (tuple(e for e in CANCELLED[:8] if e.type.startswith("invoice")), "active"),
-    "unpaid by Stripe's own word": (
+GIVEN_UP_AND_RENEWED = (
+    subscription("created", 1, 0, "active"),
+    invoice("payment_failed", 2, 10, next_payment_attempt=None),
+    subscription("updated", 3, 11, "past_due"),
+    invoice("paid", 4, 40, id="in_2", created=T0 + 39, next_payment_attempt=None),
+    subscription("updated", 5, 41, "active"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What happened, the status that it ends in, and that after every grace time that is planned then."""
+
+    events: tuple[Happened, ...]
+    status: str
+    in_the_end: str = ""  # the same, unless it is told
+
+
+LIVES: dict[str, Life] = {
+    "cancelled at last": Life(CANCELLED, "canceled"),
+    "paid after two failures": Life(CANCELLED[:10], "active"),
+    "paid, and Stripe has not said active yet": Life(CANCELLED[:9], "active"),
+    "past due, its grace running": Life(CANCELLED[:7], "past_due", "suspended"),
+    "another invoice failed since": Life(CANCELLED[:11], "past_due", "suspended"),
+    "only its invoices known": Life(tuple(e for e in CANCELLED[:8] if e.type.startswith("invoice")), "active"),
+    "unpaid by Stripe's own word": Life(
         (
             subscription("created", 1, 0, "active"),
             invoice("payment_failed", 2, 10),
             subscription("updated", 3, 20, "unpaid"),
         ),
         "past_due",
+        "suspended",
     ),
-    "written off": (
+    "written off": Life(
         (
             subscription("created", 1, 0, "active"),
             invoice("payment_failed", 2, 10, next_payment_attempt=None),
@@ -77,7 +98,7 @@ LIVES: dict[str, tuple[tuple[Happened, ...], str]] = {
         ),
         "active",
     ),
-    "refunded, and renewed since": (
+    "refunded, and renewed since": Life(
         (
             subscription("created", 1, 0, "active"),
             invoice("paid", 2, 1, next_payment_attempt=None),
@@ -87,7 +108,7 @@ LIVES: dict[str, tuple[tuple[Happened, ...], str]] = {
         ),
         "active",
     ),
-    "a dispute lost, and renewed since": (
+    "a dispute lost, and renewed since": Life(
         (
             subscription("created", 1, 0, "active"),
             invoice("paid", 2, 1, next_payment_attempt=None),
@@ -98,7 +119,22 @@ LIVES: dict[str, tuple[tuple[Happened, ...], str]] = {
         ),
         "active",
     ),
-    "void": (
+    "never paid, and a newer invoice paid": Life(GIVEN_UP_AND_RENEWED, "active"),
+    "the newest never paid, and an older one paid late": Life(
+        (
+            *GIVEN_UP_AND_RENEWED[:4],
+            invoice("payment_failed", 6, 60, id="in_3", created=T0 + 59, next_payment_attempt=None),
+            invoice("paid", 7, 70, next_payment_attempt=None),
+        ),
+        "past_due",
+        "suspended",
+    ),
+    "never paid, and a newer invoice of nothing": Life(
+        (*GIVEN_UP_AND_RENEWED[:3], invoice("paid", 4, 40, id="in_2", created=T0 + 39, amount_due=0, total=0)),
+        "past_due",
+        "suspended",
+    ),
+    "void": Life(
         (invoice("payment_failed", 1, 10, next_payment_attempt=None), invoice("voided", 2, 10)),
         "active",
     ),
@@ -158,8 +194,16 @@ def assert_sane(business: Business) -> None:
     assert set(thanked) <= {about for about, kind in told if kind != "payment_recovered"}
 
 
+def end_graces(business: Business) -> None:
+    """Time goes by: every grace time that is planned ends."""
+    for number, grace in enumerate(business.all(select(PaymentGrace).filter_by(state="planned"))):
+        args = {"invoice": grace.invoice, "number": grace.number}
+        business.run(end_grace, {"id": "evt_1"}, effect=f"end of grace {number}", args=args)
+        assert_sane(business)
+
+
 def ends(migrated: Path, url: str | None, events: Sequence[Happened]) -> tuple[Any, ...]:
-    """The rows, and for which invoices something is planned, after these events on a fresh database."""
+    """The rows after these events on a fresh database, for which invoices something is planned, the rows in the end."""
     with tempfile.TemporaryDirectory() as folder:
         if url is None:
             shutil.copy(migrated, Path(folder) / "test.db")
@@ -170,13 +214,15 @@ def ends(migrated: Path, url: str | None, events: Sequence[Happened]) -> tuple[A
         try:
             business = Business(make_sessions(engine), Path(folder))
             play(business, events)
-            return facts(business), planned(business)
+            then = facts(business), planned(business)
+            end_graces(business)
+            return *then, facts(business)
         finally:
             engine.dispose()
 
 
 @st.composite
-def arrivals(draw: st.DrawFn, life: tuple[Happened, ...]) -> list[Happened]:
+def arrivals(draw: st.DrawFn, life: Sequence[Happened]) -> list[Happened]:
     """A life's events in any order, some of them twice."""
     twice = draw(st.lists(st.sampled_from(life), max_size=4))
     return draw(st.permutations([*life, *twice]))
@@ -184,14 +230,15 @@ def arrivals(draw: st.DrawFn, life: tuple[Happened, ...]) -> list[Happened]:
 
 @pytest.mark.parametrize("name", LIVES)
 def test_any_order_of_arrival_with_duplicates_ends_in_the_same_rows(name: str, migrated_sqlite: Path) -> None:
-    life, status = LIVES[name]
-    wanted = ends(migrated_sqlite, None, life)
-    assert wanted[0]["Subscription"][0]["status"] == status
-    assert wanted[0]["Entitlement"][0]["revoked_at"] is (True if status == "canceled" else None)
+    life = LIVES[name]
+    wanted = ends(migrated_sqlite, None, life.events)
+    for rows, status in ((wanted[0], life.status), (wanted[2], life.in_the_end or life.status)):
+        assert rows["Subscription"][0]["status"] == status
+        assert rows["Entitlement"][0]["revoked_at"] is (None if status in ("active", "past_due") else True)
 
     @settings(max_examples=12, deadline=None, derandomize=True)
-    @given(arrivals(life))
-    @example(list(reversed(life)))
+    @given(arrivals(life.events))
+    @example(list(reversed(life.events)))
     def same(events: list[Happened]) -> None:
         assert ends(migrated_sqlite, None, events) == wanted
 
@@ -200,6 +247,6 @@ def test_any_order_of_arrival_with_duplicates_ends_in_the_same_rows(name: str, m
 
 @pytest.mark.parametrize("name", LIVES)
 def test_backwards_and_twice_it_ends_the_same_on_postgres(name: str, migrated_sqlite: Path, postgres: Any) -> None:
-    life, _ = LIVES[name]
+    life = LIVES[name].events
     backwards = [*reversed(life), *life]
     assert ends(migrated_sqlite, postgres.fresh(), backwards) == ends(migrated_sqlite, None, life)

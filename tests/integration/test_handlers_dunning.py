@@ -15,7 +15,7 @@ from tasks.models import Entitlement, Invoice, Notification, PaymentFailure, Pay
 from tasks.payments import end_grace, retry_payment
 from tests.business import Business
 from tests.integration.test_any_order import buy_access
-from tests.lives import Happened, invoice, subscription
+from tests.lives import T0, Happened, invoice, subscription
 from tests.peers import Answer, Asked, Peer, Stripe
 
 LAST_TRY: dict[str, Any] = {"next_payment_attempt": None}
@@ -148,6 +148,37 @@ def test_an_invoice_that_nobody_has_to_pay_any_more_ends_it_without_thanks(busin
     invoice(kind, 2, 20).to(business)
     assert (status(business), has_access(business)) == ("active", True)
     assert ("payment_recovered", "customer") not in told(business)
+
+
+def renewal(number: int = 2, at: int = 40, **fields: Any) -> Happened:
+    """The next month's invoice, which a new card pays."""
+    return invoice("paid", number, at, id="in_2", created=T0 + at - 1, **fields)
+
+
+def test_a_newer_invoice_that_is_paid_ends_the_suspension_though_the_old_one_stays_open(business: Business) -> None:
+    given_up(business)
+    renewal().to(business)
+    assert (status(business), has_access(business)) == ("active", True)
+    assert told(business).count(("payment_recovered", "customer")) == 1
+    subscription("updated", 3, 41, "active").to(business)
+    assert (status(business), has_access(business)) == ("active", True)
+
+
+def test_a_newer_invoice_of_nothing_ends_no_suspension(business: Business) -> None:
+    given_up(business)
+    renewal(total=0, amount_due=0).to(business)
+    assert (status(business), has_access(business)) == ("suspended", False)
+
+
+def test_the_grace_time_of_an_old_invoice_that_ends_after_a_newer_one_was_paid_suspends_nobody(
+    business: Business,
+) -> None:
+    buy_access(business)
+    grace = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    assert renewal().to(business) == []
+    end_of(business, grace)
+    assert (status(business), has_access(business)) == ("active", True)
+    assert told(business) == [("payment_failed", "customer"), ("payment_given_up", "admin")]
 
 
 def test_who_was_told_of_no_failure_is_not_thanked(business: Business) -> None:
