@@ -16,7 +16,7 @@ from tasks.handling import Attempt, FollowUp
 from tasks.models import Invoice, PaymentFailure, PaymentGrace, PaymentRetry
 from tasks.payloads import read
 from tasks.rows import insert_if_new
-from tasks.standing import next_retry, wants_grace
+from tasks.standing import is_sign_up, next_retry, wants_grace
 
 FAILING = (Invoice.state == "open") & exists().where(PaymentFailure.invoice == Invoice.id)
 
@@ -28,7 +28,7 @@ def schedule_of(settings: Settings) -> tuple[int, ...]:
 
 def follow(attempt: Attempt, db: Session, invoice: Invoice, *, unpaid: bool) -> list[FollowUp]:
     """Plan what comes next for a failing invoice, unless it is planned. `unpaid`: its subscription's status."""
-    schedule = schedule_of(attempt.settings)
+    schedule = () if invoice.sent else schedule_of(attempt.settings)
     last = newest_retry(db, invoice.id)
     standing = (last.number, last.state) if last else None
     number = next_retry(schedule, standing)
@@ -39,6 +39,11 @@ def follow(attempt: Attempt, db: Session, invoice: Invoice, *, unpaid: bool) -> 
     if not schedule:  # a newer event says that Stripe will try again after all
         _cancel(attempt, db, PaymentGrace, PaymentGrace.invoice == invoice.id)
     return []
+
+
+def is_first(invoice: Invoice, word: str | None) -> bool:
+    """Is it the first invoice of a subscription that has not begun? Then nobody is at fault, and nothing is done."""
+    return is_sign_up(word, invoice.billing_reason, sent=invoice.sent)
 
 
 def cancel_settled(attempt: Attempt, db: Session, mine: ColumnElement[bool], failing: list[str]) -> None:
@@ -74,7 +79,9 @@ def _plan_grace(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowU
     last = db.scalars(newest_first.limit(1)).first()
     if last is not None and last.state != "cancelled":
         return []
-    number, delay_seconds = (last.number + 1 if last else 1), attempt.settings.payment_grace_seconds
+    number = last.number + 1 if last else 1
+    now = int(attempt.now.timestamp())
+    delay_seconds = max(invoice.due_date or now, now) - now + attempt.settings.payment_grace_seconds
     due_at = attempt.now + timedelta(seconds=delay_seconds)
     if not insert_if_new(db, PaymentGrace, invoice=invoice.id, number=number, state="planned", due_at=due_at):
         return []

@@ -48,6 +48,9 @@ class InvoiceObject(Struct):
     attempt_count: Whole = 0
     next_payment_attempt: Seconds | UnsetType | None = UNSET
     hosted_invoice_url: Text | None = None
+    billing_reason: Text | None = None
+    collection_method: Text | None = None
+    due_date: Seconds | None = None  # of one that is sent to be paid by hand
     last_finalization_error: FinalizationError | None = None
     created: Seconds = 0
 
@@ -55,6 +58,16 @@ class InvoiceObject(Struct):
     def subscription_id(self) -> str | None:
         details = self.parent.subscription_details if self.parent else None
         return ref(details.subscription if details else None) or ref(self.subscription)
+
+    @property
+    def sent(self) -> bool:
+        """Is it sent to be paid by hand? Then nobody tries to collect it, and no next try is ever announced."""
+        return self.collection_method == "send_invoice"
+
+    @property
+    def last_try(self) -> bool:
+        """Has Stripe tried for the last time? What is sent has until it is due; without a day there is no last try."""
+        return self.due_date is not None if self.sent else self.next_payment_attempt is None
 
     @property
     def decline_code(self) -> str | None:
@@ -149,7 +162,10 @@ def _values(new: Sight) -> dict[str, Any]:
         "hosted_invoice_url": invoice.hosted_invoice_url,
         "email": invoice.customer_email,
         "phone": invoice.customer_phone,
-        "last_try": invoice.next_payment_attempt is None,
+        "billing_reason": invoice.billing_reason,
+        "sent": invoice.sent,
+        "due_date": invoice.due_date,
+        "last_try": invoice.last_try,
         "created": invoice.created,
         "seen_created": new.seen.at,
         "seen_event": new.seen.event,

@@ -151,7 +151,8 @@ def _take_in(
 
 def _to_be_paid(db: Session, invoice: Invoice) -> bool:
     row = db.get(Subscription, invoice.subscription) if invoice.subscription else None
-    return invoice.state == "open" and (row is None or row.stripe_status not in FINAL)
+    word = row.stripe_status if row is not None else None
+    return invoice.state == "open" and word not in FINAL and not dunning.is_first(invoice, word)
 
 
 def _look_again(attempt: Attempt, db: Session, invoice: str) -> list[FollowUp]:

@@ -22,6 +22,7 @@ INVOICE_WAY = ("open", "uncollectible", "void", "paid")
 FINAL = frozenset({"canceled", "incomplete_expired", "void", "paid"})  # Stripe takes none of these back
 SETTLED = frozenset({"paid", "void", "uncollectible"})  # invoices that nobody tries to collect any more
 SUSPENDED = "suspended"  # our own word: given up after the grace time
+SIGN_UP = frozenset({"incomplete", "incomplete_expired"})  # the first payment has not come: the customer is at the checkout
 COLLECTING = (None, "active", "trialing", "past_due", "unpaid")  # what an open failed invoice makes past_due
 
 
@@ -47,6 +48,15 @@ def is_newer(new: Seen, old: Seen | None, way: Sequence[str]) -> bool:
 def _mark(seen: Seen, way: Sequence[str]) -> tuple[bool, int, int, str]:
     along = way.index(seen.state) if seen.state in way else -1
     return (seen.state in FINAL, seen.at, along, seen.event)
+
+
+def is_sign_up(word: str | None, billing_reason: str | None, *, sent: bool) -> bool:
+    """Is an unpaid invoice the first of a subscription that has not begun? `word` is Stripe's for that, if it is known.
+
+    Its customer is asked at the checkout, and Stripe tries no second time: after 23 hours the subscription expires.
+    One that is `sent` begins at once. https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses
+    """
+    return word in SIGN_UP or (word is None and billing_reason == "subscription_create" and not sent)
 
 
 def status_of(word: str | None, *, failing: bool, given_up: bool, paid_since: bool) -> str:

@@ -101,14 +101,16 @@ def follow_facts(attempt: Attempt, db: Session, mine: ColumnElement[bool], row: 
     `mine` selects the subscription's invoices; `row` is its locked row, None for an invoice without subscription.
     """
     db.flush()
-    over = row is not None and row.stripe_status in FINAL
-    failing = [] if over else list(db.scalars(select(Invoice).where(mine, dunning.FAILING).order_by(Invoice.id)))
+    word = row.stripe_status if row is not None else None
+    unpaid = list(db.scalars(select(Invoice).where(mine, dunning.FAILING).order_by(Invoice.id)))
+    failing = [] if word in FINAL else [invoice for invoice in unpaid if not dunning.is_first(invoice, word)]
     dunning.cancel_settled(attempt, db, mine, [invoice.id for invoice in failing])
-    unpaid = row is not None and row.stripe_status == "unpaid"
-    owed = [job for invoice in failing for job in dunning.follow(attempt, db, invoice, unpaid=unpaid)]
+    owed = [job for invoice in failing for job in dunning.follow(attempt, db, invoice, unpaid=word == "unpaid")]
     if row is not None:
+        begun = word or ("incomplete" if unpaid and not failing else None)
         renewed_at = access.renewed_at(db, row.id)  # what is older is a debt, but no reason to withhold what was paid for
-        _set_status(attempt, db, row, mine, [invoice.id for invoice in failing if invoice.created >= renewed_at])
+        current = [invoice.id for invoice in failing if invoice.created >= renewed_at]
+        _set_status(attempt, db, row, begun, mine, current)
         owed += access.follow(db, attempt, subscription=row.id)
     return owed
 
@@ -131,12 +133,12 @@ def _last_seen(row: Subscription) -> Seen | None:
 
 
 def _set_status(
-    attempt: Attempt, db: Session, row: Subscription, mine: ColumnElement[bool], failing: list[str]
+    attempt: Attempt, db: Session, row: Subscription, word: str | None, mine: ColumnElement[bool], failing: list[str]
 ) -> None:
     over = PaymentGrace.invoice.in_(failing) & (PaymentGrace.state == "over")
     paid = mine & (Invoice.state == "paid") & (Invoice.seen_created > row.seen_created)
     status = status_of(
-        row.stripe_status,
+        word,
         failing=bool(failing),
         given_up=_any(db, over),
         paid_since=_any(db, paid),

@@ -42,6 +42,9 @@ class Invoice(Base):
     hosted_invoice_url: Mapped[str | None]
     email: Mapped[str | None]
     phone: Mapped[str | None]
+    billing_reason: Mapped[str | None]  # Stripe's word
+    sent: Mapped[bool]  # to be paid by hand, instead of charged
+    due_date: Mapped[int | None]  # of a sent one, by Stripe's clock, seconds since 1970
     last_try: Mapped[bool]  # Stripe will not try again by itself
     created: Mapped[int]  # the invoice itself, by Stripe's clock, seconds since 1970
     seen_created: Mapped[int]

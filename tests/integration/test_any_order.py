@@ -54,6 +54,7 @@ CANCELLED = (
     invoice("payment_failed", 11, 40, id="in_2", next_payment_attempt=None),
     subscription("deleted", 12, 50, "canceled"),
 )
+SENT: dict[str, Any] = {"collection_method": "send_invoice", "next_payment_attempt": None}
 GIVEN_UP_AND_RENEWED = (
     subscription("created", 1, 0, "active"),
     invoice("payment_failed", 2, 10, next_payment_attempt=None),
@@ -131,6 +132,34 @@ LIVES: dict[str, Life] = {
     ),
     "never paid, and a newer invoice of nothing": Life(
         (*GIVEN_UP_AND_RENEWED[:3], invoice("paid", 4, 40, id="in_2", created=T0 + 39, amount_due=0, total=0)),
+        "past_due",
+        "suspended",
+    ),
+    "a sign-up that was never paid": Life(
+        (
+            invoice("payment_failed", 1, 10, billing_reason="subscription_create"),
+            subscription("created", 2, 10, "incomplete"),
+            invoice("payment_action_required", 3, 20, billing_reason="subscription_create"),
+            subscription("updated", 4, 90_000, "incomplete_expired"),
+            invoice("voided", 5, 90_000, billing_reason="subscription_create"),
+        ),
+        "incomplete_expired",
+    ),
+    "a sign-up of which only the invoice is known": Life(
+        (invoice("payment_failed", 1, 10, billing_reason="subscription_create", next_payment_attempt=None),), "incomplete"
+    ),
+    "sent to be paid by hand, and not yet due": Life(
+        (
+            subscription("created", 1, 0, "active"),
+            invoice("payment_failed", 2, 10, **SENT, due_date=None),
+        ),
+        "past_due",
+    ),
+    "sent to be paid by hand, and never paid": Life(
+        (
+            subscription("created", 1, 0, "active"),
+            invoice("payment_failed", 2, 10, **SENT, due_date=T0 + 30 * 86400),
+        ),
         "past_due",
         "suspended",
     ),

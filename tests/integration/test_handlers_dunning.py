@@ -181,6 +181,65 @@ def test_the_grace_time_of_an_old_invoice_that_ends_after_a_newer_one_was_paid_s
     assert told(business) == [("payment_failed", "customer"), ("payment_given_up", "admin")]
 
 
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [({}, "incomplete"), ({}, "incomplete_expired"), ({"billing_reason": "subscription_create"}, None)],
+)
+@pytest.mark.parametrize("number", [1, 2])
+def test_of_a_sign_up_that_was_not_paid_the_failure_is_recorded_and_nothing_else_done(
+    business: Business, played: PlayedStripe, number: int, fields: dict[str, Any], word: str | None
+) -> None:
+    played.subscription, played.fields = word, fields
+    assert invoice("payment_failed", number, 10, **fields, **LAST_TRY).to(business) == []
+    assert len(business.all(select(PaymentFailure))) == 1
+    assert states(business, PaymentRetry) == states(business, PaymentGrace) == []
+    assert status(business) == (word or "incomplete")
+
+
+def test_a_retry_that_was_planned_before_it_was_known_to_be_a_sign_up_is_cancelled(
+    business: Business, played: PlayedStripe
+) -> None:
+    retry = fail(business)
+    played.subscription = "incomplete"
+    subscription("created", 2, 0, "incomplete").to(business)
+    assert (states(business, PaymentRetry), retried(business, retry)) == (["cancelled"], [])
+
+
+def test_a_bank_debit_that_comes_back_after_the_subscription_began_is_an_ordinary_failure(business: Business) -> None:
+    subscription("created", 1, 0, "active").to(business)
+    invoice("payment_failed", 2, 10, billing_reason="subscription_create", **LAST_TRY).to(business)
+    assert (status(business), states(business, PaymentGrace)) == ("past_due", ["planned"])
+    assert told(business) == [("payment_failed", "customer")]
+
+
+SENT: dict[str, Any] = {"collection_method": "send_invoice", **LAST_TRY}
+DAY = 86400
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(("due_in", "begins_in"), [(30 * DAY, 30 * DAY), (-DAY, 0)])
+def test_the_grace_time_of_an_invoice_that_was_sent_begins_when_it_is_due(
+    business: Business, number: int, due_in: int, begins_in: int
+) -> None:
+    business.settings["PAYMENT_GRACE_SECONDS"] = "7200"
+    due_date = int(business.now.timestamp()) + due_in
+    owed = invoice("payment_failed", number, 10, due_date=due_date, **SENT).to(business)
+    assert only(owed, "tasks.payments.end_grace").delay_seconds == begins_in + 7200
+    assert told(business) == [("payment_failed", "customer")]
+
+
+def test_an_invoice_that_was_sent_without_a_day_is_told_and_never_given_up(business: Business) -> None:
+    assert [owed.task for owed in invoice("payment_failed", 1, 10, **SENT).to(business)] == ["tasks.notifications.send"]
+    assert (status(business), states(business, PaymentGrace)) == ("past_due", [])
+
+
+def test_nobody_charges_an_invoice_that_was_sent(business: Business, played: PlayedStripe) -> None:
+    played.fields = SENT | {"due_date": int(business.now.timestamp())}
+    tasks = [owed.task for owed in invoice("payment_failed", 1, 10).to(business)]
+    assert tasks == ["tasks.notifications.send", "tasks.payments.end_grace"]
+    assert states(business, PaymentRetry) == []
+
+
 def test_who_was_told_of_no_failure_is_not_thanked(business: Business) -> None:
     assert invoice("paid", 1, 10).to(business) == []
     assert invoice("payment_failed", 2, 5).to(business) == []
@@ -243,13 +302,17 @@ class PlayedStripe:
     """A Stripe in one state, by the newest API version, that declines every payment unless it `pays`."""
 
     def __init__(self) -> None:
-        self.invoice, self.subscription, self.pays = "open", "past_due", False
+        self.invoice, self.pays = "open", False
+        self.subscription: str | None = "past_due"  # None: it knows none
+        self.fields: dict[str, Any] = {}
 
     def __call__(self, asked: Asked) -> Answer:
         if asked.method == "POST":
             if not self.pays:
                 return Answer(402, body=b'{"error": {"type": "card_error", "decline_code": "insufficient_funds"}}')
             self.invoice = "paid"
+        if "/subscriptions/" in asked.path and self.subscription is None:
+            return Answer(404, body=b'{"error": {"type": "invalid_request_error"}}')
         return Answer(200, body=json.dumps(self._object(asked.path)).encode())
 
     def _object(self, path: str) -> dict[str, Any]:
@@ -257,7 +320,7 @@ class PlayedStripe:
             return {"id": "sub_1", "object": "subscription", "customer": "cus_1", "status": self.subscription}
         if "/invoice_payments" in path:
             return {"object": "list", "data": []}
-        return invoice("payment_failed", 2, 10, status=self.invoice).object
+        return invoice("payment_failed", 2, 10, status=self.invoice, **self.fields).object
 
 
 @pytest.fixture
