@@ -5,6 +5,7 @@ whose row is no longer planned finds nothing to do.
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TypeVar
 
 from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.orm import Session
@@ -15,9 +16,11 @@ from tasks.clients.stripe import Origin
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Invoice, PaymentFailure, PaymentGrace, PaymentRetry
 from tasks.payloads import read
-from tasks.rows import insert_if_new
+from tasks.rows import insert_if_new, locked
 from tasks.standing import is_sign_up, next_retry, wants_grace
 
+Plan = TypeVar("Plan", PaymentRetry, PaymentGrace)
+LOST = timedelta(days=1)  # longer than the attempts of a job take
 FAILING = (Invoice.state == "open") & exists().where(PaymentFailure.invoice == Invoice.id)
 
 
@@ -30,6 +33,8 @@ def follow(attempt: Attempt, db: Session, invoice: Invoice, *, unpaid: bool) -> 
     """Plan what comes next for a failing invoice, unless it is planned. `unpaid`: its subscription's status."""
     schedule = () if invoice.sent else schedule_of(attempt.settings)
     last = newest_retry(db, invoice.id)
+    if schedule and last is not None and _is_lost(attempt, last):
+        return [_owe_again(attempt, "retry_payment", invoice, last)]
     standing = (last.number, last.state) if last else None
     number = next_retry(schedule, standing)
     if number is not None:
@@ -58,6 +63,12 @@ def newest_retry(db: Session, invoice: str) -> PaymentRetry | None:
     return db.scalars(newest_first.limit(1)).first()
 
 
+def planned(db: Session, table: type[Plan], key: tuple[str, int]) -> Plan | None:
+    """The row, locked, if it is still planned. `key`: invoice and number."""
+    row = locked(db, table, key)
+    return row if row is not None and row.state == "planned" else None
+
+
 def answer_pending(attempt: Attempt, db: Session, invoice: str) -> None:
     """A failure was reported while a retry was under way at the bank: that was its answer."""
     last = newest_retry(db, invoice)
@@ -77,6 +88,8 @@ def _plan_grace(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowU
     """One grace time at a time; a cancelled one does not come back, but a new one may begin."""
     newest_first = select(PaymentGrace).filter_by(invoice=invoice.id).order_by(PaymentGrace.number.desc())
     last = db.scalars(newest_first.limit(1)).first()
+    if last is not None and _is_lost(attempt, last):
+        return [_owe_again(attempt, "end_grace", invoice, last)]
     if last is not None and last.state != "cancelled":
         return []
     number = last.number + 1 if last else 1
@@ -86,6 +99,17 @@ def _plan_grace(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowU
     if not insert_if_new(db, PaymentGrace, invoice=invoice.id, number=number, state="planned", due_at=due_at):
         return []
     return [_delayed(attempt, "end_grace", invoice, number, delay_seconds)]
+
+
+def _is_lost(attempt: Attempt, row: PaymentRetry | PaymentGrace) -> bool:
+    """Has the job of what is planned died, or was it lost with the record? One that only comes late does no harm."""
+    return row.state == "planned" and attempt.now - row.due_at > LOST
+
+
+def _owe_again(attempt: Attempt, name: str, invoice: Invoice, row: PaymentRetry | PaymentGrace) -> FollowUp:
+    """Another job for it. Whichever runs first does it, and the other then finds nothing planned."""
+    row.due_at = attempt.now
+    return _delayed(attempt, name, invoice, row.number, 0)
 
 
 def _delayed(attempt: Attempt, name: str, invoice: Invoice, number: int, delay_seconds: int) -> FollowUp:

@@ -131,7 +131,7 @@ def why_declined(attempt: Attempt, seen: Sight) -> str | None:
     if seen.fetched is None:
         return seen.object.decline_code
     try:
-        return stripe.decline_of(attempt, seen.fetched) or seen.object.decline_code
+        return stripe.payment_of(attempt, seen.fetched).code or seen.object.decline_code
     except PermanentError:  # a key that may not read payments
         return seen.object.decline_code
 

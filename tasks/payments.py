@@ -6,12 +6,12 @@ from them what should be, so that any order of arrival ends the same.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from tasks import access, dunning, invoices, subscriptions
+from tasks import access, collecting, dunning, invoices, subscriptions
 from tasks.clients import stripe
 from tasks.handling import Attempt, FollowUp
 from tasks.invoices import InvoiceEvent, Sight
@@ -20,11 +20,10 @@ from tasks.money import amount_text
 from tasks.notifications import notify_admin, notify_customer
 from tasks.payloads import need, read, ref
 from tasks.rows import insert_if_new, locked
-from tasks.standing import FINAL, SETTLED, SUSPENDED
+from tasks.standing import FINAL, SUSPENDED
 
 TOLD_OF_FAILURE = ("payment_failed", "payment_action_required", "subscription_suspended")
 THANKS = "payment_recovered"
-Plan = TypeVar("Plan", PaymentRetry, PaymentGrace)
 SAME_TRY_SECONDS = 60  # one try that the customer must confirm is reported as failed and as in need of action
 
 
@@ -56,12 +55,13 @@ def uncollectible(attempt: Attempt, db: Session) -> list[FollowUp]:
 def retry_payment(attempt: Attempt, db: Session) -> list[FollowUp]:
     """Try to collect an invoice once more, if that is still planned. A declined card is an outcome, no error."""
     key = str(attempt.args["invoice"]), int(attempt.args["number"])
-    if not _planned(db, PaymentRetry, key):
+    retry = dunning.planned(db, PaymentRetry, key)
+    if retry is None:
         return []
-    state, code, found = _collect(attempt, db, key[0])
+    state, code, found = collecting.collect(attempt, db, retry)
     sight = invoices.from_stripe(attempt, found)
     word = subscriptions.look(attempt, db, sight.object.subscription_id, 0)
-    retry = _planned(db, PaymentRetry, key)
+    retry = dunning.planned(db, PaymentRetry, key)
     if retry is None:
         return []
     retry.state, retry.decline_code, retry.done_at = state, code, attempt.now
@@ -71,10 +71,10 @@ def retry_payment(attempt: Attempt, db: Session) -> list[FollowUp]:
 def end_grace(attempt: Attempt, db: Session) -> list[FollowUp]:
     """The grace time is over: if the invoice is still to be paid, suspend and tell customer and administrator."""
     key = str(attempt.args["invoice"]), int(attempt.args["number"])
-    if not _planned(db, PaymentGrace, key):
+    if not dunning.planned(db, PaymentGrace, key):
         return []
     owed = _look_again(attempt, db, key[0])
-    grace = _planned(db, PaymentGrace, key)
+    grace = dunning.planned(db, PaymentGrace, key)
     if grace is None:
         return owed
     grace.state, grace.done_at = "over", attempt.now
@@ -214,32 +214,3 @@ def _thank(attempt: Attempt, db: Session, invoice: Invoice, *, restored: bool = 
     if invoice.state != "paid" or THANKS in told or not (restored or told.intersection(TOLD_OF_FAILURE)):
         return []
     return [_tell(attempt, db, THANKS, invoice)]
-
-
-def _planned(db: Session, table: type[Plan], key: tuple[str, int]) -> Plan | None:
-    row = locked(db, table, key)
-    return row if row is not None and row.state == "planned" else None
-
-
-def _collect(attempt: Attempt, db: Session, invoice: str) -> tuple[str, str | None, dict[str, Any]]:
-    """(the retry's new state, the decline code, the invoice then): fetch it, and pay it if it still needs that."""
-    db.commit()  # no transaction stays open over a call
-    found = stripe.fetch_invoice(attempt, invoice)
-    if found.get("status") in SETTLED:  # perhaps by this very retry, whose answer was lost
-        return _settled_as(found), None, found
-    try:
-        answer = stripe.pay_invoice(attempt, invoice)
-    except stripe.Refused as refused:
-        found = stripe.fetch_invoice(attempt, invoice)
-        if found.get("status") in SETTLED:  # in this very moment
-            return _settled_as(found), None, found
-        return "declined", refused.code, found
-    if answer.get("status") == "paid":
-        return "paid", None, answer
-    code = stripe.decline_of(attempt, answer)
-    return ("declined" if code else "pending"), code, answer  # a bank debit takes days; an event will tell
-
-
-def _settled_as(invoice: dict[str, Any]) -> str:
-    """The state of a retry that need not try: nobody can tell whose payment it was, and nobody has to."""
-    return "paid" if invoice["status"] == "paid" else "stopped"

@@ -22,7 +22,27 @@ INVOICE_WAY = ("open", "uncollectible", "void", "paid")
 FINAL = frozenset({"canceled", "incomplete_expired", "void", "paid"})  # Stripe takes none of these back
 SETTLED = frozenset({"paid", "void", "uncollectible"})  # invoices that nobody tries to collect any more
 SUSPENDED = "suspended"  # our own word: given up after the grace time
-SIGN_UP = frozenset({"incomplete", "incomplete_expired"})  # the first payment has not come: the customer is at the checkout
+SIGN_UP = frozenset(
+    {"incomplete", "incomplete_expired"}
+)  # the first payment has not come: the customer is at the checkout
+# A card that was declined so is declined again, or as long as its owner is not there to confirm. After the first nine
+# Stripe too waits for another card: https://docs.stripe.com/billing/revenue-recovery/smart-retries
+HARD = frozenset(
+    {
+        "incorrect_number",
+        "lost_card",
+        "pickup_card",
+        "stolen_card",
+        "revocation_of_authorization",
+        "revocation_of_all_authorizations",
+        "highest_risk_level",
+        "transaction_not_allowed",
+        "authentication_required",
+        "fraudulent",  # and these by https://docs.stripe.com/declines/codes
+        "do_not_try_again",
+        "stop_payment_order",
+    }
+)
 COLLECTING = (None, "active", "trialing", "past_due", "unpaid")  # what an open failed invoice makes past_due
 
 

@@ -107,10 +107,18 @@ def follow_facts(attempt: Attempt, db: Session, mine: ColumnElement[bool], row: 
     dunning.cancel_settled(attempt, db, mine, [invoice.id for invoice in failing])
     owed = [job for invoice in failing for job in dunning.follow(attempt, db, invoice, unpaid=word == "unpaid")]
     if row is not None:
-        begun = word or ("incomplete" if unpaid and not failing else None)
-        renewed_at = access.renewed_at(db, row.id)  # what is older is a debt, but no reason to withhold what was paid for
+        renewed_at = access.renewed_at(
+            db, row.id
+        )  # what is older is a debt, but no reason to withhold what was paid for
         current = [invoice.id for invoice in failing if invoice.created >= renewed_at]
-        _set_status(attempt, db, row, begun, mine, current)
+        status = status_of(
+            word or ("incomplete" if unpaid and not failing else None),
+            failing=bool(current),
+            given_up=_any(db, PaymentGrace.invoice.in_(current) & (PaymentGrace.state == "over")),
+            paid_since=_any(db, mine & (Invoice.state == "paid") & (Invoice.seen_created > row.seen_created)),
+        )
+        if row.status != status:
+            row.status, row.updated_at = status, attempt.now
         owed += access.follow(db, attempt, subscription=row.id)
     return owed
 
@@ -130,21 +138,6 @@ def _seen(found: SubscriptionObject, at: int, event: str, *, fetched: bool = Fal
 
 def _last_seen(row: Subscription) -> Seen | None:
     return Seen(row.stripe_status, row.seen_created, row.seen_event) if row.stripe_status else None
-
-
-def _set_status(
-    attempt: Attempt, db: Session, row: Subscription, word: str | None, mine: ColumnElement[bool], failing: list[str]
-) -> None:
-    over = PaymentGrace.invoice.in_(failing) & (PaymentGrace.state == "over")
-    paid = mine & (Invoice.state == "paid") & (Invoice.seen_created > row.seen_created)
-    status = status_of(
-        word,
-        failing=bool(failing),
-        given_up=_any(db, over),
-        paid_since=_any(db, paid),
-    )
-    if row.status != status:
-        row.status, row.updated_at = status, attempt.now
 
 
 def _any(db: Session, which: Any) -> bool:

@@ -79,6 +79,7 @@ class PaymentRetry(Base):
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # 1 for the first
     state: Mapped[str]  # planned | pending (at the bank) | paid | declined | stopped (written off) | cancelled
     decline_code: Mapped[str | None]
+    broken: Mapped[int] = mapped_column(default=0)  # how many of its idempotency keys Stripe answered with 5xx
     due_at: Mapped[datetime]
     done_at: Mapped[datetime | None]
 

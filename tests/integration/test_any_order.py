@@ -146,7 +146,8 @@ LIVES: dict[str, Life] = {
         "incomplete_expired",
     ),
     "a sign-up of which only the invoice is known": Life(
-        (invoice("payment_failed", 1, 10, billing_reason="subscription_create", next_payment_attempt=None),), "incomplete"
+        (invoice("payment_failed", 1, 10, billing_reason="subscription_create", next_payment_attempt=None),),
+        "incomplete",
     ),
     "sent to be paid by hand, and not yet due": Life(
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -107,6 +108,17 @@ def test_after_the_grace_time_it_is_suspended_access_revoked_and_both_are_told(b
         ("payment_given_up", "admin"),
         ("subscription_suspended", "customer"),
     ]
+
+
+def test_a_grace_time_whose_job_was_lost_is_ended_by_another_a_day_later(business: Business) -> None:
+    lost = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    business.now += timedelta(seconds=lost.delay_seconds) + timedelta(days=1, seconds=1)
+    again = only(subscription("updated", 2, 20, "past_due").to(business), "tasks.payments.end_grace")
+    assert (again.args, again.delay_seconds) == (lost.args, 0)
+    assert subscription("updated", 3, 30, "past_due").to(business) == []
+    end_of(business, again, "evt_2")
+    assert end_of(business, lost) == []
+    assert (status(business), states(business, PaymentGrace)) == ("suspended", ["over"])
 
 
 def test_the_end_of_a_grace_time_happens_once(business: Business) -> None:

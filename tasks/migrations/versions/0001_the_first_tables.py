@@ -108,6 +108,7 @@ def _payments() -> None:
         whole("number", primary_key=True, autoincrement=False),
         text("state"),
         text("decline_code", nullable=True),
+        whole("broken"),
         time("due_at"),
         time("done_at", nullable=True),
     )
