@@ -21,7 +21,8 @@ from tasks.standing import is_sign_up, next_retry, wants_grace
 
 Plan = TypeVar("Plan", PaymentRetry, PaymentGrace)
 LOST = timedelta(days=1)  # longer than the attempts of a job take
-FAILING = (Invoice.state == "open") & exists().where(PaymentFailure.invoice == Invoice.id)
+# Who has written an invoice off has given up on it: until something newer is paid, that is no reason for access.
+FAILING = Invoice.state.in_(("open", "uncollectible")) & exists().where(PaymentFailure.invoice == Invoice.id)
 
 
 def schedule_of(settings: Settings) -> tuple[int, ...]:
@@ -31,7 +32,8 @@ def schedule_of(settings: Settings) -> tuple[int, ...]:
 
 def follow(attempt: Attempt, db: Session, invoice: Invoice, *, unpaid: bool) -> list[FollowUp]:
     """Plan what comes next for a failing invoice, unless it is planned. `unpaid`: its subscription's status."""
-    schedule = () if invoice.sent else schedule_of(attempt.settings)
+    written_off = invoice.state == "uncollectible"
+    schedule = () if invoice.sent or written_off else schedule_of(attempt.settings)
     last = newest_retry(db, invoice.id)
     if schedule and last is not None and _is_lost(attempt, last):
         return [_owe_again(attempt, "retry_payment", invoice, last)]
@@ -39,7 +41,7 @@ def follow(attempt: Attempt, db: Session, invoice: Invoice, *, unpaid: bool) -> 
     number = next_retry(schedule, standing)
     if number is not None:
         return _plan_retry(attempt, db, invoice, number, schedule[number - 1])
-    if wants_grace(schedule, standing, unpaid or invoice.last_try):
+    if wants_grace(schedule, standing, unpaid or written_off or invoice.last_try):
         return _plan_grace(attempt, db, invoice)
     if not schedule:  # a newer event says that Stripe will try again after all
         _cancel(attempt, db, PaymentGrace, PaymentGrace.invoice == invoice.id)
@@ -51,10 +53,11 @@ def is_first(invoice: Invoice, word: str | None) -> bool:
     return is_sign_up(word, invoice.billing_reason, sent=invoice.sent)
 
 
-def cancel_settled(attempt: Attempt, db: Session, mine: ColumnElement[bool], failing: list[str]) -> None:
-    """Cancel whatever is planned for these invoices of `mine` that are not `failing` any more."""
-    for table in (PaymentRetry, PaymentGrace):
-        settled = select(Invoice.id).where(mine, Invoice.id.not_in(failing))
+def cancel_settled(attempt: Attempt, db: Session, mine: ColumnElement[bool], failing: list[Invoice]) -> None:
+    """Cancel the retries of these invoices of `mine` that nobody tries to collect, and the grace of what is settled."""
+    tried = [invoice.id for invoice in failing if invoice.state == "open" and not invoice.sent]
+    for table, going_on in ((PaymentRetry, tried), (PaymentGrace, [invoice.id for invoice in failing])):
+        settled = select(Invoice.id).where(mine, Invoice.id.not_in(going_on))
         _cancel(attempt, db, table, table.invoice.in_(settled))
 
 

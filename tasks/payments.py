@@ -48,7 +48,7 @@ def voided(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 
 def uncollectible(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """invoice.marked_uncollectible: somebody has written it off, so its dunning ends."""
+    """invoice.marked_uncollectible: written off, so nobody tries any more, and its grace time is the last."""
     return _settled(attempt, db, "uncollectible")
 
 

@@ -104,7 +104,7 @@ def follow_facts(attempt: Attempt, db: Session, mine: ColumnElement[bool], row: 
     word = row.stripe_status if row is not None else None
     unpaid = list(db.scalars(select(Invoice).where(mine, dunning.FAILING).order_by(Invoice.id)))
     failing = [] if word in FINAL else [invoice for invoice in unpaid if not dunning.is_first(invoice, word)]
-    dunning.cancel_settled(attempt, db, mine, [invoice.id for invoice in failing])
+    dunning.cancel_settled(attempt, db, mine, failing)
     owed = [job for invoice in failing for job in dunning.follow(attempt, db, invoice, unpaid=word == "unpaid")]
     if row is not None:
         renewed_at = access.renewed_at(

@@ -154,10 +154,40 @@ def test_a_payment_in_the_grace_time_cancels_it_and_its_job_finds_nothing_to_do(
     assert (status(business), has_access(business)) == ("active", True)
 
 
-@pytest.mark.parametrize("kind", ["voided", "marked_uncollectible"])
-def test_an_invoice_that_nobody_has_to_pay_any_more_ends_it_without_thanks(business: Business, kind: str) -> None:
+@pytest.mark.parametrize("first", ["payment_failed", "marked_uncollectible"])
+def test_an_invoice_that_is_written_off_has_its_grace_time_and_is_then_given_up(business: Business, first: str) -> None:
+    buy_access(business)
+    events = [invoice("payment_failed", 1, 10), invoice("marked_uncollectible", 2, 20, **LAST_TRY)]
+    owed = [job for event in (events if first == "payment_failed" else events[::-1]) for job in event.to(business)]
+    assert (status(business), has_access(business)) == ("past_due", True)
+    end_of(business, only(owed, "tasks.payments.end_grace"), "evt_2" if first == "payment_failed" else "evt_1")
+    assert (status(business), has_access(business)) == ("suspended", False)
+    assert ("payment_given_up", "admin") in told(business)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_to_write_an_invoice_off_gives_no_access_back_until_something_newer_is_paid(
+    business: Business, number: int
+) -> None:
     given_up(business)
-    invoice(kind, 2, 20).to(business)
+    invoice("marked_uncollectible", number, 20).to(business)
+    assert (status(business), has_access(business)) == ("suspended", False)
+    renewal(number + 1).to(business)
+    assert (status(business), has_access(business)) == ("active", True)
+
+
+def test_a_retry_of_an_invoice_that_is_written_off_is_cancelled_and_its_grace_time_begins(
+    business: Business, played: PlayedStripe
+) -> None:
+    fail(business)
+    played.invoice = "uncollectible"
+    only(invoice("marked_uncollectible", 2, 20).to(business), "tasks.payments.end_grace")
+    assert (states(business, PaymentRetry), states(business, PaymentGrace)) == (["cancelled"], ["planned"])
+
+
+def test_an_invoice_that_nobody_has_to_pay_any_more_ends_it_without_thanks(business: Business) -> None:
+    given_up(business)
+    invoice("voided", 2, 20).to(business)
     assert (status(business), has_access(business)) == ("active", True)
     assert ("payment_recovered", "customer") not in told(business)
 
