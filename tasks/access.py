@@ -86,11 +86,11 @@ def renewed_at(db: Session, subscription: str | None) -> int:
 
     What was billed before that is of a time that is over: that it was refunded, disputed or given up takes back nothing
     that was paid for since. It goes by the age of the invoice, for an old one may be paid late; by that of the charge
-    where the invoice is not known. An invoice of nothing (a trial, a change of plan) is paid at once, and is nothing
-    paid for.
+    where the invoice is not known. An invoice of nothing (a trial), or of a difference (a change of plan), pays for no
+    time.
     """
-    paid = select(func.max(Invoice.created)).filter_by(subscription=subscription, state="paid")
-    return (db.scalar(paid.where(Invoice.total > 0)) or 0) if subscription else 0
+    paid = select(func.max(Invoice.created)).filter_by(subscription=subscription, state="paid", renews=True)
+    return (db.scalar(paid) or 0) if subscription else 0
 
 
 def _turn(db: Session, attempt: Attempt, order: Order) -> list[FollowUp]:

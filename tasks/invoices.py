@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError
@@ -17,6 +17,17 @@ from tasks.rows import insert_if_new, locked
 from tasks.standing import INVOICE_WAY, Seen, is_newer
 from tasks.subscriptions import fetched_at
 
+# None: by what an old event, or a peer of Stripe's, does not tell.
+RENEWING = frozenset({None, "subscription", "subscription_create", "subscription_cycle", "quote_accept"})
+
+
+class ItemDetails(Struct):
+    proration: bool = False
+
+
+class LineParent(Struct):
+    subscription_item_details: ItemDetails | None = None
+
 
 class SubscriptionDetails(Struct):
     subscription: Ref = None
@@ -24,6 +35,27 @@ class SubscriptionDetails(Struct):
 
 class Parent(Struct):
     subscription_details: SubscriptionDetails | None = None
+
+
+class LineItem(Struct):
+    """What it is of stands under `parent` since Stripe's version basil; before that on the line itself."""
+
+    amount: Whole = 0
+    type: Text | None = None
+    proration: bool = False
+    parent: LineParent | None = None
+
+    @property
+    def begins_a_time(self) -> bool:
+        """Is it a plan's price for a whole new time?"""
+        if self.parent is None:
+            return self.amount > 0 and self.type == "subscription" and not self.proration
+        item = self.parent.subscription_item_details
+        return self.amount > 0 and item is not None and not item.proration
+
+
+class Lines(Struct):
+    data: list[LineItem] = field(default_factory=list)
 
 
 class FinalizationError(Struct):
@@ -49,6 +81,7 @@ class InvoiceObject(Struct):
     next_payment_attempt: Seconds | UnsetType | None = UNSET
     hosted_invoice_url: Text | None = None
     billing_reason: Text | None = None
+    lines: Lines = field(default_factory=Lines)
     collection_method: Text | None = None
     due_date: Seconds | None = None  # of one that is sent to be paid by hand
     last_finalization_error: FinalizationError | None = None
@@ -74,6 +107,20 @@ class InvoiceObject(Struct):
         """What the event itself tells of the reason; it has no more than the ids of charge and payment intent."""
         error = self.last_finalization_error
         return (error.decline_code or error.code) if error else None
+
+
+def renews(invoice: InvoiceObject) -> bool:
+    """Does it pay for a time of its subscription, and not for a difference, an extra, or nothing?
+
+    A change of plan is billed as a difference, unless a new time begins with it: then it has a line for that. What an
+    event does not tell of counts. https://docs.stripe.com/api/invoices/object#invoice_object-billing_reason
+    """
+    total = invoice.amount_due if invoice.total is None else invoice.total
+    if not total or total < 0:
+        return False
+    if invoice.billing_reason == "subscription_update":
+        return any(line.begins_a_time for line in invoice.lines.data)
+    return invoice.billing_reason in RENEWING
 
 
 class InvoiceData(Struct):
@@ -157,7 +204,7 @@ def _values(new: Sight) -> dict[str, Any]:
         "subscription": invoice.subscription_id,
         "state": new.seen.state,
         "amount_due": need(invoice.amount_due, "data.object.amount_due"),
-        "total": invoice.amount_due if invoice.total is None else invoice.total,
+        "renews": renews(invoice),
         "currency": need(invoice.currency, "data.object.currency"),
         "hosted_invoice_url": invoice.hosted_invoice_url,
         "email": invoice.customer_email,

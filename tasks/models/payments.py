@@ -37,7 +37,7 @@ class Invoice(Base):
     subscription: Mapped[str | None] = mapped_column(index=True)
     state: Mapped[str]  # open | paid | void | uncollectible
     amount_due: Mapped[int]
-    total: Mapped[int]  # before credit of the customer's
+    renews: Mapped[bool]  # it is for a time of its subscription
     currency: Mapped[str]
     hosted_invoice_url: Mapped[str | None]
     email: Mapped[str | None]

@@ -87,6 +87,7 @@ def test_an_object_of_an_old_version_has_what_the_changelogs_took_away_and_not_w
         (fulfilment.CheckoutSession, "checkout.session"),
         (fulfilment.LineItem, "item"),
         (invoices.InvoiceObject, "invoice"),
+        (invoices.LineItem, "line_item"),
         (notifications.Customer, "customer"),
         (payouts.Payout, "payout"),
         (refunds.RefundObject, "refund"),
