@@ -69,12 +69,14 @@ class InvoiceObject(Struct):
     id: Id | None = None
     number: Text | None = None  # by which the customer knows it
     customer: Ref = None
+    customer_account: Id | None = None  # in its place, where the customer is an account (Accounts v2)
     customer_email: Text | None = None
     customer_phone: Text | None = None
     subscription: Ref = None
     parent: Parent | None = None
     status: Text | None = None
     amount_due: Whole | None = None  # what is to be collected: less than the total if there was credit
+    amount_remaining: Whole | None = None  # after what was paid of it
     total: Whole | None = None
     currency: Text | None = None
     attempt_count: Whole = 0
@@ -86,6 +88,10 @@ class InvoiceObject(Struct):
     due_date: Seconds | None = None  # of one that is sent to be paid by hand
     last_finalization_error: FinalizationError | None = None
     created: Seconds = 0
+
+    @property
+    def customer_id(self) -> str | None:
+        return ref(self.customer) or self.customer_account
 
     @property
     def subscription_id(self) -> str | None:
@@ -142,13 +148,13 @@ class Sight:
 
     @property
     def customer(self) -> str:
-        return need(ref(self.object.customer), "data.object.customer")
+        return need(self.object.customer_id, "data.object.customer")
 
 
 def sight(attempt: Attempt, event: InvoiceEvent, state: str) -> Sight:
     """The invoice as its event has it."""
     need(event.data.object.id, "data.object.id")
-    need(ref(event.data.object.customer), "data.object.customer")
+    need(event.data.object.customer_id, "data.object.customer")
     need(event.data.object.amount_due, "data.object.amount_due")
     need(event.data.object.currency, "data.object.currency")
     return Sight(event.data.object, Seen(state, need(event.created, "created"), attempt.event.id))
@@ -204,6 +210,7 @@ def _values(new: Sight) -> dict[str, Any]:
         "subscription": invoice.subscription_id,
         "state": new.seen.state,
         "amount_due": need(invoice.amount_due, "data.object.amount_due"),
+        "amount_remaining": invoice.amount_due if invoice.amount_remaining is None else invoice.amount_remaining,
         "renews": renews(invoice),
         "currency": need(invoice.currency, "data.object.currency"),
         "hosted_invoice_url": invoice.hosted_invoice_url,

@@ -18,7 +18,7 @@ from tasks.invoices import InvoiceEvent, Sight
 from tasks.models import Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.money import amount_text
 from tasks.notifications import notify_admin, notify_customer
-from tasks.payloads import need, read, ref
+from tasks.payloads import need, read
 from tasks.rows import insert_if_new, locked
 from tasks.standing import FINAL, SUSPENDED
 
@@ -93,12 +93,14 @@ def _failed(attempt: Attempt, db: Session, kind: str) -> list[FollowUp]:
     if newest:
         dunning.answer_pending(attempt, db, failure["invoice"])
     invoice, owed = _take_in(attempt, db, now, word)
-    repeats = kind == "payment_failed" and _known_failure(
+    repeats = _known_failure(
         db,
         told,
-        PaymentFailure.kind == "payment_action_required",
+        PaymentFailure.kind != kind,
         PaymentFailure.created.between(failure["created"] - SAME_TRY_SECONDS, failure["created"] + SAME_TRY_SECONDS),
     )
+    if repeats and kind == "payment_action_required":
+        _ask_to_confirm(db, invoice)
     if not newest or repeats or not _to_be_paid(db, invoice):
         return owed
     return [_tell(attempt, db, kind, invoice), *owed]
@@ -117,7 +119,7 @@ def _failure(attempt: Attempt, event: InvoiceEvent, kind: str, code: str | None)
         "event_id": attempt.event.id,
         "kind": kind,
         "invoice": invoice.id,
-        "customer": ref(invoice.customer),
+        "customer": invoice.customer_id,
         "subscription": invoice.subscription_id,
         "amount_due": invoice.amount_due,
         "currency": invoice.currency,
@@ -147,6 +149,14 @@ def _take_in(
     access.hold(db, invoice=invoice.id)  # somebody may just now record a refund that names no more than it
     owed = subscriptions.follow_facts(attempt, db, Invoice.subscription == row.id, row)
     return invoice, [*_thank(attempt, db, invoice, restored=before == SUSPENDED != row.status), *owed]
+
+
+def _ask_to_confirm(db: Session, invoice: Invoice) -> None:
+    """Of a try that wants confirming we knew only that it had failed: if nobody has been told so yet, say it right."""
+    plain = select(Notification).filter_by(about=invoice.id, kind="payment_failed", state="owed")
+    newest = db.scalars(plain.order_by(Notification.created_at.desc()).limit(1)).first()
+    if newest is not None:
+        newest.kind = "payment_action_required"
 
 
 def _to_be_paid(db: Session, invoice: Invoice) -> bool:
@@ -181,6 +191,7 @@ def _give_up(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowUp]:
 
 
 def _tell(attempt: Attempt, db: Session, kind: str, invoice: Invoice) -> FollowUp:
+    amount = invoice.amount_due if kind == THANKS else invoice.amount_remaining
     return notify_customer(
         db,
         attempt,
@@ -190,7 +201,7 @@ def _tell(attempt: Attempt, db: Session, kind: str, invoice: Invoice) -> FollowU
         customer=invoice.customer,
         about=invoice.id,
         invoice=invoice.number or invoice.id,
-        amount=amount_text(invoice.amount_due, invoice.currency),
+        amount=amount_text(amount, invoice.currency),
         link=invoice.hosted_invoice_url or "",
     )
 
@@ -204,7 +215,7 @@ def _tell_admin(attempt: Attempt, db: Session, invoice: Invoice) -> FollowUp:
         invoice=invoice.id,
         customer=invoice.customer,
         subscription=invoice.subscription or "none",
-        amount=amount_text(invoice.amount_due, invoice.currency),
+        amount=amount_text(invoice.amount_remaining, invoice.currency),
     )
 
 

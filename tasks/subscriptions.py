@@ -26,6 +26,7 @@ class SubscriptionObject(Struct):
 
     id: Id | None = None
     customer: Ref = None
+    customer_account: Id | None = None  # in its place, where the customer is an account (Accounts v2)
     status: Text | None = None
     trial_end: Seconds | None = None
 
@@ -133,7 +134,7 @@ def _take_in(attempt: Attempt, db: Session, event: SubscriptionEvent) -> tuple[S
 
 def _seen(found: SubscriptionObject, at: int, event: str, *, fetched: bool = False) -> Word:
     status = need(found.status, "data.object.status")
-    return need(ref(found.customer), "data.object.customer"), Seen(status, at, event, fetched)
+    return need(ref(found.customer) or found.customer_account, "data.object.customer"), Seen(status, at, event, fetched)
 
 
 def _last_seen(row: Subscription) -> Seen | None:

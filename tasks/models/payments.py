@@ -37,6 +37,7 @@ class Invoice(Base):
     subscription: Mapped[str | None] = mapped_column(index=True)
     state: Mapped[str]  # open | paid | void | uncollectible
     amount_due: Mapped[int]
+    amount_remaining: Mapped[int]
     renews: Mapped[bool]  # it is for a time of its subscription
     currency: Mapped[str]
     hosted_invoice_url: Mapped[str | None]

@@ -123,6 +123,7 @@ def owing(name: str, status: str, amount: int) -> list[Any]:
             subscription=f"sub_{name}",
             state="open",
             amount_due=amount,
+            amount_remaining=amount,
             renews=True,
             **invoice,
             **seen,

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from tasks import notifications
+from tasks.arrivals import peek_stripe
 from tasks.handling import FollowUp
 from tasks.models import Entitlement, Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.payments import end_grace, retry_payment
@@ -306,12 +307,54 @@ def test_an_action_required_asks_the_customer_to_confirm(business: Business) -> 
     assert business.one(select(Notification)).params["link"] == "https://invoice.stripe.com/i/1"
 
 
-def test_one_try_that_wants_confirming_is_not_told_as_a_plain_failure_too(business: Business) -> None:
-    invoice("payment_action_required", 2, 10).to(business)
-    invoice("payment_failed", 1, 10).to(business)
+@pytest.mark.parametrize("confirm_at", [9, 10, 11])
+@pytest.mark.parametrize("first", ["payment_action_required", "payment_failed"])
+def test_one_try_that_wants_confirming_is_told_once_whichever_event_comes_first(
+    business: Business, first: str, confirm_at: int
+) -> None:
+    events = [invoice("payment_action_required", 2, confirm_at), invoice("payment_failed", 1, 10)]
+    owed = [job for event in (events if first == events[0].type[8:] else events[::-1]) for job in event.to(business)]
+    assert [job.task for job in owed] == ["tasks.notifications.send"]
     assert told(business) == [("payment_action_required", "customer")]
     invoice("payment_failed", 3, 86400).to(business)
     assert told(business) == [("payment_action_required", "customer"), ("payment_failed", "customer")]
+
+
+def test_what_was_told_as_a_plain_failure_already_is_not_told_again_as_one_to_confirm(business: Business) -> None:
+    (job,) = invoice("payment_failed", 1, 10).to(business)
+    business.follow(notifications.send, job)
+    assert invoice("payment_action_required", 2, 10).to(business) == []
+    assert told(business) == [("payment_failed", "customer")]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_mails_ask_for_what_is_left_to_pay_and_thank_for_all_of_it(business: Business, number: int) -> None:
+    part = {"amount_due": 1999, "amount_remaining": 999}
+    end_of(
+        business, only(invoice("payment_failed", 1, 10, **part, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    )
+    invoice("paid", number + 1, 20, amount_due=1999, amount_remaining=0).to(business)
+    asked = {row.kind: row.params["amount"] for row in business.all(select(Notification))}
+    assert asked == {
+        "payment_failed": "9.99 EUR",
+        "payment_given_up": "9.99 EUR",
+        "subscription_suspended": "9.99 EUR",
+        "payment_recovered": "19.99 EUR",
+    }
+
+
+def test_a_customer_that_is_an_account_is_a_customer_too(business: Business) -> None:
+    event = invoice("payment_failed", 2, 10, customer=None, customer_account="acct_9", **LAST_TRY)
+    grace = only(event.to(business), "tasks.payments.end_grace")
+    assert business.one(select(Subscription.customer)) == "acct_9"
+    assert (
+        grace.ordering_key
+        == peek_stripe(json.dumps({"id": "e", "type": "t", "data": {"object": event.object}})).ordering_key
+    )
+    changed = subscription("updated", 3, 20, "canceled")
+    changed.object.update(customer=None, customer_account="acct_9")
+    changed.to(business)
+    assert status(business) == "canceled"
 
 
 def test_the_end_of_a_trial_is_told_while_it_lasts(business: Business) -> None:

@@ -74,6 +74,7 @@ def _payments() -> None:
         text("subscription", index=True, nullable=True),
         text("state"),
         whole("amount_due"),
+        whole("amount_remaining"),
         sa.Column("renews", sa.Boolean(), nullable=False),
         text("currency"),
         text("hosted_invoice_url", nullable=True),
