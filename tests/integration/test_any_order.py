@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.event import listen
@@ -37,6 +37,7 @@ from tasks.models import (
 from tasks.payments import end_grace
 from tests.business import NOW, Business
 from tests.lives import T0, Happened, dispute, invoice, refund, subscription
+from tests.searching import searching
 
 FACTS: tuple[type[Base], ...] = (Subscription, Invoice, PaymentFailure, Charge, Dispute, Entitlement, Order)
 
@@ -292,7 +293,7 @@ def test_any_order_of_arrival_with_duplicates_ends_in_the_same_rows(name: str, m
         access = life.access and status in ("active", "past_due")
         assert rows["Entitlement"][0]["revoked_at"] is (None if access else True)
 
-    @settings(max_examples=12, deadline=None, derandomize=True)
+    @searching(quick=12, deep=2000)
     @given(arrivals(life.events))
     @example(list(reversed(life.events)))
     def same(events: list[Happened]) -> None:
