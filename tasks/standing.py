@@ -82,8 +82,8 @@ def is_sign_up(word: str | None, billing_reason: str | None, *, sent: bool) -> b
 def status_of(word: str | None, *, failing: bool, given_up: bool, paid_since: bool) -> str:
     """A subscription's status.
 
-    `word` is Stripe's (None: not known); `failing`: an invoice failed and is open, or written off; `given_up`: its grace
-    time is over; `paid_since`: an invoice was paid after Stripe's word.
+    `word` is Stripe's (None: not known); `failing`: an invoice failed, and is open or written off; `given_up`: its
+    grace time is over; `paid_since`: an invoice was paid after Stripe's word.
     """
     if word in FINAL:
         return str(word)

@@ -107,7 +107,12 @@ LIVES: dict[str, Life] = {
         "active",
     ),
     "written off, and paid after all": Life(
-        (*GIVEN_UP_AND_RENEWED[:3], invoice("marked_uncollectible", 6, 20), invoice("paid", 7, 30)),
+        (
+            *GIVEN_UP_AND_RENEWED[:3],
+            invoice("marked_uncollectible", 6, 20),
+            invoice("paid", 7, 30),
+            subscription("updated", 8, 31, "active"),
+        ),
         "active",
     ),
     "written off, and nobody had failed to pay": Life(
