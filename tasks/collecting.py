@@ -3,9 +3,10 @@
 Nobody is charged twice, whatever is lost on the way:
 - The invoice is fetched first, and what is settled or under way at the bank is left alone.
 - The key is the retry's own, (invoice, number): the same in every attempt, every replay and every job owed for it.
-- After a 5xx nobody knows whether there was a charge, and Stripe gives the key the same answer for at least a day. So
-  we wait longer than that, in which Stripe mends or rolls back what it had begun; then the invoice itself says whether
-  it is paid, and only one that is still open is tried under a new key.
+- After a 5xx nobody knows whether there was a charge. To ask again under the same key is safe, and all it takes where
+  the call had not begun. Where it had, Stripe gives the key the same answer for at least a day. So after some tries we
+  wait longer than that, in which Stripe mends or rolls back what it had begun; then the invoice itself says whether it
+  is paid, and only one that is still open is tried under a new key.
   https://docs.stripe.com/api/idempotent_requests, https://docs.stripe.com/error-low-level#server-errors
 """
 
@@ -24,7 +25,8 @@ from tasks.handling import Attempt
 from tasks.models import PaymentRetry
 from tasks.standing import HARD, SETTLED
 
-WAIT = timedelta(hours=25)  # after a 5xx
+TRIES = 5  # of a job, before a 5xx is taken for a saved one
+WAIT = timedelta(hours=25)
 Outcome = tuple[str, str | None, dict[str, Any]]  # the retry's new state, the decline code, the invoice then
 
 
@@ -47,6 +49,8 @@ def collect(attempt: Attempt, db: Session, retry: PaymentRetry) -> Outcome:
     try:
         return _pay(attempt, invoice, f"{invoice}:retry:{number}" + (f":{broken}" if broken else ""))
     except stripe.Broken:
+        if attempt.number < TRIES:
+            raise
         _put_off(attempt, db, (invoice, number), broken)
         raise _not_yet(WAIT.total_seconds()) from None
 

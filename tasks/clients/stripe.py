@@ -37,7 +37,9 @@ class Refused(PermanentError):
 
 
 class Broken(TransientError):
-    """Stripe answered 5xx: nobody knows what became of the call, and for a day its idempotency key hears the same.
+    """Stripe answered 5xx, and not that a retry may help: nobody knows what became of the call.
+
+    If it had begun, its idempotency key hears the same for a day.
 
     https://docs.stripe.com/error-low-level#server-errors
     """
@@ -258,7 +260,8 @@ def _named_errors(attempt: Attempt) -> Iterator[None]:
     except stripe.StripeError as error:
         headers: Mapping[str, str] = error.headers or {}
         what = f"Stripe answered {error.http_status or 'nothing that can be read'}"
-        kind = Broken if (error.http_status or 0) >= 500 else TransientError
+        broken = (error.http_status or 0) >= 500 and headers.get("Stripe-Should-Retry") != "true"
+        kind = Broken if broken else TransientError
         raise kind(what, retry_after_seconds(headers, attempt.now)) from None
 
 

@@ -374,10 +374,26 @@ def test_every_try_of_one_retry_carries_the_same_idempotency_key(business: Busin
     assert retries(business) == [(1, "planned", None)]
 
 
-def test_after_a_5xx_a_day_goes_by_and_only_an_invoice_that_is_still_open_is_tried_under_a_new_key(
+@pytest.mark.parametrize(("number", "said"), [(1, {}), (4, {}), (14, {"Stripe-Should-Retry": "true"})])
+def test_a_5xx_that_may_pass_is_asked_again_soon_under_the_same_key(
+    business: Business, number: int, said: dict[str, str]
+) -> None:
+    business.number = number
+    with Peer(refusing(503, {"type": "api_error"}, said)) as peer:
+        by_api(business, peer.url)
+        (retry,) = planned(business.run(payment_failed, failure()))
+        for _ in range(2):
+            with pytest.raises(TransientError, match="Stripe answered 503") as error:
+                business.follow(retry_payment, retry)
+            assert error.value.retry_after_seconds == 0
+        assert keys(peer) == ["in_1:retry:1"] * 2
+
+
+def test_after_a_5xx_that_stays_a_day_goes_by_and_only_an_invoice_that_is_still_open_is_tried_under_a_new_key(
     business: Business,
 ) -> None:
     """For a day the old key would hear the saved 5xx again; and until then nobody knows if there was a charge."""
+    business.number = 5
     with Peer(refusing(500, {"type": "api_error"})) as peer:
         by_api(business, peer.url)
         (retry,) = planned(business.run(payment_failed, failure()))
