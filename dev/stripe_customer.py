@@ -18,10 +18,9 @@ class StripeCustomer:
         self.address, self.api_key = address, api_key
 
     def fail_to_pay(self, email: str) -> str:
-        """Subscribe to a plan with the declined card; answers the id of the invoice that was not paid."""
-        invoice = str(self.subscribe(self.join(email, DECLINED_CARD))["latest_invoice"])
-        self._decline(invoice)
-        return invoice
+        """Subscribe to a plan, whose second invoice is not paid; answers the id of that."""
+        customer = self.join(email)
+        return self.fail_to_renew(customer, str(self.subscribe(customer)["id"]))
 
     def join(self, email: str, card: str = GOOD_CARD, language: str = "en") -> str:
         """A new customer with this card."""

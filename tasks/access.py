@@ -81,6 +81,18 @@ def hold(db: Session, **names: str | None) -> None:
     alone(db, [f"{name}:{value}" for name, value in names.items() if value])
 
 
+def renewed_at(db: Session, subscription: str | None) -> int:
+    """When the newest invoice that was paid for this subscription was made; 0 if there is none.
+
+    What was billed before that is of a time that is over: that it was refunded, disputed or given up takes back nothing
+    that was paid for since. It goes by the age of the invoice, for an old one may be paid late; by that of the charge
+    where the invoice is not known. An invoice of nothing (a trial), or of a difference (a change of plan), pays for no
+    time.
+    """
+    paid = select(func.max(Invoice.created)).filter_by(subscription=subscription, state="paid", renews=True)
+    return (db.scalar(paid) or 0) if subscription else 0
+
+
 def _turn(db: Session, attempt: Attempt, order: Order) -> list[FollowUp]:
     """Bring an order's entitlements to what is known now. What is new is told before what is gone: no gap between."""
     subscription = db.get(Subscription, order.subscription) if order.subscription else None
@@ -128,7 +140,7 @@ def _is_refunded(db: Session, order: Order) -> bool:
     billed_at = func.coalesce(Invoice.created, Charge.created)
     charges = select(Charge.id).outerjoin(Invoice, Invoice.id == Charge.invoice)
     ours = or_(_paid_for(Charge, order), _renews(order))
-    taken_back = charges.where(ours, Charge.refunded, billed_at >= _renewed_at(db, order))
+    taken_back = charges.where(ours, Charge.refunded, billed_at >= renewed_at(db, order.subscription))
     return db.scalar(taken_back.limit(1)) is not None
 
 
@@ -138,18 +150,7 @@ def _disputes(db: Session, order: Order) -> frozenset[str]:
     disputes = select(Dispute.status).outerjoin(Charge, Charge.id == Dispute.charge)
     billed = disputes.outerjoin(Invoice, Invoice.id == func.coalesce(Dispute.invoice, Charge.invoice))
     ours = or_(_paid_for(Dispute, order), _paid_for(Charge, order), _renews(order))
-    return frozenset(db.scalars(billed.where(ours, billed_at >= _renewed_at(db, order))))
-
-
-def _renewed_at(db: Session, order: Order) -> int:
-    """When the newest invoice that was paid for the order's subscription was made; 0 if there is none.
-
-    A refund or dispute of what was billed before that takes back a time that is over, and not what was paid for since:
-    by the age of the invoice, for an old one may be paid late; by that of the charge where the invoice is not known.
-    An invoice of nothing (a trial, a change of plan) is paid at once, and is nothing paid for.
-    """
-    paid = select(func.max(Invoice.created)).filter_by(subscription=order.subscription, state="paid")
-    return (db.scalar(paid.where(Invoice.total > 0)) or 0) if order.subscription else 0
+    return frozenset(db.scalars(billed.where(ours, billed_at >= renewed_at(db, order.subscription))))
 
 
 def _paid_for(row: type[Charge] | type[Dispute], order: Order) -> ColumnElement[bool]:

@@ -39,6 +39,7 @@ def arrival(source: str, peeked: Peeked, body: bytes, secret: str = "") -> Arriv
 class _StripeObject(msgspec.Struct):
     id: Any = None
     customer: Any = None
+    customer_account: Any = None
 
 
 class _StripeData(msgspec.Struct):
@@ -66,7 +67,7 @@ def peek_stripe(body: str, mode: str = "any") -> Peeked:
     event = decode(_stripe_event, body)
     account = event.account or event.context  # ids are unique within an account
     subject = event.related_object or (event.data.object if event.data else None)
-    owner = (subject.customer or subject.id) if subject else None
+    owner = (subject.customer or subject.customer_account or subject.id) if subject else None
     if isinstance(owner, dict):  # an expanded customer
         owner = owner.get("id")
     key = stripe_ordering_key(account, owner)

@@ -5,6 +5,7 @@ whose row is no longer planned finds nothing to do.
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TypeVar
 
 from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.orm import Session
@@ -15,10 +16,13 @@ from tasks.clients.stripe import Origin
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Invoice, PaymentFailure, PaymentGrace, PaymentRetry
 from tasks.payloads import read
-from tasks.rows import insert_if_new
-from tasks.standing import next_retry, wants_grace
+from tasks.rows import insert_if_new, locked
+from tasks.standing import is_sign_up, next_retry, wants_grace
 
-FAILING = (Invoice.state == "open") & exists().where(PaymentFailure.invoice == Invoice.id)
+Plan = TypeVar("Plan", PaymentRetry, PaymentGrace)
+LOST = timedelta(days=1)  # longer than the attempts of a job take
+# Who has written an invoice off has given up on it: until something newer is paid, that is no reason for access.
+FAILING = Invoice.state.in_(("open", "uncollectible")) & exists().where(PaymentFailure.invoice == Invoice.id)
 
 
 def schedule_of(settings: Settings) -> tuple[int, ...]:
@@ -28,29 +32,44 @@ def schedule_of(settings: Settings) -> tuple[int, ...]:
 
 def follow(attempt: Attempt, db: Session, invoice: Invoice, *, unpaid: bool) -> list[FollowUp]:
     """Plan what comes next for a failing invoice, unless it is planned. `unpaid`: its subscription's status."""
-    schedule = schedule_of(attempt.settings)
+    written_off = invoice.state == "uncollectible"
+    schedule = () if invoice.sent or written_off else schedule_of(attempt.settings)
     last = newest_retry(db, invoice.id)
+    if schedule and last is not None and _is_lost(attempt, last):
+        return [_owe_again(attempt, "retry_payment", invoice, last)]
     standing = (last.number, last.state) if last else None
     number = next_retry(schedule, standing)
     if number is not None:
         return _plan_retry(attempt, db, invoice, number, schedule[number - 1])
-    if wants_grace(schedule, standing, unpaid or invoice.last_try):
+    if wants_grace(schedule, standing, unpaid or written_off or invoice.last_try):
         return _plan_grace(attempt, db, invoice)
     if not schedule:  # a newer event says that Stripe will try again after all
         _cancel(attempt, db, PaymentGrace, PaymentGrace.invoice == invoice.id)
     return []
 
 
-def cancel_settled(attempt: Attempt, db: Session, mine: ColumnElement[bool], failing: list[str]) -> None:
-    """Cancel whatever is planned for these invoices of `mine` that are not `failing` any more."""
-    for table in (PaymentRetry, PaymentGrace):
-        settled = select(Invoice.id).where(mine, Invoice.id.not_in(failing))
+def is_first(invoice: Invoice, word: str | None) -> bool:
+    """Is it the first invoice of a subscription that has not begun? Then nobody is at fault, and nothing is done."""
+    return is_sign_up(word, invoice.billing_reason, sent=invoice.sent)
+
+
+def cancel_settled(attempt: Attempt, db: Session, mine: ColumnElement[bool], failing: list[Invoice]) -> None:
+    """Cancel the retries of these invoices of `mine` that nobody tries to collect, and the grace of what is settled."""
+    tried = [invoice.id for invoice in failing if invoice.state == "open" and not invoice.sent]
+    for table, going_on in ((PaymentRetry, tried), (PaymentGrace, [invoice.id for invoice in failing])):
+        settled = select(Invoice.id).where(mine, Invoice.id.not_in(going_on))
         _cancel(attempt, db, table, table.invoice.in_(settled))
 
 
 def newest_retry(db: Session, invoice: str) -> PaymentRetry | None:
     newest_first = select(PaymentRetry).filter_by(invoice=invoice).order_by(PaymentRetry.number.desc())
     return db.scalars(newest_first.limit(1)).first()
+
+
+def planned(db: Session, table: type[Plan], key: tuple[str, int]) -> Plan | None:
+    """The row, locked, if it is still planned. `key`: invoice and number."""
+    row = locked(db, table, key)
+    return row if row is not None and row.state == "planned" else None
 
 
 def answer_pending(attempt: Attempt, db: Session, invoice: str) -> None:
@@ -72,13 +91,28 @@ def _plan_grace(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowU
     """One grace time at a time; a cancelled one does not come back, but a new one may begin."""
     newest_first = select(PaymentGrace).filter_by(invoice=invoice.id).order_by(PaymentGrace.number.desc())
     last = db.scalars(newest_first.limit(1)).first()
+    if last is not None and _is_lost(attempt, last):
+        return [_owe_again(attempt, "end_grace", invoice, last)]
     if last is not None and last.state != "cancelled":
         return []
-    number, delay_seconds = (last.number + 1 if last else 1), attempt.settings.payment_grace_seconds
+    number = last.number + 1 if last else 1
+    now = int(attempt.now.timestamp())
+    delay_seconds = max(invoice.due_date or now, now) - now + attempt.settings.payment_grace_seconds
     due_at = attempt.now + timedelta(seconds=delay_seconds)
     if not insert_if_new(db, PaymentGrace, invoice=invoice.id, number=number, state="planned", due_at=due_at):
         return []
     return [_delayed(attempt, "end_grace", invoice, number, delay_seconds)]
+
+
+def _is_lost(attempt: Attempt, row: PaymentRetry | PaymentGrace) -> bool:
+    """Has the job of what is planned died, or was it lost with the record? One that only comes late does no harm."""
+    return row.state == "planned" and attempt.now - row.due_at > LOST
+
+
+def _owe_again(attempt: Attempt, name: str, invoice: Invoice, row: PaymentRetry | PaymentGrace) -> FollowUp:
+    """Another job for it. Whichever runs first does it, and the other then finds nothing planned."""
+    row.due_at = attempt.now
+    return _delayed(attempt, name, invoice, row.number, 0)
 
 
 def _delayed(attempt: Attempt, name: str, invoice: Invoice, number: int, delay_seconds: int) -> FollowUp:

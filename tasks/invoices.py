@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError
@@ -17,6 +17,17 @@ from tasks.present import fetched_at
 from tasks.rows import insert_if_new, locked
 from tasks.standing import INVOICE_WAY, Seen, is_newer
 
+# None: by what an old event, or a peer of Stripe's, does not tell.
+RENEWING = frozenset({None, "subscription", "subscription_create", "subscription_cycle", "quote_accept"})
+
+
+class ItemDetails(Struct):
+    proration: bool = False
+
+
+class LineParent(Struct):
+    subscription_item_details: ItemDetails | None = None
+
 
 class SubscriptionDetails(Struct):
     subscription: Ref = None
@@ -24,6 +35,27 @@ class SubscriptionDetails(Struct):
 
 class Parent(Struct):
     subscription_details: SubscriptionDetails | None = None
+
+
+class LineItem(Struct):
+    """What it is of stands under `parent` since Stripe's version basil; before that on the line itself."""
+
+    amount: Whole = 0
+    type: Text | None = None
+    proration: bool = False
+    parent: LineParent | None = None
+
+    @property
+    def begins_a_time(self) -> bool:
+        """Is it a plan's price for a whole new time?"""
+        if self.parent is None:
+            return self.amount > 0 and self.type == "subscription" and not self.proration
+        item = self.parent.subscription_item_details
+        return self.amount > 0 and item is not None and not item.proration
+
+
+class Lines(Struct):
+    data: list[LineItem] = field(default_factory=list)
 
 
 class FinalizationError(Struct):
@@ -37,19 +69,29 @@ class InvoiceObject(Struct):
     id: Id | None = None
     number: Text | None = None  # by which the customer knows it
     customer: Ref = None
+    customer_account: Id | None = None  # in its place, where the customer is an account (Accounts v2)
     customer_email: Text | None = None
     customer_phone: Text | None = None
     subscription: Ref = None
     parent: Parent | None = None
     status: Text | None = None
     amount_due: Whole | None = None  # what is to be collected: less than the total if there was credit
+    amount_remaining: Whole | None = None  # after what was paid of it
     total: Whole | None = None
     currency: Text | None = None
     attempt_count: Whole = 0
     next_payment_attempt: Seconds | UnsetType | None = UNSET
     hosted_invoice_url: Text | None = None
+    billing_reason: Text | None = None
+    lines: Lines = field(default_factory=Lines)
+    collection_method: Text | None = None
+    due_date: Seconds | None = None  # of one that is sent to be paid by hand
     last_finalization_error: FinalizationError | None = None
     created: Seconds = 0
+
+    @property
+    def customer_id(self) -> str | None:
+        return ref(self.customer) or self.customer_account
 
     @property
     def subscription_id(self) -> str | None:
@@ -57,10 +99,34 @@ class InvoiceObject(Struct):
         return ref(details.subscription if details else None) or ref(self.subscription)
 
     @property
+    def sent(self) -> bool:
+        """Is it sent to be paid by hand? Then nobody tries to collect it, and no next try is ever announced."""
+        return self.collection_method == "send_invoice"
+
+    @property
+    def last_try(self) -> bool:
+        """Has Stripe tried for the last time? What is sent has until it is due; without a day there is no last try."""
+        return self.due_date is not None if self.sent else self.next_payment_attempt is None
+
+    @property
     def decline_code(self) -> str | None:
         """What the event itself tells of the reason; it has no more than the ids of charge and payment intent."""
         error = self.last_finalization_error
         return (error.decline_code or error.code) if error else None
+
+
+def renews(invoice: InvoiceObject) -> bool:
+    """Does it pay for a time of its subscription, and not for a difference, an extra, or nothing?
+
+    A change of plan is billed as a difference, unless a new time begins with it: then it has a line for that. What an
+    event does not tell of counts. https://docs.stripe.com/api/invoices/object#invoice_object-billing_reason
+    """
+    total = invoice.amount_due if invoice.total is None else invoice.total
+    if not total or total < 0:
+        return False
+    if invoice.billing_reason == "subscription_update":
+        return any(line.begins_a_time for line in invoice.lines.data)
+    return invoice.billing_reason in RENEWING
 
 
 class InvoiceData(Struct):
@@ -82,13 +148,13 @@ class Sight:
 
     @property
     def customer(self) -> str:
-        return need(ref(self.object.customer), "data.object.customer")
+        return need(self.object.customer_id, "data.object.customer")
 
 
 def sight(attempt: Attempt, event: InvoiceEvent, state: str) -> Sight:
     """The invoice as its event has it."""
     need(event.data.object.id, "data.object.id")
-    need(ref(event.data.object.customer), "data.object.customer")
+    need(event.data.object.customer_id, "data.object.customer")
     need(event.data.object.amount_due, "data.object.amount_due")
     need(event.data.object.currency, "data.object.currency")
     return Sight(event.data.object, Seen(state, need(event.created, "created"), attempt.event.id))
@@ -118,7 +184,7 @@ def why_declined(attempt: Attempt, seen: Sight) -> str | None:
     if seen.fetched is None:
         return seen.object.decline_code
     try:
-        return stripe.decline_of(attempt, seen.fetched) or seen.object.decline_code
+        return stripe.payment_of(attempt, seen.fetched).code or seen.object.decline_code
     except PermanentError:  # a key that may not read payments
         return seen.object.decline_code
 
@@ -144,12 +210,16 @@ def _values(new: Sight) -> dict[str, Any]:
         "subscription": invoice.subscription_id,
         "state": new.seen.state,
         "amount_due": need(invoice.amount_due, "data.object.amount_due"),
-        "total": invoice.amount_due if invoice.total is None else invoice.total,
+        "amount_remaining": invoice.amount_due if invoice.amount_remaining is None else invoice.amount_remaining,
+        "renews": renews(invoice),
         "currency": need(invoice.currency, "data.object.currency"),
         "hosted_invoice_url": invoice.hosted_invoice_url,
         "email": invoice.customer_email,
         "phone": invoice.customer_phone,
-        "last_try": invoice.next_payment_attempt is None,
+        "billing_reason": invoice.billing_reason,
+        "sent": invoice.sent,
+        "due_date": invoice.due_date,
+        "last_try": invoice.last_try,
         "created": invoice.created,
         "seen_created": new.seen.at,
         "seen_event": new.seen.event,

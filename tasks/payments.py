@@ -6,25 +6,24 @@ from them what should be, so that any order of arrival ends the same.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from tasks import access, dunning, invoices, subscriptions
+from tasks import access, collecting, dunning, invoices, subscriptions
 from tasks.clients import stripe
 from tasks.handling import Attempt, FollowUp
 from tasks.invoices import InvoiceEvent, Sight
 from tasks.models import Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.money import amount_text
 from tasks.notifications import notify_admin, notify_customer
-from tasks.payloads import need, read, ref
+from tasks.payloads import need, read
 from tasks.rows import insert_if_new, locked
-from tasks.standing import FINAL, SETTLED, SUSPENDED
+from tasks.standing import FINAL, SUSPENDED
 
 TOLD_OF_FAILURE = ("payment_failed", "payment_action_required", "subscription_suspended")
 THANKS = "payment_recovered"
-Plan = TypeVar("Plan", PaymentRetry, PaymentGrace)
 SAME_TRY_SECONDS = 60  # one try that the customer must confirm is reported as failed and as in need of action
 
 
@@ -49,33 +48,33 @@ def voided(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 
 def uncollectible(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """invoice.marked_uncollectible: somebody has written it off, so its dunning ends."""
+    """invoice.marked_uncollectible: written off, so nobody tries any more, and its grace time is the last."""
     return _settled(attempt, db, "uncollectible")
 
 
 def retry_payment(attempt: Attempt, db: Session) -> list[FollowUp]:
     """Try to collect an invoice once more, if that is still planned. A declined card is an outcome, no error."""
     key = str(attempt.args["invoice"]), int(attempt.args["number"])
-    if not _planned(db, PaymentRetry, key):
+    retry = dunning.planned(db, PaymentRetry, key)
+    if retry is None:
         return []
-    state, code, found = _collect(attempt, db, key[0])
+    state, code, found = collecting.collect(attempt, db, retry)
     sight = invoices.from_stripe(attempt, found)
     word = subscriptions.look(attempt, db, sight.object.subscription_id, 0)
-    retry = _planned(db, PaymentRetry, key)
+    retry = dunning.planned(db, PaymentRetry, key)
     if retry is None:
         return []
     retry.state, retry.decline_code, retry.done_at = state, code, attempt.now
-    invoice, owed = _take_in(attempt, db, sight, word)
-    return [*_thank(attempt, db, invoice), *owed]
+    return _take_in(attempt, db, sight, word)[1]
 
 
 def end_grace(attempt: Attempt, db: Session) -> list[FollowUp]:
     """The grace time is over: if the invoice is still to be paid, suspend and tell customer and administrator."""
     key = str(attempt.args["invoice"]), int(attempt.args["number"])
-    if not _planned(db, PaymentGrace, key):
+    if not dunning.planned(db, PaymentGrace, key):
         return []
     owed = _look_again(attempt, db, key[0])
-    grace = _planned(db, PaymentGrace, key)
+    grace = dunning.planned(db, PaymentGrace, key)
     if grace is None:
         return owed
     grace.state, grace.done_at = "over", attempt.now
@@ -94,12 +93,14 @@ def _failed(attempt: Attempt, db: Session, kind: str) -> list[FollowUp]:
     if newest:
         dunning.answer_pending(attempt, db, failure["invoice"])
     invoice, owed = _take_in(attempt, db, now, word)
-    repeats = kind == "payment_failed" and _known_failure(
+    repeats = _known_failure(
         db,
         told,
-        PaymentFailure.kind == "payment_action_required",
+        PaymentFailure.kind != kind,
         PaymentFailure.created.between(failure["created"] - SAME_TRY_SECONDS, failure["created"] + SAME_TRY_SECONDS),
     )
+    if repeats and kind == "payment_action_required":
+        _ask_to_confirm(db, invoice)
     if not newest or repeats or not _to_be_paid(db, invoice):
         return owed
     return [_tell(attempt, db, kind, invoice), *owed]
@@ -109,8 +110,7 @@ def _settled(attempt: Attempt, db: Session, state: str) -> list[FollowUp]:
     told = invoices.sight(attempt, read(attempt.event.body, InvoiceEvent), state)
     now = invoices.look(attempt, db, told)
     word = subscriptions.look(attempt, db, now.object.subscription_id, told.seen.at)
-    invoice, owed = _take_in(attempt, db, now, word)
-    return [*_thank(attempt, db, invoice), *owed]
+    return _take_in(attempt, db, now, word)[1]
 
 
 def _failure(attempt: Attempt, event: InvoiceEvent, kind: str, code: str | None) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _failure(attempt: Attempt, event: InvoiceEvent, kind: str, code: str | None)
         "event_id": attempt.event.id,
         "kind": kind,
         "invoice": invoice.id,
-        "customer": ref(invoice.customer),
+        "customer": invoice.customer_id,
         "subscription": invoice.subscription_id,
         "amount_due": invoice.amount_due,
         "currency": invoice.currency,
@@ -142,15 +142,27 @@ def _take_in(
     """The new facts into their rows, and what follows from them."""
     invoice = invoices.observe(attempt, db, now)
     if invoice.subscription is None:
-        return invoice, subscriptions.follow_facts(attempt, db, Invoice.id == invoice.id, None)
+        owed = subscriptions.follow_facts(attempt, db, Invoice.id == invoice.id, None)
+        return invoice, [*_thank(attempt, db, invoice), *owed]
     row = subscriptions.observe(attempt, db, invoice.subscription, word or subscriptions.Word(invoice.customer))
+    before = row.status
     access.hold(db, invoice=invoice.id)  # somebody may just now record a refund that names no more than it
-    return invoice, subscriptions.follow_facts(attempt, db, Invoice.subscription == row.id, row)
+    owed = subscriptions.follow_facts(attempt, db, Invoice.subscription == row.id, row)
+    return invoice, [*_thank(attempt, db, invoice, restored=before == SUSPENDED != row.status), *owed]
+
+
+def _ask_to_confirm(db: Session, invoice: Invoice) -> None:
+    """Of a try that wants confirming we knew only that it had failed: if nobody has been told so yet, say it right."""
+    plain = select(Notification).filter_by(about=invoice.id, kind="payment_failed", state="owed")
+    newest = db.scalars(plain.order_by(Notification.created_at.desc()).limit(1)).first()
+    if newest is not None:
+        newest.kind = "payment_action_required"
 
 
 def _to_be_paid(db: Session, invoice: Invoice) -> bool:
     row = db.get(Subscription, invoice.subscription) if invoice.subscription else None
-    return invoice.state == "open" and (row is None or row.stripe_status not in FINAL)
+    word = row.stripe_status if row is not None else None
+    return invoice.state == "open" and word not in FINAL and not dunning.is_first(invoice, word)
 
 
 def _look_again(attempt: Attempt, db: Session, invoice: str) -> list[FollowUp]:
@@ -164,8 +176,7 @@ def _look_again(attempt: Attempt, db: Session, invoice: str) -> list[FollowUp]:
         return []
     sight = invoices.from_stripe(attempt, found)
     word = subscriptions.look(attempt, db, sight.object.subscription_id, 0)
-    row, owed = _take_in(attempt, db, sight, word)
-    return [*_thank(attempt, db, row), *owed]
+    return _take_in(attempt, db, sight, word)[1]
 
 
 def _give_up(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowUp]:
@@ -180,6 +191,7 @@ def _give_up(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowUp]:
 
 
 def _tell(attempt: Attempt, db: Session, kind: str, invoice: Invoice) -> FollowUp:
+    amount = invoice.amount_due if kind == THANKS else invoice.amount_remaining
     return notify_customer(
         db,
         attempt,
@@ -189,7 +201,7 @@ def _tell(attempt: Attempt, db: Session, kind: str, invoice: Invoice) -> FollowU
         customer=invoice.customer,
         about=invoice.id,
         invoice=invoice.number or invoice.id,
-        amount=amount_text(invoice.amount_due, invoice.currency),
+        amount=amount_text(amount, invoice.currency),
         link=invoice.hosted_invoice_url or "",
     )
 
@@ -203,42 +215,13 @@ def _tell_admin(attempt: Attempt, db: Session, invoice: Invoice) -> FollowUp:
         invoice=invoice.id,
         customer=invoice.customer,
         subscription=invoice.subscription or "none",
-        amount=amount_text(invoice.amount_due, invoice.currency),
+        amount=amount_text(invoice.amount_remaining, invoice.currency),
     )
 
 
-def _thank(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowUp]:
-    """Once per invoice, and only a customer who was told that it had failed."""
+def _thank(attempt: Attempt, db: Session, invoice: Invoice, *, restored: bool = False) -> list[FollowUp]:
+    """Once per invoice, and only a customer who was told that it had failed, or whose suspension it `restored`."""
     told = set(db.scalars(select(Notification.kind).filter_by(about=invoice.id)))
-    if invoice.state != "paid" or THANKS in told or not told.intersection(TOLD_OF_FAILURE):
+    if invoice.state != "paid" or THANKS in told or not (restored or told.intersection(TOLD_OF_FAILURE)):
         return []
     return [_tell(attempt, db, THANKS, invoice)]
-
-
-def _planned(db: Session, table: type[Plan], key: tuple[str, int]) -> Plan | None:
-    row = locked(db, table, key)
-    return row if row is not None and row.state == "planned" else None
-
-
-def _collect(attempt: Attempt, db: Session, invoice: str) -> tuple[str, str | None, dict[str, Any]]:
-    """(the retry's new state, the decline code, the invoice then): fetch it, and pay it if it still needs that."""
-    db.commit()  # no transaction stays open over a call
-    found = stripe.fetch_invoice(attempt, invoice)
-    if found.get("status") in SETTLED:  # perhaps by this very retry, whose answer was lost
-        return _settled_as(found), None, found
-    try:
-        answer = stripe.pay_invoice(attempt, invoice)
-    except stripe.Refused as refused:
-        found = stripe.fetch_invoice(attempt, invoice)
-        if found.get("status") in SETTLED:  # in this very moment
-            return _settled_as(found), None, found
-        return "declined", refused.code, found
-    if answer.get("status") == "paid":
-        return "paid", None, answer
-    code = stripe.decline_of(attempt, answer)
-    return ("declined" if code else "pending"), code, answer  # a bank debit takes days; an event will tell
-
-
-def _settled_as(invoice: dict[str, Any]) -> str:
-    """The state of a retry that need not try: nobody can tell whose payment it was, and nobody has to."""
-    return "paid" if invoice["status"] == "paid" else "stopped"

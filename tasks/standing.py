@@ -22,6 +22,27 @@ INVOICE_WAY = ("open", "uncollectible", "void", "paid")
 FINAL = frozenset({"canceled", "incomplete_expired", "void", "paid"})  # Stripe takes none of these back
 SETTLED = frozenset({"paid", "void", "uncollectible"})  # invoices that nobody tries to collect any more
 SUSPENDED = "suspended"  # our own word: given up after the grace time
+SIGN_UP = frozenset(
+    {"incomplete", "incomplete_expired"}
+)  # the first payment has not come: the customer is at the checkout
+# A card that was declined so is declined again, or as long as its owner is not there to confirm. After the first nine
+# Stripe too waits for another card: https://docs.stripe.com/billing/revenue-recovery/smart-retries
+HARD = frozenset(
+    {
+        "incorrect_number",
+        "lost_card",
+        "pickup_card",
+        "stolen_card",
+        "revocation_of_authorization",
+        "revocation_of_all_authorizations",
+        "highest_risk_level",
+        "transaction_not_allowed",
+        "authentication_required",
+        "fraudulent",  # and these by https://docs.stripe.com/declines/codes
+        "do_not_try_again",
+        "stop_payment_order",
+    }
+)
 COLLECTING = (None, "active", "trialing", "past_due", "unpaid")  # what an open failed invoice makes past_due
 
 
@@ -49,11 +70,20 @@ def _mark(seen: Seen, way: Sequence[str]) -> tuple[bool, int, int, str]:
     return (seen.state in FINAL, seen.at, along, seen.event)
 
 
+def is_sign_up(word: str | None, billing_reason: str | None, *, sent: bool) -> bool:
+    """Is an unpaid invoice the first of a subscription that has not begun? `word` is Stripe's for that, if it is known.
+
+    Its customer is asked at the checkout, and Stripe tries no second time: after 23 hours the subscription expires.
+    One that is `sent` begins at once. https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses
+    """
+    return word in SIGN_UP or (word is None and billing_reason == "subscription_create" and not sent)
+
+
 def status_of(word: str | None, *, failing: bool, given_up: bool, paid_since: bool) -> str:
     """A subscription's status.
 
-    `word` is Stripe's (None: not known); `failing`: an invoice failed and is still open; `given_up`: its grace time is
-    over; `paid_since`: an invoice was paid after Stripe's word.
+    `word` is Stripe's (None: not known); `failing`: an invoice failed, and is open or written off; `given_up`: its
+    grace time is over; `paid_since`: an invoice was paid after Stripe's word.
     """
     if word in FINAL:
         return str(word)

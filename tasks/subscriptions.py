@@ -46,6 +46,7 @@ class SubscriptionObject(Struct):
 
     id: Id | None = None
     customer: Ref = None
+    customer_account: Id | None = None  # in its place, where the customer is an account (Accounts v2)
     status: Text | None = None
     items: SubscriptionItems | None = None
     trial_end: Seconds | None = None
@@ -112,13 +113,24 @@ def follow_facts(attempt: Attempt, db: Session, mine: ColumnElement[bool], row: 
     `mine` selects the subscription's invoices; `row` is its locked row, None for an invoice without subscription.
     """
     db.flush()
-    over = row is not None and row.stripe_status in FINAL
-    failing = [] if over else list(db.scalars(select(Invoice).where(mine, dunning.FAILING).order_by(Invoice.id)))
-    dunning.cancel_settled(attempt, db, mine, [invoice.id for invoice in failing])
-    unpaid = row is not None and row.stripe_status == "unpaid"
-    owed = [job for invoice in failing for job in dunning.follow(attempt, db, invoice, unpaid=unpaid)]
+    word = row.stripe_status if row is not None else None
+    unpaid = list(db.scalars(select(Invoice).where(mine, dunning.FAILING).order_by(Invoice.id)))
+    failing = [] if word in FINAL else [invoice for invoice in unpaid if not dunning.is_first(invoice, word)]
+    dunning.cancel_settled(attempt, db, mine, failing)
+    owed = [job for invoice in failing for job in dunning.follow(attempt, db, invoice, unpaid=word == "unpaid")]
     if row is not None:
-        _set_status(attempt, db, row, mine, [invoice.id for invoice in failing])
+        renewed_at = access.renewed_at(
+            db, row.id
+        )  # what is older is a debt, but no reason to withhold what was paid for
+        current = [invoice.id for invoice in failing if invoice.created >= renewed_at]
+        status = status_of(
+            word or ("incomplete" if unpaid and not failing else None),
+            failing=bool(current),
+            given_up=_any(db, PaymentGrace.invoice.in_(current) & (PaymentGrace.state == "over")),
+            paid_since=_any(db, mine & (Invoice.state == "paid") & (Invoice.seen_created > row.seen_created)),
+        )
+        if row.status != status:
+            row.status, row.updated_at = status, attempt.now
         owed += access.follow(db, attempt, subscription=row.id)
     return owed
 
@@ -136,7 +148,7 @@ def _take_in(attempt: Attempt, db: Session, event: SubscriptionEvent) -> tuple[S
 
 def _seen(found: SubscriptionObject, at: int, event: str, *, fetched: bool = False) -> Word:
     status = need(found.status, "data.object.status")
-    customer = need(ref(found.customer), "data.object.customer")
+    customer = need(ref(found.customer) or found.customer_account, "data.object.customer")
     return Word(customer, Seen(status, at, event, fetched), _items(found.items))
 
 
@@ -149,21 +161,6 @@ def _items(found: SubscriptionItems | None) -> list[Item] | None:
 
 def _last_seen(row: Subscription) -> Seen | None:
     return Seen(row.stripe_status, row.seen_created, row.seen_event) if row.stripe_status else None
-
-
-def _set_status(
-    attempt: Attempt, db: Session, row: Subscription, mine: ColumnElement[bool], failing: list[str]
-) -> None:
-    over = PaymentGrace.invoice.in_(failing) & (PaymentGrace.state == "over")
-    paid = mine & (Invoice.state == "paid") & (Invoice.seen_created > row.seen_created)
-    status = status_of(
-        row.stripe_status,
-        failing=bool(failing),
-        given_up=_any(db, over),
-        paid_since=_any(db, paid),
-    )
-    if row.status != status:
-        row.status, row.updated_at = status, attempt.now
 
 
 def _any(db: Session, which: Any) -> bool:

@@ -138,10 +138,10 @@ class Stripe:
         return customer
 
     def invoice(self, customer: str, amount: int = 1999) -> str:
-        """An unpaid invoice of a subscription that begins with a trial, so that nothing was collected before."""
-        plan = self.post("plans", amount=amount, currency="eur", interval="month", **{"product[name]": "Club"})["id"]
-        form = {"customer": customer, "trial_period_days": 1, "items[0][plan]": plan}
-        subscription = self.post("subscriptions", **form)["id"]
+        """An unpaid invoice of a subscription that began with one of nothing, so that nothing was collected before."""
+        plan = self.post("plans", amount=0, currency="eur", interval="month", **{"product[name]": "Club"})["id"]
+        subscription = self.post("subscriptions", **{"customer": customer, "items[0][plan]": plan})["id"]
+        self.post("invoiceitems", customer=customer, amount=amount, currency="eur")
         return str(self.post("invoices", customer=customer, subscription=subscription)["id"])
 
     def attempts(self, customer: str) -> int:

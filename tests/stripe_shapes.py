@@ -26,6 +26,8 @@ OLDER: Mapping[tuple[str, str], tuple[Any, str]] = {
     ("invoice", "paid"): (bool, PAYMENTS),
     ("invoice", "payment_intent"): (str | None, PAYMENTS),
     ("charge", "invoice"): (str | None, PAYMENTS),
+    ("line_item", "proration"): (bool, PARENT),
+    ("line_item", "type"): (Literal["invoiceitem", "subscription"], PARENT),
     ("checkout.session", "ui_mode"): (Literal["custom", "embedded", "hosted"] | None, UI_MODES),
 }
 # (object, field): the changelog that brought it, so that no older version has it.
@@ -40,6 +42,7 @@ SHAPES: Mapping[str, type[StripeObject]] = {
     "invoice": stripe.Invoice,
     "invoice_payment": stripe.InvoicePayment,
     "item": stripe.LineItem,
+    "line_item": stripe.InvoiceLineItem,
     "payment_intent": stripe.PaymentIntent,
     "payout": stripe.Payout,
     "price": stripe.Price,

@@ -24,6 +24,7 @@ def serve_or_fail(handler: BaseHTTPRequestHandler, way: str, serve: Callable[[],
             case "500":
                 handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
                 handler.send_response(500)
+                handler.send_header("Stripe-Should-Retry", "true")  # nothing was done, and Stripe's own would say so
                 handler.send_header("Content-Length", "0")
                 handler.end_headers()
             case "hang":

@@ -1,7 +1,7 @@
 """Calls to Stripe, by its official library. The errors name the code, never what Stripe wrote about a person.
 
 Each call is made for the account that the attempt's event came from: https://docs.stripe.com/connect/webhooks.
-Each may raise TransientError (no connection, 429, 5xx) or PermanentError (everything that Stripe refuses).
+Each may raise TransientError (no connection, 401, 429, 5xx) or PermanentError (everything else that Stripe refuses).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import stripe
 from msgspec import DecodeError, Raw, Struct, json
@@ -24,6 +24,8 @@ logging.getLogger("stripe").setLevel(logging.WARNING)  # at INFO it writes Strip
 TIMEOUT_SECONDS = (5.0, 25.0)  # to connect, to read
 MOST = 100  # on one page
 MOST_TYPES = 20  # to list events of
+DECLINED = {"requires_payment_method": "declined", "requires_action": "authentication_required"}  # what a status says
+UNDER_WAY = frozenset({"processing", "requires_capture"})
 
 
 class Refused(PermanentError):
@@ -32,6 +34,15 @@ class Refused(PermanentError):
     def __init__(self, code: str) -> None:
         super().__init__(f"Stripe refused: {code}")
         self.code = code
+
+
+class Broken(TransientError):
+    """Stripe answered 5xx, and not that a retry may help: nobody knows what became of the call.
+
+    If it had begun, its idempotency key hears the same for a day.
+
+    https://docs.stripe.com/error-low-level#server-errors
+    """
 
 
 class Origin(Struct):
@@ -99,9 +110,9 @@ def fetch_dispute(attempt: Attempt, dispute: str) -> dict[str, Any]:
     return _ask(attempt, lambda client: client.v1.disputes.retrieve(dispute))
 
 
-def pay_invoice(attempt: Attempt, invoice: str) -> dict[str, Any]:
-    """Try to collect the invoice; once per `attempt.key`, however often it is called. Raises Refused."""
-    return _ask(attempt, lambda client: client.v1.invoices.pay(invoice, options={"idempotency_key": attempt.key}))
+def pay_invoice(attempt: Attempt, invoice: str, key: str) -> dict[str, Any]:
+    """Try to collect the invoice; once per idempotency `key`, however often it is called. Raises Refused, Broken."""
+    return _ask(attempt, lambda client: client.v1.invoices.pay(invoice, options={"idempotency_key": key}))
 
 
 def fetch_related(attempt: Attempt) -> dict[str, Any]:
@@ -110,6 +121,15 @@ def fetch_related(attempt: Attempt) -> dict[str, Any]:
     https://docs.stripe.com/event-destinations#fetch-data
     """
     return _ask(attempt, lambda client: _related(client, attempt.event.body))
+
+
+class Payment(NamedTuple):
+    """The last try to pay an invoice: why it was declined, and the payment method that was; or is it under way?"""
+
+    code: str | None = None
+    method: str | None = None
+    final: bool = False  # the bank says that it will not change its mind
+    under_way: bool = False
 
 
 class EventPage(Struct):
@@ -153,17 +173,39 @@ class _Named(Struct):
     id: Id
 
 
-def decline_of(attempt: Attempt, invoice: dict[str, Any]) -> str | None:
-    """Why an unpaid invoice was declined, where its payment intent tells; None while the payment is still under way."""
+def payment_of(attempt: Attempt, invoice: dict[str, Any]) -> Payment:
+    """How the payment of an unpaid invoice stands, as its payment intent tells. Nothing of it is known where none does.
+
+    https://docs.stripe.com/payments/paymentintents/lifecycle
+    """
     intent = _intent_of(attempt, invoice)
     if intent is None:
-        return None
+        return Payment()
     state = _ask(attempt, lambda client: client.v1.payment_intents.retrieve(intent))
-    otherwise = {"requires_payment_method": "declined", "requires_action": "authentication_required"}
-    if state.get("status") not in otherwise:
-        return None
     error = state.get("last_payment_error") or {}
-    return str(error.get("decline_code") or error.get("code") or otherwise[state["status"]])
+    status = state.get("status")
+    if status not in DECLINED:
+        return Payment(under_way=status in UNDER_WAY)
+    method = (error.get("payment_method") or error.get("source") or {}).get("id") or state.get("payment_method")
+    code = error.get("decline_code") or error.get("code") or DECLINED[status]
+    return Payment(str(code), method, final=error.get("advice_code") == "do_not_try_again")
+
+
+def method_for(attempt: Attempt, invoice: dict[str, Any]) -> str | None:
+    """The payment method that `pay_invoice` would charge: the invoice's own, its subscription's, or its customer's.
+
+    https://docs.stripe.com/api/invoices/object#invoice_object-default_payment_method
+    """
+    subscription = subscription_of(invoice) or invoice.get("subscription")
+    method = invoice.get("default_payment_method")
+    if not method and subscription:
+        method = fetch_subscription(attempt, subscription).get("default_payment_method")
+    if not method and invoice.get("customer"):
+        customer = fetch_customer(attempt, invoice["customer"])
+        method = (customer.get("invoice_settings") or {}).get("default_payment_method") or customer.get(
+            "default_source"
+        )
+    return str(method) if method else None
 
 
 def _intent_of(attempt: Attempt, invoice: dict[str, Any]) -> str | None:
@@ -222,12 +264,16 @@ def _named_errors(attempt: Attempt) -> Iterator[None]:
         raise TransientError("Stripe could not be reached") from None
     except (stripe.CardError, stripe.InvalidRequestError) as error:
         raise Refused(_code(error)) from None
-    except (stripe.AuthenticationError, stripe.PermissionError):
+    except stripe.AuthenticationError:  # a key that was rolled: whoever did it will tell us the new one
+        raise TransientError("Stripe refused STRIPE_API_KEY") from None
+    except stripe.PermissionError:
         raise PermanentError("Stripe refused STRIPE_API_KEY") from None
     except stripe.StripeError as error:
         headers: Mapping[str, str] = error.headers or {}
         what = f"Stripe answered {error.http_status or 'nothing that can be read'}"
-        raise TransientError(what, retry_after_seconds(headers, attempt.now)) from None
+        broken = (error.http_status or 0) >= 500 and headers.get("Stripe-Should-Retry") != "true"
+        kind = Broken if broken else TransientError
+        raise kind(what, retry_after_seconds(headers, attempt.now)) from None
 
 
 def _code(error: stripe.StripeError) -> str:

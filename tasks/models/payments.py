@@ -41,11 +41,15 @@ class Invoice(Base):
     subscription: Mapped[str | None] = mapped_column(index=True)
     state: Mapped[str]  # open | paid | void | uncollectible
     amount_due: Mapped[int]
-    total: Mapped[int]  # before credit of the customer's
+    amount_remaining: Mapped[int]
+    renews: Mapped[bool]  # it is for a time of its subscription
     currency: Mapped[str]
     hosted_invoice_url: Mapped[str | None]
     email: Mapped[str | None]
     phone: Mapped[str | None]
+    billing_reason: Mapped[str | None]  # Stripe's word
+    sent: Mapped[bool]  # to be paid by hand, instead of charged
+    due_date: Mapped[int | None]  # of a sent one, by Stripe's clock, seconds since 1970
     last_try: Mapped[bool]  # Stripe will not try again by itself
     created: Mapped[int]  # the invoice itself, by Stripe's clock, seconds since 1970
     seen_created: Mapped[int]
@@ -80,6 +84,7 @@ class PaymentRetry(Base):
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # 1 for the first
     state: Mapped[str]  # planned | pending (at the bank) | paid | declined | stopped (written off) | cancelled
     decline_code: Mapped[str | None]
+    broken: Mapped[int] = mapped_column(default=0)  # how many of its idempotency keys Stripe answered with 5xx
     due_at: Mapped[datetime]
     done_at: Mapped[datetime | None]
 

@@ -1,7 +1,7 @@
 """Order of arrival does not matter: a subscription's events, shuffled and doubled, end in the same rows.
 
 What was done on the way (mails, planned retries, grace times) depends on what was known then; what must hold of it in
-any order is held here too.
+any order is held here too. So is what they end in once the grace times are over.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.event import listen
@@ -33,120 +33,13 @@ from tasks.models import (
     PaymentRetry,
     Subscription,
 )
+from tasks.payments import end_grace
 from tests.business import Business
-from tests.lives import T0, Happened, checkout, dispute, invoice, item, refund, subscription
+from tests.lives import Happened
+from tests.searching import searching
+from tests.subscription_lives import LIVES
 
 FACTS: tuple[type[Base], ...] = (Subscription, Invoice, PaymentFailure, Charge, Dispute, Entitlement, Order)
-
-CANCELLED = (
-    subscription("created", 1, 0, "trialing"),
-    subscription("trial_will_end", 2, 5, "trialing"),
-    subscription("updated", 3, 10, "active"),
-    invoice("payment_failed", 4, 10),
-    invoice("payment_action_required", 5, 10),
-    subscription("updated", 6, 11, "past_due"),
-    invoice("payment_failed", 7, 20, attempt_count=2, next_payment_attempt=None),
-    invoice("paid", 8, 30, next_payment_attempt=None),
-    invoice("payment_succeeded", 9, 30, next_payment_attempt=None),
-    subscription("updated", 10, 30, "active"),
-    invoice("payment_failed", 11, 40, id="in_2", next_payment_attempt=None),
-    subscription("deleted", 12, 50, "canceled"),
-)
-BOUGHT = checkout("completed", 100, 1)
-FROM_ITEMS = {"metadata": {}, "line_items": {"object": "list", "data": [item("item", "basic")], "has_more": False}}
-MOVED = (
-    subscription("created", 1, 0, "active", "basic"),
-    subscription("updated", 2, 10, "active", "pro"),
-    invoice("paid", 3, 20, next_payment_attempt=None),
-    subscription("updated", 4, 30, "active", "max"),
-)
-
-
-class Life(NamedTuple):
-    """What happened, the subscription's status at the end, and what is in force then."""
-
-    events: tuple[Happened, ...]
-    status: str
-    gives: tuple[str, ...] = ("club",)
-
-
-def bought_then(status: str, *events: Happened, gives: tuple[str, ...] = ("club",)) -> Life:
-    """A paid checkout, and what came of it."""
-    return Life((BOUGHT, *events), status, gives)
-
-
-LIVES: dict[str, Life] = {
-    "cancelled at last": bought_then("canceled", *CANCELLED, gives=()),
-    "paid after two failures": bought_then("active", *CANCELLED[:10]),
-    "paid, and Stripe has not said active yet": bought_then("active", *CANCELLED[:9]),
-    "past due, its grace running": bought_then("past_due", *CANCELLED[:7]),
-    "another invoice failed since": bought_then("past_due", *CANCELLED[:11]),
-    "only its invoices known": bought_then("active", *(e for e in CANCELLED[:8] if e.type.startswith("invoice"))),
-    "unpaid by Stripe's own word": bought_then(
-        "past_due",
-        subscription("created", 1, 0, "active"),
-        invoice("payment_failed", 2, 10),
-        subscription("updated", 3, 20, "unpaid"),
-    ),
-    "written off": bought_then(
-        "active",
-        subscription("created", 1, 0, "active"),
-        invoice("payment_failed", 2, 10, next_payment_attempt=None),
-        invoice("marked_uncollectible", 3, 20),
-        subscription("paused", 4, 21, "paused"),
-        subscription("resumed", 5, 30, "active"),
-    ),
-    "refunded": bought_then(
-        "active",
-        subscription("created", 1, 0, "active"),
-        invoice("paid", 2, 1, next_payment_attempt=None),
-        refund(3, 20, made=1, invoice="in_1"),
-        gives=(),
-    ),
-    "refunded, and renewed since": bought_then(
-        "active",
-        subscription("created", 1, 0, "active"),
-        invoice("paid", 2, 1, next_payment_attempt=None),
-        refund(3, 20, made=1, invoice="in_1"),
-        invoice("payment_failed", 4, 30, id="in_2", created=T0 + 29),
-        invoice("paid", 5, 40, id="in_2", created=T0 + 29, next_payment_attempt=None),
-    ),
-    "a dispute lost, and renewed since": bought_then(
-        "active",
-        subscription("created", 1, 0, "active"),
-        invoice("paid", 2, 1, next_payment_attempt=None),
-        refund(3, 15, made=1, invoice="in_1", amount_refunded=5, refunded=False),
-        dispute("created", 4, 20, "needs_response"),
-        dispute("closed", 5, 30, "lost"),
-        invoice("paid", 6, 40, id="in_2", created=T0 + 39, next_payment_attempt=None),
-    ),
-    "void": bought_then(
-        "active", invoice("payment_failed", 1, 10, next_payment_attempt=None), invoice("voided", 2, 10)
-    ),
-    "paid for by a transfer that takes days": Life(
-        (
-            checkout("completed", 100, 1, payment_status="unpaid"),
-            checkout("async_payment_succeeded", 101, 50),
-            *CANCELLED[:10],
-        ),
-        "active",
-    ),
-    "a transfer that never came": Life(
-        (
-            checkout("completed", 100, 1, payment_status="unpaid"),
-            checkout("async_payment_failed", 101, 50, payment_status="unpaid"),
-            subscription("created", 1, 0, "incomplete"),
-            subscription("updated", 2, 60, "incomplete_expired"),
-        ),
-        "incomplete_expired",
-        gives=(),
-    ),
-    "moved from plan to plan": Life((checkout("completed", 100, 1, **FROM_ITEMS), *MOVED), "active", ("max",)),
-    "moved, and nobody told what was bought": Life(
-        (checkout("completed", 100, 1, metadata={}), *MOVED), "active", ("max",)
-    ),
-    "moved, and the shop itself named what it sold": bought_then("active", *MOVED),
-}
 
 
 def play(business: Business, events: Sequence[Happened]) -> None:
@@ -179,11 +72,11 @@ def without_history(entitlements: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "id"} for row in kept]
 
 
-def planned(business: Business) -> set[str]:
+def planned(business: Business, *tables: type[PaymentGrace] | type[PaymentRetry]) -> set[str]:
     """Invoices for which something is planned."""
     return {
         row.invoice
-        for table in (PaymentGrace, PaymentRetry)
+        for table in tables or (PaymentGrace, PaymentRetry)
         for row in business.all(select(table))
         if row.done_at is None
     }
@@ -191,16 +84,25 @@ def planned(business: Business) -> set[str]:
 
 def assert_sane(business: Business) -> None:
     """What must hold after each event, whatever came before."""
-    still_open = {row.id for row in business.all(select(Invoice).filter_by(state="open"))}
-    assert planned(business) <= still_open
+    now = {row.id: row.state for row in business.all(select(Invoice))}
+    assert {now[invoice] for invoice in planned(business, PaymentRetry)} <= {"open"}
+    assert {now[invoice] for invoice in planned(business, PaymentGrace)} <= {"open", "uncollectible"}
     told = [(row.about, row.kind) for row in business.all(select(Notification)) if row.about.startswith("in_")]
     thanked = [about for about, kind in told if kind == "payment_recovered"]
     assert len(thanked) == len(set(thanked))
     assert set(thanked) <= {about for about, kind in told if kind != "payment_recovered"}
 
 
+def end_graces(business: Business) -> None:
+    """Time goes by: every grace time that is planned ends."""
+    for number, grace in enumerate(business.all(select(PaymentGrace).filter_by(state="planned"))):
+        args = {"invoice": grace.invoice, "number": grace.number}
+        business.run(end_grace, {"id": "evt_1"}, effect=f"end of grace {number}", args=args)
+        assert_sane(business)
+
+
 def ends(migrated: Path, url: str | None, events: Sequence[Happened]) -> tuple[Any, ...]:
-    """The rows, and for which invoices something is planned, after these events on a fresh database."""
+    """The rows after these events on a fresh database, for which invoices something is planned, the rows in the end."""
     with tempfile.TemporaryDirectory() as folder:
         if url is None:
             shutil.copy(migrated, Path(folder) / "test.db")
@@ -211,13 +113,15 @@ def ends(migrated: Path, url: str | None, events: Sequence[Happened]) -> tuple[A
         try:
             business = Business(make_sessions(engine), Path(folder))
             play(business, events)
-            return facts(business), planned(business)
+            then = facts(business), planned(business)
+            end_graces(business)
+            return *then, facts(business)
         finally:
             engine.dispose()
 
 
 @st.composite
-def arrivals(draw: st.DrawFn, life: tuple[Happened, ...]) -> list[Happened]:
+def arrivals(draw: st.DrawFn, life: Sequence[Happened]) -> list[Happened]:
     """A life's events in any order, some of them twice."""
     twice = draw(st.lists(st.sampled_from(life), max_size=4))
     return draw(st.permutations([*life, *twice]))
@@ -225,14 +129,16 @@ def arrivals(draw: st.DrawFn, life: tuple[Happened, ...]) -> list[Happened]:
 
 @pytest.mark.parametrize("name", LIVES)
 def test_any_order_of_arrival_with_duplicates_ends_in_the_same_rows(name: str, migrated_sqlite: Path) -> None:
-    life, status, gives = LIVES[name]
-    wanted = ends(migrated_sqlite, None, life)
-    assert wanted[0]["Subscription"][0]["status"] == status
-    assert tuple(row["product"] for row in wanted[0]["Entitlement"] if row["revoked_at"] is None) == gives
+    life = LIVES[name]
+    wanted = ends(migrated_sqlite, None, life.events)
+    for rows, status in ((wanted[0], life.status), (wanted[2], life.in_the_end or life.status)):
+        assert rows["Subscription"][0]["status"] == status
+        in_force = [row["product"] for row in rows["Entitlement"] if row["revoked_at"] is None]
+        assert tuple(in_force) == life.given(status)
 
-    @settings(max_examples=12, deadline=None, derandomize=True)
-    @given(arrivals(life))
-    @example(list(reversed(life)))
+    @searching(quick=12, deep=2000)
+    @given(arrivals(life.events))
+    @example(list(reversed(life.events)))
     def same(events: list[Happened]) -> None:
         assert ends(migrated_sqlite, None, events) == wanted
 

@@ -129,7 +129,7 @@ def test_a_list_of_documents_that_is_not_understood_is_refused(client: FlaskClie
 
 def owing(name: str, status: str, amount: int) -> list[Any]:
     seen = {"seen_created": 1, "seen_event": "e"}
-    invoice = {"currency": "eur", "last_try": False, "created": 1, "email": "ada@example.com"}
+    invoice = {"currency": "eur", "sent": False, "last_try": False, "created": 1, "email": "ada@example.com"}
     return [
         Subscription(id=f"sub_{name}", customer=f"cus_{name}", status=status, updated_at=NOW, **seen),
         Invoice(
@@ -138,7 +138,8 @@ def owing(name: str, status: str, amount: int) -> list[Any]:
             subscription=f"sub_{name}",
             state="open",
             amount_due=amount,
-            total=amount,
+            amount_remaining=amount,
+            renews=True,
             **invoice,
             **seen,
         ),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.event import listen
@@ -29,6 +29,7 @@ from tasks.models import Document, Notification
 from tests.business import Business
 from tests.integration.test_document_starts import RESULT, Service
 from tests.integration.test_handlers_documents import REQUEST, by_service
+from tests.searching import searching
 
 RANK = {"submitting": 0, "processing": 1, "downloading": 2, "completed": 3}
 HANDLERS = {"completed": completed, "failed": failed}
@@ -169,7 +170,7 @@ def test_any_order_of_callbacks_starts_and_deadlines_ends_the_same(name: str, mi
     assert wanted["status"] == status
     assert (wanted["downloads"], wanted["given up"]) == (int(status == "downloading"), int(status == "failed"))
 
-    @settings(max_examples=25, deadline=None, derandomize=True)
+    @searching(quick=25, deep=2000)
     @given(arrivals(life))
     @example(list(reversed(life)))
     def same(happenings: list[Happening]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tasks.arrivals import peek_stripe
 from tasks.handling import FollowUp
 from tasks.models import Invoice, Notification, PaymentFailure, PaymentRetry, Subscription
 from tasks.payments import payment_failed, retry_payment
-from tests.business import Business, at_once
+from tests.business import NOW, Business, at_once
 from tests.peers import Answer, Asked, Peer, Stripe
 
 HOURS = (3600, 2 * 3600)
@@ -357,16 +358,108 @@ def test_without_a_key_the_reason_is_what_the_event_says_of_it(
     assert business.one(select(PaymentFailure.decline_code)) == code
 
 
+def keys(peer: Peer) -> list[str]:
+    """Those under which somebody tried to collect the invoice."""
+    return [asked.headers["Idempotency-Key"] for asked in peer.asked if asked.method == "POST"]
+
+
 def test_every_try_of_one_retry_carries_the_same_idempotency_key(business: Business) -> None:
-    with Peer(refusing(500, {"type": "api_error"})) as peer:
+    with Peer(refusing(429, {"type": "rate_limit_error"})) as peer:
         by_api(business, peer.url)
         (retry,) = planned(business.run(payment_failed, failure()))
         for _ in range(2):
-            with pytest.raises(TransientError, match="Stripe answered 500"):
+            with pytest.raises(TransientError, match="Stripe answered 429"):
                 business.follow(retry_payment, retry)
-        keys = [asked.headers["Idempotency-Key"] for asked in peer.asked if asked.method == "POST"]
-    assert keys == ["stripe:evt_1:payments.retry_payment.in_1.1"] * 2
+        assert keys(peer) == ["in_1:retry:1"] * 2
     assert retries(business) == [(1, "planned", None)]
+
+
+@pytest.mark.parametrize(("number", "said"), [(1, {}), (4, {}), (14, {"Stripe-Should-Retry": "true"})])
+def test_a_5xx_that_may_pass_is_asked_again_soon_under_the_same_key(
+    business: Business, number: int, said: dict[str, str]
+) -> None:
+    business.number = number
+    with Peer(refusing(503, {"type": "api_error"}, said)) as peer:
+        by_api(business, peer.url)
+        (retry,) = planned(business.run(payment_failed, failure()))
+        for _ in range(2):
+            with pytest.raises(TransientError, match="Stripe answered 503") as error:
+                business.follow(retry_payment, retry)
+            assert error.value.retry_after_seconds == 0
+        assert keys(peer) == ["in_1:retry:1"] * 2
+
+
+def test_after_a_5xx_that_stays_a_day_goes_by_and_only_an_invoice_that_is_still_open_is_tried_under_a_new_key(
+    business: Business,
+) -> None:
+    """For a day the old key would hear the saved 5xx again; and until then nobody knows if there was a charge."""
+    business.number = 5
+    with Peer(refusing(500, {"type": "api_error"})) as peer:
+        by_api(business, peer.url)
+        (retry,) = planned(business.run(payment_failed, failure()))
+        for hours, tries in ((0, 1), (0, 1), (24, 1), (26, 2), (50, 2), (52, 3)):
+            business.now = NOW + timedelta(hours=hours)
+            with pytest.raises(TransientError, match="Stripe answered 5xx") as error:
+                business.follow(retry_payment, retry)
+            assert len(keys(peer)) == tries
+            assert 0 < error.value.retry_after_seconds <= 25 * 3600
+        assert keys(peer) == ["in_1:retry:1", "in_1:retry:1:1", "in_1:retry:1:2"]
+    assert retries(business) == [(1, "planned", None)]
+
+
+def test_a_payment_that_is_under_way_is_not_tried_again(business: Business) -> None:
+    def reply(asked: Asked) -> Answer:
+        found = as_stripe_has_it(asked)
+        return Answer(
+            200,
+            body=json.dumps(found | {"status": "processing"} if "payment_intents" in asked.path else found).encode(),
+        )
+
+    with Peer(reply) as peer:
+        by_api(business, peer.url)
+        (retry,) = planned(business.run(payment_failed, failure()))
+        business.follow(retry_payment, retry)
+        assert keys(peer) == []
+    assert retries(business) == [(1, "pending", None)]
+
+
+@pytest.mark.parametrize("where", ["/customers/", "/subscriptions/", "/invoices/"])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ({"code": "card_declined", "decline_code": "stolen_card"}, "stolen_card"),
+        ({"code": "authentication_required"}, "authentication_required"),
+        (
+            {"code": "card_declined", "decline_code": "generic_decline", "advice_code": "do_not_try_again"},
+            "generic_decline",
+        ),
+        ({"code": "card_declined", "decline_code": "do_not_honor"}, None),
+    ],
+)
+@pytest.mark.parametrize("card", ["pm_declined", "pm_new", None])
+def test_a_card_that_was_declined_for_good_is_not_tried_until_there_is_another(
+    business: Business, where: str, error: dict[str, Any], code: str | None, card: str | None
+) -> None:
+    def reply(asked: Asked) -> Answer:
+        if asked.method == "POST":
+            return Answer(402, body=b'{"error": {"type": "card_error", "code": "card_declined"}}')
+        found = as_stripe_has_it(asked)
+        if "/payment_intents/" in asked.path:
+            found["last_payment_error"] = {**error, "payment_method": {"id": "pm_declined"}}
+        elif "/customers/" in asked.path:
+            found["invoice_settings"] = {"default_payment_method": card if where in asked.path else "pm_elsewhere"}
+        elif where in asked.path:
+            found["default_payment_method"] = card
+        return Answer(200, body=json.dumps(found).encode())
+
+    with Peer(reply) as peer:
+        by_api(business, peer.url)
+        (retry,) = planned(business.run(payment_failed, failure()))
+        (second,) = planned(business.follow(retry_payment, retry))
+        hopeless = code is not None and card == "pm_declined"
+        assert keys(peer) == ([] if hopeless else ["in_1:retry:1"])
+    assert second.args["number"] == 2
+    assert retries(business)[0] == (1, "declined", code if hopeless else "card_declined")
 
 
 def test_a_rate_limit_is_waited_out_as_long_as_stripe_says(business: Business) -> None:
@@ -378,8 +471,27 @@ def test_a_rate_limit_is_waited_out_as_long_as_stripe_says(business: Business) -
     assert error.value.retry_after_seconds == 17
 
 
-def test_a_wrong_key_is_a_dead_letter_that_names_the_setting(business: Business, stripe: Stripe) -> None:
+def test_a_key_that_was_rolled_is_waited_for_and_the_error_names_the_setting(
+    business: Business, stripe: Stripe
+) -> None:
     _, (retry,) = failed_invoice(business, stripe, "pm_card_visa")
     business.settings["STRIPE_API_KEY"] = "wrong"
-    with pytest.raises(PermanentError, match="STRIPE_API_KEY"):
+    with pytest.raises(TransientError, match="STRIPE_API_KEY"):
         business.follow(retry_payment, retry)
+    business.settings["STRIPE_API_KEY"] = Stripe.KEY
+    business.follow(retry_payment, retry)
+    assert retries(business) == [(1, "paid", None)]
+
+
+def test_a_retry_whose_job_was_lost_is_owed_again_a_day_later_and_done_once(business: Business) -> None:
+    with Peer(refusing(402, {"type": "card_error", "code": "card_declined"})) as peer:
+        by_api(business, peer.url)
+        (lost,) = planned(business.run(payment_failed, failure()))
+        for hours, owed in ((2, 0), (26, 1), (27, 0)):
+            business.now = NOW + timedelta(hours=hours)
+            again = planned(business.run(payment_failed, failure(hours), event_id=f"evt_{hours}"))
+            assert [(job.args, job.delay_seconds) for job in again] == [(lost.args, 0)] * owed
+        business.run(retry_payment, effect="owed again", args=lost.args)
+        business.follow(retry_payment, lost)
+        assert keys(peer) == ["in_1:retry:1"]
+    assert retries(business)[0] == (1, "declined", "card_declined")

@@ -6,13 +6,12 @@ The usual run is the same every time and takes seconds. To search for minutes, e
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
@@ -27,14 +26,12 @@ from tasks import broker
 from tests import record_model
 from tests.conftest import Clock
 from tests.record_model import Model
+from tests.searching import DEEP, searching
 
-SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))  # a call that syncs to disk may be
-PROFILES = {
-    "quick": settings(
-        SLOW, max_examples=100, stateful_step_count=40, derandomize=True, database=None, phases=[Phase.generate]
-    ),  # to shrink a failure takes minutes
-    "deep": settings(SLOW, max_examples=3000, stateful_step_count=80),
-}
+STEPS = settings(
+    searching(quick=100, deep=3000, phases=[Phase.generate]),  # to shrink a failure takes minutes
+    stateful_step_count=80 if DEEP else 40,
+)
 LEASE_SECONDS = 60
 RULES = Rules(max_attempts=3)
 QUEUES = ("payments", "fulfilment")
@@ -307,4 +304,4 @@ class History(RuleBasedStateMachine):
 def test_no_history_of_calls_and_clocks_breaks_the_record(valkey: Valkey) -> None:
     client = connect(valkey.url, timeout_seconds=5)
     machine: Any = lambda: History(client)  # noqa: E731
-    run_machine(machine, settings=PROFILES[os.environ.get("HYPOTHESIS_PROFILE", "quick")])
+    run_machine(machine, settings=STEPS)

@@ -6,7 +6,16 @@ import itertools
 
 import pytest
 
-from tasks.standing import INVOICE_WAY, SUBSCRIPTION_WAY, Seen, is_newer, next_retry, status_of, wants_grace
+from tasks.standing import (
+    INVOICE_WAY,
+    SUBSCRIPTION_WAY,
+    Seen,
+    is_newer,
+    is_sign_up,
+    next_retry,
+    status_of,
+    wants_grace,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +44,25 @@ from tasks.standing import INVOICE_WAY, SUBSCRIPTION_WAY, Seen, is_newer, next_r
 def test_a_subscriptions_status_follows_from_what_is_known(word: str | None, facts: str, status: str) -> None:
     known = {name: name in facts.split() for name in ("failing", "given_up", "paid_since")}
     assert status_of(word, **known) == status
+
+
+@pytest.mark.parametrize(
+    ("word", "billing_reason", "sent", "first"),
+    [
+        ("incomplete", None, False, True),
+        ("incomplete_expired", "subscription_create", False, True),
+        ("active", "subscription_create", False, False),
+        ("past_due", "subscription_create", False, False),  # a bank debit came back after it had begun
+        (None, "subscription_create", False, True),
+        (None, "subscription_create", True, False),
+        (None, "subscription_cycle", False, False),
+        (None, None, False, False),
+    ],
+)
+def test_only_a_subscription_that_has_not_begun_is_a_sign_up(
+    word: str | None, billing_reason: str | None, sent: bool, first: bool
+) -> None:
+    assert is_sign_up(word, billing_reason, sent=sent) is first
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ IN_DUNNING = ("past_due", "unpaid", "suspended")
 
 @dataclass(slots=True)
 class Owing:
-    """An open invoice with the tries that were made and are planned, and its grace time if it has one."""
+    """An unpaid invoice with the tries that were made and are planned, and its grace time if it has one."""
 
     invoice: Invoice
     retries: list[PaymentRetry] = field(default_factory=list)
@@ -37,8 +37,9 @@ def register(pages: Blueprint, sessions: Callable[[], Session]) -> None:
 
 
 def _owing(db: Session, subscriptions: list[str]) -> dict[str, list[Owing]]:
-    """The open invoices of each subscription, in four queries however many there are."""
-    unpaid = select(Invoice).where(Invoice.subscription.in_(subscriptions), Invoice.state == "open")
+    """The unpaid invoices of each subscription, in four queries however many there are."""
+    states = ("open", "uncollectible")  # one that was written off may be what suspended it
+    unpaid = select(Invoice).where(Invoice.subscription.in_(subscriptions), Invoice.state.in_(states))
     found = {invoice.id: Owing(invoice) for invoice in db.scalars(unpaid.order_by(Invoice.created))}
     tries = select(PaymentRetry).where(PaymentRetry.invoice.in_(found))
     for retry in db.scalars(tries.order_by(PaymentRetry.number)):

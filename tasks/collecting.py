@@ -1,0 +1,105 @@
+"""One retry of ours: whether to try at all, under which idempotency key, and what came of it.
+
+Nobody is charged twice, whatever is lost on the way:
+- The invoice is fetched first, and what is settled or under way at the bank is left alone.
+- The key is the retry's own, (invoice, number): the same in every attempt, every replay and every job owed for it.
+- After a 5xx nobody knows whether there was a charge. To ask again under the same key is safe, and all it takes where
+  the call had not begun. Where it had, Stripe gives the key the same answer for at least a day. So after some tries we
+  wait longer than that, in which Stripe mends or rolls back what it had begun; then the invoice itself says whether it
+  is paid, and only one that is still open is tried under a new key.
+  https://docs.stripe.com/api/idempotent_requests, https://docs.stripe.com/error-low-level#server-errors
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from inbox.errors import PermanentError, TransientError
+from tasks.clients import stripe
+from tasks.clients.stripe import Payment
+from tasks.dunning import planned
+from tasks.handling import Attempt
+from tasks.models import PaymentRetry
+from tasks.standing import HARD, SETTLED
+
+TRIES = 5  # of a job, before a 5xx is taken for a saved one
+WAIT = timedelta(hours=25)
+Outcome = tuple[str, str | None, dict[str, Any]]  # the retry's new state, the decline code, the invoice then
+
+
+def collect(attempt: Attempt, db: Session, retry: PaymentRetry) -> Outcome:
+    """Try to collect a planned retry's invoice, if it still needs that and may succeed. Commits."""
+    invoice, number, broken, due_at = retry.invoice, retry.number, retry.broken, retry.due_at
+    db.commit()  # no transaction stays open over a call
+    found = stripe.fetch_invoice(attempt, invoice)
+    if found.get("status") in SETTLED:  # perhaps by this very retry, whose answer was lost
+        return _settled_as(found), None, found
+    if found.get("collection_method") == "send_invoice":
+        return "stopped", None, found
+    payment = _payment_of(attempt, found)
+    if payment.under_way:
+        return "pending", None, found
+    if _is_hopeless(attempt, found, payment):
+        return "declined", payment.code, found
+    if broken and attempt.now < due_at:
+        raise _not_yet((due_at - attempt.now).total_seconds())
+    try:
+        return _pay(attempt, invoice, f"{invoice}:retry:{number}" + (f":{broken}" if broken else ""))
+    except stripe.Broken:
+        if attempt.number < TRIES:
+            raise
+        _put_off(attempt, db, (invoice, number), broken)
+        raise _not_yet(WAIT.total_seconds()) from None
+
+
+def _pay(attempt: Attempt, invoice: str, key: str) -> Outcome:
+    try:
+        answer = stripe.pay_invoice(attempt, invoice, key)
+    except stripe.Refused as refused:
+        found = stripe.fetch_invoice(attempt, invoice)
+        if found.get("status") in SETTLED:  # in this very moment
+            return _settled_as(found), None, found
+        return "declined", refused.code, found
+    if answer.get("status") == "paid":
+        return "paid", None, answer
+    code = _payment_of(attempt, answer).code
+    return ("declined" if code else "pending"), code, answer  # a bank debit takes days; an event will tell
+
+
+def _settled_as(invoice: dict[str, Any]) -> str:
+    """The state of a retry that need not try: nobody can tell whose payment it was, and nobody has to."""
+    return "paid" if invoice["status"] == "paid" else "stopped"
+
+
+def _payment_of(attempt: Attempt, invoice: dict[str, Any]) -> Payment:
+    try:
+        return stripe.payment_of(attempt, invoice)
+    except PermanentError:  # a key that may not read payments
+        return Payment()
+
+
+def _is_hopeless(attempt: Attempt, invoice: dict[str, Any], payment: Payment) -> bool:
+    """Was it declined for ever, and is it the same card still? Where that cannot be known it is worth a try."""
+    if payment.method is None or not (payment.final or payment.code in HARD):
+        return False
+    try:
+        return stripe.method_for(attempt, invoice) == payment.method
+    except PermanentError:  # a key that may not read customers
+        return False
+
+
+def _put_off(attempt: Attempt, db: Session, key: tuple[str, int], broken: int) -> None:
+    """Under a new key, when the old one's answer cannot change any more."""
+    retry = planned(db, PaymentRetry, key)
+    if retry is not None and retry.broken == broken:
+        retry.broken, retry.due_at = broken + 1, attempt.now + WAIT
+    db.commit()
+
+
+def _not_yet(seconds: float) -> TransientError:
+    return TransientError(
+        "Stripe answered 5xx to a payment: it is tried again in a day, if it has not come", int(seconds)
+    )
