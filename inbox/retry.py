@@ -30,7 +30,7 @@ class Policy:
         exponential delay, over a tenth up and down of one that somebody has written down."""
         if self.schedule:
             return self.schedule[attempt - 1] * (0.9 + jitter / 5)
-        return min(self.cap_seconds, self.base_seconds * 2 ** min(attempt - 1, 40)) * (0.5 + jitter / 2)
+        return min(self.cap_seconds, self.base_seconds << min(attempt - 1, 40)) * (0.5 + jitter / 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,9 +161,7 @@ class Store:
                 raise _unavailable(answer)
         return LeaseLost(lease.job_id) if finished[0] == b"stale" else wire.doorbells(finished[1:]), wire.leased(found)
 
-    def fail(
-        self, lease: Lease, reason: str, fate: RetryAt | Bury, left: Sequence[NewJob] = ()
-    ) -> list[Doorbell]:
+    def fail(self, lease: Lease, reason: str, fate: RetryAt | Bury, left: Sequence[NewJob] = ()) -> list[Doorbell]:
         """The attempt failed for `reason` (no personal data); a buried job's `left` jobs exist from here on.
 
         Raises LeaseLost. Returns whom to ring."""

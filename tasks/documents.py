@@ -27,9 +27,9 @@ from tasks.document_course import (
     start_job,
     step,
 )
+from tasks.document_news import tell
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Document, FormerTask
-from tasks.notifications import notify_customer
 from tasks.payloads import Id, Text, need, read
 from tasks.rows import insert_if_new, locked
 
@@ -98,8 +98,7 @@ def download(attempt: Attempt, db: Session) -> list[FollowUp]:
     try:
         stored = fetching.fetch(attempt, need(document.result_url, "result_url"), document.id, _Recorder(db, document))
     except PermanentError as error:
-        give_up(attempt, db, document.id, str(error))
-        raise
+        raise give_up(attempt, db, document.id, str(error)) from None
     document = db.get_one(Document, document.id, with_for_update=True, populate_existing=True)
     if document.status not in FETCHABLE:
         return []
@@ -107,12 +106,7 @@ def download(attempt: Attempt, db: Session) -> list[FollowUp]:
     document.sha256, document.size, document.received_bytes = stored.sha256, stored.size, stored.size
     document.error, document.progress = None, 100
     step(db, document, "completed", attempt.now)
-    return _tell(attempt, db, document)
-
-
-def content_url(public_url: str, document: str) -> str:
-    """Where our API serves a finished document."""
-    return f"{public_url}/api/v1/documents/{document}/content"
+    return tell(db, attempt, document)
 
 
 def _called_back(attempt: Attempt, db: Session) -> tuple[Told, Document | None]:
@@ -135,20 +129,6 @@ def _overtaken(attempt: Attempt, db: Session) -> Document:
     if document.task_id:
         raise PermanentError("the document has another task")
     return document
-
-
-def _tell(attempt: Attempt, db: Session, document: Document) -> list[FollowUp]:
-    agents = [
-        FollowUp(f"handoff.deliver.{agent}", "tasks.handoff.deliver", {"document": document.id, "agent": agent})
-        for agent in range(len(document.notify_agents))
-    ]
-    if not document.notify_email:
-        return agents
-    link = content_url(attempt.settings.public_url, document.id)
-    told = notify_customer(
-        db, attempt, "document_ready", document.notify_email, document=document.document_id, link=link
-    )
-    return [told, *agents]
 
 
 class _Recorder:

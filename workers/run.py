@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -67,13 +68,13 @@ class Runner:
         except LeaseLost:
             return _ended(lease, began, "lost"), "none"
         except NotNow as error:
-            self._give_back(lease, lambda: self.store.put_off(lease, str(error), error.at_ms))
+            self._give_back(lease, partial(self._put_off, wait=error))
             return _ended(lease, began, "put off"), "none"
         except Exception as error:
             raise self._fail(lease, began, error) from None  # the cause may hold personal data: it is not chained
         except BaseException:  # SystemExit from the pool's signal handler, or KeyboardInterrupt
             if time.monotonic() < over:
-                self._give_back(lease, lambda: self.store.release(lease))  # the worker was told to stop: no fault of the job's
+                self._give_back(lease, self.store.release)  # the worker was told to stop: no fault of the job's
             else:
                 self._fail(lease, began, TransientError("it ran over its time limit and would not end"))
             raise
@@ -149,9 +150,13 @@ class Runner:
         schedule = getattr(s, named) if named else ()
         return retry.Policy(s.retry_base_seconds, s.retry_cap_seconds, s.max_attempts, schedule)
 
-    def _give_back(self, lease: Lease, how: Callable[[], list[Doorbell]]) -> None:
+    def _put_off(self, lease: Lease, wait: NotNow) -> list[Doorbell]:
+        """For a second at least: if our clock goes behind the store's, the job would come back at once, and again."""
+        return self.store.put_off(lease, str(wait), max(wait.at_ms, self.store.now_ms() + 1000))
+
+    def _give_back(self, lease: Lease, how: Callable[[Lease], list[Doorbell]]) -> None:
         try:
-            self.ring(how())
+            self.ring(how(lease))
             log.info("job given back", job=lease.job_id)
         except HoldfastError as error:
             log.warning("job not given back; its lease will run out", job=lease.job_id, why=type(error).__name__)
