@@ -21,6 +21,7 @@ from source_settings import SourceSetting
 STRIPE_RESENDS_DAYS = 30  # by hand or by API, from Stripe's dashboard: "Process undelivered webhook events"
 LOCAL_REDIS = "redis://localhost:6379/0"
 RETRY_ERRORS = "time.?out,timed out,temporar,unavailable,overload,too busy,try again,rate limit"
+HANDOFF_SCHEDULE = "5s,5m,30m,2h,5h,10h,14h,20h,24h"  # as the specification of Standard Webhooks has it: 3 days
 LISTS = (values.several, values.stripe_secrets, values.standard_secrets, values.api_keys, values.media_types)
 TABLES = (values.grants, source_settings.parse)
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  a BIND that listens everywhere: on loopback, too
@@ -70,6 +71,9 @@ class Settings:
     document_waits: int = _setting(values.number(1, 1000), "7")
     document_starts: int = _setting(values.number(1, 100), "3")
     document_retry_errors: tuple[re.Pattern[str], ...] = _setting(values.patterns, RETRY_ERRORS)
+    handoff_schedule: tuple[int, ...] = _setting(values.durations, HANDOFF_SCHEDULE)
+    handoff_disable_after: int = _setting(values.duration, "5d")
+    content_link_seconds: int = _setting(values.number(1, 30 * 86400), "3600")
     handoff_secret: tuple[str, ...] = _setting(values.standard_secrets, "", secret=True)
     app_webhook_url: str = _setting(values.url("https", "http"), "", secret=True)
     app_webhook_secret: tuple[str, ...] = _setting(values.standard_secrets, "", secret=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import requests
@@ -18,9 +19,16 @@ class Api:
     def stats(self) -> dict[str, int]:
         return self._get("stats")
 
-    def start_document(self, document_id: str, email: str) -> str:
-        """Have a document processed; answers our id of it."""
-        wanted = {"document_id": document_id, "options": {"format": "PDF", "ocr": True}, "notify": {"email": email}}
+    def add_agent(self, name: str, url: str) -> str:
+        """Answers the secret that signs what it is told."""
+        answer = self._session.post(f"{self._address}/agents", json={"name": name, "url": url}, timeout=10)
+        answer.raise_for_status()
+        return str(answer.json()["secret"])
+
+    def start_document(self, document_id: str, email: str, agents: Sequence[str] = ()) -> str:
+        """Have a document processed, and whom told; answers our id of it."""
+        told = {"email": email, "agents": agents}
+        wanted = {"document_id": document_id, "options": {"format": "PDF", "ocr": True}, "notify": told}
         key = {"Idempotency-Key": document_id}
         answer = self._session.post(f"{self._address}/documents", json=wanted, headers=key, timeout=10)
         answer.raise_for_status()

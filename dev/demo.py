@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import requests
 from rich.console import Console
 
+from dev.agents import HANDED, WAYS, Agents
 from dev.board import Board, Moment, make_board
 from dev.client import Api
 from dev.environment import StackError, any_ports, without_settings
@@ -46,6 +47,7 @@ DEMO_SETTINGS = {
     "JOB_TIME_LIMIT_SECONDS": "8",
     "RETRY_BASE_SECONDS": "1",
     "DOCUMENT_DEADLINE": "6s",
+    "HANDOFF_SCHEDULE": "1s,1s,1s,1s,2s,2s",
 }
 
 
@@ -58,6 +60,7 @@ class Demo:
     plan: Plan
     sender: Sender
     api: Api
+    agents: Agents = field(default_factory=Agents)
     documents: dict[str, str] = field(default_factory=dict)
     invoices: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
@@ -100,8 +103,11 @@ class Demo:
         self.stack.send_signal(KILLED, signal.SIGKILL)
 
     def _ask_for_documents(self) -> None:
+        self.agents.start()
+        for way in WAYS:
+            self.agents.secrets[way] = self.api.add_agent(way, self.agents.url(way))
         for name in DOCUMENTS:
-            self.documents[self.api.start_document(name, reader(name))] = name
+            self.documents[self.api.start_document(name, reader(name), HANDED.get(name, ()))] = name
             time.sleep(DOCUMENT_PAUSE_SECONDS)
 
     def _subscribe_customers(self) -> None:
@@ -185,8 +191,12 @@ def _run(console: Console) -> int:
     facts = read_facts(FOLDER)
     asked = Asked(demo.plan, demo.sender.answers, demo.documents, demo.invoices)
     verdict = judge(asked, facts, events, stats)
+    verdict.lost += demo.agents.lost()
+    verdict.doubled += demo.agents.doubled()
+    verdict.wrong += demo.agents.wrong()
+    handed = sum(len(ids) for ids in demo.agents.heard.values())
     verdict.wrong += play_month(console, board.say)
-    report(console, FOLDER, Outcome(asked, facts, events, stats, verdict, time.monotonic() - begin))
+    report(console, FOLDER, Outcome(asked, facts, events, stats, verdict, handed, time.monotonic() - begin))
     return 0 if verdict.good else 1
 
 

@@ -226,7 +226,7 @@ def _small(stack: Stack) -> list[Part]:
     environ = stack.environ | {"STRIPE_API_BASE": stack.ports.stripe_url}
     wanted = ("valkey", "mail", "stripe", "receiver")
     some = [part for part in parts(stack.folder, stack.ports, environ) if part.name in wanted]
-    return [*some, worker("all", "payments", "fulfilment", "notifications")]
+    return [*some, worker("all", "payments", "fulfilment", "notifications", "handoffs")]
 
 
 def _settle(api: Api) -> None:

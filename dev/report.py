@@ -32,6 +32,7 @@ class Outcome:
     events: Mapping[tuple[str, str], Event]
     stats: Mapping[str, int]
     verdict: Verdict
+    handed: int  # to agents
     seconds: float
 
 
@@ -106,6 +107,7 @@ def _became(outcome: Outcome) -> Table:
         str(types["document.requested"]),
         f"{documents['completed']} stored and announced, {documents['failed']} failed as it should",
     )
+    table.add_row("", "", f"agents were told {outcome.handed} times; one is slow, one away at first, one gone for good")
     callbacks = sum(source == "documents" for source, _ in outcome.events)
     table.add_row("document callbacks", str(callbacks), "early, late, twice and never among them")
     table.add_row("all other types", str(unhandled), "recorded as unhandled")

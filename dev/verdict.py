@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dev.agents import GONE
 from dev.facts import Facts
 from dev.pdf import document_pdf
 from dev.plan import Plan, should_end
@@ -135,8 +136,8 @@ def _wrong(asked: Asked, facts: Facts, stats: Mapping[str, int]) -> Iterator[str
         if facts.entitlements[session] or facts.orders.get(session) == "fulfilled":
             yield f"{event}: fulfilled without payment"
     failed = sum(row.status == "failed" for row in facts.documents.values())  # each leaves one, to be tried again by
-    if stats["dead"] != failed:
-        yield f"{stats['dead']} jobs are dead letters, {failed} of them by design"
+    if stats["dead"] != failed + GONE:
+        yield f"{stats['dead']} jobs are dead letters, {failed + GONE} of them by design"
     if stats["owed"] != sum(facts.retries.values()):
         yield f"{stats['owed']} jobs are owed, {sum(facts.retries.values())} of them by design"
     if stats["succeeded"] != facts.effects:

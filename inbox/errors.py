@@ -2,6 +2,7 @@
 
 HoldfastError
 ├── TransientError          try again later: a peer is down, a row is locked, a callback came before its answer
+│   ├── NotNow              its turn has not come: nothing was tried, so nothing is counted
 │   └── StoreUnavailable    Redis cannot be reached, is full or is read-only; nothing was half recorded
 ├── PermanentError          trying again cannot help: the payload lacks what the effect needs
 │   └── BadPayload          what arrived is not an event of its source at all; nothing was recorded
@@ -22,6 +23,14 @@ class TransientError(HoldfastError):
     def __init__(self, message: str, retry_after_seconds: int = 0) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class NotNow(TransientError):
+    """It would be of no use before `at_ms` (milliseconds since 1970), so it was not tried."""
+
+    def __init__(self, message: str, at_ms: int) -> None:
+        super().__init__(message)
+        self.at_ms = at_ms
 
 
 class StoreUnavailable(TransientError):

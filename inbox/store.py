@@ -161,14 +161,20 @@ class Store:
                 raise _unavailable(answer)
         return LeaseLost(lease.job_id) if finished[0] == b"stale" else wire.doorbells(finished[1:]), wire.leased(found)
 
-    def fail(self, lease: Lease, reason: str, fate: RetryAt | Bury) -> list[Doorbell]:
-        """The attempt failed for `reason` (no personal data). Raises LeaseLost. Returns whom to ring."""
+    def fail(self, lease: Lease, reason: str, fate: RetryAt | Bury, left: Sequence[NewJob] = ()) -> list[Doorbell]:
+        """The attempt failed for `reason` (no personal data); a buried job's `left` jobs exist from here on.
+
+        Raises LeaseLost. Returns whom to ring."""
         due = fate.due_ms if isinstance(fate, RetryAt) else ""
-        return self._settled(lease, self._run("fail", lease.job_id, lease.token, reason, due))
+        return self._settled(lease, self._run("fail", lease.job_id, lease.token, reason, due, *self._flat(left)))
 
     def release(self, lease: Lease) -> list[Doorbell]:
         """Give the job back uncounted, for somebody else to do now. Raises LeaseLost. Returns whom to ring."""
-        return self._settled(lease, self._run("release", lease.job_id, lease.token))
+        return self._released(lease, "the worker was told to stop", "")
+
+    def put_off(self, lease: Lease, reason: str, due_ms: int) -> list[Doorbell]:
+        """Give the job back uncounted, due at that time. Raises LeaseLost. Returns whom to ring."""
+        return self._released(lease, reason, due_ms)
 
     def sweep(self, limit: int, room: Mapping[str, int]) -> list[Doorbell]:
         """Whom to ring again: at most `limit` jobs that are due or orphaned; for each queue at most `limit` that later
@@ -278,6 +284,9 @@ class Store:
 
     def _flat(self, jobs: Iterable[NewJob]) -> list[Any]:
         return wire.flat(jobs, self._message)
+
+    def _released(self, lease: Lease, reason: str, due: int | str) -> list[Doorbell]:
+        return self._settled(lease, self._run("release", lease.job_id, lease.token, reason, due))
 
     def _settled(self, lease: Lease, reply: list[bytes]) -> list[Doorbell]:
         if reply[0] == b"stale":

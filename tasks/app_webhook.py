@@ -8,11 +8,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from inbox.errors import PermanentError
+from inbox.errors import PermanentError, TransientError
 from inbox.job import job_id
-from tasks.clients.standard_webhook import Receiver, post
-from tasks.handling import Attempt, FollowUp
+from tasks.clients.standard_webhook import Gone, Receiver, post
+from tasks.handling import Attempt, FollowUp, GaveUp
 from tasks.models import AppMessage, Order
+from tasks.notifications import notify_admin
 from tasks.rows import insert_if_new
 
 
@@ -36,9 +37,18 @@ def deliver(attempt: Attempt, db: Session) -> list[FollowUp]:
         raise PermanentError("there is no such message")
     db.commit()  # no transaction stays open over a call
     body = json.dumps({"type": message.type, "timestamp": message.created_at.isoformat(), "data": message.data})
-    secrets = settings.app_webhook_secret
-    post(attempt, Receiver("the application", settings.app_webhook_url, secrets, trusted=True), body)
+    receiver = Receiver("the application", settings.app_webhook_url, settings.app_webhook_secret, trusted=True)
+    try:
+        post(attempt, receiver, body)
+    except (TransientError, PermanentError) as error:
+        raise _gave_up(db, attempt, message, error) if attempt.last or isinstance(error, Gone) else error from None
     return []
+
+
+def _gave_up(db: Session, attempt: Attempt, message: AppMessage, error: Exception) -> GaveUp:
+    told = notify_admin(db, attempt, "app_not_told", about=message.type, type=message.type, answer=str(error))
+    db.commit()
+    return GaveUp(str(error), [told])
 
 
 def _about(order: Order) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import structlog
 from sqlalchemy.orm import Session
 
 from tasks.clients.document_service import Told
-from tasks.handling import Attempt, FollowUp
+from tasks.document_news import tell
+from tasks.handling import Attempt, FollowUp, GaveUp, replayed
 from tasks.models import Document, DocumentStep, FormerTask
 from tasks.notifications import notify_admin, tell_admin_now
 from tasks.payloads import need
@@ -69,16 +70,27 @@ def fail(attempt: Attempt, db: Session, document: Document, reason: str, *, pass
     what = f"It is started again: start {number} of {limit}." if again else "To start it again, replay its dead letter."
     told = notify_admin(db, attempt, "document_failed", **_failure_words(attempt, document, what))
     if not again:
-        return [told, start_job(document, number)]
+        return [told, *tell(db, attempt, document), start_job(document, number)]
     restart(db, document, number, attempt.now)
     return [told, start_job(document, number), deadline_job(attempt, document, 1)]
 
 
-def give_up(attempt: Attempt, db: Session, key: str, reason: str) -> None:
-    """The job is about to become a dead letter: what it leaves behind is committed here."""
+def give_up(attempt: Attempt, db: Session, key: str, reason: str) -> GaveUp:
+    """What to raise in a job that ends as a dead letter: what it leaves behind in SQL is committed here.
+
+    One that was killed after that comes here again, and leaves the same.
+    """
     document = locked(db, Document, key)
-    if document is None or document.status not in UNFINISHED:
-        return
+    if document is None:
+        return GaveUp(reason, [])
+    if document.status in UNFINISHED:
+        _fail_for_good(attempt, db, document, reason)
+    told = tell(db, attempt, document) if document.status == "failed" else []
+    db.commit()
+    return GaveUp(reason, told)
+
+
+def _fail_for_good(attempt: Attempt, db: Session, document: Document, reason: str) -> None:
     document.error = reason[:LONGEST_REASON]
     step(db, document, "failed", attempt.now)
     log.warning("document failed", document=document.id, reason=reason)
@@ -113,12 +125,6 @@ def deadline_job(attempt: Attempt, document: Document, number: int) -> FollowUp:
         delay_seconds=attempt.settings.document_deadline,
         ordering_key=document.id,
     )
-
-
-def replayed(attempt: Attempt) -> str:
-    """What sets apart the follow-ups of a replay, and of those that follow from it; empty where nobody replayed."""
-    before = str(attempt.args.get("replayed", ""))
-    return f"{before}.again{attempt.args.get('number', 0)}-{attempt.replays}" if attempt.replays else before
 
 
 def _failure_words(attempt: Attempt, document: Document, what: str) -> dict[str, str]:

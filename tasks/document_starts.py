@@ -21,11 +21,11 @@ from tasks.document_course import (
     give_up,
     may_pass,
     pick_up,
-    replayed,
     restart,
     step,
 )
-from tasks.handling import Attempt, FollowUp
+from tasks.document_news import tell
+from tasks.handling import Attempt, FollowUp, GaveUp, replayed
 from tasks.models import Document, FormerTask
 from tasks.rows import insert_if_new, locked
 
@@ -41,7 +41,10 @@ def start(attempt: Attempt, db: Session) -> list[FollowUp]:
     document, number = _document(attempt, db), int(attempt.args["start"])
     if document.status == "failed" and number >= document.start:
         if not attempt.replays:
-            raise PermanentError("the document failed; to start it again, replay this job")
+            # Of its own failure it tells again: it may have been killed before it was heard.
+            told = tell(db, attempt, document) if number == document.start else []
+            db.commit()
+            raise GaveUp("the document failed; to start it again, replay this job", told)
         restart(db, document, number, attempt.now)
     if document.start != number or document.status not in UNFINISHED:
         return []
@@ -50,8 +53,7 @@ def start(attempt: Attempt, db: Session) -> list[FollowUp]:
     try:
         task = document_service.submit(attempt.settings, wanted, attempt.key, attempt.now)
     except PermanentError as error:
-        give_up(attempt, db, document.id, str(error))
-        raise
+        raise give_up(attempt, db, document.id, str(error)) from None
     return _begun(attempt, db, number, task)
 
 

@@ -27,10 +27,10 @@ from tasks.document_course import (
     start_job,
     step,
 )
+from tasks.document_news import tell
 from tasks.document_starts import asked
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Document, FormerTask
-from tasks.notifications import notify_customer
 from tasks.payloads import Id, Text, need, read
 from tasks.rows import insert_if_new, locked
 from tasks.storage import Stored
@@ -104,8 +104,8 @@ def download(attempt: Attempt, db: Session) -> list[FollowUp]:
     except LeaseLost:
         raise
     except Exception as error:  # Celery's, too, when its time is over
-        if isinstance(error, PermanentError) or attempt.number >= attempt.settings.max_attempts:
-            give_up(attempt, db, document.id, _reason(error))
+        if isinstance(error, PermanentError) or attempt.last:
+            raise give_up(attempt, db, document.id, _reason(error)) from None
         raise
     document = db.get_one(Document, document.id, with_for_update=True, populate_existing=True)
     if document.status not in FETCHABLE:
@@ -115,7 +115,7 @@ def download(attempt: Attempt, db: Session) -> list[FollowUp]:
     document.received_bytes = document.total_bytes = stored.size
     document.error, document.progress = None, 100
     step(db, document, "completed", attempt.now)
-    return _tell(attempt, db, document)
+    return tell(db, attempt, document)
 
 
 def _reason(error: Exception) -> str:
@@ -151,11 +151,6 @@ def _todays_address(attempt: Attempt, db: Session, document: Document) -> str | 
     return told.result_url
 
 
-def content_url(public_url: str, document: str) -> str:
-    """Where our API serves a finished document."""
-    return f"{public_url}/api/v1/documents/{document}/content"
-
-
 def _called_back(attempt: Attempt, db: Session) -> tuple[Told, Document | None]:
     """What was told, and the document that it may change: none, if it is told too late."""
     told = read(attempt.event.body, Told)
@@ -176,20 +171,6 @@ def _overtaken(attempt: Attempt, db: Session) -> Document:
     if document.task_id:
         raise PermanentError("the document has another task")
     return document
-
-
-def _tell(attempt: Attempt, db: Session, document: Document) -> list[FollowUp]:
-    agents = [
-        FollowUp(f"handoff.deliver.{agent}", "tasks.handoff.deliver", {"document": document.id, "agent": agent})
-        for agent in range(len(document.notify_agents))
-    ]
-    if not document.notify_email:
-        return agents
-    link = content_url(attempt.settings.public_url, document.id)
-    told = notify_customer(
-        db, attempt, "document_ready", document.notify_email, document=document.document_id, link=link
-    )
-    return [told, *agents]
 
 
 class _Recorder:

@@ -5,7 +5,8 @@
 Its SQL is committed by the caller (workers/run.py), together with the unique effect row of the job: all of it or none,
 and only once. A handler that calls out does so while no transaction is open (`db.commit()` before it), with
 `attempt.key` as the idempotency key, and may be called again for the same key when the worker dies in between.
-Errors: PermanentError -> dead letter at once; anything else -> tried again later.
+Errors: PermanentError -> dead letter at once; GaveUp -> the same, with what it leaves behind; NotNow -> at its time,
+uncounted; anything else -> tried again later.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from inbox.errors import PermanentError
 from inbox.event import Event
 from settings import Settings
 
@@ -47,6 +49,21 @@ class Attempt:
     settings: Settings
     renew: Callable[[], None]  # keep the lease during long work; raises LeaseLost when it is gone
     replays: int = 0  # how often a person has asked to have this job run again
+    last: bool = False  # if this one fails, the job is a dead letter
+
+
+class GaveUp(PermanentError):
+    """The job ends as a dead letter, and its `follow_ups` exist in the same step: somebody may have to be told."""
+
+    def __init__(self, message: str, follow_ups: Sequence[FollowUp]) -> None:
+        super().__init__(message)
+        self.follow_ups = follow_ups
+
+
+def replayed(attempt: Attempt) -> str:
+    """What sets apart the follow-ups of a replay, and of those that follow from it; empty where nobody replayed."""
+    before = str(attempt.args.get("replayed", ""))
+    return f"{before}.again{attempt.args.get('number', 0)}-{attempt.replays}" if attempt.replays else before
 
 
 Handler = Callable[[Attempt, Session], Sequence[FollowUp]]

@@ -10,13 +10,17 @@ from inbox.job import NewJob, job_id
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Where a task runs, and how long it may (0: JOB_TIME_LIMIT_SECONDS; more only for one that renews its lease)."""
+    """Where a task runs, and how long it may (0: JOB_TIME_LIMIT_SECONDS; more only for one that renews its lease).
+
+    `schedule` names the setting that says when it is tried again; "": later and later, up to MAX_ATTEMPTS.
+    """
 
     queue: str
     time_limit_seconds: int = 0
+    schedule: str = ""
 
 
-QUEUES = ("payments", "fulfilment", "documents", "downloads", "notifications")
+QUEUES = ("payments", "fulfilment", "documents", "downloads", "notifications", "handoffs")
 
 # Every task there is, by the name that Flower shows. The handler is the function of that name.
 TASKS: Mapping[str, Task] = {
@@ -47,8 +51,8 @@ TASKS: Mapping[str, Task] = {
     "tasks.documents.progress": Task("documents"),
     "tasks.documents.download": Task("downloads", time_limit_seconds=3600),
     "tasks.notifications.send": Task("notifications"),
-    "tasks.app_webhook.deliver": Task("notifications"),
-    "tasks.handoff.deliver": Task("notifications"),
+    "tasks.app_webhook.deliver": Task("handoffs", schedule="handoff_schedule"),
+    "tasks.handoff.deliver": Task("handoffs", schedule="handoff_schedule"),
     "tasks.reconcile.take_in": Task("payments"),
     "tasks.replays.run_again": Task("payments"),
 }

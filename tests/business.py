@@ -19,6 +19,7 @@ from inbox.job import job_id
 from settings import load
 from tasks.handling import Attempt, FollowUp, Handler
 from tasks.models import Effect
+from tests.senders import API_KEY
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HANDOFF_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -33,12 +34,13 @@ class Business:
     settings: dict[str, str] = field(default_factory=dict)
     now: datetime = NOW
     number: int = 1  # of the attempt
+    last: bool = False  # there is no further attempt
     replays: int = 0
     renewals: int = 0
 
     def attempt(self, source: str, event_id: str, body: Any, effect: str, args: Mapping[str, str | int]) -> Attempt:
         raw = body if isinstance(body, bytes) else json.dumps({} if body is None else body).encode()
-        environ = {"DOCUMENT_STORE": str(self.folder / "documents"), **self.settings}
+        environ = {"DOCUMENT_STORE": str(self.folder / "documents"), "API_KEYS": API_KEY, **self.settings}
         return Attempt(
             key=job_id(source, event_id, effect),
             event=Event(source, event_id, "of no matter", raw),
@@ -48,6 +50,7 @@ class Business:
             settings=load(environ),
             renew=self._renew,
             replays=self.replays,
+            last=self.last,
         )
 
     def run(

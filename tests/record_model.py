@@ -32,6 +32,7 @@ class Job:
     until: int = 0
     tries: int = 0
     token: int = 0
+    lost: int = 0
 
     @property
     def owed(self) -> bool:
@@ -103,7 +104,8 @@ class Model:
 
     def expire(self, job: Job, now: int) -> None:
         if job.state is State.LEASED and job.until <= now:
-            job.state = State.DEAD if job.tries >= self.max_attempts else State.READY
+            job.lost += 1
+            job.state = State.DEAD if job.lost >= self.max_attempts else State.READY
             self.counts["expired"] += 1
 
     def holders(self, key: str) -> list[Job]:

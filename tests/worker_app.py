@@ -9,6 +9,7 @@ from typing import Any
 from celery.concurrency.prefork import TaskPool
 
 from inbox.store import Store
+from tasks import handoff
 from tests import document_faults
 from tests.handlers import die_around, register_handlers
 from workers import run
@@ -16,6 +17,8 @@ from workers import run
 register_handlers()
 die_around(Store, "lease", "after the pop, before the lease", "after the lease")
 die_around(run.Runner, "_effect", "before the effect", "after the SQL commit, before finish")
+die_around(Store, "fail", "before the failure is kept", "after the failure is kept")
+die_around(handoff, "post", "before the agent is called", "the agent has it, before the commit")
 die_around(Store, "finish", "before finish", "after finish")
 die_around(Store, "finish_and_lease", "before finish", "after finish")
 document_faults.register()

@@ -10,7 +10,7 @@ from inbox.store import Store
 from settings import Settings
 from tasks.broker import open_store
 from tasks.database import make_engine, make_sessions
-from web import api, console, errors, health, metrics, openapi, receive, sources
+from web import api, console, content, errors, health, metrics, openapi, receive, sources
 from web.front import Front
 
 ANSWER_SECONDS = 0.8  # to connect to Redis, and again for its answer: a sender hears 200 or 503 within 2 seconds
@@ -34,6 +34,7 @@ def _app(settings: Settings, senders: Mapping[str, sources.Source], store: Store
     sessions = make_sessions(engine)
     app.register_blueprint(receive.blueprint(settings, senders, store))
     app.register_blueprint(api.blueprint(settings, senders, store, sessions))
+    app.register_blueprint(content.blueprint(settings, sessions))
     app.register_blueprint(console.blueprint(settings, senders, store, sessions))
     app.register_blueprint(health.blueprint(settings, store, engine))
     app.register_blueprint(metrics.blueprint(settings, senders, store, engine))

@@ -7,10 +7,10 @@ import json
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Blueprint, Response, g, jsonify, request, send_file
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from inbox import look
@@ -21,7 +21,7 @@ from tasks import broker, looks
 from tasks.models import Document
 from tasks.routes import jobs_for
 from tasks.storage import open_store
-from web import api_record, api_replays, asked, documents, keys, reconciled
+from web import agents, api_agents, api_record, api_replays, asked, documents, keys, reconciled
 from web.body import parsed, read_body
 from web.errors import Refused
 from web.sources import Source, traffic
@@ -39,7 +39,7 @@ class Notify(_Body):
     """Who is told when the document is there."""
 
     email: str | None = Field(default=None, max_length=320, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$")
-    agents: list[HttpUrl] = Field(default_factory=list, max_length=20)
+    agents: list[Annotated[str, Field(min_length=1, max_length=2000)]] = Field(default_factory=list, max_length=20)
 
 
 class Options(BaseModel):
@@ -83,8 +83,7 @@ def blueprint(
     def start_document() -> tuple[Response, int]:
         """Durable before the 202: the request itself is an event, and the call to the service its job."""
         wanted = parsed(DocumentRequest, read_body(request, settings.max_body_bytes))
-        if wanted.notify.agents and not settings.handoff_secret:
-            raise Refused("notify.agents takes a configured HANDOFF_SECRET, which signs what we tell them")
+        wanted.notify.agents = agents.urls(settings, sessions, wanted.notify.agents)
         document = _document_id(g.who, request.headers.get("Idempotency-Key"))
         body = wanted.model_dump_json(exclude_none=True).encode()
         event = Event(SOURCE, document, "document.requested", body)
@@ -110,12 +109,10 @@ def blueprint(
 
     @api.get("/documents/<document>/content")
     def document_content(document: str) -> Response:
-        row = _row(sessions, document)
-        if row is None or row.status != "completed" or row.stored_as is None:
-            raise Refused("no such document, or it is not complete", 404)
-        return content(settings, row, row.stored_as)
+        return content(settings, *completed(sessions, document, "no such document, or it is not complete"))
 
     api_record.register(api, settings, store, sessions)
+    api_agents.register(api, settings, sessions)
     api_replays.register(api, store, sessions)
     _figures(api, settings, sources, store, sessions)
     return api
@@ -172,6 +169,14 @@ def _known(store: Store, sessions: Callable[[], Session], event: Event) -> str:
         raise Refused("this Idempotency-Key was used for another request; a new request takes a new key", 422)
     row = _row(sessions, event.id)
     return row.status if row else "submitting"
+
+
+def completed(sessions: Callable[[], Session], document: str, otherwise: str) -> tuple[Document, str]:
+    """The row of a finished document and the name it is stored as. Raises Refused, 404, with the words `otherwise`."""
+    row = _row(sessions, document)
+    if row is None or row.status != "completed" or row.stored_as is None:
+        raise Refused(otherwise, 404)
+    return row, row.stored_as
 
 
 def content(settings: Settings, row: Document, name: str) -> Response:

@@ -20,7 +20,7 @@ from web.sources import Source, traffic
 from web.tally import ACK_MS
 
 ATTEMPT_MS = (10, 50, 250, 1000, 5000, 30_000, 120_000)  # as in inbox/scripts/common.lua
-OUTCOMES = ("succeeded", "failed", "lost", "released")
+OUTCOMES = ("succeeded", "failed", "lost", "released", "put off")
 
 
 def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store, engine: Engine) -> Blueprint:

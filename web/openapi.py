@@ -5,22 +5,31 @@ Open without a key: it tells what this software takes, and nothing of anybody's 
 
 from __future__ import annotations
 
-from typing import Any
-
 from flask import Blueprint, Response, jsonify
 
 from web import documents
 from web.api import DocumentRequest, ReconcileRequest
+from web.api_agents import AgentRequest
 from web.api_record import MOST, DiscardRequest
 from web.api_replays import ReplayRequest
 from web.asked import SEARCH
+from web.openapi_words import (
+    MAYBE_NUMBER,
+    MAYBE_TEXT,
+    NUMBER,
+    TEXT,
+    Schema,
+    answer,
+    body,
+    call,
+    errors,
+    having,
+    in_path,
+    list_of,
+    objects,
+    ref,
+)
 
-Schema = dict[str, Any]
-
-TEXT: Schema = {"type": "string"}
-NUMBER: Schema = {"type": "integer"}
-MAYBE_TEXT: Schema = {"type": ["string", "null"]}
-MAYBE_NUMBER: Schema = {"type": ["integer", "null"]}
 STATES = ["ready", "leased", "succeeded", "dead", "discarded"]
 PAGE: Schema = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MOST}}
 
@@ -44,11 +53,12 @@ def document() -> Schema:
         "ReplayRequest": ReplayRequest.model_json_schema(),
         "DiscardRequest": DiscardRequest.model_json_schema(),
         "ReconcileRequest": ReconcileRequest.model_json_schema(),
+        "AgentRequest": AgentRequest.model_json_schema(),
     }
     return {
         "openapi": "3.1.0",
         "info": {"title": "Holdfast", "version": "1", "description": "After the 200, no event is lost."},
-        "paths": {**_webhooks(), **_documents(), **_record(), **_health()},
+        "paths": {**_webhooks(), **_documents(), **_agents(), **_record(), **_health()},
         "components": {
             "schemas": {**parts, "DocumentRequest": request, **_shapes()},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "one of API_KEYS"}},
@@ -58,15 +68,15 @@ def document() -> Schema:
 
 def _webhooks() -> Schema:
     answers = {
-        **_json(200, "recorded, or known already", _object(success={"const": True})),
-        **_errors("not signed, or not an event", 400, 404, 413, 503),
+        **answer(200, "recorded, or known already", having(success={"const": True})),
+        **errors("not signed, or not an event", 400, 404, 413, 503),
     }
     told: Schema = {"content": {"application/json": {"schema": {}}}, "required": True}
     post = {"summary": "A signed delivery of an event", "requestBody": told, "responses": answers, "security": []}
     return {
         "/stripe-webhook": {"post": post},
         "/doc-status-webhook": {"post": post},
-        "/hooks/{source}": {"post": post, "parameters": [_path("source")]},
+        "/hooks/{source}": {"post": post, "parameters": [in_path("source")]},
     }
 
 
@@ -74,17 +84,17 @@ def _documents() -> Schema:
     key = {"name": "Idempotency-Key", "in": "header", "schema": {**TEXT, "minLength": 1, "maxLength": 255}}
     return {
         "/api/v1/documents": {
-            "post": _call(
+            "post": call(
                 "Have a document processed",
-                {**_json(202, "it is recorded", _ref("Started")), **_errors("not understood", 400, 413, 422)},
-                requestBody=_body("DocumentRequest"),
+                {**answer(202, "it is recorded", ref("Started")), **errors("not understood", 400, 413, 422)},
+                requestBody=body("DocumentRequest"),
                 parameters=[key],
             ),
-            "get": _call(
+            "get": call(
                 "Documents, the newest first; q is a document_id",
                 {
-                    **_json(200, "found", _object(documents=_list("Document"), cursor=MAYBE_TEXT)),
-                    **_errors("no such state or cursor", 400),
+                    **answer(200, "found", having(documents=list_of("Document"), cursor=MAYBE_TEXT)),
+                    **errors("no such state or cursor", 400),
                 },
                 parameters=[
                     {"name": "state", "in": "query", "schema": {"enum": list(documents.STATES)}},
@@ -94,121 +104,159 @@ def _documents() -> Schema:
             ),
         },
         "/api/v1/documents/{document}": {
-            "get": _call("How far it is", {**_json(200, "found", _ref("Document")), **_errors("not there", 404)}),
-            "parameters": [_path("document")],
+            "get": call("How far it is", {**answer(200, "found", ref("Document")), **errors("not there", 404)}),
+            "parameters": [in_path("document")],
+        },
+        "/content/{document}": {
+            "get": {
+                "summary": "The finished document, by a short-lived link that we have signed",
+                "responses": {
+                    "200": {"description": "its bytes", "content": {"*/*": {}}},
+                    **errors("no link of ours", 404),
+                },
+                "parameters": [{"name": name, "in": "query", "schema": TEXT} for name in ("until", "signature")],
+                "security": [],
+            },
+            "parameters": [in_path("document")],
         },
         "/api/v1/documents/{document}/content": {
-            "get": _call(
+            "get": call(
                 "The finished document",
-                {"200": {"description": "its bytes", "content": {"*/*": {}}}, **_errors("not there", 404)},
+                {"200": {"description": "its bytes", "content": {"*/*": {}}}, **errors("not there", 404)},
             ),
-            "parameters": [_path("document")],
+            "parameters": [in_path("document")],
+        },
+    }
+
+
+def _agents() -> Schema:
+    body = {"content": {"application/json": {"schema": ref("AgentRequest")}}, "required": True}
+    added = having(id=TEXT, name=TEXT, secret=TEXT)
+    switched = {**answer(200, "it is so", ref("Agent")), **errors("unknown", 404)}
+    return {
+        "/api/v1/agents": {
+            "get": call("Who is told of documents", answer(200, "now", having(agents=list_of("Agent")))),
+            "post": call(
+                "Add an agent; the secret signs what it is told",
+                {**answer(201, "it is added, or was", added), **errors("refused, or taken", 400, 409, 413)},
+                requestBody=body,
+            ),
+        },
+        **{
+            f"/api/v1/agents/{{agent}}/{to}": {
+                "post": call(f"{to.capitalize()} it, by its id or name", switched),
+                "parameters": [in_path("agent")],
+            }
+            for to in ("disable", "enable")
         },
     }
 
 
 def _record() -> Schema:
-    one_event = [_path("source"), _path("event_id")]
-    replayed = _object(replayed={"type": "object", "additionalProperties": TEXT})
+    one_event = [in_path("source"), in_path("event_id")]
+    replayed = having(replayed={"type": "object", "additionalProperties": TEXT})
     search = [{"name": name, "in": "query", "schema": TEXT} for name in (*SEARCH, "cursor")]
     dead = {"name": "state", "in": "query", "required": True, "schema": {"const": "dead"}}
-    listed = _object(events=_list("Event"), cursor=MAYBE_TEXT)
+    listed = having(events=list_of("Event"), cursor=MAYBE_TEXT)
     return {
         "/api/v1/events": {
-            "get": _call(
+            "get": call(
                 "Events that match, the newest first; a page may hold few and still go on, until cursor is null",
-                {**_json(200, "found", listed), **_errors("no such state, time or cursor", 400)},
+                {**answer(200, "found", listed), **errors("no such state, time or cursor", 400)},
                 parameters=[*search, PAGE],
             )
         },
         "/api/v1/events/{source}/{event_id}": {
-            "get": _call("One event", {**_json(200, "found", _ref("EventWithPayload")), **_errors("unknown", 404)}),
+            "get": call("One event", {**answer(200, "found", ref("EventWithPayload")), **errors("unknown", 404)}),
             "parameters": one_event,
         },
         "/api/v1/events/{source}/{event_id}/replay": {
-            "post": _call("Run its jobs again", {**_json(200, "what became of each", replayed), **_errors("-", 404)}),
+            "post": call("Run its jobs again", {**answer(200, "what became of each", replayed), **errors("-", 404)}),
             "parameters": one_event,
         },
         "/api/v1/jobs": {
-            "get": _call(
+            "get": call(
                 "Dead letters that match, the newest first; times are those of death, and q matches reasons too",
-                {**_json(200, "found", _object(jobs=_list("Job"), cursor=MAYBE_TEXT)), **_errors("another state", 400)},
+                {
+                    **answer(200, "found", having(jobs=list_of("Job"), cursor=MAYBE_TEXT)),
+                    **errors("another state", 400),
+                },
                 parameters=[*(one for one in search if one["name"] != "state"), dead, PAGE],
             )
         },
         "/api/v1/jobs/{job_id}": {
-            "get": _call("One job", {**_json(200, "found", _ref("Job")), **_errors("unknown", 404)}),
-            "parameters": [_path("job_id")],
+            "get": call("One job", {**answer(200, "found", ref("Job")), **errors("unknown", 404)}),
+            "parameters": [in_path("job_id")],
         },
         "/api/v1/jobs/{job_id}/replay": {
-            "post": _call(
+            "post": call(
                 "Run one job again",
-                {**_json(200, "it will run", _object(replayed=TEXT)), **_errors("unknown, or owed", 404, 409)},
+                {**answer(200, "it will run", having(replayed=TEXT)), **errors("unknown, or owed", 404, 409)},
             ),
-            "parameters": [_path("job_id")],
+            "parameters": [in_path("job_id")],
         },
         "/api/v1/jobs/{job_id}/discard": {
-            "post": _call(
+            "post": call(
                 "Put a dead letter away; it may still be replayed",
                 {
-                    **_json(200, "it is put away", _object(discarded=TEXT)),
-                    **_errors("not understood, unknown, or not dead", 400, 404, 409, 413),
+                    **answer(200, "it is put away", having(discarded=TEXT)),
+                    **errors("not understood, unknown, or not dead", 400, 404, 409, 413),
                 },
-                requestBody=_body("DiscardRequest"),
+                requestBody=body("DiscardRequest"),
             ),
-            "parameters": [_path("job_id")],
+            "parameters": [in_path("job_id")],
         },
         "/api/v1/replays": {
-            "post": _call(
+            "post": call(
                 "Run all dead letters again that match, or say what that would do",
                 {
-                    **_json(200, "what it would do", _ref("Forecast")),
-                    **_json(202, "it is recorded", _object(id=TEXT, state={"const": "asked"})),
-                    **_errors("not understood", 400, 413),
+                    **answer(200, "what it would do", ref("Forecast")),
+                    **answer(202, "it is recorded", having(id=TEXT, state={"const": "asked"})),
+                    **errors("not understood", 400, 413),
                 },
-                requestBody=_body("ReplayRequest"),
+                requestBody=body("ReplayRequest"),
             ),
-            "get": _call(
+            "get": call(
                 "Those that a worker has begun, the newest first",
-                {**_json(200, "found", _object(replays=_list("Replay"))), **_errors("another limit", 400)},
+                {**answer(200, "found", having(replays=list_of("Replay"))), **errors("another limit", 400)},
                 parameters=[PAGE],
             ),
         },
         "/api/v1/replays/{replay}": {
-            "get": _call("How far it is", {**_json(200, "found", _ref("Replay")), **_errors("unknown", 404)}),
-            "parameters": [_path("replay")],
+            "get": call("How far it is", {**answer(200, "found", ref("Replay")), **errors("unknown", 404)}),
+            "parameters": [in_path("replay")],
         },
         "/api/v1/reconcile": {
-            "get": _call("What Stripe had that never arrived", _json(200, "the last look", _ref("Reconcile"))),
-            "post": _call(
+            "get": call("What Stripe had that never arrived", answer(200, "the last look", ref("Reconcile"))),
+            "post": call(
                 "Look now; its event is of the source holdfast",
                 {
-                    **_json(202, "it is recorded", _object(id=TEXT, state={"const": "asked"})),
-                    **_errors("not understood, or off without a STRIPE_API_KEY", 400, 409, 413),
+                    **answer(202, "it is recorded", having(id=TEXT, state={"const": "asked"})),
+                    **errors("not understood, or off without a STRIPE_API_KEY", 400, 409, 413),
                 },
-                requestBody=_body("ReconcileRequest"),
+                requestBody=body("ReconcileRequest"),
             ),
         },
         "/api/v1/audit": {
-            "get": _call(
+            "get": call(
                 "What people have done, the newest first",
-                {**_json(200, "found", _object(audit=_objects())), **_errors("another limit", 400)},
+                {**answer(200, "found", having(audit=objects())), **errors("another limit", 400)},
                 parameters=[PAGE],
             )
         },
         "/api/v1/stats": {
-            "get": _call("The counts", _json(200, "now", {"type": "object", "additionalProperties": NUMBER}))
+            "get": call("The counts", answer(200, "now", {"type": "object", "additionalProperties": NUMBER}))
         },
         "/api/v1/sources": {
-            "get": _call("Who sends, with which secret, and what was refused", _json(200, "now", _senders()))
+            "get": call("Who sends, with which secret, and what was refused", answer(200, "now", _senders()))
         },
     }
 
 
 def _senders() -> Schema:
-    secrets = {"type": "array", "items": _object(secret=TEXT, verified=NUMBER, last=MAYBE_NUMBER)}
+    secrets = {"type": "array", "items": having(secret=TEXT, verified=NUMBER, last=MAYBE_NUMBER)}
     rejected: Schema = {"type": "object", "additionalProperties": NUMBER}
-    return _object(sources={"type": "array", "items": _object(name=TEXT, secrets=secrets, rejected=rejected)})
+    return having(sources={"type": "array", "items": having(name=TEXT, secrets=secrets, rejected=rejected)})
 
 
 def _health() -> Schema:
@@ -227,14 +275,19 @@ def _shapes() -> Schema:
     times = {"created": NUMBER, "due": NUMBER, "finished": MAYBE_NUMBER}
     names = {"id": TEXT, "source": TEXT, "type": TEXT}
     return {
-        "Error": _object(error=TEXT),
-        "Started": _object(id=TEXT, status={"enum": list(documents.STATES)}),
+        "Error": having(error=TEXT),
+        "Started": having(id=TEXT, status={"enum": list(documents.STATES)}),
         "Document": {
-            **_object(id=TEXT, status=TEXT, progress=NUMBER),
+            **having(id=TEXT, status=TEXT, progress=NUMBER),
             "description": "with document_id, received_bytes, total_bytes (null while not known), error, size, sha256,"
             " stored_as and times, once a worker has begun it",
         },
-        "Reconcile": _object(
+        "Agent": having(
+            **{"id": TEXT, "name": MAYBE_TEXT, "url": TEXT, "state": {"enum": ["active", "disabled"]}},
+            **dict.fromkeys(("rate_per_minute", "failures", "delivered", "owed", "dead"), NUMBER),
+            **dict.fromkeys(("failing_since", "open_until", "last_answer"), MAYBE_TEXT),
+        ),
+        "Reconcile": having(
             state={"enum": ["off", "never", "at work", "ok", "failing"]},
             reason=MAYBE_TEXT,
             tried_at=MAYBE_TEXT,
@@ -242,9 +295,9 @@ def _shapes() -> Schema:
             seen_until=MAYBE_NUMBER,
             missed=NUMBER,
         ),
-        "Forecast": _object(dry_run={"const": True}, matching=NUMBER, looked=NUMBER, whole={"type": "boolean"}),
+        "Forecast": having(dry_run={"const": True}, matching=NUMBER, looked=NUMBER, whole={"type": "boolean"}),
         "Replay": {
-            **_object(
+            **having(
                 id=TEXT,
                 state={"enum": ["asked", "running", "finished"]},
                 by=MAYBE_TEXT,
@@ -253,12 +306,12 @@ def _shapes() -> Schema:
             ),
             "description": "of total dead letters so many are looked at; with the filter and created_at",
         },
-        "Event": _object(**names, received=NUMBER, deliveries=NUMBER, state=TEXT, jobs=_list("Job")),
+        "Event": having(**names, received=NUMBER, deliveries=NUMBER, state=TEXT, jobs=list_of("Job")),
         "EventWithPayload": {
-            "allOf": [_ref("Event"), _object(payload={})],
+            "allOf": [ref("Event"), having(payload={})],
             "description": "payload: as people may see it, null once it has aged away; jobs: what each `follows`",
         },
-        "Job": _object(
+        "Job": having(
             **names,
             **times,
             event=TEXT,
@@ -268,43 +321,6 @@ def _shapes() -> Schema:
             reason=MAYBE_TEXT,
             discarded=MAYBE_NUMBER,
             why=MAYBE_TEXT,
-            attempts=_objects(),
+            attempts=objects(),
         ),
     }
-
-
-def _call(summary: str, answers: Schema, **more: Any) -> Schema:
-    answers = {**answers, **_errors("no key, or the store is away", 401, 503)}
-    return {"summary": summary, "responses": answers, "security": [{"key": []}], **more}
-
-
-def _json(status: int, what: str, schema: Schema) -> Schema:
-    return {str(status): {"description": what, "content": {"application/json": {"schema": schema}}}}
-
-
-def _errors(what: str, *statuses: int) -> Schema:
-    return {name: answer for status in statuses for name, answer in _json(status, what, _ref("Error")).items()}
-
-
-def _path(name: str) -> Schema:
-    return {"name": name, "in": "path", "required": True, "schema": {**TEXT, "minLength": 1}}
-
-
-def _object(**properties: Schema) -> Schema:
-    return {"type": "object", "properties": properties, "required": list(properties)}
-
-
-def _list(of: str) -> Schema:
-    return {"type": "array", "items": _ref(of)}
-
-
-def _objects() -> Schema:
-    return {"type": "array", "items": {"type": "object"}}
-
-
-def _body(of: str) -> Schema:
-    return {"content": {"application/json": {"schema": _ref(of)}}, "required": True}
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -18,12 +19,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from inbox import retry
-from inbox.errors import HoldfastError, LeaseLost, StoreUnavailable, TransientError
+from inbox.errors import HoldfastError, LeaseLost, NotNow, StoreUnavailable, TransientError
 from inbox.event import Event
 from inbox.job import Doorbell, Lease, NewJob, Wish, job_id
 from inbox.store import Store
 from settings import Settings
-from tasks.handling import Attempt, FollowUp, Handler
+from tasks.handling import Attempt, FollowUp, GaveUp, Handler
 from tasks.models import Effect
 from tasks.routes import TASKS
 
@@ -66,11 +67,14 @@ class Runner:
             bells, found = self._finish(lease, follow_ups, wish)
         except LeaseLost:
             return _ended(lease, began, "lost"), "none"
+        except NotNow as error:
+            self._give_back(lease, partial(self._put_off, wait=error))
+            return _ended(lease, began, "put off"), "none"
         except Exception as error:
             raise self._fail(lease, began, error) from None  # the cause may hold personal data: it is not chained
         except BaseException:  # SystemExit from the pool's signal handler, or KeyboardInterrupt
             if time.monotonic() < over:
-                self._give_back(lease)  # the worker was told to stop: no fault of the job's
+                self._give_back(lease, self.store.release)  # the worker was told to stop: no fault of the job's
             else:
                 self._fail(lease, began, TransientError("it ran over its time limit and would not end"))
             raise
@@ -125,26 +129,34 @@ class Runner:
             settings=self.settings,
             renew=lambda: self.store.renew(lease, self.settings.lease_seconds),
             replays=lease.replays,
+            last=lease.attempt >= self._policy(lease.task).attempts,
         )
 
     def _fail(self, lease: Lease, began: float, error: Exception) -> AttemptFailed:
         reason = describe(error)
         bound = log.bind(**_about(lease, began), error=type(error).__name__, reason=reason)
         try:
-            fate = retry.decide(self._policy(), error, lease.attempt, self.store.now_ms(), random.random())  # noqa: S311
-            self.ring(self.store.fail(lease, reason, fate))
+            policy, jitter = self._policy(lease.task), random.random()  # noqa: S311
+            fate = retry.decide(policy, error, lease.attempt, self.store.now_ms(), jitter)
+            left = error.follow_ups if isinstance(error, GaveUp) else ()
+            self.ring(self.store.fail(lease, reason, fate, [_new_job(lease, one) for one in left]))
             bound.warning("attempt failed", fate=type(fate).__name__)
         except (LeaseLost, StoreUnavailable) as also:  # the lease will run out, or has; the sweep sees to the rest
             bound.warning("attempt failed, and the record does not take it", why=type(also).__name__)
         return AttemptFailed(reason)
 
-    def _policy(self) -> retry.Policy:
-        s = self.settings
-        return retry.Policy(s.retry_base_seconds, s.retry_cap_seconds, s.max_attempts)
+    def _policy(self, task: str) -> retry.Policy:
+        s, named = self.settings, TASKS[task].schedule
+        schedule = getattr(s, named) if named else ()
+        return retry.Policy(s.retry_base_seconds, s.retry_cap_seconds, s.max_attempts, schedule)
 
-    def _give_back(self, lease: Lease) -> None:
+    def _put_off(self, lease: Lease, wait: NotNow) -> list[Doorbell]:
+        """For a second at least: if our clock goes behind the store's, the job would come back at once, and again."""
+        return self.store.put_off(lease, str(wait), max(wait.at_ms, self.store.now_ms() + 1000))
+
+    def _give_back(self, lease: Lease, how: Callable[[Lease], list[Doorbell]]) -> None:
         try:
-            self.ring(self.store.release(lease))
+            self.ring(how(lease))
             log.info("job given back", job=lease.job_id)
         except HoldfastError as error:
             log.warning("job not given back; its lease will run out", job=lease.job_id, why=type(error).__name__)

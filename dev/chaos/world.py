@@ -29,7 +29,7 @@ from dev.servers import Valkey, free_port, wait_until
 
 SECRET = "whsec_chaos"  # signs between processes of this run only
 API_KEY = "chaos-key-0123456789"
-QUEUES = ("payments", "fulfilment", "documents", "downloads", "notifications")
+QUEUES = ("payments", "fulfilment", "documents", "downloads", "notifications", "handoffs")
 PROCESSES = 2
 QUICK = {
     "LEASE_SECONDS": "6",

@@ -93,14 +93,16 @@ local function bury(id, queue, reason)
   redis.call('ZADD', P .. 'dead', now, id)
 end
 
--- A lease ran out. The new token makes the old holder's finish worthless from here on.
+-- A lease ran out. The new token makes the old holder's finish worthless from here on. Only attempts that ended so count
+-- here: how many others a job may have, its own policy says (inbox/retry.py).
 local function expire(id)
-  local token, tries, queue, key = read(id, 'token', 'tries', 'queue', 'key')
+  local token, queue, key = read(id, 'token', 'queue', 'key')
   redis.call('HINCRBY', job_key(id), 'token', 1)
   close_attempt(id, token, 'lost', 'the lease ran out: the worker died or stalled')
   count('expired', 1)
-  if tonumber(tries) >= max_tries then
-    bury(id, queue, 'the worker died or stalled in each of ' .. tries .. ' attempts')
+  local lost = redis.call('HINCRBY', job_key(id), 'lost', 1)
+  if lost >= max_tries then
+    bury(id, queue, 'the worker died or stalled in ' .. lost .. ' attempts')
   else
     move(id, 'leased', 'ready')
     owe_later(id, queue, now)

@@ -1,12 +1,21 @@
--- release: a worker that must stop gives its job back at once, and the attempt does not count.
+-- release: a job is given back, and the attempt does not count: by a worker that must stop, to be done at once; or
+-- because its turn is at a later time, `due`, for `reason`. Of that no attempt is kept, or a peer that is away for days
+-- would make the job grow with every look.
 -- Guards against: waiting out the lease of a worker that was told to stop; giving back what somebody else holds.
-local id, token = arg(1), arg(2)
+local id, token, reason, due = arg(1), arg(2), arg(3), arg(4)
 if not held(id, token) then return { 'stale' } end
 local task, queue, key = read(id, 'task', 'queue', 'key')
-close_attempt(id, token, 'released', 'the worker was told to stop')
 redis.call('HINCRBY', job_key(id), 'tries', -1)
 redis.call('HINCRBY', job_key(id), 'token', 1)
 move(id, 'leased', 'ready')
-ring(id, task, queue)
+if due == '' then
+  close_attempt(id, token, 'released', reason)
+  ring(id, task, queue)
+else
+  close_attempt(id, token, 'put off')
+  redis.call('HDEL', job_key(id), 'attempt:' .. token)
+  redis.call('HSET', job_key(id), 'due', due, 'reason', reason)
+  owe_later(id, queue, tonumber(due))
+end
 unlock(id, key)
 return { 'ok', unpack(bells) }

@@ -18,7 +18,7 @@ move(id, state, 'ready')
 redis.call('ZREM', P .. 'dead', id)
 redis.call('HSET', job_key(id), 'tries', 0, 'due', now)
 redis.call('HINCRBY', job_key(id), 'replays', 1)
-redis.call('HDEL', job_key(id), 'finished', 'discarded', 'why')
+redis.call('HDEL', job_key(id), 'finished', 'discarded', 'why', 'lost')
 redis.call('XADD', P .. 'audit', 'MAXLEN', '~', 100000, '*', 'action', 'replay', 'job', id, 'by', by, 'was', state)
 ring(id, task, queue)
 return { 'ok', unpack(bells) }

@@ -25,8 +25,8 @@ from requests.structures import CaseInsensitiveDict
 
 from inbox.errors import PermanentError, TransientError
 from settings import Settings
-from tasks.clients import addresses
-from tasks.clients.addresses import Address
+from tasks import addresses
+from tasks.addresses import Address
 from tasks.clients.pace import Pace
 
 CONNECT_SECONDS = 5.0
@@ -150,13 +150,7 @@ def _response(
 
 
 def _trusted(address: Address, settings: Settings) -> bool:
-    allowed = {name.lower() for name in settings.call_out_allowed_hosts}
-    if address.names & allowed:
-        return True
-    if (address.scheme, address.port) != ("https", 443):
-        why = "is called by https only, on port 443"
-        raise PermanentError(f"{address.host} {why}; CALL_OUT_ALLOWED_HOSTS can allow it")
-    return False
+    return addresses.trusted(address, settings.call_out_allowed_hosts)
 
 
 class _Connection(http.client.HTTPConnection):

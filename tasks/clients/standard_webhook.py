@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from standardwebhooks import Webhook
 
 from inbox.errors import PermanentError, TransientError
-from tasks.clients.answers import check
+from tasks.clients.answers import check, retry_after_seconds
 from tasks.clients.safe_http import post_json
 from tasks.handling import Attempt
 
 GONE = 410  # this receiver wants nothing more
+
+
+class Gone(PermanentError):
+    """The receiver has said that it wants nothing more, ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +32,17 @@ class Receiver:
 def post(attempt: Attempt, receiver: Receiver, body: str) -> None:
     """POST a JSON text, signed. The webhook-id comes from the job's key, so that the receiver can tell a repetition.
 
-    Raises PermanentError for a 410 and for an address we do not call, TransientError for every other answer but 2xx:
+    Raises Gone for a 410, PermanentError for an address we do not call, TransientError for every other answer but 2xx:
     by the specification each is worth another try.
     """
     headers = _signed(attempt, receiver, body)
     answer = post_json(receiver.url, body.encode(), attempt.settings, headers, trusted=receiver.trusted)
     if answer.status_code == GONE:
-        raise PermanentError(f"{receiver.name} answered 410: it wants no more")
+        raise Gone(f"{receiver.name} answered 410: it wants no more")
     try:
         check(receiver.name, answer.status_code, answer.headers, attempt.now)
     except PermanentError as error:
-        raise TransientError(str(error)) from None
+        raise TransientError(str(error), retry_after_seconds(answer.headers, attempt.now)) from None
 
 
 def _signed(attempt: Attempt, receiver: Receiver, body: str) -> dict[str, str]:

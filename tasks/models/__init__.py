@@ -1,5 +1,6 @@
 """The business state in SQL, the same on SQLite and Postgres. Money is in minor units; times are UTC."""
 
+from tasks.models.agents import Agent, AgentDeed, Handoff
 from tasks.models.base import Base, Effect, UtcTime
 from tasks.models.documents import Document, DocumentStep, FormerTask
 from tasks.models.fulfilment import AppMessage, Charge, DeletedCustomer, Dispute, Entitlement, Order
@@ -9,6 +10,8 @@ from tasks.models.reconcile import Reconcile
 from tasks.models.replays import Replay
 
 __all__ = [
+    "Agent",
+    "AgentDeed",
     "AppMessage",
     "Base",
     "Charge",
@@ -19,6 +22,7 @@ __all__ = [
     "Effect",
     "Entitlement",
     "FormerTask",
+    "Handoff",
     "Invoice",
     "Notification",
     "Order",

@@ -18,7 +18,7 @@ from inbox.store import Store
 from tests.chaos.test_patience import Senders
 from tests.stack import Process, Stack
 
-QUEUES = ("payments", "fulfilment", "documents", "downloads", "notifications")
+QUEUES = ("payments", "fulfilment", "documents", "downloads", "notifications", "handoffs")
 
 
 @pytest.fixture

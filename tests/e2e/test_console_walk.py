@@ -23,9 +23,20 @@ from tests.peers import Answer, Mailbox, Peer
 from tests.senders import API_KEY, signed_by_documents, signed_by_stripe, stripe_event
 from tests.stack import Stack
 
-QUEUES = "payments,fulfilment,documents,downloads,notifications"
+QUEUES = "payments,fulfilment,documents,downloads,notifications,handoffs"
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
-PAGES = ("", "events", "dead", "documents", "subscriptions", "senders", "audit", "replays/new", "no/such/page")
+PAGES = (
+    "",
+    "events",
+    "dead",
+    "documents",
+    "subscriptions",
+    "agents",
+    "senders",
+    "audit",
+    "replays/new",
+    "no/such/page",
+)
 PHONE = {"width": 390, "height": 844}
 # As root Chromium takes no sandbox; and it is not to call home while we test.
 FLAGS = (

@@ -28,7 +28,7 @@ from tests.peers import Answer, Mailbox, Peer
 from tests.senders import API_KEY, DOC_SECRET, signed_by_stripe, stripe_event
 from tests.stack import ROOT, Stack
 
-QUEUES = "payments,fulfilment,documents,downloads,notifications"
+QUEUES = "payments,fulfilment,documents,downloads,notifications,handoffs"
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
 
 

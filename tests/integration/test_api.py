@@ -116,7 +116,7 @@ def test_a_repeated_request_is_told_where_its_document_stands(client: FlaskClien
         ({"document_id": "a b"}, "document_id: string should match pattern"),
         ({"document_id": "a", "colour": "red"}, "colour: extra inputs are not permitted"),
         ({"document_id": "a", "notify": {"email": "nobody"}}, "notify.email: string should match pattern"),
-        ({"document_id": "a", "notify": {"agents": ["ftp://x"]}}, "notify.agents.0: url scheme should be"),
+        ({"document_id": "a", "notify": {"agents": ["ftp://x"]}}, "notify.agents.0: the URL is no plain https://"),
     ],
 )
 def test_a_wrong_document_request_is_told_what_is_wrong(client: FlaskClient, body: Any, words: str) -> None:

@@ -8,12 +8,13 @@ import pytest
 from sqlalchemy import Engine
 
 from tasks import app_webhook, disputes, sold_elsewhere
+from tasks.agents import made
 from tasks.document_starts import deadline, start
 from tasks.documents import download
 from tasks.fulfilment import checkout_completed
 from tasks.handling import Handler
 from tasks.handoff import deliver
-from tasks.models import AppMessage, Document, Notification, PaymentFailure, PaymentRetry
+from tasks.models import AppMessage, Document, Handoff, Notification, PaymentFailure, PaymentRetry
 from tasks.notifications import send
 from tasks.payments import payment_failed, retry_payment
 from tasks.refunds import charge_refunded, refund_changed
@@ -56,6 +57,9 @@ def prepare(business: Business, peer: Peer) -> None:
         db.add(PaymentFailure(event_id="e", invoice="in_1", customer="cus_1", amount_due=1, currency="eur", **seen))
         db.add(PaymentRetry(invoice="in_1", number=1, state="planned", due_at=NOW))
         db.add(Document(id="doc_1", task_id="task_1", result_url=peer.url, notify_agents=[peer.url], **document))
+        db.flush()
+        words = {"document": "doc_1", "kind": "document.completed", "data": {}, "created_at": NOW, "updated_at": NOW}
+        db.add(Handoff(id="h", agent=made(db, peer.url), **words))
         row = {"kind": "document_ready", "params": {"document": "d", "link": ""}, "state": "owed", "created_at": NOW}
         db.add(Notification(id="n", audience="customer", email="ada@example.com", **row))
         db.add(AppMessage(id="m", type="order.fulfilled", data={}, created_at=NOW))
@@ -78,7 +82,7 @@ def answer(asked: Asked) -> bytes:
         (deadline, None, {"document": "doc_1", "start": 1, "number": 1}),
         (download, None, {"document": "doc_1"}),
         (send, None, {"notification": "n"}),
-        (deliver, None, {"document": "doc_1", "agent": 0}),
+        (deliver, None, {"handoff": "h"}),
         (app_webhook.deliver, None, {"message": "m"}),
         (checkout_completed, checkout(metadata={}), {}),
         (charge_refunded, refund(), {}),

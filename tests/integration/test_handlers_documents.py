@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
-from standardwebhooks import Webhook
+from sqlalchemy import Engine, select
 
 from dev.document_service import Server
 from dev.pdf import document_pdf
@@ -25,11 +26,13 @@ from tasks.callback_address import callback_url
 from tasks.clients.document_service import Wanted, submit
 from tasks.document_starts import start
 from tasks.documents import completed, download, failed, initiate, progress
-from tasks.handling import FollowUp
-from tasks.handoff import deliver
-from tasks.models import Document, DocumentStep, Notification
+from tasks.handling import FollowUp, GaveUp
+from tasks.models import Document, DocumentStep, Handoff, Notification
+from tasks.notifications import send
 from tests.business import HANDOFF_SECRET, NOW, Business, at_once
 from tests.peers import Answer, Mailbox, Peer
+from tests.senders import API_KEY as OUR_API_KEY
+from web import create_app
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr':DeprecationWarning")  # Apprise's, below Python 3.13
 
@@ -323,12 +326,48 @@ def test_whoever_waits_is_told(business: Business, service: Server) -> None:
     )
     told, *agents = fetch(business, f"{service.address}/files/contract-7")
     assert told.task == "tasks.notifications.send"
-    assert [(f.effect, f.args) for f in agents] == [
-        ("handoff.deliver.0", {"document": "doc_1", "agent": 0}),
-        ("handoff.deliver.1", {"document": "doc_1", "agent": 1}),
-    ]
-    owed = business.one(select(Notification))
-    assert owed.params == {"document": "contract-7", "link": "http://127.0.0.1:9/api/v1/documents/doc_1/content"}
+    owed = business.all(select(Handoff).order_by(Handoff.agent))
+    assert sorted(f.args["handoff"] for f in agents) == sorted(row.id for row in owed)
+    assert {f.ordering_key for f in agents} == {f"agent:{row.agent}" for row in owed}
+    assert [row.kind for row in owed] == ["document.completed"] * 2
+    assert business.one(select(Notification)).params["link"].startswith("http://127.0.0.1:9/content/doc_1?until=")
+
+
+def test_the_link_in_the_mail_opens_the_document_without_a_key(
+    business: Business, service: Server, mailbox: Mailbox
+) -> None:
+    business.now = datetime.now(UTC)
+    business.settings["CUSTOMER_NOTIFY_URLS"] = f"{mailbox.url}&to={{email}}"
+    processing(business, notify_email="ada@example.com")
+    (told,) = fetch(business, f"{service.address}/files/contract-7")
+    business.follow(send, told)
+    ((_, mail),) = mailbox.mails
+    text = mail.get_body(("plain",))
+    assert text is not None
+    (link,) = re.findall(r"http://127\.0\.0\.1:9(/content/\S+)", text.get_content())
+    with business.sessions() as db:
+        bind = db.get_bind()
+    assert isinstance(bind, Engine)
+    ours = load({"DOCUMENT_STORE": str(business.folder / "documents"), "API_KEYS": OUR_API_KEY})
+    ours = replace(ours, database_url=bind.url.render_as_string(hide_password=False))
+    served = create_app(ours).test_client().get(link)
+    assert (served.status_code, served.data) == (200, stored(business)[0].read_bytes())
+
+
+def test_whoever_waits_is_told_of_a_failure_too_by_the_job_that_dies_of_it(business: Business) -> None:
+    processing(business, notify_email="ada@example.com", notify_agents=["https://a.example.com"])
+    with Peer(lambda _: Answer(404)) as peer:
+        by_service(business, peer.url)
+        told = []
+        for _ in range(2):  # the second as after a death between the commit and the dead letter
+            with pytest.raises(GaveUp) as gave_up:
+                fetch(business, f"{peer.url}/files/1")
+            told.append(gave_up.value.follow_ups)
+    assert told[0] == told[1]
+    assert [one.task for one in told[0]] == ["tasks.notifications.send", "tasks.handoff.deliver"]
+    owed = business.one(select(Handoff))
+    assert (owed.kind, owed.data["error"]) == ("document.failed", "the document's address answered 404")
+    assert business.one(select(Notification.kind).filter_by(audience="customer")) == "document_not_ready"
 
 
 @pytest.mark.parametrize(
@@ -479,74 +518,3 @@ def test_a_store_that_cannot_be_written_is_transient_and_named(business: Busines
     processing(business)
     with pytest.raises(TransientError, match="DOCUMENT_STORE"):
         fetch(business, f"{service.address}/files/contract-7")
-
-
-# --- handoff ----------------------------------------------------------------------------------------------------------
-
-
-def ready(business: Business, agent: str) -> FollowUp:
-    """A finished document that this agent waits for."""
-    processing(business, status="completed", sha256="5f", size=7, content_type="application/pdf", notify_agents=[agent])
-    business.settings |= {"HANDOFF_SECRET": HANDOFF_SECRET, "PUBLIC_URL": "https://us.example.com"}
-    business.settings["CALL_OUT_ALLOWED_HOSTS"] = "127.0.0.1"
-    return FollowUp("handoff.deliver.0", "tasks.handoff.deliver", {"document": "doc_1", "agent": 0})
-
-
-def test_an_agent_gets_a_message_that_the_official_library_verifies(business: Business) -> None:
-    business.now = NOW.now(NOW.tzinfo)  # the library checks the age
-    with Peer(lambda _: Answer(204)) as agent:
-        business.follow(deliver, ready(business, f"{agent.url}/inbox"))
-    (asked,) = agent.asked
-    message = Webhook(HANDOFF_SECRET).verify(asked.body, dict(asked.headers))
-    assert message["type"] == "document.completed"
-    assert (message["document"], message["document_id"]) == ("doc_1", "contract-7")
-    assert (message["sha256"], message["size"], message["content_type"]) == ("5f", 7, "application/pdf")
-    assert message["content_url"] == "https://us.example.com/api/v1/documents/doc_1/content"
-
-
-def test_while_a_secret_is_rotated_either_verifies(business: Business) -> None:
-    business.now = NOW.now(NOW.tzinfo)
-    other = "whsec_" + "A" * 32
-    with Peer(lambda _: Answer()) as agent:
-        follow_up = ready(business, agent.url)
-        business.settings["HANDOFF_SECRET"] = f"{other},{HANDOFF_SECRET}"
-        business.follow(deliver, follow_up)
-    for secret in (other, HANDOFF_SECRET):
-        assert Webhook(secret).verify(agent.asked[0].body, dict(agent.asked[0].headers))
-
-
-@pytest.mark.parametrize("status", [302, 400, 404, 429, 500])
-def test_an_agent_that_does_not_take_it_is_asked_again_with_the_same_id(business: Business, status: int) -> None:
-    answers = iter([status, 200])
-    with Peer(lambda _: Answer(next(answers))) as agent:
-        follow_up = ready(business, agent.url)
-        with pytest.raises(TransientError, match=f"the agent answered {status}"):
-            business.follow(deliver, follow_up)
-        business.follow(deliver, follow_up)
-        first, second = (asked.headers["webhook-id"] for asked in agent.asked)
-    assert first == second
-    assert first.startswith("msg_")
-    assert first.removeprefix("msg_").isalnum()
-
-
-def test_an_agent_that_wants_no_more_is_left_alone(business: Business) -> None:
-    with Peer(lambda _: Answer(410)) as agent, pytest.raises(PermanentError, match="410"):
-        business.follow(deliver, ready(business, agent.url))
-
-
-def test_without_a_secret_nothing_is_handed_off(business: Business) -> None:
-    with Peer(lambda _: Answer()) as agent:
-        follow_up = ready(business, agent.url)
-        business.settings["HANDOFF_SECRET"] = ""
-        with pytest.raises(PermanentError, match="HANDOFF_SECRET"):
-            business.follow(deliver, follow_up)
-        assert agent.asked == []
-
-
-def test_an_agent_in_our_own_network_is_not_called(business: Business) -> None:
-    with Peer(lambda _: Answer()) as agent:
-        follow_up = ready(business, agent.url.replace("http://", "https://"))
-        business.settings["CALL_OUT_ALLOWED_HOSTS"] = ""
-        with pytest.raises(PermanentError, match="CALL_OUT_ALLOWED_HOSTS"):
-            business.follow(deliver, follow_up)
-        assert agent.asked == []

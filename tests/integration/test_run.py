@@ -9,13 +9,13 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from inbox import look
-from inbox.errors import LeaseLost, PermanentError, TransientError
+from inbox.errors import LeaseLost, NotNow, PermanentError, TransientError
 from inbox.event import Event
 from inbox.job import Doorbell, Lease, NewJob
 from inbox.store import Store
 from settings import load
 from tasks.database import make_engine, make_sessions
-from tasks.handling import Attempt, FollowUp
+from tasks.handling import Attempt, FollowUp, GaveUp
 from tasks.models import Effect, Notification
 from tests.conftest import Clock
 from tests.running import run
@@ -160,6 +160,72 @@ def test_a_record_that_has_forgotten_an_attempt_does_not_double_its_effect(runne
     assert (calls, rows(runner)) == ([1, 1], ["call 1"])
     assert look.job(runner.store, "stripe:evt_1:notify 1") is not None
     assert look.job(runner.store, "stripe:evt_1:notify 2") is None
+
+
+def test_a_job_whose_turn_is_later_is_due_then_uncounted_however_often(
+    runner: Runner, clock: Clock, rung: list[Doorbell]
+) -> None:
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        numbers.append(attempt.number)
+        write(attempt, db, "half done")
+        db.flush()
+        raise NotNow("the agent is not called for a while", clock.ms + 60_000)
+
+    numbers: list[int] = []
+    for _ in range(20):
+        assert run(runner, handler, JOB.id, "task-1", 55) == "put off"
+        assert runner.lease(JOB.id, "task-2") == "early"
+        clock.forward(60)
+    found = look.job(runner.store, JOB.id)
+    assert found is not None
+    assert (found["reason"], found["attempts"]) == ("the agent is not called for a while", [])
+    assert (numbers, rows(runner), rung) == ([1] * 20, [], [])
+
+
+def test_a_job_whose_turn_has_come_already_by_another_clock_does_not_spin(runner: Runner, clock: Clock) -> None:
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        raise NotNow("the agent's rate is reached", clock.ms - 5000)
+
+    assert run(runner, handler, JOB.id, "task-1", 55) == "put off"
+    found = look.job(runner.store, JOB.id)
+    assert found is not None
+    assert found["due"] == clock.ms + 1000
+
+
+def test_what_a_dead_job_leaves_behind_is_owed(runner: Runner, rung: list[Doorbell]) -> None:
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        raise GaveUp("the agent answered 410", [FOLLOW_UP])
+
+    with pytest.raises(AttemptFailed):
+        run(runner, handler, JOB.id, "task-1", 55)
+    stats = look.stats(runner.store)
+    assert (stats["dead"], stats["owed"]) == (1, 1)
+    assert rung == [Doorbell("stripe:evt_1:notify", "tasks.notifications.send", "notifications")]
+
+
+def test_a_task_with_a_schedule_is_tried_again_by_it_and_knows_its_last_try(
+    runner: Runner, store: Store, clock: Clock
+) -> None:
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        last.append(attempt.last)
+        raise TransientError("the agent answered 503")
+
+    last: list[bool] = []
+    job = NewJob("stripe:evt_2:handoff", "tasks.handoff.deliver", "handoffs")
+    store.record(Event("stripe", "evt_2", "invoice.paid", b"{}"), [job])
+    schedule, waited = runner.settings.handoff_schedule, []
+    for _ in range(len(schedule) + 1):
+        with pytest.raises(AttemptFailed):
+            run(runner, handler, job.id, "task-1", 55)
+        found = look.job(store, job.id)
+        assert found is not None
+        waited.append(found["due"] - clock.ms)
+        clock.ms = found["due"]
+    assert all(0.9 <= ms / 1000 / wanted <= 1.1 for ms, wanted in zip(waited, schedule, strict=False))
+    found = look.job(store, job.id)
+    assert found is not None
+    assert (found["state"], found["reason"]) == ("dead", "the agent answered 503")
+    assert last == [False] * len(schedule) + [True]
 
 
 @pytest.mark.parametrize(

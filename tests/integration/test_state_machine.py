@@ -126,16 +126,28 @@ class History(RuleBasedStateMachine):
         if self._changed(lease, lambda: self.store.fail(lease, "the peer is down", RetryAt(due))):
             self.model.jobs[lease.job_id].state, self.model.jobs[lease.job_id].due = State.READY, due
 
-    @rule(lease=leases)
-    def fail_for_good(self, lease: Lease) -> None:
-        if self._changed(lease, lambda: self.store.fail(lease, "no such field", Bury("permanent"))):
+    @rule(lease=leases, specs=specs)
+    def fail_for_good(self, lease: Lease, specs: list[tuple[str, str, int]]) -> None:
+        left = self._jobs(lease.event_id, f"left-{lease.job_id[-1]}", specs[:1])
+        if self._changed(lease, lambda: self.store.fail(lease, "no such field", Bury("permanent"), left)):
+            self._told([], left)
             self.model.jobs[lease.job_id].state = State.DEAD
+            self.model.create(lease.event_id, left, self.clock.ms)
 
     @rule(lease=leases)
     def release(self, lease: Lease) -> None:
         if self._changed(lease, lambda: self.store.release(lease)):
             job = self.model.jobs[lease.job_id]
             job.state, job.tries = State.READY, job.tries - 1
+
+    @rule(lease=leases, seconds=st.sampled_from([-5, 0, 5, 3 * DAYS]))
+    def put_off(self, lease: Lease, seconds: int) -> None:
+        """It does not count, and leaves no trace that would grow."""
+        due, traces = self.clock.ms + seconds * 1000, self._traces(lease)
+        if self._changed(lease, lambda: self.store.put_off(lease, "its turn is later", due)):
+            job = self.model.jobs[lease.job_id]
+            job.state, job.tries, job.due = State.READY, job.tries - 1, due
+            assert self._traces(lease) == traces - 1
 
     @rule(limit=st.integers(1, 5), room=st.integers(-1, 5))
     def sweep(self, limit: int, room: int) -> None:
@@ -152,7 +164,7 @@ class History(RuleBasedStateMachine):
             return
         assert answer == [Doorbell(name, "tasks.a", job.queue)]
         self._told(answer)
-        job.state, job.tries, job.due = State.READY, 0, self.clock.ms
+        job.state, job.tries, job.lost, job.due = State.READY, 0, 0, self.clock.ms
         self.by_a_person = True
 
     @precondition(lambda self: self.model.jobs)
@@ -248,6 +260,10 @@ class History(RuleBasedStateMachine):
         ready_made = {job.id for job in new if self.same_server and not job.delay_seconds}
         assert not ready_made & {bell.job_id for bell in bells}
         self.told |= ready_made | {bell.job_id for bell in bells}
+
+    def _traces(self, lease: Lease) -> int:
+        fields: Any = self.client.hkeys(f"{{holdfast}}:job:{lease.job_id}")
+        return sum(field.startswith(b"attempt:") for field in fields)
 
     def _changed(self, lease: Lease, change: Callable[[], list[Doorbell]]) -> bool:
         """True if the change was taken. A stale token changes not one byte."""

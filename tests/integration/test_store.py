@@ -431,3 +431,13 @@ def test_doorbells_that_wait_in_a_long_queue_are_not_rung_again(store: Store, cl
     assert store.sweep(100, {"payments": 1}) == [BELL], "there is room for one"
     leased(store)
     assert store.sweep(100, {"payments": 0}) == [], "j1 was due no later than the others"
+
+
+def test_attempts_that_failed_do_not_count_as_lost(store: Store, clock: Clock) -> None:
+    """Or a job with a schedule longer than MAX_ATTEMPTS would die of the first worker that dies under it."""
+    store.record(EVENT, [job()])
+    for _ in range(Rules().max_attempts):
+        store.fail(leased(store), "the peer is down", RetryAt(clock.ms))
+    leased(store)
+    clock.forward(61)
+    assert [bell.job_id for bell in store.sweep(100, {})] == ["j1"]

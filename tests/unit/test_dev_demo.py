@@ -100,7 +100,7 @@ def perfect() -> World:
         asked=Asked(PLAN, answers, documents, ["in_localstripe"]),
         facts=facts,
         events={("stripe", event): {"state": state} for event, state in states.items()},
-        stats={"owed": sum(facts.retries.values()), "dead": 2, "succeeded": 1000},
+        stats={"owed": sum(facts.retries.values()), "dead": 3, "succeeded": 1000},
     )
 
 
@@ -157,7 +157,7 @@ FAULTS: list[tuple[str, str, Callable[[World], Any]]] = [
     ("wrong", "should be answered 400", lambda w: _answer(w, lambda d: d.flaw != "", 500)),
     ("wrong", "refused, and had an effect", lambda w: w.facts.failures.update({min(PLAN.flawed): "in_forged"})),
     ("wrong", "fulfilled without payment", lambda w: w.facts.orders.update({UNPAID_SESSION: "fulfilled"})),
-    ("wrong", "dead letters", lambda w: w.stats.update(dead=3)),
+    ("wrong", "dead letters", lambda w: w.stats.update(dead=4)),
     ("wrong", "are owed", lambda w: w.stats.update(owed=w.stats["owed"] + 1)),
     ("wrong", "effects are in the database", lambda w: w.stats.update(succeeded=1001)),
 ]
@@ -178,7 +178,7 @@ def test_every_document_is_shown_with_how_it_ended() -> None:
     del world.facts.documents["doc_silent-1.pdf"]
     page = io.StringIO()
     Console(file=page, width=160).print(
-        documents_table(Outcome(world.asked, world.facts, {}, world.stats, judge_of(world), 1.0))
+        documents_table(Outcome(world.asked, world.facts, {}, world.stats, judge_of(world), 0, 1.0))
     )
     shown = {line.split()[0]: line for line in page.getvalue().splitlines() if line.split()[:1]}
     assert f"{len(DOCUMENTS) - 2} of {len(DOCUMENTS)} ended as they should" in page.getvalue()

@@ -29,6 +29,31 @@ def test_an_attempt_is_tried_again_later_and_later(
     assert decide(POLICY, error, attempt, NOW, jitter) == RetryAt(NOW + int(seconds * 1000))
 
 
+DAYS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)  # HANDOFF_SCHEDULE
+
+
+@pytest.mark.parametrize(
+    ("attempt", "jitter", "seconds"),
+    [(1, 0.0, 4.5), (1, 0.5, 5), (1, 1.0, 5.5), (3, 0.5, 1800), (9, 0.0, 77_760), (9, 0.5, 86_400)],
+)
+def test_a_schedule_is_kept_to_a_tenth(attempt: int, jitter: float, seconds: float) -> None:
+    policy = Policy(base_seconds=5, cap_seconds=60, max_attempts=4, schedule=DAYS)
+    assert decide(policy, TransientError("down"), attempt, NOW, jitter) == RetryAt(NOW + int(seconds * 1000))
+
+
+def test_a_schedule_ends_with_one_try_more_than_it_has_entries_whatever_other_jobs_have() -> None:
+    policy = Policy(base_seconds=5, cap_seconds=60, max_attempts=4, schedule=DAYS)
+    reason = "still failing after 10 attempts"
+    assert decide(policy, TransientError("down"), 10, NOW, 0.5) == Bury(reason)
+    assert policy.attempts == 10
+
+
+def test_a_peer_that_says_when_is_not_asked_earlier_by_a_schedule() -> None:
+    policy = Policy(base_seconds=5, cap_seconds=60, max_attempts=4, schedule=DAYS)
+    error = TransientError("come back in an hour", retry_after_seconds=3600)
+    assert decide(policy, error, 1, NOW, 0.5) == RetryAt(NOW + 3_600_000)
+
+
 def test_the_delay_never_passes_its_cap_however_many_attempts() -> None:
     policy = Policy(base_seconds=5, cap_seconds=60, max_attempts=1000)
     assert decide(policy, TransientError("down"), 999, NOW, 0.999999) == RetryAt(NOW + 59_999)

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 from inbox.errors import StoreUnavailable
 from inbox.store import Store
 from settings import Settings
-from web.console import dead, documents, dunning, events, overview, senders, shown, sign_in
+from web.console import agents, dead, documents, dunning, events, overview, senders, shown, sign_in
 from web.errors import Refused
 from web.sources import Source
 
@@ -71,6 +71,7 @@ def blueprint(
     dead.register(pages, store, sessions)
     documents.register(pages, settings, store, sessions)
     dunning.register(pages, sessions)
+    agents.register(pages, store, sessions)
     senders.register(pages, settings, sources, store, sessions)
     return pages
 

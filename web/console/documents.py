@@ -13,7 +13,7 @@ from inbox import look
 from inbox.store import Store
 from settings import Settings
 from tasks.models import Document, DocumentStep
-from web.api import content
+from web.api import completed, content
 from web.documents import STATES, page
 from web.errors import Refused
 
@@ -47,8 +47,4 @@ def register(pages: Blueprint, settings: Settings, store: Store, sessions: Calla
 
     @pages.get("/documents/<document>/content")
     def document_content(document: str) -> Response:
-        with sessions() as db:
-            row = db.get(Document, document) if document.isprintable() else None
-        if row is None or row.status != "completed" or row.stored_as is None:
-            raise Refused("No such document, or it is not complete.", 404)
-        return content(settings, row, row.stored_as)
+        return content(settings, *completed(sessions, document, "No such document, or it is not complete."))

@@ -37,6 +37,7 @@ def upgrade() -> None:
     _fulfilment()
     _refunds()
     _documents()
+    _agents()
     op.create_table(
         "notifications",
         sa.Column("id", sa.String(800), primary_key=True),
@@ -266,4 +267,41 @@ def _documents() -> None:
         "former_tasks",
         text("task_id", primary_key=True),
         sa.Column("document", sa.String(), sa.ForeignKey("documents.id"), nullable=False),
+    )
+
+
+def _agents() -> None:
+    op.create_table(
+        "agents",
+        text("id", primary_key=True),
+        text("name", nullable=True, unique=True),
+        text("url"),
+        text("state"),
+        sa.Column("rate_per_minute", sa.Integer(), nullable=False),
+        time("next_at", nullable=True),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        time("failing_since", nullable=True),
+        time("open_until", nullable=True),
+        text("last_answer", nullable=True),
+        time("last_at", nullable=True),
+    )
+    op.create_table(
+        "agent_deeds",
+        sa.Column("id", ROW_ID, primary_key=True),
+        sa.Column("agent", sa.String(), sa.ForeignKey("agents.id"), index=True, nullable=False),
+        text("deed"),
+        sa.Column("by", sa.String(800), nullable=False),
+        time("at"),
+    )
+    op.create_table(
+        "handoffs",
+        sa.Column("id", sa.String(800), primary_key=True),
+        sa.Column("document", sa.String(), sa.ForeignKey("documents.id"), nullable=False),
+        sa.Column("agent", sa.String(), sa.ForeignKey("agents.id"), index=True, nullable=False),
+        text("kind"),
+        sa.Column("data", sa.JSON(), nullable=False),
+        text("state"),
+        time("place", nullable=True),
+        time("created_at"),
+        time("updated_at"),
     )

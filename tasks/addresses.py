@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
@@ -76,6 +77,31 @@ def parse(url: str) -> Address:
         raise PermanentError("the URL is no plain https:// address")
     target = requote_uri((parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
     return Address(parts.scheme, host, DEFAULT_PORTS[parts.scheme] if port is None else port, target)
+
+
+def trusted(address: Address, allowed: Collection[str]) -> bool:
+    """Whether CALL_OUT_ALLOWED_HOSTS names it. Raises PermanentError where only that would let us call it."""
+    if address.names & {name.lower() for name in allowed}:
+        return True
+    if (address.scheme, address.port) != ("https", 443):
+        why = "is called by https only, on port 443"
+        raise PermanentError(f"{address.host} {why}; CALL_OUT_ALLOWED_HOSTS can allow it")
+    return False
+
+
+def check(url: str, allowed: Collection[str]) -> None:
+    """Raises PermanentError for a URL that we would not call, as far as it can be told before its name is looked up."""
+    address = parse(url)
+    if not trusted(address, allowed) and _is_ip(address.host) and not is_public(address.host):
+        raise PermanentError(f"{address.host} is a private address; CALL_OUT_ALLOWED_HOSTS can allow it")
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_public(ip: str) -> bool:

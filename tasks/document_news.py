@@ -1,0 +1,25 @@
+"""Whoever waits for a document is told how it ended: by mail, and by a handoff to each agent. Nobody has to poll."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from tasks import handoff
+from tasks.content_link import MAIL_SECONDS, link
+from tasks.handling import Attempt, FollowUp, replayed
+from tasks.models import Document
+from tasks.notifications import notify_customer
+
+
+def tell(db: Session, attempt: Attempt, document: Document) -> list[FollowUp]:
+    """Owe them word that it is completed, or has failed; each start's end once, and once more when it was replayed."""
+    mail = [_mail(db, attempt, document, document.notify_email)] if document.notify_email else []
+    return [*mail, *handoff.owe(db, attempt, document)]
+
+
+def _mail(db: Session, attempt: Attempt, document: Document, email: str) -> FollowUp:
+    if document.status == "failed":
+        about = f"{document.id}/{document.start}{replayed(attempt)}"
+        return notify_customer(db, attempt, "document_not_ready", email, about=about, document=document.document_id)
+    where = link(attempt.settings, document.id, attempt.now, MAIL_SECONDS)
+    return notify_customer(db, attempt, "document_ready", email, document=document.document_id, link=where)

@@ -1,0 +1,57 @@
+"""Agents, which are told how documents ended, and what each is owed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Integer, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tasks.models.base import Base
+
+
+class Agent(Base):
+    """An endpoint of somebody else. Its id follows from its URL; one without a name was only ever named by that."""
+
+    __tablename__ = "agents"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str | None] = mapped_column(unique=True)
+    url: Mapped[str]
+    state: Mapped[str] = mapped_column(default="active")  # active | disabled
+    rate_per_minute: Mapped[int] = mapped_column(Integer)
+    next_at: Mapped[datetime | None]  # the first time that is no handoff's yet
+    failures: Mapped[int] = mapped_column(Integer, default=0)  # in a row
+    failing_since: Mapped[datetime | None]
+    open_until: Mapped[datetime | None]  # the circuit breaker: no call before
+    last_answer: Mapped[str | None]
+    last_at: Mapped[datetime | None]
+
+
+class AgentDeed(Base):
+    """Who has added, disabled or enabled an agent: a person, or the handoff (by its id) that found it gone."""
+
+    __tablename__ = "agent_deeds"
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    agent: Mapped[str] = mapped_column(ForeignKey("agents.id"), index=True)
+    deed: Mapped[str]  # added | disabled | enabled
+    by: Mapped[str] = mapped_column(String(800))
+    at: Mapped[datetime]
+
+
+class Handoff(Base):
+    """Word that one agent is owed. Its id is the key of the job that delivers it."""
+
+    __tablename__ = "handoffs"
+
+    id: Mapped[str] = mapped_column(String(800), primary_key=True)
+    document: Mapped[str] = mapped_column(ForeignKey("documents.id"))
+    agent: Mapped[str] = mapped_column(ForeignKey("agents.id"), index=True)
+    kind: Mapped[str]  # document.completed | document.failed
+    data: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(default="owed")  # owed | delivered | dead
+    place: Mapped[datetime | None]  # the time that is kept for it, by the agent's rate
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]

@@ -1,0 +1,87 @@
+"""Death around the call to an agent, by a real worker and a real SIGKILL: what came of it is counted and told once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import Session
+
+from dev.servers import wait_until
+from inbox import look
+from inbox.event import Event
+from inbox.job import NewJob
+from tasks.agents import made
+from tasks.models import Agent, AgentDeed, Document, Handoff
+from tests.business import HANDOFF_SECRET
+from tests.chaos.conftest import World
+from tests.peers import Answer, Mailbox, Peer
+
+JOB = "documents:msg_1:handoff.document.completed.1.agt_1"
+
+
+@dataclass
+class Handing:
+    """One handoff that is about to be delivered to an agent which answers so."""
+
+    world: World
+    peer: Peer
+    mailbox: Mailbox
+
+    def __post_init__(self) -> None:
+        self.world.stack.environment |= {
+            "CALL_OUT_ALLOWED_HOSTS": "127.0.0.1",
+            "ADMIN_NOTIFY_URLS": f"{self.mailbox.url}&to=ops@example.com",
+            "HANDOFF_SECRET": HANDOFF_SECRET,
+        }
+        now = datetime.now(UTC)
+        with self.db() as db:
+            db.add(Document(id="doc_1", document_id="d", status="completed", created_at=now, updated_at=now))
+            db.flush()
+            about = {"document": "doc_1", "agent": made(db, self.peer.url), "kind": "document.completed", "data": {}}
+            db.add(Handoff(id=JOB, **about, created_at=now, updated_at=now))
+            db.commit()
+        job = NewJob(JOB, "tasks.handoff.deliver", "handoffs", {"handoff": JOB}, ordering_key="agent:agt_1")
+        self.world.store.record(Event("documents", "msg_1", "completed", b"{}"), [job])
+
+    def die(self, point: str) -> None:
+        self.world.stack.worker(queues="handoffs,notifications", HOLDFAST_TEST_DIE=point)
+        wait_until(lambda: not look.stats(self.world.store)["owed"], seconds=120, what="all that is owed")
+        assert (self.world.stack.folder / f"died-{point}").exists()
+
+    def db(self) -> Session:
+        return Session(create_engine(self.world.database))
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    with Mailbox() as box:
+        yield box
+
+
+@pytest.mark.parametrize("point", ["before the agent is called", "the agent has it, before the commit"])
+def test_a_handoff_whose_worker_dies_is_delivered_under_the_same_id(world: World, mailbox: Mailbox, point: str) -> None:
+    with Peer(lambda _: Answer(204)) as peer:
+        handing = Handing(world, peer, mailbox)
+        handing.die(point)
+    assert len(peer.asked) == (1 if point.startswith("before") else 2)
+    assert len({asked.headers["webhook-id"] for asked in peer.asked}) == 1
+    with handing.db() as db:
+        assert (db.get_one(Handoff, JOB).state, db.scalars(select(Agent.failures)).one()) == ("delivered", 0)
+
+
+def test_an_agent_that_is_gone_is_disabled_and_told_of_though_its_worker_dies_before_the_dead_letter(
+    world: World, mailbox: Mailbox
+) -> None:
+    with Peer(lambda _: Answer(410)) as peer:
+        handing = Handing(world, peer, mailbox)
+        handing.die("before the failure is kept")
+    assert (len(peer.asked), world.state(JOB)) == (1, "dead")
+    with handing.db() as db:
+        assert (db.get_one(Handoff, JOB).state, db.scalars(select(Agent.state)).one()) == ("dead", "disabled")
+        assert db.scalars(select(AgentDeed.deed)).all() == ["disabled"]
+    ((recipients, mail),) = mailbox.mails
+    assert (recipients, mail["Subject"]) == (["ops@example.com"], "The agent 127.0.0.1 is not told any more")

@@ -1,0 +1,97 @@
+"""Agents, for the API and the console: found, added, disabled, enabled, and how each stands."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from inbox.errors import PermanentError
+from settings import Settings
+from tasks import addresses, agents
+from tasks.models import Agent, Handoff
+from web.errors import Refused
+
+MOST = 1000  # in one list
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An agent, how many handoffs are delivered, owed and dead, and the id of one that is owed."""
+
+    agent: Agent
+    handoffs: Counter[str] = field(default_factory=Counter)
+    owed: str | None = None
+
+
+def standings(db: Session, key: str | None = None) -> list[Standing]:
+    """All agents, or the one with this id; those with names first."""
+    wanted = select(Agent).order_by(Agent.name.is_(None), Agent.name, Agent.url).limit(MOST)
+    numbers = select(Handoff.agent, Handoff.state, func.count()).group_by(Handoff.agent, Handoff.state)
+    owed = (
+        select(Handoff.agent, func.min(Handoff.id).label("id")).where(Handoff.state == "owed").group_by(Handoff.agent)
+    )
+    if key:
+        wanted, numbers = wanted.where(Agent.id == key), numbers.where(Handoff.agent == key)
+        owed = owed.where(Handoff.agent == key)
+    counted: dict[str, Counter[str]] = defaultdict(Counter)
+    for agent, state, number in db.execute(numbers):
+        counted[agent][state] = number
+    first = {row.agent: row.id for row in db.execute(owed)}
+    return [Standing(row, counted[row.id], first.get(row.id)) for row in db.scalars(wanted)]
+
+
+def add(db: Session, settings: Settings, name: str, url: str, by: str) -> Agent:
+    """Add it, or find it added. Raises Refused, in words."""
+    _signs(settings)
+    _callable(settings, url, "url")
+    try:
+        return agents.add(db, name, url, by, datetime.now(UTC))
+    except agents.Taken as taken:
+        raise Refused(str(taken), 409) from None
+
+
+def switch(db: Session, word: str, to: str, by: str) -> Agent:
+    """Disable or enable the agent of this id or name: it is so when this is committed. Raises Refused, 404."""
+    found = agents.named(db, word)
+    agent = db.get(Agent, found.id, with_for_update=True, populate_existing=True) if found else None
+    if agent is None:
+        raise Refused("no such agent", 404)
+    change = {"disable": agents.disable, "enable": agents.enable}[to]
+    change(db, agent, by, datetime.now(UTC))
+    return agent
+
+
+def urls(settings: Settings, sessions: Callable[[], Session], words: Sequence[str]) -> list[str]:
+    """Where those agents are, each named or by its URL. Raises Refused where one is not to be found or called."""
+    if not words:
+        return []
+    _signs(settings)
+    names = {word for word in words if "://" not in word}
+    with sessions() as db:
+        known = {name: agents.named(db, name) for name in sorted(names)}
+    found = []
+    for number, word in enumerate(words):
+        agent = known.get(word)
+        if word in names and agent is None:
+            raise Refused(f"notify.agents.{number} is no agent that was added; it takes a name or a URL")
+        url = agent.url if agent else word
+        _callable(settings, url, f"notify.agents.{number}")
+        found.append(url)
+    return found
+
+
+def _signs(settings: Settings) -> None:
+    if not settings.handoff_secret:
+        raise Refused("agents take a configured HANDOFF_SECRET, which signs what we tell them")
+
+
+def _callable(settings: Settings, url: str, name: str) -> None:
+    try:
+        addresses.check(url, settings.call_out_allowed_hosts)
+    except PermanentError as error:
+        raise Refused(f"{name}: {error}") from None

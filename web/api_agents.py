@@ -1,0 +1,83 @@
+"""`/api/v1/agents`: who may be told of documents, how that goes, and whom we call no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Literal
+
+from flask import Blueprint, Response, g, jsonify, request
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from settings import Settings
+from tasks.agents import secrets
+from web import agents
+from web.agents import Standing
+from web.body import parsed, read_body
+
+MOST_BYTES = 16 * 1024
+
+
+class AgentRequest(BaseModel):
+    """`POST /api/v1/agents`"""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    url: str = Field(min_length=1, max_length=2000)
+    rate_per_minute: int | None = Field(default=None, ge=1, le=6000)
+
+
+def register(api: Blueprint, settings: Settings, sessions: Callable[[], Session]) -> None:
+    """Each change is committed, and written down with who made it, before it is answered."""
+
+    @api.get("/agents")
+    def list_agents() -> Response:
+        with sessions() as db:
+            return jsonify(agents=[told(one) for one in agents.standings(db)])
+
+    @api.post("/agents")
+    def add_agent() -> tuple[Response, int]:
+        """Its secret is nowhere else to be seen; but the same call tells it again."""
+        wanted = parsed(AgentRequest, read_body(request, MOST_BYTES))
+        with sessions() as db:
+            agent = agents.add(db, settings, wanted.name, wanted.url, g.who)
+            agent.rate_per_minute = wanted.rate_per_minute or agent.rate_per_minute
+            db.commit()
+            return jsonify(id=agent.id, name=agent.name, secret=secrets(settings, agent)[0]), 201
+
+    @api.post("/agents/<agent>/disable")
+    def disable_agent(agent: str) -> Response:
+        return _switched(agent, "disable")
+
+    @api.post("/agents/<agent>/enable")
+    def enable_agent(agent: str) -> Response:
+        return _switched(agent, "enable")
+
+    def _switched(word: str, to: Literal["disable", "enable"]) -> Response:
+        with sessions() as db:
+            key = agents.switch(db, word, to, g.who).id
+            db.commit()
+            (standing,) = agents.standings(db, key)
+            return jsonify(told(standing))
+
+
+def told(standing: Standing) -> dict[str, Any]:
+    agent, handoffs = standing.agent, standing.handoffs
+    return {
+        "id": agent.id,
+        "name": agent.name,
+        "url": agent.url,
+        "state": agent.state,
+        "rate_per_minute": agent.rate_per_minute,
+        "failures": agent.failures,
+        "failing_since": _time(agent.failing_since),
+        "open_until": _time(agent.open_until),
+        "last_answer": agent.last_answer,
+        **{state: handoffs[state] for state in ("delivered", "owed", "dead")},
+    }
+
+
+def _time(at: datetime | None) -> str | None:
+    return at.isoformat() if at else None

@@ -1,0 +1,42 @@
+"""`/content/<document>`: a finished document for whoever has a signed link to it (tasks/content_link.py)."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+from flask import Blueprint, Response, request
+from sqlalchemy.orm import Session
+
+from settings import Settings
+from tasks import content_link
+from web.api import completed, content
+from web.errors import Refused
+
+UNTIL = re.compile(r"[0-9]{1,12}")
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
+
+
+def blueprint(settings: Settings, sessions: Callable[[], Session]) -> Blueprint:
+    """The one page. Whatever is wrong with a link, the answer is the same."""
+    pages = Blueprint("content", __name__)
+
+    @pages.after_request
+    def seal(response: Response) -> Response:
+        response.headers.update(HEADERS)
+        return response
+
+    @pages.get(f"{content_link.PATH}<document>")
+    def linked(document: str) -> Response:
+        until, signature = request.args.get("until", ""), request.args.get("signature", "")
+        if not UNTIL.fullmatch(until) or not content_link.holds(settings, document, until, signature, time.time()):
+            raise Refused("no such document, or the link is over", 404)
+        return content(settings, *completed(sessions, document, "no such document, or the link is over"))
+
+    return pages
