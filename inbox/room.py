@@ -33,7 +33,8 @@ class Room:
             self._look()
         elif time.monotonic() - self._seen >= LOOK_SECONDS:
             self._seen = time.monotonic()
-            threading.Thread(target=self._look_again, daemon=True).start()
+            with suppress(RuntimeError):  # no thread to be had: what was seen last stands
+                threading.Thread(target=self._look_again, daemon=True).start()
         if self._nearly_full:
             raise StoreUnavailable("the store is nearly full")
 

@@ -79,6 +79,13 @@ def _unavailable(error: redis.RedisError) -> StoreUnavailable:
     return StoreUnavailable(f"the store does not take this now ({type(error).__name__})")
 
 
+def _sound(answer: Any) -> Any:
+    """The answer, if no error stands in its place; as "WAIT cannot be used with replica instances" does."""
+    if isinstance(answer, redis.RedisError):
+        raise _unavailable(answer)
+    return answer
+
+
 class Store:
     """The inbox. `message` makes doorbells for a broker in the same Redis; `now_ms` replaces the server's clock.
 
@@ -157,8 +164,7 @@ class Store:
                 [("finish", (lease.job_id, lease.token, *self._flat(follow_ups))), ("lease", asked)]
             )
         for answer in (finished, found):
-            if isinstance(answer, redis.RedisError):
-                raise _unavailable(answer)
+            _sound(answer)
         return LeaseLost(lease.job_id) if finished[0] == b"stale" else wire.doorbells(finished[1:]), wire.leased(found)
 
     def fail(self, lease: Lease, reason: str, fate: RetryAt | Bury) -> list[Doorbell]:
@@ -220,7 +226,7 @@ class Store:
     def replicas(self) -> int:
         """How many replicas confirm what is written now; it waits for no more than `replicas_ack` of them."""
         with translated():
-            return int(self._sent([("SET", PREFIX + "probe", ""), ("WAIT", self._replicas_ack, REPLICA_MS)])[1])
+            return int(_sound(self._sent([("SET", PREFIX + "probe", ""), ("WAIT", self._replicas_ack, REPLICA_MS)])[1]))
 
     def _by_a_person(self, name: str, *args: Any) -> list[Doorbell] | str:
         (answer,) = self._run_all(name, [args])
@@ -239,7 +245,7 @@ class Store:
             with translated():
                 wait = [("WAIT", self._replicas_ack, REPLICA_MS)] if self._replicas_ack else []
                 answers = self._pipelined([(name, args) for args in calls], *wait)
-            replicas = answers.pop() if self._replicas_ack else 0
+            replicas = _sound(answers.pop()) if self._replicas_ack else 0
             if replicas < self._replicas_ack:
                 raise StoreUnavailable(f"{replicas} of {self._replicas_ack} replicas have it")
             return [_unavailable(answer) if isinstance(answer, redis.RedisError) else answer for answer in answers]
