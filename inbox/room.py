@@ -17,6 +17,11 @@ NEARLY_FULL = 0.9
 LOOK_SECONDS = 1.0
 
 
+def nearly_full(used: int, most: int) -> bool:
+    """Is what is left kept for the workers? Of bytes; `most` 0: no limit."""
+    return most > 0 and used > most * NEARLY_FULL
+
+
 class Room:
     """How much there is, looked at once a second. `memory` answers (bytes used, bytes allowed; 0: no limit)."""
 
@@ -39,8 +44,8 @@ class Room:
             raise StoreUnavailable("the store is nearly full")
 
     def _look(self) -> None:
-        used, most = self._memory()
-        self._seen, self._nearly_full = time.monotonic(), most > 0 and used > most * NEARLY_FULL
+        memory = self._memory()
+        self._seen, self._nearly_full = time.monotonic(), nearly_full(*memory)
 
     def _look_again(self) -> None:
         with suppress(StoreUnavailable):  # what was seen last stands

@@ -223,6 +223,12 @@ class Store:
             found: Any = self.client.info("memory")
         return int(found["used_memory"]), int(found["maxmemory"])
 
+    def refusal(self) -> str:
+        """What the server says against a write now, as it is full or a replica; empty if it takes it."""
+        with translated():
+            (answer,) = self._sent([("SET", PREFIX + "probe", "")])
+        return str(answer) if isinstance(answer, redis.RedisError) else ""
+
     def replicas(self) -> int:
         """How many replicas confirm what is written now; it waits for no more than `replicas_ack` of them."""
         with translated():
