@@ -40,7 +40,8 @@ RULES = Rules(max_attempts=3)
 QUEUES = ("payments", "fulfilment")
 DAYS = 86400
 KEYS = ["", "sub_1", "sub_1", "sub_2"]
-JUMPS = [-2, 1, 6, 11, LEASE_SECONDS - 1, LEASE_SECONDS, LEASE_SECONDS + 1, 3 * DAYS, 30 * DAYS]
+HOUR = 3600
+JUMPS = [-HOUR, -2, 1, 6, 11, LEASE_SECONDS - 1, LEASE_SECONDS, LEASE_SECONDS + 1, HOUR, 3 * DAYS, 30 * DAYS]
 
 events = st.sampled_from(["evt_1", "evt_2", "evt_3", "evt_4"])
 some = st.integers(0, 50)  # which one, among those there are
@@ -62,6 +63,7 @@ class History(RuleBasedStateMachine):
         self.clock = Clock()
         self.model = Model(RULES.max_attempts)
         self.given: list[Lease] = []
+        self.marks = dict.fromkeys(QUEUES, 0)  # the newest due time of a job that was leased
         self.told: set[str] = set()  # the jobs that somebody was told to look at, and has not yet
         self.before: dict[str, State] = {}
         self.by_a_person = False
@@ -265,14 +267,27 @@ class History(RuleBasedStateMachine):
 
     def _sweep(self, limit: int, room: int) -> list[Doorbell]:
         """How many leases a sweep finds depends on its limit: the model follows, within what it may do."""
+        still = {queue: self._not_overtaken(queue) for queue in QUEUES}
         bells = self.store.sweep(limit, dict.fromkeys(QUEUES, room))
         self._told(bells)
+        for queue in QUEUES:
+            assert len(still[queue] & {bell.job_id for bell in bells}) <= max(room, 0), "no queue is flooded"
         for name, job in self.model.jobs.items():
             if job.state is State.LEASED and self.client.hget(f"{{holdfast}}:job:{name}", "state") != b"leased":
                 assert job.until <= self.clock.ms
                 self.model.expire(job, self.clock.ms)
         assert all(self.model.jobs[bell.job_id].state is State.READY for bell in bells)
         return bells
+
+    def _mark(self, queue: str) -> int:
+        """A mark in the future is of a clock that was wrong."""
+        return self.marks[queue] if self.marks[queue] <= self.clock.ms else 0
+
+    def _not_overtaken(self, queue: str) -> set[str]:
+        """Whose doorbell is probably still in the queue; one that waits for its ordering key may be rung by its holder."""
+        waiting = {name for names in record_model.read(self.client).waiting.values() for name in names}
+        rung: Any = self.client.zrange(f"{{holdfast}}:rung:{queue}", 0, -1, withscores=True)
+        return {name.decode() for name, again in rung if again > self._mark(queue)} - waiting
 
     def _renew(self, lease: Lease) -> list[Doorbell]:
         self.store.renew(lease, LEASE_SECONDS)
@@ -293,6 +308,8 @@ class History(RuleBasedStateMachine):
         assert lease.first == (self.model.jobs[name].token == 0)
         assert all(lease.token > old.token for old in self.given if old.job_id == name)
         self.model.leased(name, lease, self.clock.ms + LEASE_SECONDS * 1000)
+        job = self.model.jobs[name]
+        self.marks[job.queue] = max(self._mark(job.queue), job.due)
         assert lease.attempt == self.model.jobs[name].tries
         self.given.append(lease)
         return lease

@@ -415,6 +415,17 @@ def test_the_servers_own_clock_is_used_where_no_other_is_given(real_store: Store
     assert abs(leased(real_store, seconds=60).received_ms - real_store.now_ms()) < 5000
 
 
+def test_a_clock_that_was_ahead_does_not_make_every_doorbell_look_lost(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job("ahead", delay=3600), job(), job("j2")])
+    clock.forward(3600)
+    store.finish(leased(store, "ahead"))
+    clock.forward(-3600)
+    clock.forward(11)
+    assert store.sweep(100, {"payments": 0}) == [], "its queue is long, and nobody has overtaken it yet"
+    store.finish(leased(store, "j2"))  # now by the right clock, and not newer than the doorbell
+    assert store.sweep(100, {"payments": 0}) == []
+
+
 def test_a_doorbell_that_others_have_overtaken_is_rung_again_however_long_its_queue(store: Store, clock: Clock) -> None:
     store.record(EVENT, [job()])
     clock.forward(11)
