@@ -138,7 +138,7 @@ class Store:
 
     def lease(self, job_id: str, holder: str, lease_seconds: float, task_id: str = "") -> Lease | str:
         """Claim a job, or say in one word why not: unknown, done, busy, early, waiting."""
-        return wire.leased(self._run("lease", job_id, holder, int(lease_seconds * 1000), task_id))
+        return wire.leased(self._run("lease", job_id, holder, int(lease_seconds * 1000), wire.nonce(), task_id))
 
     def renew(self, lease: Lease, lease_seconds: float) -> None:
         """Keep a lease for `lease_seconds` from now. Raises LeaseLost if somebody else holds the job."""
@@ -151,20 +151,22 @@ class Store:
 
     def finish_and_lease(
         self, lease: Lease, follow_ups: Sequence[NewJob], wish: Wish
-    ) -> tuple[list[Doorbell] | LeaseLost, Lease | str]:
+    ) -> tuple[list[Doorbell] | LeaseLost | StoreUnavailable, Lease | str]:
         """What `finish` returns or raises, and the job of the next doorbell, by the same round trip and fsync.
 
         No job but a word, where there is none, or where the broker is another server.
         """
         if self._message is no_message:
             return self.finish(lease, follow_ups), "none"
-        asked = ("", wish.holder, int(wish.lease_seconds * 1000), "", wish.queue, *wish.tasks)
+        asked = ("", wish.holder, int(wish.lease_seconds * 1000), wire.nonce(), "", wish.queue, *wish.tasks)
         with translated():
             finished, found = self._pipelined(
                 [("finish", (lease.job_id, lease.token, *self._flat(follow_ups))), ("lease", asked)]
             )
-        for answer in (finished, found):
-            _sound(answer)
+        if isinstance(found, redis.RedisError):  # what one of the two did is done, whatever became of the other
+            found = [b"none"]
+        if isinstance(finished, redis.RedisError):
+            return _unavailable(finished), wire.leased(found)
         return LeaseLost(lease.job_id) if finished[0] == b"stale" else wire.doorbells(finished[1:]), wire.leased(found)
 
     def fail(self, lease: Lease, reason: str, fate: RetryAt | Bury) -> list[Doorbell]:
