@@ -61,27 +61,33 @@ class Runner:
            it, with the next lease: as dying in the effect of that.
         """
         began = time.monotonic()
+        found: Lease | str = "none"
         try:
             follow_ups = self._effect(handler, lease)
             bells, found = self._finish(lease, follow_ups, wish)
+            return self._finished(lease, began, bells, len(follow_ups)), found
         except LeaseLost:
-            return _ended(lease, began, "lost"), "none"
+            return _ended(lease, began, "lost"), found
         except Exception as error:
+            self.give_back(found)
             raise self._fail(lease, began, error) from None  # the cause may hold personal data: it is not chained
         except BaseException:  # SystemExit from the pool's signal handler, or KeyboardInterrupt
+            self.give_back(found)
             if time.monotonic() < over:
-                self._give_back(lease)  # the worker was told to stop: no fault of the job's
+                self.give_back(lease)  # the worker was told to stop: no fault of the job's
             else:
                 self._fail(lease, began, TransientError("it ran over its time limit and would not end"))
             raise
-        if isinstance(bells, LeaseLost):
-            return _ended(lease, began, "lost"), found
+
+    def _finished(self, lease: Lease, began: float, bells: Sequence[Doorbell] | HoldfastError, follow_ups: int) -> str:
+        if isinstance(bells, HoldfastError):
+            raise bells
         self.ring(bells)
-        return _ended(lease, began, "succeeded", follow_ups=len(follow_ups)), found
+        return _ended(lease, began, "succeeded", follow_ups=follow_ups)
 
     def _finish(
         self, lease: Lease, follow_ups: Sequence[FollowUp], wish: Wish | None
-    ) -> tuple[list[Doorbell] | LeaseLost, Lease | str]:
+    ) -> tuple[Sequence[Doorbell] | HoldfastError, Lease | str]:
         new = [_new_job(lease, follow_up) for follow_up in follow_ups]
         return self.store.finish_and_lease(lease, new, wish) if wish else (self.store.finish(lease, new), "none")
 
@@ -142,11 +148,16 @@ class Runner:
         s = self.settings
         return retry.Policy(s.retry_base_seconds, s.retry_cap_seconds, s.max_attempts)
 
-    def _give_back(self, lease: Lease) -> None:
+    def give_back(self, lease: Lease | str) -> None:
+        """Let somebody else have the job now, if it is held at all."""
+        if isinstance(lease, str):
+            return
         try:
             self.ring(self.store.release(lease))
             log.info("job given back", job=lease.job_id)
-        except HoldfastError as error:
+        except LeaseLost:
+            log.info("job not given back: it is done, or not ours any more", job=lease.job_id)
+        except StoreUnavailable as error:
             log.warning("job not given back; its lease will run out", job=lease.job_id, why=type(error).__name__)
 
 
