@@ -109,6 +109,11 @@ class Model:
     def holders(self, key: str) -> list[Job]:
         return [job for job in self.jobs.values() if key and job.key == key and job.state is State.LEASED]
 
+    def finished(self, lease: Lease) -> bool:
+        """By this very lease."""
+        job = self.jobs.get(lease.job_id)
+        return job is not None and job.state is State.SUCCEEDED and job.token == lease.token
+
     def held(self, lease: Lease) -> bool:
         job = self.jobs.get(lease.job_id)
         return job is not None and job.state is State.LEASED and job.token == lease.token
@@ -180,6 +185,13 @@ def dump(client: redis.Redis) -> Dump:
     """Every key, byte by byte, with the time it ages away."""
     keys: Any = client.keys("*")
     return {key: (client.dump(key), client.pexpiretime(key)) for key in keys}
+
+
+def restore(client: redis.Redis, kept: Dump) -> None:
+    """Make the server hold what `dump` found, and nothing else."""
+    client.flushall()
+    for key, (value, until) in kept.items():
+        client.restore(key, max(until, 0), value, absttl=until > 0)
 
 
 def check(record: Record, now: int, gone: Mapping[State, int] = NOTHING) -> None:
