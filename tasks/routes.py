@@ -10,10 +10,11 @@ from inbox.job import NewJob, job_id
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Where a task runs, and how long it may (0: JOB_TIME_LIMIT_SECONDS; more only for one that renews its lease)."""
+    """Where a task runs, and how long it may (0: JOB_TIME_LIMIT_SECONDS); as long as a lease only if it `renews` it."""
 
     queue: str
     time_limit_seconds: int = 0
+    renews: bool = False
 
 
 QUEUES = ("payments", "fulfilment", "documents", "notifications")
@@ -44,7 +45,7 @@ TASKS: Mapping[str, Task] = {
     "tasks.documents.completed": Task("documents"),
     "tasks.documents.failed": Task("documents"),
     "tasks.documents.progress": Task("documents"),
-    "tasks.documents.download": Task("documents", time_limit_seconds=3600),
+    "tasks.documents.download": Task("documents", time_limit_seconds=3600, renews=True),
     "tasks.notifications.send": Task("notifications"),
     "tasks.app_webhook.deliver": Task("notifications"),
     "tasks.handoff.deliver": Task("notifications"),
