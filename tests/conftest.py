@@ -5,17 +5,23 @@ Every test that asks for `database` runs on both.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from dev.postgres import Postgres
 from dev.servers import Valkey
 from inbox.store import Store, connect
 from tasks.database import upgrade
 from tests.buckets import S3, running_s3
+
+# HYPOTHESIS_PROFILE=deep looks for minutes in each test that does not say itself how long.
+settings.register_profile("deep", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 class Clock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -182,9 +182,16 @@ def _text(value: Any) -> Any:
 
 
 def dump(client: redis.Redis) -> Dump:
-    """Every key, byte by byte, with the time it ages away."""
+    """Every key with the time it ages away, to be restored."""
     keys: Any = client.keys("*")
     return {key: (client.dump(key), client.pexpiretime(key)) for key in keys}
+
+
+def content(client: redis.Redis) -> Mapping[bytes, Any]:
+    """Every key with the time it ages away, to be compared: hashes and sets keep no order."""
+    read: Mapping[bytes, Callable[[bytes], Any]] = {b"hash": client.hgetall, b"set": client.smembers}
+    keys: Any = client.keys("*")
+    return {key: (read.get(client.type(key), client.dump)(key), client.pexpiretime(key)) for key in keys}
 
 
 def restore(client: redis.Redis, kept: Dump) -> None:

@@ -34,9 +34,9 @@ from tests.conftest import Clock
 from tests.record_model import Model
 
 SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))  # a call that syncs to disk may be
-PROFILES = {  # to shrink a failure takes minutes
-    "quick": settings(SLOW, max_examples=100, stateful_step_count=40, phases=[Phase.generate]),
-    "deep": settings(SLOW, max_examples=1000, stateful_step_count=80, phases=[Phase.generate]),
+PROFILES = {  # of HYPOTHESIS_PROFILE, see tests/conftest.py; to shrink a failure takes minutes
+    "default": settings(SLOW, max_examples=100, stateful_step_count=40, phases=[Phase.generate], database=None),
+    "deep": settings(SLOW, max_examples=1000, stateful_step_count=80, phases=[Phase.generate], database=None),
 }
 SEED = int(os.environ.get("HYPOTHESIS_SEED") or secrets.randbits(32))
 LEASE_SECONDS = 60
@@ -169,9 +169,9 @@ class History(RuleBasedStateMachine):
     def finish(self, lease: Lease, specs: list[tuple[str, str, int]]) -> None:
         follow_ups = self._jobs(lease.event_id, f"after-{lease.job_id[-1]}", specs[:1])
         if self.model.finished(lease):
-            before = record_model.dump(self.client)
+            before = record_model.content(self.client)
             assert self.store.finish(lease, follow_ups) == []
-            assert record_model.dump(self.client) == before
+            assert record_model.content(self.client) == before
         elif self._changed(lease, lambda: self.store.finish(lease, follow_ups)):
             self._told([], follow_ups)
             self.model.jobs[lease.job_id].state = State.SUCCEEDED
@@ -246,11 +246,11 @@ class History(RuleBasedStateMachine):
         name = self._one(which)
         job = self.model.jobs[name]
         words = {State.DEAD: "already" if self.store.lost else "", State.SUCCEEDED: "done", State.DISCARDED: "already"}
-        before = record_model.dump(self.client)
+        before = record_model.content(self.client)
         word = self.store.discard(name, "ada", "a test order")
         assert word == words.get(job.state, "owed")
         if job.state is not State.DEAD:
-            assert record_model.dump(self.client) == before
+            assert record_model.content(self.client) == before
             return
         job.state, self.by_a_person = State.DISCARDED, True
 
@@ -329,10 +329,10 @@ class History(RuleBasedStateMachine):
                 self._told(change())
             self.known.holding.pop(lease.job_id, None)
             return True
-        before = record_model.dump(self.client)
+        before = record_model.content(self.client)
         with pytest.raises(LeaseLost):
             change()
-        assert record_model.dump(self.client) == before
+        assert record_model.content(self.client) == before
         return False
 
     def _sweep(self, limit: int, room: int) -> list[Doorbell]:
@@ -405,4 +405,4 @@ def test_no_history_of_calls_and_clocks_breaks_the_record(valkey: Valkey) -> Non
     client = connect(valkey.url, timeout_seconds=5)
     print(f"HYPOTHESIS_SEED={SEED}")
     machine: Any = seed(SEED)(lambda: History(client))
-    run_machine(machine, settings=settings(PROFILES[os.environ.get("HYPOTHESIS_PROFILE", "quick")], database=None))
+    run_machine(machine, settings=PROFILES[settings.get_current_profile_name()])
