@@ -45,7 +45,9 @@ def wait(_attempt: Attempt, db: Session) -> list[FollowUp]:
 EFFECTS = {"count": count_one, "nothing": nothing, "stamp": stamp, "wait": wait}
 payments.payment_failed = EFFECTS[os.environ["BENCH_EFFECT"]]  # type: ignore[assignment]
 
-from workers.app import app  # noqa: E402  last, for it registers what it finds there
+from workers import signals  # noqa: E402  last, for workers.app registers what it finds there
+from workers.app import app  # noqa: E402
 
+signals.ENDS_JOBS |= {"celery.concurrency.thread", "celery.concurrency.gevent"}  # to be measured, not to be run
 if os.environ.get("BENCH_PREFETCH") == "on":
     app.conf.worker_disable_prefetch = False

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+from inbox.errors import StoreUnavailable
 from inbox.store import PREFIX, Store, translated
 
 STATS = (
@@ -133,11 +135,22 @@ def swept_ms(store: Store) -> int | None:
 
 
 def durability(store: Store) -> dict[str, str]:
-    """What the server is set to, where that decides whether an acknowledged event can be lost."""
-    wanted = ("appendonly", "appendfsync", "maxmemory-policy")
+    """What the server is set to and says of its file, where that decides whether an acknowledged event can be lost.
+
+    A managed one may refuse CONFIG: then what only CONFIG says is left out.
+    """
     with translated():
-        found: Any = {name: store.client.config_get(name).get(name, "?") for name in wanted}
-    return dict(found)
+        memory: Any = store.client.info("memory")
+        file: Any = store.client.info("persistence")
+    found = {
+        "maxmemory-policy": str(memory["maxmemory_policy"]),
+        "appendonly": "yes" if file["aof_enabled"] else "no",
+        "aof_last_write_status": str(file["aof_last_write_status"]),
+    }
+    with suppress(StoreUnavailable), translated():
+        said: Any = store.client.config_get("appendfsync", "no-appendfsync-on-rewrite")
+        found |= said
+    return found
 
 
 def writing(store: Store) -> dict[str, str]:

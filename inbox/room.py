@@ -17,6 +17,11 @@ NEARLY_FULL = 0.9
 LOOK_SECONDS = 1.0
 
 
+def nearly_full(used: int, most: int) -> bool:
+    """Is what is left kept for the workers? Of bytes; `most` 0: no limit."""
+    return most > 0 and used > most * NEARLY_FULL
+
+
 class Room:
     """How much there is, looked at once a second. `memory` answers (bytes used, bytes allowed; 0: no limit)."""
 
@@ -33,13 +38,14 @@ class Room:
             self._look()
         elif time.monotonic() - self._seen >= LOOK_SECONDS:
             self._seen = time.monotonic()
-            threading.Thread(target=self._look_again, daemon=True).start()
+            with suppress(RuntimeError):  # no thread to be had: what was seen last stands
+                threading.Thread(target=self._look_again, daemon=True).start()
         if self._nearly_full:
             raise StoreUnavailable("the store is nearly full")
 
     def _look(self) -> None:
-        used, most = self._memory()
-        self._seen, self._nearly_full = time.monotonic(), most > 0 and used > most * NEARLY_FULL
+        memory = self._memory()
+        self._seen, self._nearly_full = time.monotonic(), nearly_full(*memory)
 
     def _look_again(self) -> None:
         with suppress(StoreUnavailable):  # what was seen last stands

@@ -79,6 +79,13 @@ def _unavailable(error: redis.RedisError) -> StoreUnavailable:
     return StoreUnavailable(f"the store does not take this now ({type(error).__name__})")
 
 
+def _sound(answer: Any) -> Any:
+    """The answer, if no error stands in its place; as "WAIT cannot be used with replica instances" does."""
+    if isinstance(answer, redis.RedisError):
+        raise _unavailable(answer)
+    return answer
+
+
 class Store:
     """The inbox. `message` makes doorbells for a broker in the same Redis; `now_ms` replaces the server's clock.
 
@@ -131,7 +138,7 @@ class Store:
 
     def lease(self, job_id: str, holder: str, lease_seconds: float, task_id: str = "") -> Lease | str:
         """Claim a job, or say in one word why not: unknown, done, busy, early, waiting."""
-        return wire.leased(self._run("lease", job_id, holder, int(lease_seconds * 1000), task_id))
+        return wire.leased(self._run("lease", job_id, holder, int(lease_seconds * 1000), wire.nonce(), task_id))
 
     def renew(self, lease: Lease, lease_seconds: float) -> None:
         """Keep a lease for `lease_seconds` from now. Raises LeaseLost if somebody else holds the job."""
@@ -144,21 +151,22 @@ class Store:
 
     def finish_and_lease(
         self, lease: Lease, follow_ups: Sequence[NewJob], wish: Wish
-    ) -> tuple[list[Doorbell] | LeaseLost, Lease | str]:
+    ) -> tuple[list[Doorbell] | LeaseLost | StoreUnavailable, Lease | str]:
         """What `finish` returns or raises, and the job of the next doorbell, by the same round trip and fsync.
 
         No job but a word, where there is none, or where the broker is another server.
         """
         if self._message is no_message:
             return self.finish(lease, follow_ups), "none"
-        asked = ("", wish.holder, int(wish.lease_seconds * 1000), "", wish.queue, *wish.tasks)
+        asked = ("", wish.holder, int(wish.lease_seconds * 1000), wire.nonce(), "", wish.queue, *wish.tasks)
         with translated():
             finished, found = self._pipelined(
                 [("finish", (lease.job_id, lease.token, *self._flat(follow_ups))), ("lease", asked)]
             )
-        for answer in (finished, found):
-            if isinstance(answer, redis.RedisError):
-                raise _unavailable(answer)
+        if isinstance(found, redis.RedisError):  # what one of the two did is done, whatever became of the other
+            found = [b"none"]
+        if isinstance(finished, redis.RedisError):
+            return _unavailable(finished), wire.leased(found)
         return LeaseLost(lease.job_id) if finished[0] == b"stale" else wire.doorbells(finished[1:]), wire.leased(found)
 
     def fail(self, lease: Lease, reason: str, fate: RetryAt | Bury, left: Sequence[NewJob] = ()) -> list[Doorbell]:
@@ -223,10 +231,16 @@ class Store:
             found: Any = self.client.info("memory")
         return int(found["used_memory"]), int(found["maxmemory"])
 
+    def refusal(self) -> str:
+        """What the server says against a write now, as it is full or a replica; empty if it takes it."""
+        with translated():
+            (answer,) = self._sent([("SET", PREFIX + "probe", "")])
+        return str(answer) if isinstance(answer, redis.RedisError) else ""
+
     def replicas(self) -> int:
         """How many replicas confirm what is written now; it waits for no more than `replicas_ack` of them."""
         with translated():
-            return int(self._sent([("SET", PREFIX + "probe", ""), ("WAIT", self._replicas_ack, REPLICA_MS)])[1])
+            return int(_sound(self._sent([("SET", PREFIX + "probe", ""), ("WAIT", self._replicas_ack, REPLICA_MS)])[1]))
 
     def _by_a_person(self, name: str, *args: Any) -> list[Doorbell] | str:
         (answer,) = self._run_all(name, [args])
@@ -245,7 +259,7 @@ class Store:
             with translated():
                 wait = [("WAIT", self._replicas_ack, REPLICA_MS)] if self._replicas_ack else []
                 answers = self._pipelined([(name, args) for args in calls], *wait)
-            replicas = answers.pop() if self._replicas_ack else 0
+            replicas = _sound(answers.pop()) if self._replicas_ack else 0
             if replicas < self._replicas_ack:
                 raise StoreUnavailable(f"{replicas} of {self._replicas_ack} replicas have it")
             return [_unavailable(answer) if isinstance(answer, redis.RedisError) else answer for answer in answers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ def script(name: str) -> str:
     folder = Path(__file__).parent / "scripts"
     flags = "" if name == "record" else " flags=allow-oom"
     return f"#!lua{flags}\n" + (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
+
+
+def nonce() -> str:
+    """Names one question to the store; should the client put it twice, the answer is the same."""
+    return os.urandom(8).hex()
 
 
 def flat(jobs: Iterable[NewJob], message: Message) -> list[Any]:

@@ -25,11 +25,17 @@ class RouteError(Exception):
 
 
 def check(settings: Settings) -> None:
-    """Raises RouteError on the first entry that names a queue, a task, a source or an event type there is not."""
+    """Raises RouteError on the first entry that names a queue, a task, a source or an event type there is not, or that
+    lets a job outlive its lease."""
     sources = (*OURS, *settings.sources)
     for name, task in TASKS.items():
         if task.queue not in QUEUES:
             raise RouteError(f"tasks/routes.py sends {name} to the queue {task.queue!r}; it takes {_or(QUEUES)}")
+        if task.time_limit_seconds >= settings.lease_seconds and not task.renews:
+            raise RouteError(
+                f"tasks/routes.py gives {name} {task.time_limit_seconds} seconds; it takes less than LEASE_SECONDS"
+                f" ({settings.lease_seconds}), or renews=True of a handler that calls attempt.renew()"
+            )
     for (source, kind), name in ROUTES.items():
         route = f"tasks/routes.py routes {source} {kind}"
         if name not in TASKS:

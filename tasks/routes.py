@@ -10,13 +10,14 @@ from inbox.job import NewJob, job_id
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Where a task runs, and how long it may (0: JOB_TIME_LIMIT_SECONDS; more only for one that renews its lease).
+    """Where a task runs, and how long it may (0: JOB_TIME_LIMIT_SECONDS); as long as a lease only if it `renews` it.
 
     `schedule` names the setting that says when it is tried again; "": later and later, up to MAX_ATTEMPTS.
     """
 
     queue: str
     time_limit_seconds: int = 0
+    renews: bool = False
     schedule: str = ""
 
 
@@ -49,7 +50,7 @@ TASKS: Mapping[str, Task] = {
     "tasks.documents.completed": Task("documents"),
     "tasks.documents.failed": Task("documents"),
     "tasks.documents.progress": Task("documents"),
-    "tasks.documents.download": Task("downloads", time_limit_seconds=3600),
+    "tasks.documents.download": Task("downloads", time_limit_seconds=3600, renews=True),
     "tasks.notifications.send": Task("notifications"),
     "tasks.app_webhook.deliver": Task("handoffs", schedule="handoff_schedule"),
     "tasks.handoff.deliver": Task("handoffs", schedule="handoff_schedule"),

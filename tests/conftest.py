@@ -5,11 +5,13 @@ Every test that asks for `database` runs on both.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from dev.postgres import Postgres
 from dev.servers import Valkey
@@ -17,12 +19,16 @@ from inbox.store import Store, connect
 from tasks.database import upgrade
 from tests.buckets import S3, running_s3
 
+# HYPOTHESIS_PROFILE=deep looks for minutes in each test that does not say itself how long.
+settings.register_profile("deep", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
 
 class Clock:
     """The store's clock in tests that may not wait; milliseconds since 1970."""
 
     def __init__(self) -> None:
-        self.ms = 1_800_000_000_000
+        self.ms = 3_600_000_000_000  # keys age away by the real clock, which must stay behind
 
     def __call__(self) -> int:
         return self.ms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,11 @@ class Model:
     def holders(self, key: str) -> list[Job]:
         return [job for job in self.jobs.values() if key and job.key == key and job.state is State.LEASED]
 
+    def finished(self, lease: Lease) -> bool:
+        """By this very lease."""
+        job = self.jobs.get(lease.job_id)
+        return job is not None and job.state is State.SUCCEEDED and job.token == lease.token
+
     def held(self, lease: Lease) -> bool:
         job = self.jobs.get(lease.job_id)
         return job is not None and job.state is State.LEASED and job.token == lease.token
@@ -179,9 +184,24 @@ def _text(value: Any) -> Any:
 
 
 def dump(client: redis.Redis) -> Dump:
-    """Every key, byte by byte, with the time it ages away."""
+    """Every key with the time it ages away, to be restored."""
     keys: Any = client.keys("*")
     return {key: (client.dump(key), client.pexpiretime(key)) for key in keys}
+
+
+def content(client: redis.Redis) -> Mapping[bytes, Any]:
+    """Every key with the time it ages away, to be compared: hashes and sets keep no order."""
+    read: Mapping[bytes, Callable[[bytes], Any]] = {b"hash": client.hgetall, b"set": client.smembers}
+    keys: Any = client.keys("*")
+    kinds: Mapping[bytes, Any] = {key: client.type(key) for key in keys}
+    return {key: (read.get(kinds[key], client.dump)(key), client.pexpiretime(key)) for key in keys}
+
+
+def restore(client: redis.Redis, kept: Dump) -> None:
+    """Make the server hold what `dump` found, and nothing else."""
+    client.flushall()
+    for key, (value, until) in kept.items():
+        client.restore(key, max(until, 0), value, absttl=until > 0)
 
 
 def check(record: Record, now: int, gone: Mapping[State, int] = NOTHING) -> None:

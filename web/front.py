@@ -38,7 +38,7 @@ class Front:
     def __init__(self, settings: Settings, sources: Mapping[str, Source], store: Store, pages: Flask) -> None:
         self._settings, self._sources = settings, sources
         self._group, self._room, self._tally = GroupCommit(store), Room(ROOM_BYTES), Tally(store)
-        self._pages = _in_threads(pages)
+        self._pages = _in_threads(pages, settings.max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as https://asgi.readthedocs.io/en/latest/specs/www.html describes it."""
@@ -51,8 +51,7 @@ class Front:
         try:
             await self._receive(name, _Request(scope), receive)
         except Exception as error:
-            status, words, headers = told(error)
-            return status, json.dumps({"error": words}).encode(), headers
+            return _refusal(error)
         return 200, OK, {}
 
     async def _receive(self, name: str, request: _Request, receive: Receive) -> None:
@@ -62,7 +61,7 @@ class Front:
         with self._room.reserved() as reserve:
             try:
                 source = sender(self._sources, name)
-                raw = await receive_body(receive, int(request.headers.get("content-length", "0")), limit, reserve)
+                raw = await receive_body(receive, request.length, limit, reserve)
                 arrival = take(source, request, raw, time.time(), tolerance)
             except (Refused, BadPayload) as refused:
                 if name in self._sources:
@@ -72,20 +71,30 @@ class Front:
         self._tally.acknowledged(time.monotonic() - began)
 
 
-def _in_threads(pages: Flask) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """a2wsgi, but for two things that it leaves out."""
+def _in_threads(pages: Flask, limit_bytes: int) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """a2wsgi, but a request gets a thread only with its whole body: one that comes slowly holds none."""
 
     def terminated(environ: Environ, start_response: Any) -> Iterable[bytes]:
         environ["wsgi.input_terminated"] = True  # type: ignore[typeddict-unknown-key]  # chunked bodies have an end too
         return pages(cast(dict[str, Any], environ), start_response)
 
-    threads = WSGIMiddleware(terminated, workers=THREADS)
+    threads, room = WSGIMiddleware(terminated, workers=THREADS), Room(ROOM_BYTES)
 
     async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
-        async def coroutine() -> ReceiveEvent:  # granian's own answers are awaitable, and no coroutines
-            return await receive()
+        if scope["type"] != "http":
+            await threads(scope, receive, send)
+            return
+        with room.reserved() as reserve:
+            try:
+                raw = await receive_body(receive, _Request(scope).length, limit_bytes, reserve)
+            except Refused as refused:
+                await _answer(send, *_refusal(refused))
+                return
 
-        await threads(scope, coroutine, send)
+            async def whole() -> ReceiveEvent:
+                return {"type": "http.request", "body": raw, "more_body": False}
+
+            await threads(scope, whole, send)
 
     return asgi
 
@@ -96,6 +105,11 @@ class _Request:
     def __init__(self, scope: HTTPScope) -> None:
         self.headers = _Headers(scope["headers"])
         self._query = scope["query_string"]
+
+    @property
+    def length(self) -> int:
+        """As announced; 0 where it is not."""
+        return int(self.headers.get("content-length", "0"))
 
     @property
     def args(self) -> Mapping[str, str]:
@@ -117,6 +131,11 @@ async def _answer(send: Send, status: int, body: bytes, headers: Mapping[str, st
     pairs = [JSON, *((name.lower().encode(), value.encode()) for name, value in headers.items())]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})
+
+
+def _refusal(error: Exception) -> tuple[int, bytes, Mapping[str, str]]:
+    status, words, headers = told(error)
+    return status, json.dumps({"error": words}).encode(), headers
 
 
 def _source_name(scope: HTTPScope) -> str | None:

@@ -10,10 +10,14 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import structlog
+
 from inbox.errors import StoreUnavailable
 from inbox.event import Arrival
 from inbox.store import Store
 from tasks.broker import BackgroundRinger
+
+log = structlog.get_logger()
 
 MOST = 128  # events in a batch: as many as a store takes in some 20 ms, and others wait for it meanwhile
 
@@ -42,14 +46,23 @@ class GroupCommit:
             raise StoreUnavailable("the store does not take this now (it is too slow)") from None
 
     async def _commit(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            gathered = [(arrival, done) for arrival, done in self._waiting if not done.done()]  # some have given up
-            batch, self._waiting = gathered[:MOST], gathered[MOST:]
-            outcomes = await loop.run_in_executor(self._thread, self._write, [arrival for arrival, _ in batch])
-            for (_, done), outcome in zip(batch, outcomes, strict=True):
-                _tell(done, outcome)
-        self._work = None
+        try:
+            while self._waiting:
+                gathered = [(arrival, done) for arrival, done in self._waiting if not done.done()]  # some have given up
+                batch, self._waiting = gathered[:MOST], gathered[MOST:]
+                outcomes = await self._outcomes([arrival for arrival, _ in batch])
+                for (_, done), outcome in zip(batch, outcomes, strict=True):
+                    _tell(done, outcome)
+        finally:
+            self._work = None  # or nobody would ever be heard again
+
+    async def _outcomes(self, arrivals: Sequence[Arrival]) -> Sequence[StoreUnavailable | None]:
+        """An error of no known kind costs one batch its 200, and no later one."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, arrivals)
+        except Exception as error:
+            log.error("a batch could not be recorded", error=type(error).__name__, exc_info=error)
+            return [StoreUnavailable("the store does not take this now (it has been logged why)")] * len(arrivals)
 
     def _write(self, arrivals: Sequence[Arrival]) -> Sequence[StoreUnavailable | None]:
         outcomes = self._store.record_all(arrivals)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from flask import Blueprint, Response, jsonify, request
 from sqlalchemy import Engine, text
@@ -10,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from inbox import look
 from inbox.errors import StoreUnavailable
+from inbox.room import nearly_full
 from inbox.store import Store
 from settings import Settings
 from tasks import broker
@@ -17,13 +20,18 @@ from tasks.routes import QUEUES
 from web.errors import Refused
 
 # What the server must be set to for each DURABILITY, and what may then be lost.
+NEVER_EVICTS = {"maxmemory-policy": "noeviction"}
+APPENDS = {**NEVER_EVICTS, "appendonly": "yes", "aof_last_write_status": "ok"}
+SYNCS = {**APPENDS, "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
 DURABILITY = {
-    "always": ({"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}, "nothing"),
-    "everysec": ({"appendonly": "yes", "maxmemory-policy": "noeviction"}, "up to 2 seconds of events in a power cut"),
-    "none": ({"maxmemory-policy": "noeviction"}, "every event since the last snapshot, if the store dies"),
+    "always": (SYNCS, "nothing"),
+    "everysec": (APPENDS, "up to 2 seconds of events in a power cut"),
+    "none": (NEVER_EVICTS, "every event since the last snapshot, if the store dies"),
 }
+UNSAID = "not said by the store, which refuses CONFIG"
 FAILOVER_LOSES = "; if a replica takes over, also what it had not yet received (see REPLICAS_ACK)"
 SWEEP_LATE_MS = 15_000
+PROBE_SECONDS = 2
 
 
 def blueprint(settings: Settings, store: Store, engine: Engine) -> Blueprint:
@@ -37,7 +45,7 @@ def blueprint(settings: Settings, store: Store, engine: Engine) -> Blueprint:
     checks: dict[str, Callable[[], str]] = {
         "store": lambda: check_store(store, settings),
         "broker": check_broker,
-        "database": lambda: check_database(engine),
+        "database": Probe(lambda: check_database(engine)),
         "sweep": lambda: check_sweep(store),
     }
 
@@ -74,10 +82,41 @@ def check_store(store: Store, settings: Settings) -> str:
     """Is it set as DURABILITY and REPLICAS_ACK want it?"""
     wanted, _ = DURABILITY[settings.durability]
     found = look.durability(store)
-    wrong = [f"{name} is {found[name]}, it takes {value}" for name, value in wanted.items() if found[name] != value]
-    if (most := settings.replicas_ack) and (have := store.replicas()) < most:
+    said = {name: found.get(name, UNSAID) for name in wanted}
+    wrong = [f"{name} is {said[name]}, it takes {value}" for name, value in wanted.items() if said[name] != value]
+    if nearly_full(*store.memory()):
+        wrong.append("its memory is nearly full: senders hear 503")
+    if refusal := store.refusal():
+        wrong.append(f"it takes no events ({refusal}): senders hear 503")
+    elif (most := settings.replicas_ack) and (have := store.replicas()) < most:
         wrong.append(f"{have} of {most} replicas confirm what is written: senders hear 503")
     return "; ".join(wrong) or "ok"
+
+
+class Probe:
+    """A check that may never come back, in a thread of its own, one at a time: who asks hears so in PROBE_SECONDS."""
+
+    def __init__(self, check: Callable[[], str]) -> None:
+        self._check, self._lock = check, threading.Lock()
+        self._running: Future[str] = Future()
+        self._running.cancel()
+
+    def __call__(self) -> str:
+        with self._lock:
+            if self._running.done():
+                self._running = Future()
+                threading.Thread(target=self._run, args=(self._running,), daemon=True).start()
+            running = self._running
+        try:
+            return running.result(PROBE_SECONDS)
+        except TimeoutError:
+            return f"does not answer within {PROBE_SECONDS} s"
+
+    def _run(self, running: Future[str]) -> None:
+        try:
+            running.set_result(self._check())
+        except Exception as error:
+            running.set_exception(error)
 
 
 def check_database(engine: Engine) -> str:
@@ -98,4 +137,6 @@ def check_sweep(store: Store) -> str:
     if swept is None:
         return "no worker has ever swept"
     late = store.now_ms() - swept
+    if late < -SWEEP_LATE_MS:
+        return "no worker has swept since the store's clock went back; jobs wait for one"
     return "ok" if late < SWEEP_LATE_MS else f"no worker has swept for {late // 1000} s; jobs wait for one"

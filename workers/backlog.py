@@ -29,13 +29,18 @@ def work(runner: Runner, handlers: Mapping[str, Handler], lease: Lease, limit_se
         wanted = wish if time.monotonic() - began < SLICE_SECONDS else None
         return runner.attempt(handlers[lease.task], lease, began + limit_seconds, wanted)
 
-    word, found = attempt(lease)
-    while isinstance(found, Lease):
-        with told.of(found) as outcome:
-            try:
-                outcome.word, found = attempt(found)
-            except AttemptFailed as error:
-                outcome.error, found = str(error), "none"
+    found: Lease | str = lease
+    try:
+        word, found = attempt(lease)
+        while isinstance(found, Lease):
+            with told.of(found) as outcome:
+                try:
+                    outcome.word, found = attempt(found)
+                except AttemptFailed as error:
+                    outcome.error, found = str(error), "none"
+    except (SystemExit, KeyboardInterrupt):  # told to stop: maybe when its attempt had not begun yet
+        runner.give_back(found)
+        raise
     return word
 
 

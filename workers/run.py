@@ -62,30 +62,36 @@ class Runner:
            it, with the next lease: as dying in the effect of that.
         """
         began = time.monotonic()
+        found: Lease | str = "none"
         try:
             follow_ups = self._effect(handler, lease)
             bells, found = self._finish(lease, follow_ups, wish)
+            return self._finished(lease, began, bells, len(follow_ups)), found
         except LeaseLost:
-            return _ended(lease, began, "lost"), "none"
+            return _ended(lease, began, "lost"), found
         except NotNow as error:
-            self._give_back(lease, partial(self._put_off, wait=error))
+            self._let_go(lease, partial(self._put_off, wait=error))
             return _ended(lease, began, "put off"), "none"
         except Exception as error:
+            self.give_back(found)
             raise self._fail(lease, began, error) from None  # the cause may hold personal data: it is not chained
         except BaseException:  # SystemExit from the pool's signal handler, or KeyboardInterrupt
+            self.give_back(found)
             if time.monotonic() < over:
-                self._give_back(lease, self.store.release)  # the worker was told to stop: no fault of the job's
+                self.give_back(lease)  # the worker was told to stop: no fault of the job's
             else:
                 self._fail(lease, began, TransientError("it ran over its time limit and would not end"))
             raise
-        if isinstance(bells, LeaseLost):
-            return _ended(lease, began, "lost"), found
+
+    def _finished(self, lease: Lease, began: float, bells: Sequence[Doorbell] | HoldfastError, follow_ups: int) -> str:
+        if isinstance(bells, HoldfastError):
+            raise bells
         self.ring(bells)
-        return _ended(lease, began, "succeeded", follow_ups=len(follow_ups)), found
+        return _ended(lease, began, "succeeded", follow_ups=follow_ups)
 
     def _finish(
         self, lease: Lease, follow_ups: Sequence[FollowUp], wish: Wish | None
-    ) -> tuple[list[Doorbell] | LeaseLost, Lease | str]:
+    ) -> tuple[Sequence[Doorbell] | HoldfastError, Lease | str]:
         new = [_new_job(lease, follow_up) for follow_up in follow_ups]
         return self.store.finish_and_lease(lease, new, wish) if wish else (self.store.finish(lease, new), "none")
 
@@ -154,11 +160,18 @@ class Runner:
         """For a second at least: if our clock goes behind the store's, the job would come back at once, and again."""
         return self.store.put_off(lease, str(wait), max(wait.at_ms, self.store.now_ms() + 1000))
 
-    def _give_back(self, lease: Lease, how: Callable[[Lease], list[Doorbell]]) -> None:
+    def give_back(self, lease: Lease | str) -> None:
+        """Let somebody else have the job now, if it is held at all."""
+        if isinstance(lease, Lease):
+            self._let_go(lease, self.store.release)
+
+    def _let_go(self, lease: Lease, how: Callable[[Lease], list[Doorbell]]) -> None:
         try:
             self.ring(how(lease))
             log.info("job given back", job=lease.job_id)
-        except HoldfastError as error:
+        except LeaseLost:
+            log.info("job not given back: it is done, or not ours any more", job=lease.job_id)
+        except StoreUnavailable as error:
             log.warning("job not given back; its lease will run out", job=lease.job_id, why=type(error).__name__)
 
 

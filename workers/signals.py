@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from workers.sweep import Sweeper
 
 log = structlog.get_logger()
 
+ENDS_JOBS = {"celery.concurrency.prefork"}  # the one pool with time limits: docs/decisions/0007
 SECONDS_FOR_A_STEP = 3  # of Celery's event loop
 
 
@@ -34,6 +36,11 @@ def connect(settings: Settings) -> None:
         Sweeper(broker.open_store(settings, timeout_seconds=5), reconciles=reconciles).start()
 
     @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
+    def insist_on_the_time_limit(options: Mapping[str, Any], **_: Any) -> None:
+        if wrong := _outlives_lease(options, settings):
+            raise SystemExit(f"holdfast: {wrong}, or a slow job would run twice at once")
+
+    @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def leave_out_the_banner(instance: Any, **_: Any) -> None:
         """It is forty lines of drawing among lines of JSON."""
         instance.quiet = True
@@ -46,6 +53,16 @@ def connect(settings: Settings) -> None:
         def touch_heartbeat_file(**_: Any) -> None:
             """Every 2 seconds while the worker's loop turns and has its broker: a health check that costs nothing."""
             Path(settings.heartbeat_file).touch()
+
+
+def _outlives_lease(options: Mapping[str, Any], settings: Settings) -> str:
+    """What of the worker's command line lets a job live longer than its lease; empty if nothing does."""
+    pool, limit = options.get("pool"), options.get("time_limit")
+    if pool is not None and pool.__module__ not in ENDS_JOBS:
+        return f"--pool is {pool.__module__.rpartition('.')[2]}; it takes prefork, which ends jobs at their time limit"
+    if limit is not None and not 0 < limit < settings.lease_seconds:
+        return f"--time-limit is {limit:g}; it takes less than LEASE_SECONDS ({settings.lease_seconds})"
+    return ""
 
 
 def _stop_softly_on_sigterm(**_: Any) -> None:

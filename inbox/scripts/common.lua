@@ -42,9 +42,11 @@ local function owe_rung(id, queue)
 end
 
 -- The newest due time among the jobs of a queue that were ever leased. Queues are first in, first out: whoever was rung
--- longer ago than that has had its doorbell taken out of the queue, too.
+-- longer ago than that has had its doorbell taken out of the queue, too. A mark in the future is of a clock that was
+-- wrong, and says nothing.
 local function served(queue)
-  return tonumber(redis.call('HGET', P .. 'served', queue) or 0)
+  local mark = tonumber(redis.call('HGET', P .. 'served', queue) or 0)
+  return mark > now and 0 or mark
 end
 
 -- What the caller must ring for: a flat list of id, task, queue; each job once.

@@ -3,10 +3,12 @@
 -- Answers one word when there is no lease: unknown, done, busy, early or waiting. That is no fault of anybody's.
 -- Without an id it takes the next doorbell of a queue out of the broker's list itself, where that is in this same
 -- server; a doorbell for a task that is not among those named stays there for Celery. None: nothing to take.
-local id, holder, lease_ms, task_id, from = arg(1), arg(2), tonumber(arg(3)), arg(4), arg(5)
+-- A client whose connection breaks asks once more, by the same nonce: a lease that it was given, and did not hear of, is
+-- given to it again, instead of a second one, or none until that has run out.
+local id, holder, lease_ms, nonce, task_id, from = arg(1), arg(2), tonumber(arg(3)), arg(4), arg(5), arg(6)
 
 local function takes(task)
-  for i = 6, #ARGV - 5 do
+  for i = 7, #ARGV - 5 do
     if arg(i) == task then return true end
   end
 end
@@ -18,10 +20,15 @@ local function rung_for(message)
 end
 
 local function next_doorbell()
+  local last = redis.call('GET', P .. 'taken:' .. holder)
+  if last and string.sub(last, 1, #nonce) == nonce then return string.sub(last, #nonce + 1), '' end
   local message = redis.call('RPOP', from)
   if not message then return end
   local sound, job, task = pcall(rung_for, message)
-  if sound and job then return job, task end
+  if sound and job then
+    redis.call('SET', P .. 'taken:' .. holder, nonce .. job, 'PX', lease_ms)
+    return job, task
+  end
   redis.call('RPUSH', from, message)
 end
 
@@ -39,10 +46,22 @@ local function expire_quietly(job)
   for i = 1, #bells, 3 do owe_later(bells[i], bells[i + 2], now) end
 end
 
+local function given(token, first)
+  local task, source, event, type, received, args, tries, replays =
+    read(id, 'task', 'source', 'event', 'type', 'received', 'args', 'tries', 'replays')
+  local body = redis.call('GET', body_key(source, event)) or ''
+  return { 'leased', id, token, tries, args, source, event, type, body, received, replays or 0, first, task, task_id }
+end
+
 local state = read(id, 'state')
 if not state then return { 'unknown' } end
 if state == 'succeeded' or state == 'dead' or state == 'discarded' then return { 'done' } end
-if live(id) then return { 'busy' } end
+if live(id) then
+  local token, by = read(id, 'token', 'nonce')
+  if by ~= nonce then return { 'busy' } end
+  task_id = cjson.decode(read(id, 'attempt:' .. token)).task_id
+  return given(token, 0)
+end
 if state == 'leased' then expire_quietly(id) end
 local state, due, key, queue = read(id, 'state', 'due', 'key', 'queue')
 if state == 'dead' then return { 'done' } end
@@ -68,13 +87,9 @@ local before = read(id, 'token')
 local token = math.max(before + 1, now)
 redis.call('HSET', job_key(id), 'token', token)
 redis.call('HINCRBY', job_key(id), 'tries', 1)
-redis.call('HSET', job_key(id), 'until', now + lease_ms, 'holder', holder,
+redis.call('HSET', job_key(id), 'until', now + lease_ms, 'nonce', nonce,
   'attempt:' .. token, cjson.encode({ started = now, holder = holder, task_id = task_id }))
 move(id, 'ready', 'leased')
 owe_later(id, queue, now + lease_ms)
 if tonumber(due) > served(queue) then redis.call('HSET', P .. 'served', queue, due) end
-local task, source, event, type, received, args, tries, replays =
-  read(id, 'task', 'source', 'event', 'type', 'received', 'args', 'tries', 'replays')
-local body = redis.call('GET', body_key(source, event)) or ''
-local first = before == '0' and 1 or 0
-return { 'leased', id, token, tries, args, source, event, type, body, received, replays or 0, first, task, task_id }
+return given(token, before == '0' and 1 or 0)

@@ -35,7 +35,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'later', '-inf', now, 'LIMI
 end
 for i = 2, #ARGV - 5, 2 do
   local queue, room = arg(i), tonumber(arg(i + 1))
-  ring_unanswered(queue, math.min(now, served(queue)), limit)
+  ring_unanswered(queue, served(queue), limit)
   ring_unanswered(queue, now, room)
 end
 redis.call('ZREMRANGEBYSCORE', P .. 'seen', '-inf', '(' .. now)

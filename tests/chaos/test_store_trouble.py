@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,52 +13,15 @@ from inbox.errors import StoreUnavailable
 from inbox.event import Event
 from inbox.store import Store, connect
 from tests.chaos.conftest import World, deliver
+from tests.line import Line
 from tests.stack import Stack
-
-
-class Line:
-    """A TCP line to the store that can be told to lose the next answers: the script ran, and nobody hears of it.
-
-    Only answers to what speaks of `about` are lost: the receiver looks at the store's memory at times of its own.
-    """
-
-    def __init__(self, port: int, about: bytes) -> None:
-        self.lose = 0
-        self._about, self._to = about, port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            client, _ = self._listener.accept()
-            server = socket.create_connection(("127.0.0.1", self._to))
-            lost = threading.Event()
-            threading.Thread(target=self._ask, args=(client, server, lost), daemon=True).start()
-            threading.Thread(target=self._answer, args=(server, client, lost), daemon=True).start()
-
-    def _ask(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
-        with suppress(OSError):
-            while data := client.recv(65536):
-                if self.lose and self._about in data:
-                    self.lose -= 1
-                    lost.set()
-                server.sendall(data)
-        server.close()
-
-    def _answer(self, server: socket.socket, client: socket.socket, lost: threading.Event) -> None:
-        with suppress(OSError):
-            while (data := server.recv(65536)) and not lost.is_set():
-                client.sendall(data)
-            client.shutdown(socket.SHUT_RDWR)
-        client.close()
 
 
 @pytest.mark.parametrize(("lost", "status"), [(1, 200), (2, 503)])
 def test_an_answer_that_is_lost_in_mid_script_is_asked_for_again_or_no_200(
     stack: Stack, valkey: Valkey, real_store: Store, lost: int, status: int
 ) -> None:
-    line = Line(valkey.port, about=b"evt_1")
+    line = Line(("127.0.0.1", valkey.port), about=b"evt_1")
     stack.environment["REDIS_URL"] = line.url
     stack.environment["BROKER_URL"] = valkey.url
     stack.receiver()

@@ -146,15 +146,18 @@ def test_a_chunked_body_one_byte_over_the_limit_is_413(served: tuple[Stack, Proc
 
 
 SLOW_BODY = b"Content-Length: 1000\r\n\r\n{"
+FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
+KEY = f"Authorization: Bearer {API_KEY}\r\n".encode()
 SLOW = {
     "heads": POST,
     "bodies": POST + SIGNED + SLOW_BODY,
-    "bodies for the API": b"POST /api/v1/documents HTTP/1.1\r\nHost: x\r\n" + SLOW_BODY,
+    "bodies for the API": b"POST /api/v1/documents HTTP/1.1\r\nHost: x\r\n" + KEY + SLOW_BODY,
+    "sign-ins": b"POST /console/sign-in HTTP/1.1\r\nHost: x\r\n" + FORM + SLOW_BODY,
 }
 
 
 @pytest.mark.parametrize("started", SLOW.values(), ids=SLOW.keys())
-def test_slow_senders_do_not_starve_a_good_one(served: tuple[Stack, Process], started: bytes) -> None:
+def test_slow_senders_do_not_starve_a_good_one_nor_the_pages(served: tuple[Stack, Process], started: bytes) -> None:
     stack, _ = served
     slow = [connected(stack) for _ in range(400)]
     try:
@@ -162,6 +165,7 @@ def test_slow_senders_do_not_starve_a_good_one(served: tuple[Stack, Process], st
             sock.sendall(started)
         time.sleep(0.5)
         assert good_event_seconds(stack) < 2
+        assert requests.get(stack.url("/livez"), timeout=2).ok
     finally:
         for sock in slow:
             sock.close()

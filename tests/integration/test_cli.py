@@ -221,7 +221,7 @@ def test_a_document_is_watched_to_its_end_in_lines_where_no_terminal_is(
     assert "a.pdf" in terminal.run("documents", "show", "doc_1").out
 
 
-# --- agents: their API is tests/integration/test_api_agents.py's matter -------------------------------------------------
+# --- agents: their API is tests/integration/test_api_agents.py's matter ----------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def found(store: Store, wanted: Filter, of: Literal["events", "dead"] = "events"
     return [row["id" if of == "events" else "event"][4:] for row in rows]
 
 
-START = 1_800_000_000_000
+START = 3_600_000_000_000
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,49 @@ def test_one_that_the_store_refuses_spoils_no_other(counting: Counting) -> None:
     assert [type(one) for one in heard] == [type(None), StoreUnavailable, type(None)]
 
 
+class Faulty(Store):
+    """The record, which fails once in a way that nobody has foreseen."""
+
+    failed = False
+
+    def record_all(self, arrivals: Sequence[Arrival], *, counted: str = "accepted") -> list[Outcome]:
+        if not self.failed:
+            self.failed = True
+            raise RuntimeError("can't start new thread")
+        return super().record_all(arrivals, counted=counted)
+
+
+def test_an_error_that_nobody_has_foreseen_costs_one_batch_its_200_and_no_later_one(valkey: Valkey) -> None:
+    group = GroupCommit(Faulty(connect(valkey.url)))
+
+    async def scene() -> list[BaseException | None]:
+        return [*await record(group, "evt_1", "evt_2"), *await record(group, "evt_1", "evt_2")]
+
+    heard = asyncio.run(scene())
+    assert [type(one) for one in heard] == [StoreUnavailable] * 2 + [type(None)] * 2
+
+
+def test_a_master_that_is_made_a_replica_refuses_events_until_it_is_one_again(valkey: Valkey) -> None:
+    """It answers an error also to the question how many replicas have them."""
+    store = Store(connect(valkey.url), replicas_ack=1)
+    group = GroupCommit(store)
+
+    async def scene() -> list[str]:
+        heard = await record(group, "evt_1")
+        store.client.replicaof("127.0.0.1", "1")
+        with pytest.raises(StoreUnavailable):
+            store.replicas()
+        heard += await record(group, "evt_1")
+        store.client.replicaof("NO", "ONE")
+        return [str(one) for one in heard + await record(group, "evt_1")]
+
+    few, error = "0 of 1 replicas have it", "the store does not take this now (ResponseError)"
+    try:
+        assert asyncio.run(scene()) == [few, error, few]
+    finally:
+        store.client.replicaof("NO", "ONE")
+
+
 def test_figures_are_written_down_together(counting: Counting) -> None:
     async def scene() -> None:
         tally = Tally(counting)

@@ -22,6 +22,10 @@ WRONG = {  # what somebody wrote into the table -> what both say
     'routes.TASKS["tasks.payments.payment_failed"] = routes.Task("payment")': (
         "tasks/routes.py sends tasks.payments.payment_failed to the queue 'payment'; it takes payments or "
     ),
+    'routes.TASKS["tasks.payments.payment_failed"] = routes.Task("payments", 90)': (
+        "tasks/routes.py gives tasks.payments.payment_failed 90 seconds; it takes less than LEASE_SECONDS (90), or "
+        "renews=True of a handler that calls attempt.renew()"
+    ),
     'routes.ROUTES["stripe", "charge.refunded"] = "tasks.payments.refunded"': (
         "tasks/routes.py routes stripe charge.refunded to tasks.payments.refunded, which is not in TASKS"
     ),

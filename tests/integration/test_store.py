@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
+from dev.servers import Valkey
 from inbox import find
-from inbox.errors import LeaseLost
+from inbox.errors import LeaseLost, StoreUnavailable
 from inbox.event import Event
 from inbox.find import Filter
 from inbox.job import Doorbell, Lease, NewJob, Wish
 from inbox.look import stats
 from inbox.retry import Bury, RetryAt
-from inbox.store import Rules, Store
+from inbox.store import Rules, Store, connect
 from tasks import broker
 from tests.conftest import Clock
+from tests.line import Line
 
 EVENT = Event("stripe", "evt_1", "invoice.payment_failed", b'{"id":"evt_1"}')
 BELL = Doorbell("j1", "tasks.a", "payments")
@@ -137,6 +139,62 @@ def test_a_server_that_knows_some_scripts_only_takes_each_step_once(with_broker:
     bells, found = store.finish_and_lease(lease, [], wish("tasks.a"))
     assert isinstance(found, Lease)
     assert (bells, found.job_id, store.client.llen("payments")) == ([], "j2", 1)
+
+
+@pytest.fixture
+def line(valkey: Valkey) -> Line:
+    return Line(("127.0.0.1", valkey.port), about=b"j1")
+
+
+@pytest.fixture
+def over_line(with_broker: Store, line: Line, clock: Clock) -> Store:
+    """The store of `with_broker`, whose scripts it has, over a line that may lose the answers to what speaks of j1."""
+    over = Store(connect(line.url, timeout_seconds=5), message=broker.message, now_ms=clock)
+    for name in ("lease", "finish", "fail"):
+        over.client.script_load(over._scripts[name].script)
+    return over
+
+
+def test_a_lease_that_was_not_heard_of_is_given_to_its_asker_and_to_nobody_else(over_line: Store, line: Line) -> None:
+    line.lose = 1
+    lease = leased(over_line)
+    assert (line.lose, lease.attempt, lease.task_id) == (0, 1, "task-1")
+    assert over_line.lease("j1", "worker-1", 60) == "busy"
+    assert over_line.finish(lease) == []
+
+
+def test_a_finish_that_was_not_heard_of_is_no_lost_lease(over_line: Store, line: Line) -> None:
+    lease = leased(over_line)
+    line.lose = 1
+    assert over_line.finish(lease, [job("j4")]) == []
+    assert (line.lose, over_line.client.llen("payments"), stats(over_line)["succeeded"]) == (0, 4, 1)
+
+
+def test_a_next_job_that_was_not_heard_of_is_given_once_more_and_no_second_one(over_line: Store, line: Line) -> None:
+    over_line.client.rpop("payments")
+    lease = leased(over_line)
+    line.lose = 1
+    bells, found = over_line.finish_and_lease(lease, [], wish("tasks.a"))
+    assert isinstance(found, Lease)
+    assert (line.lose, bells, found.job_id, found.attempt) == (0, [], "j2", 1)
+    assert len(found.task_id) == 36
+    assert (over_line.client.llen("payments"), stats(over_line)["leased"]) == (1, 1)
+    assert over_line.finish_and_lease(found, [], wish("tasks.a"))[0] == []
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "finished", "next_"), [("job:j2", "", "none"), ("jobs:stripe:evt_1", "error", "j2")]
+)
+def test_of_a_finish_and_a_lease_each_counts_though_the_other_fails(
+    with_broker: Store, spoiled: str, finished: str, next_: str
+) -> None:
+    store = with_broker
+    store.client.rpop("payments")
+    lease = leased(store)
+    store.client.set(f"{{holdfast}}:{spoiled}", "of another kind")
+    bells, found = store.finish_and_lease(lease, [job("j4", delay=60)], wish("tasks.a"))
+    assert isinstance(bells, StoreUnavailable) == (finished == "error")
+    assert (found.job_id if isinstance(found, Lease) else found) == next_
 
 
 def test_with_a_broker_elsewhere_who_finishes_gets_no_other_job(store: Store) -> None:
@@ -413,6 +471,17 @@ def test_a_sweep_takes_what_has_aged_away_off_the_list_in_parts(store: Store, cl
 def test_the_servers_own_clock_is_used_where_no_other_is_given(real_store: Store) -> None:
     real_store.record(EVENT, [job()])
     assert abs(leased(real_store, seconds=60).received_ms - real_store.now_ms()) < 5000
+
+
+def test_a_clock_that_was_ahead_does_not_make_every_doorbell_look_lost(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job("ahead", delay=3600), job(), job("j2")])
+    clock.forward(3600)
+    store.finish(leased(store, "ahead"))
+    clock.forward(-3600)
+    clock.forward(11)
+    assert store.sweep(100, {"payments": 0}) == [], "its queue is long, and nobody has overtaken it yet"
+    store.finish(leased(store, "j2"))  # now by the right clock, and not newer than the doorbell
+    assert store.sweep(100, {"payments": 0}) == []
 
 
 def test_a_doorbell_that_others_have_overtaken_is_rung_again_however_long_its_queue(store: Store, clock: Clock) -> None:

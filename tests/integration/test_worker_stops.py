@@ -1,0 +1,103 @@
+"""A worker with a backlog is told to stop, or hears an error, when it has the next job and has not begun it."""
+
+from __future__ import annotations
+
+from collections import UserDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+import pytest
+from celery import Celery
+from sqlalchemy.orm import Session
+
+from inbox import look
+from inbox.event import Event
+from inbox.job import Doorbell, Lease, NewJob
+from inbox.store import Store
+from settings import load
+from tasks import broker
+from tasks.database import make_engine, make_sessions
+from tasks.handling import Attempt, FollowUp, Handler
+from tests.conftest import fresh_database
+from workers import backlog
+from workers.flower import Told
+from workers.run import AttemptFailed, Runner
+
+TASK = "tasks.payments.payment_failed"
+
+
+def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+    return [FollowUp("after", "tasks.notifications.send", delay_seconds=60)]
+
+
+@pytest.fixture
+def runner(real_store: Store, request: pytest.FixtureRequest) -> Iterator[Runner]:
+    """Of a store with two jobs, whose doorbells are in the broker's list."""
+    store = Store(real_store.client, message=broker.message)
+    jobs = [NewJob(name, TASK, "payments") for name in ("j1", "j2")]
+    store.record(Event("stripe", "evt_1", "invoice.payment_failed", b"{}"), jobs)
+    store.client.rpop("payments")
+    engine = make_engine(fresh_database(request, "sqlite"))
+    yield Runner(store, make_sessions(engine), load({}), lambda _: None, "worker-1")
+    engine.dispose()
+
+
+def work(runner: Runner, handlers: Handlers | dict[str, Handler]) -> None:
+    lease = runner.lease("j1", "task-1")
+    assert isinstance(lease, Lease)
+    backlog.work(runner, handlers, lease, 55, Told(Celery(), "worker-1"))
+
+
+class Handlers(UserDict[str, Handler]):
+    """Told to stop when the handler of the job with this number is looked for."""
+
+    def __init__(self, stop_at: int) -> None:
+        super().__init__({TASK: handler})
+        self.left = stop_at
+
+    def __getitem__(self, name: str) -> Handler:
+        self.left -= 1
+        if not self.left:
+            raise SystemExit(1)
+        return super().__getitem__(name)
+
+
+def outcomes(runner: Runner, job: str) -> tuple[str, list[str]]:
+    found = look.job(runner.store, job)
+    assert found is not None
+    return found["state"], [attempt.get("outcome", "open") for attempt in found["attempts"]]
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "first", "second"),
+    [(1, ("ready", ["released"]), ("ready", [])), (2, ("succeeded", ["succeeded"]), ("ready", ["released"]))],
+)
+def test_who_is_told_to_stop_before_a_job_has_begun_gives_it_back(
+    runner: Runner, stop_at: int, first: tuple[str, list[str]], second: tuple[str, list[str]]
+) -> None:
+    with pytest.raises(SystemExit):
+        work(runner, Handlers(stop_at))
+    assert (outcomes(runner, "j1"), outcomes(runner, "j2")) == (first, second)
+
+
+def test_who_is_told_to_stop_while_it_rings_gives_the_next_job_back(runner: Runner) -> None:
+    rings: list[Callable[[], None]] = [lambda: None, told_to_stop]
+
+    def ring(_: Iterable[Doorbell]) -> None:
+        rings.pop()()
+
+    with pytest.raises(SystemExit):
+        work(replace(runner, ring=ring), {TASK: handler})
+    assert outcomes(runner, "j1") == ("succeeded", ["succeeded"])
+    assert outcomes(runner, "j2") == ("ready", ["released"])
+
+
+def told_to_stop() -> None:
+    raise SystemExit(1)
+
+
+def test_who_cannot_finish_a_job_gives_the_next_one_back(runner: Runner) -> None:
+    runner.store.client.set("{holdfast}:jobs:stripe:evt_1", "no list")
+    with pytest.raises(AttemptFailed):
+        work(runner, {TASK: handler})
+    assert outcomes(runner, "j2") == ("ready", ["released"])
