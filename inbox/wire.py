@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from inbox.event import Arrival
 from inbox.job import Doorbell, Lease, NewJob
 
 # The ready-made broker message of a job, to be pushed in the same step; empty where the broker is another server.
@@ -20,12 +22,20 @@ def script(name: str) -> str:
     return f"#!lua{flags}\n" + (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
 
 
+def arrivals(them: Iterable[Arrival], message: Message) -> list[Any]:
+    """Six arguments an event, and those of its jobs, as scripts/record.lua takes them."""
+    args: list[Any] = []
+    for event, jobs, secret in them:
+        args += (event.source, event.id, event.type, event.body, secret, len(jobs), *flat(jobs, message))
+    return args
+
+
 def flat(jobs: Iterable[NewJob], message: Message) -> list[Any]:
     """Seven arguments a job, as create_all in scripts/common.lua takes them."""
     args: list[Any] = []
     for job in jobs:
-        own = json.dumps(dict(job.args), separators=(",", ":"))
-        args += [job.id, job.task, job.queue, job.ordering_key, own, job.delay_seconds * 1000, message(job)]
+        own = msgspec.json.encode(job.args)
+        args += (job.id, job.task, job.queue, job.ordering_key, own, job.delay_seconds * 1000, message(job))
     return args
 
 
@@ -51,7 +61,7 @@ def leased(answer: list[Any]) -> Lease | str:
         job_id=job.decode(),
         token=int(token),
         attempt=int(attempt),
-        args=json.loads(args),
+        args=msgspec.json.decode(args),
         source=source.decode(),
         event_id=event.decode(),
         event_type=kind.decode(),
