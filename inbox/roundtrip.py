@@ -21,7 +21,7 @@ def ask(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     pool = client.connection_pool
     connection = pool.get_connection()
     try:
-        return connection.retry.call_with_retry(  # type: ignore[no-any-return]
+        return connection.retry.call_with_retry(
             lambda: _asked(connection, packed, len(commands)),
             lambda _error: connection.disconnect(),
         )

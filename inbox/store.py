@@ -231,7 +231,7 @@ class Store:
             return self._ran([(name, args)])[0]
 
     def _promised(self, name: str, *args: Any) -> Any:
-        """The answer of a script that is a promise: it counts when enough replicas have all it wrote or found written."""
+        """The answer of a script that is a promise: it counts when enough replicas have what it wrote or found."""
         wait = [("WAIT", self._replicas_ack, REPLICA_MS)] if self._replicas_ack else []
         try:
             with translated():
