@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from inbox.errors import StoreUnavailable
 from inbox.event import Arrival
 from inbox.job import Doorbell, Lease, NewJob
 
@@ -39,9 +40,11 @@ def flat(jobs: Iterable[NewJob], message: Message) -> list[Any]:
     return args
 
 
-def recorded(answer: list[bytes]) -> list[Doorbell] | None:
-    """Whom to ring for an event that is new; None if it was known."""
+def recorded(answer: list[bytes]) -> list[Doorbell] | None | StoreUnavailable:
+    """Whom to ring for an event that is new; None if it was known; or why it is not recorded."""
     word, *bells = answer
+    if word == b"refused":
+        return StoreUnavailable("the store cannot take this event")
     return doorbells(bells) if word == b"new" else None
 
 

@@ -37,11 +37,17 @@ local function record(source, id, type, body, jobs, first)
   return { 'new', unpack(bells) }
 end
 
+-- One that fails, as over a key of ours that holds something else, spoils no other.
+local function outcome(...)
+  local done, answer = pcall(record, ...)
+  return done and answer or { 'refused' }
+end
+
 local outcomes, at = {}, 2
 while arg(at) do
   local source, jobs = arg(at), tonumber(arg(at + 5))
   proved(source, arg(at + 4))
-  outcomes[#outcomes + 1] = record(source, arg(at + 1), arg(at + 2), arg(at + 3), jobs, at + 6)
+  outcomes[#outcomes + 1] = outcome(source, arg(at + 1), arg(at + 2), arg(at + 3), jobs, at + 6)
   at = at + 6 + 7 * jobs
 end
 return outcomes
