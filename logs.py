@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
+import msgspec
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
@@ -19,26 +21,32 @@ WITHOUT_VALUES = ExceptionDictTransformer(show_locals=False)  # a frame of the r
 
 
 def configure() -> None:
-    """Send structlog and the standard library's loggers through one JSON formatter."""
-    shared: list[structlog.typing.Processor] = [
+    """Write structlog's lines, and those of the standard library's loggers, as JSON.
+
+    Ours go straight to the file: through the standard library a line takes as long as a tenth of a job.
+    """
+    said: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    written: list[structlog.typing.Processor] = [
+        structlog.processors.ExceptionRenderer(WITHOUT_VALUES),
+        structlog.processors.JSONRenderer(_json),
+    ]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*said, *written],
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[*said, structlog.stdlib.add_logger_name],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.ExceptionRenderer(WITHOUT_VALUES),
+                *written[:-1],
                 structlog.processors.JSONRenderer(),
             ],
         )
@@ -50,3 +58,7 @@ def configure() -> None:
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)  # our line of the attempt stands for its own
     logging.captureWarnings(capture=True)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
+
+
+def _json(line: structlog.typing.EventDict, **_: Any) -> bytes:
+    return msgspec.json.encode(line, enc_hook=repr)

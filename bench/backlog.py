@@ -6,6 +6,7 @@ Each answers with the worker's command and how to ask how many are left.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ from inbox.store import PREFIX, Store
 from tasks import broker
 from tasks.arrivals import arrival, peek_stripe
 
+BATCH = 100
 Full = tuple[list[str | Path], Callable[[], int]]
 
 
 def holdfast(ours: Holdfast, jobs: int) -> Full:
     """Events recorded as the receiver does, by the store itself."""
     store = Store(ours.client, message=broker.message)
-    for body in bodies(jobs):
-        store.record(*arrival("stripe", peek_stripe(body.decode()), body))
+    arrivals = (arrival("stripe", peek_stripe(body.decode()), body) for body in bodies(jobs))
+    while batch := list(islice(arrivals, BATCH)):
+        store.record_all(batch)
     return ours.worker(), lambda: _owed(ours.client)
 
 

@@ -1,8 +1,7 @@
-"""Load: wrk for as many requests as go through, and a sender of our own for a steady rate, which wrk has not."""
+"""Load: wrk for as many requests as go through, bench/paced.py for a steady rate."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import resource
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.events import write_requests
+from bench.paced import send
 
 MOST_PER_SECOND = 8000  # requests made ready for a second of wrk
 SCRIPT = Path(__file__).parent / "wrk.lua"
@@ -25,6 +25,7 @@ class Load:
     """What a load generator saw. Latencies in milliseconds; `busy`: the share of one core it used itself."""
 
     acks: int
+    began: float  # time.monotonic()
     seconds: float
     p50: float
     p99: float
@@ -41,7 +42,7 @@ def wrk(port: int, seconds: float, connections: int) -> Load:
         file, count = Path(folder) / "requests", math.ceil(seconds * MOST_PER_SECOND)
         length = write_requests(file, count)
         threads = [program, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "20s", "--latency"]
-        before = _children_seconds()
+        before, began = _children_seconds(), time.monotonic()
         address = f"http://127.0.0.1:{port}"
         said = subprocess.run(
             [*threads, "-s", SCRIPT, address, "--", file, str(length)], capture_output=True, text=True, check=True
@@ -52,7 +53,7 @@ def wrk(port: int, seconds: float, connections: int) -> Load:
     if told["answers"] + connections >= count:
         raise RuntimeError(f"{count} events were too few: raise MOST_PER_SECOND")
     busy = (_children_seconds() - before) / told["seconds"]
-    return Load(told["answers"], told["seconds"], told["p50"], told["p99"], told["p999"], busy)
+    return Load(told["answers"], began, told["seconds"], told["p50"], told["p99"], told["p999"], busy)
 
 
 def paced(port: int, rate: float, seconds: float, connections: int) -> Load:
@@ -66,52 +67,15 @@ def paced(port: int, rate: float, seconds: float, connections: int) -> Load:
         raw = file.read_bytes()
     requests = [raw[at : at + length] for at in range(0, len(raw), length)]
     cpu, began = time.process_time(), time.monotonic()
-    waits = sorted(asyncio.run(_send(port, requests, rate, connections)))
+    waits = sorted(send(port, requests, rate, connections))
     spent = time.monotonic() - began
     p50, p99, p999 = (percentile(waits, percent) for percent in (50, 99, 99.9))
-    return Load(count, spent, p50, p99, p999, busy=(time.process_time() - cpu) / spent)
+    return Load(count, began, spent, p50, p99, p999, busy=(time.process_time() - cpu) / spent)
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
     """The value that `percent` of an ordered list do not exceed."""
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
-
-
-async def _send(port: int, requests: Sequence[bytes], rate: float, connections: int) -> list[float]:
-    """Each request at its time on whichever connection is free; milliseconds from then to its answer."""
-    begin = time.monotonic() + 0.1
-    due: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
-    waits: list[float] = []
-    async with asyncio.TaskGroup() as group:
-        senders = [group.create_task(_serve(port, due, waits)) for _ in range(connections)]
-        for number, request in enumerate(requests):
-            at = begin + number / rate
-            if (early := at - time.monotonic()) > 0:
-                await asyncio.sleep(early)
-            due.put_nowait((at, request))
-        await due.join()
-        for sender in senders:
-            sender.cancel()
-    return waits
-
-
-async def _serve(port: int, due: asyncio.Queue[tuple[float, bytes]], waits: list[float]) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while True:
-        at, request = await due.get()
-        writer.write(request)
-        await _read_200(reader)
-        waits.append((time.monotonic() - at) * 1000)
-        due.task_done()
-
-
-async def _read_200(reader: asyncio.StreamReader) -> None:
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    status = head.split(b" ", 2)[1]
-    length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-    body = await reader.readexactly(length)
-    if status != b"200":
-        raise RuntimeError(f"answered {status.decode()}: {body[:200].decode(errors='replace')}")
 
 
 def _memory() -> str | None:

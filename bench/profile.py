@@ -20,7 +20,7 @@ from dev.servers import Valkey
 from dev.signals import end_by_exception
 
 SECONDS = 8
-JOBS = 5000  # enough to keep a worker busy for as long
+JOBS = 30_000  # enough to keep a worker busy for as long
 
 
 def main() -> None:

@@ -74,9 +74,13 @@ def table(found: Results) -> str:
             ),
             "## The receiver at 70 % of that",
             _rows(
-                ("", "events/s", "p50, ms", "p99, ms", "p99.9, ms"),
+                ("", "events/s", "p50, ms", "p99, ms", "p99.9, ms", "sender, cores"),
                 [
-                    [name, *(_spread(rounds, what) for what in ("rate", "p50", "p99", "p999"))]
+                    [
+                        name,
+                        *(_spread(rounds, what) for what in ("rate", "p50", "p99", "p999")),
+                        f"{_middle(rounds, 'generator'):.2f}",
+                    ]
                     for name, rounds in steady.items()
                 ],
             ),

@@ -15,6 +15,7 @@ from dev.servers import wait_until
 CONNECTIONS = 32
 SENDERS = 16  # end to end
 SETTLE_SECONDS = 0.5  # for requests under way when wrk stops
+STUCK_SECONDS = 60  # without an effect
 
 
 class Miscounted(Exception):
@@ -42,6 +43,7 @@ class Steady:
     p50: float
     p99: float
     p999: float
+    generator: float  # the share of a core that the sender used
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def steady(contender: Contender, rate: float, seconds: float) -> Steady:
     """Every request is waited for, so the count is exact."""
     contender.wipe()
     load, _ = _checked(contender, lambda: paced(contender.port, rate, seconds, CONNECTIONS), 0)
-    return Steady(rate, load.p50, load.p99, load.p999)
+    return Steady(rate, load.p50, load.p99, load.p999, load.busy)
 
 
 def end_to_end(contender: Contender, web: Part, seconds: float) -> EndToEnd:
@@ -85,19 +87,20 @@ def end_to_end(contender: Contender, web: Part, seconds: float) -> EndToEnd:
     contender.wipe()
     worker = contender.start(contender.worker(), "worker")
 
+    last = 0.0
+
     def run() -> Load:
+        nonlocal last
         load = wrk(contender.port, seconds, SENDERS)
-        time.sleep(SETTLE_SECONDS)
-        _wait_for_effects(contender, worker)
+        last = _last_effect(contender, worker)
         return load
 
     try:
         paced(contender.port, 50, 1, 2)  # warm
-        _wait_for_effects(contender, worker)
-        began = time.monotonic()
+        _last_effect(contender, worker)
         load, used = _checked(contender, run, SENDERS, (web.cpu_seconds, worker.cpu_seconds, contender.store_seconds))
         web_us, worker_us, store_us = used
-        return EndToEnd(web_us, worker_us, store_us, load.acks / (time.monotonic() - began))
+        return EndToEnd(web_us, worker_us, store_us, load.acks / (last - load.began))
     finally:
         worker.stop()
 
@@ -115,9 +118,19 @@ def drain(holdfast: Holdfast, command: Sequence[str | Path], left: Callable[[], 
         worker.stop()
 
 
-def _wait_for_effects(contender: Contender, worker: Part) -> None:
-    total = contender.recorded()
-    wait_until(lambda: contender.effects() == total, seconds=240, what=f"{total} effects; see {worker.log}")
+def _last_effect(contender: Contender, worker: Part) -> float:
+    """When the last effect of what is recorded was seen. Records are counted once: some stores scan for that."""
+    seen, last, total = contender.effects(), time.monotonic(), None
+    settled = last + SETTLE_SECONDS  # then no request is under way any more
+    while total is None or seen < total:
+        time.sleep(0.01)
+        if seen < (seen := contender.effects()):
+            last = time.monotonic()
+        elif time.monotonic() > last + STUCK_SECONDS:
+            raise TimeoutError(f"{seen} effects of {total}; see {worker.log}")
+        if total is None and time.monotonic() > settled:
+            total = contender.recorded()
+    return last
 
 
 def _checked(

@@ -22,6 +22,7 @@ from inbox.event import Arrival, Event
 from inbox.job import Doorbell, Lease, NewJob, Wish
 from inbox.retry import Bury, RetryAt
 from inbox.room import Room
+from inbox.roundtrip import Command, ask
 from inbox.wire import Message
 
 PREFIX = "{holdfast}:"
@@ -79,13 +80,6 @@ def _unavailable(error: redis.RedisError) -> StoreUnavailable:
     return StoreUnavailable(f"the store does not take this now ({type(error).__name__})")
 
 
-def _sound(answer: Any) -> Any:
-    """The answer, if no error stands in its place; as "WAIT cannot be used with replica instances" does."""
-    if isinstance(answer, redis.RedisError):
-        raise _unavailable(answer)
-    return answer
-
-
 class Store:
     """The inbox. `message` makes doorbells for a broker in the same Redis; `now_ms` replaces the server's clock.
 
@@ -128,13 +122,13 @@ class Store:
         return outcome
 
     def record_all(self, arrivals: Sequence[Arrival], *, counted: str = "accepted") -> list[Outcome]:
-        """Record each of them, in one round trip and with one fsync; for each, what `record` would answer or raise."""
+        """Record each of them, in one step and with one fsync; for each, what `record` would answer or raise."""
         try:
             self._room.leave_for_workers()
-            answers = self._run_all("record", [self._recorded(arrival, counted) for arrival in arrivals])
+            answers = self._promised("record", counted, *wire.arrivals(arrivals, self._message))
         except StoreUnavailable as error:
             return [error for _ in arrivals]
-        return [answer if isinstance(answer, StoreUnavailable) else wire.recorded(answer) for answer in answers]
+        return [wire.recorded(answer) for answer in answers]
 
     def lease(self, job_id: str, holder: str, lease_seconds: float, task_id: str = "") -> Lease | str:
         """Claim a job, or say in one word why not: unknown, done, busy, early, waiting."""
@@ -160,7 +154,7 @@ class Store:
             return self.finish(lease, follow_ups), "none"
         asked = ("", wish.holder, int(wish.lease_seconds * 1000), wire.nonce(), "", wish.queue, *wish.tasks)
         with translated():
-            finished, found = self._pipelined(
+            finished, found = self._answers(
                 [("finish", (lease.job_id, lease.token, *self._flat(follow_ups))), ("lease", asked)]
             )
         if isinstance(found, redis.RedisError):  # what one of the two did is done, whatever became of the other
@@ -240,37 +234,40 @@ class Store:
     def replicas(self) -> int:
         """How many replicas confirm what is written now; it waits for no more than `replicas_ack` of them."""
         with translated():
-            return int(_sound(self._sent([("SET", PREFIX + "probe", ""), ("WAIT", self._replicas_ack, REPLICA_MS)])[1]))
+            return int(self._ran([], ("SET", PREFIX + "probe", ""), ("WAIT", self._replicas_ack, REPLICA_MS))[1])
 
     def _by_a_person(self, name: str, *args: Any) -> list[Doorbell] | str:
-        (answer,) = self._run_all(name, [args])
-        if isinstance(answer, StoreUnavailable):
-            raise answer
-        return wire.settled(answer)
+        return wire.settled(self._promised(name, *args))
 
     def _run(self, name: str, *args: Any) -> Any:
         with translated():
-            return self._scripts[name](keys=[PREFIX], args=self._args(args))
+            return self._ran([(name, args)])[0]
 
-    def _run_all(self, name: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
-        """Run a script whose answer is a promise, for each of `calls`, in one round trip: it counts when enough
-        replicas have all it wrote or found written. In the place of an answer may stand why there is none."""
+    def _promised(self, name: str, *args: Any) -> Any:
+        """The answer of a script that is a promise: it counts when enough replicas have what it wrote or found."""
+        wait = [("WAIT", self._replicas_ack, REPLICA_MS)] if self._replicas_ack else []
         try:
             with translated():
-                wait = [("WAIT", self._replicas_ack, REPLICA_MS)] if self._replicas_ack else []
-                answers = self._pipelined([(name, args) for args in calls], *wait)
-            replicas = _sound(answers.pop()) if self._replicas_ack else 0
-            if replicas < self._replicas_ack:
-                raise StoreUnavailable(f"{replicas} of {self._replicas_ack} replicas have it")
-            return [_unavailable(answer) if isinstance(answer, redis.RedisError) else answer for answer in answers]
+                answer, *replicas = self._ran([(name, args)], *wait)
+            if replicas and replicas[0] < self._replicas_ack:
+                raise StoreUnavailable(f"{replicas[0]} of {self._replicas_ack} replicas have it")
+            return answer
         except StoreUnavailable:
             if self._replicas_ack:
                 # Perhaps a master that nobody follows any more: new connections ask the Sentinels who it is now.
                 self.client.connection_pool.disconnect(inuse_connections=False)
             raise
 
-    def _pipelined(self, calls: Sequence[tuple[str, Sequence[Any]]], *after: tuple[Any, ...]) -> list[Any]:
-        """The answers of these scripts, in one round trip, and of the commands `after` them."""
+    def _ran(self, calls: Sequence[tuple[str, Sequence[Any]]], *after: Command) -> list[Any]:
+        """The answers of these scripts, in one round trip, and of the commands `after` them. Raises the first error."""
+        answers = self._answers(calls, *after)
+        for answer in answers:
+            if isinstance(answer, redis.RedisError):
+                raise answer
+        return answers
+
+    def _answers(self, calls: Sequence[tuple[str, Sequence[Any]]], *after: Command) -> list[Any]:
+        """The same, with errors in the place of answers."""
         commands = [("EVALSHA", self._scripts[name].sha, 1, PREFIX, *self._args(args)) for name, args in calls]
         answers = self._sent([*commands, *after])
         missed = [n for n, answer in enumerate(answers) if isinstance(answer, redis.exceptions.NoScriptError)]
@@ -282,16 +279,8 @@ class Store:
                 answers[n] = answer
         return answers
 
-    def _sent(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
-        """Their answers, or errors in the place of answers, over one connection."""
-        with self.client.pipeline(transaction=False) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)
-            return list(pipe.execute(raise_on_error=False))
-
-    def _recorded(self, arrival: Arrival, counted: str) -> tuple[Any, ...]:
-        event, jobs, secret = arrival
-        return (event.source, event.id, event.type, event.body, secret, counted, *self._flat(jobs))
+    def _sent(self, commands: Sequence[Command]) -> list[Any]:
+        return ask(self.client, commands)
 
     def _args(self, args: Iterable[Any]) -> list[Any]:
         return [self._now_ms() if self._now_ms else "", *self._rules, *args]

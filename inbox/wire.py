@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from inbox.errors import StoreUnavailable
+from inbox.event import Arrival
 from inbox.job import Doorbell, Lease, NewJob
 
 # The ready-made broker message of a job, to be pushed in the same step; empty where the broker is another server.
@@ -26,18 +29,28 @@ def nonce() -> str:
     return os.urandom(8).hex()
 
 
+def arrivals(them: Iterable[Arrival], message: Message) -> list[Any]:
+    """Six arguments an event, and those of its jobs, as scripts/record.lua takes them."""
+    args: list[Any] = []
+    for event, jobs, secret in them:
+        args += (event.source, event.id, event.type, event.body, secret, len(jobs), *flat(jobs, message))
+    return args
+
+
 def flat(jobs: Iterable[NewJob], message: Message) -> list[Any]:
     """Seven arguments a job, as create_all in scripts/common.lua takes them."""
     args: list[Any] = []
     for job in jobs:
-        own = json.dumps(dict(job.args), separators=(",", ":"))
-        args += [job.id, job.task, job.queue, job.ordering_key, own, job.delay_seconds * 1000, message(job)]
+        own = msgspec.json.encode(job.args)
+        args += (job.id, job.task, job.queue, job.ordering_key, own, job.delay_seconds * 1000, message(job))
     return args
 
 
-def recorded(answer: list[bytes]) -> list[Doorbell] | None:
-    """Whom to ring for an event that is new; None if it was known."""
+def recorded(answer: list[bytes]) -> list[Doorbell] | StoreUnavailable | None:
+    """Whom to ring for an event that is new; None if it was known; or why it is not recorded."""
     word, *bells = answer
+    if word == b"refused":
+        return StoreUnavailable("the store cannot take this event")
     return doorbells(bells) if word == b"new" else None
 
 
@@ -57,7 +70,7 @@ def leased(answer: list[Any]) -> Lease | str:
         job_id=job.decode(),
         token=int(token),
         attempt=int(attempt),
-        args=json.loads(args),
+        args=msgspec.json.decode(args),
         source=source.decode(),
         event_id=event.decode(),
         event_type=kind.decode(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import queue
 import threading
 import uuid
@@ -27,22 +28,34 @@ LONG_QUEUE = 100  # doorbells in a queue; behind so many, one that seems lost is
 
 
 def message(job: NewJob) -> bytes:
-    """The very bytes that `apply_async` would push to a Redis list for this job, at a fiftieth of its cost.
+    """The very bytes that `apply_async` would push to a Redis list for this job, at a hundredth of its cost.
 
     Task message protocol 2 is documented by Celery, the JSON around it is kombu's own: the golden test in
     tests/integration/test_broker.py compares both with what the installed versions send.
     """
-    task_id = str(uuid.uuid4())
-    body = [[job.id], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
-    return msgspec.json.encode(
+    body = BODY % msgspec.json.encode(job.id)
+    return _form(job.task, job.queue) % {
+        b"id": str(uuid.uuid4()).encode(),
+        b"body": base64.b64encode(body),
+        b"argsrepr": msgspec.json.encode(repr([job.id])),
+    }
+
+
+BODY = b'[[%b], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
+
+
+@functools.cache
+def _form(task: str, queue: str) -> bytes:
+    """The message of any job of this task, to be filled in. (The form's own % signs: neither name can hold one.)"""
+    form = msgspec.json.encode(
         {
-            "body": base64.b64encode(msgspec.json.encode(body)).decode(),
+            "body": "%(body)b",
             "content-encoding": "utf-8",
             "content-type": "application/json",
             "headers": {
                 "lang": "py",
-                "task": job.task,
-                "id": task_id,
+                "task": task,
+                "id": "%(id)b",
                 "shadow": None,
                 "eta": None,
                 "expires": None,
@@ -50,9 +63,9 @@ def message(job: NewJob) -> bytes:
                 "group_index": None,
                 "retries": 0,
                 "timelimit": [None, None],
-                "root_id": task_id,
+                "root_id": "%(id)b",
                 "parent_id": None,
-                "argsrepr": repr([job.id]),
+                "argsrepr": "%(argsrepr)b",
                 "kwargsrepr": "{}",
                 "origin": "holdfast",
                 "ignore_result": True,
@@ -61,16 +74,17 @@ def message(job: NewJob) -> bytes:
                 "stamps": {},
             },
             "properties": {
-                "correlation_id": task_id,
+                "correlation_id": "%(id)b",
                 "reply_to": "",
                 "delivery_mode": 2,
-                "delivery_info": {"exchange": "", "routing_key": job.queue},
+                "delivery_info": {"exchange": "", "routing_key": queue},
                 "priority": 0,
                 "body_encoding": "base64",
-                "delivery_tag": str(uuid.uuid4()),
+                "delivery_tag": "%(id)b",
             },
         }
     )
+    return form.replace(b'"%(argsrepr)b"', b"%(argsrepr)b")  # which brings its own quotes
 
 
 def ring(bells: Iterable[Doorbell]) -> None:

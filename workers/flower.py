@@ -37,6 +37,8 @@ class Told:
         """Note when the job begins, and at the end of the block how it ended."""
         outcome, began = Outcome(), time.time()
         yield outcome
+        if not self.app.conf.worker_send_task_events:
+            return
         ours = {"uuid": lease.task_id, "retries": 0}
         about = {"name": lease.task, "args": repr([lease.job_id]), "kwargs": "{}", "root_id": lease.task_id}
         self.events.append(("task-received", {**ours, **about, "timestamp": began}))
@@ -45,7 +47,7 @@ class Told:
 
     def send(self) -> None:
         """Best effort, as Celery's are."""
-        if not self.events or not self.app.conf.worker_send_task_events:
+        if not self.events:
             return
         try:
             with self.app.producer_or_acquire() as producer:

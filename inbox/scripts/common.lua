@@ -134,9 +134,9 @@ local function create(id, task, queue, key, args, delay_ms, message, event)
   redis.call('LPUSH', queue, message) -- the list that kombu reads; see docs/decisions/0002
 end
 
--- Jobs as flat arguments of seven from arg(first) on.
-local function create_all(first, event)
-  for i = first, #ARGV - 5, 7 do
+-- So many jobs, as flat arguments of seven from arg(first) on.
+local function create_all(first, jobs, event)
+  for i = first, first + 7 * (jobs - 1), 7 do
     create(arg(i), arg(i + 1), arg(i + 2), arg(i + 3), arg(i + 4), tonumber(arg(i + 5)), arg(i + 6), event)
   end
 end

@@ -9,7 +9,7 @@ close_attempt(id, token, 'failed', reason)
 redis.call('HSET', job_key(id), 'reason', reason)
 if due == '' then
   bury(id, queue, reason)
-  create_all(5, { source = source, id = event, type = type, received = received })
+  create_all(5, (#ARGV - 9) / 7, { source = source, id = event, type = type, received = received })
 else
   move(id, 'leased', 'ready')
   redis.call('HSET', job_key(id), 'due', due)

@@ -12,7 +12,7 @@ close_attempt(id, token, 'succeeded')
 redis.call('HSET', job_key(id), 'finished', now)
 redis.call('HDEL', job_key(id), 'reason')
 redis.call('ZREM', P .. 'later', id)
-create_all(3, { source = source, id = event, type = type, received = received })
+create_all(3, (#ARGV - 7) / 7, { source = source, id = event, type = type, received = received })
 if redis.call('HINCRBY', event_key(source, event), 'open', -1) == 0 then settle(source, event) end
 unlock(id, key)
 return { 'ok', unpack(bells) }

@@ -1,28 +1,54 @@
--- record: an event, its raw bytes and its jobs come into being together, once, with their doorbells rung.
+-- record: events, each with its raw bytes and its jobs, come into being together, once, with their doorbells rung.
 -- Guards against: two deliveries at once, and a death between any two of these steps.
 -- It alone refuses to run when memory is full: the others must go on, or a full store could never drain.
-local source, id, type, body, secret, counted = arg(1), arg(2), arg(3), arg(4), arg(5), arg(6)
-if secret ~= '' then
+-- Many that arrive at once are one script, so that the server writes them to its file and replies once for all.
+local counted = arg(1)
+local deliveries = counted == 'accepted' and 1 or 0 -- what we found at its sender was not delivered
+
+local function proved(source, secret)
+  if secret == '' then return end
   redis.call('HINCRBY', P .. 'deliveries', 'verified:' .. source .. ':' .. secret, 1)
   redis.call('HSET', P .. 'deliveries', 'last:' .. source .. ':' .. secret, now)
 end
-local deliveries = counted == 'accepted' and 1 or 0 -- what we found at its sender was not delivered
-local ekey = event_key(source, id)
-local here = redis.call('EXISTS', ekey) == 1
-if here or remembered(source, id) then
+
+local function known(source, id)
+  local ekey = event_key(source, id)
+  local here = redis.call('EXISTS', ekey) == 1
+  if not here and not remembered(source, id) then return false end
   if here then redis.call('HINCRBY', ekey, 'deliveries', deliveries) end
   count('duplicates', deliveries)
-  return { 'known' }
+  return true
 end
-redis.call('HSET', ekey, 'type', type, 'received', now, 'open', 0, 'deliveries', deliveries)
-if counted == 'missed' then redis.call('HSET', ekey, 'missed', 1) end -- and it stays so, if it arrives after all
-redis.call('SET', body_key(source, id), body)
-redis.call('ZADD', P .. 'events', now, source .. ':' .. id)
-count(counted, 1)
-create_all(7, { source = source, id = id, type = type, received = now })
-if #ARGV == 11 then
-  count('unhandled', 1)
-  redis.call('HSET', ekey, 'open', -1) -- it never owed anything
-  settle(source, id)
+
+local function record(source, id, type, body, jobs, first)
+  if known(source, id) then return { 'known' } end
+  local ekey = event_key(source, id)
+  redis.call('HSET', ekey, 'type', type, 'received', now, 'open', 0, 'deliveries', deliveries)
+  if counted == 'missed' then redis.call('HSET', ekey, 'missed', 1) end -- and it stays so, if it arrives after all
+  redis.call('SET', body_key(source, id), body)
+  redis.call('ZADD', P .. 'events', now, source .. ':' .. id)
+  count(counted, 1)
+  bells, told = {}, {}
+  create_all(first, jobs, { source = source, id = id, type = type, received = now })
+  if jobs == 0 then
+    count('unhandled', 1)
+    redis.call('HSET', ekey, 'open', -1) -- it never owed anything
+    settle(source, id)
+  end
+  return { 'new', unpack(bells) }
 end
-return { 'new', unpack(bells) }
+
+-- One that fails, as over a key of ours that holds something else, spoils no other.
+local function outcome(...)
+  local done, answer = pcall(record, ...)
+  return done and answer or { 'refused' }
+end
+
+local outcomes, at = {}, 2
+while arg(at) do
+  local source, jobs = arg(at), tonumber(arg(at + 5))
+  proved(source, arg(at + 4))
+  outcomes[#outcomes + 1] = outcome(source, arg(at + 1), arg(at + 2), arg(at + 3), jobs, at + 6)
+  at = at + 6 + 7 * jobs
+end
+return outcomes

@@ -45,7 +45,7 @@ def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("recorded", "right"), [(99, False), (100, True), (132, True), (133, False)])
 def test_acknowledgements_count_only_if_each_is_a_new_record(recorded: int, right: bool) -> None:
     contender = cast(Contender, Counted(7, 7 + recorded))
-    run = lambda: Load(100, 1, 1, 1, 1, 0)  # noqa: E731
+    run = lambda: Load(100, 0, 1, 1, 1, 1, 0)  # noqa: E731
     if right:
         assert rounds._checked(contender, run, 32)[0].acks == 100
     else:
