@@ -143,7 +143,7 @@ def test_a_master_that_is_made_a_replica_refuses_events_until_it_is_one_again(va
         store.client.replicaof("NO", "ONE")
         return [str(one) for one in heard + await record(group, "evt_1")]
 
-    few, error = "0 of 1 replicas have it", "the store does not take this now (ResponseError)"
+    few, error = "0 of 1 replicas have it", "the store does not take this now (ReadOnlyError)"
     try:
         assert asyncio.run(scene()) == [few, error, few]
     finally:
