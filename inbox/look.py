@@ -34,7 +34,9 @@ def stats(store: Store) -> dict[str, int]:
 
 
 def deliveries(store: Store) -> dict[str, int]:
-    """`rejected:<source>:<reason>`, `verified:<source>:<secret's name>`: how many; `last:…`: when, in ms since 1970."""
+    """`accepted:<source>`, `duplicate:<source>`, `rejected:<source>:<reason>`, `verified:<source>:<secret's name>`: how
+    many; `last:…`: when, in ms since 1970; `unproven:<source>`: how many since then that were signed, but not to be
+    believed."""
     with translated():
         raw: Any = store.client.hgetall(PREFIX + "deliveries")
     return {name.decode(): int(value) for name, value in raw.items()}

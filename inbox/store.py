@@ -190,12 +190,8 @@ class Store:
         """Search events or dead letters; inbox/find.py says how."""
         return self._run("find", *args)
 
-    def count_rejected(self, source: str, reason: str) -> None:
-        """Count a webhook that was refused."""
-        self.count({f"rejected:{source}:{reason}": 1})
-
     def count(self, deliveries: Mapping[str, int]) -> None:
-        """Add to the counts of what happened to deliveries: `rejected:<source>:<reason>`, `ack:<…>`."""
+        """Add to the counts of what happened to deliveries: `rejected:<source>:<reason>`, …: inbox/look.py."""
         with translated(), self.client.pipeline(transaction=False) as pipe:
             for name, times in deliveries.items():
                 pipe.hincrby(PREFIX + "deliveries", name, times)

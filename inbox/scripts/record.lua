@@ -5,20 +5,24 @@ local source, id, type, body, secret, counted = arg(1), arg(2), arg(3), arg(4), 
 if secret ~= '' then
   redis.call('HINCRBY', P .. 'deliveries', 'verified:' .. source .. ':' .. secret, 1)
   redis.call('HSET', P .. 'deliveries', 'last:' .. source .. ':' .. secret, now)
+  redis.call('HDEL', P .. 'deliveries', 'unproven:' .. source)
 end
 local deliveries = counted == 'accepted' and 1 or 0 -- what we found at its sender was not delivered
 local ekey = event_key(source, id)
+local function tell(what)
+  if deliveries == 1 then redis.call('HINCRBY', P .. 'deliveries', what .. ':' .. source, 1) end
+end
+
 local here = redis.call('EXISTS', ekey) == 1
 if here or remembered(source, id) then
   if here then redis.call('HINCRBY', ekey, 'deliveries', deliveries) end
   count('duplicates', deliveries)
+  tell('duplicate')
   return { 'known' }
 end
-redis.call('HSET', ekey, 'type', type, 'received', now, 'open', 0, 'deliveries', deliveries)
-redis.call('SET', body_key(source, id), body)
-redis.call('ZADD', P .. 'events', now, source .. ':' .. id)
+begin(source, id, type, body, deliveries, 7)
 count(counted, 1)
-create_all(7, { source = source, id = id, type = type, received = now })
+tell('accepted')
 if #ARGV == 11 then
   count('unhandled', 1)
   redis.call('HSET', ekey, 'open', -1) -- it never owed anything
