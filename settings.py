@@ -22,7 +22,7 @@ STRIPE_RESENDS_DAYS = 30  # by hand or by API, from Stripe's dashboard: "Process
 LOCAL_REDIS = "redis://localhost:6379/0"
 RETRY_ERRORS = "time.?out,timed out,temporar,unavailable,overload,too busy,try again,rate limit"
 LISTS = (values.several, values.stripe_secrets, values.standard_secrets, values.api_keys, values.media_types)
-TABLES = (values.grants, source_settings.parse)
+TABLES = (values.grants, values.durations_by_name, source_settings.parse)
 
 # What the console does not show of a payload: fields of these names, or with one of these words in their name.
 PERSONAL = "address,birth,card,email,iban,ip,name,phone,secret,shipping,ssn,tax,token,url"
@@ -60,6 +60,10 @@ class Settings:
     api_keys: tuple[str, ...] = _setting(values.api_keys, "", secret=True)
     customer_notify_urls: tuple[str, ...] = _setting(values.several, "", secret=True)
     admin_notify_urls: tuple[str, ...] = _setting(values.several, "", secret=True)
+    alert_notify_urls: tuple[str, ...] = _setting(values.several, "", secret=True)
+    alert_quiet: int = _setting(values.duration, "4h")
+    alert_backlog_seconds: int = _setting(values.number(60, 30 * 86400), "1800")
+    alert_silent: Mapping[str, int] = _setting(values.durations_by_name, "")
     document_store: str = _setting(values.store, "documents")
     document_spool: str = _setting(values.folder, "documents/.incoming")
     document_types: tuple[str, ...] = _setting(values.media_types, "")
@@ -115,6 +119,11 @@ class Settings:
     def document_incoming_setting(self) -> str:
         """Which variable says where that is."""
         return "DOCUMENT_SPOOL" if self.document_store.startswith("s3://") else "DOCUMENT_STORE"
+
+    @property
+    def alert_urls(self) -> tuple[str, ...]:
+        """Who is told when something is wrong; nobody: then nothing looks for it either."""
+        return () if self.alert_notify_urls == ("off",) else self.alert_notify_urls or self.admin_notify_urls
 
     @property
     def broker(self) -> str:

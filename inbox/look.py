@@ -134,6 +134,13 @@ def swept_ms(store: Store) -> int | None:
     return int(raw) if raw else None
 
 
+def writes_to_disk(store: Store) -> bool:
+    """Whether the server's last write to its append-only file went well; True where it keeps none."""
+    with translated():
+        found: Any = store.client.info("persistence")
+    return bool(found.get("aof_last_write_status", "ok") == "ok")
+
+
 def durability(store: Store) -> dict[str, str]:
     """What the server is set to, where that decides whether an acknowledged event can be lost."""
     wanted = ("appendonly", "appendfsync", "maxmemory-policy")

@@ -25,7 +25,7 @@ from inbox.room import Room
 from inbox.wire import Message
 
 PREFIX = "{holdfast}:"
-SCRIPTS = ("record", "lease", "renew", "finish", "fail", "release", "sweep", "replay", "discard", "find")
+SCRIPTS = ("record", "lease", "renew", "finish", "fail", "release", "sweep", "replay", "discard", "find", "alarm")
 DAY_MS = 86_400_000
 
 REPLICA_MS = 500  # how long a replica may take to confirm: within the time for one answer, fsync and all
@@ -185,6 +185,11 @@ class Store:
         """Put a dead letter away; or say in one word why not: unknown, owed, done, already. Empty if it was done."""
         word = self._by_a_person("discard", job_id, by, why)
         return word if isinstance(word, str) else ""
+
+    def alarm(self, version: int, state: str, arrival: Arrival | None) -> list[Doorbell] | str:
+        """Write down how the alarms stand, and owe the event that tells of it; inbox/alarms.py says how."""
+        owed = self._recorded(arrival, "due") if arrival else ()
+        return wire.settled(self._run("alarm", version, state, *owed))
 
     def find(self, *args: Any) -> Any:
         """Search events or dead letters; inbox/find.py says how."""
