@@ -90,6 +90,8 @@ def _help(status: int, error: Exception) -> dict[str, str]:
             return {"WWW-Authenticate": "Bearer"}
         case HTTPStatus.METHOD_NOT_ALLOWED:
             return {"Allow": ", ".join(sorted(getattr(error, "valid_methods", None) or ()))}
+        case HTTPStatus.TOO_MANY_REQUESTS:
+            return {"Retry-After": "60"}
         case HTTPStatus.SERVICE_UNAVAILABLE:
             return {"Retry-After": RETRY_AFTER_SECONDS}
     return {}

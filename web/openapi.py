@@ -250,7 +250,7 @@ def _shapes() -> Schema:
 
 
 def _call(summary: str, answers: Schema, **more: Any) -> Schema:
-    answers = {**answers, **_errors("no key, or the store is away", 401, 503)}
+    answers = {**answers, **_errors("no key, too many wrong ones, or the store is away", 401, 429, 503)}
     return {"summary": summary, "responses": answers, "security": [{"key": []}], **more}
 
 

@@ -9,18 +9,24 @@ if secret ~= '' then
 end
 local deliveries = counted == 'accepted' and 1 or 0 -- what we found at its sender was not delivered
 local ekey = event_key(source, id)
+-- The times of an event's last five deliveries, with the name of the secret that proved each.
+local function hear(number)
+  redis.call('HSET', ekey, 'heard:' .. number % 5, now .. ':' .. secret)
+end
+
 local function tell(what)
   if deliveries == 1 then redis.call('HINCRBY', P .. 'deliveries', what .. ':' .. source, 1) end
 end
 
 local here = redis.call('EXISTS', ekey) == 1
 if here or remembered(source, id) then
-  if here then redis.call('HINCRBY', ekey, 'deliveries', deliveries) end
+  if here and deliveries == 1 then hear(redis.call('HINCRBY', ekey, 'deliveries', 1)) end
   count('duplicates', deliveries)
   tell('duplicate')
   return { 'known' }
 end
 begin(source, id, type, body, deliveries, 7)
+if deliveries == 1 then hear(1) end
 count(counted, 1)
 tell('accepted')
 if #ARGV == 11 then

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from urllib.parse import urlencode
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from flask import Blueprint, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -12,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from inbox import find, look
+from inbox.job import State
 from inbox.store import Store
 from tasks import broker
 from tasks.models import Replay
@@ -19,13 +22,16 @@ from web import asked, replays
 from web.asked import reason
 from web.console.events import given
 from web.console.sign_in import inside
+from web.errors import Refused
 
 ROWS = 100
 SHOWN = 50  # replays and deeds on one page
+PLACE = re.compile(r"[0-9]{1,15}-[0-9]{1,10}")  # in the audit trail
 
 # What the record says of a job that was to run again or to be discarded, for people.
 WORDS = {
     "replayed": "run again",
+    "had": "run again, which changes nothing: the effect is there",
     "discarded": "discarded",
     "owed": "not: already owed",
     "pruned": "not: without payload",
@@ -75,21 +81,31 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
 
     @pages.get("/audit")
     def audit() -> str:
-        with sessions() as db:
-            runs = db.scalars(select(Replay).order_by(Replay.created_at.desc()).limit(SHOWN))
-            told = [replays.told(run) for run in runs]
-        return render_template("audit.html", deeds=look.audit(store, SHOWN), replays=told)
+        before = request.args.get("before", "")
+        if before and not PLACE.fullmatch(before):
+            raise Refused("before takes what the last page gave")
+        deeds = look.audit(store, SHOWN, before)
+        older = deeds[-1]["place"] if len(deeds) == SHOWN else None
+        return render_template("audit.html", deeds=deeds, older=older, replays=[] if before else _runs(sessions))
+
+
+def _runs(sessions: Callable[[], Session]) -> list[dict[str, Any]]:
+    """The latest replays of all that matched: each is one entry of the trail, however many jobs it ran again."""
+    with sessions() as db:
+        return [replays.told(run) for run in db.scalars(select(Replay).order_by(Replay.created_at.desc()).limit(SHOWN))]
 
 
 def _back(words: Iterable[str]) -> ResponseReturnValue:
-    """To where the form was, which tells how many met which fate."""
-    back = inside(request.form.get("back", ""))
-    return redirect(f"{back}{'&' if '?' in back else '?'}{urlencode(Counter(words))}")
+    """To where the form was, which tells how many met which fate, and no more what it told before."""
+    back = urlsplit(inside(request.form.get("back", "")))
+    kept = [(name, value) for name, value in parse_qsl(back.query) if name not in WORDS]
+    return redirect(urlunsplit(back._replace(query=urlencode([*kept, *Counter(words).items()], safe="*"))))
 
 
 def _replay(store: Store, job: str) -> str:
+    was = look.job(store, job)
     bells = store.replay(job, g.person.name)
     if isinstance(bells, str):
         return bells
     broker.ring(bells)
-    return "replayed"
+    return "had" if was and was["state"] == State.SUCCEEDED else "replayed"
