@@ -15,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import requests
 from playwright.sync_api import Browser, Playwright, sync_playwright
@@ -27,9 +28,9 @@ from dev.pages import debts
 from dev.servers import Valkey, free_port, wait_until
 from inbox.event import Event
 from inbox.job import Lease
-from inbox.retry import RetryAt
-from inbox.store import Store, connect
-from tasks.routes import jobs_for
+from inbox.retry import Bury, RetryAt
+from inbox.store import PREFIX, Store, connect
+from tasks.routes import QUEUES, jobs_for
 
 KEY = "a-key-to-look-with-0123"
 EVENTS = 4000
@@ -68,6 +69,10 @@ def populate(store: Store, clock: Clock) -> None:
     """Weeks of events, an hour that the plots show, and one event with a story."""
     now = int(time.time() * 1000)
     fill(store, clock, EVENTS, now - 3_700_000)
+    for queue in QUEUES:
+        owed: Any = store.client.zrange(f"{PREFIX}owed:{queue}", 0, -1)
+        for job in owed:
+            _done(store, store.lease(job.decode(), "worker-1/12", 60))
     for minute in range(60):
         clock.ms = now - (60 - minute) * 60_000
         for n in range(minute * 7 % 11 + 2):
@@ -79,18 +84,23 @@ def populate(store: Store, clock: Clock) -> None:
     store.sweep(200, {})
 
 
+def _done(store: Store, lease: Lease | str) -> None:
+    if isinstance(lease, Lease):
+        store.finish(lease)
+
+
 def _one(store: Store, name: str, kind: str, *, fails: bool) -> None:
     jobs = jobs_for("stripe", name, kind, f"stripe:cus_{name}")
     store.record(Event("stripe", name, kind, b"{}"), jobs, "a1b2c3d4")
     lease = store.lease(jobs[0].id, "worker-1/12", 60, "a-celery-task")
     if isinstance(lease, Lease) and fails:
         store.fail(lease, "Stripe answered 503", RetryAt(lease.received_ms + 7_200_000))
-    elif isinstance(lease, Lease):
-        store.finish(lease)
+    else:
+        _done(store, lease)
 
 
 def _story(store: Store, clock: Clock, now: int) -> None:
-    """It came twice, failed twice, and succeeded."""
+    """It came twice, failed twice, and for good."""
     body = b'{"id": "evt_shown", "type": "invoice.paid", "data": {"object": {"id": "in_1", "customer": "cus_1",'
     body += b' "customer_email": "ada@example.com", "amount_due": 1900, "description": "for ada@example.com"}}}'
     jobs = jobs_for("stripe", "evt_shown", "invoice.paid", "stripe:cus_1")
@@ -104,7 +114,7 @@ def _story(store: Store, clock: Clock, now: int) -> None:
         if isinstance(lease, Lease) and minutes > 30:
             store.fail(lease, "Stripe answered 503", RetryAt(clock.ms))
         elif isinstance(lease, Lease):
-            store.finish(lease)
+            store.fail(lease, "the invoice has no customer", Bury("permanent"))
 
 
 @contextmanager
@@ -123,6 +133,13 @@ def receiver(valkey: str, database: str) -> Iterator[str]:
         process.wait(20)
 
 
+def _now(store: Store, clock: Clock) -> None:
+    """As if a worker were at work."""
+    clock.ms = int(time.time() * 1000)
+    _one(store, f"evt_{clock.ms}", "invoice.paid", fails=False)
+    store.sweep(200, {})
+
+
 def _answers(url: str) -> bool:
     try:
         return requests.get(f"{url}/livez", timeout=1).ok
@@ -130,7 +147,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def take(url: str, folder: Path) -> None:
+def take(url: str, folder: Path, fresh: Callable[[], object]) -> None:
     """One picture of each page in each look."""
     with sync_playwright() as playwright:
         chromium = browser(playwright)
@@ -143,6 +160,7 @@ def take(url: str, folder: Path) -> None:
             page.keyboard.press("Enter")
             page.get_by_role("heading", name="Overview").wait_for()
             for name, path in PAGES.items():
+                fresh()
                 page.goto(f"/console/{path}")
                 page.screenshot(path=folder / f"{name}-{look}.png")
             context.close()
@@ -159,10 +177,11 @@ def main() -> None:
         server, clock = Valkey(Path(scratch)).start(), Clock()
         database = f"sqlite:///{scratch}/rows.db"
         try:
-            populate(Store(connect(server.url, timeout_seconds=60), now_ms=clock), clock)
+            store = Store(connect(server.url, timeout_seconds=60), now_ms=clock)
+            populate(store, clock)
             debts(database)
             with receiver(server.url, database) as url:
-                take(url, asked.folder)
+                take(url, asked.folder, lambda: _now(store, clock))
         finally:
             server.stop()
     for (name, look), picture in DOCS.items() if asked.docs else ():

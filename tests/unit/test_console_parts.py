@@ -183,8 +183,10 @@ def test_jobs_done_are_counted_from_one_sample_to_the_next() -> None:
     samples = [{"at": start + n * minute, "done": done} for n, done in enumerate((5, 9, 8, 8, 20))]
     plots = overview._plots([0] * 60, [one | {"owed": 0, "age": 90_000} for one in samples], start, 60 * minute)
     bars = next(plot.bars for plot in plots if plot.name == "Jobs done")
-    assert {plot.name: plot.top for plot in plots} | {"Jobs done": "12", "Owed the longest": "1 min 30 s"} == {
-        plot.name: plot.top for plot in plots
-    }
+    assert {plot.name: plot.top for plot in plots} | {
+        "Jobs done": "12",
+        "Owed the longest": "1 min 30 s",
+        "Rejected": "1",
+    } == {plot.name: plot.top for plot in plots}
     assert [bar.words.partition(": ")[2] for bar in bars[:6]] == ["0", "4", "0", "0", "12", "0"]
     assert [bar.height for bar in bars[:5]] == [0, pytest.approx(100 / 3), 0, 0, 100]

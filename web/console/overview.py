@@ -73,7 +73,7 @@ def _plots(arrived: list[int], samples: list[dict[str, int]], start: int, span_m
         _plot("Events taken in", each, arrived, start, span_ms),
         _plot("Jobs done", each, _more(samples, "done", start, span_ms), start, span_ms),
         _plot("Attempts failed", each, _more(samples, "failed", start, span_ms), start, span_ms),
-        _plot("Deliveries rejected", each, _more(samples, "rejected", start, span_ms), start, span_ms),
+        _plot("Rejected", each, _more(samples, "rejected", start, span_ms), start, span_ms),
         _plot("Jobs owed", "", _most(samples, "owed", start, span_ms), start, span_ms),
         _plot("Owed the longest", "", _most(samples, "age", start, span_ms), start, span_ms, told=age),
         _plot("Dead letters", "", _most(samples, "dead", start, span_ms), start, span_ms),
@@ -132,6 +132,8 @@ def _most(samples: list[dict[str, int]], name: str, start: int, span_ms: int) ->
     for sample in samples:
         i = _at(sample, start, span_ms)
         found[i] = max(found[i], sample.get(name, 0))
+    if samples and _at(samples[-1], start, span_ms) == BARS - 2:
+        found[-1] = samples[-1].get(name, 0)  # this step has no sample yet
     return found
 
 
