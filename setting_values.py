@@ -128,6 +128,14 @@ def duration(raw: str) -> int:
     return durations(raw)[0]
 
 
+def durations_by_name(raw: str) -> Mapping[str, int]:
+    """'stripe=24h,github=7d' -> seconds by name."""
+    try:
+        return {name.strip(): duration(time.strip()) for name, time in (one.split("=") for one in several(raw))}
+    except ValueError:
+        raise ValueError("names of sources, each with a time, comma-separated, such as stripe=24h,github=7d") from None
+
+
 def patterns(raw: str) -> tuple[re.Pattern[str], ...]:
     """'time.?out,overload' -> what is looked for in a text, in whatever case; 'off' -> nothing."""
     try:

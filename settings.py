@@ -23,7 +23,7 @@ LOCAL_REDIS = "redis://localhost:6379/0"
 RETRY_ERRORS = "time.?out,timed out,temporar,unavailable,overload,too busy,try again,rate limit"
 HANDOFF_SCHEDULE = "5s,5m,30m,2h,5h,10h,14h,20h,24h"  # as the specification of Standard Webhooks has it: 3 days
 LISTS = (values.several, values.stripe_secrets, values.standard_secrets, values.api_keys, values.media_types)
-TABLES = (values.grants, source_settings.parse)
+TABLES = (values.grants, values.durations_by_name, source_settings.parse)
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  a BIND that listens everywhere: on loopback, too
 
 # What the console does not show of a payload: fields of these names, or with one of these words in their name.
@@ -62,6 +62,10 @@ class Settings:
     api_keys: tuple[str, ...] = _setting(values.api_keys, "", secret=True)
     customer_notify_urls: tuple[str, ...] = _setting(values.several, "", secret=True)
     admin_notify_urls: tuple[str, ...] = _setting(values.several, "", secret=True)
+    alert_notify_urls: tuple[str, ...] = _setting(values.several, "", secret=True)
+    alert_quiet: int = _setting(values.duration, "4h")
+    alert_backlog_seconds: int = _setting(values.number(60, 30 * 86400), "1800")
+    alert_silent: Mapping[str, int] = _setting(values.durations_by_name, "")
     document_store: str = _setting(values.store, "documents")
     document_spool: str = _setting(values.folder, "documents/.incoming")
     document_types: tuple[str, ...] = _setting(values.media_types, "")
@@ -128,6 +132,11 @@ class Settings:
         """Whose events of Stripe's are taken: STRIPE_MODE, or else those of the key's own mode, or any."""
         by_key = (mode for mode in ("live", "test") if f"_{mode}_" in self.stripe_api_key[:8])
         return self.stripe_mode or next(by_key, "any")
+
+    @property
+    def alert_urls(self) -> tuple[str, ...]:
+        """Who is told when something is wrong; nobody: then nothing looks for it either."""
+        return () if self.alert_notify_urls == ("off",) else self.alert_notify_urls or self.admin_notify_urls
 
     @property
     def broker(self) -> str:

@@ -25,7 +25,7 @@ from inbox.event import Event
 from inbox.room import NEARLY_FULL
 from inbox.store import Store
 from settings import Settings
-from tasks import broker, notifications, route_check
+from tasks import broker, messages, route_check
 from tasks.clients import stripe
 from tasks.database import revisions
 from tasks.handling import Attempt
@@ -197,7 +197,7 @@ def _standing(path: Path) -> Path:
 def _messages(settings: Settings) -> Iterator[Finding]:
     for name in ("CUSTOMER_NOTIFY_URLS", "ADMIN_NOTIFY_URLS"):
         urls = getattr(settings, name.lower())
-        places = [notifications.reached(url) for url in urls]
+        places = [messages.reached(url) for url in urls]
         wrong = [str(place) for place, reached in enumerate(places, 1) if reached is None]
         mend = "see https://github.com/caronc/apprise/wiki for how a URL of each service looks"
         if wrong:

@@ -86,7 +86,14 @@ def _subscription(n: int) -> dict[str, object]:
 
 def _invoice(n: int) -> dict[str, object]:
     names = {"id": f"in_{n}", "customer": f"cus_{n}", "subscription": f"sub_{n}", "state": "open", "seen_event": "e"}
-    return names | {"amount_due": 1900, "currency": "eur", "last_try": False, "created": n, "seen_created": n}
+    return names | {
+        "amount_due": 1900,
+        "total": 1900,
+        "currency": "eur",
+        "last_try": False,
+        "created": n,
+        "seen_created": n,
+    }
 
 
 def main() -> None:

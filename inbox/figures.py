@@ -40,8 +40,24 @@ def _oldest(store: Store, jobs: Sequence[bytes]) -> int | None:
     return min((int(ms) for ms in due if ms is not None), default=None)
 
 
+def owed(store: Store, names: Sequence[str]) -> dict[str, tuple[int, int | None]]:
+    """For each queue: jobs not yet done, and since when (ms) the one that is owed the longest is to be done, however
+    often it has failed; in the future where each of them is only planned."""
+    with translated(), store.client.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.zcard(f"{PREFIX}owed:{name}")
+            pipe.zrange(f"{PREFIX}owed:{name}", 0, 0, withscores=True)
+        found: Any = pipe.execute()
+    return {name: (int(found[2 * i]), _first(found[2 * i + 1])) for i, name in enumerate(names)}
+
+
+def _first(entries: Sequence[tuple[bytes, float]]) -> int | None:
+    return int(entries[0][1]) if entries else None
+
+
 def samples(store: Store, since_ms: int) -> list[dict[str, int]]:
-    """What the sweep wrote down once a minute, of a day at the most: `at` (ms), owed, done and dead."""
+    """What the sweep wrote down once a minute, of a day at the most: `at` (ms); jobs owed, done and dead; `age` (ms) of
+    what was owed the longest; and attempts failed, deliveries rejected and events missed since the record began."""
     with translated():
         rows: Any = store.client.xrange(PREFIX + "samples", min=f"{since_ms}-0")
     return [{"at": int(name.split(b"-")[0]), **{k.decode(): int(v) for k, v in row.items()}} for name, row in rows]

@@ -36,7 +36,9 @@ def stats(store: Store) -> dict[str, int]:
 
 
 def deliveries(store: Store) -> dict[str, int]:
-    """`rejected:<source>:<reason>`, `verified:<source>:<secret's name>`: how many; `last:…`: when, in ms since 1970."""
+    """`accepted:<source>`, `duplicate:<source>`, `rejected:<source>:<reason>`, `verified:<source>:<secret's name>`: how
+    many; `last:…`: when, in ms since 1970; `unproven:<source>`: how many since then that were signed, but not to be
+    believed."""
     with translated():
         raw: Any = store.client.hgetall(PREFIX + "deliveries")
     return {name.decode(): int(value) for name, value in raw.items()}
@@ -66,9 +68,16 @@ def event(store: Store, source: str, event_id: str) -> dict[str, Any] | None:
         "type": fields["type"],
         "received": int(fields["received"]),
         "deliveries": int(fields["deliveries"]),
+        "heard": _heard(fields),
         "state": _event_state(fields, found),
         "jobs": found,
     }
+
+
+def _heard(fields: Mapping[str, str]) -> list[dict[str, Any]]:
+    """When (ms) the last five deliveries came, in that order, and the name of the secret that proved each."""
+    last = sorted(value.split(":") for name, value in fields.items() if name.startswith("heard:"))
+    return [{"at": int(at), "secret": secret} for at, secret in last]
 
 
 def body(store: Store, source: str, event_id: str) -> bytes | None:
@@ -109,6 +118,7 @@ def job(store: Store, job_id: str) -> dict[str, Any] | None:
         "discarded": int(fields["discarded"]) if "discarded" in fields else None,
         "why": fields.get("why"),
         "replays": int(fields.get("replays", 0)),
+        "replayed_by": fields.get("replayed_by"),
         "attempts": [attempt for _, attempt in sorted(attempts)],
     }
 
@@ -120,11 +130,12 @@ def dead(store: Store, limit: int) -> list[dict[str, Any]]:
     return [found for found in (job(store, raw.decode()) for raw in ids) if found]
 
 
-def audit(store: Store, limit: int) -> list[dict[str, Any]]:
-    """The newest `limit` of what people have done: `at` (ms), action, job, by, what it `was`; of a discard `why`."""
+def audit(store: Store, limit: int, before: str = "") -> list[dict[str, Any]]:
+    """The newest `limit` of what people have done, or of what they had `before` an entry's `place`: `at` (ms), action,
+    job, by, what it `was`; of a discard `why`."""
     with translated():
-        rows: Any = store.client.xrevrange(PREFIX + "audit", count=limit)
-    return [{"at": int(name.split(b"-")[0]), **_text(fields)} for name, fields in rows]
+        rows: Any = store.client.xrevrange(PREFIX + "audit", max=f"({before}" if before else "+", count=limit)
+    return [{"at": int(name.split(b"-")[0]), "place": name.decode(), **_text(fields)} for name, fields in rows]
 
 
 def swept_ms(store: Store) -> int | None:
@@ -132,6 +143,13 @@ def swept_ms(store: Store) -> int | None:
     with translated():
         raw: Any = store.client.get(PREFIX + "swept")
     return int(raw) if raw else None
+
+
+def writes_to_disk(store: Store) -> bool:
+    """Whether the server's last write to its append-only file went well; True where it keeps none."""
+    with translated():
+        found: Any = store.client.info("persistence")
+    return bool(found.get("aof_last_write_status", "ok") == "ok")
 
 
 def durability(store: Store) -> dict[str, str]:

@@ -26,7 +26,7 @@ from inbox.roundtrip import Command, ask
 from inbox.wire import Message
 
 PREFIX = "{holdfast}:"
-SCRIPTS = ("record", "lease", "renew", "finish", "fail", "release", "sweep", "replay", "discard", "find")
+SCRIPTS = ("record", "lease", "renew", "finish", "fail", "release", "sweep", "replay", "discard", "find", "alarm")
 DAY_MS = 86_400_000
 
 REPLICA_MS = 500  # how long a replica may take to confirm: within the time for one answer, fsync and all
@@ -194,16 +194,17 @@ class Store:
         word = self._by_a_person("discard", job_id, by, why)
         return word if isinstance(word, str) else ""
 
+    def alarm(self, version: int, state: str, arrival: Arrival | None) -> list[Doorbell] | str:
+        """Write down how the alarms stand, and owe the event that tells of it; inbox/alarms.py says how."""
+        owed = wire.arrivals([arrival] if arrival else [], self._message)
+        return wire.settled(self._run("alarm", version, state, *owed))
+
     def find(self, *args: Any) -> Any:
         """Search events or dead letters; inbox/find.py says how."""
         return self._run("find", *args)
 
-    def count_rejected(self, source: str, reason: str) -> None:
-        """Count a webhook that was refused."""
-        self.count({f"rejected:{source}:{reason}": 1})
-
     def count(self, deliveries: Mapping[str, int]) -> None:
-        """Add to the counts of what happened to deliveries: `rejected:<source>:<reason>`, `ack:<…>`."""
+        """Add to the counts of what happened to deliveries: `rejected:<source>:<reason>`, …: inbox/look.py."""
         with translated(), self.client.pipeline(transaction=False) as pipe:
             for name, times in deliveries.items():
                 pipe.hincrby(PREFIX + "deliveries", name, times)

@@ -8,16 +8,11 @@ templates/<kind>.txt, for people to edit: in a folder of their own (TEMPLATES), 
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from string import Template
 from typing import Any
 from urllib.parse import quote
 
-import apprise
-from apprise.plugins.email.base import NotifyEmail
 from apprise.utils.parse import is_email
 from msgspec import Struct, field
 from sqlalchemy.orm import Session
@@ -27,18 +22,13 @@ from inbox.job import job_id
 from settings import Settings
 from tasks.clients import stripe
 from tasks.handling import Attempt, FollowUp
+from tasks.messages import post, with_key, words
 from tasks.models import Notification
 from tasks.payloads import Text, convert
 from tasks.rows import insert_if_new
-from tasks.wording import written
 
-logging.getLogger("apprise").disabled = True  # it writes recipients into its lines
-
-TEMPLATES = Path(__file__).with_name("templates")
 ADDRESS = re.compile(r"[^\s@,;<>]+@[^\s@,;<>]+")  # Apprise would take a list
 PHONE = re.compile(r"\+?[0-9 ().-]{5,30}")
-LOCALE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")  # becomes part of a path
-ASSET = apprise.AppriseAsset(async_mode=False)
 
 
 class Customer(Struct):
@@ -76,6 +66,11 @@ def notify_customer(
 def notify_admin(db: Session, attempt: Attempt, kind: str, *, about: str = "", **params: str) -> FollowUp:
     """Owe the administrator the message `kind`."""
     return _owe(db, attempt, kind, params, {"audience": "admin", "about": about})
+
+
+def notify_operator(db: Session, attempt: Attempt, kind: str, **params: str) -> FollowUp:
+    """Owe the message `kind` to whoever runs this (ALERT_NOTIFY_URLS)."""
+    return _owe(db, attempt, kind, params, {"audience": "operator", "about": ""})
 
 
 def tell_admin_now(db: Session, attempt: Attempt, kind: str, **params: str) -> None:
@@ -163,47 +158,17 @@ class Service:
 def services(settings: Settings, notification: Notification) -> list[Service]:
     """Where this notification goes. A URL with a placeholder that cannot be filled is left out."""
     customer = notification.audience == "customer"
+    urls = {"customer": settings.customer_notify_urls, "operator": settings.alert_urls}
     known = {"email": notification.email, "phone": notification.phone} if customer else {}
     found = []
-    for template in settings.customer_notify_urls if customer else settings.admin_notify_urls:
+    for template in urls.get(notification.audience, settings.admin_notify_urls):
         url = template
         for name, value in known.items():
             url = url.replace(f"{{{name}}}", quote(value, safe="") if value else f"{{{name}}}")
         if customer and ("{email}" in url or "{phone}" in url):
             continue
-        found.append(Service(hashlib.sha256(template.encode()).hexdigest()[:16], _with_key(url, notification.id)))
+        found.append(Service(hashlib.sha256(template.encode()).hexdigest()[:16], with_key(url, notification.id)))
     return found
-
-
-def _with_key(url: str, key: str) -> str:
-    """A mail carries the idempotency key in a header of its own."""
-    if not url.startswith(("mailto://", "mailtos://")):
-        return url
-    return f"{url}{'&' if '?' in url else '?'}+X-Idempotency-Key={quote(key, safe='')}"
-
-
-def words(settings: Settings, kind: str, locale: str | None, params: dict[str, str]) -> tuple[str, str]:
-    """(subject, body) from the template of this kind: its first line is the subject, the rest the body.
-
-    Raises PermanentError for a template that somebody has broken.
-    """
-    path = template_path(settings, kind, locale)
-    try:
-        subject, _, body = path.read_text(encoding="utf-8").partition("\n")
-        told = written(params, path.parent.name)
-        return Template(subject.strip()).substitute(told), Template(body.strip()).substitute(told)
-    except (KeyError, ValueError):  # a UnicodeDecodeError is a ValueError
-        name = f"{path.parent.name}/{path.name}"
-        raise PermanentError(f"{name} is not UTF-8, or uses a $name that this message does not have") from None
-
-
-def template_path(settings: Settings, kind: str, locale: str | None) -> Path:
-    """The template for de-AT: de-AT/<kind>.txt, de/<kind>.txt or <kind>.txt, in TEMPLATES first and then in ours."""
-    wanted = (locale or "").replace("_", "-")
-    languages = [wanted, wanted.partition("-")[0]] if LOCALE.fullmatch(wanted) else []
-    folders = [Path(settings.templates)] if settings.templates else []
-    paths = [folder / part / f"{kind}.txt" for folder in (*folders, TEMPLATES) for part in (*languages, "")]
-    return next((path for path in paths if path.is_file()), paths[-1])
 
 
 def _deliver(attempt: Attempt, db: Session, notification: Notification) -> None:
@@ -216,7 +181,7 @@ def _deliver(attempt: Attempt, db: Session, notification: Notification) -> None:
     for service in chosen:
         if service.digest in notification.sent_by:
             continue
-        if _post(service.url, subject, body):
+        if post(service.url, subject, body):
             notification.sent_by = [*notification.sent_by, service.digest]
             db.commit()
         else:
@@ -226,20 +191,3 @@ def _deliver(attempt: Attempt, db: Session, notification: Notification) -> None:
         raise TransientError(f"{len(refused)} of {len(chosen)} services did not take it: {', '.join(refused)}")
     notification.state = "sent" if chosen else "not_configured"
     notification.sent_at = attempt.now if chosen else None
-
-
-def _post(url: str, subject: str, body: str) -> bool:
-    """Hand one message to one service; says whether it took it."""
-    service = apprise.Apprise(asset=ASSET)
-    if not service.add(url):
-        raise PermanentError("CUSTOMER_NOTIFY_URLS or ADMIN_NOTIFY_URLS holds what is no Apprise URL")
-    return bool(service.notify(title=subject, body=body, body_format=apprise.NotifyFormat.TEXT))
-
-
-def reached(url: str) -> tuple[str, int] | None:
-    """(host, port) of the mail server behind an Apprise URL, ("", 0) of another service; None if it is no such URL."""
-    filled = url.replace("{email}", "a@example.com").replace("{phone}", "+49301234567")
-    service: Any = apprise.Apprise.instantiate(filled, ASSET)
-    if service is None:
-        return None
-    return (str(service.smtp_host), int(service.port or 25)) if isinstance(service, NotifyEmail) else ("", 0)

@@ -56,6 +56,7 @@ TASKS: Mapping[str, Task] = {
     "tasks.handoff.deliver": Task("handoffs", schedule="handoff_schedule"),
     "tasks.reconcile.take_in": Task("payments"),
     "tasks.replays.run_again": Task("payments"),
+    "tasks.alerts.tell": Task("notifications"),
 }
 
 # "*" is every other type of that source. A type with no route is recorded and counted as unhandled.
@@ -91,6 +92,7 @@ ROUTES: Mapping[tuple[str, str], str] = {
     ("api", "document.requested"): "tasks.documents.initiate",
     ("holdfast", "reconcile.due"): "tasks.reconcile.take_in",
     ("holdfast", "replay.asked"): "tasks.replays.run_again",
+    ("holdfast", "alert.due"): "tasks.alerts.tell",
 }
 
 # Event types that Stripe has and the installed library does not know yet; any other unknown one stops start-up.

@@ -129,6 +129,7 @@ class Record:
     events: Mapping[str, Mapping[str, str]]
     later: frozenset[str]
     rung: Mapping[str, frozenset[str]]
+    owed: Mapping[str, frozenset[str]]
     waiting: Mapping[str, frozenset[str]]
     locks: Mapping[str, str]
     dead: frozenset[str]
@@ -163,6 +164,7 @@ def read(client: redis.Redis) -> Record:
         events=found["event"],
         later=found["later"].get("", frozenset()),
         rung=found["rung"],
+        owed=found["owed"],
         waiting=found["waiting"],
         locks=found["lock"],
         dead=found["dead"].get("", frozenset()),
@@ -237,7 +239,9 @@ def _check_owed(record: Record) -> None:
     """Owed is what is not final, each job in exactly one of the two sets, and in the set of its own queue."""
     sets = [record.later, *record.rung.values()]
     assert sorted(name for one in sets for name in one) == sorted(record.where(State.READY, State.LEASED))
-    assert all(record.jobs[name]["queue"] == queue for queue, names in record.rung.items() for name in names)
+    assert sorted(name for one in record.owed.values() for name in one) == sorted(name for one in sets for name in one)
+    for by_queue in (record.rung, record.owed):
+        assert all(record.jobs[name]["queue"] == queue for queue, names in by_queue.items() for name in names)
     assert record.where(State.LEASED) <= record.later, "the end of every lease is known"
     assert record.dead == record.where(State.DEAD)
 

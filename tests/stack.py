@@ -89,6 +89,7 @@ class Stack:
             "JOB_TIME_LIMIT_SECONDS": "5",
             "RETRY_BASE_SECONDS": "1",
             "RING_AGAIN_SECONDS": "2",
+            "ALERT_NOTIFY_URLS": "off",
             "PORT": str(self.port),
             "HOLDFAST_TEST_FOLDER": str(folder),
             **environment,

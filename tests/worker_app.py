@@ -8,11 +8,12 @@ from typing import Any
 
 from celery.concurrency.prefork import TaskPool
 
+from inbox import alarm
 from inbox.store import Store
 from tasks import handoff
 from tests import document_faults
 from tests.handlers import die_around, register_handlers
-from workers import run
+from workers import alarms, run
 
 register_handlers()
 die_around(Store, "lease", "after the pop, before the lease", "after the lease")
@@ -21,7 +22,11 @@ die_around(Store, "fail", "before the failure is kept", "after the failure is ke
 die_around(handoff, "post", "before the agent is called", "the agent has it, before the commit")
 die_around(Store, "finish", "before finish", "after finish")
 die_around(Store, "finish_and_lease", "before finish", "after finish")
+die_around(Store, "alarm", "before the alarm is written", "after the alarm is written")
 document_faults.register()
+
+if "HOLDFAST_TEST_QUICK_ALARMS" in os.environ:
+    alarms.EVERY_MS, alarm.HOLD_MS = 1000, 3000
 
 if "HOLDFAST_TEST_STOP_IN_STEP" in os.environ:
     processes = TaskPool.num_processes.fget

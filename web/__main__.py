@@ -14,7 +14,8 @@ from granian.constants import Interfaces
 import logs
 from settings import SettingsError, load
 from tasks import route_check
-from web import create_front, sources
+from tasks.broker import open_store
+from web import ANSWER_SECONDS, create_front, sources, watch
 from web.front import Front
 
 
@@ -22,7 +23,10 @@ def application() -> Front:
     """Made in each serving process."""
     logs.configure()
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True, name="parent-watch").start()
-    return create_front(load())
+    settings = load()
+    if settings.alert_urls:
+        watch.start(settings, open_store(settings, timeout_seconds=ANSWER_SECONDS))
+    return create_front(settings)
 
 
 def _end_with_parent(parent: int) -> None:

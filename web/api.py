@@ -73,7 +73,10 @@ def blueprint(
 
     @api.before_request
     def authenticate() -> None:
-        key = keys.matching(settings.api_keys, _bearer_key())
+        given = _bearer_key()
+        key = keys.matching(settings.api_keys, given)
+        if key is None and given and keys.too_often(store, str(request.remote_addr)):
+            raise Refused("too many wrong keys from this address; wait a minute", 429)
         if key is None:
             why = "the header must be Authorization: Bearer <one of API_KEYS>"
             raise Refused(why if settings.api_keys else "the API is closed: no API_KEYS are configured", 401)

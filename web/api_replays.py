@@ -60,6 +60,7 @@ def _told(forecast: replays.Forecast) -> dict[str, Any]:
         "matching": forecast.matching,
         "looked": forecast.looked,
         "whole": forecast.whole,
+        "until": forecast.until,
         "tasks": dict(forecast.tasks.most_common()),
         "reasons": dict(forecast.reasons.most_common(50)),
     }

@@ -23,7 +23,12 @@ def page(db: Session, given: Mapping[str, str], rows: int) -> tuple[Sequence[Doc
     if state not in ("", *STATES):
         raise Refused(f"state takes one of {', '.join(STATES)}")
     found = db.scalars(_listed(state, name, given.get("cursor", "")).limit(rows)).all()
-    return found, f"{found[-1].created_at.isoformat()}_{found[-1].id}" if len(found) == rows else None
+    return found, cursor_behind(found[-1].created_at, found[-1].id) if len(found) == rows else None
+
+
+def cursor_behind(at: datetime, name: str) -> str:
+    """Where the page behind the row of this time and id begins."""
+    return f"{at.isoformat()}_{name}"
 
 
 def _listed(state: str, name: str, cursor: str) -> Select[Document]:
@@ -34,11 +39,12 @@ def _listed(state: str, name: str, cursor: str) -> Select[Document]:
     if name:
         rows = rows.where(Document.document_id == name)
     if cursor:
-        rows = rows.where(tuple_(Document.created_at, Document.id) < tuple_(*_place(cursor)))
+        rows = rows.where(tuple_(Document.created_at, Document.id) < tuple_(*place(cursor)))
     return rows
 
 
-def _place(cursor: str) -> tuple[datetime, str]:
+def place(cursor: str) -> tuple[datetime, str]:
+    """The time and the id of the row that such a cursor is behind. Raises Refused."""
     at, _, name = cursor.partition("_")
     try:
         when = datetime.fromisoformat(at)

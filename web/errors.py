@@ -24,8 +24,8 @@ RETRY_AFTER_SECONDS = "5"
 
 # What a refused delivery is counted under. body: too large, cut off or no text; unsigned: no signature, or none that
 # can be read; signature: by no secret of ours; timestamp: too old, or from the future; payload and mode: signed, but no
-# event, or one of the other mode (inbox/errors.py).
-REASONS = ("body", "unsigned", "signature", "timestamp", "payload", "mode")
+# event, or one of the other mode (inbox/errors.py); unavailable: the store did not take it, the sender tries again.
+REASONS = ("body", "unsigned", "signature", "timestamp", "payload", "mode", "unavailable")
 
 
 class Refused(Exception):
@@ -90,6 +90,8 @@ def _help(status: int, error: Exception) -> dict[str, str]:
             return {"WWW-Authenticate": "Bearer"}
         case HTTPStatus.METHOD_NOT_ALLOWED:
             return {"Allow": ", ".join(sorted(getattr(error, "valid_methods", None) or ()))}
+        case HTTPStatus.TOO_MANY_REQUESTS:
+            return {"Retry-After": "60"}
         case HTTPStatus.SERVICE_UNAVAILABLE:
             return {"Retry-After": RETRY_AFTER_SECONDS}
     return {}

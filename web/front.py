@@ -16,7 +16,7 @@ from a2wsgi.asgi_typing import HTTPScope, Receive, ReceiveEvent, Scope, Send
 from a2wsgi.wsgi_typing import Environ
 from flask import Flask
 
-from inbox.errors import BadPayload
+from inbox.errors import BadPayload, StoreUnavailable
 from inbox.store import Store
 from settings import Settings
 from web.body import Room, receive_body
@@ -67,7 +67,11 @@ class Front:
                 if name in self._sources:
                     self._tally.refused(name, refused.reason)
                 raise
-            await self._group.record(arrival, STORE_SECONDS)
+            try:
+                await self._group.record(arrival, STORE_SECONDS)
+            except StoreUnavailable:
+                self._tally.refused(name, "unavailable")
+                raise
         self._tally.acknowledged(time.monotonic() - began)
 
 

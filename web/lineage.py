@@ -68,7 +68,7 @@ def effects(sessions: Callable[[], Session], jobs: Sequence[dict[str, Any]]) -> 
 
 def moments(event: Mapping[str, Any]) -> list[Moment]:
     """The arrival, every attempt of every job, and when each waiting job is due, in the order of time."""
-    line = [Moment(event["received"], "arrived")]
+    line = _arrivals(event)
     for job in event["jobs"]:
         line += [_attempt(job, number, attempt) for number, attempt in enumerate(job["attempts"], 1)]
         if job.get("discarded"):
@@ -76,6 +76,13 @@ def moments(event: Mapping[str, Any]) -> list[Moment]:
         if job["state"] == "ready":
             line.append(Moment(job["due"], "is due", "ready", job=job["id"]))
     return sorted(line, key=lambda moment: moment.at)
+
+
+def _arrivals(event: Mapping[str, Any]) -> list[Moment]:
+    """The first, and the last that are remembered."""
+    heard = {one["at"]: one["secret"] for one in event.get("heard", ())}
+    words = {event["received"]: "arrived"} | {at: "came again" for at in heard if at > event["received"]}
+    return [Moment(at, what + (f", by secret {heard[at]}" if heard.get(at) else "")) for at, what in words.items()]
 
 
 def _attempt(job: Mapping[str, Any], number: int, attempt: Mapping[str, Any]) -> Moment:

@@ -1,16 +1,29 @@
-"""/metrics, for Prometheus. All figures are the record's own, so that they are right under any number of processes."""
+"""/metrics, for Prometheus. All figures are the record's own, so that they are right under any number of processes.
+
+Whoever asks gets what can be read: a part that cannot is left out, and `holdfast_up` says so.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from flask import Blueprint, Response
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from inbox import figures, look
+from inbox.errors import StoreUnavailable
 from inbox.store import Store
 from settings import Settings
 from tasks.routes import QUEUES
@@ -26,27 +39,53 @@ OUTCOMES = ("succeeded", "failed", "lost", "released", "put off")
 def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store, engine: Engine) -> Blueprint:
     """The page for Prometheus."""
     pages = Blueprint("metrics", __name__)
+    parts: Mapping[str, Collector] = {
+        "counts": Counts(store, settings),
+        "queues": Queues(store),
+        "sweep": Sweep(store),
+        "deliveries": Deliveries(store, sources),
+        "attempts": Attempts(store),
+        "reconcile": reconciled.Gauges(engine),
+    }
 
     @pages.get("/metrics")
     def metrics() -> Response:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(Counts(store, settings))
-        registry.register(Queues(store))
-        registry.register(Deliveries(store, sources))
-        registry.register(Attempts(store))
-        registry.register(reconciled.Gauges(engine))
+        registry.register(Parts(parts))
         return Response(generate_latest(registry), mimetype="text/plain; version=0.0.4")
 
     return pages
 
 
-class Counts:
+class Parts(Collector):
+    """All that can be read, side by side: a store that does not answer costs the time of one question."""
+
+    def __init__(self, parts: Mapping[str, Collector]) -> None:
+        self._parts = parts
+
+    def collect(self) -> Iterable[Metric]:
+        up = GaugeMetricFamily("holdfast_up", "1: these figures could be read, 0: they are left out", labels=("part",))
+        with ThreadPoolExecutor(len(self._parts)) as pool:
+            for name, found in zip(self._parts, pool.map(_read, self._parts.values()), strict=True):
+                up.add_metric((name,), found is not None)
+                yield from found or ()
+        yield up
+
+
+def _read(part: Collector) -> list[Metric] | None:
+    try:
+        return list(part.collect())
+    except (StoreUnavailable, SQLAlchemyError):
+        return None
+
+
+class Counts(Collector):
     """The record's own counts, so that the figures are right under any number of processes."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store, self._settings = store, settings
 
-    def collect(self) -> list[CounterMetricFamily | GaugeMetricFamily | InfoMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         used, most = self._store.memory()
         values = look.stats(self._store) | {
             "store_bytes": used,
@@ -55,15 +94,12 @@ class Counts:
             "replicas": self._store.replicas() if self._settings.replicas_ack else 0,
         }
         counters = {
-            "accepted": "Events delivered and recorded",
             "missed": "Events that never arrived and that a reconcile took in",
-            "duplicates": "Deliveries of events already recorded",
             "unhandled": "Events recorded that no handler is routed for",
             "expired": "Leases that ran out: a worker died or stalled",
             "sweeps": "Looks for jobs that are due or orphaned; every worker looks every second",
         }
         gauges = {
-            "owed": "Jobs not yet done: ready or leased",
             "leased": "Jobs being worked on",
             "succeeded": "Jobs done",
             "dead": "Jobs that a person must look at",
@@ -82,26 +118,39 @@ class Counts:
         ]
 
 
-class Deliveries:
+class Deliveries(Collector):
     """What came from each source, as the record counts it."""
 
     def __init__(self, store: Store, sources: Mapping[str, Source]) -> None:
         self._store, self._sources = store, sources
 
-    def collect(self) -> list[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
-        by_secret = ("source", "secret")
+    def collect(self) -> Iterable[Metric]:
+        by_source, by_secret = ("source",), ("source", "secret")
+        accepted = CounterMetricFamily("holdfast_accepted", "Events delivered and recorded", labels=by_source)
+        again = CounterMetricFamily("holdfast_duplicates", "Deliveries of events already recorded", labels=by_source)
         refused = CounterMetricFamily("holdfast_rejected", "Deliveries refused", labels=("source", "reason"))
+        doubts = GaugeMetricFamily(
+            "holdfast_refused_since_verified",
+            "Signed, but not to be believed, since the last that was",
+            labels=by_source,
+        )
         verified = CounterMetricFamily("holdfast_verified", "Deliveries that this secret proved", labels=by_secret)
         last = GaugeMetricFamily("holdfast_verified_last_seconds", "When last, since 1970; 0: never", labels=by_secret)
         counts = look.deliveries(self._store)
+        heard = {name.partition(":")[2] for name in counts if name.startswith("accepted:")}
+        for name in sorted(heard.union(self._sources)):  # our own API is a source, too
+            accepted.add_metric((name,), counts.get(f"accepted:{name}", 0))
+            again.add_metric((name,), counts.get(f"duplicate:{name}", 0))
         for source in traffic(self._sources, counts):
+            name = source["name"]
+            doubts.add_metric((name,), source["unproven"])
             for reason, number in source["rejected"].items():
-                refused.add_metric((source["name"], reason), number)
+                refused.add_metric((name, reason), number)
             for secret in source["secrets"]:
-                labels = (source["name"], secret["secret"])
+                labels = (name, secret["secret"])
                 verified.add_metric(labels, secret["verified"])
                 last.add_metric(labels, (secret["last"] or 0) / 1000)
-        return [refused, verified, last, self._acks(counts)]
+        return [accepted, again, refused, doubts, verified, last, self._acks(counts)]
 
     @staticmethod
     def _acks(counts: Mapping[str, int]) -> HistogramMetricFamily:
@@ -111,31 +160,62 @@ class Deliveries:
         return took
 
 
-class Queues:
-    """What waits in each queue."""
+class Queues(Collector):
+    """What is owed in each queue, and what of it waits for a worker."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        waiting = GaugeMetricFamily("holdfast_waiting", "Jobs that wait for a worker", labels=("queue",))
-        oldest = GaugeMetricFamily("holdfast_oldest_seconds", "How long the oldest of them has", labels=("queue",))
+    def collect(self) -> Iterable[Metric]:
         now = self._store.now_ms()
-        for queue, (number, since) in figures.queues(self._store, QUEUES).items():
-            waiting.add_metric((queue,), number)
-            oldest.add_metric((queue,), 0 if since is None else max(now - since, 0) / 1000)
-        swept = GaugeMetricFamily("holdfast_swept_seconds", "When a worker last looked, since 1970; 0: never")
-        swept.add_metric((), (look.swept_ms(self._store) or 0) / 1000)
-        return waiting, oldest, swept
+        return (
+            *_ages(
+                figures.owed(self._store, QUEUES),
+                _by_queue("owed", "Jobs not yet done, those that are tried again later among them"),
+                _by_queue("oldest_owed_seconds", "How long the oldest of them has been to be done"),
+                now,
+            ),
+            *_ages(
+                figures.queues(self._store, QUEUES),
+                _by_queue("waiting", "Jobs that wait for a worker"),
+                _by_queue("oldest_seconds", "How long the oldest of them has"),
+                now,
+            ),
+        )
 
 
-class Attempts:
+def _by_queue(name: str, help_: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"holdfast_{name}", help_, labels=("queue",))
+
+
+def _ages(
+    found: Mapping[str, tuple[int, int | None]], number: GaugeMetricFamily, oldest: GaugeMetricFamily, now: int
+) -> Iterable[Metric]:
+    """How many by queue, and the seconds since the time (ms) beside that."""
+    for queue, (many, since) in found.items():
+        number.add_metric((queue,), many)
+        oldest.add_metric((queue,), 0 if since is None else max(now - since, 0) / 1000)
+    return number, oldest
+
+
+class Sweep(Collector):
+    """Whether workers are at work."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self) -> Iterable[Metric]:
+        at = (look.swept_ms(self._store) or 0) / 1000
+        yield GaugeMetricFamily("holdfast_swept_seconds", "When a worker last looked, since 1970; 0: never", value=at)
+
+
+class Attempts(Collector):
     """How attempts ended and how long they took, by task."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def collect(self) -> Iterable[CounterMetricFamily | HistogramMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         ended = CounterMetricFamily("holdfast_attempts", "Attempts by how they ended", labels=("task", "outcome"))
         took = HistogramMetricFamily("holdfast_attempt_seconds", "From lease to end", labels=("task",))
         for task, counts in _by_task(look.attempts(self._store)).items():

@@ -14,7 +14,7 @@ MAYBE_NUMBER: Schema = {"type": ["integer", "null"]}
 
 def call(summary: str, answers: Schema, **more: Any) -> Schema:
     """An operation that takes one of API_KEYS."""
-    answers = {**answers, **errors("no key, or the store is away", 401, 503)}
+    answers = {**answers, **errors("no key, too many wrong ones, or the store is away", 401, 429, 503)}
     return {"summary": summary, "responses": answers, "security": [{"key": []}], **more}
 
 

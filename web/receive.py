@@ -22,6 +22,7 @@ from web.body import read_body
 from web.errors import Refused
 from web.signatures import Delivery
 from web.sources import Source
+from web.tally import refusal
 
 OK = b'{"success": true}'
 PATHS = {"/stripe-webhook": "stripe", "/doc-status-webhook": "documents"}
@@ -44,7 +45,7 @@ def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store) -
         except (Refused, BadPayload) as refused:
             if name in sources:
                 with suppress(StoreUnavailable):  # an uncounted refusal is still a refusal
-                    store.count_rejected(name, refused.reason)
+                    store.count(refusal(name, refused.reason))
             raise
         # 4. One atomic script. If Redis does not answer, neither do we say 200: the sender tries again.
         bells = store.record(*arrived)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from inbox import look
@@ -41,18 +41,15 @@ def _word(settings: Settings, row: Reconcile | None) -> tuple[str, str | None]:
     return "ok" if row.until is None else "at work", None
 
 
-class Gauges:
-    """When it last finished, and whether it fails now; nothing while the database is away or before the first look."""
+class Gauges(Collector):
+    """When it last finished, and whether it fails now; nothing before the first look."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        try:
-            with Session(self._engine) as db:
-                row = db.get(Reconcile, "stripe")
-        except SQLAlchemyError:
-            return
+    def collect(self) -> Iterator[Metric]:
+        with Session(self._engine) as db:
+            row = db.get(Reconcile, "stripe")
         if row is None:
             return
         finished = row.finished_at.timestamp() if row.finished_at else 0

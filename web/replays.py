@@ -29,8 +29,10 @@ SAMPLE = 20
 
 @dataclass(slots=True)
 class Forecast:
-    """What a replay would do: how many match, of how many that were looked through; `whole` if those are all."""
+    """What a replay would do: how many match, of how many that were looked through; `whole` if those are all. Asked
+    for with the same `until` (ms), it does that, and leaves what dies meanwhile."""
 
+    until: int
     matching: int = 0
     looked: int = 0
     dead: int = 0
@@ -49,7 +51,8 @@ def only_dead(wanted: Filter) -> Filter:
 
 def forecast(store: Store, wanted: Filter) -> Forecast:
     """Look without touching anything."""
-    told, place = Forecast(dead=look.stats(store)["dead"]), ""
+    wanted = _by_now(store, wanted)
+    told, place = Forecast(until=wanted.until or 0, dead=look.stats(store)["dead"]), ""
     for _ in range(SEARCHES):
         step = find.search(store, "dead", wanted, 10_000, place)
         told.matching, told.looked = told.matching + len(step.rows), told.looked + step.looked
@@ -66,11 +69,17 @@ def forecast(store: Store, wanted: Filter) -> Forecast:
 def ask(store: Store, wanted: Filter, by: str) -> str:
     """Have all that match now run again; durable when this returns. Answers the replay's id."""
     now = store.now_ms()
-    wanted = replace(wanted, until=min(wanted.until or now, now))
+    wanted = _by_now(store, wanted)
     replay = f"replay:{datetime.fromtimestamp(now / 1000, UTC):%Y-%m-%dT%H:%M:%S}-{secrets.token_hex(2)}"
     event = Event(SOURCE, replay, TYPE, json.dumps({"by": by, "wanted": asdict(wanted)}).encode())
     broker.ring(store.record(event, jobs_for(SOURCE, replay, TYPE), counted="due") or ())
     return replay
+
+
+def _by_now(store: Store, wanted: Filter) -> Filter:
+    """What dies later is not meant."""
+    now = store.now_ms()
+    return replace(wanted, until=min(wanted.until or now, now))
 
 
 def progress(store: Store, sessions: Callable[[], Session], replay: str) -> dict[str, Any]:

@@ -73,13 +73,17 @@ def _scheme(name: str, header: str) -> signatures.Scheme:
 
 
 def traffic(sources: Mapping[str, Source], counts: Mapping[str, int]) -> list[dict[str, Any]]:
-    """What came from each source, by `look.deliveries`: how often and when last (ms) each secret proved it; refusals.
+    """What came from each source, by `look.deliveries`: how often and when last (ms) each secret proved it; refusals,
+    and how many for want of a proof (`unproven`) since the last delivery that had one.
 
     A secret counts where none before it in the setting signed: one that no delivery needs any more may go.
     """
     return [
         {
             "name": name,
+            "accepted": counts.get(f"accepted:{name}", 0),
+            "duplicates": counts.get(f"duplicate:{name}", 0),
+            "unproven": counts.get(f"unproven:{name}", 0),
             "secrets": [
                 {
                     "secret": secret,

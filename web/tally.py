@@ -5,25 +5,32 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 
 from inbox.errors import StoreUnavailable
 from inbox.store import Store
 
 EVERY_SECONDS = 1.0
 ACK_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000)
+UNPROVEN = ("signature", "timestamp", "mode")  # no stranger's noise: a secret, a clock or an endpoint may be wrong
+
+
+def refusal(source: str, reason: str) -> dict[str, int]:
+    """What a refused webhook adds to the counts."""
+    unproven = {f"unproven:{source}": 1} if reason in UNPROVEN else {}
+    return {f"rejected:{source}:{reason}": 1, **unproven}
 
 
 class Tally:
-    """Used from one event loop."""
+    """Used from one event loop. What the store does not take now it is told when it is back."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._counts: Counter[str] = Counter()
+        self._writer: asyncio.Task[None] | None = None
 
     def refused(self, source: str, reason: str) -> None:
         """A webhook was refused."""
-        self._add({f"rejected:{source}:{reason}": 1})
+        self._add(refusal(source, reason))
 
     def acknowledged(self, seconds: float) -> None:
         """A webhook was answered 200, so long after its head had come."""
@@ -31,14 +38,21 @@ class Tally:
         self._add({f"ack:{upto}": 1, "ack:us": round(seconds * 1_000_000)})
 
     def _add(self, counts: Mapping[str, int]) -> None:
-        if not self._counts:
-            asyncio.get_running_loop().call_later(EVERY_SECONDS, self._flush)
         self._counts.update(counts)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_soon())
 
-    def _flush(self) -> None:
-        counts, self._counts = self._counts, Counter()
-        asyncio.get_running_loop().run_in_executor(None, self._write, counts)
+    async def _write_soon(self) -> None:
+        while self._counts:
+            await asyncio.sleep(EVERY_SECONDS)
+            counts, self._counts = self._counts, Counter()
+            if not await asyncio.get_running_loop().run_in_executor(None, self._written, counts):
+                self._counts.update(counts)
+        self._writer = None
 
-    def _write(self, counts: Mapping[str, int]) -> None:
-        with suppress(StoreUnavailable):  # an uncounted refusal is still a refusal
+    def _written(self, counts: Mapping[str, int]) -> bool:
+        try:
             self._store.count(counts)
+        except StoreUnavailable:
+            return False
+        return True

@@ -15,6 +15,7 @@ from kombu.asynchronous import get_event_loop
 
 from settings import Settings
 from tasks import broker
+from workers.alarms import Lookout
 from workers.sweep import Sweeper
 
 log = structlog.get_logger()
@@ -33,7 +34,9 @@ def connect(settings: Settings) -> None:
         reconciles = bool(settings.stripe_api_key)
         if not reconciles:
             log.info("reconcile is off: STRIPE_API_KEY is not set")
-        Sweeper(broker.open_store(settings, timeout_seconds=5), reconciles=reconciles).start()
+        store = broker.open_store(settings, timeout_seconds=5)
+        lookout = Lookout(store, settings) if settings.alert_urls else None
+        Sweeper(store, reconciles=reconciles, lookout=lookout).start()
 
     @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def insist_on_the_time_limit(options: Mapping[str, Any], **_: Any) -> None:

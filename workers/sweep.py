@@ -1,6 +1,6 @@
 """The sweep: every worker looks every second for jobs whose time has come or whose lease ran out, and rings again.
 
-So it is also where the hour is noticed at which somebody must ask Stripe what we missed.
+So it is also where the hour is noticed at which somebody must ask Stripe what we missed, and where alarms are.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import structlog
 from inbox.store import Store
 from tasks import broker, reconcile
 from tasks.routes import QUEUES
+from workers.alarms import Lookout
 
 log = structlog.get_logger()
 
@@ -31,9 +32,9 @@ def sweep(store: Store) -> int:
 class Sweeper(threading.Thread):
     """Sweeps as long as its process lives; no error ends it, for without it late jobs would wait for ever."""
 
-    def __init__(self, store: Store, *, reconciles: bool = False) -> None:
+    def __init__(self, store: Store, *, reconciles: bool = False, lookout: Lookout | None = None) -> None:
         super().__init__(daemon=True, name="sweeper")
-        self._store, self._reconciles = store, reconciles
+        self._store, self._reconciles, self._lookout = store, reconciles, lookout
         self._asked = ""
 
     def run(self) -> None:
@@ -43,5 +44,7 @@ class Sweeper(threading.Thread):
                 sweep(self._store)
                 if self._reconciles:
                     self._asked = reconcile.ask_hourly(self._store, self._asked)
+                if self._lookout:
+                    self._lookout.look()
             except Exception as error:
                 log.warning("sweep failed; the next one comes in a second", error=type(error).__name__)

@@ -5,6 +5,7 @@
 -- Every job that is not final is owed, and stands in exactly one of two sorted sets:
 --   later         its time is known: a retry, a delayed job, one that waits for its ordering key, or the end of a lease
 --   rung:<queue>  its doorbell has been rung; the score says when to ring again if nobody came
+-- and, for people, in owed:<queue>, by the time since which it is: unlike its due time, no retry moves that.
 
 local P, now = KEYS[1], tonumber(ARGV[1])
 local ring_again_ms, max_tries, retention_ms, payload_ms = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -24,11 +25,21 @@ local function read(id, ...)
   return unpack(values)
 end
 
+local OWED = { ready = true, leased = true }
+local function owed_since(id, queue, when)
+  redis.call('ZADD', P .. 'owed:' .. queue, when, id)
+  redis.call('SADD', P .. 'queues', queue)
+end
+
 -- The only place where a job changes its state.
 local function move(id, from, to)
   redis.call('HSET', job_key(id), 'state', to)
   count(from, -1)
   count(to, 1)
+  if OWED[from] and OWED[to] then return end
+  local queue = read(id, 'queue')
+  if OWED[to] then return owed_since(id, queue, now) end
+  redis.call('ZREM', P .. 'owed:' .. queue, id)
 end
 
 local function owe_later(id, queue, when)
@@ -78,6 +89,7 @@ local function tally(task, outcome, ms)
   redis.call('HINCRBY', P .. 'attempts', task .. ':' .. outcome, 1)
   redis.call('HINCRBY', P .. 'attempts', task .. ':' .. upto, 1)
   redis.call('HINCRBY', P .. 'attempts', task .. ':ms', ms)
+  if outcome == 'failed' or outcome == 'lost' then count('failed', 1) end
 end
 
 local function close_attempt(id, attempt, outcome, reason)
@@ -128,6 +140,7 @@ local function create(id, task, queue, key, args, delay_ms, message, event)
   redis.call('HINCRBY', event_key(event.source, event.id), 'open', 1)
   redis.call('RPUSH', P .. 'jobs:' .. event.source .. ':' .. event.id, id)
   count('ready', 1)
+  owed_since(id, queue, now + delay_ms)
   if delay_ms > 0 then return owe_later(id, queue, now + delay_ms) end
   if message == '' then return ring(id, task, queue) end
   owe_rung(id, queue)
@@ -139,6 +152,14 @@ local function create_all(first, jobs, event)
   for i = first, first + 7 * (jobs - 1), 7 do
     create(arg(i), arg(i + 1), arg(i + 2), arg(i + 3), arg(i + 4), tonumber(arg(i + 5)), arg(i + 6), event)
   end
+end
+
+-- An event comes into being with its raw bytes and its jobs.
+local function begin(source, id, type, body, deliveries, jobs, first)
+  redis.call('HSET', event_key(source, id), 'type', type, 'received', now, 'open', 0, 'deliveries', deliveries)
+  redis.call('SET', body_key(source, id), body)
+  redis.call('ZADD', P .. 'events', now, source .. ':' .. id)
+  create_all(first, jobs, { source = source, id = id, type = type, received = now })
 end
 
 -- What is remembered of an event that has aged away: 12 bytes of its name's digest, in the set of the week (at

@@ -1,6 +1,8 @@
 -- replay: a person runs a final job again, under the same idempotency key, and is written down for it.
 -- Guards against: running again what is running or owed already, and what has lost its payload.
 -- `only` may name the one state it is run again from: who asked for dead letters does not mean what was put away since.
+-- That is one of many, whose replay is written down as a whole (tasks/replays.py): job by job, a great one would push
+-- everything else out of the trail.
 local id, by, only = arg(1), arg(2), arg(3)
 local state, task, queue, source, event = read(id, 'state', 'task', 'queue', 'source', 'event')
 if not state then return { 'unknown' } end
@@ -18,7 +20,10 @@ move(id, state, 'ready')
 redis.call('ZREM', P .. 'dead', id)
 redis.call('HSET', job_key(id), 'tries', 0, 'due', now)
 redis.call('HINCRBY', job_key(id), 'replays', 1)
+redis.call('HSET', job_key(id), 'replayed_by', by)
 redis.call('HDEL', job_key(id), 'finished', 'discarded', 'why', 'lost')
-redis.call('XADD', P .. 'audit', 'MAXLEN', '~', 100000, '*', 'action', 'replay', 'job', id, 'by', by, 'was', state)
+if only == '' then
+  redis.call('XADD', P .. 'audit', 'MAXLEN', '~', 100000, '*', 'action', 'replay', 'job', id, 'by', by, 'was', state)
+end
 ring(id, task, queue)
 return { 'ok', unpack(bells) }

@@ -40,13 +40,23 @@ for i = 2, #ARGV - 5, 2 do
 end
 redis.call('ZREMRANGEBYSCORE', P .. 'seen', '-inf', '(' .. now)
 prune(500)
--- Once a minute, how many jobs are owed, done and dead: a day of it, for plots. (pcall: a clock that went back makes
--- no sample, and no error.)
+-- Since when the oldest of what is owed now is.
+local function oldest()
+  local since = now
+  for _, queue in ipairs(redis.call('SMEMBERS', P .. 'queues')) do
+    since = math.min(since, redis.call('ZRANGE', P .. 'owed:' .. queue, 0, 0, 'WITHSCORES')[2] or now)
+  end
+  return since
+end
+
+-- Once a minute, how things stand: a day of it, for plots. (pcall: a clock that went back makes no sample, and no error.)
 local swept = tonumber(redis.call('GET', P .. 'swept') or 0)
 if math.floor(swept / 60000) ~= math.floor(now / 60000) then
-  local ready, leased, done, dead = unpack(redis.call('HMGET', P .. 'counts', 'ready', 'leased', 'succeeded', 'dead'))
+  local ready, leased, done, dead, failed, rejected, missed = unpack(redis.call('HMGET', P .. 'counts',
+    'ready', 'leased', 'succeeded', 'dead', 'failed', 'rejected', 'missed'))
   redis.pcall('XADD', P .. 'samples', 'MAXLEN', '~', 1440, now .. '-1',
-    'owed', (ready or 0) + (leased or 0), 'done', done or 0, 'dead', dead or 0)
+    'owed', (ready or 0) + (leased or 0), 'done', done or 0, 'dead', dead or 0, 'failed', failed or 0,
+    'rejected', rejected or 0, 'missed', missed or 0, 'age', now - oldest())
 end
 redis.call('SET', P .. 'swept', now)
 count('sweeps', 1)

@@ -19,7 +19,7 @@ class Document(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     document_id: Mapped[str] = mapped_column(index=True)  # the document service's name for what to process
     options: Mapped[dict[str, Any]] = mapped_column(default=dict)  # for the document service
-    status: Mapped[str]
+    status: Mapped[str] = mapped_column(index=True)
     progress: Mapped[int] = mapped_column(Integer, default=0)  # per cent
     start: Mapped[int] = mapped_column(Integer, default=1)  # 2 and more: it was started again
     task_id: Mapped[str | None] = mapped_column(unique=True)  # the service's name for this start

@@ -18,7 +18,7 @@ class Notification(Base):
 
     id: Mapped[str] = mapped_column(String(800), primary_key=True)
     kind: Mapped[str]  # names the template
-    audience: Mapped[str]  # customer | admin
+    audience: Mapped[str]  # customer | admin | operator
     about: Mapped[str] = mapped_column(index=True, default="")  # the id of what it tells of
     customer: Mapped[str | None]  # Stripe's, whose language, and where need be address, is looked up before sending
     locale: Mapped[str | None]

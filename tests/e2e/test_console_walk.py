@@ -5,6 +5,7 @@ The browser is Playwright's own (`playwright install chromium`) or the system's 
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -49,13 +50,14 @@ FLAGS = (
 
 
 def chromium(playwright: Playwright) -> str | None:
-    """The browser to use; skips the test where there is none."""
+    """The browser to use; skips the test where there is none, but fails it in CI, where there must be one."""
     if Path(playwright.chromium.executable_path).exists():
         return None
     names = ("chromium", "chromium-browser", "google-chrome")
     found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
-        pytest.skip("no Chromium: apt-get install chromium, or .venv/bin/playwright install chromium")
+        none = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        none("no Chromium: apt-get install chromium, or .venv/bin/playwright install chromium")
     return found
 
 
@@ -102,7 +104,7 @@ def page(browser: Browser, stack: Stack) -> Iterator[Page]:
     complaints: list[str] = []
 
     def hear(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and "status of 404" not in message.text:
+        if message.type in ("error", "warning") and not re.search("status of (404|503)", message.text):
             complaints.append(message.text)
 
     shown.on("console", hear)
@@ -226,6 +228,18 @@ def test_no_page_is_wider_than_a_phone(page: Page, stack: Stack, scheme: str) ->
     for path in (*PAGES, f"events/stripe/evt_{'x' * 240}"):
         page.goto(f"/console/{path}")
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
+
+
+def test_the_overview_says_when_nobody_answers_and_which_keys_there_are(page: Page, stack: Stack) -> None:
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("dead letters")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.locator("#fresh")).to_have_text(re.compile("^as of .* UTC$"))
+    page.route("**/console/**", lambda route: route.fulfill(status=503, body=""))
+    expect(page.locator("#fresh")).to_have_text(re.compile("^not answering; as of"), timeout=20_000)
+    page.unroute("**/console/**")
+    expect(page.locator("#fresh")).to_have_text(re.compile("^as of"), timeout=20_000)
 
 
 def test_lists_can_be_walked_by_keys(page: Page, stack: Stack) -> None:

@@ -218,7 +218,7 @@ def test_stats_and_metrics_tell_the_records_own_counts(client: FlaskClient, real
     stats = client.get("/api/v1/stats", headers=BEARER).get_json()
     assert stats | {"accepted": 1, "duplicates": 1, "dead": 1, "owed": 0, "leased": 0} == stats
     metrics = client.get("/metrics").text
-    assert "holdfast_accepted_total 1.0" in metrics
+    assert 'holdfast_accepted_total{source="stripe"} 1.0' in metrics
     assert "holdfast_dead 1.0" in metrics
 
 

@@ -22,6 +22,7 @@ from tests.conftest import Clock, fresh_database
 from tests.senders import API_KEY
 from web import create_app, keys
 from web.console import sign_in
+from web.lineage import moments
 
 OTHER_KEY = "another-key-0123456789"
 
@@ -91,10 +92,15 @@ def test_without_keys_the_console_is_closed(settings: Settings) -> None:
     assert enter(visitor, "").status_code == 401
 
 
-def test_many_tries_must_wait_even_with_the_right_key(visitor: FlaskClient) -> None:
-    tries = [enter(visitor, "wrong").status_code for _ in range(11)]
+def test_wrong_keys_must_wait_at_either_door_and_a_right_one_never(visitor: FlaskClient) -> None:
+    def ask(key: str) -> int:
+        return visitor.get("/api/v1/stats", headers={"Authorization": f"Bearer {key}"}).status_code
+
+    tries = [enter(visitor, "wrong").status_code for _ in range(5)] + [ask("wrong") for _ in range(6)]
     assert tries == [401] * 10 + [429]
-    assert enter(visitor, API_KEY).status_code == 429
+    assert enter(visitor, "wrong").status_code == 429
+    assert (enter(visitor, API_KEY).status_code, ask(API_KEY)) == (302, 200)
+    assert visitor.get("/api/v1/stats").status_code == 401  # no key is no try
 
 
 def test_the_cookie_is_kept_from_scripts_other_sites_and_plain_http(visitor: FlaskClient) -> None:
@@ -179,7 +185,9 @@ def test_the_overview_tells_what_came_in_and_what_waits(client: FlaskClient, rea
     page = client.get("/console/").text
     assert "<dd>3<small> last minute" in page
     assert "<dd>3<small> jobs" in page
-    assert '<tr><td>payments</td><td class="number">3</td>' in page
+    assert re.search(
+        r'<tr><td>payments</td><td class="number">3</td><td class="number">\d s</td><td class="number">3<', page
+    )
     assert "No worker is at work" in page
     real_store.sweep(1, {})
     assert "No worker is at work" not in client.get("/console/").text
@@ -272,9 +280,51 @@ def test_ticked_dead_letters_run_again_and_what_does_not_is_told(client: FlaskCl
     assert answer.location == "/console/dead?type=invoice.*&replayed=2&unknown=1"
     page = client.get(answer.location).text
     assert "2 run again, 1 not: gone" in page
+    back = html.unescape(re.findall(r'name="back" value="([^"]+)"', page)[0])
+    once_more = client.post("/console/jobs/replay", data=form | {"job": [jobs[2]], "back": back})
+    assert once_more.location == "/console/dead?type=invoice.*&replayed=1", "not the numbers of last time"
     assert ("evt_2" in page, "evt_0" in page) == (True, False)
     who = keys.who(API_KEY)
-    assert client.get("/console/audit").text.count(who) == 3  # two deeds, and the page's own head
+    assert client.get("/console/audit").text.count(who) == 4  # three deeds, and the page's own head
+
+
+def test_a_replay_of_what_succeeded_is_said_to_change_nothing(client: FlaskClient, real_store: Store) -> None:
+    real_store.record(Event("stripe", "evt_1", "x", b"{}"), [NewJob("j1", "t", "payments")])
+    lease = real_store.lease("j1", "w", 60)
+    assert isinstance(lease, Lease)
+    real_store.finish(lease)
+    assert "a replay changes nothing" in client.get("/console/events/stripe/evt_1").text
+    form = {"form_token": token(client), "job": ["j1"], "back": "/console/events/stripe/evt_1"}
+    answer = client.post("/console/jobs/replay", data=form)
+    assert "1 run again, which changes nothing" in client.get(answer.location).text
+
+
+def test_the_audit_trail_can_be_read_to_its_end(client: FlaskClient, real_store: Store) -> None:
+    jobs = [dead_letter(real_store, f"evt_{n:02}") for n in range(60)]
+    for job in jobs:
+        real_store.discard(job, "ada", "a test")
+    page = client.get("/console/audit").text
+    older = re.search(r'href="(/console/audit\?before=[^"]+)"', page)
+    assert older
+    rest = client.get(html.unescape(older[1])).text
+    assert [len(set(re.findall(r"evt_\d\d", text))) for text in (page, rest)] == [50, 10]
+    assert len(set(re.findall(r"evt_\d\d", page + rest))) == 60
+    assert client.get("/console/audit?before=x").status_code == 400
+
+
+def test_an_event_shows_when_it_came_and_by_which_secret(store: Store, clock: Clock) -> None:
+    began = clock()
+    for n in range(8):
+        store.record(Event("stripe", "evt_1", "x", b"{}"), [], f"secret{n}")
+        clock.forward(60)
+    event = look.event(store, "stripe", "evt_1")
+    assert event
+    assert event["deliveries"] == 8
+    assert event["heard"] == [{"at": began + n * 60_000, "secret": f"secret{n}"} for n in range(3, 8)]
+    assert [moment.what for moment in moments(event)] == [
+        "arrived",
+        *(f"came again, by secret secret{n}" for n in range(3, 8)),
+    ]
 
 
 def test_a_dry_run_says_what_would_happen_and_only_its_button_does_it(client: FlaskClient, real_store: Store) -> None:

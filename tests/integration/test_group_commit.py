@@ -161,4 +161,4 @@ def test_figures_are_written_down_together(counting: Counting) -> None:
     asyncio.run(scene())
     assert look.stats(counting)["rejected"] == 50
     told = look.deliveries(counting)
-    assert told == {"rejected:stripe:signature": 50, "ack:5": 50, "ack:us": 200_000}
+    assert told == {"rejected:stripe:signature": 50, "unproven:stripe": 50, "ack:5": 50, "ack:us": 200_000}

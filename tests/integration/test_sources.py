@@ -255,7 +255,7 @@ def test_refusals_are_counted_by_source_and_reason(client: FlaskClient, real_sto
     ]
     assert refused == [400] * 7 + [413, 404]
     by_source = {name: source["rejected"] for name, source in sources(client).items()}
-    none = {"body": 0, "unsigned": 0, "signature": 0, "timestamp": 0, "payload": 0, "mode": 0}
+    none = {"body": 0, "unsigned": 0, "signature": 0, "timestamp": 0, "payload": 0, "mode": 0, "unavailable": 0}
     assert by_source == {
         "stripe": none | {"unsigned": 2, "signature": 1, "timestamp": 1, "payload": 1, "body": 1},
         "documents": none | {"unsigned": 1, "body": 1},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -57,6 +58,44 @@ def test_a_huge_payload_is_cut() -> None:
     shown_part = payload(json.dumps({"x": "y" * 300_000}).encode(), WORDS)
     assert len(shown_part) < 201_000
     assert shown_part.endswith("(cut: 300009 bytes in all)")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ada@example.com",
+        "Ada <ada.l+x@mail.example.co.uk>, urgent",
+        "call +49 30 1234567",
+        "0049-30-1234567",
+        "+1 (555) 010-9999",
+        "DE89 3704 0044 0532 0130 00",
+        "GB29NWBK60161331926819",
+        "4242 4242 4242 4242",
+        "card 378282246310005 declined",
+    ],
+)
+def test_what_looks_personal_is_hidden_wherever_it_is(text: str) -> None:
+    shown = payload(json.dumps({"note": [text], text: 1}).encode(), ())
+    assert shown.count(HIDDEN) == 2
+    assert not re.search(r"\d{4}|@|example", shown)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pi_3NirD82eZvKYlo2C0sE9ICJh",
+        "2026-11-24T13:00:00+01:00",
+        "1795478400000",
+        "4242424242424241",
+        "US12ABCD34567890",
+        "req_1234567890123456",
+        "2024-06-20",
+        "sha256:4242424242424242aa",
+        "10.00 EUR + 19 %",
+    ],
+)
+def test_ids_times_and_numbers_are_shown(text: str) -> None:
+    assert json.loads(payload(json.dumps({"note": text}).encode(), ())) == {"note": text}
 
 
 def job(effect: str, **more: Any) -> dict[str, Any]:
@@ -142,6 +181,12 @@ def test_a_duration_is_exact_where_it_is_short(ms: int | None, words: str) -> No
 def test_jobs_done_are_counted_from_one_sample_to_the_next() -> None:
     minute, start = 60_000, 1_800_000_000_000
     samples = [{"at": start + n * minute, "done": done} for n, done in enumerate((5, 9, 8, 8, 20))]
-    bars = overview._done(samples, start, 60 * minute)
+    plots = overview._plots([0] * 60, [one | {"owed": 0, "age": 90_000} for one in samples], start, 60 * minute)
+    bars = next(plot.bars for plot in plots if plot.name == "Jobs done")
+    assert {plot.name: plot.top for plot in plots} | {
+        "Jobs done": "12",
+        "Owed the longest": "1 min 30 s",
+        "Rejected": "1",
+    } == {plot.name: plot.top for plot in plots}
     assert [bar.words.partition(": ")[2] for bar in bars[:6]] == ["0", "4", "0", "0", "12", "0"]
     assert [bar.height for bar in bars[:5]] == [0, pytest.approx(100 / 3), 0, 0, 100]

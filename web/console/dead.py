@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from flask import Blueprint, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
 from inbox import find, look
+from inbox.job import State
 from inbox.store import Store
 from tasks import broker
 from web import asked, replays
 from web.asked import reason
 from web.console.events import given
 from web.console.sign_in import inside
+from web.errors import Refused
 
 ROWS = 100
 SHOWN = 50  # replays and deeds on one page
+PLACE = re.compile(r"[0-9]{1,15}-[0-9]{1,10}")  # in the audit trail
 
 # What the record says of a job that was to run again or to be discarded, for people.
 WORDS = {
     "replayed": "run again",
+    "had": "run again, which changes nothing: the effect is there",
     "discarded": "discarded",
     "owed": "not: already owed",
     "pruned": "not: without payload",
@@ -73,18 +78,26 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
 
     @pages.get("/audit")
     def audit() -> str:
-        return render_template("audit.html", deeds=look.audit(store, SHOWN), replays=replays.newest(sessions, SHOWN))
+        before = request.args.get("before", "")
+        if before and not PLACE.fullmatch(before):
+            raise Refused("before takes what the last page gave")
+        deeds = look.audit(store, SHOWN, before)
+        older = deeds[-1]["place"] if len(deeds) == SHOWN else None
+        runs = [] if before else replays.newest(sessions, SHOWN)  # each is one entry, however many jobs it ran again
+        return render_template("audit.html", deeds=deeds, older=older, replays=runs)
 
 
 def _back(words: Iterable[str]) -> ResponseReturnValue:
-    """To where the form was, which tells how many met which fate."""
-    back = inside(request.form.get("back", ""))
-    return redirect(f"{back}{'&' if '?' in back else '?'}{urlencode(Counter(words))}")
+    """To where the form was, which tells how many met which fate, and no more what it told before."""
+    back = urlsplit(inside(request.form.get("back", "")))
+    kept = [(name, value) for name, value in parse_qsl(back.query) if name not in WORDS]
+    return redirect(urlunsplit(back._replace(query=urlencode([*kept, *Counter(words).items()], safe="*"))))
 
 
 def _replay(store: Store, job: str) -> str:
+    was = look.job(store, job)
     bells = store.replay(job, g.person.name)
     if isinstance(bells, str):
         return bells
     broker.ring(bells)
-    return "replayed"
+    return "had" if was and was["state"] == State.SUCCEEDED else "replayed"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from flask import Blueprint, render_template
-from sqlalchemy import select
+from flask import Blueprint, render_template, request
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from tasks.models import Invoice, PaymentGrace, PaymentRetry, Subscription
+from web.documents import cursor_behind, place
 
 ROWS = 100
 IN_DUNNING = ("past_due", "unpaid", "suspended")
@@ -30,10 +31,14 @@ def register(pages: Blueprint, sessions: Callable[[], Session]) -> None:
     @pages.get("/subscriptions")
     def subscriptions() -> str:
         late = select(Subscription).where(Subscription.status.in_(IN_DUNNING))
+        if cursor := request.args.get("cursor", ""):
+            late = late.where(tuple_(Subscription.updated_at, Subscription.id) < tuple_(*place(cursor)))
+        late = late.order_by(Subscription.updated_at.desc(), Subscription.id.desc())
         with sessions() as db:
-            rows = db.scalars(late.order_by(Subscription.updated_at.desc()).limit(ROWS)).all()
+            rows = db.scalars(late.limit(ROWS)).all()
             owing = _owing(db, [row.id for row in rows])
-        return render_template("subscriptions.html", subscriptions=rows, owing=owing, most=ROWS)
+        older = cursor_behind(rows[-1].updated_at, rows[-1].id) if len(rows) == ROWS else None
+        return render_template("subscriptions.html", subscriptions=rows, owing=owing, cursor=older)
 
 
 def _owing(db: Session, subscriptions: list[str]) -> dict[str, list[Owing]]:

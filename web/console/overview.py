@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint, render_template, request
 
-from inbox import figures, find, look
+from inbox import alarms, figures, find, look
 from inbox.find import Filter
 from inbox.store import Store
 from tasks.routes import QUEUES
-from web.console.shown import clock
+from web.console.shown import age, clock
 
 SPANS = {"1h": 3_600_000, "24h": 86_400_000}
 BARS = 60
 LETTERS = 5
 SWEEP_LATE_MS = 15_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """Bars over a span of time; `top` is what the highest stands for."""
+
+    name: str
+    unit: str
+    top: str
+    bars: list[Bar]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +49,6 @@ def register(pages: Blueprint, store: Store) -> None:
         span = request.args.get("span", "1h")
         span_ms = SPANS.get(span, SPANS["1h"])
         now = store.now_ms()
-        samples = figures.samples(store, now - span_ms)
         arrived = figures.arrivals(store, now - span_ms, now, BARS)
         return render_template(
             "overview.html",
@@ -51,13 +61,23 @@ def register(pages: Blueprint, store: Store) -> None:
             last_minute=figures.arrivals(store, now - 60_000, now, 1)[0],
             sweep_age=_sweep_age(store, now),
             sweep_late_ms=SWEEP_LATE_MS,
-            plots=[
-                ("Events taken in", "per " + _step(span_ms), _bars(arrived, now - span_ms, span_ms // BARS)),
-                ("Jobs done", "per " + _step(span_ms), _done(samples, now - span_ms, span_ms)),
-                ("Jobs owed", "", _sampled(samples, "owed", now - span_ms, span_ms)),
-                ("Dead letters", "", _sampled(samples, "dead", now - span_ms, span_ms)),
-            ],
+            now=now,
+            wrong=[one.words for one in alarms.seen(store).standing.values() if not one.calm],
+            plots=_plots(arrived, figures.samples(store, now - span_ms), now - span_ms, span_ms),
         )
+
+
+def _plots(arrived: list[int], samples: list[dict[str, int]], start: int, span_ms: int) -> list[Plot]:
+    each = "per " + _step(span_ms)
+    return [
+        _plot("Events taken in", each, arrived, start, span_ms),
+        _plot("Jobs done", each, _more(samples, "done", start, span_ms), start, span_ms),
+        _plot("Attempts failed", each, _more(samples, "failed", start, span_ms), start, span_ms),
+        _plot("Rejected", each, _more(samples, "rejected", start, span_ms), start, span_ms),
+        _plot("Jobs owed", "", _most(samples, "owed", start, span_ms), start, span_ms),
+        _plot("Owed the longest", "", _most(samples, "age", start, span_ms), start, span_ms, told=age),
+        _plot("Dead letters", "", _most(samples, "dead", start, span_ms), start, span_ms),
+    ]
 
 
 def _step(span_ms: int) -> str:
@@ -66,39 +86,56 @@ def _step(span_ms: int) -> str:
 
 
 def _queues(store: Store, now: int) -> list[dict[str, Any]]:
+    owed, waiting = figures.owed(store, QUEUES), figures.queues(store, QUEUES)
     return [
-        {"name": name, "owed": owed, "age": None if oldest is None else max(now - oldest, 0)}
-        for name, (owed, oldest) in figures.queues(store, QUEUES).items()
+        {
+            "name": name,
+            "owed": owed[name][0],
+            "age": _since(owed[name][1], now),
+            "waiting": waiting[name][0],
+            "waits": _since(waiting[name][1], now),
+        }
+        for name in QUEUES
     ]
+
+
+def _since(at: int | None, now: int) -> int | None:
+    return None if at is None else max(now - at, 0)
 
 
 def _sweep_age(store: Store, now: int) -> int | None:
-    swept = look.swept_ms(store)
-    return None if swept is None else max(now - swept, 0)
+    return _since(look.swept_ms(store), now)
 
 
-def _bars(numbers: list[int], start: int, step: int) -> list[Bar]:
-    most, width = max([*numbers, 1]), 100 / len(numbers)
-    return [
-        Bar(i * width, width, 100 * number / most, f"{clock(start + i * step)}: {number}")
+def _plot(
+    name: str, unit: str, numbers: list[int], start: int, span_ms: int, *, told: Callable[[int], str] = str
+) -> Plot:
+    most, width, step = max([*numbers, 1]), 100 / len(numbers), span_ms // BARS
+    bars = [
+        Bar(i * width, width, 100 * number / most, f"{clock(start + i * step)}: {told(number)}")
         for i, number in enumerate(numbers)
     ]
+    return Plot(name, unit, told(most), bars)
 
 
-def _done(samples: list[dict[str, int]], start: int, span_ms: int) -> list[Bar]:
-    """How many more were done at the end of each step; a replay takes its job back, which counts for nothing."""
-    step = span_ms // BARS
+def _more(samples: list[dict[str, int]], name: str, start: int, span_ms: int) -> list[int]:
+    """By how much a count had grown at the end of each step; a replay takes its job back, which counts for nothing."""
     found = [0] * BARS
     for before, after in itertools.pairwise(samples):
-        found[min((after["at"] - start) // step, BARS - 1)] += max(after["done"] - before["done"], 0)
-    return _bars(found, start, step)
+        found[_at(after, start, span_ms)] += max(after.get(name, 0) - before.get(name, 0), 0)
+    return found
 
 
-def _sampled(samples: list[dict[str, int]], name: str, start: int, span_ms: int) -> list[Bar]:
-    """One bar for each step of the span: the greatest figure that was sampled in it."""
-    step = span_ms // BARS
+def _most(samples: list[dict[str, int]], name: str, start: int, span_ms: int) -> list[int]:
+    """The greatest figure that was sampled in each step of the span."""
     found = [0] * BARS
     for sample in samples:
-        i = min((sample["at"] - start) // step, BARS - 1)
-        found[i] = max(found[i], sample[name])
-    return _bars(found, start, step)
+        i = _at(sample, start, span_ms)
+        found[i] = max(found[i], sample.get(name, 0))
+    if samples and _at(samples[-1], start, span_ms) == BARS - 2:
+        found[-1] = samples[-1].get(name, 0)  # this step has no sample yet
+    return found
+
+
+def _at(sample: dict[str, int], start: int, span_ms: int) -> int:
+    return min((sample["at"] - start) // (span_ms // BARS), BARS - 1)

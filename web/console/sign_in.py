@@ -20,16 +20,13 @@ from flask.typing import ResponseReturnValue
 from itsdangerous import BadSignature, TimestampSigner
 from markupsafe import Markup
 
-from inbox import limits
-from inbox.errors import StoreUnavailable
 from inbox.store import Store
 from settings import Settings
 from web.errors import Refused
-from web.keys import matching, who
+from web.keys import matching, too_often, who
 
 COOKIE = "holdfast_console"
 SESSION_SECONDS = 12 * 3600
-MOST_TRIES, TRIES_SECONDS = 10, 60  # by one address; behind a proxy that is everybody together
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +78,9 @@ def register(pages: Blueprint, settings: Settings, store: Store) -> None:
     def sign_in() -> ResponseReturnValue:
         if request.method == "GET":
             return _form(settings, "", 200)
-        if _too_often(store):
-            return _form(settings, "Too many tries. Wait a minute.", 429)
         key = matching(settings.api_keys, request.form.get("key", "").strip().encode())
+        if key is None and too_often(store, str(request.remote_addr)):
+            return _form(settings, "Too many tries. Wait a minute.", 429)
         if key is None:
             return _form(settings, "That is none of API_KEYS.", 401)
         answer = redirect(inside(request.form.get("next", "")))
@@ -96,14 +93,6 @@ def register(pages: Blueprint, settings: Settings, store: Store) -> None:
         answer = redirect(url_for("console.sign_in"))
         answer.delete_cookie(COOKIE, **_cookie_rules())
         return answer
-
-
-def _too_often(store: Store) -> bool:
-    """A store that is full cannot count. Whoever is to mend that must get in; no key is guessed in that time."""
-    try:
-        return limits.tries(store, f"sign-in:{request.remote_addr}", TRIES_SECONDS) > MOST_TRIES
-    except StoreUnavailable:
-        return False
 
 
 def _form(settings: Settings, words: str, status: int) -> ResponseReturnValue:

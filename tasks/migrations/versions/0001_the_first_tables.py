@@ -236,7 +236,7 @@ def _documents() -> None:
         text("id", primary_key=True),
         text("document_id", index=True),
         sa.Column("options", sa.JSON(), nullable=False),
-        text("status"),
+        text("status", index=True),
         sa.Column("progress", sa.Integer(), nullable=False),
         sa.Column("start", sa.Integer(), nullable=False),
         text("task_id", nullable=True, unique=True),

@@ -5,14 +5,24 @@
 async function renew() {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
   if (answer.redirected) return location.reload(); // the session is over
-  if (!answer.ok) return;
+  if (!answer.ok) throw new Error(answer.status);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  answered(page);
   for (const old of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(old.id);
     if (!fresh || old.contains(document.activeElement)) continue;
     keepOpen(old, fresh);
     old.replaceWith(fresh);
   }
+}
+
+// Old figures look like new ones: the page says of when they are, and when nobody answers.
+function answered(page) {
+  const mark = document.getElementById("fresh"), at = page?.querySelector("[data-as-of]")?.dataset.asOf;
+  if (!mark) return;
+  mark.classList.toggle("stale", !page);
+  if (at) mark.textContent = `as of ${at}`;
+  if (!page && !mark.textContent.startsWith("not")) mark.textContent = `not answering; ${mark.textContent}`;
 }
 
 function keepOpen(old, fresh) {
@@ -27,12 +37,12 @@ async function keepFresh() {
   try {
     if (!document.hidden) await renew();
   } catch {
-    // the receiver is away: the next time, perhaps
+    answered(null); // the receiver is away: the next time, perhaps
   }
   keepFresh();
 }
 
-// g and a letter: a page. / search. j, k: rows; Enter opens, x ticks.
+// g and a letter: a page. / search. j, k: rows; Enter opens, x ticks. ? tells all that.
 let afterG = false;
 
 function onKey(event) {
@@ -44,7 +54,7 @@ function onKey(event) {
   const page = afterG && document.querySelector(`nav [data-key="${CSS.escape(event.key)}"]`);
   afterG = event.key === "g";
   if (page) return page.click();
-  const acts = { "/": search, j: () => step(1), k: () => step(-1), x: tick };
+  const acts = { "?": () => document.getElementById("keys")?.showModal(), "/": search, j: () => step(1), k: () => step(-1), x: tick };
   if (acts[event.key]) {
     event.preventDefault();
     acts[event.key]();
@@ -79,13 +89,21 @@ async function lookFurther(event) {
   let link = event.target.closest("[data-further]");
   if (!link || looking) return;
   event.preventDefault();
-  for (looking = true; looking && link; link = document.querySelector("[data-further]")) {
-    const answer = await fetch(link.href);
-    if (answer.redirected || !answer.ok) return location.assign(link.href);
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    for (const id of ["found", "further"]) document.getElementById(id).replaceWith(page.getElementById(id));
+  looking = true;
+  try {
+    for (; looking && link; link = document.querySelector("[data-further]")) await lookBehind(link);
+  } catch {
+    location.assign(link.href); // what is wrong is for the browser to say
+  } finally {
+    looking = false;
   }
-  looking = false;
+}
+
+async function lookBehind(link) {
+  const answer = await fetch(link.href);
+  if (answer.redirected || !answer.ok) throw new Error(answer.status);
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const id of ["found", "further"]) document.getElementById(id).replaceWith(page.getElementById(id));
 }
 
 document.addEventListener("click", lookFurther);

@@ -1,0 +1,18 @@
+"""Alerts: what is wrong, told to whoever runs this. workers/alarms.py decides what and when."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from inbox.alarm import Told
+from tasks.handling import Attempt, FollowUp
+from tasks.notifications import notify_operator
+from tasks.payloads import read
+
+SOURCE, DUE = "holdfast", "alert.due"
+
+
+def tell(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """alert.due: one message with all that has begun, lasts or is over."""
+    told = read(attempt.event.body, Told)
+    return [notify_operator(db, attempt, "alert", subject=told.subject(), text=told.text())]

@@ -1,0 +1,62 @@
+"""Alerts by real workers and a real receiver, with a real mail server: each once, whoever dies on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from dev.servers import Valkey, wait_until
+from inbox import look
+from inbox.event import Event
+from inbox.job import Lease, NewJob
+from inbox.retry import Bury
+from inbox.store import Store, connect
+from tests.peers import Mailbox
+from tests.stack import Stack
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    with Mailbox() as box:
+        yield box
+
+
+def subjects(mailbox: Mailbox) -> list[str]:
+    return [str(mail["Subject"]) for _, mail in mailbox.mails]
+
+
+@pytest.mark.parametrize("point", ["before the alarm is written", "after the alarm is written"])
+def test_a_dead_letter_is_told_once_and_its_end_once_though_a_worker_dies_in_the_decision(
+    stack: Stack, valkey: Valkey, mailbox: Mailbox, point: str
+) -> None:
+    stack.environment |= {
+        "ALERT_NOTIFY_URLS": f"{mailbox.url}&to=pager@example.com",
+        "HOLDFAST_TEST_QUICK_ALARMS": "1",
+    }
+    store = Store(connect(valkey.url, timeout_seconds=5))
+    store.record(Event("stripe", "evt_1", "x", b"{}"), [NewJob("j1", "tests.handlers.plain", "nobody")])
+    lease = store.lease("j1", "w", 60)
+    assert isinstance(lease, Lease)
+    store.fail(lease, "never", Bury("never"))
+    queues = "payments,notifications"
+    doomed = [stack.worker(queues=queues, ready=False, HOLDFAST_TEST_DIE=point) for _ in range(2)]
+    wait_until(lambda: sum(not one.alive() for one in doomed) == 1, seconds=120, what="one of them to die")
+    wait_until(lambda: len(mailbox.mails) == 1, seconds=60, what=f"the message; {stack.last_words()}")
+    time.sleep(3)  # several looks
+    assert subjects(mailbox) == ["Holdfast: 1 dead letter waits for a person"]
+    assert store.discard("j1", "ada", "a test") == ""
+    wait_until(lambda: len(mailbox.mails) == 2, seconds=60, what="word that it is over")
+    time.sleep(3)
+    assert subjects(mailbox)[1:] == ["Holdfast: resolved: 1 dead letter waits for a person"]
+    assert look.stats(store)["owed"] == 0
+
+
+def test_a_receiver_whose_store_is_away_tells_so_once(stack: Stack, valkey: Valkey, mailbox: Mailbox) -> None:
+    stack.receiver(ALERT_NOTIFY_URLS=f"{mailbox.url}&to=pager@example.com")
+    valkey.kill()
+    wait_until(lambda: bool(mailbox.mails), seconds=90, what="the message")
+    time.sleep(12)  # one more look
+    (subject,) = subjects(mailbox)
+    assert subject.startswith("Holdfast: the store does not take this now")

@@ -1,0 +1,101 @@
+"""What is wrong, and what of it is told: tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from inbox import alarm
+from inbox.alarm import HOLD_MS, Figures, Limits, Standing, Told, decide, firing
+
+NOW = 1_800_000_000_000
+MINUTE, HOUR = 60_000, 3_600_000
+QUIET = 4 * HOUR
+LIMITS = Limits(30 * MINUTE, {"stripe": 24 * HOUR})
+
+
+@pytest.mark.parametrize(
+    ("figures", "names"),
+    [
+        ({}, []),
+        ({"dead": 1}, ["dead"]),
+        ({"missed": 2}, ["missed"]),
+        ({"owed_since": {"payments": NOW - 30 * MINUTE}}, []),
+        ({"owed_since": {"payments": NOW - 31 * MINUTE, "documents": NOW + HOUR}}, ["backlog payments"]),
+        ({"last": {"stripe": NOW - 24 * HOUR}}, []),
+        ({"last": {"stripe": NOW - 25 * HOUR, "github": 0}}, ["silent stripe"]),
+        ({"last": {}}, []),
+        ({"unproven": {"stripe": 2, "crm": 3}}, ["signatures crm"]),
+        ({"memory": (80, 100)}, []),
+        ({"memory": (81, 100)}, ["memory"]),
+        ({"memory": (81, 0)}, []),
+        ({"disks": {"host-1": 5}}, ["disk host-1"]),
+    ],
+)
+def test_an_alarm_fires_for_what_it_names_only(figures: dict[str, Any], names: list[str]) -> None:
+    assert list(firing(Figures(NOW, **figures), LIMITS)) == names
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "is_short"),
+    [(4, 100, True), (5, 100, False), (9 * 1024**3, 10**13, True), (11 * 1024**3, 10**13, False)],
+)
+def test_a_disk_is_short_by_its_share_and_by_its_bytes(free: int, total: int, is_short: bool) -> None:
+    assert alarm.short(free, total) is is_short
+
+
+TOLD = Standing("it", NOW - HOUR, NOW - HOUR)
+CALM = Standing("it", NOW - HOUR, NOW - HOUR, NOW - MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("before", "fires", "told"),
+    [
+        (None, True, Told(new=("it",))),
+        (None, False, Told()),
+        (TOLD, True, Told()),
+        (Standing("it", 1, NOW - QUIET + 1), True, Told()),
+        (Standing("it", 1, NOW - QUIET), True, Told(again=("it",))),
+        (TOLD, False, Told()),
+        (CALM, False, Told()),
+        (CALM, True, Told()),
+        (Standing("it", 1, 1, NOW - HOLD_MS), False, Told(over=("it",))),
+    ],
+)
+def test_it_is_told_when_it_begins_lasts_and_is_over(before: Standing | None, fires: bool, told: Told) -> None:
+    known = {"name": before} if before else {}
+    _, heard = decide(known, {"name": "it"} if fires else {}, NOW, QUIET)
+    assert heard == told
+
+
+def history(fires: list[bool], step: int, patience: int = 0) -> list[Told]:
+    """What is told at each look."""
+    standing: dict[str, Standing] = {}
+    heard = []
+    for n, one in enumerate(fires):
+        standing, told = decide(standing, {"name": "it"} if one else {}, NOW + n * step, QUIET, patience)
+        heard.append(told)
+    return heard
+
+
+def test_what_comes_and_goes_every_minute_is_told_once_and_once_resolved() -> None:
+    heard = [told for told in history([n % 2 == 0 for n in range(60)] + [False] * 10, MINUTE) if told]
+    assert heard == [Told(new=("it",)), Told(over=("it",))]
+
+
+def test_what_lasts_a_day_is_told_every_quiet_time() -> None:
+    heard = [told for told in history([True] * 25, HOUR) if told]
+    assert heard == [Told(new=("it",)), *[Told(again=("it",))] * 6]
+
+
+def test_what_does_not_last_is_not_told_at_all() -> None:
+    assert not any(history([True, True, False, False] * 5, 10_000, patience=30_000))
+    assert history([True] * 4, 10_000, patience=30_000)[3] == Told(new=("it",))
+
+
+def test_all_of_a_look_is_one_message() -> None:
+    told = Told(("a died", "b is full"), ("c lasts",), ("d",))
+    assert told.subject() == "a died, and 3 more"
+    assert told.text() == "New:\n- a died\n- b is full\n\nStill:\n- c lasts\n\nResolved:\n- d"
+    assert Told(over=("d",)).subject() == "resolved: d"
