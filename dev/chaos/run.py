@@ -16,7 +16,7 @@ import redis
 import requests
 from sqlalchemy import Connection, create_engine, text
 
-from dev.chaos import checker
+from dev.chaos import checker, journal, mails
 from dev.chaos.monkey import Monkey
 from dev.chaos.plan import Disturbance, length_seconds, make_plan
 from dev.chaos.plot import plot
@@ -135,11 +135,12 @@ def _count(order: Order, course: Course, world: World, seconds: int, pictures: P
     engine = create_engine(world.database_url)
     with engine.connect() as connection:
         found = checker.find(connection) | checker.whole_files(connection, world.document_store, document_pdf)
+        found |= journal.twice(connection)
         effects = _effects(connection)
         failed = connection.execute(text(FAILED_DOCUMENTS)).scalar_one()  # each leaves a dead letter, to start it by
     engine.dispose()
-    found |= {"tasks at the document service": world.documents.tasks()} | world.sink.mails
-    found |= world.stripe.counted()
+    sent = mails.count(world.sink.mails, course.done + [one for log in world.logs() for one in mails.overruns(log)])
+    found |= {"tasks at the document service": world.documents.tasks()} | sent.found | world.stripe.counted()
     verdict = checker.judge(course.traffic.events, acknowledged.keys(), found)
     began = acknowledged | world.documents.acknowledged
     timed = [effect for effect in effects if effect.kind in AT_ONCE]
@@ -162,7 +163,7 @@ def _count(order: Order, course: Course, world: World, seconds: int, pictures: P
         doubled=verdict.doubled,
         dead=stats.get("dead", -1) - failed,
         owed=stats.get("owed", -1),
-        repeated_mails=verdict.repeated_mails,
+        repeated_mails=sent.excused,
         restarts=sum(part.starts - 1 for part in (world.receiver, *world.workers)),
         drained=course.drained,
         delay=spread(delays(began, timed)),

@@ -15,7 +15,7 @@ from typing import Any
 import redis
 import requests
 
-from dev.chaos import document_peer
+from dev.chaos import document_peer, journal
 from dev.chaos.document_peer import DocumentPeer
 from dev.chaos.keeper import ROOT, Keeper, Part
 from dev.chaos.sink import Sink
@@ -84,6 +84,10 @@ class World:
     def document_store(self) -> Path:
         return self.folder / "documents"
 
+    def logs(self) -> list[str]:
+        """What each worker said."""
+        return [part.log.read_text(errors="replace") for part in self.workers]
+
     @property
     def store(self) -> redis.Redis:
         """A client for an operator's commands; a new one each time, because the server comes and goes."""
@@ -135,6 +139,7 @@ class World:
             if server is not None:
                 self._end.enter_context(server)
         subprocess.run([sys.executable, "-m", "tasks.database"], cwd=ROOT, env=self.environment(), check=True)
+        journal.begin(self.database_url)
 
     def _start_parts(self) -> None:
         self.receiver = self._part("receiver", "-m", "web")
