@@ -1,4 +1,4 @@
-"""A diary that the database itself keeps, by triggers: how often what was written, even under a key that lets one row be.
+"""A diary that the database itself keeps, by triggers: how often what was written, even where a key lets one row be.
 
 A row that is deleted and written again, overwritten under its key, or moved twice to the same state looks whole in the
 end; here it is there twice.
