@@ -52,7 +52,7 @@ def test_a_small_chaos_run_of_every_kind_loses_nothing_doubles_nothing_and_write
     [
         ("", "0", "0.1", None),  # the deaths alone do no harm
         ("effect row off", "0", "0.1", ": writes of effects.job_id is there 2 times"),
-        ("mails twice", "0", "0", ": receipt mails is there 2 times"),
+        ("mails twice", "0", "0", " mails is there 2 times"),
         ("sweep off", "2", "0", "  lost: "),
         ("200 before the record", "2", "0", "  lost: "),
     ],
