@@ -59,7 +59,7 @@ def everything(
     stack.end()
 
 
-@pytest.mark.timeout(300)  # each stop of a worker may take all of its grace
+@pytest.mark.timeout(600)  # each stop of a worker may take all of its grace
 def test_every_part_renewed_under_load_loses_and_doubles_nothing(
     everything: Stack, own_postgres: Postgres, valkey: Valkey, sink: Sink, request: pytest.FixtureRequest
 ) -> None:
