@@ -38,7 +38,7 @@ def look_for_no_effect_row() -> None:
 
 
 def never_sweep() -> None:
-    Sweeper.run = lambda _: None  # type: ignore[method-assign]
+    Sweeper.run = lambda _: None  # type: ignore[assignment, method-assign]
 
 
 def mail_twice() -> None:
