@@ -94,14 +94,18 @@ def test_every_part_renewed_under_load_loses_and_doubles_nothing(
         own_postgres.start()
 
     spans: dict[Callable[[], None], tuple[float, float]] = {}
-    with Senders(everything.url("/stripe-webhook"), pause_seconds=0.1) as senders:
+    with Senders(everything.url("/stripe-webhook"), count=2, pause_seconds=0.3) as senders:
         time.sleep(1)
         for renew in (renew_receiver, *map(renew_worker, QUEUES), renew_broker, renew_store, renew_database):
             began = time.monotonic()
             renew()
             spans[renew] = began, time.monotonic() + 1
             time.sleep(1)
-    wait_until(lambda: look.stats(real_store)["owed"] == 0, seconds=120, what="every job to be done")
+    try:
+        wait_until(lambda: look.stats(real_store)["owed"] == 0, seconds=180, what="every job to be done")
+    except TimeoutError as error:
+        error.add_note(f"{look.stats(real_store)}\n{everything.last_words()}")
+        raise
 
     assert senders.heard_outside(*spans[renew_store]) <= {"200", UNREAD}
     assert senders.heard[UNREAD] <= 1
