@@ -101,11 +101,7 @@ def test_every_part_renewed_under_load_loses_and_doubles_nothing(
             renew()
             spans[renew] = began, time.monotonic() + 1
             time.sleep(1)
-    try:
-        wait_until(lambda: look.stats(real_store)["owed"] == 0, seconds=180, what="every job to be done")
-    except TimeoutError as error:
-        error.add_note(f"{look.stats(real_store)}\n{everything.last_words()}")
-        raise
+    _drain(everything, real_store)
 
     assert senders.heard_outside(*spans[renew_store]) <= {"200", UNREAD}
     assert senders.heard[UNREAD] <= 1
@@ -125,6 +121,14 @@ def test_every_part_renewed_under_load_loses_and_doubles_nothing(
     sent = mails.count(sink.mails, parted + limits).found
     assert all(set(times.values()) == {1} for times in sent.values())
     assert {address.partition("@")[0] for times in sent.values() for address in times} >= done
+
+
+def _drain(stack: Stack, store: Store) -> None:
+    try:
+        wait_until(lambda: look.stats(store)["owed"] == 0, seconds=180, what="every job to be done")
+    except TimeoutError as error:
+        error.add_note(f"{look.stats(store)}\n{stack.last_words()}")
+        raise
 
 
 def _orders(server: Postgres) -> tuple[set[str], dict[str, Counter[str]]]:
