@@ -14,10 +14,13 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+import psutil
 import psycopg
 
 from dev.servers import wait_until
@@ -71,6 +74,19 @@ class Postgres:
         if self.process is not None:
             self.process.kill()
             self.process.wait(20)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """SIGSTOP for the server and its process of each connection, while the block runs."""
+        server = psutil.Process(self.process.pid) if self.process else None
+        family = [server, *server.children()] if server else []
+        for member in family:
+            with suppress(psutil.NoSuchProcess):  # its connection was closed meanwhile
+                member.suspend()
+        yield
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.resume()
 
     def cut(self) -> None:
         """End every connection but our own."""

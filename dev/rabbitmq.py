@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -60,6 +62,24 @@ class RabbitMQ:
         """SIGKILL for the server and what it started."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open and nothing answers."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+    @contextmanager
+    def short_of_memory(self) -> Iterator[None]:
+        """Its memory alarm, while the block runs (https://www.rabbitmq.com/docs/memory). Raises RuntimeError."""
+        self._allow("absolute", "1MB")
+        yield
+        self._allow("0.4")
+
+    def _allow(self, *memory: str) -> None:
+        if not self.control("set_vm_memory_high_watermark", *memory):
+            raise RuntimeError(f"RabbitMQ does not take {memory} as its memory limit")
 
     def control(self, *command: str) -> bool:
         """Run rabbitmqctl; whether it succeeded."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from inbox.room import NEARLY_FULL
 from inbox.store import PREFIX, Store, translated
 
+LAST_MS = 60_000
 FIRST = 50  # of a queue, to find the one that has waited longest: who was rung longest ago need not be it
 
 
@@ -29,6 +32,23 @@ def queues(store: Store, names: Sequence[str]) -> dict[str, tuple[int, int | Non
             pipe.zrange(f"{PREFIX}rung:{name}", 0, FIRST - 1)
         found: Any = pipe.execute()
     return {name: (int(found[2 * i]), _oldest(store, found[2 * i + 1])) for i, name in enumerate(names)}
+
+
+def seconds_until_full(store: Store, now_ms: int) -> float:
+    """Until events are refused for want of memory, should as many go on coming as in the last minute, or as much of it
+    as they have come in. They keep their bytes for days, done or not. Infinite where none come, or no limit is set."""
+    with translated(), store.client.pipeline(transaction=False) as pipe:
+        pipe.info("memory")
+        pipe.zcard(PREFIX + "events")
+        pipe.zcount(PREFIX + "events", now_ms - LAST_MS, "+inf")
+        pipe.zrange(PREFIX + "events", now_ms - LAST_MS, "+inf", byscore=True, offset=0, num=1, withscores=True)
+        memory, events, came, first = pipe.execute()
+    room = memory["maxmemory"] * NEARLY_FULL - memory["used_memory"]
+    if not memory["maxmemory"] or not came:
+        return math.inf
+    bytes_each = memory["used_memory_dataset"] / events  # without the server's own
+    seconds = max(1.0, (now_ms - first[0][1]) / 1000)
+    return float(max(0.0, room / (bytes_each * came / seconds)))
 
 
 def _oldest(store: Store, jobs: Sequence[bytes]) -> int | None:

@@ -115,7 +115,15 @@ def deadly(attempt: Attempt, db: Session) -> list[FollowUp]:
     return []
 
 
-HANDLERS = (plain, slow, stubborn, calling, failing, hopeless, leaking, deadly)
+def hungry(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """Takes memory until there is none, in a process that may not have much (`ulimit -v`)."""
+    _effect(attempt, db)
+    held = []
+    while True:
+        held.append(bytearray(64_000_000))
+
+
+HANDLERS = (plain, slow, stubborn, calling, failing, hopeless, leaking, deadly, hungry)
 
 
 def register_handlers() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from typing import Any
 
+import psutil
 from celery.concurrency.prefork import TaskPool
 
 from inbox import alarm
@@ -40,3 +42,7 @@ if "HOLDFAST_TEST_STOP_IN_STEP" in os.environ:
     TaskPool.num_processes = property(stop_in_step)
 
 from workers.app import app  # noqa: E402, F401  last, for it registers what stands in TASKS
+
+if "HOLDFAST_TEST_MEMORY" in os.environ:  # so many bytes more than it has now
+    most = psutil.Process().memory_info().vms + int(os.environ["HOLDFAST_TEST_MEMORY"])
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -90,6 +90,7 @@ class Counts(Collector):
         values = look.stats(self._store) | {
             "store_bytes": used,
             "store_limit_bytes": most,
+            "store_full_seconds": figures.seconds_until_full(self._store, self._store.now_ms()),
             "replicas_ack": self._settings.replicas_ack,
             "replicas": self._store.replicas() if self._settings.replicas_ack else 0,
         }
@@ -106,6 +107,7 @@ class Counts(Collector):
             "discarded": "Dead letters that a person has put away",
             "store_bytes": "Memory the store uses",
             "store_limit_bytes": "Memory it may use, 0 for no limit; at 90 % senders hear 503",
+            "store_full_seconds": "Until that, at the last minute's rate; +Inf: none come, or there is no limit",
             "replicas_ack": "Replicas that must confirm an event before its 200",
             "replicas": "Replicas that confirm what is written now; fewer than holdfast_replicas_ack: 503",
         }

@@ -25,7 +25,8 @@ def main() -> int:
     end_by_exception()
     seed = wanted.seed if wanted.seed is not None else random.randrange(1_000_000)
     pairs = report.PAIRS if wanted.pairs == "all" else [(wanted.broker, wanted.database)]
-    orders = [Order(broker, database, wanted.events, wanted.kills, seed) for broker, database in pairs]
+    how = {name: getattr(wanted, name) for name in ("only", "receiver", "worker", "stuck_seconds")}
+    orders = [Order(broker, database, wanted.events, wanted.kills, seed, **how) for broker, database in pairs]
     kept = [_one(order, wanted.data, wanted.report) for order in orders]  # all of them, even when one was not
     return 0 if all(kept) else 1
 
@@ -38,6 +39,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--broker", choices=["redis", "rabbitmq"], default="redis")
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--pairs", choices=["one", "all"], default="one")
+    parser.add_argument("--only", default="", help="the one kind of disturbance, as the report names it")
+    parser.add_argument("--receiver", default="web", help="the module to run as the receiver, if not the product's")
+    parser.add_argument("--worker", default="workers.app", help="likewise, the Celery app of the workers")
+    parser.add_argument("--stuck-seconds", type=int, default=60, help="wait so long for another job to be done")
     parser.add_argument("--data", type=Path, default=ROOT / "var" / "chaos", help="data, logs and results")
     parser.add_argument("--report", type=Path, default=ROOT / "docs", help="the folder of the report")
     wanted = parser.parse_args()
@@ -47,6 +52,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _one(order: Order, data: Path, folder: Path) -> bool:
+    folder.mkdir(parents=True, exist_ok=True)
     result = run(order, data / order.pair, folder)
     report.save(result, data)
     report.write(report.saved(data), folder / "chaos-report.md")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 
@@ -30,6 +31,7 @@ class Monkey:
         self._world = world
         self._actions: dict[str, Callable[[Disturbance], str]] = {
             "kill a receiver": partial(self._kill, [world.receiver]),
+            "freeze a receiver": partial(self._freeze, [world.receiver]),
             "kill a receiver's child": partial(self._kill_child, [world.receiver]),
             "freeze a receiver's child": partial(self._freeze_child, [world.receiver]),
             "kill a worker": partial(self._kill, world.workers),
@@ -44,18 +46,29 @@ class Monkey:
             "break the document service": partial(self._break, world.documents, "document service"),
             "break Stripe": partial(self._break, world.stripe, "Stripe"),
             "kill the broker": self._kill_broker,
+            "freeze the broker": self._freeze_broker,
+            "fill the broker": self._fill_broker,
             "lock the database": self._lock_database,
             "cut the database": self._cut_database,
             "kill the database": self._kill_database,
+            "freeze the database": self._freeze_database,
         }
 
     def play(self, plan: list[Disturbance], begin: float, told: Callable[[Done], None]) -> None:
         """All of it, from `begin` (monotonic) on; `told` hears of each. One that is late delays the next ones."""
-        for one in plan:
-            time.sleep(max(0.0, begin + one.at - time.monotonic()))
-            begun = time.time() * 1000
-            victim = self._actions[one.kind](one)
-            told(Done(one.kind, victim, begun, time.time() * 1000))
+        under_way = list[Future[None]]()
+        with ThreadPoolExecutor(2, "monkey") as hands:
+            for one in plan:
+                if not one.together:
+                    _wait(under_way)
+                time.sleep(max(0.0, begin + one.at - time.monotonic()))
+                under_way.append(hands.submit(self._do, one, told))
+            _wait(under_way)
+
+    def _do(self, one: Disturbance, told: Callable[[Done], None]) -> None:
+        begun = time.time() * 1000
+        victim = self._actions[one.kind](one)
+        told(Done(one.kind, victim, begun, time.time() * 1000))
 
     def _kill(self, parts: list[Part], one: Disturbance) -> str:
         part = parts[one.choice % len(parts)]
@@ -131,6 +144,20 @@ class Monkey:
         self._world.rabbitmq.start()
         return "rabbitmq"
 
+    def _freeze_broker(self, one: Disturbance) -> str:
+        assert self._world.rabbitmq
+        self._world.rabbitmq.freeze()
+        time.sleep(one.hold_seconds)
+        self._world.rabbitmq.resume()
+        return "rabbitmq"
+
+    def _fill_broker(self, one: Disturbance) -> str:
+        """It takes nothing from those who publish, and says so to whoever listens to that."""
+        assert self._world.rabbitmq
+        with self._world.rabbitmq.short_of_memory():
+            time.sleep(one.hold_seconds)
+        return "rabbitmq, memory alarm"
+
     def _lock_database(self, one: Disturbance) -> str:
         with closing(self._world.lock_sqlite()):
             time.sleep(one.hold_seconds)
@@ -147,6 +174,18 @@ class Monkey:
         time.sleep(one.hold_seconds)
         self._world.postgres.start()
         return "postgres"
+
+    def _freeze_database(self, one: Disturbance) -> str:
+        assert self._world.postgres
+        with self._world.postgres.frozen():
+            time.sleep(one.hold_seconds)
+        return "postgres, with the process of every connection"
+
+
+def _wait(under_way: list[Future[None]]) -> None:
+    """Raises what one of them raised."""
+    while under_way:
+        under_way.pop().result()
 
 
 def _pick_child(parts: list[Part], choice: int) -> tuple[Part, psutil.Process]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 # How long each kind lasts at least and at most, in seconds. A frozen worker may sleep over its lease (6 s).
 ALWAYS = {
     "kill a receiver": (0.0, 0.0),
+    "freeze a receiver": (0.5, 4.0),
     "kill a receiver's child": (0.0, 0.0),
     "freeze a receiver's child": (0.5, 4.0),
     "kill a worker": (0.0, 0.0),
@@ -23,22 +25,32 @@ ALWAYS = {
     "break the document service": (1.0, 5.0),
     "break Stripe": (1.0, 5.0),
 }
-ON_RABBITMQ = {"kill the broker": (0.0, 1.0)}
+ON_RABBITMQ = {"kill the broker": (0.0, 1.0), "freeze the broker": (0.5, 4.0), "fill the broker": (1.0, 4.0)}
 ON_SQLITE = {"lock the database": (1.0, 5.0)}
-ON_POSTGRES = {"cut the database": (0.0, 0.0), "kill the database": (0.0, 2.0)}
+ON_POSTGRES = {"cut the database": (0.0, 0.0), "kill the database": (0.0, 2.0), "freeze the database": (0.5, 4.0)}
+VICTIMS = ("receiver", "worker", "store", "broker", "database", "mail service", "document service", "Stripe")
 
 FIRST_SECONDS = 3.0
 PAUSE_SECONDS = (1.5, 3.5)  # from the end of one to the begin of the next
+TOGETHER = 3  # every third begins while the one before is still held down, if it has another victim
 
 
 @dataclass(frozen=True, slots=True)
 class Disturbance:
-    """One thing to break, `at` seconds after the first event is sent. `choice` picks the victim among those there."""
+    """One thing to break, `at` seconds after the first event is sent. `choice` picks the victim among those there.
+
+    `together`: while the one before is under way; all others wait until that is over, however late it is.
+    """
 
     at: float
     kind: str
     hold_seconds: float
     choice: int
+    together: bool = False
+
+    @property
+    def over(self) -> float:
+        return self.at + self.hold_seconds
 
 
 def kinds(broker: str, database: str) -> dict[str, tuple[float, float]]:
@@ -47,20 +59,42 @@ def kinds(broker: str, database: str) -> dict[str, tuple[float, float]]:
     return ALWAYS | of_broker | (ON_POSTGRES if database == "postgres" else ON_SQLITE)
 
 
-def make_plan(seed: int, count: int, broker: str, database: str) -> list[Disturbance]:
-    """`count` disturbances, one after the other, every kind as often as the others."""
+def make_plan(
+    seed: int, count: int, broker: str, database: str, *, seconds: float = 0, only: str = ""
+) -> list[Disturbance]:
+    """`count` disturbances, every kind once before any comes again; the plan lasts `seconds`, or as long as it must.
+
+    `only` leaves one kind.
+    """
     dice = random.Random(f"disturbances {seed}")
-    spans, plan, at = kinds(broker, database), [], FIRST_SECONDS
-    for _, kind in zip(range(count), _shuffled_rounds(dice, list(spans)), strict=False):
+    spans, plan, at = kinds(broker, database), list[Disturbance](), FIRST_SECONDS
+    names = [only] if only else list(spans)
+    for number, kind in zip(range(count), _shuffled_rounds(dice, names), strict=False):
         one = Disturbance(round(at, 2), kind, round(dice.uniform(*spans[kind]), 2), dice.randrange(1000))
+        if number % TOGETHER == TOGETHER - 1 and not victims(kind) & victims(plan[-1].kind):
+            one = replace(one, at=round(dice.uniform(plan[-1].at, plan[-1].over), 2), together=True)
         plan.append(one)
-        at += one.hold_seconds + dice.uniform(*PAUSE_SECONDS)
-    return plan
+        at = max(each.over for each in plan[-2:]) + dice.uniform(*PAUSE_SECONDS)
+    return _stretched(plan, seconds)
+
+
+def victims(kind: str) -> set[str]:
+    """Whom it takes hold of: two such at once would let go what the other holds."""
+    if kind == "delete the queues":
+        return {"worker", "store", "broker"}
+    return {next(victim for victim in VICTIMS if victim in kind)}
+
+
+def _stretched(plan: list[Disturbance], seconds: float) -> list[Disturbance]:
+    """With longer pauses, the same for all."""
+    pauses = list(accumulate(not one.together for one in plan))  # before the end of each
+    more = max(0.0, seconds - length_seconds(plan)) / (pauses[-1] if pauses else 1)
+    return [replace(one, at=round(one.at + more * before, 2)) for one, before in zip(plan, pauses, strict=True)]
 
 
 def length_seconds(plan: list[Disturbance]) -> float:
     """From the first event until the last disturbance is over, and a little for things to go on."""
-    return plan[-1].at + plan[-1].hold_seconds + PAUSE_SECONDS[1] if plan else PAUSE_SECONDS[1]
+    return max((one.over for one in plan), default=0.0) + PAUSE_SECONDS[1]
 
 
 def _shuffled_rounds(dice: random.Random, names: list[str]) -> Iterator[str]:

@@ -16,18 +16,20 @@ import redis
 import requests
 from sqlalchemy import Connection, create_engine, text
 
-from dev.chaos import checker
+from dev.chaos import checker, journal, mails
 from dev.chaos.monkey import Monkey
 from dev.chaos.plan import Disturbance, length_seconds, make_plan
 from dev.chaos.plot import plot
 from dev.chaos.report import Result
 from dev.chaos.senders import StoppableSender
 from dev.chaos.timing import Done, Effect, delays, recoveries, spread
-from dev.chaos.traffic import Traffic, make_traffic
+from dev.chaos.traffic import DUPLICATES, Traffic, make_traffic
 from dev.chaos.world import API_KEY, SECRET, World
 from dev.pdf import document_pdf
 
-STUCK_SECONDS = 60  # without any job done: the longest lease and retry wait are far shorter here
+PER_SECOND = (
+    16.0  # deliveries at most: two cores that do no more can show how long a recovery takes, not how long a queue
+)
 EFFECT_TIMES = "SELECT job_id, done_at FROM effects ORDER BY done_at"
 DOCUMENT_IDS = "SELECT id, document_id FROM documents"
 FAILED_DOCUMENTS = "SELECT count(*) FROM documents WHERE status = 'failed'"
@@ -68,6 +70,15 @@ class Order:
     events: int
     kills: int
     seed: int
+    only: str = ""  # the one kind of disturbance; empty for all
+    receiver: str = "web"  # the modules that are run, for a test of this harness to put others in their place
+    worker: str = "workers.app"
+    stuck_seconds: int = 60  # without any job done: the longest lease and retry wait are far shorter here
+
+    @property
+    def seconds(self) -> float:
+        """How long the traffic takes at least."""
+        return self.events * (1 + DUPLICATES) / PER_SECOND
 
     @property
     def pair(self) -> str:
@@ -78,21 +89,22 @@ def run(order: Order, folder: Path, pictures: Path) -> Result:
     """`folder` gets the data and logs of this run, `pictures` its plot."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    plan = make_plan(order.seed, order.kills, order.broker, order.database)
+    plan = make_plan(order.seed, order.kills, order.broker, order.database, seconds=order.seconds, only=order.only)
     traffic = make_traffic(order.seed, order.events, int(time.time()))
-    with World(folder, order.broker, order.database, traffic.events.values()) as world:
+    events = traffic.events.values()
+    with World(folder, order.broker, order.database, events, (order.receiver, order.worker)) as world:
         course = Course(traffic, StoppableSender(world.address, SECRET, API_KEY))
         print(f"{order.pair}: {order.events} events, {len(plan)} disturbances, seed {order.seed}", flush=True)
         began = time.monotonic()
-        _disturbed_traffic(course, world, plan)
+        _disturbed_traffic(course, world, plan, max(length_seconds(plan), order.seconds))
         seconds = int(time.monotonic() - began)
-        _drain(course, world)
+        _drain(course, world, order.stuck_seconds)
         return _count(order, course, world, seconds, pictures)
 
 
-def _disturbed_traffic(course: Course, world: World, plan: list[Disturbance]) -> None:
+def _disturbed_traffic(course: Course, world: World, plan: list[Disturbance], seconds: float) -> None:
     deliveries = course.traffic.deliveries
-    pause = length_seconds(plan) / len(deliveries)
+    pause = seconds / len(deliveries)
     sending = threading.Thread(target=course.sender.send_all, args=(deliveries, pause), name="sender")
     sending.start()
     try:
@@ -108,11 +120,11 @@ def _tell(course: Course, one: Done) -> None:
     print(f"  {len(course.done):4}  {one.kind}: {one.victim}{held}", flush=True)
 
 
-def _drain(course: Course, world: World) -> None:
+def _drain(course: Course, world: World, stuck_seconds: int) -> None:
     """Nobody disturbs any more: wait until nothing is owed, or until waiting longer is of no use."""
     began = moved = time.monotonic()
     owed, done = float("inf"), -1
-    while owed > 0 and time.monotonic() < moved + STUCK_SECONDS:
+    while owed > 0 and time.monotonic() < moved + stuck_seconds:
         calling = world.documents.busy  # asked before `owed`: what it has told us by now is owed by us, or done
         stats = _stats(world)
         owed = calling + stats.get("owed", float("inf"))
@@ -135,11 +147,12 @@ def _count(order: Order, course: Course, world: World, seconds: int, pictures: P
     engine = create_engine(world.database_url)
     with engine.connect() as connection:
         found = checker.find(connection) | checker.whole_files(connection, world.document_store, document_pdf)
+        found |= journal.twice(connection)
         effects = _effects(connection)
         failed = connection.execute(text(FAILED_DOCUMENTS)).scalar_one()  # each leaves a dead letter, to start it by
     engine.dispose()
-    found |= {"tasks at the document service": world.documents.tasks()} | world.sink.mails
-    found |= world.stripe.counted()
+    sent = mails.count(world.sink.mails, course.done + [one for log in world.logs() for one in mails.overruns(log)])
+    found |= {"tasks at the document service": world.documents.tasks()} | sent.found | world.stripe.counted()
     verdict = checker.judge(course.traffic.events, acknowledged.keys(), found)
     began = acknowledged | world.documents.acknowledged
     timed = [effect for effect in effects if effect.kind in AT_ONCE]
@@ -162,7 +175,7 @@ def _count(order: Order, course: Course, world: World, seconds: int, pictures: P
         doubled=verdict.doubled,
         dead=stats.get("dead", -1) - failed,
         owed=stats.get("owed", -1),
-        repeated_mails=verdict.repeated_mails,
+        repeated_mails=sent.excused,
         restarts=sum(part.starts - 1 for part in (world.receiver, *world.workers)),
         drained=course.drained,
         delay=spread(delays(began, timed)),

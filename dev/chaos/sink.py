@@ -1,13 +1,14 @@
-"""A mail service that can be broken: it counts what it is asked to send, by subject and address."""
+"""A mail service that can be broken: it keeps what it is asked to send, by subject and address, and when."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections import Counter, defaultdict
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
+from dev.chaos.mails import Mail
 from dev.chaos.trouble import serve_or_fail
 
 
@@ -17,7 +18,7 @@ class Sink(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.way = ""
-        self.mails: defaultdict[str, Counter[str]] = defaultdict(Counter)  # "<subject> mails" -> address -> times
+        self.mails: list[Mail] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -30,11 +31,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: Sink
 
     def do_POST(self) -> None:
-        serve_or_fail(self, self.server.way, self._take)
+        way = self.server.way
+        serve_or_fail(self, way, lambda: self._take(heard=not way))
 
-    def _take(self) -> None:
+    def _take(self, *, heard: bool) -> None:
         mail = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
-        self.server.mails[f"{mail['title']} mails"][unquote(self.path.strip("/"))] += 1
+        self.server.mails.append(Mail(mail["title"], unquote(self.path.strip("/")), time.time() * 1000, heard))
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()

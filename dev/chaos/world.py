@@ -15,7 +15,7 @@ from typing import Any
 import redis
 import requests
 
-from dev.chaos import document_peer
+from dev.chaos import document_peer, journal
 from dev.chaos.document_peer import DocumentPeer
 from dev.chaos.keeper import ROOT, Keeper, Part
 from dev.chaos.sink import Sink
@@ -44,9 +44,12 @@ QUICK = {
 
 
 class World:
-    """Everything that runs; a context manager that leaves nothing behind."""
+    """Everything that runs; a context manager that leaves nothing behind. `modules`: the receiver's, the workers'."""
 
-    def __init__(self, folder: Path, broker: str, database: str, events: Iterable[Sent]) -> None:
+    def __init__(
+        self, folder: Path, broker: str, database: str, events: Iterable[Sent], modules: tuple[str, str]
+    ) -> None:
+        self._modules = modules
         self.folder, self.port = folder, free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.valkey = Valkey(folder / "valkey")
@@ -83,6 +86,10 @@ class World:
     @property
     def document_store(self) -> Path:
         return self.folder / "documents"
+
+    def logs(self) -> list[str]:
+        """What each worker said."""
+        return [part.log.read_text(errors="replace") for part in self.workers]
 
     @property
     def store(self) -> redis.Redis:
@@ -135,11 +142,13 @@ class World:
             if server is not None:
                 self._end.enter_context(server)
         subprocess.run([sys.executable, "-m", "tasks.database"], cwd=ROOT, env=self.environment(), check=True)
+        journal.begin(self.database_url)
 
     def _start_parts(self) -> None:
-        self.receiver = self._part("receiver", "-m", "web")
+        receiver, app = self._modules
+        self.receiver = self._part("receiver", "-m", receiver)
         quick = ("--without-gossip", "--without-mingle", "--loglevel=INFO", "-c", str(PROCESSES))
-        worker = ("-m", "celery", "-A", "workers.app", "worker", *quick)
+        worker = ("-m", "celery", "-A", app, "worker", *quick)
         self.workers = [self._part(f"worker-{queue}", *worker, "-Q", queue, "-n", f"{queue}@%h") for queue in QUEUES]
         wait_until(self._answers, seconds=60, what="the receiver")
         for part in self.workers:

@@ -127,9 +127,13 @@ def stack(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Ite
 
 def deliver(stack: Stack, event_id: str, **session: Any) -> int:
     """Send a checkout, unpaid unless `session` says otherwise; returns the status of the answer."""
+    return deliver_to(stack.url("/stripe-webhook"), event_id, **session)
+
+
+def deliver_to(url: str, event_id: str, **session: Any) -> int:
     session = {"id": f"cs_{event_id}", "payment_status": "unpaid", **session}
     body, headers = signed_by_stripe(stripe_event(event_id, "checkout.session.completed", **session))
-    return requests.post(stack.url("/stripe-webhook"), data=body, headers=headers, timeout=10).status_code
+    return requests.post(url, data=body, headers=headers, timeout=20).status_code
 
 
 def pytest_report_header() -> str:

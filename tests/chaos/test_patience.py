@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
 import signal
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import requests
 
+from dev.sender import Delivery, Sender
 from dev.servers import wait_until
 from inbox import look
+from inbox.event import Event
+from inbox.job import NewJob, job_id
 from inbox.store import Store
-from tests.chaos.conftest import deliver
+from tests.chaos.conftest import deliver, deliver_to
+from tests.senders import STRIPE_SECRET, stripe_event
 from tests.stack import Stack
+
+CHECKOUT = "fulfilment.checkout_completed"
 
 
 class Senders:
-    """Some senders at once, each trying again as Stripe does; counts what they heard."""
+    """Some senders at once, each trying again as Stripe does; tells what they heard, and when.
 
-    def __init__(self, stack: Stack, count: int = 3, pause_seconds: float = 0.02) -> None:
-        self.heard: Counter[str] = Counter()
+    The checkouts are `paid`, by somebody whose address is that of the event.
+    """
+
+    def __init__(self, url: str, count: int = 3, pause_seconds: float = 0.02) -> None:
+        self.answers: list[tuple[float, str]] = []  # by time.monotonic()
         self.acknowledged: list[str] = []
-        self._stack, self._stopped, self._pause_seconds = stack, threading.Event(), pause_seconds
+        self._url, self._stopped, self._pause_seconds = url, threading.Event(), pause_seconds
         self._threads = [threading.Thread(target=self._send, args=(n,)) for n in range(count)]
 
     def __enter__(self) -> Senders:
@@ -36,19 +50,33 @@ class Senders:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def heard(self) -> Counter[str]:
+        return Counter(answer for _, answer in self.answers)
+
+    def heard_outside(self, since: float, until: float) -> set[str]:
+        """But for this span of time."""
+        return {answer for at, answer in self.answers if not since <= at <= until}
+
+    def heard_during(self, since: float, until: float) -> set[str]:
+        return {answer for at, answer in self.answers if since <= at <= until}
+
     def _send(self, sender: int) -> None:
         number = 0
         while not self._stopped.is_set():
             name = f"evt_{sender}_{number}"
-            try:
-                status = deliver(self._stack, name)
-                self.heard[str(status)] += 1
-                if status == 200:
-                    self.acknowledged.append(name)
-                    number += 1
-            except requests.RequestException as error:
-                self.heard[type(error).__name__] += 1
+            answer = self._answer(name)
+            self.answers.append((time.monotonic(), answer))
+            if answer == "200":
+                self.acknowledged.append(name)
+                number += 1
             time.sleep(self._pause_seconds)
+
+    def _answer(self, name: str) -> str:
+        try:
+            return str(deliver_to(self._url, name, payment_status="paid", customer_email=f"{name}@example.test"))
+        except requests.RequestException as error:
+            return type(error).__name__
 
 
 def test_a_backlog_is_taken_whole_without_workers_and_done_in_the_order_it_came(
@@ -59,19 +87,88 @@ def test_a_backlog_is_taken_whole_without_workers_and_done_in_the_order_it_came(
     assert {deliver(stack, name) for name in names} == {200}
     stack.worker(queues="fulfilment", app="workers.app")
     wait_until(lambda: look.stats(real_store)["owed"] == 0, seconds=60, what="the backlog to drain")
-    started = []
-    for name in names:
-        event = look.event(real_store, "stripe", name)
-        assert event is not None
-        (attempt,) = event["jobs"][0]["attempts"]
-        started.append(attempt["started"])
-    assert started == sorted(started)
+    begun = [_received_and_begun(real_store, name)[1] for name in names]
+    assert begun == sorted(begun)
+
+
+USUAL_RATE = 1.0  # events a second
+BURST = int(50 * USUAL_RATE * 60)
+SENDERS = 16
+RETRIES = BURST // 20
+LATE_SECONDS = 2.0  # a doorbell may lie in one worker's hand while it goes on with others for a slice of its time
+
+
+@pytest.mark.timeout(420)  # a minute where nothing else runs
+def test_fifty_times_the_usual_rate_without_workers_is_taken_whole_and_drains_in_order(
+    stack: Stack, real_store: Store
+) -> None:
+    stack.receiver()
+    for number in range(RETRIES):  # they come due while nobody works
+        name = f"evt_due_{number}"
+        event = Event("stripe", name, "checkout.session.completed", json.dumps(checkout(name)).encode())
+        job = NewJob(job_id("stripe", name, CHECKOUT), f"tasks.{CHECKOUT}", "fulfilment", delay_seconds=5)
+        real_store.record(event, [job])
+    real_store.client.config_set("maxmemory", str(200_000_000))
+    sender = Sender(stack.url("/stripe-webhook"), STRIPE_SECRET)
+    names = [f"evt_{n}" for n in range(BURST)]
+    deliveries = [Delivery(name, "checkout", json.dumps(checkout(name)).encode()) for name in names]
+    told = []
+    with ThreadPoolExecutor(SENDERS) as pool:
+        for part in range(0, BURST, BURST // 10):
+            list(pool.map(sender.send, deliveries[part : part + BURST // 10]))
+            told.append(figures(stack))
+    real_store.client.config_set("maxmemory", "0")
+    assert {(answer.status, answer.tries) for answer in sender.answers} == {(200, 1)}
+    _memory_was_told_in_advance(told)
+
+    for _ in range(2):
+        stack.worker(queues="fulfilment", app="workers.app")
+    wait_until(lambda: look.stats(real_store)["owed"] == 0, seconds=300, what="the backlog to drain")
+    stats = look.stats(real_store)
+    assert (stats["succeeded"], stats["dead"]) == (BURST + RETRIES, 0)
+    assert _most_overtaken(real_store, names) < LATE_SECONDS
+
+
+def checkout(name: str) -> dict[str, Any]:
+    return stripe_event(name, "checkout.session.completed", id=f"cs_{name}", payment_status="unpaid")
+
+
+def figures(stack: Stack) -> dict[str, float]:
+    """The metrics about the store's memory, and when they were asked for."""
+    page = requests.get(stack.url("/metrics"), timeout=10).text
+    found = re.findall(r"^holdfast_(store_\w+) (\S+)$", page, re.MULTILINE)
+    return {name: float(value) for name, value in found} | {"at": time.monotonic()}
+
+
+def _memory_was_told_in_advance(told: list[dict[str, float]]) -> None:
+    """Half way through, the time that was left is what it would really have taken at the rate that followed."""
+    half, last = told[len(told) // 2], told[-1]
+    grown = (last["store_bytes"] - half["store_bytes"]) / (last["at"] - half["at"])
+    really = (0.9 * half["store_limit_bytes"] - half["store_bytes"]) / grown
+    assert really / 2.5 < half["store_full_seconds"] < really * 2.5
+    assert [one["store_bytes"] for one in told] == sorted(one["store_bytes"] for one in told)
+
+
+def _most_overtaken(store: Store, names: list[str]) -> float:
+    """By how many seconds a job began after one of an event that was received later, at most."""
+    times = sorted(_received_and_begun(store, name) for name in names)
+    most, first_after = 0.0, math.inf
+    for _, begun in reversed(times):
+        most, first_after = max(most, begun - first_after), min(first_after, begun)
+    return most / 1000
+
+
+def _received_and_begun(store: Store, name: str) -> tuple[int, int]:
+    event = look.event(store, "stripe", name)
+    assert event is not None
+    (attempt,) = event["jobs"][0]["attempts"]
+    return event["received"], attempt["started"]
 
 
 def test_a_receiver_renewed_under_load_refuses_no_sender(stack: Stack, real_store: Store) -> None:
     """SIGHUP: granian starts new processes on the same socket before it ends the old ones."""
     receiver = stack.receiver()
-    with Senders(stack) as senders:
+    with Senders(stack.url("/stripe-webhook")) as senders:
         for renewed in (1, 2):
             time.sleep(1)
             receiver.process.send_signal(signal.SIGHUP)
@@ -89,7 +186,7 @@ def test_a_receiver_renewed_under_load_refuses_no_sender(stack: Stack, real_stor
 def test_workers_replaced_under_load_lose_and_double_nothing(stack: Stack, real_store: Store) -> None:
     stack.receiver()
     old = stack.worker(queues="fulfilment", app="workers.app")
-    with Senders(stack) as senders:
+    with Senders(stack.url("/stripe-webhook")) as senders:
         for _ in range(2):
             time.sleep(1)
             new = stack.worker(queues="fulfilment", app="workers.app")

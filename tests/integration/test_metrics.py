@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from pathlib import Path
 
@@ -173,6 +174,34 @@ def test_acknowledgements_are_a_histogram_of_all_processes_together(client: Flas
     assert told["holdfast_ack_seconds_bucket le=0.002"] == 0
     assert told["holdfast_ack_seconds_bucket le=0.005"] == 6
     assert (told["holdfast_ack_seconds_count"], told["holdfast_ack_seconds_sum"]) == (8, 5)
+
+
+NEVER = (math.inf, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("limit", "came", "told"),
+    [
+        (0, (50, 10), NEVER),
+        (100_000_000, (0, 10), NEVER),
+        (100_000_000, (50, 61), NEVER),  # none came in the last minute
+        (100_000_000, (50, 10), (45, 75)),  # 5 a second of 250 KB, and 77 MB of room
+        (100_000_000, (50, 50), (225, 375)),
+        (1_500_000, (50, 10), (0, 0)),  # it is too late
+    ],
+)
+def test_a_store_that_fills_up_is_told_in_advance(
+    store: Store, clock: Clock, limit: int, came: tuple[int, int], told: tuple[float, float]
+) -> None:
+    events, seconds = came
+    for number in range(events):
+        store.record(Event("stripe", f"evt_{number}", "test", b"x" * 250_000), [])
+    clock.forward(seconds)
+    store.client.config_set("maxmemory", str(limit))
+    try:
+        assert told[0] <= inbox_figures.seconds_until_full(store, clock()) <= told[1]
+    finally:
+        store.client.config_set("maxmemory", "0")
 
 
 def expressions() -> list[str]:

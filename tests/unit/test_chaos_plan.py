@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from dev.chaos.checker import OWED
-from dev.chaos.plan import kinds, length_seconds, make_plan
+from dev.chaos.plan import kinds, length_seconds, make_plan, victims
 from dev.chaos.traffic import DOCUMENT_REQUESTED, DUPLICATES, KINDS, make_traffic
 
 PAIRS = [("redis", "sqlite"), ("redis", "postgres"), ("rabbitmq", "sqlite"), ("rabbitmq", "postgres")]
@@ -30,18 +30,41 @@ def test_every_kind_of_disturbance_comes_as_often_as_the_others(broker: str, dat
     assert times == dict.fromkeys(spans, 2)
 
 
-def test_a_disturbance_begins_when_the_one_before_is_over_and_is_held_as_long_as_its_kind_allows() -> None:
-    plan, spans = make_plan(7, 100, "redis", "sqlite"), kinds("redis", "sqlite")
-    assert all(one.at + one.hold_seconds < after.at for one, after in itertools.pairwise(plan))
+@pytest.mark.parametrize(("broker", "database"), PAIRS)
+def test_a_disturbance_begins_when_those_before_are_over_or_with_the_last_of_them(broker: str, database: str) -> None:
+    plan, spans = make_plan(7, 100, broker, database), kinds(broker, database)
     assert all(spans[one.kind][0] <= one.hold_seconds <= spans[one.kind][1] for one in plan)
-    assert length_seconds(plan) > plan[-1].at + plan[-1].hold_seconds
+    for before, one in itertools.pairwise(plan):
+        if one.together:
+            assert before.at <= one.at <= before.over
+            assert not victims(before.kind) & victims(one.kind)
+        else:
+            assert max(each.over for each in plan[: plan.index(one)]) < one.at
+    assert 20 < sum(one.together for one in plan) < 34
+    assert length_seconds(plan) > max(one.over for one in plan)
+
+
+def test_a_longer_plan_has_the_same_disturbances_with_longer_pauses() -> None:
+    short, long = make_plan(7, 30, "redis", "sqlite"), make_plan(7, 30, "redis", "sqlite", seconds=900)
+    assert 850 < length_seconds(long) <= 901
+    assert make_plan(7, 30, "redis", "sqlite", seconds=9) == short
+    for (before, one), (after, later) in zip(itertools.pairwise(short), itertools.pairwise(long), strict=True):
+        assert (one.kind, one.hold_seconds, one.choice, one.together) == (
+            *(later.kind, later.hold_seconds, later.choice, later.together),
+        )
+        apart, now = one.at - before.at, later.at - after.at
+        assert now == pytest.approx(apart, abs=0.02) if one.together else now > apart + 20
+
+
+def test_a_plan_of_one_kind_has_no_other() -> None:
+    assert {one.kind for one in make_plan(7, 9, "redis", "sqlite", only="kill the store")} == {"kill the store"}
 
 
 @pytest.mark.parametrize(
     ("broker", "database", "there", "absent"),
     [
-        ("redis", "sqlite", {"lock the database"}, {"kill the broker", "cut the database", "kill the database"}),
-        ("rabbitmq", "postgres", {"kill the broker", "cut the database", "kill the database"}, {"lock the database"}),
+        ("redis", "sqlite", {"lock the database"}, {"kill the broker", "fill the broker", "freeze the database"}),
+        ("rabbitmq", "postgres", {"kill the broker", "fill the broker", "freeze the database"}, {"lock the database"}),
     ],
 )
 def test_only_what_is_there_is_broken(broker: str, database: str, there: set[str], absent: set[str]) -> None:
@@ -78,7 +101,7 @@ def test_customers_have_several_events_so_that_their_jobs_must_wait_for_one_anot
 @pytest.mark.parametrize(("broker", "database"), PAIRS)
 def test_whom_we_call_is_broken_too(broker: str, database: str) -> None:
     theirs = {"break the mail service", "break the document service", "break Stripe"}
-    assert theirs <= {one.kind for one in make_plan(7, 20, broker, database)}
+    assert theirs <= {one.kind for one in make_plan(7, 21, broker, database)}
 
 
 def test_every_kind_of_event_is_sent_and_the_checker_knows_what_it_owes() -> None:

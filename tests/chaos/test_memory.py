@@ -1,0 +1,19 @@
+"""A handler that takes all the memory there is."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.conftest import World
+
+
+@pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
+def test_a_job_that_runs_out_of_memory_is_dead_after_its_attempts_and_the_others_go_on(world: World) -> None:
+    hungry = world.record("hungry", "evt_1")
+    plain = [world.record("plain", f"evt_{n}") for n in range(2, 6)]
+    worker = world.stack.worker(MAX_ATTEMPTS="2", HOLDFAST_TEST_MEMORY="300000000")
+    world.settle()
+    assert (world.state(hungry), world.outcomes(hungry)) == ("dead", ["failed", "failed"])
+    assert worker.said("MemoryError")
+    assert [world.effects(job) for job in (hungry, *plain)] == [0, 1, 1, 1, 1]
+    assert worker.alive()

@@ -1,0 +1,48 @@
+"""Behind the deployment's own Caddyfile a receiver may be renewed or replaced: no sender hears anything but 200."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from dev.servers import wait_until
+from inbox import look
+from inbox.store import Store
+from tests.chaos.test_patience import Senders
+from tests.proxy import Caddy, installed
+from tests.stack import Stack
+
+pytestmark = pytest.mark.skipif(not installed(), reason="Caddy is not installed, or too old")
+
+
+def test_a_receiver_replaced_behind_the_proxy_refuses_no_sender(
+    stack: Stack, real_store: Store, tmp_path: Path
+) -> None:
+    """As compose replaces a container: the old one ends, and only then the new one starts."""
+    receiver = stack.receiver()
+    with Caddy(tmp_path, stack.port) as proxy, Senders(f"{proxy.url}/stripe-webhook", pause_seconds=0.005) as senders:
+        for _ in range(2):
+            time.sleep(1)
+            receiver.stop()
+            receiver = stack.receiver()
+        time.sleep(1)
+    assert set(senders.heard) == {"200"}
+    assert look.stats(real_store)["accepted"] == len(set(senders.acknowledged)) > 50
+
+
+def test_a_receiver_renewed_behind_the_proxy_refuses_no_sender(stack: Stack, real_store: Store, tmp_path: Path) -> None:
+    receiver = stack.receiver()
+    with Caddy(tmp_path, stack.port) as proxy, Senders(f"{proxy.url}/stripe-webhook", pause_seconds=0.005) as senders:
+        for renewed in range(1, 5):
+            time.sleep(0.5)
+            receiver.process.send_signal(signal.SIGHUP)
+            wait_until(
+                lambda renewed=renewed: receiver.log.read_text().count("Stopped old worker") == renewed,  # type: ignore[misc]
+                seconds=30,
+                what="the old process to end",
+            )
+    assert set(senders.heard) == {"200"}
+    assert look.stats(real_store)["accepted"] == len(set(senders.acknowledged)) > 50

@@ -1,0 +1,58 @@
+"""The chaos run's diary, on both databases: what happens twice shows, even under a key that lets no second row be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Connection, create_engine, text
+
+from dev.chaos import journal
+
+ORDER = """INSERT INTO orders (session_id, state, amount_total, currency, access_changes, created_at)
+VALUES ('cs_1', 'fulfilled', 1, 'eur', 1, CURRENT_TIMESTAMP)"""
+DONE = "INSERT INTO effects (job_id, follow_ups, done_at) VALUES ('job', '[]', CURRENT_TIMESTAMP)"
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[Connection]:
+    journal.begin(database)
+    engine = create_engine(database)
+    try:
+        with engine.begin() as connection:
+            yield connection
+        with engine.begin() as connection:
+            _forget(connection)
+    finally:
+        engine.dispose()
+
+
+def _forget(connection: Connection) -> None:
+    """The Postgres is every test's."""
+    connection.execute(text("DROP TABLE chaos_journal"))
+    if connection.dialect.name == "postgresql":
+        for number, _ in enumerate(journal.WATCHED):
+            connection.execute(text(f"DROP FUNCTION chaos_{number} CASCADE"))
+
+
+@pytest.mark.parametrize(
+    ("statements", "twice"),
+    [
+        ([ORDER, DONE], {}),
+        ([ORDER, "UPDATE orders SET access_changes = 2"], {}),  # the checker knows that there is but one
+        ([DONE, f"{DONE} ON CONFLICT (job_id) DO UPDATE SET job_id = 'job'"], {"effects.job_id": "job job"}),
+        ([DONE, "DELETE FROM effects", DONE], {"effects.job_id": "job job"}),
+        ([ORDER, "UPDATE orders SET state = 'fulfilled'"], {"orders.state": "cs_1 fulfilled"}),
+        (
+            [ORDER, "DELETE FROM orders", ORDER],
+            {"orders.state": "cs_1 fulfilled", "orders.access_changes": "cs_1 1"},
+        ),
+    ],
+)
+def test_a_write_that_comes_again_is_there_twice(
+    connection: Connection, statements: list[str], twice: dict[str, str]
+) -> None:
+    for statement in statements:
+        connection.execute(text(statement))
+    assert journal.twice(connection) == {f"writes of {what}": Counter({name: 2}) for what, name in twice.items()}

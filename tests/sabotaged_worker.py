@@ -1,0 +1,55 @@
+"""The real worker app with the safeguard taken out that HOLDFAST_SABOTAGE names, for the chaos run to find out.
+
+HOLDFAST_DEATHS is how often, of 1, a process kills itself between the commit and the finish; that alone is no sabotage.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.dialects import sqlite
+
+from inbox.store import Store
+from tasks import notifications
+from tasks.models import Effect
+from workers import run
+from workers.sweep import Sweeper
+
+
+def die_before(method: str, share: float) -> None:
+    real: Callable[..., Any] = getattr(Store, method)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if random.random() < share:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    setattr(Store, method, wrapped)
+
+
+def look_for_no_effect_row() -> None:
+    write: Any = sqlite.insert(Effect.__table__)  # type: ignore[arg-type]
+    run.MARK_DONE = write.on_conflict_do_update(index_elements=["job_id"], set_={"job_id": write.excluded.job_id})
+    run.Runner._done = lambda *_: None  # type: ignore[method-assign]
+
+
+def never_sweep() -> None:
+    Sweeper.run = lambda _: None  # type: ignore[assignment, method-assign]
+
+
+def mail_twice() -> None:
+    post = notifications.post
+    setattr(notifications, "post", lambda *mail: post(*mail) and post(*mail))  # noqa: B010  mypy minds the assignment
+
+
+SABOTAGES = {"effect row off": look_for_no_effect_row, "sweep off": never_sweep, "mails twice": mail_twice}
+
+for finish in ("finish", "finish_and_lease"):
+    die_before(finish, float(os.environ.get("HOLDFAST_DEATHS", "0")))
+SABOTAGES.get(os.environ.get("HOLDFAST_SABOTAGE", ""), lambda: None)()
+
+from workers.app import app  # noqa: E402, F401  last, for it starts with what stands there by then
