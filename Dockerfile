@@ -11,6 +11,8 @@ ENTRYPOINT ["sh", "/etc/holdfast/start-valkey.sh"]
 
 FROM caddy:2 AS caddy
 COPY --chown=10001 deploy/Caddyfile /etc/holdfast/
+# Caddy before 2.7 knows no request_buffers: without them, it answers 502 to deliveries that waited for the receiver.
+RUN caddy adapt --adapter caddyfile --config /etc/holdfast/Caddyfile >/dev/null 2>&1 || sed -i /request_buffers/d /etc/holdfast/Caddyfile
 RUN install -d -o 10001 -g 10001 /var/lib/holdfast
 ENV XDG_DATA_HOME=/var/lib/holdfast XDG_CONFIG_HOME=/var/lib/holdfast
 USER 10001:10001
