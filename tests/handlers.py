@@ -92,6 +92,13 @@ def calling(attempt: Attempt, db: Session) -> list[FollowUp]:
     return []
 
 
+def renewing(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """Takes longer than its lease, and says so in time."""
+    attempt.renew()
+    _effect(attempt, db)
+    return []
+
+
 def failing(attempt: Attempt, db: Session) -> list[FollowUp]:
     """Fails twice, after a change that must be rolled back each time."""
     _effect(attempt, db)
@@ -115,7 +122,7 @@ def deadly(attempt: Attempt, db: Session) -> list[FollowUp]:
     return []
 
 
-HANDLERS = (plain, slow, stubborn, calling, failing, hopeless, leaking, deadly)
+HANDLERS = (plain, slow, stubborn, calling, renewing, failing, hopeless, leaking, deadly)
 
 
 def register_handlers() -> None:

@@ -4,21 +4,46 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from collections.abc import Iterable
 from typing import Any
 
 from celery.concurrency.prefork import TaskPool
 
+from inbox.job import Doorbell
 from inbox.store import Store
+from tasks import broker, notifications
+from tasks.clients import stripe
 from tests import document_faults
-from tests.handlers import die_around, register_handlers
+from tests.handlers import die_around, die_at, register_handlers
 from workers import run
+from workers.flower import Told
 
 register_handlers()
 die_around(Store, "lease", "after the pop, before the lease", "after the lease")
 die_around(run.Runner, "_effect", "before the effect", "after the SQL commit, before finish")
 die_around(Store, "finish", "before finish", "after finish")
 die_around(Store, "finish_and_lease", "before finish", "after finish")
+die_around(Store, "fail", "before fail", "after fail")
+die_around(Store, "release", "before release", "after release")
+die_around(Store, "renew", "before renew", "after renew")
+die_around(Told, "of", "after the next lease, before its handler", "")
+die_around(stripe, "pay_invoice", "", "charged, before the commit")
+die_around(notifications, "_post", "", "mailed, before the commit")
 document_faults.register()
+
+ring = broker.ring
+
+
+def ring_or_die(bells: Iterable[Doorbell]) -> None:
+    """The sweeper does, when it has something to ring for."""
+    found = list(bells)
+    if found and threading.current_thread().name == "sweeper":
+        die_at("after the sweep, before it rings")
+    ring(found)
+
+
+broker.ring = ring_or_die
 
 if "HOLDFAST_TEST_STOP_IN_STEP" in os.environ:
     processes = TaskPool.num_processes.fget

@@ -34,7 +34,8 @@ class Limited(Valkey):
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Limited]:
     made = Limited(tmp_path / "valkey")
-    yield made.start()
+    made.start()
+    yield made
     made.kill()
 
 
