@@ -92,6 +92,13 @@ def calling(attempt: Attempt, db: Session) -> list[FollowUp]:
     return []
 
 
+def renewing(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """Takes longer than its lease, and says so in time."""
+    attempt.renew()
+    _effect(attempt, db)
+    return []
+
+
 def failing(attempt: Attempt, db: Session) -> list[FollowUp]:
     """Fails twice, after a change that must be rolled back each time."""
     _effect(attempt, db)
@@ -123,7 +130,7 @@ def hungry(attempt: Attempt, db: Session) -> list[FollowUp]:
         held.append(bytearray(64_000_000))
 
 
-HANDLERS = (plain, slow, stubborn, calling, failing, hopeless, leaking, deadly, hungry)
+HANDLERS = (plain, slow, stubborn, calling, renewing, failing, hopeless, leaking, deadly, hungry)
 
 
 def register_handlers() -> None:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from inbox.job import Doorbell
 from inbox.store import Store
-from tests.handlers import die_around, register_handlers
+from tasks import broker
+from tasks.broker import BackgroundRinger
+from tests.handlers import DIE, die_around, die_at, register_handlers
 from web import __main__ as web
 from web.front import Front
+
+RUNG = "after the doorbell, before the 200"
 
 
 def application() -> Front:
     """Made in each serving process."""
     register_handlers()
     die_around(Store, "record_all", "before the record", "after the record, before the doorbell and the 200")
+    die_around(Store, "replay", "before the replay", "after the replay, before the doorbell")
+    if RUNG in DIE:
+        BackgroundRinger.ring = ring_and_die  # type: ignore[assignment,method-assign]
     return web.application()
+
+
+def ring_and_die(_: BackgroundRinger, bells: Iterable[Doorbell]) -> None:
+    """Here and now, and not from a thread of its own, which would be a race with the 200."""
+    broker.ring(bells)
+    die_at(RUNG)
 
 
 if __name__ == "__main__":

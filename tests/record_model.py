@@ -193,7 +193,7 @@ def dump(client: redis.Redis) -> Dump:
 
 def content(client: redis.Redis) -> Mapping[bytes, Any]:
     """Every key with the time it ages away, to be compared: hashes and sets keep no order."""
-    read: Mapping[bytes, Callable[[bytes], Any]] = {b"hash": client.hgetall, b"set": client.smembers}
+    read: Mapping[Any, Callable[[bytes], Any]] = {b"hash": client.hgetall, b"set": client.smembers}
     keys: Any = client.keys("*")
     kinds: Mapping[bytes, Any] = {key: client.type(key) for key in keys}
     return {key: (read.get(kinds[key], client.dump)(key), client.pexpiretime(key)) for key in keys}

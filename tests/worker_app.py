@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import threading
+from collections.abc import Iterable
 from typing import Any
 
 import psutil
 from celery.concurrency.prefork import TaskPool
 
 from inbox import alarm
+from inbox.job import Doorbell
 from inbox.store import Store
-from tasks import handoff
+from tasks import broker, handoff, notifications
+from tasks.clients import stripe
 from tests import document_faults
-from tests.handlers import die_around, register_handlers
+from tests.handlers import die_around, die_at, register_handlers
 from workers import alarms, run
+from workers.flower import Told
 
 register_handlers()
 die_around(Store, "lease", "after the pop, before the lease", "after the lease")
@@ -25,10 +30,28 @@ die_around(handoff, "post", "before the agent is called", "the agent has it, bef
 die_around(Store, "finish", "before finish", "after finish")
 die_around(Store, "finish_and_lease", "before finish", "after finish")
 die_around(Store, "alarm", "before the alarm is written", "after the alarm is written")
+die_around(Store, "release", "before release", "after release")
+die_around(Store, "renew", "before renew", "after renew")
+die_around(Told, "of", "after the next lease, before its handler", "")
+die_around(stripe, "pay_invoice", "", "charged, before the commit")
+die_around(notifications, "post", "", "mailed, before the commit")
 document_faults.register()
 
 if "HOLDFAST_TEST_QUICK_ALARMS" in os.environ:
     alarms.EVERY_MS, alarm.HOLD_MS = 1000, 3000
+
+ring = broker.ring
+
+
+def ring_or_die(bells: Iterable[Doorbell]) -> None:
+    """The sweeper does, when it has something to ring for."""
+    found = list(bells)
+    if found and threading.current_thread().name == "sweeper":
+        die_at("after the sweep, before it rings")
+    ring(found)
+
+
+broker.ring = ring_or_die
 
 if "HOLDFAST_TEST_STOP_IN_STEP" in os.environ:
     processes = TaskPool.num_processes.fget

@@ -39,19 +39,22 @@ class World:
     database: str
     rabbitmq: RabbitMQ | None
 
-    def record(self, kind: str, event_id: str = "evt_1") -> str:
+    def record(self, kind: str, event_id: str = "evt_1", ordering_key: str = "") -> str:
         """Record an event for the handler `kind`, as the receiver does; returns its job's id."""
-        job = NewJob(f"stripe:{event_id}:{kind}", f"tests.handlers.{kind}", "payments")
+        job = NewJob(f"stripe:{event_id}:{kind}", f"tests.handlers.{kind}", "payments", ordering_key=ordering_key)
         self.store.record(Event("stripe", event_id, f"test.{kind}", b"{}"), [job])
         return job.id
 
-    def busy_worker(self, **settings: Any) -> tuple[Process, str]:
+    def busy_worker(self, ordering_key: str = "", **settings: Any) -> tuple[Process, str]:
         """A worker in the middle of a job, and that job, which goes on when it is let go."""
         (self.stack.folder / "hold").touch()
         worker = self.stack.worker(**settings)
-        job = self.record("slow", "evt_held")
+        job = self.record("slow", "evt_held", ordering_key)
         self.wait_for_the_held_job()
         return worker, job
+
+    def died(self, point: str) -> bool:
+        return (self.stack.folder / f"died-{point}").exists()
 
     def let_go(self) -> None:
         (self.stack.folder / "hold").unlink()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
+from typing import Any
 
 import pytest
 import requests
@@ -16,9 +17,10 @@ from dev.servers import wait_until
 from inbox import look
 from tests.chaos.conftest import PAIRS, World
 from tests.peers import Answer, Peer
-from tests.senders import signed_by_stripe, stripe_event
+from tests.senders import API_KEY, signed_by_stripe, stripe_event
 from tests.stack import GRACE_SECONDS
 
+BEARER = {"Authorization": f"Bearer {API_KEY}"}
 KILL_POINTS = [
     "after the pop, before the lease",
     "after the lease",
@@ -42,8 +44,91 @@ def test_a_worker_killed_at_any_step_loses_nothing_and_doubles_nothing(world: Wo
     assert stats | {"succeeded": 2, "dead": 0} == stats
 
 
+@pytest.mark.parametrize(
+    ("point", "kind", "outcomes"),
+    [
+        ("before the failure is kept", "failing", ["lost", "failed", "succeeded"]),
+        ("after the failure is kept", "failing", ["failed", "failed", "succeeded"]),
+        ("before renew", "renewing", ["lost", "succeeded"]),
+        ("after renew", "renewing", ["lost", "succeeded"]),
+    ],
+)
+def test_a_worker_killed_around_any_other_call_to_the_record_costs_an_attempt_at_most(
+    world: World, point: str, kind: str, outcomes: list[str]
+) -> None:
+    job = world.record(kind)
+    world.stack.worker(HOLDFAST_TEST_DIE=point)
+    world.settle()
+    assert (world.died(point), world.effects(job), world.outcomes(job)) == (True, 1, outcomes)
+
+
+@pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
+@pytest.mark.parametrize(("point", "outcome"), [("before release", "lost"), ("after release", "released")])
+def test_a_worker_killed_while_it_gives_a_job_back_loses_nothing(world: World, point: str, outcome: str) -> None:
+    long: Any = {"LEASE_SECONDS": "20", "JOB_TIME_LIMIT_SECONDS": "19"}
+    first, job = world.busy_worker(HOLDFAST_TEST_DIE=point, **long)
+    first.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: world.died(point), seconds=60, what="the job to be given back")
+    world.let_go()
+    world.stack.worker(**long)
+    world.settle()
+    assert (world.effects(job), world.outcomes(job)) == (1, [outcome, "succeeded"])
+
+
+def test_a_sweep_killed_before_it_rings_is_made_up_for_by_the_next(world: World) -> None:
+    point = "after the sweep, before it rings"
+    job = world.record("plain")
+    world.wipe_broker()  # so that it has something to ring for
+    first = world.stack.worker(HOLDFAST_TEST_DIE=point)
+    assert first.process.wait(60) == -signal.SIGKILL
+    world.stack.worker()
+    world.settle()
+    assert (world.died(point), world.effects(job)) == (True, 1)
+
+
+def test_who_waits_for_an_ordering_key_is_rung_though_its_holder_dies_before_that(world: World) -> None:
+    point = "after finish"
+    long: Any = {"LEASE_SECONDS": "60", "JOB_TIME_LIMIT_SECONDS": "50"}
+    _, first = world.busy_worker("cus_1", HOLDFAST_TEST_DIE=point, processes=2, **long)
+    second = world.record("plain", "evt_2", "cus_1")
+    wait_until(lambda: world.store.client.exists("{holdfast}:waiting:cus_1") == 1, seconds=60, what="it to wait")
+    world.let_go()
+    world.settle()
+    assert world.died(point)
+    assert (world.effects(first), world.effects(second), world.outcomes(second)) == (1, 1, ["succeeded"])
+
+
+@pytest.mark.parametrize("world", ["redis-sqlite", "redis-postgres"], indirect=True)
+def test_a_worker_killed_with_the_next_lease_of_a_backlog_in_its_hand_loses_nothing(world: World) -> None:
+    point = "after the next lease, before its handler"
+    jobs = [world.record("plain", f"evt_{n}") for n in range(3)]
+    world.stack.worker(HOLDFAST_TEST_DIE=point)
+    world.settle()
+    assert (world.died(point), [world.effects(job) for job in jobs]) == (True, [1] * 3)
+    assert sorted(map(world.outcomes, jobs)) == [["lost", "succeeded"], ["succeeded"], ["succeeded"]]
+
+
+@pytest.mark.parametrize("point", ["before the replay", "after the replay, before the doorbell"])
+def test_a_receiver_killed_around_a_replay_leaves_it_undone_or_done(world: World, point: str) -> None:
+    job = world.record("failing")
+    first = world.stack.worker(MAX_ATTEMPTS="1")
+    wait_until(lambda: world.state(job) == "dead", seconds=60, what="a dead letter")
+    first.kill()
+    world.stack.receiver(module="tests.receiver_app", HOLDFAST_TEST_DIE=point)
+    with pytest.raises(requests.ConnectionError):
+        requests.post(world.stack.url(f"/api/v1/jobs/{job}/replay"), headers=BEARER, timeout=10)
+    assert world.died(point)
+    assert world.state(job) == ("dead" if point.startswith("before") else "ready")
+    world.stack.worker()
+    world.settle()
+    assert world.effects(job) == (0 if point.startswith("before") else 1)
+
+
 @pytest.mark.parametrize("world", PAIRS, indirect=True)
-@pytest.mark.parametrize("point", ["before the record", "after the record, before the doorbell and the 200"])
+@pytest.mark.parametrize(
+    "point",
+    ["before the record", "after the record, before the doorbell and the 200", "after the doorbell, before the 200"],
+)
 def test_a_receiver_killed_around_the_record_leaves_its_sender_to_try_again(world: World, point: str) -> None:
     world.stack.receiver(module="tests.receiver_app", HOLDFAST_TEST_DIE=point)
     body, headers = signed_by_stripe(stripe_event("evt_1", "test.plain"))
