@@ -20,7 +20,8 @@ CADDYFILE = Path(__file__).parents[2] / "deploy" / "Caddyfile"
 def test_a_link_that_cannot_be_served_is_logged_without_what_opens_it(tmp_path: Path) -> None:
     port = free_port()
     nobody = re.sub(r"(receiver|flower):[0-9]+", "127.0.0.1:9", CADDYFILE.read_text())
-    (tmp_path / "Caddyfile").write_text(nobody.replace(":2020", f":{free_port()}").replace("8s", "0s"))
+    nobody = re.sub(r"(?m)^.*request_buffers.*$", "", nobody)  # which Caddy before 2.7 does not know
+    (tmp_path / "Caddyfile").write_text(nobody.replace(":2020", f":{free_port()}").replace("15s", "0s"))
     home = {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path), "DOMAIN": f"http://127.0.0.1:{port}"}
     command = ["caddy", "run", "--config", str(tmp_path / "Caddyfile")]
     log = tmp_path / "log"

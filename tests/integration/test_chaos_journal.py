@@ -10,8 +10,8 @@ from sqlalchemy import Connection, create_engine, text
 
 from dev.chaos import journal
 
-ORDER = """INSERT INTO orders (session_id, state, amount_total, currency, access_changes, created_at)
-VALUES ('cs_1', 'fulfilled', 1, 'eur', 1, CURRENT_TIMESTAMP)"""
+ORDER = """INSERT INTO orders (session_id, state, amount_total, currency, access_changes, bought, created_at)
+VALUES ('cs_1', 'fulfilled', 1, 'eur', 1, '[]', CURRENT_TIMESTAMP)"""
 DONE = "INSERT INTO effects (job_id, follow_ups, done_at) VALUES ('job', '[]', CURRENT_TIMESTAMP)"
 
 

@@ -9,13 +9,11 @@ from sqlalchemy import select
 
 from inbox.errors import PermanentError, TransientError
 from tasks.documents import completed, download
-from tasks.handling import FollowUp
+from tasks.handling import FollowUp, GaveUp
 from tasks.models import Notification
 from tests.business import Business
 from tests.integration.test_handlers_documents import by_service, call_back, processing, row, steps, stored
 from tests.peers import Answer, Asked, Peer
-
-LAST = 15  # MAX_ATTEMPTS
 
 
 class Service:
@@ -91,9 +89,9 @@ def test_an_expired_address_whose_service_is_away_is_tried_again(business: Busin
 def test_an_address_that_never_answers_fails_the_document_aloud_at_the_last_attempt(business: Business) -> None:
     with (service := Service(503)).peer:
         job = to_download(business, service)
-        for business.number in (1, LAST - 1, LAST):
+        for business.number, business.last, ending in ((1, False, TransientError), (2, True, GaveUp)):
             assert (row(business).status, alerts(business)) == ("downloading", 0)
-            with pytest.raises(TransientError, match="answered 503"):
+            with pytest.raises(ending, match="answered 503"):
                 fetch(business, job)
     assert (row(business).status, row(business).error, alerts(business)) == (
         "failed",
@@ -112,8 +110,8 @@ def test_a_download_whose_time_is_over_each_time_fails_the_document_aloud(busine
     with (service := Service()).peer:
         job = to_download(business, service, "/files/new")
         business._renew = renew  # type: ignore[method-assign]
-        for business.number in (1, LAST):
-            with pytest.raises(OverTime):
+        for business.number, business.last, ending in ((1, False, OverTime), (2, True, GaveUp)):
+            with pytest.raises(ending):
                 fetch(business, job)
     assert (row(business).status, row(business).error) == ("failed", "the download failed (OverTime)")
     assert alerts(business) == 1
@@ -122,10 +120,10 @@ def test_a_download_whose_time_is_over_each_time_fails_the_document_aloud(busine
 def test_a_replayed_download_gets_the_address_of_today_and_is_seen_to_run(business: Business) -> None:
     with (service := Service(500)).peer:
         job = to_download(business, service)
-        business.number = LAST
-        with pytest.raises(TransientError):
+        business.last = True
+        with pytest.raises(GaveUp):
             fetch(business, job)
-        business.number, business.replays = 1, 1
+        business.last, business.replays = False, 1
         fetch(business, job)
     assert service.asked == ["/files/old", "/api/v1/process/task_1", "/files/new"]
     assert [status for status, _ in steps(business)] == ["downloading", "failed", "downloading", "completed"]
