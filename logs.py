@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -17,6 +21,8 @@ GRANIAN: dict[str, object] = {
     "loggers": {"_granian": {"level": "INFO", "propagate": True, "handlers": []}},
 }
 
+_about: ContextVar[Mapping[str, str | int]] = ContextVar("about", default=MappingProxyType({}))
+
 WITHOUT_VALUES = ExceptionDictTransformer(show_locals=False)  # a frame of the receiver holds payloads
 
 
@@ -26,7 +32,7 @@ def configure() -> None:
     Ours go straight to the file: through the standard library a line takes as long as a tenth of a job.
     """
     said: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _with_ids,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -58,6 +64,20 @@ def configure() -> None:
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)  # our line of the attempt stands for its own
     logging.captureWarnings(capture=True)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
+
+
+@contextmanager
+def about(ids: Mapping[str, str | int]) -> Iterator[None]:
+    """Every line within the block says these, too. (structlog's own way takes half as long as a line.)"""
+    token = _about.set(ids)
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+def _with_ids(_: Any, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {**_about.get(), **line}
 
 
 def _json(line: structlog.typing.EventDict, **_: Any) -> bytes:

@@ -96,6 +96,7 @@ class Settings:
     durability: str = _setting(values.one_of("always", "everysec", "none"), "always")
     replicas_ack: int = _setting(values.number(0, 9), "0")
     task_events: str = _setting(values.one_of("on", "off"), "on")
+    traces_url: str = _setting(values.url("https", "http"), "", secret=True)
     heartbeat_file: str = _setting(values.text, "")
     signature_tolerance_seconds: int = _setting(values.number(1, 86400), "300")
     max_body_bytes: int = _setting(values.number(1024, 64 * 1024 * 1024), "1048576")

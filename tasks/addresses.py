@@ -54,11 +54,15 @@ class Address:
 
     def redirected(self, location: str) -> Address:
         """Where a Location header of this address leads. Servers write UTF-8, which HTTP reads as Latin-1."""
-        here = f"{self.scheme}://{self._bracketed}:{self.port}{self.target}"
         try:
-            return parse(urljoin(here, location.encode("latin-1").decode()))
+            return parse(urljoin(self.base + self.target, location.encode("latin-1").decode()))
         except ValueError:
             raise PermanentError(f"{self.host} redirects to a URL that cannot be read") from None
+
+    @property
+    def base(self) -> str:
+        """The URL without its target."""
+        return f"{self.scheme}://{self._bracketed}:{self.port}"
 
     @property
     def _bracketed(self) -> str:

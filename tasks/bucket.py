@@ -14,6 +14,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+import traces
 from inbox.errors import TransientError
 from tasks.patience import patiently
 from tasks.storage import Stored
@@ -33,7 +34,7 @@ class Bucket:
         self._s3 = boto3.session.Session().client("s3", config=PATIENCE)
 
     def find(self, stem: str) -> Stored | None:
-        with _named_errors():
+        with self._call("find"):
             for key in self._keys(stem):
                 if key == self._prefix + stem or key.startswith(f"{self._prefix}{stem}."):
                     head = self._s3.head_object(Bucket=self._bucket, Key=key)
@@ -45,7 +46,7 @@ class Bucket:
         target = {"Bucket": self._bucket, "Key": self._prefix + document.name}
         described = {**target, "ContentType": document.content_type, "Metadata": {"sha256": document.sha256}}
         try:
-            with _named_errors(), part.open("rb") as file:
+            with self._call("keep"), part.open("rb") as file:
                 self._abort_others(target)
                 if document.size <= PIECE_BYTES:
                     patiently(lambda: self._s3.put_object(**described, Body=file, IfNoneMatch="*"), renew)
@@ -56,9 +57,14 @@ class Bucket:
         return document
 
     def read(self, name: str) -> IO[bytes]:
-        with _named_errors():
+        with self._call("read"):
             body: IO[bytes] = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"]
             return body
+
+    @contextmanager
+    def _call(self, what: str) -> Iterator[None]:
+        with traces.call(what, self._s3.meta.endpoint_url), _named_errors():
+            yield
 
     def _upload(self, described: dict[str, Any], target: dict[str, Any], file: IO[bytes], renew: Any) -> None:
         """In pieces, of which nobody sees any before the last step. An upload that fails is not left to be paid for."""

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import apprise
 from apprise.plugins.email.base import NotifyEmail
 
+import traces
 from inbox.errors import PermanentError
 from settings import Settings
 from tasks.wording import written
@@ -61,7 +62,11 @@ def post(url: str, subject: str, body: str) -> bool:
         raise PermanentError(
             "one of CUSTOMER_NOTIFY_URLS, ADMIN_NOTIFY_URLS and ALERT_NOTIFY_URLS holds what is no Apprise URL"
         )
-    return bool(service.notify(title=subject, body=body, body_format=apprise.NotifyFormat.TEXT))
+    scheme = url.partition("://")[0]  # what follows it are names and tokens
+    with traces.call("notify", f"{scheme}://") as span:
+        taken = bool(service.notify(title=subject, body=body, body_format=apprise.NotifyFormat.TEXT))
+        span.ended("taken" if taken else "not taken")
+    return taken
 
 
 def reached(url: str) -> tuple[str, int] | None:

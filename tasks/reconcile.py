@@ -142,7 +142,9 @@ def _record(attempt: Attempt, events: Sequence[bytes]) -> None:
                 continue
             bells = store.record(event, jobs, counted="missed") if jobs else None
             if bells is not None:
-                log.warning("an event that never arrived was taken in", id=event.id, type=event.type)
+                log.warning(
+                    "an event that never arrived was taken in", source="stripe", event_id=event.id, type=event.type
+                )
                 broker.ring(bells)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from flask import Flask
 
+import traces
 from inbox.store import Store
 from settings import Settings
 from tasks.broker import open_store
@@ -29,6 +30,7 @@ def create_front(settings: Settings) -> Front:
 
 
 def _app(settings: Settings, senders: Mapping[str, sources.Source], store: Store) -> Flask:
+    traces.start(settings.traces_url, "receiver")
     app = Flask("holdfast", static_folder=None)
     engine = make_engine(settings.database_url)
     sessions = make_sessions(engine)

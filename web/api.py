@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from flask import Blueprint, Response, g, jsonify, request, send_file
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+import traces
 from inbox import look
 from inbox.event import Event
 from inbox.store import Store
@@ -85,12 +87,15 @@ def blueprint(
     @api.post("/documents")
     def start_document() -> tuple[Response, int]:
         """Durable before the 202: the request itself is an event, and the call to the service its job."""
+        began = time.monotonic()
         wanted = parsed(DocumentRequest, read_body(request, settings.max_body_bytes))
         wanted.notify.agents = agents.urls(settings, sessions, wanted.notify.agents)
         document = _document_id(g.who, request.headers.get("Idempotency-Key"))
         body = wanted.model_dump_json(exclude_none=True).encode()
         event = Event(SOURCE, document, "document.requested", body)
         bells = store.record(event, jobs_for(SOURCE, document, event.type))
+        seconds, theirs = time.monotonic() - began, request.headers.get("traceparent", "")
+        traces.received(SOURCE, document, seconds, new=bells is not None, traceparent=theirs)
         if bells is None:
             return jsonify(id=document, status=_known(store, sessions, event)), 202
         broker.ring(bells)

@@ -12,8 +12,7 @@ from sqlalchemy.orm import Session
 from inbox import find, look
 from inbox.store import Store
 from settings import Settings
-from tasks import broker
-from web import asked, redact
+from web import asked, deeds, redact
 from web.body import parsed, read_body
 from web.errors import Refused
 from web.lineage import effects, followed
@@ -53,7 +52,7 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
     @api.post("/events/<source>/<path:event_id>/replay")
     def replay_event(source: str, event_id: str) -> Response:
         event = _there(look.event(store, source, event_id), "event")
-        return jsonify(replayed={job["id"]: _replay(job["id"]) for job in event["jobs"]})
+        return jsonify(replayed={job["id"]: deeds.replay(store, job["id"], g.who) for job in event["jobs"]})
 
     @api.get("/jobs")
     def list_jobs() -> Response:
@@ -70,13 +69,13 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
 
     @api.post("/jobs/<path:job_id>/replay")
     def replay_job(job_id: str) -> Response:
-        _done(_replay(job_id), "replayed")
+        _done(deeds.replay(store, job_id, g.who), "replayed")
         return jsonify(replayed=job_id)
 
     @api.post("/jobs/<path:job_id>/discard")
     def discard_job(job_id: str) -> Response:
         why = asked.reason(parsed(DiscardRequest, read_body(request, MOST_BYTES)).why)
-        _done(store.discard(job_id, g.who, why) or "discarded", "discarded")
+        _done(deeds.discard(store, job_id, g.who, why), "discarded")
         return jsonify(discarded=job_id)
 
     @api.get("/audit")
@@ -87,13 +86,6 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
     def _found_by(of: Any) -> find.Step:
         most = asked.limit(request.args, MOST)
         return find.search(store, of, asked.wanted(request.args), most, asked.place(request.args))
-
-    def _replay(job_id: str) -> str:
-        bells = store.replay(job_id, g.who)
-        if isinstance(bells, str):
-            return bells
-        broker.ring(bells)
-        return "replayed"
 
 
 def _done(word: str, wanted: str) -> None:

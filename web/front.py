@@ -16,6 +16,7 @@ from a2wsgi.asgi_typing import HTTPScope, Receive, ReceiveEvent, Scope, Send
 from a2wsgi.wsgi_typing import Environ
 from flask import Flask
 
+import traces
 from inbox.errors import BadPayload, StoreUnavailable
 from inbox.store import Store
 from settings import Settings
@@ -44,6 +45,8 @@ class Front:
         """One request, as https://asgi.readthedocs.io/en/latest/specs/www.html describes it."""
         if scope["type"] == "http" and (name := _source_name(scope)) is not None:
             await _answer(send, *await self._outcome(name, scope, receive))
+        elif scope["type"] == "lifespan":
+            await _live(receive, send)
         else:
             await self._pages(scope, receive, send)
 
@@ -68,11 +71,14 @@ class Front:
                     self._tally.refused(name, refused.reason)
                 raise
             try:
-                await self._group.record(arrival, STORE_SECONDS)
+                new = await self._group.record(arrival, STORE_SECONDS)
             except StoreUnavailable:
                 self._tally.refused(name, "unavailable")
                 raise
-        self._tally.acknowledged(time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self._tally.acknowledged(seconds)
+        event, theirs = arrival.event, request.headers.get("traceparent", "")
+        traces.received(event.source, event.id, seconds, new=new, traceparent=theirs)
 
 
 def _in_threads(pages: Flask, limit_bytes: int) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
@@ -101,6 +107,15 @@ def _in_threads(pages: Flask, limit_bytes: int) -> Callable[[Scope, Receive, Sen
             await threads(scope, whole, send)
 
     return asgi
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """https://asgi.readthedocs.io/en/latest/specs/lifespan.html"""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    traces.stop()
+    await send({"type": "lifespan.shutdown.complete"})
 
 
 class _Request:

@@ -29,19 +29,19 @@ class GroupCommit:
         self._store = store
         self._ringer = BackgroundRinger()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="group-commit")
-        self._waiting: list[tuple[Arrival, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Arrival, asyncio.Future[bool]]] = []
         self._work: asyncio.Task[None] | None = None
 
-    async def record(self, arrival: Arrival, seconds: float) -> None:
-        """Returns when the event is on disk, now or since an earlier arrival. Raises StoreUnavailable, at the latest
-        after `seconds`: then it may or may not have been recorded, and the sender's next try will tell."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def record(self, arrival: Arrival, seconds: float) -> bool:
+        """Returns when the event is on disk: True since now, False since earlier. Raises StoreUnavailable, at
+        the latest after `seconds`: then it may or may not have been recorded, and the sender's next try will tell."""
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((arrival, done))
         if self._work is None:
             self._work = asyncio.create_task(self._commit())
         try:
             async with asyncio.timeout(seconds):
-                await done
+                return await done
         except TimeoutError:
             raise StoreUnavailable("the store does not take this now (it is too slow)") from None
 
@@ -56,7 +56,7 @@ class GroupCommit:
         finally:
             self._work = None  # or nobody would ever be heard again
 
-    async def _outcomes(self, arrivals: Sequence[Arrival]) -> Sequence[StoreUnavailable | None]:
+    async def _outcomes(self, arrivals: Sequence[Arrival]) -> Sequence[StoreUnavailable | bool]:
         """An error of no known kind costs one batch its 200, and no later one."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, arrivals)
@@ -64,16 +64,16 @@ class GroupCommit:
             log.error("a batch could not be recorded", error=type(error).__name__, exc_info=error)
             return [StoreUnavailable("the store does not take this now (it has been logged why)")] * len(arrivals)
 
-    def _write(self, arrivals: Sequence[Arrival]) -> Sequence[StoreUnavailable | None]:
+    def _write(self, arrivals: Sequence[Arrival]) -> Sequence[StoreUnavailable | bool]:
         outcomes = self._store.record_all(arrivals)
         self._ringer.ring(bell for outcome in outcomes if isinstance(outcome, list) for bell in outcome)
-        return [outcome if isinstance(outcome, StoreUnavailable) else None for outcome in outcomes]
+        return [outcome if isinstance(outcome, StoreUnavailable) else outcome is not None for outcome in outcomes]
 
 
-def _tell(done: asyncio.Future[None], outcome: StoreUnavailable | None) -> None:
+def _tell(done: asyncio.Future[bool], outcome: StoreUnavailable | bool) -> None:
     if done.done():  # whoever waited has given up
         return
-    if outcome is None:
-        done.set_result(None)
+    if isinstance(outcome, bool):
+        done.set_result(outcome)
     else:
         done.set_exception(outcome)

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from flask import Blueprint, Response, request
 
+import traces
 from inbox.errors import BadPayload, StoreUnavailable
 from inbox.event import Arrival
 from inbox.store import Store
@@ -20,6 +21,7 @@ from tasks.arrivals import arrival
 from tasks.broker import BackgroundRinger
 from web.body import read_body
 from web.errors import Refused
+from web.refusals import Refusals
 from web.signatures import Delivery
 from web.sources import Source
 from web.tally import refusal
@@ -32,9 +34,10 @@ ANY_SOURCE = "/hooks/"
 def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store) -> Blueprint:
     """The webhook addresses."""
     pages = Blueprint("receive", __name__)
-    ringer = BackgroundRinger()
+    ringer, refusals = BackgroundRinger(), Refusals()
 
     def receive(name: str) -> Response:
+        began = time.monotonic()
         try:
             # 1. Who sends? An unknown source is 404.
             source = sender(sources, name)
@@ -44,13 +47,20 @@ def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store) -
             arrived = take(source, request, raw, time.time(), settings.signature_tolerance_seconds)
         except (Refused, BadPayload) as refused:
             if name in sources:
+                refusals.tell(name, refused.reason, began)
                 with suppress(StoreUnavailable):  # an uncounted refusal is still a refusal
                     store.count(refusal(name, refused.reason))
             raise
         # 4. One atomic script. If Redis does not answer, neither do we say 200: the sender tries again.
-        bells = store.record(*arrived)
+        try:
+            bells = store.record(*arrived)
+        except StoreUnavailable:
+            refusals.tell(name, "unavailable", began)
+            raise
         # 5. It is on disk. New or seen before, the sender may forget it.
         ringer.ring(bells or ())
+        seconds, theirs = time.monotonic() - began, request.headers.get("traceparent", "")
+        traces.received(name, arrived.event.id, seconds, new=bells is not None, traceparent=theirs)
         return Response(OK, mimetype="application/json")
 
     pages.add_url_rule(f"{ANY_SOURCE}<name>", view_func=receive, methods=["POST"])

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -21,6 +22,8 @@ from tasks import broker
 from tasks.models import Replay
 from tasks.routes import jobs_for
 from web.errors import Refused
+
+log = structlog.get_logger()
 
 SOURCE, TYPE = "holdfast", "replay.asked"
 SEARCHES = 10  # of a dry run: about half a second
@@ -73,6 +76,7 @@ def ask(store: Store, wanted: Filter, by: str) -> str:
     replay = f"replay:{datetime.fromtimestamp(now / 1000, UTC):%Y-%m-%dT%H:%M:%S}-{secrets.token_hex(2)}"
     event = Event(SOURCE, replay, TYPE, json.dumps({"by": by, "wanted": asdict(wanted)}).encode())
     broker.ring(store.record(event, jobs_for(SOURCE, replay, TYPE), counted="due") or ())
+    log.info("replay asked for", replay=replay, by=by)
     return replay
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping
 
 from inbox.errors import StoreUnavailable
 from inbox.store import Store
+from web.refusals import Refusals
 
 EVERY_SECONDS = 1.0
 ACK_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000)
@@ -24,12 +26,13 @@ class Tally:
     """Used from one event loop. What the store does not take now it is told when it is back."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self._store, self._refusals = store, Refusals()
         self._counts: Counter[str] = Counter()
         self._writer: asyncio.Task[None] | None = None
 
     def refused(self, source: str, reason: str) -> None:
         """A webhook was refused."""
+        self._refusals.tell(source, reason, time.monotonic())
         self._add(refusal(source, reason))
 
     def acknowledged(self, seconds: float) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from kombu.transport import virtual
 
 import logs
+import traces
 from inbox.errors import StoreUnavailable
 from settings import SettingsError, load
 from tasks import broker, route_check
@@ -40,6 +41,7 @@ virtual.QoS.restore_at_shutdown = False
 @functools.cache
 def runner(pid: int) -> Runner:
     """One for each process: connections must not be shared over a fork."""
+    traces.start(settings.traces_url, "worker")
     return Runner(
         store=broker.open_store(settings, timeout_seconds=5),
         sessions=make_sessions(make_engine(settings.database_url)),

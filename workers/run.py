@@ -18,6 +18,8 @@ from sqlalchemy import Table, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+import logs
+import traces
 from inbox import retry
 from inbox.errors import HoldfastError, LeaseLost, NotNow, StoreUnavailable, TransientError
 from inbox.event import Event
@@ -61,17 +63,28 @@ class Runner:
         2. Finish. Dying before it: the next attempt finds the effect row, changes nothing and finishes. Dying after
            it, with the next lease: as dying in the effect of that.
         """
+        ids = _ids(lease)
+        with logs.about(ids), traces.attempt(ids, lease.task) as span:
+            try:
+                word, found = self._attempted(handler, lease, over, wish)
+            except AttemptFailed as error:
+                span.ended("failed", str(error))
+                raise
+            span.ended(word)
+            return word, found
+
+    def _attempted(self, handler: Handler, lease: Lease, over: float, wish: Wish | None) -> tuple[str, Lease | str]:
         began = time.monotonic()
         found: Lease | str = "none"
         try:
             follow_ups = self._effect(handler, lease)
             bells, found = self._finish(lease, follow_ups, wish)
-            return self._finished(lease, began, bells, len(follow_ups)), found
+            return self._finished(began, bells, len(follow_ups)), found
         except LeaseLost:
-            return _ended(lease, began, "lost"), found
+            return _ended(began, "lost"), found
         except NotNow as error:
             self._let_go(lease, partial(self._put_off, wait=error))
-            return _ended(lease, began, "put off"), "none"
+            return _ended(began, "put off"), "none"
         except Exception as error:
             self.give_back(found)
             raise self._fail(lease, began, error) from None  # the cause may hold personal data: it is not chained
@@ -83,11 +96,11 @@ class Runner:
                 self._fail(lease, began, TransientError("it ran over its time limit and would not end"))
             raise
 
-    def _finished(self, lease: Lease, began: float, bells: Sequence[Doorbell] | HoldfastError, follow_ups: int) -> str:
+    def _finished(self, began: float, bells: Sequence[Doorbell] | HoldfastError, follow_ups: int) -> str:
         if isinstance(bells, HoldfastError):
             raise bells
         self.ring(bells)
-        return _ended(lease, began, "succeeded", follow_ups=follow_ups)
+        return _ended(began, "succeeded", follow_ups=follow_ups)
 
     def _finish(
         self, lease: Lease, follow_ups: Sequence[FollowUp], wish: Wish | None
@@ -140,7 +153,7 @@ class Runner:
 
     def _fail(self, lease: Lease, began: float, error: Exception) -> AttemptFailed:
         reason = describe(error)
-        bound = log.bind(**_about(lease, began), error=type(error).__name__, reason=reason)
+        bound = log.bind(ms=_ms(began), error=type(error).__name__, reason=reason)
         try:
             policy, jitter = self._policy(lease.task), random.random()  # noqa: S311
             fate = retry.decide(policy, error, lease.attempt, self.store.now_ms(), jitter)
@@ -163,32 +176,31 @@ class Runner:
     def give_back(self, lease: Lease | str) -> None:
         """Let somebody else have the job now, if it is held at all."""
         if isinstance(lease, Lease):
-            self._let_go(lease, self.store.release)
+            with logs.about(_ids(lease)):  # maybe the next job's, while we are at work for another
+                self._let_go(lease, self.store.release)
 
     def _let_go(self, lease: Lease, how: Callable[[Lease], list[Doorbell]]) -> None:
         try:
             self.ring(how(lease))
-            log.info("job given back", job=lease.job_id)
+            log.info("job given back")
         except LeaseLost:
-            log.info("job not given back: it is done, or not ours any more", job=lease.job_id)
+            log.info("job not given back: it is done, or not ours any more")
         except StoreUnavailable as error:
-            log.warning("job not given back; its lease will run out", job=lease.job_id, why=type(error).__name__)
+            log.warning("job not given back; its lease will run out", why=type(error).__name__)
 
 
-def _ended(lease: Lease, began: float, outcome: str, **fields: int) -> str:
-    log.info("attempt ended", **_about(lease, began), outcome=outcome, **fields)
+def _ended(began: float, outcome: str, **fields: int) -> str:
+    log.info("attempt ended", ms=_ms(began), outcome=outcome, **fields)
     return outcome
 
 
-def _about(lease: Lease, began: float) -> dict[str, str | int]:
+def _ms(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)
+
+
+def _ids(lease: Lease) -> dict[str, str | int]:
     """What every line of an attempt says; `event_id`, because `event` is the line's own words."""
-    return {
-        "source": lease.source,
-        "event_id": lease.event_id,
-        "job": lease.job_id,
-        "attempt": lease.attempt,
-        "ms": round((time.monotonic() - began) * 1000),
-    }
+    return {"source": lease.source, "event_id": lease.event_id, "job": lease.job_id, "attempt": lease.attempt}
 
 
 def describe(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from celery import signals
 from celery.worker import state
 from kombu.asynchronous import get_event_loop
 
+import traces
 from settings import Settings
 from tasks import broker
 from workers.alarms import Lookout
@@ -47,6 +48,11 @@ def connect(settings: Settings) -> None:
     def leave_out_the_banner(instance: Any, **_: Any) -> None:
         """It is forty lines of drawing among lines of JSON."""
         instance.quiet = True
+
+    @signals.worker_process_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
+    def send_the_last_spans(**_: Any) -> None:
+        """A process of the pool ends without running what stands in atexit."""
+        traces.stop()
 
     signals.worker_ready.connect(_stop_softly_on_sigterm)
 

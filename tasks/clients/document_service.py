@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -12,6 +13,7 @@ import msgspec
 import requests
 from msgspec import Meta, Struct
 
+import traces
 from inbox.errors import PermanentError, TransientError
 from settings import Settings
 from tasks.clients.answers import check
@@ -87,10 +89,18 @@ def _ask(settings: Settings, method: str, path: str, now: datetime, **request: A
     if not settings.doc_service_url:
         raise PermanentError("DOC_SERVICE_URL is not set")
     url, request = settings.doc_service_url + path, {**request, "auth": _bearer(settings), "allow_redirects": False}
-    try:
+    with traces.call(method, url) as span, _named_errors():
+        request["headers"] = {**request.get("headers", {}), **span.headers}
         with requests.request(method, url, timeout=TIMEOUT_SECONDS, stream=True, **request) as answer:
+            span.answered(answer.status_code)
             check(WHO, answer.status_code, answer.headers, now)
             return _bounded(answer)
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    try:
+        yield
     except requests.RequestException as error:
         raise TransientError(f"{WHO} did not answer ({type(error).__name__})") from None
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import certifi
 from requests.structures import CaseInsensitiveDict
 
+import traces
 from inbox.errors import PermanentError, TransientError
 from settings import Settings
 from tasks import addresses
@@ -126,24 +127,34 @@ def post_json(
     address = addresses.parse(url)
     sent = {"Content-Type": "application/json", **headers}
     connection = _Connection(address, trusted or _trusted(address, settings))
-    with _response(connection, "POST", sent, body, end=time.monotonic() + HEAD_SECONDS) as response:
+    end = time.monotonic() + HEAD_SECONDS
+    with _response(connection, "POST", sent, body, end=end, ours=trusted) as response:
         return Answer(response.status, _headers(response))
 
 
 @contextmanager
 def _response(
-    connection: _Connection, method: str, headers: dict[str, str], body: bytes | None = None, *, end: float
+    connection: _Connection,
+    method: str,
+    headers: dict[str, str],
+    body: bytes | None = None,
+    *,
+    end: float,
+    ours: bool = False,
 ) -> Iterator[http.client.HTTPResponse]:
     watch = threading.Timer(max(end - time.monotonic(), 0), connection.cut)
     watch.daemon = True
     watch.start()
     try:
-        with _named_errors(connection.host):
-            connection.request(method, connection.address.target, body, headers)
-            response = connection.getresponse()
-        watch.cancel()
-        with response:
-            yield response
+        with traces.call(method, connection.address.base) as span:
+            sent = {**headers, **span.headers} if ours else headers
+            with _named_errors(connection.host):
+                connection.request(method, connection.address.target, body, sent)
+                response = connection.getresponse()
+            watch.cancel()
+            span.answered(response.status)
+            with response:
+                yield response
     finally:
         watch.cancel()
         connection.close()

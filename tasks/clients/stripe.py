@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import stripe
 from msgspec import DecodeError, Raw, Struct, json
 
+import traces
 from inbox.errors import PermanentError, TransientError
 from tasks.clients.answers import retry_after_seconds
 from tasks.handling import Attempt
@@ -237,9 +238,17 @@ def _client(attempt: Attempt) -> stripe.StripeClient:
         stripe_account=None if origin.context else origin.account,  # a Connect event may name both
         stripe_context=origin.context,
         base_addresses={"api": attempt.settings.stripe_api_base},
-        http_client=stripe.RequestsClient(timeout=TIMEOUT_SECONDS),
+        http_client=_Client(timeout=TIMEOUT_SECONDS),
         max_network_retries=0,  # the durable record retries
     )
+
+
+class _Client(stripe.RequestsClient):
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+        with traces.call(method.upper(), url) as span:
+            answer = super().request(method, url, *args, **kwargs)
+            span.answered(answer[1])
+            return answer
 
 
 def _ask(attempt: Attempt, call: Callable[[stripe.StripeClient], stripe.StripeObject]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from structlog.testing import capture_logs
 
 from dev.servers import Valkey
 from inbox import find, look
@@ -206,3 +207,22 @@ def test_dead_letters_are_found_by_what_they_died_of_a_page_at_a_time(client: Fl
     assert [job["id"] for job in first["jobs"] + rest["jobs"]] == jobs[::-1]
     assert client.get("/api/v1/jobs?state=dead&q=other", headers=BEARER).get_json()["jobs"] == []
     assert client.get("/api/v1/jobs?state=dead&limit=0", headers=BEARER).status_code == 400
+
+
+def test_the_log_says_who_ran_what_again_and_who_put_it_away_but_not_for_what_reason(
+    client: FlaskClient, real_store: Store
+) -> None:
+    job, other = letter(real_store), letter(real_store, "evt_2")
+    with capture_logs() as lines:
+        client.post(f"/api/v1/jobs/{job}/replay", headers=BEARER)
+        client.post(f"/api/v1/jobs/{other}/discard", headers=BEARER, json={"why": "Ada has called"})
+        client.post(f"/api/v1/jobs/{other}/discard", headers=BEARER, json={"why": "once more"})
+        asked = client.post("/api/v1/replays", headers=BEARER, json={"type": "invoice.paid"})
+        client.post("/console/sign-in", data={"key": API_KEY})
+    by = {"by": keys.who(API_KEY), "log_level": "info"}
+    assert [line for line in lines if "by" in line] == [
+        {"event": "replayed", "job": job, **by},
+        {"event": "discarded", "job": other, **by},
+        {"event": "replay asked for", "replay": asked.get_json()["id"], **by},
+        {"event": "signed in", **by},
+    ]

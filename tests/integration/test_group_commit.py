@@ -41,14 +41,14 @@ def arrival(name: str) -> Arrival:
     return Arrival(Event("stripe", name, "test", b"{}"), [job])
 
 
-async def record(group: GroupCommit, *names: str) -> list[BaseException | None]:
-    """All at once; what each sender hears."""
+async def record(group: GroupCommit, *names: str) -> list[BaseException | bool]:
+    """All at once; what each sender hears: whether it is new, or why it cannot be recorded."""
     return await asyncio.gather(*(group.record(arrival(name), 1.8) for name in names), return_exceptions=True)
 
 
 def test_what_arrives_at_once_shares_round_trips_and_each_event_is_there(counting: Counting) -> None:
     names = [f"evt_{n}" for n in range(3 * MOST)]
-    assert asyncio.run(record(GroupCommit(counting), *names)) == [None] * len(names)
+    assert asyncio.run(record(GroupCommit(counting), *names)) == [True] * len(names)
     assert sum(counting.batches) == len(names)
     assert len(counting.batches) <= 5
     assert max(counting.batches) <= MOST
@@ -56,7 +56,7 @@ def test_what_arrives_at_once_shares_round_trips_and_each_event_is_there(countin
 
 
 def test_one_event_twice_in_a_batch_is_recorded_once(counting: Counting) -> None:
-    assert asyncio.run(record(GroupCommit(counting), "evt_1", "evt_1", "evt_2")) == [None] * 3
+    assert asyncio.run(record(GroupCommit(counting), "evt_1", "evt_1", "evt_2")) == [True, False, True]
     stats = look.stats(counting)
     assert stats | {"accepted": 2, "duplicates": 1, "owed": 2} == stats
 
@@ -64,7 +64,7 @@ def test_one_event_twice_in_a_batch_is_recorded_once(counting: Counting) -> None
 def test_a_store_that_hangs_is_told_to_all_within_one_deadline(counting: Counting, valkey: Valkey) -> None:
     async def scene() -> None:
         group = GroupCommit(counting)
-        assert await record(group, "evt_0") == [None]
+        assert await record(group, "evt_0") == [True]
         valkey.freeze()
         began = time.monotonic()
         first = asyncio.create_task(record(group, "evt_1"))
@@ -73,7 +73,7 @@ def test_a_store_that_hangs_is_told_to_all_within_one_deadline(counting: Countin
         assert time.monotonic() - began < 3  # one deadline of 1.8 s; after another's and then their own it would be 3.6
         assert [type(heard) for heard in await first + later] == [StoreUnavailable] * 3
         valkey.resume()
-        assert await record(group, "evt_1", "evt_2", "evt_3") == [None] * 3
+        assert all(isinstance(new, bool) for new in await record(group, "evt_1", "evt_2", "evt_3"))
 
     asyncio.run(scene())
     assert look.stats(counting)["accepted"] == 4
@@ -87,7 +87,7 @@ def test_a_sender_who_hangs_up_is_recorded_all_the_same(counting: Counting) -> N
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.sleep(0.5)
-        assert await record(group, "evt_2") == [None]
+        assert await record(group, "evt_2") == [True]
 
     asyncio.run(scene())
     assert look.stats(counting)["accepted"] == 2
@@ -96,7 +96,7 @@ def test_a_sender_who_hangs_up_is_recorded_all_the_same(counting: Counting) -> N
 def test_a_store_that_lost_its_scripts_gets_them_again(counting: Counting) -> None:
     group = GroupCommit(counting)
     counting.client.script_flush()
-    assert asyncio.run(record(group, "evt_1", "evt_2")) == [None] * 2
+    assert asyncio.run(record(group, "evt_1", "evt_2")) == [True, True]
     assert look.stats(counting)["accepted"] == 2
 
 
@@ -104,7 +104,7 @@ def test_one_that_the_store_refuses_spoils_no_other(counting: Counting) -> None:
     """A key of ours that holds something else fails the script, after it has begun, for that event alone."""
     counting.client.set("{holdfast}:event:stripe:evt_bad", "no hash")
     heard = asyncio.run(record(GroupCommit(counting), "evt_1", "evt_bad", "evt_2"))
-    assert [type(one) for one in heard] == [type(None), StoreUnavailable, type(None)]
+    assert [type(one) for one in heard] == [bool, StoreUnavailable, bool]
 
 
 class Faulty(Store):
@@ -122,11 +122,11 @@ class Faulty(Store):
 def test_an_error_that_nobody_has_foreseen_costs_one_batch_its_200_and_no_later_one(valkey: Valkey) -> None:
     group = GroupCommit(Faulty(connect(valkey.url)))
 
-    async def scene() -> list[BaseException | None]:
+    async def scene() -> list[bool | BaseException]:
         return [*await record(group, "evt_1", "evt_2"), *await record(group, "evt_1", "evt_2")]
 
     heard = asyncio.run(scene())
-    assert [type(one) for one in heard] == [StoreUnavailable] * 2 + [type(None)] * 2
+    assert [type(one) for one in heard] == [StoreUnavailable] * 2 + [bool] * 2
 
 
 def test_a_master_that_is_made_a_replica_refuses_events_until_it_is_one_again(valkey: Valkey) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from a2wsgi import ASGIMiddleware
+from structlog.testing import capture_logs
 from werkzeug.test import Client
 
 from dev.servers import Valkey, wait_until
@@ -206,3 +207,15 @@ def test_a_full_store_is_503_and_nothing_is_half_recorded(client: Client, real_s
     finally:
         real_store.client.config_set("maxmemory", "0")
     assert (status, real_store.client.keys("*evt_1*")) == (503, [])
+
+
+def test_refusals_are_logged_once_with_their_reason_and_nothing_of_the_body(client: Client, valkey: Valkey) -> None:
+    with capture_logs() as lines:
+        for _ in range(3):
+            event = stripe_event("evt_1", email="ada@example.com")
+            assert post(client, "/stripe-webhook", signed_by_stripe(event, secret="whsec_wrong"))[0] == 400
+        valkey.kill()
+        for _ in range(2):
+            assert post(client, "/stripe-webhook", signed_by_stripe(event))[0] == 503
+    refused = {"event": "refused", "log_level": "warning", "source": "stripe", "count": 1}
+    assert lines == [refused | {"reason": "signature"}, refused | {"reason": "unavailable"}]

@@ -16,8 +16,7 @@ PACKAGES = ("cli", "web", "workers", "tasks", "inbox")
 
 
 def product_files() -> Iterator[Path]:
-    alone = ("settings.py", "setting_values.py", "source_settings.py", "sentinel_url.py", "celeryconfig.py", "logs.py")
-    yield from (ROOT / name for name in alone)
+    yield from ROOT.glob("*.py")
     for package in PACKAGES:
         yield from (ROOT / package).rglob("*.py")
 
@@ -43,7 +42,14 @@ def test_the_environment_is_read_in_settings_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "ours"), [("settings.py", set()), ("logs.py", set()), ("celeryconfig.py", {"settings"})]
+    ("module", "ours"),
+    [
+        ("settings.py", set()),
+        ("logs.py", set()),
+        ("traces.py", set()),
+        ("traces_otlp.py", set()),
+        ("celeryconfig.py", {"settings"}),
+    ],
 )
 def test_the_ground_floor_imports_nothing_above_it(module: str, ours: set[str]) -> None:
     assert imports(ROOT / module) & {*PACKAGES, "settings", "logs", "celeryconfig", "dev"} == ours

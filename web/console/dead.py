@@ -14,8 +14,7 @@ from sqlalchemy.orm import Session
 from inbox import find, look
 from inbox.job import State
 from inbox.store import Store
-from tasks import broker
-from web import asked, replays
+from web import asked, deeds, replays
 from web.asked import reason
 from web.console.events import given
 from web.console.sign_in import inside
@@ -60,7 +59,7 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
     @pages.post("/jobs/discard")
     def discard_jobs() -> ResponseReturnValue:
         why = reason(request.form.get("why", ""))
-        return _back(store.discard(job, g.person.name, why) or "discarded" for job in request.form.getlist("job"))
+        return _back(deeds.discard(store, job, g.person.name, why) for job in request.form.getlist("job"))
 
     @pages.get("/replays/new")
     def dry_run() -> str:
@@ -96,8 +95,5 @@ def _back(words: Iterable[str]) -> ResponseReturnValue:
 
 def _replay(store: Store, job: str) -> str:
     was = look.job(store, job)
-    bells = store.replay(job, g.person.name)
-    if isinstance(bells, str):
-        return bells
-    broker.ring(bells)
-    return "had" if was and was["state"] == State.SUCCEEDED else "replayed"
+    word = deeds.replay(store, job, g.person.name)
+    return "had" if word == "replayed" and was and was["state"] == State.SUCCEEDED else word

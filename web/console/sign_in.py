@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from hmac import compare_digest
 from typing import Any
 
+import structlog
 from flask import Blueprint, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from itsdangerous import BadSignature, TimestampSigner
@@ -24,6 +25,8 @@ from inbox.store import Store
 from settings import Settings
 from web.errors import Refused
 from web.keys import matching, too_often, who
+
+log = structlog.get_logger()
 
 COOKIE = "holdfast_console"
 SESSION_SECONDS = 12 * 3600
@@ -86,6 +89,7 @@ def register(pages: Blueprint, settings: Settings, store: Store) -> None:
         answer = redirect(inside(request.form.get("next", "")))
         cookie = _signer(key).sign(secrets.token_hex(16)).decode()
         answer.set_cookie(COOKIE, cookie, SESSION_SECONDS, **_cookie_rules())
+        log.info("signed in", by=who(key))
         return answer
 
     @pages.post("/sign-out")

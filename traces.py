@@ -1,0 +1,78 @@
+"""Traces, where TRACES_URL asks for them: what one event led to, in the receiver, the workers and the calls out.
+
+While they are off, nothing is imported and nothing is noted. traces_otlp.py says what is noted while they are on.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from traces_otlp import Span, Traces
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Unnoted:
+    """A span of which nothing is noted."""
+
+    headers = NOTHING
+
+    def __enter__(self) -> Unnoted:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def ended(self, outcome: str, reason: str = "") -> None:
+        pass
+
+    def answered(self, status: int) -> None:
+        pass
+
+
+UNNOTED = Unnoted()
+_traces: Traces | None = None
+
+
+def start(url: str, part: str) -> None:
+    """Send this process's spans to an OTLP/HTTP endpoint as those of `part` of Holdfast; nothing where `url` is empty.
+
+    After the fork: spans are sent by a thread, which a fork does not take along.
+    """
+    global _traces  # noqa: PLW0603
+    if url:
+        from traces_otlp import Traces  # noqa: PLC0415  half a second, for those who want it
+
+        _traces = Traces(url, part)
+        atexit.register(stop)
+
+
+def stop() -> None:
+    """Send what is left; where the collector does not answer, for a few seconds."""
+    global _traces  # noqa: PLW0603
+    if (ending := _traces) is not None:
+        _traces = None
+        ending.stop()
+
+
+def received(source: str, event_id: str, seconds: float, *, new: bool, traceparent: str = "") -> None:
+    """An event was acknowledged now, so long after its head had come. `traceparent` is its sender's own, if any."""
+    if _traces is not None:
+        _traces.received(source, event_id, seconds, new=new, traceparent=traceparent)
+
+
+def attempt(ids: Mapping[str, str | int], task: str) -> Span | Unnoted:
+    """An attempt, as long as the block lasts."""
+    return UNNOTED if _traces is None else _traces.attempt(ids, task)
+
+
+def call(what: str, url: str) -> Span | Unnoted:
+    """A call out within an attempt, as long as the block lasts: its method or the like, and of its URL scheme and host.
+
+    `headers` of the span are for services of our user's own: they join the trace.
+    """
+    return UNNOTED if _traces is None else _traces.call(what, url)
