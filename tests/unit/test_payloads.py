@@ -89,7 +89,7 @@ def test_a_payload_that_does_not_fit_is_refused_by_field_and_never_by_value(body
 
 
 def test_fields_nobody_uses_may_be_anything() -> None:
-    assert as_invoice(lines={"data": "odd"}, discounts=7, object=None).id == "in_1"
+    assert as_invoice(customer_shipping={"data": "odd"}, discounts=7, object=None).id == "in_1"
 
 
 @pytest.mark.parametrize("value", [None, ""])
