@@ -102,6 +102,11 @@ def test_the_store_is_configured_as_readyz_demands() -> None:
     assert {f"{name} {value}" for name, value in wanted.items()} <= set(lines)
 
 
+def test_no_default_holds_another_variable() -> None:
+    """docker-compose 1.29 takes `${A:-${B}}` for a text, and hands it on as it stands."""
+    assert not re.findall(r"\$\{[^}]*\$\{", COMPOSE_TEXT)
+
+
 # --- .env.example -----------------------------------------------------------------------------------------------------
 
 
