@@ -32,7 +32,9 @@ task_soft_time_limit = _settings.job_soft_limit_seconds
 worker_disable_prefetch = _redis
 worker_prefetch_multiplier = 1
 
-worker_max_tasks_per_child = 1000  # bounds a leak in a handler
+# Bounds a leak in a handler: a process that has grown so large (KB) is replaced after its task. Tasks are no measure of
+# that, for one may do hundreds of jobs.
+worker_max_memory_per_child = 250_000
 worker_soft_shutdown_timeout = 8  # seconds after SIGTERM to finish in; then what still runs is given back
 worker_send_task_events = _settings.task_events == "on"  # Flower's history; costs throughput
 worker_hijack_root_logger = False  # logs.py has set it up

@@ -130,7 +130,16 @@ def hungry(attempt: Attempt, db: Session) -> list[FollowUp]:
         held.append(bytearray(64_000_000))
 
 
-HANDLERS = (plain, slow, stubborn, calling, renewing, failing, hopeless, leaking, deadly, hungry)
+def growing(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """Keeps 50 MB for ever, and takes as long as to be alone in its Celery task."""
+    _effect(attempt, db)
+    KEPT.append(b"x" * 50_000_000)
+    time.sleep(0.3)
+    return []
+
+
+KEPT: list[bytes] = []
+HANDLERS = (plain, slow, stubborn, calling, renewing, failing, hopeless, leaking, deadly, hungry, growing)
 
 
 def register_handlers() -> None:

@@ -1,13 +1,15 @@
-"""A handler that takes all the memory there is."""
+"""Handlers that take all the memory there is, or ever more of it."""
 
 from __future__ import annotations
 
 import pytest
 
+from inbox import look
 from tests.chaos.conftest import World
 
+pytestmark = pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
 
-@pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
+
 def test_a_job_that_runs_out_of_memory_is_dead_after_its_attempts_and_the_others_go_on(world: World) -> None:
     hungry = world.record("hungry", "evt_1")
     plain = [world.record("plain", f"evt_{n}") for n in range(2, 6)]
@@ -17,3 +19,12 @@ def test_a_job_that_runs_out_of_memory_is_dead_after_its_attempts_and_the_others
     assert worker.said("MemoryError")
     assert [world.effects(job) for job in (hungry, *plain)] == [0, 1, 1, 1, 1]
     assert worker.alive()
+
+
+def test_a_process_that_has_grown_is_replaced_and_loses_no_job(world: World) -> None:
+    jobs = [world.record("growing", f"evt_{n}") for n in range(8)]
+    world.stack.worker()
+    world.settle()
+    found = [look.job(world.store, job) for job in jobs]
+    assert len({job["attempts"][-1]["holder"] for job in found if job}) > 1
+    assert [(world.state(job), world.effects(job)) for job in jobs] == [("succeeded", 1)] * 8
