@@ -21,7 +21,7 @@ from web.errors import Refused
 
 # What the server must be set to for each DURABILITY, and what may then be lost.
 NEVER_EVICTS = {"maxmemory-policy": "noeviction"}
-APPENDS = {**NEVER_EVICTS, "appendonly": "yes", "aof_last_write_status": "ok"}
+APPENDS = {**NEVER_EVICTS, "appendonly": "yes"}
 SYNCS = {**APPENDS, "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
 DURABILITY = {
     "always": (SYNCS, "nothing"),
@@ -84,6 +84,8 @@ def check_store(store: Store, settings: Settings) -> str:
     found = look.durability(store)
     said = {name: found.get(name, UNSAID) for name in wanted}
     wrong = [f"{name} is {said[name]}, it takes {value}" for name, value in wanted.items() if said[name] != value]
+    if found["appendonly"] == "yes" and found["aof_last_write_status"] != "ok":
+        wrong.append("it could not write to its file (aof_last_write_status)")
     if nearly_full(*store.memory()):
         wrong.append("its memory is nearly full: senders hear 503")
     if refusal := store.refusal():

@@ -74,7 +74,7 @@ TROUBLE: dict[str, tuple[Callable[[Limited, Any], None], str]] = {
     "a replica": (lambda _, client: client.replicaof("127.0.0.1", "1"), "(You can't write against a read only replica"),
     "forsaken": (set_to("min-replicas-to-write", "1"), "it takes no events (NOREPLICAS Not enough good replicas"),
     "no fsync": (set_to("no-appendfsync-on-rewrite", "yes"), "no-appendfsync-on-rewrite is yes, it takes no"),
-    "its disk full": (fill_disk, "aof_last_write_status is err, it takes ok"),
+    "its disk full": (fill_disk, "it could not write to its file (aof_last_write_status)"),
     "managed": (
         lambda _, client: client.execute_command("ACL SETUSER", "default", "-config"),
         "appendfsync is not said by the store, which refuses CONFIG, it takes always",
