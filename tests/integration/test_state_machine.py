@@ -77,6 +77,7 @@ class Known:
     model: Model = field(default_factory=lambda: Model(RULES.max_attempts))
     marks: dict[str, int] = field(default_factory=lambda: dict.fromkeys(QUEUES, 0))  # newest due of a leased job
     holding: dict[str, int] = field(default_factory=dict)  # jobs that somebody holds, and until when
+    given: list[Lease] = field(default_factory=list)
     told: set[str] = field(default_factory=set)  # the jobs that somebody was told to look at, and has not yet
     before: dict[str, State] = field(default_factory=dict)
 
@@ -92,7 +93,8 @@ class History(RuleBasedStateMachine):
         self.client.flushall()
         self.clock = Clock()
         self.known, self.replica = Known(), (Known(), record_model.dump(client))
-        self.given: list[Lease] = []
+        self.tokens: set[tuple[str, int]] = set()  # that were ever given, those that no replica heard of included
+        self.failovers = 0
         self.by_a_person = False
 
     @property
@@ -120,11 +122,14 @@ class History(RuleBasedStateMachine):
 
     @rule()
     def the_replica_takes_over(self) -> None:
-        """What it had not heard has never happened, but for the leases, whose holders are at work. Time has passed."""
+        """What it had not heard has never happened, but for the leases, whose holders are at work. Time has passed, and
+        no clock that goes back hits upon the very millisecond of a lease before: see the tokens in lease.lua."""
         known, kept = self.replica
         self.known = deepcopy(known)
         record_model.restore(self.client, kept)
-        self.clock.ms = 1 + max([self.clock.ms, *(lease.token for lease in self.given)])
+        self.failovers += 1
+        newest = max([self.clock.ms, *(token for _, token in self.tokens)])
+        self.clock.ms = newest // 1000 * 1000 + 1000 + self.failovers * 13
         self._let_run_out()
 
     @rule(event=events, specs=specs)
@@ -391,12 +396,14 @@ class History(RuleBasedStateMachine):
         assert word == "leased"
         assert lease.first == (self.model.jobs[name].token == 0 and not self.store.lost)
         self._hold(name)
-        assert all(lease.token > old.token for old in self.given if old.job_id == name)
+        assert all(lease.token > old.token for old in self.known.given if old.job_id == name)
+        assert (name, lease.token) not in self.tokens
         self.model.leased(name, lease, self.clock.ms + LEASE_SECONDS * 1000)
         job = self.model.jobs[name]
         self.known.marks[job.queue] = max(self._mark(job.queue), job.due)
         assert lease.attempt == self.model.jobs[name].tries
-        self.given.append(lease)
+        self.known.given.append(lease)
+        self.tokens.add((name, lease.token))
         return lease
 
     def _hold(self, name: str) -> None:
