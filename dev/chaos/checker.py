@@ -65,7 +65,13 @@ OWED: Mapping[str, Owed] = {
         ("document_ready notices", "address"),
         ("document_ready mails", "address"),
     ),
-    "broken document": (*DOCUMENT, ("failed documents", "subject"), ("document_failed notices", "subject")),
+    "broken document": (
+        *DOCUMENT,
+        ("failed documents", "subject"),
+        ("document_failed notices", "subject"),
+        ("document_not_ready notices", "address"),
+        ("document_not_ready mails", "address"),
+    ),
 }
 QUERIES = {
     "payment_failures": "SELECT event_id, count(*) FROM payment_failures GROUP BY 1",
@@ -97,6 +103,8 @@ QUERIES = {
     "failed documents": "SELECT document_id, count(*) FROM documents WHERE status = 'failed'"
     " AND error = 'page 3 cannot be read' GROUP BY 1",
     "document_ready notices": "SELECT email, count(*) FROM notifications WHERE kind = 'document_ready' GROUP BY 1",
+    "document_not_ready notices": "SELECT email, count(*) FROM notifications"
+    " WHERE kind = 'document_not_ready' GROUP BY 1",
     "document_failed notices": "SELECT params ->> 'document', count(*) FROM notifications"
     " WHERE kind = 'document_failed' GROUP BY 1",
     "effects": "SELECT job_id, count(*) FROM effects GROUP BY 1",

@@ -33,6 +33,7 @@ MAILS = {
     "subscription_suspended mails": {"7@example.test": 1},
     "receipt mails": {"2@example.test": 1},
     "document_ready mails": {"8@example.test": 1},
+    "document_not_ready mails": {"9@example.test": 1},
 }
 PEERS = {
     "payments": {"in_1": 1, "in_6": 1},
@@ -71,6 +72,7 @@ INSERT INTO documents VALUES ('file-8', 'completed', NULL, 'file-8.pdf', '{SHA25
 INSERT INTO documents VALUES ('file-9', 'failed', 'page 3 cannot be read', NULL, NULL, NULL);
 INSERT INTO notifications VALUES ('n8', 'document_ready', '8@example.test', '{{}}');
 INSERT INTO notifications VALUES ('n9', 'document_failed', NULL, '{{"document": "file-9"}}');
+INSERT INTO notifications VALUES ('n10', 'document_not_ready', '9@example.test', '{{}}');
 INSERT INTO effects VALUES ('stripe:evt_1:payments.payment_failed'), ('stripe:evt_2:fulfilment.checkout_completed')
 """
 
