@@ -210,6 +210,7 @@ def _tls() -> ssl.SSLContext:
     """Mozilla's roots, and those of the machine, where a company's own may be."""
     context = ssl.create_default_context(cafile=certifi.where())
     context.load_default_certs()
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # or who cuts a connection passes for the server that ends it
     return context
 
 

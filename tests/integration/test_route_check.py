@@ -44,7 +44,7 @@ WRONG = {  # what somebody wrote into the table -> what both say
 NO_HANDLER = {  # only the workers import handlers
     "tasks.payments.nobody": "tasks/routes.py names tasks.payments.nobody, which is not there",
     "tasks.nowhere.refunded": "tasks/routes.py names tasks.nowhere.refunded, which is not there",
-    "tasks.payments.SETTLED": "tasks/routes.py names tasks.payments.SETTLED, which is no function of (attempt, db)",
+    "tasks.payments.THANKS": "tasks/routes.py names tasks.payments.THANKS, which is no function of (attempt, db)",
     "tasks.payloads.ref": "tasks/routes.py names tasks.payloads.ref, which is no function of (attempt, db)",
 }
 
