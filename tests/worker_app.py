@@ -6,11 +6,13 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Iterable
 from typing import Any
 
 import psutil
 from celery.concurrency.prefork import TaskPool
+from celery.worker import loops
 
 from inbox import alarm
 from inbox.job import Doorbell
@@ -18,7 +20,7 @@ from inbox.store import Store
 from tasks import broker, handoff, notifications
 from tasks.clients import stripe
 from tests import document_faults
-from tests.handlers import die_around, die_at, register_handlers
+from tests.handlers import die_around, die_at, first_time, register_handlers
 from workers import alarms, run
 from workers.flower import Told
 
@@ -63,6 +65,19 @@ if "HOLDFAST_TEST_STOP_IN_STEP" in os.environ:
         return processes(pool)
 
     TaskPool.num_processes = property(stop_in_step)
+
+if "HOLDFAST_TEST_QUEUE_GONE" in os.environ:
+    drain = loops._quick_drain
+
+    def lose_the_queue(connection: Any, timeout: float = 0.1) -> None:
+        """As a worker that was frozen there: it has begun to listen, then its queue goes, then it reads of that."""
+        if first_time("queue-gone"):
+            with broker.app.connection_for_write() as other:
+                other.default_channel.queue_delete("payments")
+            time.sleep(1)  # by then the broker has said so
+        drain(connection, timeout)
+
+    loops._quick_drain = lose_the_queue
 
 from workers.app import app  # noqa: E402, F401  last, for it registers what stands in TASKS
 

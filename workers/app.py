@@ -21,6 +21,7 @@ from tasks.handling import Handler
 from tasks.routes import TASKS
 from workers import backlog, signals
 from workers.flower import Told
+from workers.hearing import Hearing
 from workers.run import AttemptFailed, Runner
 
 try:
@@ -87,4 +88,5 @@ def _register(name: str) -> None:
 for _name in TASKS:
     _register(_name)
 
+app.steps["consumer"].add(Hearing)
 signals.connect(settings)

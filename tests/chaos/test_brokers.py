@@ -10,7 +10,7 @@ from dev.rabbitmq import BROKERS
 from dev.servers import Valkey, free_port, wait_until
 from inbox import look
 from inbox.store import Store, connect
-from tests.chaos.conftest import deliver
+from tests.chaos.conftest import EACH_ONCE, World, deliver
 from tests.stack import Stack
 
 PAID = {
@@ -58,3 +58,13 @@ def test_a_broker_that_is_away_delays_no_acknowledgement_and_loses_nothing(
     stack.worker(queues="fulfilment,notifications", app="workers.app")
     wait_for(real_store, 10)
     assert connect(valkey.url).zcard("{holdfast}:dead") == 0
+
+
+@pytest.mark.parametrize("world", [pair for pair in EACH_ONCE if pair.startswith("rabbitmq")], indirect=True)
+def test_a_worker_whose_queue_goes_while_it_begins_to_listen_hears_all_the_same(world: World) -> None:
+    """Celery drops what RabbitMQ tells it then; the jobs were owed, and nobody ever heard their bells."""
+    world.stack.worker(HOLDFAST_TEST_QUEUE_GONE="1")
+    job = world.record("plain")
+    wait_until((world.stack.folder / "queue-gone").exists, seconds=30, what="the queue to be deleted")
+    world.settle()
+    assert world.state(job) == "succeeded"
