@@ -88,7 +88,7 @@ class Holdfast(Contender):
 
     def prepare(self) -> None:
         subprocess.run(
-            [sys.executable, "-m", "tasks.database"], cwd=ROOT, env={**self.environment()}, check=True, timeout=60
+            [sys.executable, "-m", "tasks.upgrade"], cwd=ROOT, env={**self.environment()}, check=True, timeout=60
         )
 
     def web(self) -> list[str | Path]:

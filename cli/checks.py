@@ -27,9 +27,9 @@ from inbox.store import Store
 from settings import Settings
 from tasks import broker, messages, route_check
 from tasks.clients import stripe
-from tasks.database import revisions
 from tasks.handling import Attempt
 from tasks.storage import open_store
+from tasks.upgrade import revisions
 from web import health, sources
 
 WAIT_SECONDS = 3.0
@@ -155,13 +155,13 @@ def _of_check(what: str, said: str, mend: str) -> Finding:
 def _database(settings: Settings) -> Finding:
     file = settings.database_url.removeprefix("sqlite:///")
     if file != settings.database_url and not Path(file).is_file():
-        return Finding(False, "database", "its file is not there", "python -m tasks.database")
+        return Finding(False, "database", "its file is not there", "python -m tasks.upgrade")
     try:
         now, newest = revisions(settings.database_url)
     except SQLAlchemyError as error:
         return Finding(False, "database", f"cannot be reached ({type(error).__name__})", "start it; check DATABASE_URL")
     words = f"tables of revision {now or 'none'}, the newest is {newest}"
-    return Finding(now == newest, "database", words, "python -m tasks.database")
+    return Finding(now == newest, "database", words, "python -m tasks.upgrade")
 
 
 def _documents(settings: Settings) -> Finding:

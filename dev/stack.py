@@ -121,7 +121,7 @@ class Stack:
             raise StackError(f"the process runner ended; {self.log('supervisord')} may say why")
 
     def _migrate(self) -> None:
-        command = [sys.executable, "-m", "tasks.database"]
+        command = [sys.executable, "-m", "tasks.upgrade"]
         done = subprocess.run(command, cwd=REPOSITORY, env=self.environ, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise StackError(f"the database could not be migrated:\n{done.stdout}{done.stderr}".rstrip())

@@ -16,7 +16,7 @@ from hypothesis import settings
 from dev.postgres import Postgres
 from dev.servers import Valkey
 from inbox.store import Store, connect
-from tasks.database import upgrade
+from tasks.upgrade import upgrade
 from tests.buckets import S3, running_s3
 
 # HYPOTHESIS_PROFILE=deep looks for minutes in each test that does not say itself how long.

@@ -96,7 +96,7 @@ class Stack:
         }
 
     def migrate(self) -> None:
-        Process(["-m", "tasks.database"], self.environment, self.folder / "migrate.log").process.wait(60)
+        Process(["-m", "tasks.upgrade"], self.environment, self.folder / "migrate.log").process.wait(60)
 
     def worker(
         self,

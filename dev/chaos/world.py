@@ -141,7 +141,7 @@ class World:
         for server in (self.rabbitmq, self.postgres):
             if server is not None:
                 self._end.enter_context(server)
-        subprocess.run([sys.executable, "-m", "tasks.database"], cwd=ROOT, env=self.environment(), check=True)
+        subprocess.run([sys.executable, "-m", "tasks.upgrade"], cwd=ROOT, env=self.environment(), check=True)
         journal.begin(self.database_url)
 
     def _start_parts(self) -> None:

@@ -260,7 +260,7 @@ def start(command: list[str], environment: dict[str, str]) -> subprocess.Complet
 
 @pytest.mark.parametrize(
     "command",
-    [["-m", "web"], ["-m", "celery", "-A", "workers.app", "worker"], ["-m", "tasks.database"]],
+    [["-m", "web"], ["-m", "celery", "-A", "workers.app", "worker"], ["-m", "tasks.upgrade"]],
     ids=["receiver", "worker", "migrations"],
 )
 def test_a_wrong_setting_stops_every_part_with_one_line(stack: Stack, command: list[str]) -> None:

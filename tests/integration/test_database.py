@@ -18,9 +18,10 @@ from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
 from dev.postgres import Postgres
-from tasks.database import MIGRATION_LOCK, make_engine, upgrade
+from tasks.database import make_engine
 from tasks.models import Base, Document, Effect
 from tasks.rows import insert_if_new, locked
+from tasks.upgrade import MIGRATION_LOCK, upgrade
 from tests.business import NOW, Business
 
 ROOT = Path(__file__).parent.parent.parent
@@ -43,7 +44,7 @@ def test_the_migrations_make_the_tables_that_the_models_say(database: str) -> No
 def test_processes_that_migrate_at_once_all_succeed(kind: str, tmp_path: Path, postgres: Postgres) -> None:
     url = postgres.empty() if kind == "postgres" else f"sqlite:///{tmp_path / 'new.db'}"
     environ = {**os.environ, "DATABASE_URL": url}
-    command = [sys.executable, "-m", "tasks.database"]
+    command = [sys.executable, "-m", "tasks.upgrade"]
     processes = [subprocess.Popen(command, env=environ, cwd=ROOT, stderr=subprocess.PIPE) for _ in range(4)]
     errors = [process.communicate(timeout=60)[1].decode() for process in processes]
     assert [(process.returncode, error) for process, error in zip(processes, errors, strict=True)] == [(0, "")] * 4
