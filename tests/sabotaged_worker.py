@@ -1,4 +1,4 @@
-"""The real worker app with the safeguard taken out that HOLDFAST_SABOTAGE names, for the chaos run to find out.
+"""The real worker app without the safeguards that HOLDFAST_SABOTAGE names (`one;another`): the chaos run must notice.
 
 HOLDFAST_DEATHS is how often, of 1, a process kills itself between the commit and the finish; that alone is no sabotage.
 """
@@ -50,6 +50,7 @@ SABOTAGES = {"effect row off": look_for_no_effect_row, "sweep off": never_sweep,
 
 for finish in ("finish", "finish_and_lease"):
     die_before(finish, float(os.environ.get("HOLDFAST_DEATHS", "0")))
-SABOTAGES.get(os.environ.get("HOLDFAST_SABOTAGE", ""), lambda: None)()
+for sabotage in filter(None, os.environ.get("HOLDFAST_SABOTAGE", "").split(";")):
+    SABOTAGES.get(sabotage, lambda: None)()  # or it is the receiver's
 
 from workers.app import app  # noqa: E402, F401  last, for it starts with what stands there by then

@@ -50,18 +50,23 @@ def test_a_small_chaos_run_of_every_kind_loses_nothing_doubles_nothing_and_write
 @pytest.mark.parametrize(
     ("sabotage", "disturbances", "deaths", "found"),
     [
-        ("", "0", "0.1", None),  # the deaths alone do no harm
-        ("effect row off", "0", "0.1", ": writes of effects.job_id is there 2 times"),
-        ("mails twice", "0", "0", " mails is there 2 times"),
-        ("sweep off", "2", "0", "  lost: "),
-        ("200 before the record", "2", "0", "  lost: "),
+        ("", "0", "0.1", []),  # the deaths alone do no harm
+        (
+            "effect row off;mails twice",
+            "0",
+            "0.1",
+            [": writes of effects.job_id is there 2 times", " mails is there 2 times"],
+        ),
+        ("sweep off", "2", "0", ["  lost: "]),
+        ("200 before the record", "2", "0", ["  lost: "]),
     ],
 )
 def test_a_safeguard_that_is_taken_out_is_found_by_the_run(
-    tmp_path: Path, sabotage: str, disturbances: str, deaths: str, found: str | None
+    tmp_path: Path, sabotage: str, disturbances: str, deaths: str, found: list[str]
 ) -> None:
     only = "delete the queues" if sabotage == "sweep off" else "fill the store"
     size = ["--events", "60", "--kills", disturbances, "--seed", "3", "--only", only, "--stuck-seconds", "12"]
     done = chaos(tmp_path, *size, *SABOTAGED, HOLDFAST_SABOTAGE=sabotage, HOLDFAST_DEATHS=deaths)
     assert done.returncode == (1 if found else 0), done.stdout + done.stderr
-    assert (found or "lost 0  doubled 0  dead 0  owed 0") in done.stdout
+    for words in found or ["lost 0  doubled 0  dead 0  owed 0"]:
+        assert words in done.stdout

@@ -256,7 +256,9 @@ def test_a_search_goes_on_until_it_finds_something(page: Page, stack: Stack, val
     payout_fails(stack, "evt_oldest")
     later = Clock()
     store = Store(connect(valkey.url, timeout_seconds=60), now_ms=later)
+    store.client.config_set("appendfsync", "no")
     fill(store, later, 14_950, int(time.time() * 1000) + SPREAD_MS + 1000)  # the last step of a hundred looks at 51
+    store.client.config_set("appendfsync", "always")
     page.goto("/console/events?type=payout.*")
     expect(page.locator("#found")).to_contain_text("None in this stretch of time")
     page.get_by_role("link", name="Look further").click()
