@@ -1,7 +1,7 @@
 # Holdfast from a clone: only Python >= 3.11 and make are needed; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test chaos bench bench-quick growth profile lint up down
+.PHONY: help demo run test chaos bench bench-quick growth scale profile lint up down
 MAKEFLAGS += --no-print-directory
 
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -39,6 +39,9 @@ bench-quick: .venv/installed  ## the same in 2 minutes, for a first look; writes
 
 growth: .venv/installed  ## what grows with the record and what does not; a million events take half an hour (MOST)
 	@$(BIN)/python -m bench.growth --most $(or $(MOST),1000000)
+
+scale: .venv/installed  ## what another process brings, and where the one store is full: docs/scaling.md
+	@$(BIN)/python -m bench.scale
 
 profile: .venv/installed  ## where a receiver's and a worker's time goes: flame graphs in var/profile
 	@$(BIN)/python -m bench.profile

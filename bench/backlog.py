@@ -10,8 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from bench.contenders import Holdfast
 from bench.events import bodies
 from inbox.job import NewJob
@@ -29,7 +27,7 @@ def holdfast(ours: Holdfast, jobs: int) -> Full:
     arrivals = (arrival("stripe", peek_stripe(body.decode()), body) for body in bodies(jobs))
     while batch := list(islice(arrivals, BATCH)):
         store.record_all(batch)
-    return ours.worker(), lambda: _owed(ours.client)
+    return ours.worker(), lambda: left(ours)
 
 
 def bare(ours: Holdfast, jobs: int) -> Full:
@@ -48,6 +46,7 @@ def _bare(ours: Holdfast, jobs: int, app: str) -> Full:
     return command, lambda: int(ours.client.llen("payments"))
 
 
-def _owed(client: redis.Redis) -> int:
-    counts: Any = client.hmget(PREFIX + "counts", "ready", "leased")
+def left(ours: Holdfast) -> int:
+    """Jobs of the record that are not done."""
+    counts: Any = ours.client.hmget(PREFIX + "counts", "ready", "leased")
     return sum(int(count or 0) for count in counts)

@@ -1,7 +1,9 @@
 """What grows with the record and what does not: `python -m bench.growth [--most 1000000]`.
 
-Fills a Valkey, by the real record script, with events that are owed, and then with events that are done and have aged
-away; on the way it measures acknowledgements, sweeps and lists, and the bytes that one event costs.
+Fills a Valkey, by the real record script, with events that are owed; then, in an empty one, with events that are done
+and keep their payload; then with events that are done and have aged away. On the way it measures acknowledgements,
+sweeps and pages of the console, and the bytes that one event costs; at the top, how long the server takes to start on
+its file, and how fast workers get through what is owed.
 """
 
 from __future__ import annotations
@@ -10,21 +12,24 @@ import argparse
 import shutil
 import statistics
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from bench import plot
+import requests
+
+from bench import growth_page
+from bench.backlog import left
 from bench.contenders import Holdfast
 from bench.events import bodies
 from bench.load import paced, percentile
 from bench.processes import ROOT
 from bench.results import machine
-from dev.servers import Valkey
+from dev.servers import Valkey, wait_until
 from dev.signals import end_by_exception
-from inbox import find
 from inbox.errors import StoreUnavailable
 from inbox.event import Arrival, Event
 from inbox.job import NewJob, job_id
@@ -34,30 +39,100 @@ from tasks.routes import QUEUES
 
 STEPS = 4
 RATE = 200  # acknowledgements a second while it is measured, far from the receiver's most
-SECONDS = 5
+SECONDS = 10
 LOOKS = 100
 BATCH = 500
+WORKERS = 2
+DRAIN_SECONDS = 60
 AGED_MS = (Rules().payload_days + 1) * DAY_MS
+KEY = "a-key-for-the-console"
+PAGES = ("", "events", "events?type=none", "dead")  # the overview, two lists, and the search that finds nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Milliseconds at so many events."""
+    """Milliseconds at so many events; `pages`: each of PAGES over HTTP."""
 
     events: int
     ack_p50: float
     ack_p99: float
     sweep_p50: float
     sweep_p99: float
-    page_p50: float
+    pages: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Events of one kind, level by level. `bytes_each`: what the server's memory grew by; `restart_seconds`: from its
+    start to its first answer, at the last level."""
+
+    levels: tuple[Level, ...]
+    bytes_each: float
+    restart_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    owed: list[Level]
-    remembered: list[Level]
-    bytes_owed: float
-    bytes_remembered: float
+    """`payload`, `compressed`: bytes of a body; `drained`: jobs a second of WORKERS processes where most are owed."""
+
+    owed: Kind
+    stored: Kind
+    remembered: Kind
+    payload: int
+    compressed: int
+    drained: float
+
+
+class Grown:
+    """A receiver, its console, and the store that fills."""
+
+    def __init__(self, ours: Holdfast, most: int) -> None:
+        self.ours, self.most = ours, most
+        self.store = Store(connect(ours.valkey.url, timeout_seconds=60), message=broker.message)
+        self.console = requests.Session()
+        self.console.post(f"http://127.0.0.1:{ours.port}/console/sign-in", data={"key": KEY}, timeout=10)
+
+    def kind(self, fill: Callable[[int], None]) -> Kind:
+        """Fill an empty store step by step, and look at each."""
+        self.ours.wipe()
+        levels, grown = [self._level(0)], 0
+        for step in range(1, STEPS + 1):
+            before = self.store.memory()[0]
+            self.ours.client.config_set("appendfsync", "no")  # while it fills
+            fill(self.most // STEPS)
+            self.ours.client.config_set("appendfsync", "always")
+            grown += self.store.memory()[0] - before
+            levels.append(self._level(self.most // STEPS * step))
+            print(levels[-1], flush=True)
+        return Kind(tuple(levels), grown / (self.most // STEPS * STEPS), self._restart())
+
+    def _level(self, events: int) -> Level:
+        load = paced(self.ours.port, RATE, SECONDS, 8)
+        sweeps = sorted(_timed(lambda: self.store.sweep(200, dict.fromkeys(QUEUES, 100))) for _ in range(LOOKS))
+        pages = tuple(statistics.median(self._page(path) for _ in range(LOOKS // 5)) for path in PAGES)
+        return Level(events, load.p50, load.p99, percentile(sweeps, 50), percentile(sweeps, 99), pages)
+
+    def _page(self, path: str) -> float:
+        url = f"http://127.0.0.1:{self.ours.port}/console/{path}"
+        return _timed(lambda: self.console.get(url, timeout=30, allow_redirects=False).raise_for_status())
+
+    def _restart(self) -> float:
+        self.ours.valkey.kill()
+        return _timed(self.ours.valkey.start) / 1000
+
+    def drain(self) -> float:
+        """Jobs a second, for a minute or until all is done, once the workers are warm."""
+        command = self.ours.worker()
+        with ExitStack() as stack:
+            for number in range(WORKERS):
+                part = self.ours.start([*command, "-n", f"{number}@%h"], f"drain-{number}", BENCH_EFFECT="nothing")
+                stack.callback(part.stop)
+            most = left(self.ours)
+            wait_until(lambda: left(self.ours) < most * 0.98, seconds=120, what="the workers to begin")
+            first, began = left(self.ours), time.monotonic()
+            while left(self.ours) and time.monotonic() < began + DRAIN_SECONDS:
+                time.sleep(0.2)
+            return (first - left(self.ours)) / (time.monotonic() - began)
 
 
 def main() -> None:
@@ -74,42 +149,24 @@ def main() -> None:
         stack.callback(valkey.kill)
         ours = Holdfast(valkey, ROOT / "var" / "bench", folder)
         ours.prepare()
-        web = ours.start(ours.web(), "web")
+        web = ours.start(ours.web(), "web", API_KEYS=KEY)
         stack.callback(web.stop)
         web.wait_for(ours.port)
         found = measure(ours, wanted.most)
-    page = page_of(found, about, wanted.report)
-    print(page)
+    print(growth_page.write(found, about, wanted.report))
 
 
 def measure(ours: Holdfast, most: int) -> Growth:
-    """First the owed, then, in an empty store, those of which only the id is left."""
-    now = Store(connect(ours.valkey.url, timeout_seconds=60), message=broker.message)
+    grown = Grown(ours, most)
+    now = grown.store
     then = Store(connect(ours.valkey.url, timeout_seconds=60), now_ms=lambda: int(time.time() * 1000) - AGED_MS)
     paced(ours.port, RATE, 2, 8)  # warm
-    owed, bytes_owed = _levels(ours, now, most, lambda count: _fill(now, _owed(count)))
-    remembered, bytes_remembered = _levels(ours, now, most, lambda count: _age(then, now, count))
-    return Growth(owed, remembered, bytes_owed, bytes_remembered)
-
-
-def _levels(ours: Holdfast, store: Store, most: int, fill: Callable[[int], None]) -> tuple[list[Level], float]:
-    """The levels, and the bytes of an event: what the server's memory grew by, over the events of the steps."""
-    ours.wipe()
-    levels, grown = [_level(ours, store, 0)], 0
-    for step in range(1, STEPS + 1):
-        before = store.memory()[0]
-        fill(most // STEPS)
-        grown += store.memory()[0] - before
-        levels.append(_level(ours, store, most // STEPS * step))
-        print(levels[-1], flush=True)
-    return levels, grown / (most // STEPS * STEPS)
-
-
-def _level(ours: Holdfast, store: Store, events: int) -> Level:
-    load = paced(ours.port, RATE, SECONDS, 8)
-    sweeps = sorted(_timed(lambda: store.sweep(200, dict.fromkeys(QUEUES, 100))) for _ in range(LOOKS))
-    page = statistics.median(_timed(lambda: find.search(store, "events", find.Filter(), 50)) for _ in range(LOOKS))
-    return Level(events, load.p50, load.p99, percentile(sweeps, 50), percentile(sweeps, 99), page)
+    owed = grown.kind(lambda count: _fill(now, _owed(count)))
+    drained = grown.drain()
+    stored = grown.kind(lambda count: _fill(now, _done(count)))
+    remembered = grown.kind(lambda count: _age(then, now, count))
+    (body,) = bodies(1)
+    return Growth(owed, stored, remembered, len(body), len(zlib.compress(body, 9)), drained)
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -128,9 +185,14 @@ def _owed(count: int) -> Iterator[Arrival]:
         yield Arrival(Event("stripe", event, "invoice.payment_failed", body), (job,))
 
 
+def _done(count: int) -> Iterator[Arrival]:
+    """An event of which nothing is to be done is done as it comes."""
+    return (Arrival(arrival.event, ()) for arrival in _owed(count))
+
+
 def _age(then: Store, now: Store, count: int) -> None:
     """Events that came, and were settled, so long ago that all but their ids has aged away by now."""
-    _fill(then, (Arrival(arrival.event, ()) for arrival in _owed(count)))
+    _fill(then, _done(count))
     while now.client.zcount(PREFIX + "events", "-inf", now.now_ms() - AGED_MS + DAY_MS):
         now.sweep(200, {})
 
@@ -141,50 +203,6 @@ def _fill(store: Store, arrivals: Iterator[Arrival]) -> None:
         for outcome in store.record_all(batch):
             if isinstance(outcome, StoreUnavailable):
                 raise outcome
-
-
-def page_of(found: Growth, about: str, folder: Path) -> str:
-    """docs/growth.md and its picture; returns the page."""
-    series = {
-        "ack p99, while so many are owed": [(level.events, level.ack_p99) for level in found.owed],
-        "sweep p99, while so many are owed": [(level.events, level.sweep_p99) for level in found.owed],
-        "ack p99, so many remembered": [(level.events, level.ack_p99) for level in found.remembered],
-        "sweep p99, so many remembered": [(level.events, level.sweep_p99) for level in found.remembered],
-    }
-    (folder / "growth.svg").write_text(plot.lines("Time as the record grows", series, "events", "ms"))
-    goal = "met" if found.bytes_remembered <= 64 else "**missed**"
-    page = f"""# What grows with the record
-
-Written by `python -m bench.growth`; do not edit. {about}.
-{RATE} events of 3.7 KB a second through the receiver while it is measured; {LOOKS} sweeps, {LOOKS} first pages of
-the list of events. Milliseconds, fsync before each reply included.
-
-| | bytes each | goal |
-|---|---|---|
-| an event that is owed, its 3.7 KB body, job and doorbell included | {found.bytes_owed:,.0f} | |
-| an event that is done and has aged away: its id | {found.bytes_remembered:.0f} | at most 64: {goal} |
-
-## Owed
-
-{_table(found.owed)}
-
-## Done, and only the id left
-
-{_table(found.remembered)}
-
-![as the record grows](growth.svg)
-"""
-    (folder / "growth.md").write_text(page)
-    return page
-
-
-def _table(levels: list[Level]) -> str:
-    head = "| events | ack p50 | ack p99 | sweep p50 | sweep p99 | page p50 |\n|---|---|---|---|---|---|\n"
-    return head + "\n".join(
-        f"| {one.events:,} | {one.ack_p50:.1f} | {one.ack_p99:.1f} | {one.sweep_p50:.1f} | {one.sweep_p99:.1f} |"
-        f" {one.page_p50:.1f} |"
-        for one in levels
-    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import cast
 
 import uvloop
 
@@ -70,8 +71,7 @@ class _Connection(asyncio.Protocol):
         self._sender, self._answer, self._at = sender, b"", 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's own is not derived from it
         self._sender.free(self)
 
     def ask(self, at: float, request: bytes) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,8 +16,9 @@ from stripe import WebhookSignature
 
 from bench import events, report, rounds
 from bench.contenders import Contender
-from bench.load import Load, percentile
+from bench.load import Load, paced, percentile
 from bench.processes import Part
+from bench.queueing import Costs, Simulation
 from bench.results import Results, load, save
 from dev.servers import wait_until
 
@@ -98,3 +102,37 @@ def test_who_is_left_out_is_named(tmp_path: Path) -> None:
     page = (tmp_path / "benchmarks.md").read_text()
     assert "BullMQ is not compared: Node is not installed" in page
     assert "BullMQ's" not in page.partition("## The goals")[2], "a goal without figures is not judged"
+
+
+def test_a_steady_sender_has_every_request_answered_and_counts_from_when_it_was_due() -> None:
+    class Slow(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            time.sleep(0.02)
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    load = paced(server.server_port, 50, 1, 1)  # one connection: each waits for the one before it
+    server.shutdown()
+    server.server_close()
+    assert load.acks == 50
+    assert 20 <= load.p50 <= load.p99
+
+
+def test_a_simulated_store_is_the_limit_however_many_workers_there_are() -> None:
+    costs = Costs(web=0.0002, store_ack=0.0001, worker=0.0005, store_job=0.0003, fsync=0.0002)
+    easy = Simulation(costs, 500, receivers=1, workers=1).run(5)
+    assert (easy.done > 0.99, easy.p99 < 5) == (True, True)
+    assert easy.store == pytest.approx(500 * (costs.store_ack + costs.store_job), rel=0.1)
+    few, many = (Simulation(costs, 3000, 4, workers).run(5) for workers in (20, 200))
+    assert few.store == pytest.approx(1, abs=0.15)
+    assert max(few.done, many.done) < 0.9
