@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from inbox.errors import StoreUnavailable
+from inbox.packing import unpack
 from inbox.store import PREFIX, Store, translated
 
 STATS = (
@@ -84,7 +85,7 @@ def body(store: Store, source: str, event_id: str) -> bytes | None:
     """The event's payload, as it was signed; None once it has aged away."""
     with translated():
         raw: Any = store.client.get(f"{PREFIX}body:{source}:{event_id}")
-    return raw if raw is None else bytes(raw)
+    return raw if raw is None else unpack(raw)
 
 
 def _event_state(fields: Mapping[str, str], jobs: list[dict[str, Any]]) -> str:

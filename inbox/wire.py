@@ -12,6 +12,7 @@ import msgspec
 from inbox.errors import StoreUnavailable
 from inbox.event import Arrival
 from inbox.job import Doorbell, Lease, NewJob
+from inbox.packing import pack, unpack
 
 # The ready-made broker message of a job, to be pushed in the same step; empty where the broker is another server.
 Message = Callable[[NewJob], bytes]
@@ -33,7 +34,7 @@ def arrivals(them: Iterable[Arrival], message: Message) -> list[Any]:
     """Six arguments an event, and those of its jobs, as scripts/record.lua takes them."""
     args: list[Any] = []
     for event, jobs, secret in them:
-        args += (event.source, event.id, event.type, event.body, secret, len(jobs), *flat(jobs, message))
+        args += (event.source, event.id, event.type, pack(event.body), secret, len(jobs), *flat(jobs, message))
     return args
 
 
@@ -74,7 +75,7 @@ def leased(answer: list[Any]) -> Lease | str:
         source=source.decode(),
         event_id=event.decode(),
         event_type=kind.decode(),
-        body=body,
+        body=unpack(body),
         received_ms=int(received),
         replays=int(replays),
         first=first == 1,

@@ -14,6 +14,7 @@ from werkzeug.test import Client
 
 from dev.servers import Valkey, wait_until
 from inbox import look
+from inbox.job import Lease
 from inbox.store import Store
 from settings import load
 from tests.senders import (
@@ -63,7 +64,16 @@ def test_a_signed_event_is_recorded_with_its_job_and_its_doorbell(client: Client
 def test_the_bytes_are_kept_as_they_were_signed(client: Client, real_store: Store) -> None:
     body = '{ "id":"evt_1",  "type":"x", "name":"Zoë \\u00e9" }'
     assert post(client, "/stripe-webhook", signed_by_stripe(body)) == (200, OK)
-    assert real_store.client.get("{holdfast}:body:stripe:evt_1") == body.encode()
+    assert look.body(real_store, "stripe", "evt_1") == body.encode()
+
+
+def test_a_payload_takes_a_third_of_its_bytes_and_comes_to_its_handler_whole(client: Client, real_store: Store) -> None:
+    event = stripe_event("evt_1", "invoice.payment_failed", lines=[{"id": f"il_{n}", "amount": n} for n in range(60)])
+    body, headers = signed_by_stripe(event)
+    assert post(client, "/stripe-webhook", (body, headers)) == (200, OK)
+    assert real_store.client.strlen("{holdfast}:body:stripe:evt_1") < len(body) / 3
+    lease = real_store.lease("stripe:evt_1:payments.payment_failed", "me", 60)
+    assert (isinstance(lease, Lease) and lease.body) == body
 
 
 def test_a_duplicate_answers_200_and_changes_nothing(client: Client, real_store: Store) -> None:
