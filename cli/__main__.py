@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cli import agents, completion, dead, doctor, documents, events, figures, send
+from cli import agents, completion, dead, doctor, documents, events, figures, send, subscriptions
 
 
 @click.group(
@@ -12,11 +12,12 @@ from cli import agents, completion, dead, doctor, documents, events, figures, se
     epilog="Exit codes: 0 done, 1 refused or in trouble, 2 typed or set wrongly, 3 nobody answers.",
 )
 def holdfast() -> None:
-    """See and steer Holdfast: events, dead letters, documents, agents."""
+    """See and steer Holdfast: events, dead letters, documents, agents, subscriptions."""
 
 
 for command in (
     *(events.events, dead.dead, documents.documents, agents.agents),
+    subscriptions.subscriptions,
     *(figures.stats, figures.sources, figures.audit, figures.reconcile),
     *(send.send, doctor.doctor, completion.completion),
 ):

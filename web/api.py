@@ -23,7 +23,7 @@ from tasks import broker, looks
 from tasks.models import Document
 from tasks.routes import jobs_for
 from tasks.storage import open_store
-from web import agents, api_agents, api_record, api_replays, asked, documents, keys, reconciled
+from web import agents, api_agents, api_dunning, api_record, api_replays, asked, documents, keys, reconciled
 from web.body import parsed, read_body
 from web.errors import Refused
 from web.sources import Source, traffic
@@ -121,6 +121,7 @@ def blueprint(
 
     api_record.register(api, settings, store, sessions)
     api_agents.register(api, settings, sessions)
+    api_dunning.register(api, sessions)
     api_replays.register(api, store, sessions)
     _figures(api, settings, sources, store, sessions)
     return api

@@ -13,6 +13,7 @@ from web.api_agents import AgentRequest
 from web.api_record import MOST, DiscardRequest
 from web.api_replays import ReplayRequest
 from web.asked import SEARCH
+from web.openapi_shapes import shapes
 from web.openapi_words import (
     MAYBE_NUMBER,
     MAYBE_TEXT,
@@ -30,7 +31,6 @@ from web.openapi_words import (
     ref,
 )
 
-STATES = ["ready", "leased", "succeeded", "dead", "discarded"]
 PAGE: Schema = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MOST}}
 
 
@@ -58,9 +58,9 @@ def document() -> Schema:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Holdfast", "version": "1", "description": "After the 200, no event is lost."},
-        "paths": {**_webhooks(), **_documents(), **_agents(), **_record(), **_health()},
+        "paths": {**_webhooks(), **_documents(), **_agents(), **_subscriptions(), **_record(), **_health()},
         "components": {
-            "schemas": {**parts, "DocumentRequest": request, **_shapes()},
+            "schemas": {**parts, "DocumentRequest": request, **shapes()},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "one of API_KEYS"}},
         },
     }
@@ -149,6 +149,19 @@ def _agents() -> Schema:
             }
             for to in ("disable", "enable")
         },
+    }
+
+
+def _subscriptions() -> Schema:
+    listed = having(subscriptions=list_of("Subscription"), cursor=MAYBE_TEXT)
+    return {
+        "/api/v1/subscriptions": {
+            "get": call(
+                "Subscriptions whose payment failed, those that changed last first",
+                {**answer(200, "found", listed), **errors("no such cursor", 400)},
+                parameters=[{"name": "cursor", "in": "query", "schema": TEXT}, PAGE],
+            )
+        }
     }
 
 
@@ -268,59 +281,4 @@ def _health() -> Schema:
         "/livez": page("The process answers", 200),
         "/readyz": page("It can keep its promise, or why not", 200, 503),
         "/metrics": page("For Prometheus", 200, 503),
-    }
-
-
-def _shapes() -> Schema:
-    times = {"created": NUMBER, "due": NUMBER, "finished": MAYBE_NUMBER}
-    names = {"id": TEXT, "source": TEXT, "type": TEXT}
-    return {
-        "Error": having(error=TEXT),
-        "Started": having(id=TEXT, status={"enum": list(documents.STATES)}),
-        "Document": {
-            **having(id=TEXT, status=TEXT, progress=NUMBER),
-            "description": "with document_id, received_bytes, total_bytes (null while not known), error, size, sha256,"
-            " stored_as and times, once a worker has begun it",
-        },
-        "Agent": having(
-            **{"id": TEXT, "name": MAYBE_TEXT, "url": TEXT, "state": {"enum": ["active", "disabled"]}},
-            **dict.fromkeys(("rate_per_minute", "failures", "delivered", "owed", "dead"), NUMBER),
-            **dict.fromkeys(("failing_since", "open_until", "last_answer"), MAYBE_TEXT),
-        ),
-        "Reconcile": having(
-            state={"enum": ["off", "never", "at work", "ok", "failing"]},
-            reason=MAYBE_TEXT,
-            tried_at=MAYBE_TEXT,
-            finished_at=MAYBE_TEXT,
-            seen_until=MAYBE_NUMBER,
-            missed=NUMBER,
-        ),
-        "Forecast": having(dry_run={"const": True}, matching=NUMBER, looked=NUMBER, whole={"type": "boolean"}),
-        "Replay": {
-            **having(
-                id=TEXT,
-                state={"enum": ["asked", "running", "finished"]},
-                by=MAYBE_TEXT,
-                **dict.fromkeys(("total", "looked", "replayed", "skipped"), NUMBER),
-                finished_at=MAYBE_TEXT,
-            ),
-            "description": "of total dead letters so many are looked at; with the filter and created_at",
-        },
-        "Event": having(**names, received=NUMBER, deliveries=NUMBER, state=TEXT, jobs=list_of("Job")),
-        "EventWithPayload": {
-            "allOf": [ref("Event"), having(payload={})],
-            "description": "payload: as people may see it, null once it has aged away; jobs: what each `follows`",
-        },
-        "Job": having(
-            **names,
-            **times,
-            event=TEXT,
-            task=TEXT,
-            queue=TEXT,
-            state={"enum": STATES},
-            reason=MAYBE_TEXT,
-            discarded=MAYBE_NUMBER,
-            why=MAYBE_TEXT,
-            attempts=objects(),
-        ),
     }

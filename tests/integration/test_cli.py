@@ -264,6 +264,29 @@ def test_agents_are_listed_with_how_their_deliveries_fare() -> None:
     assert row.split() == ["crm", "https://crm.example", "open", "60", "7", "1", "2", "2026-03-01T12:00"]
 
 
+# --- subscriptions: their API is tests/integration/test_console_business.py's matter ---------------------------------
+
+
+def test_subscriptions_in_dunning_are_listed_with_each_invoice_that_is_owed() -> None:
+    owes = {
+        "invoice": "in_1",
+        "amount_due": 1900,
+        "currency": "eur",
+        "tries": [{"state": "declined", "decline_code": "expired_card", "done_at": "2026-11-24T00:00:00+00:00"}],
+        "next_try_at": "2026-11-25T00:00:00+00:00",
+        "access_ends_at": None,
+    }
+    late = {"id": "sub_1", "customer": "cus_1", "status": "past_due", "owes": [owes, owes | {"invoice": "in_2"}]}
+    bare = {"id": "sub_2", "customer": "cus_2", "status": "unpaid", "owes": []}
+    answer = {"subscriptions": [late, bare], "cursor": None}
+    with Peer(lambda _: Answer(body=json.dumps(answer).encode())) as peer:
+        _, first, second, third = asking(peer.url).run("subscriptions", "list").out.splitlines()
+        assert asking(peer.url).run("subscriptions", "list", "--json").json == {"subscriptions": [late, bare]}
+    assert first.split() == ["sub_1", "cus_1", "past_due", "in_1", "1900", "eur", "1", "2026-11-25T00:00:00+00:00"]
+    assert second.split()[3] == "in_2"
+    assert third.split() == ["sub_2", "cus_2", "unpaid"]
+
+
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 

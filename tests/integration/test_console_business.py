@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from flask.testing import FlaskClient
@@ -166,6 +167,41 @@ def test_dunning_shows_who_owes_what_and_what_comes_next(client: FlaskClient, se
     assert "5.00 EUR access ends at 2026-11-25 00:00:00" in page
     assert "sub_d" not in page
     assert "ada@example.com" not in page
+
+
+def test_programs_are_told_of_dunning_page_by_page(client: FlaskClient, sessions: Callable[[], Session]) -> None:
+    tomorrow = NOW + timedelta(days=1)
+    keep(
+        sessions,
+        *owing("a", "past_due", 1900),
+        PaymentRetry(invoice="in_a", number=1, state="declined", decline_code="expired_card", due_at=NOW, done_at=NOW),
+        PaymentRetry(invoice="in_a", number=2, state="planned", due_at=tomorrow),
+        *owing("b", "suspended", 700),
+        PaymentGrace(invoice="in_b", number=1, state="over", due_at=NOW),
+        *owing("d", "active", 300),
+    )
+
+    def ask(query: str) -> Any:
+        headers = {"Authorization": f"Bearer {API_KEY}"}
+        return client.get(f"/api/v1/subscriptions?limit=1&{query}", headers=headers).get_json()
+
+    first = ask("")
+    second = ask(f"cursor={quote(first['cursor'])}")
+    (suspended,), (late,) = first["subscriptions"], second["subscriptions"]
+    assert late | {"id": "sub_a", "customer": "cus_a", "status": "past_due"} == late
+    assert late["owes"] == [
+        {
+            "invoice": "in_a",
+            "amount_due": 1900,
+            "currency": "eur",
+            "tries": [{"state": "declined", "decline_code": "expired_card", "done_at": NOW.isoformat()}],
+            "next_try_at": tomorrow.isoformat(),
+            "access_ends_at": None,
+        }
+    ]
+    assert (suspended["id"], suspended["owes"][0]["access_ends_at"]) == ("sub_b", NOW.isoformat())
+    assert ask(f"cursor={quote(second['cursor'])}") == {"subscriptions": [], "cursor": None}
+    assert ask("cursor=x") == {"error": "cursor takes what the last page gave"}
 
 
 def test_senders_show_which_secret_is_needed_and_what_was_refused(client: FlaskClient) -> None:

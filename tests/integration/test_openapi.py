@@ -29,6 +29,7 @@ BEYOND_THE_SCHEMA = {
     "/api/v1/jobs/{job_id}/discard": "positive_data_acceptance",  # a reason of blanks
     "/api/v1/jobs": "positive_data_acceptance",  # a time, a cursor
     "/api/v1/documents": "positive_data_acceptance",  # a cursor
+    "/api/v1/subscriptions": "positive_data_acceptance",  # a cursor
     "/api/v1/agents": "positive_data_acceptance",  # an address that we may call
     "/api/v1/replays": "positive_data_acceptance",  # a time, a state
     "/api/v1/reconcile": "positive_data_acceptance",  # 1.0 is a whole number to JSON Schema

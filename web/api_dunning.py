@@ -1,0 +1,56 @@
+"""`/api/v1/subscriptions`: whose payment failed, what is owed, and what comes next. Amounts are in minor units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+from sqlalchemy.orm import Session
+
+from web import asked, dunning
+from web.dunning import Late, Owing
+
+MOST = 200
+
+
+def register(api: Blueprint, sessions: Callable[[], Session]) -> None:
+    @api.get("/subscriptions")
+    def list_subscriptions() -> Response:
+        """Those in dunning."""
+        with sessions() as db:
+            late, cursor = dunning.page(db, request.args, asked.limit(request.args, MOST))
+            return jsonify(subscriptions=[_told(one) for one in late], cursor=cursor)
+
+
+def _told(late: Late) -> dict[str, Any]:
+    row = late.subscription
+    return {
+        "id": row.id,
+        "customer": row.customer,
+        "status": row.status,
+        "updated_at": row.updated_at.isoformat(),
+        "owes": [_owing(one) for one in late.owes],
+    }
+
+
+def _owing(owing: Owing) -> dict[str, Any]:
+    """`access_ends_at`: then, or since then, it is suspended, if nobody pays."""
+    planned = next((one for one in owing.retries if one.state == "planned"), None)
+    return {
+        "invoice": owing.invoice.id,
+        "amount_due": owing.invoice.amount_due,
+        "currency": owing.invoice.currency,
+        "tries": [
+            {"state": one.state, "decline_code": one.decline_code, "done_at": _time(one.done_at)}
+            for one in owing.retries
+            if one.state != "planned"
+        ],
+        "next_try_at": _time(planned.due_at if planned else None),
+        "access_ends_at": _time(owing.grace.due_at if owing.grace else None),
+    }
+
+
+def _time(at: datetime | None) -> str | None:
+    return at.isoformat() if at else None
