@@ -65,14 +65,14 @@ def _ms(client: FlaskClient, path: str) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def debts(url: str) -> None:
+def debts(url: str, documents: int = DOCUMENTS, debtors: int = DEBTORS) -> None:
     """Rows for the pages that show the database."""
     upgrade(url)
     engine = make_engine(url)
     with engine.begin() as db:
-        db.execute(insert(Document), [_document(n) for n in range(DOCUMENTS)])
-        db.execute(insert(Subscription), [_subscription(n) for n in range(DEBTORS)])
-        db.execute(insert(Invoice), [_invoice(n) for n in range(DEBTORS)])
+        db.execute(insert(Document), [_document(n) for n in range(documents)])
+        db.execute(insert(Subscription), [_subscription(n) for n in range(debtors)])
+        db.execute(insert(Invoice), [_invoice(n) for n in range(debtors)])
     engine.dispose()
 
 
@@ -89,7 +89,9 @@ def _invoice(n: int) -> dict[str, object]:
     names = {"id": f"in_{n}", "customer": f"cus_{n}", "subscription": f"sub_{n}", "state": "open", "seen_event": "e"}
     return names | {
         "amount_due": 1900,
-        "total": 1900,
+        "amount_remaining": 1900,
+        "renews": True,
+        "sent": False,
         "currency": "eur",
         "last_try": False,
         "created": n,

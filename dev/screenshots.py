@@ -17,11 +17,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import requests
 from playwright.sync_api import Browser, Playwright, sync_playwright
+from sqlalchemy import insert
 
 from dev.fill import KINDS, Clock, fill
 from dev.pages import debts
@@ -30,6 +32,8 @@ from inbox.event import Event
 from inbox.job import Lease
 from inbox.retry import Bury, RetryAt
 from inbox.store import PREFIX, Store, connect
+from tasks.database import make_engine
+from tasks.models import Agent, Document, PaymentGrace, PaymentRetry
 from tasks.routes import QUEUES, jobs_for
 
 KEY = "a-key-to-look-with-0123"
@@ -47,6 +51,7 @@ PAGES = {
     "dry-run": "replays/new?type=invoice.*",
     "documents": "documents",
     "subscriptions": "subscriptions",
+    "agents": "agents",
     "senders": "senders",
     "audit": "audit",
 }
@@ -117,6 +122,25 @@ def _story(store: Store, clock: Clock, now: int) -> None:
             store.fail(lease, "the invoice has no customer", Bury("permanent"))
 
 
+def vary(url: str, now: datetime) -> None:
+    """Some rows of each kind of trouble and of work under way, among the many that are alike."""
+    engine = make_engine(url)
+    with engine.begin() as db:
+        for name, progress in (("submitting", 0), ("processing", 40), ("downloading", 75), ("failed", 40)):
+            title, at = f"contract-{progress}-{name}", now + timedelta(minutes=1)
+            row = {"id": f"doc_{name}", "document_id": f"{title}.pdf", "status": name, "progress": progress}
+            db.execute(insert(Document), [row | {"created_at": at, "updated_at": at}])
+        due, tried = now + timedelta(hours=20), {"state": "declined", "decline_code": "expired_card", "done_at": now}
+        for number, more in ((1, tried), (2, {"state": "planned"})):
+            db.execute(insert(PaymentRetry), [{"invoice": "in_0", "number": number, "due_at": due} | more])
+        db.execute(insert(PaymentGrace), [{"invoice": "in_1", "number": 1, "state": "planned", "due_at": due}])
+        troubled: dict[str, Any] = {"failures": 3, "failing_since": now, "last_answer": "503"}
+        for name, trouble in (("crm", {}), ("search", troubled)):
+            agent = {"id": f"ag_{name}", "name": name, "url": f"https://{name}.example/in", "rate_per_minute": 60}
+            db.execute(insert(Agent), [agent | trouble])
+    engine.dispose()
+
+
 @contextmanager
 def receiver(valkey: str, database: str) -> Iterator[str]:
     """The address of a receiver on these stores."""
@@ -138,6 +162,14 @@ def _now(store: Store, clock: Clock) -> None:
     clock.ms = int(time.time() * 1000)
     _one(store, f"evt_{clock.ms}", "invoice.paid", fails=False)
     store.sweep(200, {})
+
+
+def _replay(url: str) -> None:
+    """So that the audit trail has something to tell."""
+    headers = {"Authorization": f"Bearer {KEY}"}
+    dead = requests.get(f"{url}/api/v1/jobs?state=dead&limit=3", headers=headers, timeout=10).json()["jobs"]
+    for job in dead[1:]:
+        requests.post(f"{url}/api/v1/jobs/{job['id']}/replay", headers=headers, timeout=10).raise_for_status()
 
 
 def _answers(url: str) -> bool:
@@ -180,7 +212,9 @@ def main() -> None:
             store = Store(connect(server.url, timeout_seconds=60), now_ms=clock)
             populate(store, clock)
             debts(database)
+            vary(database, datetime.now(UTC))
             with receiver(server.url, database) as url:
+                _replay(url)
                 take(url, asked.folder, lambda: _now(store, clock))
         finally:
             server.stop()

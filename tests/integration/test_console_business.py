@@ -15,6 +15,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
+from dev.pages import debts
 from dev.servers import Valkey
 from inbox.event import Event
 from inbox.store import Store
@@ -167,6 +168,15 @@ def test_dunning_shows_who_owes_what_and_what_comes_next(client: FlaskClient, se
     assert "5.00 EUR access ends at 2026-11-25 00:00:00" in page
     assert "sub_d" not in page
     assert "ada@example.com" not in page
+
+
+def test_the_rows_that_pages_are_measured_and_looked_at_with_are_rows_as_they_are(
+    client: FlaskClient, settings: Settings
+) -> None:
+    debts(settings.database_url, documents=3, debtors=2)
+    page = client.get("/console/subscriptions").text
+    assert ("sub_0" in page, "sub_1" in page, page.count("19.00")) == (True, True, 2)
+    assert client.get("/console/documents").text.count("<progress") == 3
 
 
 def test_programs_are_told_of_dunning_page_by_page(client: FlaskClient, sessions: Callable[[], Session]) -> None:

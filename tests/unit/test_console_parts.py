@@ -185,7 +185,7 @@ def test_jobs_done_are_counted_from_one_sample_to_the_next() -> None:
     bars = next(plot.bars for plot in plots if plot.name == "Jobs done")
     assert {plot.name: plot.top for plot in plots} | {
         "Jobs done": "12",
-        "Owed the longest": "1 min 30 s",
+        "Longest owed": "1 min 30 s",
         "Rejected": "1",
     } == {plot.name: plot.top for plot in plots}
     assert [bar.words.partition(": ")[2] for bar in bars[:6]] == ["0", "4", "0", "0", "12", "0"]

@@ -75,7 +75,7 @@ def _plots(arrived: list[int], samples: list[dict[str, int]], start: int, span_m
         _plot("Attempts failed", each, _more(samples, "failed", start, span_ms), start, span_ms),
         _plot("Rejected", each, _more(samples, "rejected", start, span_ms), start, span_ms),
         _plot("Jobs owed", "", _most(samples, "owed", start, span_ms), start, span_ms),
-        _plot("Owed the longest", "", _most(samples, "age", start, span_ms), start, span_ms, told=age),
+        _plot("Longest owed", "", _most(samples, "age", start, span_ms), start, span_ms, told=age),
         _plot("Dead letters", "", _most(samples, "dead", start, span_ms), start, span_ms),
     ]
 
