@@ -20,7 +20,7 @@ run: .venv/installed  ## the same stack in the foreground, to try things out; it
 	@$(BIN)/python -m dev.run
 
 test: .venv/installed  ## every test, against a real store and real worker processes
-	@$(BIN)/python -m pytest -n 4 --dist load --maxschedchunk 1
+	@$(BIN)/python -m pytest -n 4 --dist worksteal
 
 EVENTS ?= 10000
 KILLS ?= 100

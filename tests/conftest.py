@@ -23,19 +23,6 @@ from tests.buckets import S3, running_s3
 settings.register_profile("deep", max_examples=1000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-SLOWEST = (
-    "e2e/test_chaos_run.py",
-    "chaos/",
-    "e2e/",
-)  # minutes, or half a minute each; all others take a second or less
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slowest begin, so that at the end none of several processes waits for another's last test."""
-    items.sort(
-        key=lambda item: next((n for n, part in enumerate(SLOWEST) if f"tests/{part}" in item.nodeid), len(SLOWEST))
-    )
-
 
 class Clock:
     """The store's clock in tests that may not wait; milliseconds since 1970."""
