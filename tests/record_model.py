@@ -11,6 +11,7 @@ from typing import Any
 import redis
 
 from inbox.job import MOVES, Lease, NewJob, State
+from inbox.packing import unpack
 from inbox.store import DAY_MS, PREFIX, Rules
 
 RETENTION_MS = Rules().retention_days * DAY_MS
@@ -182,7 +183,7 @@ def _text(value: Any) -> Any:
         return {name.decode(): text.decode() for name, text in value.items()}
     if isinstance(value, list):
         return frozenset(name.decode() for name in value)
-    return value.decode() if isinstance(value, bytes) else value
+    return unpack(value).decode() if isinstance(value, bytes) else value  # maybe a payload
 
 
 def dump(client: redis.Redis) -> Dump:
