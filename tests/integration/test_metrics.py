@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import re
 from pathlib import Path
 
@@ -195,7 +196,7 @@ def test_a_store_that_fills_up_is_told_in_advance(
 ) -> None:
     events, seconds = came
     for number in range(events):
-        store.record(Event("stripe", f"evt_{number}", "test", b"x" * 250_000), [])
+        store.record(Event("stripe", f"evt_{number}", "test", os.urandom(250_000)), [])  # or it is kept small
     clock.forward(seconds)
     store.client.config_set("maxmemory", str(limit))
     try:
