@@ -194,7 +194,8 @@ def test_the_page_shows_how_each_agent_stands_and_no_secret(
         db.commit()
     client.post("/console/sign-in", data={"key": API_KEY})
     page = client.get("/console/agents").text
-    assert re.findall(r'<td class="number">(\d+)', page) == ["3", "2", "1"]
+    figures = re.findall(r'<td class="number" data-label="([a-z]+)">(\d+)', page)
+    assert figures == [("delivered", "3"), ("owed", "2"), ("dead", "1")]
     assert all(words in page for words in ("hub", "the agent answered 503", "not called until", "7 failures"))
     assert "hush" not in page
     assert added["secret"] not in page
