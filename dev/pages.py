@@ -42,6 +42,7 @@ PAGES = {
     "dead letters of one customer": "dead?customer=cus_4",
     "documents (100000)": "documents",
     "subscriptions (20000 in dunning)": "subscriptions",
+    "agents": "agents",
     "senders": "senders",
     "audit": "audit",
 }
