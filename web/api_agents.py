@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, Literal
 
 from flask import Blueprint, Response, g, jsonify, request
@@ -15,6 +14,7 @@ from tasks.agents import secrets
 from web import agents
 from web.agents import Standing
 from web.body import parsed, read_body
+from web.times import iso
 
 MOST_BYTES = 16 * 1024
 
@@ -72,12 +72,8 @@ def told(standing: Standing) -> dict[str, Any]:
         "state": agent.state,
         "rate_per_minute": agent.rate_per_minute,
         "failures": agent.failures,
-        "failing_since": _time(agent.failing_since),
-        "open_until": _time(agent.open_until),
+        "failing_since": iso(agent.failing_since),
+        "open_until": iso(agent.open_until),
         "last_answer": agent.last_answer,
         **{state: handoffs[state] for state in ("delivered", "owed", "dead")},
     }
-
-
-def _time(at: datetime | None) -> str | None:
-    return at.isoformat() if at else None

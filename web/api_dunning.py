@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 from sqlalchemy.orm import Session
 
 from web import asked, dunning
+from web.api_record import MOST
 from web.dunning import Late, Owing
-
-MOST = 200
+from web.times import iso
 
 
 def register(api: Blueprint, sessions: Callable[[], Session]) -> None:
@@ -43,14 +42,10 @@ def _owing(owing: Owing) -> dict[str, Any]:
         "amount_due": owing.invoice.amount_due,
         "currency": owing.invoice.currency,
         "tries": [
-            {"state": one.state, "decline_code": one.decline_code, "done_at": _time(one.done_at)}
+            {"state": one.state, "decline_code": one.decline_code, "done_at": iso(one.done_at)}
             for one in owing.retries
             if one.state != "planned"
         ],
-        "next_try_at": _time(planned.due_at if planned else None),
-        "access_ends_at": _time(owing.grace.due_at if owing.grace else None),
+        "next_try_at": iso(planned.due_at if planned else None),
+        "access_ends_at": iso(owing.grace.due_at if owing.grace else None),
     }
-
-
-def _time(at: datetime | None) -> str | None:
-    return at.isoformat() if at else None

@@ -14,6 +14,7 @@ from inbox import look
 from inbox.store import Store
 from settings import Settings
 from tasks.models import Reconcile
+from web.times import iso
 
 
 def state(settings: Settings, store: Store, db: Session) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def state(settings: Settings, store: Store, db: Session) -> dict[str, Any]:
         "state": word,
         "reason": reason,
         "tried_at": row.tried_at.isoformat() if row else None,
-        "finished_at": row.finished_at.isoformat() if row and row.finished_at else None,
+        "finished_at": iso(row.finished_at) if row else None,
         "seen_until": row.seen_until if row else None,
         "missed": look.stats(store)["missed"],
     }

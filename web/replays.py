@@ -22,6 +22,7 @@ from tasks import broker
 from tasks.models import Replay
 from tasks.routes import jobs_for
 from web.errors import Refused
+from web.times import iso
 
 log = structlog.get_logger()
 
@@ -118,5 +119,5 @@ def told(row: Replay) -> dict[str, Any]:
         "replayed": row.replayed,
         "skipped": row.skipped,
         "created_at": row.created_at.isoformat(),
-        "finished_at": row.finished_at.isoformat() if row.finished_at else None,
+        "finished_at": iso(row.finished_at),
     }
