@@ -64,6 +64,8 @@ def _tell(result: report.Result, folder: Path) -> None:
     for what, findings in (("lost", result.lost), ("doubled", result.doubled)):
         for finding in findings[:SHOWN]:
             print(f"  {what}: {finding}")
+        if len(findings) > SHOWN:
+            print(f"  {what}: and {len(findings) - SHOWN} more")
     print(
         f"{result.pair}: {result.acknowledged} of {result.events} events acknowledged in {result.tries} requests,"
         f" {len(result.recoveries)} disturbances in {result.seconds} s\n"
