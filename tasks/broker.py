@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import functools
+import os
 import queue
 import threading
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -35,7 +35,7 @@ def message(job: NewJob) -> bytes:
     """
     body = BODY % msgspec.json.encode(job.id)
     return _form(job.task, job.queue) % {
-        b"id": str(uuid.uuid4()).encode(),
+        b"id": os.urandom(16).hex().encode(),
         b"body": base64.b64encode(body),
         b"argsrepr": msgspec.json.encode(repr([job.id])),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -26,7 +27,10 @@ def application() -> Front:
     settings = load()
     if settings.alert_urls:
         watch.start(settings, open_store(settings, timeout_seconds=ANSWER_SECONDS))
-    return create_front(settings)
+    front = create_front(settings)
+    gc.collect()
+    gc.freeze()  # or Python looks through all these modules again and again, 90 ms each time, and senders wait
+    return front
 
 
 def _end_with_parent(parent: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 from urllib.parse import parse_qsl
 
 from a2wsgi import WSGIMiddleware
-from a2wsgi.asgi_typing import HTTPScope, Receive, ReceiveEvent, Scope, Send
+from a2wsgi.asgi_typing import HTTPScope, Receive, ReceiveEvent, Scope, Send, SendEvent
 from a2wsgi.wsgi_typing import Environ
 from flask import Flask
 
@@ -30,7 +30,20 @@ from web.tally import Tally
 THREADS = 32  # for the API and the pages
 ROOM_BYTES = 64 * 1024 * 1024
 STORE_SECONDS = 1.8  # a sender hears 200 or 503 within 2 seconds
-JSON = (b"content-type", b"application/json")
+Answer = tuple[SendEvent, SendEvent]
+
+
+def _answer(status: int, body: bytes, headers: Mapping[str, str]) -> Answer:
+    """The two messages of an answer in JSON."""
+    pairs = {"content-type": "application/json", **headers}
+    head = [(name.lower().encode(), value.encode()) for name, value in pairs.items()]
+    return (
+        {"type": "http.response.start", "status": status, "headers": head},
+        {"type": "http.response.body", "body": body},
+    )
+
+
+ACCEPTED = _answer(200, OK, {})
 
 
 class Front:
@@ -44,18 +57,19 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as https://asgi.readthedocs.io/en/latest/specs/www.html describes it."""
         if scope["type"] == "http" and (name := _source_name(scope)) is not None:
-            await _answer(send, *await self._outcome(name, scope, receive))
+            for message in await self._outcome(name, scope, receive):
+                await send(message)
         elif scope["type"] == "lifespan":
             await _live(receive, send)
         else:
             await self._pages(scope, receive, send)
 
-    async def _outcome(self, name: str, scope: HTTPScope, receive: Receive) -> tuple[int, bytes, Mapping[str, str]]:
+    async def _outcome(self, name: str, scope: HTTPScope, receive: Receive) -> Answer:
         try:
             await self._receive(name, _Request(scope), receive)
         except Exception as error:
             return _refusal(error)
-        return 200, OK, {}
+        return ACCEPTED
 
     async def _receive(self, name: str, request: _Request, receive: Receive) -> None:
         """The steps of web/receive.py; the fourth in one round trip with whatever else arrives now."""
@@ -98,7 +112,8 @@ def _in_threads(pages: Flask, limit_bytes: int) -> Callable[[Scope, Receive, Sen
             try:
                 raw = await receive_body(receive, _Request(scope).length, limit_bytes, reserve)
             except Refused as refused:
-                await _answer(send, *_refusal(refused))
+                for message in _refusal(refused):
+                    await send(message)
                 return
 
             async def whole() -> ReceiveEvent:
@@ -146,15 +161,9 @@ class _Headers:
         return default if value is None else value.decode("latin-1")
 
 
-async def _answer(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-    pairs = [JSON, *((name.lower().encode(), value.encode()) for name, value in headers.items())]
-    await send({"type": "http.response.start", "status": status, "headers": pairs})
-    await send({"type": "http.response.body", "body": body})
-
-
-def _refusal(error: Exception) -> tuple[int, bytes, Mapping[str, str]]:
+def _refusal(error: Exception) -> Answer:
     status, words, headers = told(error)
-    return status, json.dumps({"error": words}).encode(), headers
+    return _answer(status, json.dumps({"error": words}).encode(), headers)
 
 
 def _source_name(scope: HTTPScope) -> str | None:

@@ -35,15 +35,16 @@ class GroupCommit:
     async def record(self, arrival: Arrival, seconds: float) -> bool:
         """Returns when the event is on disk: True since now, False since earlier. Raises StoreUnavailable, at
         the latest after `seconds`: then it may or may not have been recorded, and the sender's next try will tell."""
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[bool] = loop.create_future()
         self._waiting.append((arrival, done))
         if self._work is None:
-            self._work = asyncio.create_task(self._commit())
+            self._work = loop.create_task(self._commit())
+        too_slow = loop.call_later(seconds, _give_up, done)
         try:
-            async with asyncio.timeout(seconds):
-                return await done
-        except TimeoutError:
-            raise StoreUnavailable("the store does not take this now (it is too slow)") from None
+            return await done
+        finally:
+            too_slow.cancel()
 
     async def _commit(self) -> None:
         try:
@@ -68,6 +69,10 @@ class GroupCommit:
         outcomes = self._store.record_all(arrivals)
         self._ringer.ring(bell for outcome in outcomes if isinstance(outcome, list) for bell in outcome)
         return [outcome if isinstance(outcome, StoreUnavailable) else outcome is not None for outcome in outcomes]
+
+
+def _give_up(done: asyncio.Future[bool]) -> None:
+    _tell(done, StoreUnavailable("the store does not take this now (it is too slow)"))
 
 
 def _tell(done: asyncio.Future[bool], outcome: StoreUnavailable | bool) -> None:

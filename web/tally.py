@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 
@@ -13,6 +14,7 @@ from web.refusals import Refusals
 
 EVERY_SECONDS = 1.0
 ACK_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000)
+BUCKETS = [f"ack:{upto}" for upto in (*ACK_MS, "inf")]
 UNPROVEN = ("signature", "timestamp", "mode")  # no stranger's noise: a secret, a clock or an endpoint may be wrong
 
 
@@ -33,15 +35,16 @@ class Tally:
     def refused(self, source: str, reason: str) -> None:
         """A webhook was refused."""
         self._refusals.tell(source, reason, time.monotonic())
-        self._add(refusal(source, reason))
+        self._counts.update(refusal(source, reason))
+        self._soon()
 
     def acknowledged(self, seconds: float) -> None:
         """A webhook was answered 200, so long after its head had come."""
-        upto = next((ms for ms in ACK_MS if seconds * 1000 <= ms), "inf")
-        self._add({f"ack:{upto}": 1, "ack:us": round(seconds * 1_000_000)})
+        self._counts[BUCKETS[bisect_left(ACK_MS, seconds * 1000)]] += 1
+        self._counts["ack:us"] += round(seconds * 1_000_000)
+        self._soon()
 
-    def _add(self, counts: Mapping[str, int]) -> None:
-        self._counts.update(counts)
+    def _soon(self) -> None:
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_soon())
 

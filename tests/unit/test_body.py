@@ -37,10 +37,27 @@ def test_a_body_is_put_together_from_its_parts() -> None:
     assert received([b"ab", b"", b"cd"]) == b"abcd"
 
 
+def test_a_body_of_the_length_that_was_announced_is_whole_and_nothing_more_is_waited_for() -> None:
+    assert received([b"ab", b"cd", None], announced=4) == b"abcd"
+
+
+def test_a_request_that_is_given_up_by_somebody_else_is_not_called_slow() -> None:
+    async def scene() -> None:
+        with Room(100).reserved() as reserve:
+            task = asyncio.create_task(receive_body(parts(b"ab", None), 0, 10, reserve))
+            await asyncio.sleep(0)
+            task.cancel()
+            await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(scene())
+
+
 @pytest.mark.parametrize(
     ("given", "more", "status"),
     [
         ([b"ab", b"<gone>"], {}, 400),
+        ([b"ab", b"<gone>"], {"announced": 4}, 400),
         ([b"ab", None], {}, 408),
         ([b"x" * 11], {}, 413),
         ([b"x" * 6, b"x" * 5], {}, 413),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stripe import SignatureVerificationError, WebhookSignature
 from werkzeug.datastructures import Headers
 
 from tasks.callback_address import token
@@ -111,6 +112,34 @@ def test_a_token_is_of_one_document_and_one_secret() -> None:
     tokens = {token(secret, document) for secret in SECRETS for document in (DOC, OTHER_DOC, "")}
     assert len(tokens) == 6
     assert min(len(each) for each in tokens) == 43  # 256 bits
+
+
+@given(
+    body=st.text(st.characters(exclude_categories=["Cs"]), max_size=80),
+    secret=st.sampled_from([*SECRETS, "a secret of nobody's"]),
+    at=st.integers(0, 9_999_999_999),
+    more=st.sampled_from(["", "v1=0", "v1=\u00e9,v0=1", "v0=ab", "t=1", " , ,", "v1=,v1", "x=y=z"]),
+    first=st.booleans(),
+)
+def test_what_stripes_own_library_signs_is_taken_and_what_it_takes_too(
+    body: str, secret: str, at: int, more: str, first: bool
+) -> None:
+    ours = f"t={at},v1={WebhookSignature._compute_signature(f'{at}.{body}', secret)}"
+    header = f"{more},{ours}" if first else f"{ours},{more}"
+    try:
+        place: int | None = signatures.stripe(Sent({"Stripe-Signature": header}), body, SECRETS, at, 300)
+    except BadSignature:
+        place = None
+    one_time = more != "t=1"
+    assert place == (SECRETS.index(secret) if secret in SECRETS and one_time else None)
+    assert place is not None or not (one_time and any(_stripe_takes(body, header, one) for one in SECRETS))
+
+
+def _stripe_takes(body: str, header: str, secret: str) -> bool:
+    try:
+        return bool(WebhookSignature.verify_header(body, header, secret))
+    except (SignatureVerificationError, ValueError, TypeError):  # as it says of what is no header, or not ASCII
+        return False
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
