@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.events import write_requests
 from bench.paced import send
 
-MOST_PER_SECOND = 8000  # requests made ready for a second of wrk
+MOST_PER_SECOND = 16_000  # requests made ready for a second of wrk
 SCRIPT = Path(__file__).parent / "wrk.lua"
 
 
