@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import shutil
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
@@ -20,7 +18,8 @@ import psutil
 from bench.backlog import holdfast
 from bench.contenders import Holdfast
 from bench.processes import ROOT, Part
-from dev.servers import Valkey, wait_until
+from bench.rounds import drained
+from dev.servers import Valkey
 from dev.signals import end_by_exception
 
 POOLS = [("prefork", 1), ("prefork", 2), ("prefork", 8), ("threads", 8), ("gevent", 8)]
@@ -37,7 +36,7 @@ class Measured:
 
 
 def measure(ours: Holdfast, pool: str, count: int, effect: str) -> Measured:
-    """From when a tenth is done, and it is warm, to the last."""
+    """One worker with that pool, at a full queue."""
     ours.wipe()
     command, left = holdfast(ours, JOBS[effect])
     prefetch = "off" if pool == "prefork" else "on"
@@ -45,17 +44,10 @@ def measure(ours: Holdfast, pool: str, count: int, effect: str) -> Measured:
     command[at + 1] = str(count)
     worker = ours.start([*command, "-P", pool], "pool", BENCH_EFFECT=effect, BENCH_PREFETCH=prefetch)
     try:
-        return _watched(worker, left, JOBS[effect])
+        found = drained(ours, [worker], left)
+        return Measured(found.worker_us, found.per_second, _megabytes(worker))
     finally:
         worker.stop()
-
-
-def _watched(worker: Part, left: Callable[[], int], jobs: int) -> Measured:
-    wait_until(lambda: left() <= jobs * 0.9, seconds=60, what=f"the worker to begin; see {worker.log}")
-    first, cpu, began = left(), worker.cpu_seconds(), time.monotonic()
-    wait_until(lambda: left() == 0, seconds=240, what=f"the worker to end; see {worker.log}")
-    spent = time.monotonic() - began
-    return Measured((worker.cpu_seconds() - cpu) / first * 1e6, first / spent, _megabytes(worker))
 
 
 def _megabytes(worker: Part) -> float:

@@ -58,9 +58,10 @@ class EndToEnd:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """One worker process at a full queue."""
+    """Workers at a full queue; per job, of all of them together."""
 
     worker_us: float
+    store_us: float
     per_second: float
 
 
@@ -106,16 +107,27 @@ def end_to_end(contender: Contender, web: Part, seconds: float) -> EndToEnd:
 
 
 def drain(holdfast: Holdfast, command: Sequence[str | Path], left: Callable[[], int]) -> Drain:
-    """A worker that starts at a full queue of jobs that do nothing; measured once a tenth is done and it is warm."""
-    count = left()
+    """A worker that starts at a full queue of jobs that do nothing."""
     worker = holdfast.start([*command], "drain", BENCH_EFFECT="nothing")
     try:
-        wait_until(lambda: left() <= count * 0.9, seconds=60, what=f"the worker to begin; see {worker.log}")
-        first, cpu, began = left(), worker.cpu_seconds(), time.monotonic()
-        wait_until(lambda: left() == 0, seconds=240, what=f"the worker to end; see {worker.log}")
-        return Drain((worker.cpu_seconds() - cpu) / first * 1e6, first / (time.monotonic() - began))
+        return drained(holdfast, [worker], left)
     finally:
         worker.stop()
+
+
+def drained(holdfast: Holdfast, workers: Sequence[Part], left: Callable[[], int]) -> Drain:
+    """What these workers, just started, need for a full queue: from when a tenth is done, and they are warm, on."""
+    count, logs = left(), ", ".join(str(worker.log) for worker in workers)
+    wait_until(lambda: left() <= count * 0.9, seconds=60, what=f"the workers to begin; see {logs}")
+    first, worker, store, began = left(), _seconds(workers), holdfast.store_seconds(), time.monotonic()
+    wait_until(lambda: left() == 0, seconds=240, what=f"the workers to end; see {logs}")
+    seconds = time.monotonic() - began
+    worker, store = _seconds(workers) - worker, holdfast.store_seconds() - store
+    return Drain(worker / first * 1e6, store / first * 1e6, first / seconds)
+
+
+def _seconds(parts: Sequence[Part]) -> float:
+    return sum(part.cpu_seconds() for part in parts)
 
 
 def _last_effect(contender: Contender, worker: Part) -> float:

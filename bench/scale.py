@@ -19,10 +19,10 @@ from statistics import median
 from bench import plot, rounds
 from bench.backlog import holdfast
 from bench.contenders import Holdfast
-from bench.processes import ROOT, Part
+from bench.processes import ROOT
 from bench.queueing import Costs, Outcome, Simulation
 from bench.results import machine
-from dev.servers import Valkey, wait_until
+from dev.servers import Valkey
 from dev.signals import end_by_exception
 
 ROUNDS, SECONDS, JOBS = 3, 5, 6000
@@ -83,23 +83,15 @@ def _receivers(ours: Holdfast, count: int) -> Measured:
 
 
 def _workers(ours: Holdfast, count: int) -> Measured:
-    """`count` worker processes at a full queue of jobs that do nothing, once a tenth is done and they are warm."""
+    """`count` worker processes at a full queue of jobs that do nothing."""
     ours.wipe()
     command, left = holdfast(ours, JOBS * count)
     with ExitStack() as stack:
         parts = [ours.start([*command, "-n", f"{n}@%h"], f"worker-{n}", BENCH_EFFECT="nothing") for n in range(count)]
         for part in parts:
             stack.callback(part.stop)
-        wait_until(lambda: left() <= JOBS * count * 0.9, seconds=60, what="the workers to begin")
-        first, own, store, began = left(), _seconds(parts), ours.store_seconds(), time.monotonic()
-        wait_until(lambda: left() == 0, seconds=240, what="the workers to end")
-        spent = time.monotonic() - began
-        own, store = _seconds(parts) - own, ours.store_seconds() - store
-    return Measured(count, own / first * 1e6, store / first * 1e6, first / spent)
-
-
-def _seconds(parts: Sequence[Part]) -> float:
-    return sum(part.cpu_seconds() for part in parts)
+        found = rounds.drained(ours, parts, left)
+    return Measured(count, found.worker_us, found.store_us, found.per_second)
 
 
 def _fsync_seconds(ours: Holdfast) -> float:
