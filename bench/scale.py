@@ -150,7 +150,7 @@ def write(receivers: Sequence[Measured], workers: Sequence[Measured], fsync: flo
         fsync=f"{fsync * 1e6:,.0f}",
         simulated="\n".join(_row(rate, it) for rate, it in found.items()),
         most=f"{most:,.0f}",
-        each=f"{1 / costs.store_job:,.0f}",
+        each=f"{costs.store_job * 1e6:,.0f}",
         longest=LONGEST_MS,
     )
     (folder / "scaling.md").write_text(page)
