@@ -78,11 +78,12 @@ class Valkey:
         self._options = {"replicaof": f"127.0.0.1 {follows.port}"} if follows else {}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Valkey:
+    def start(self, seconds: float = 20) -> Valkey:
+        """Returns once it answers; raises TimeoutError where that takes longer than `seconds`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         log = (self.folder / "valkey.log").open("ab")
         self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
-        wait_until(self._answers, seconds=20, what=f"Valkey on port {self.port}")
+        wait_until(self._answers, seconds=seconds, what=f"Valkey on port {self.port}")
         return self
 
     def command(self) -> list[str]:
