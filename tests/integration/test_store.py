@@ -172,12 +172,13 @@ def test_a_finish_that_was_not_heard_of_is_no_lost_lease(over_line: Store, line:
 
 def test_a_next_job_that_was_not_heard_of_is_given_once_more_and_no_second_one(over_line: Store, line: Line) -> None:
     over_line.client.rpop("payments")
+    message = json.loads(over_line.client.lindex("payments", -1))  # type: ignore[arg-type]
     lease = leased(over_line)
     line.lose = 1
     bells, found = over_line.finish_and_lease(lease, [], wish("tasks.a"))
     assert isinstance(found, Lease)
     assert (line.lose, bells, found.job_id, found.attempt) == (0, [], "j2", 1)
-    assert len(found.task_id) == 36
+    assert found.task_id == message["headers"]["id"]
     assert (over_line.client.llen("payments"), stats(over_line)["leased"]) == (1, 1)
     assert over_line.finish_and_lease(found, [], wish("tasks.a"))[0] == []
 
