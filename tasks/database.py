@@ -8,6 +8,17 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
+# https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+POSTGRES = {
+    "connect_timeout": 5,
+    "client_encoding": "utf8",  # told, because an old database may itself be SQL_ASCII
+    # A server whose machine is gone says nothing. Whoever waits for its answer is told in 25 seconds, not 2 hours.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # milliseconds
+}
+
 
 def make_engine(url: str) -> Engine:
     """An engine for `url`; connects lazily, and its errors quote no values.
@@ -15,8 +26,7 @@ def make_engine(url: str) -> Engine:
     On SQLite a commit is on disk before it returns, as on Postgres.
     """
     if not url.startswith("sqlite"):
-        how = {"connect_timeout": 5, "client_encoding": "utf8"}  # told, because an old database may itself be SQL_ASCII
-        return create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=2, connect_args=how)
+        return create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=2, connect_args=POSTGRES)
     engine = create_engine(url, hide_parameters=True, connect_args={"timeout": 15})
     event.listen(engine, "connect", _tune_sqlite)
     event.listen(engine, "begin", _begin_immediate)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
@@ -34,6 +40,43 @@ def differences(url: str) -> list[object]:
             return list(compare_metadata(MigrationContext.configure(connection), Base.metadata))
     finally:
         engine.dispose()
+
+
+@pytest.fixture
+def over_tcp(postgres: Postgres) -> Iterator[str]:
+    """The URL of a database as over a network, whose other end is a relay to its socket."""
+
+    class Relay(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.socket(socket.AF_UNIX) as server:
+                server.connect(f"{postgres.folder}/.s.PGSQL.5432")
+                threading.Thread(target=_pass_on, args=(server, self.request), daemon=True).start()
+                _pass_on(self.request, server)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay) as relay:
+        threading.Thread(target=relay.serve_forever, daemon=True).start()
+        yield f"postgresql+psycopg://postgres@127.0.0.1:{relay.server_address[1]}/test"
+        relay.shutdown()
+
+
+def _pass_on(come: socket.socket, go: socket.socket) -> None:
+    with suppress(OSError):  # the other direction has ended it
+        while part := come.recv(65536):
+            go.sendall(part)
+        go.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="not on this system")
+def test_nobody_waits_for_hours_for_a_database_whose_machine_is_gone(over_tcp: str) -> None:
+    engine = make_engine(over_tcp)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+        driver: Any = connection.connection.driver_connection
+        with socket.fromfd(driver.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line:
+            assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+            assert [line.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names] == [10, 5, 3, 25_000]
+    engine.dispose()
 
 
 def test_the_migrations_make_the_tables_that_the_models_say(database: str) -> None:
