@@ -18,6 +18,7 @@ from dev.servers import Valkey
 from inbox.store import Store, connect
 from tasks.upgrade import upgrade
 from tests.buckets import S3, running_s3
+from tests.peers import Mailbox
 
 # HYPOTHESIS_PROFILE=deep looks for minutes in each test that does not say itself how long.
 settings.register_profile("deep", max_examples=1000, deadline=None)
@@ -74,6 +75,13 @@ def real_store(valkey: Valkey) -> Store:
 def postgres() -> Iterator[Postgres]:
     with Postgres(forgetful=True) as server:
         yield server
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    """An SMTP server that keeps what it gets."""
+    with Mailbox() as box:
+        yield box
 
 
 @pytest.fixture(scope="session")

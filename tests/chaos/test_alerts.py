@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,12 +14,6 @@ from inbox.retry import Bury
 from inbox.store import Store, connect
 from tests.peers import Mailbox
 from tests.stack import Stack
-
-
-@pytest.fixture
-def mailbox() -> Iterator[Mailbox]:
-    with Mailbox() as box:
-        yield box
 
 
 def subjects(mailbox: Mailbox) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -54,12 +53,6 @@ class Handing:
 
     def db(self) -> Session:
         return Session(create_engine(self.world.database))
-
-
-@pytest.fixture
-def mailbox() -> Iterator[Mailbox]:
-    with Mailbox() as box:
-        yield box
 
 
 @pytest.mark.parametrize("point", ["before the agent is called", "the agent has it, before the commit"])

@@ -70,12 +70,6 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def mailbox() -> Iterator[Mailbox]:
-    with Mailbox() as box:
-        yield box
-
-
-@pytest.fixture
 def stack(request: pytest.FixtureRequest, valkey: Valkey, mailbox: Mailbox, tmp_path: Path) -> Iterator[Stack]:
     """A receiver and a worker that gives a job one try."""
     made = Stack(

@@ -33,12 +33,6 @@ BEARER = {"Authorization": f"Bearer {API_KEY}"}
 
 
 @pytest.fixture
-def mailbox() -> Iterator[Mailbox]:
-    with Mailbox() as box:
-        yield box
-
-
-@pytest.fixture
 def stack(request: pytest.FixtureRequest, valkey: Valkey, mailbox: Mailbox, tmp_path: Path) -> Iterator[Stack]:
     made = Stack(
         tmp_path,

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.database import make_engine, make_sessions
 from tests.business import Business
-from tests.peers import Mailbox, Stripe, running_stripe
+from tests.peers import Stripe, running_stripe
 
 
 @pytest.fixture
@@ -17,12 +17,6 @@ def business(database: str, tmp_path: Path) -> Iterator[Business]:
     engine = make_engine(database)
     yield Business(make_sessions(engine), tmp_path)
     engine.dispose()
-
-
-@pytest.fixture
-def mailbox() -> Iterator[Mailbox]:
-    with Mailbox() as box:
-        yield box
 
 
 @pytest.fixture(scope="session")
