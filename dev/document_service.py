@@ -63,6 +63,7 @@ class Service:
         self._standing: dict[str, dict[str, Any]] = {}  # what a task's latest callback says, by task id
         self._broken: set[str] = set()  # files that were asked for before
         self._players: list[threading.Thread] = []
+        self._over = threading.Event()
 
     def process(self, body: bytes, authorization: str, idempotency_key: str) -> Task:
         """Take a job, or find the one that this key started before. Raises Refused."""
@@ -96,6 +97,12 @@ class Service:
     def busy(self) -> int:
         """How many tasks it still calls back for."""
         return sum(player.is_alive() for player in list(self._players))
+
+    def end(self) -> None:
+        """Call nobody back any more; whoever is being called is waited for."""
+        self._over.set()
+        for player in list(self._players):
+            player.join()
 
     def breaks_off(self, name: str) -> bool:
         """Whether this time the file is to be cut off: the first time, of those whose way it is."""
@@ -133,7 +140,8 @@ class Service:
     def _play(self, task: Task) -> None:
         """The callbacks of one task, in the order in which they are sent."""
         for number, step in enumerate(steps(task, self.address), 1):
-            time.sleep(self.pause_seconds * random.uniform(0.5, 1.5))
+            if self._over.wait(self.pause_seconds * random.uniform(0.5, 1.5)):
+                return
             self._standing[task.id] = step
             for _ in range(CALLBACKS.get(task.way, 1)):
                 self._call_back(task, number, step)
@@ -148,7 +156,8 @@ class Service:
             self.heard(task, message_id, step["status"], answer)
             if 200 <= answer < 300:
                 return True
-            time.sleep(min(self.longest_wait_seconds, 0.5 * 2**attempt))
+            if self._over.wait(min(self.longest_wait_seconds, 0.5 * 2**attempt)):
+                break
         return False
 
     def heard(self, task: Task, message_id: str, status: str, answer: int) -> None:
@@ -267,12 +276,16 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """The simulator on a port of loopback. `serve_forever()` runs it, `shutdown()` ends it."""
+    """The simulator on a port of loopback. `serve_forever()` runs it, `shutdown()` and `server_close()` end it."""
 
     def __init__(self, port: int, api_key: str, webhook_secret: str, pause_seconds: float = 0.4) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.address = f"http://127.0.0.1:{self.server_port}"
         self.service = Service(self.address, api_key, webhook_secret, pause_seconds)
+
+    def server_close(self) -> None:
+        super().server_close()
+        self.service.end()
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from urllib3.exceptions import ProtocolError
 
 from dev.document_service import Server
 from dev.pdf import document_pdf
-from dev.servers import wait_until
+from dev.servers import free_port, wait_until
 
 KEY = "key-for-tests"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -89,6 +90,15 @@ def peers() -> Iterator[Peers]:
     for server in (both.service, both.listener):
         server.shutdown()
         server.server_close()
+
+
+def test_one_that_is_closed_calls_nobody_back(capsys: pytest.CaptureFixture[str]) -> None:
+    server = Server(0, KEY, SECRET, pause_seconds=0.05)
+    wanted = {"document_id": "report-1.pdf", "callback_url": f"http://127.0.0.1:{free_port()}/"}
+    server.service.process(json.dumps(wanted).encode(), f"Bearer {KEY}", "a-key")
+    wait_until(lambda: "called back" in capsys.readouterr().out, seconds=5, what="the first callback, which fails")
+    server.server_close()
+    assert server.service.busy == 0
 
 
 @pytest.mark.parametrize(
