@@ -66,7 +66,6 @@ def _pass_on(come: socket.socket, go: socket.socket) -> None:
         go.shutdown(socket.SHUT_WR)
 
 
-@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="not on this system")
 def test_nobody_waits_for_hours_for_a_database_whose_machine_is_gone(over_tcp: str) -> None:
     engine = make_engine(over_tcp)
     with engine.connect() as connection:
@@ -74,8 +73,14 @@ def test_nobody_waits_for_hours_for_a_database_whose_machine_is_gone(over_tcp: s
         driver: Any = connection.connection.driver_connection
         with socket.fromfd(driver.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line:
             assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-            names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
-            assert [line.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names] == [10, 5, 3, 25_000]
+            for name, value in {
+                "TCP_KEEPIDLE": 10,
+                "TCP_KEEPINTVL": 5,
+                "TCP_KEEPCNT": 3,
+                "TCP_USER_TIMEOUT": 25_000,
+            }.items():
+                if sys.platform == "linux" or hasattr(socket, name):  # Linux has all of them
+                    assert line.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value
     engine.dispose()
 
 
