@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from a2wsgi.asgi_typing import Receive
 from flask import Request
@@ -16,7 +16,6 @@ from web.errors import Refused
 Shape = TypeVar("Shape", bound=BaseModel)
 
 SECONDS = 30  # for a body that comes slowly
-TOO_SLOW = "the body is too slow"
 
 
 def read_body(request: Request, limit_bytes: int) -> bytes:
@@ -47,22 +46,16 @@ async def receive_body(receive: Receive, announced: int, limit_bytes: int, reser
     if announced > limit_bytes:
         raise _too_large(limit_bytes)
     raw, more = bytearray(), True
-    task = cast(asyncio.Task[object], asyncio.current_task())
-    too_slow = asyncio.get_running_loop().call_later(SECONDS, task.cancel, TOO_SLOW)  # a third of asyncio.timeout
     try:
-        while more and (len(raw) < announced or not announced):  # asking for its end would be a trip of its own
-            part, more = await _part(receive)
-            reserve(len(part))
-            raw += part
-            if len(raw) > limit_bytes:
-                raise _too_large(limit_bytes)
-    except asyncio.CancelledError as error:
-        if error.args != (TOO_SLOW,):
-            raise
-        task.uncancel()
+        async with asyncio.timeout(SECONDS):
+            while more and (len(raw) < announced or not announced):  # asking for its end would be a trip of its own
+                part, more = await _part(receive)
+                reserve(len(part))
+                raw += part
+                if len(raw) > limit_bytes:
+                    raise _too_large(limit_bytes)
+    except TimeoutError:
         raise Refused(f"the body did not come within {SECONDS} seconds", 408) from None
-    finally:
-        too_slow.cancel()
     return bytes(raw)
 
 
