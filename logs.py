@@ -14,13 +14,6 @@ import msgspec
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
-# granian brings handlers of its own, which write text; without them its lines come to ours.
-GRANIAN: dict[str, object] = {
-    "root": {},
-    "handlers": {},
-    "loggers": {"_granian": {"level": "INFO", "propagate": True, "handlers": []}},
-}
-
 _about: ContextVar[Mapping[str, str | int]] = ContextVar("about", default=MappingProxyType({}))
 
 WITHOUT_VALUES = ExceptionDictTransformer(show_locals=False)  # a frame of the receiver holds payloads

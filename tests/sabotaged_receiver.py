@@ -5,27 +5,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
-from typing import Any
 
-from inbox.errors import StoreUnavailable
+from inbox.event import Arrival
 from web import __main__ as web
 from web.front import Front
 from web.group_commit import GroupCommit
 
 record = GroupCommit.record
-later = set[asyncio.Task[None]]()
 
 
-async def _in_its_own_time(*of: Any) -> None:
-    with suppress(StoreUnavailable):
-        await record(*of)
-
-
-async def _answer_first(*of: Any) -> None:
-    task = asyncio.create_task(_in_its_own_time(*of))
-    later.add(task)
-    task.add_done_callback(later.discard)
+def _answer_first(group: GroupCommit, arrival: Arrival) -> asyncio.Future[bool]:
+    record(group, arrival).add_done_callback(asyncio.Future.exception)  # in its own time
+    told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    told.set_result(True)
+    return told
 
 
 def application() -> Front:

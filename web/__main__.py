@@ -1,29 +1,35 @@
-"""`python -m web`: check the settings, then serve with granian."""
+"""`python -m web`: check the settings, then serve with uvicorn."""
 
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
+import resource
 import signal
 import sys
 import threading
-import time
 
-from granian import Granian
-from granian.constants import Interfaces
+from uvicorn.config import STARTUP_FAILURE, Config
+from uvicorn.supervisors.multiprocess import Multiprocess
 
 import logs
-from settings import SettingsError, load
+from settings import Settings, SettingsError, load
 from tasks import route_check
 from tasks.broker import open_store
 from web import ANSWER_SECONDS, create_front, sources, watch
+from web.connection import MOST, Connection
 from web.front import Front
+
+KEEP_ALIVE_SECONDS = 180  # longer than proxies keep a connection: who uses it again must not find it closed
+GRACE_SECONDS = 5  # for requests under way when we are told to stop
+HUNG_SECONDS = 30  # without a sign of life, a serving process is replaced
 
 
 def application() -> Front:
     """Made in each serving process."""
     logs.configure()
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True, name="parent-watch").start()
+    threading.Thread(target=_end_with_parent, daemon=True, name="parent-watch").start()
     settings = load()
     if settings.alert_urls:
         watch.start(settings, open_store(settings, timeout_seconds=ANSWER_SECONDS))
@@ -33,12 +39,12 @@ def application() -> Front:
     return front
 
 
-def _end_with_parent(parent: int) -> None:
-    """granian does not end its serving processes when it is killed: they would listen on, beside those of its
-    successor, with the code and the secrets of yesterday."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
+def _end_with_parent() -> None:
+    """uvicorn's serving processes live on when the one that started them is killed: they would listen on, beside those
+    of its successor, with the code and the secrets of yesterday."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(target: str = "web.__main__:application") -> None:
@@ -51,19 +57,44 @@ def main(target: str = "web.__main__:application") -> None:
     except (SettingsError, route_check.RouteError) as error:
         sys.exit(f"holdfast: {error}")
     logs.configure()
-    Granian(
+    _have_files(2 * MOST)  # each connection is one
+    serving = config(target, settings)
+    supervisor = Multiprocess(serving, [serving.bind_socket()])
+    supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        sys.exit("holdfast: the receiver could not start; see above")
+
+
+def _have_files(wanted: int) -> None:
+    """Raise the limit of open files to what is wanted, or to what we may."""
+    have, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY:
+        wanted = min(wanted, most)
+    if have != resource.RLIM_INFINITY and have < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+def config(target: str | Front, settings: Settings) -> Config:
+    """uvicorn's. `target` is an application, or the name of one's factory."""
+    return Config(
         target,
-        factory=True,
-        address=settings.bind,
+        factory=isinstance(target, str),
+        interface="asgi3",
+        http=Connection,
+        ws="none",
+        loop="uvloop",
+        host=settings.bind,
         port=settings.port,
-        interface=Interfaces.ASGI,
         workers=settings.web_processes,
-        backpressure=1024,
         backlog=1024,
-        respawn_failed_workers=True,
-        log_access=False,
-        log_dictconfig=logs.GRANIAN,
-    ).serve()
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_worker_healthcheck=HUNG_SECONDS,
+        log_config=None,  # ours stands
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+    )
 
 
 if __name__ == "__main__":

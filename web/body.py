@@ -15,7 +15,9 @@ from web.errors import Refused
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
+ROOM_BYTES = 64 * 1024 * 1024  # for the bodies of webhooks, and as much for those of the API and the pages
 SECONDS = 30  # for a body that comes slowly
+SLOW = f"the body did not come within {SECONDS} seconds"
 
 
 def read_body(request: Request, limit_bytes: int) -> bytes:
@@ -24,10 +26,10 @@ def read_body(request: Request, limit_bytes: int) -> bytes:
     Flask's own limit cuts a chunked body there, and says nothing.
     """
     if (request.content_length or 0) > limit_bytes:
-        raise _too_large(limit_bytes)
+        raise too_large(limit_bytes)
     raw = request.stream.read(limit_bytes + 1)  # a chunked body has no length to ask for
     if len(raw) > limit_bytes:
-        raise _too_large(limit_bytes)
+        raise too_large(limit_bytes)
     return raw
 
 
@@ -44,18 +46,18 @@ def parsed(shape: type[Shape], raw: bytes) -> Shape:
 async def receive_body(receive: Receive, announced: int, limit_bytes: int, reserve: Callable[[int], None]) -> bytes:
     """All of the body, in ASGI; `reserve` is told of each part. Raises Refused: 413, 408, 400 if it breaks off."""
     if announced > limit_bytes:
-        raise _too_large(limit_bytes)
+        raise too_large(limit_bytes)
     raw, more = bytearray(), True
     try:
         async with asyncio.timeout(SECONDS):
-            while more and (len(raw) < announced or not announced):  # asking for its end would be a trip of its own
+            while more:
                 part, more = await _part(receive)
                 reserve(len(part))
                 raw += part
                 if len(raw) > limit_bytes:
-                    raise _too_large(limit_bytes)
+                    raise too_large(limit_bytes)
     except TimeoutError:
-        raise Refused(f"the body did not come within {SECONDS} seconds", 408) from None
+        raise Refused(SLOW, 408) from None
     return bytes(raw)
 
 
@@ -73,23 +75,33 @@ class Room:
     def __init__(self, size_bytes: int) -> None:
         self._free = size_bytes
 
+    def take(self, size_bytes: int) -> None:
+        """Raises Refused, 503, when all is taken."""
+        if size_bytes > self._free:
+            raise Refused("too many large bodies at once; send it again", 503)
+        self._free -= size_bytes
+
+    def give(self, size_bytes: int) -> None:
+        """What was taken."""
+        self._free += size_bytes
+
     @contextmanager
     def reserved(self) -> Iterator[Callable[[int], None]]:
-        """Room for one body, as it grows; given back at the end. Growing raises Refused, 503, when all is taken."""
+        """Room for one body, as it grows: by what is handed out here, which raises what `take` raises. Given back at
+        the end."""
         mine = 0
 
         def reserve(size_bytes: int) -> None:
             nonlocal mine
-            if size_bytes > self._free:
-                raise Refused("too many large bodies at once; send it again", 503)
-            self._free -= size_bytes
+            self.take(size_bytes)
             mine += size_bytes
 
         try:
             yield reserve
         finally:
-            self._free += mine
+            self.give(mine)
 
 
-def _too_large(limit_bytes: int) -> Refused:
+def too_large(limit_bytes: int) -> Refused:
+    """A body is, for what is allowed."""
     return Refused(f"the body is larger than {limit_bytes} bytes", 413)

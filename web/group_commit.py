@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import structlog
 
@@ -19,6 +20,7 @@ from tasks.broker import BackgroundRinger
 
 log = structlog.get_logger()
 
+SECONDS = 1.8  # a sender hears 200 or 503 within 2
 MOST = 128  # events in a batch: as many as a store takes in some 20 ms, and others wait for it meanwhile
 
 
@@ -29,33 +31,34 @@ class GroupCommit:
         self._store = store
         self._ringer = BackgroundRinger()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="group-commit")
-        self._waiting: list[tuple[Arrival, asyncio.Future[bool]]] = []
+        self._waiting: list[_Sender] = []
+        self._asked: list[_Sender] = []
         self._work: asyncio.Task[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
 
-    async def record(self, arrival: Arrival, seconds: float) -> bool:
-        """Returns when the event is on disk: True since now, False since earlier. Raises StoreUnavailable, at
-        the latest after `seconds`: then it may or may not have been recorded, and the sender's next try will tell."""
+    def record(self, arrival: Arrival) -> asyncio.Future[bool]:
+        """Done when the event is on disk: True since now, False since earlier. StoreUnavailable at the latest after
+        SECONDS: then it may or may not have been recorded, and the sender's next try will tell."""
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[bool] = loop.create_future()
-        self._waiting.append((arrival, done))
+        sender = _Sender(arrival, loop.create_future(), loop.time() + SECONDS)
+        self._waiting.append(sender)
         if self._work is None:
             self._work = loop.create_task(self._commit())
-        too_slow = loop.call_later(seconds, _give_up, done)
-        try:
-            return await done
-        finally:
-            too_slow.cancel()
+        if self._deadline is None:
+            self._deadline = loop.call_at(sender.until, self._give_up)
+        return sender.told
 
     async def _commit(self) -> None:
         try:
             while self._waiting:
-                gathered = [(arrival, done) for arrival, done in self._waiting if not done.done()]  # some have given up
-                batch, self._waiting = gathered[:MOST], gathered[MOST:]
-                outcomes = await self._outcomes([arrival for arrival, _ in batch])
-                for (_, done), outcome in zip(batch, outcomes, strict=True):
-                    _tell(done, outcome)
+                gathered = [sender for sender in self._waiting if not sender.told.done()]  # some have given up
+                self._asked, self._waiting = gathered[:MOST], gathered[MOST:]
+                outcomes = await self._outcomes([sender.arrival for sender in self._asked])
+                for sender, outcome in zip(self._asked, outcomes, strict=True):
+                    sender.tell(outcome)
         finally:
             self._work = None  # or nobody would ever be heard again
+            self._asked = []
 
     async def _outcomes(self, arrivals: Sequence[Arrival]) -> Sequence[StoreUnavailable | bool]:
         """An error of no known kind costs one batch its 200, and no later one."""
@@ -70,15 +73,28 @@ class GroupCommit:
         self._ringer.ring(bell for outcome in outcomes if isinstance(outcome, list) for bell in outcome)
         return [outcome if isinstance(outcome, StoreUnavailable) else outcome is not None for outcome in outcomes]
 
+    def _give_up(self) -> None:
+        """One timer for all: it rings for whoever has waited longest."""
+        now, left = asyncio.get_running_loop().time(), []
+        for sender in (*self._asked, *self._waiting):
+            if sender.until <= now:
+                sender.tell(StoreUnavailable("the store does not take this now (it is too slow)"))
+            else:
+                left.append(sender.until)
+        self._deadline = asyncio.get_running_loop().call_at(left[0], self._give_up) if left else None
 
-def _give_up(done: asyncio.Future[bool]) -> None:
-    _tell(done, StoreUnavailable("the store does not take this now (it is too slow)"))
 
+class _Sender(NamedTuple):
+    """Who waits, and until when, by the clock of the event loop."""
 
-def _tell(done: asyncio.Future[bool], outcome: StoreUnavailable | bool) -> None:
-    if done.done():  # whoever waited has given up
-        return
-    if isinstance(outcome, bool):
-        done.set_result(outcome)
-    else:
-        done.set_exception(outcome)
+    arrival: Arrival
+    told: asyncio.Future[bool]
+    until: float
+
+    def tell(self, outcome: StoreUnavailable | bool) -> None:
+        if self.told.done():  # whoever waited has given up
+            return
+        if isinstance(outcome, bool):
+            self.told.set_result(outcome)
+        else:
+            self.told.set_exception(outcome)

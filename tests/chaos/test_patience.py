@@ -166,14 +166,14 @@ def _received_and_begun(store: Store, name: str) -> tuple[int, int]:
 
 
 def test_a_receiver_renewed_under_load_refuses_no_sender(stack: Stack, real_store: Store) -> None:
-    """SIGHUP: granian starts new processes on the same socket before it ends the old ones."""
+    """SIGHUP: uvicorn starts new processes on the same socket before it ends the old ones."""
     receiver = stack.receiver()
     with Senders(stack.url("/stripe-webhook")) as senders:
         for renewed in (1, 2):
             time.sleep(1)
             receiver.process.send_signal(signal.SIGHUP)
             wait_until(
-                lambda renewed=renewed: receiver.log.read_text().count("Stopped old worker") == renewed,  # type: ignore[misc]
+                lambda renewed=renewed: receiver.log.read_text().count("Finished server process") == renewed,  # type: ignore[misc]
                 seconds=30,
                 what="the old process to end",
             )

@@ -40,7 +40,7 @@ def test_a_receiver_renewed_behind_the_proxy_refuses_no_sender(stack: Stack, rea
             time.sleep(0.5)
             receiver.process.send_signal(signal.SIGHUP)
             wait_until(
-                lambda renewed=renewed: receiver.log.read_text().count("Stopped old worker") == renewed,  # type: ignore[misc]
+                lambda renewed=renewed: receiver.log.read_text().count("Finished server process") == renewed,  # type: ignore[misc]
                 seconds=30,
                 what="the old process to end",
             )

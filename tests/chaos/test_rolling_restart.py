@@ -69,7 +69,7 @@ def test_every_part_renewed_under_load_loses_and_doubles_nothing(
 
     def renew_receiver() -> None:
         receiver.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: receiver.said("Stopped old worker"), seconds=60, what="the old receiver to end")
+        wait_until(lambda: receiver.said("Finished server process"), seconds=60, what="the old receiver to end")
 
     def renew_worker(queue: str) -> Callable[[], None]:
         def renew() -> None:

@@ -43,7 +43,7 @@ def arrival(name: str) -> Arrival:
 
 async def record(group: GroupCommit, *names: str) -> list[BaseException | bool]:
     """All at once; what each sender hears: whether it is new, or why it cannot be recorded."""
-    return await asyncio.gather(*(group.record(arrival(name), 1.8) for name in names), return_exceptions=True)
+    return await asyncio.gather(*(group.record(arrival(name)) for name in names), return_exceptions=True)
 
 
 def test_what_arrives_at_once_shares_round_trips_and_each_event_is_there(counting: Counting) -> None:
@@ -82,7 +82,7 @@ def test_a_store_that_hangs_is_told_to_all_within_one_deadline(counting: Countin
 def test_a_sender_who_hangs_up_is_recorded_all_the_same(counting: Counting) -> None:
     async def scene() -> None:
         group = GroupCommit(counting)
-        waiting = asyncio.create_task(group.record(arrival("evt_1"), 1.8))
+        waiting = group.record(arrival("evt_1"))
         await asyncio.sleep(0)  # it is in the batch that starts now
         await asyncio.sleep(0)
         waiting.cancel()

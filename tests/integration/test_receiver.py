@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from a2wsgi import ASGIMiddleware
+import requests
 from structlog.testing import capture_logs
 from werkzeug.test import Client
+from werkzeug.wrappers import Request
 
-from dev.servers import Valkey, wait_until
+from dev.servers import Valkey, free_port, wait_until
 from inbox import look
 from inbox.job import Lease
 from inbox.store import Store
@@ -24,13 +25,14 @@ from tests.senders import (
     signed_by_stripe,
     stripe_event,
 )
-from web import create_app, create_front
+from tests.served import served
+from web import create_app
 
 OK = {"success": True}
 
 
-@pytest.fixture(params=["flask", "front"])
-def client(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Any) -> Client:
+@pytest.fixture(params=["flask", "event loop"])
+def client(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Any) -> Iterator[Client]:
     """Both ways in take the same steps."""
     settings = load(
         {
@@ -39,11 +41,33 @@ def client(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Any) -> Cli
             "DOC_WEBHOOK_SECRET": DOC_SECRET,
             "DATABASE_URL": f"sqlite:///{tmp_path}/x.db",
             "MAX_BODY_BYTES": "4096",
+            "PORT": str(free_port()),
         }
     )
     if request.param == "flask":
-        return create_app(settings).test_client()
-    return Client(ASGIMiddleware(create_front(settings)))  # type: ignore[arg-type]  # its own WSGI types
+        yield create_app(settings).test_client()
+    else:
+        with served(settings):
+            yield Client(Relay(settings.port))
+
+
+class Relay:
+    """A WSGI application that asks the server which listens there."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://127.0.0.1:{port}"
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        asked = Request(environ)
+        answer = requests.request(
+            asked.method,
+            f"{self._url}{asked.full_path}",
+            data=asked.get_data(),
+            headers=dict(asked.headers),
+            timeout=20,
+        )
+        start_response(f"{answer.status_code} {answer.reason}", list(answer.headers.items()))
+        return [answer.content]
 
 
 def post(client: Client, path: str, delivery: tuple[bytes, dict[str, str]]) -> tuple[int, Any]:
@@ -106,22 +130,22 @@ def test_a_document_callback_is_recorded_under_its_webhook_id(client: Client, re
     assert recorded["type"] == status
 
 
-Request = Callable[[], tuple[str, bytes, dict[str, str]]]  # made as its test runs: what is signed grows stale
+Asked = Callable[[], tuple[str, bytes, dict[str, str]]]  # made as its test runs: what is signed grows stale
 
 
-def stripe(body: Any, late: float = 0, **kwargs: Any) -> Request:
+def stripe(body: Any, late: float = 0, **kwargs: Any) -> Asked:
     return lambda: ("/stripe-webhook", *signed_by_stripe(body, at=time.time() - late, **kwargs))
 
 
-def documents(body: Any, late: float = 0, **kwargs: Any) -> Request:
+def documents(body: Any, late: float = 0, **kwargs: Any) -> Asked:
     return lambda: ("/doc-status-webhook", *signed_by_documents(body, at=time.time() - late, **kwargs))
 
 
-def plain(path: str, body: bytes, headers: dict[str, str]) -> Request:
+def plain(path: str, body: bytes, headers: dict[str, str]) -> Asked:
     return lambda: (path, body, headers)
 
 
-def header(value: str) -> Request:
+def header(value: str) -> Asked:
     return plain("/stripe-webhook", b"{}", {"Stripe-Signature": value})
 
 
@@ -168,7 +192,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("request_of", "words"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_is_not_a_signed_event_is_refused_in_words_and_counted(
-    client: Client, real_store: Store, request_of: Request, words: str
+    client: Client, real_store: Store, request_of: Asked, words: str
 ) -> None:
     path, body, headers = request_of()
     status, answer = post(client, path, (body, headers))

@@ -37,10 +37,6 @@ def test_a_body_is_put_together_from_its_parts() -> None:
     assert received([b"ab", b"", b"cd"]) == b"abcd"
 
 
-def test_a_body_of_the_length_that_was_announced_is_whole_and_nothing_more_is_waited_for() -> None:
-    assert received([b"ab", b"cd", None], announced=4) == b"abcd"
-
-
 def test_a_request_that_is_given_up_by_somebody_else_is_not_called_slow() -> None:
     async def scene() -> None:
         with Room(100).reserved() as reserve:

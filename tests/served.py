@@ -1,0 +1,26 @@
+"""The receiver's server in a thread of the test's own process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from uvicorn import Server
+
+from dev.servers import wait_until
+from settings import Settings
+from web import create_front
+from web.__main__ import config
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[Server]:
+    """As a serving process of `python -m web` serves, on the port of the settings."""
+    server = Server(config(create_front(settings), settings))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started, seconds=20, what="the server to listen")
+    yield server
+    server.should_exit = True
+    thread.join()
