@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import sys
 import threading
 
@@ -58,11 +59,21 @@ def main(target: str = "web.__main__:application") -> None:
         sys.exit(f"holdfast: {error}")
     logs.configure()
     _have_files(2 * MOST)  # each connection is one
-    serving = config(target, settings)
-    supervisor = Multiprocess(serving, [serving.bind_socket()])
+    supervisor = Multiprocess(config(target, settings), [_bound(settings.bind, settings.port)])
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         sys.exit("holdfast: the receiver could not start; see above")
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    """It listens once a serving process does."""
+    bound = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((address, port))
+    except OSError as error:
+        sys.exit(f"holdfast: cannot listen on BIND={address} PORT={port}: {error.strerror}")
+    return bound
 
 
 def _have_files(wanted: int) -> None:

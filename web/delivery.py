@@ -138,7 +138,7 @@ class Delivery:
         self._free()
 
     def _go_on(self) -> None:
-        if not self._turn or self.response_complete:
+        if not self._turn or self.response_complete or self.disconnected:
             return
         if self._refusal is not None:
             self._reply(self._refusal)

@@ -272,6 +272,13 @@ def test_a_receiver_without_any_secret_does_not_start(stack: Stack) -> None:
     assert DOC_SECRET not in done.stderr
 
 
+def test_a_receiver_whose_port_is_taken_says_so_in_one_line(stack: Stack) -> None:
+    with socket.create_server(("127.0.0.1", stack.port)):
+        done = start(["-m", "web"], stack.environment)
+    assert done.returncode == 1
+    assert done.stderr == f"holdfast: cannot listen on BIND=127.0.0.1 PORT={stack.port}: Address already in use\n"
+
+
 def test_an_application_that_was_away_is_told_of_each_sale_and_of_its_end(stack: Stack) -> None:
     """One order's payment was disputed and lost before anybody knew the order; the other's is refunded after it."""
     answers = itertools.chain([503], itertools.repeat(200))

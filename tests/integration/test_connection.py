@@ -139,6 +139,14 @@ def test_a_body_that_breaks_off_is_counted_and_its_room_is_given_back(server: Se
     assert asked(server, b"".join(delivery("evt_2", "Connection: close", size=LIMIT // 2))) == [200]
 
 
+def test_what_follows_the_last_request_of_a_connection_was_never_there(server: Server, real_store: Store) -> None:
+    last, behind = b"".join(delivery("evt_1", "Connection: close")), b"".join(delivery("evt_2"))
+    assert asked(server, last + behind) == [200]
+    time.sleep(1.2)  # refusals are written down once a second
+    stats = look.stats(real_store)
+    assert (stats["accepted"], stats["rejected"]) == (1, 0)
+
+
 def test_bodies_on_their_way_have_so_much_room_and_no_more(server: Server) -> None:
     head, body = delivery("evt_1", size=LIMIT * 9 // 10)
     socks = [connected(server) for _ in range(80)]
