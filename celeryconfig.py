@@ -9,7 +9,7 @@ from settings import load
 
 _settings = load()
 _sentinel = _parse(_settings.broker)
-_redis = _settings.broker.startswith(("redis", "unix", "sentinel"))
+_redis = _settings.broker.startswith(("redis", "sentinel"))
 
 broker_url = _sentinel.for_celery() if _sentinel else _settings.broker
 

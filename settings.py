@@ -56,7 +56,7 @@ class Settings:
     doc_webhook_header: str = _setting(values.header, "")
     doc_webhook_secret: tuple[str, ...] = _setting(values.several, "", secret=True)
     public_url: str = _setting(values.url("https", "http"), "")
-    redis_url: str = _setting(values.url_or_sentinels("redis", "rediss", "unix"), LOCAL_REDIS, secret=True)
+    redis_url: str = _setting(values.url_or_sentinels("redis", "rediss"), LOCAL_REDIS, secret=True)
     broker_url: str = _setting(values.url_or_sentinels("redis", "rediss", "amqp", "amqps"), "", secret=True)
     database_url: str = _setting(values.database, "sqlite:///holdfast.db", secret=True)
     api_keys: tuple[str, ...] = _setting(values.api_keys, "", secret=True)

@@ -13,7 +13,8 @@ from inbox.alarm import HOUR_MS, Figures, Standing
 from inbox.errors import StoreUnavailable
 from inbox.event import Arrival
 from inbox.job import Doorbell
-from inbox.store import PREFIX, Store, translated
+from inbox.roundtrip import translated
+from inbox.store import PREFIX, Store
 
 DISK_LOOK_MS = 600_000  # a host that has told nothing for so long is gone
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from inbox.room import NEARLY_FULL
-from inbox.store import PREFIX, Store, translated
+from inbox.roundtrip import translated
+from inbox.store import PREFIX, Store
 
 LAST_MS = 60_000
 FIRST = 50  # of a queue, to find the one that has waited longest: who was rung longest ago need not be it

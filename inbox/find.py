@@ -11,7 +11,8 @@ import time
 from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
-from inbox.store import PREFIX, Store, translated
+from inbox.roundtrip import translated
+from inbox.store import PREFIX, Store
 
 BUDGET = 100  # entries in one step, during which the store serves nobody else: 1 to 4 ms, more on a busy machine
 SEARCH_SECONDS = 0.05

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from inbox.store import PREFIX, Store, translated
+from inbox.roundtrip import translated
+from inbox.store import PREFIX, Store
 
 
 def tries(store: Store, name: str, seconds: int) -> int:

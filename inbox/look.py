@@ -9,7 +9,8 @@ from typing import Any
 
 from inbox.errors import StoreUnavailable
 from inbox.packing import unpack
-from inbox.store import PREFIX, Store, translated
+from inbox.roundtrip import translated
+from inbox.store import PREFIX, Store
 
 STATS = (
     "accepted",

@@ -1,12 +1,16 @@
-"""Many commands in one round trip, for a third of what redis-py's own pipeline takes: they are packed in C at once."""
+"""Many commands in one round trip, for a third of what redis-py's own pipeline takes: they are packed in C at once. And
+what their answers are worth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import hiredis
 import redis
+
+from inbox.errors import StoreUnavailable
 
 Command = tuple[Any, ...]
 
@@ -42,3 +46,28 @@ def _answer(connection: Any) -> Any:
         return connection.read_response()
     except redis.ResponseError as error:
         return error
+
+
+def promise(answers: Sequence[Any], replicas_ack: int) -> Any:
+    """The first answer, which counts when enough replicas have what it wrote or found: that is the second, if there is
+    one. Raises the first error among them, or StoreUnavailable."""
+    for answer in answers:
+        if isinstance(answer, redis.RedisError):
+            raise answer
+    first, *replicas = answers
+    if replicas and replicas[0] < replicas_ack:
+        raise StoreUnavailable(f"{replicas[0]} of {replicas_ack} replicas have it")
+    return first
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Every Redis error becomes StoreUnavailable; its text may hold an address, so only its name is kept."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise unavailable(error) from error
+
+
+def unavailable(error: redis.RedisError) -> StoreUnavailable:
+    return StoreUnavailable(f"the store does not take this now ({type(error).__name__})")

@@ -6,8 +6,7 @@ is loading or is read-only; nothing is ever half changed then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ from inbox.event import Arrival, Event
 from inbox.job import Doorbell, Lease, NewJob, Wish
 from inbox.retry import Bury, RetryAt
 from inbox.room import Room
-from inbox.roundtrip import Command, ask
+from inbox.roundtrip import Command, ask, promise, translated, unavailable
 from inbox.wire import Message
 
 PREFIX = "{holdfast}:"
@@ -67,19 +66,6 @@ def connect(url: str, *, timeout_seconds: float = 0.8) -> redis.Redis:
     return redis.Redis.from_url(url, **options)
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Every Redis error becomes StoreUnavailable; its text may hold an address, so only its name is kept."""
-    try:
-        yield
-    except redis.RedisError as error:
-        raise _unavailable(error) from error
-
-
-def _unavailable(error: redis.RedisError) -> StoreUnavailable:
-    return StoreUnavailable(f"the store does not take this now ({type(error).__name__})")
-
-
 class Store:
     """The inbox. `message` makes doorbells for a broker in the same Redis; `now_ms` replaces the server's clock.
 
@@ -96,7 +82,7 @@ class Store:
         now_ms: Callable[[], int] | None = None,
     ) -> None:
         self.client = client
-        self._message, self._replicas_ack, self._now_ms = message, replicas_ack, now_ms
+        self._message, self.replicas_ack, self._now_ms = message, replicas_ack, now_ms
         rules = rules or Rules()
         self._rules = (
             rules.ring_again_seconds * 1000,
@@ -124,11 +110,25 @@ class Store:
     def record_all(self, arrivals: Sequence[Arrival], *, counted: str = "accepted") -> list[Outcome]:
         """Record each of them, in one step and with one fsync; for each, what `record` would answer or raise."""
         try:
-            self._room.leave_for_workers()
+            self.leave_for_workers()
             answers = self._promised("record", counted, *wire.arrivals(arrivals, self._message))
         except StoreUnavailable as error:
             return [error for _ in arrivals]
         return [wire.recorded(answer) for answer in answers]
+
+    # What inbox/recorder.py makes the same of, in an event loop.
+
+    def leave_for_workers(self) -> None:
+        """Raises StoreUnavailable where only the workers should write now. The first call asks the store."""
+        self._room.leave_for_workers()
+
+    def recording(self, arrivals: Sequence[Arrival]) -> list[Command]:
+        """What asks for `record_all` of arrivals that were delivered."""
+        return [self._command("record", "accepted", *wire.arrivals(arrivals, self._message)), *self._wait()]
+
+    def loading(self, name: str) -> Command:
+        """What makes a script known to a server that is new, or has just become master."""
+        return ("SCRIPT", "LOAD", self._scripts[name].script)
 
     def lease(self, job_id: str, holder: str, lease_seconds: float, task_id: str = "") -> Lease | str:
         """Claim a job, or say in one word why not: unknown, done, busy, early, waiting."""
@@ -160,7 +160,7 @@ class Store:
         if isinstance(found, redis.RedisError):  # what one of the two did is done, whatever became of the other
             found = [b"none"]
         if isinstance(finished, redis.RedisError):
-            return _unavailable(finished), wire.leased(found)
+            return unavailable(finished), wire.leased(found)
         return LeaseLost(lease.job_id) if finished[0] == b"stale" else wire.doorbells(finished[1:]), wire.leased(found)
 
     def fail(self, lease: Lease, reason: str, fate: RetryAt | Bury, left: Sequence[NewJob] = ()) -> list[Doorbell]:
@@ -235,7 +235,7 @@ class Store:
     def replicas(self) -> int:
         """How many replicas confirm what is written now; it waits for no more than `replicas_ack` of them."""
         with translated():
-            return int(self._ran([], ("SET", PREFIX + "probe", ""), ("WAIT", self._replicas_ack, REPLICA_MS))[1])
+            return int(self._ran([], ("SET", PREFIX + "probe", ""), ("WAIT", self.replicas_ack, REPLICA_MS))[1])
 
     def _by_a_person(self, name: str, *args: Any) -> list[Doorbell] | str:
         return wire.settled(self._promised(name, *args))
@@ -245,19 +245,18 @@ class Store:
             return self._ran([(name, args)])[0]
 
     def _promised(self, name: str, *args: Any) -> Any:
-        """The answer of a script that is a promise: it counts when enough replicas have what it wrote or found."""
-        wait = [("WAIT", self._replicas_ack, REPLICA_MS)] if self._replicas_ack else []
+        """The answer of a script that is a promise."""
         try:
             with translated():
-                answer, *replicas = self._ran([(name, args)], *wait)
-            if replicas and replicas[0] < self._replicas_ack:
-                raise StoreUnavailable(f"{replicas[0]} of {self._replicas_ack} replicas have it")
-            return answer
+                return promise(self._answers([(name, args)], *self._wait()), self.replicas_ack)
         except StoreUnavailable:
-            if self._replicas_ack:
+            if self.replicas_ack:
                 # Perhaps a master that nobody follows any more: new connections ask the Sentinels who it is now.
                 self.client.connection_pool.disconnect(inuse_connections=False)
             raise
+
+    def _wait(self) -> list[Command]:
+        return [("WAIT", self.replicas_ack, REPLICA_MS)] if self.replicas_ack else []
 
     def _ran(self, calls: Sequence[tuple[str, Sequence[Any]]], *after: Command) -> list[Any]:
         """The answers of these scripts, in one round trip, and of the commands `after` them. Raises the first error."""
@@ -269,7 +268,7 @@ class Store:
 
     def _answers(self, calls: Sequence[tuple[str, Sequence[Any]]], *after: Command) -> list[Any]:
         """The same, with errors in the place of answers."""
-        commands = [("EVALSHA", self._scripts[name].sha, 1, PREFIX, *self._args(args)) for name, args in calls]
+        commands = [self._command(name, *args) for name, args in calls]
         answers = self._sent([*commands, *after])
         missed = [n for n, answer in enumerate(answers) if isinstance(answer, redis.exceptions.NoScriptError)]
         if missed:
@@ -283,8 +282,9 @@ class Store:
     def _sent(self, commands: Sequence[Command]) -> list[Any]:
         return ask(self.client, commands)
 
-    def _args(self, args: Iterable[Any]) -> list[Any]:
-        return [self._now_ms() if self._now_ms else "", *self._rules, *args]
+    def _command(self, name: str, *args: Any) -> Command:
+        now = self._now_ms() if self._now_ms else ""
+        return ("EVALSHA", self._scripts[name].sha, 1, PREFIX, now, *self._rules, *args)
 
     def _flat(self, jobs: Iterable[NewJob]) -> list[Any]:
         return wire.flat(jobs, self._message)

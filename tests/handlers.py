@@ -6,10 +6,11 @@ there first (a file in HOLDFAST_TEST_FOLDER tells) kills itself with SIGKILL.
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,15 @@ def die_around(owner: Any, name: str, before: str, after: str) -> None:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         die_at(before)
         result = real(*args, **kwargs)
+        if inspect.isawaitable(result):
+            return _die_after(result, after)
         die_at(after)
         return result
 
     setattr(owner, name, wrapped)
+
+
+async def _die_after(work: Awaitable[Any], after: str) -> Any:
+    result = await work
+    die_at(after)
+    return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from inbox.job import Doorbell
+from inbox.recorder import Recorder
 from inbox.store import Store
 from tasks import broker
 from tasks.broker import BackgroundRinger
@@ -18,7 +19,7 @@ RUNG = "after the doorbell, before the 200"
 def application() -> Front:
     """Made in each serving process."""
     register_handlers()
-    die_around(Store, "record_all", "before the record", "after the record, before the doorbell and the 200")
+    die_around(Recorder, "record_all", "before the record", "after the record, before the doorbell and the 200")
     die_around(Store, "replay", "before the replay", "after the replay, before the doorbell")
     if RUNG in DIE:
         BackgroundRinger.ring = ring_and_die  # type: ignore[assignment,method-assign]

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from flask import Flask
 
 import traces
+from inbox.recorder import Line, Recorder
 from inbox.store import Store
 from settings import Settings
 from tasks.broker import open_store
 from tasks.database import make_engine, make_sessions
 from web import api, console, content, errors, health, metrics, openapi, receive, sources
+from web.delivery import Receiver
 from web.front import Front
 
 ANSWER_SECONDS = 0.8  # to connect to Redis, and again for its answer: a sender hears 200 or 503 within 2 seconds
@@ -23,10 +25,11 @@ def create_app(settings: Settings) -> Flask:
 
 
 def create_front(settings: Settings) -> Front:
-    """The same, for an ASGI server, with webhooks in its event loop. Connects to nothing yet."""
+    """The same, for uvicorn with our connections: webhooks stay in its event loop. Connects to nothing yet."""
     senders = sources.configured(settings)
     store = open_store(settings, timeout_seconds=ANSWER_SECONDS)
-    return Front(settings, senders, store, _app(settings, senders, store))
+    recorder = Recorder(store, Line(settings.redis_url, timeout_seconds=ANSWER_SECONDS))
+    return Front(settings, Receiver(settings, senders, store, recorder), _app(settings, senders, store))
 
 
 def _app(settings: Settings, senders: Mapping[str, sources.Source], store: Store) -> Flask:

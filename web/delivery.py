@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 import traces
 from inbox.errors import StoreUnavailable
 from inbox.event import Event
+from inbox.recorder import Recorder
 from inbox.store import Store
 from settings import Settings
 from web.body import ROOM_BYTES, Room, too_large
@@ -52,9 +53,9 @@ ACCEPTED = answer(200, OK, {})
 class Receiver:
     """What the deliveries of a process have in common. `addresses` are those of the sources that are configured."""
 
-    def __init__(self, settings: Settings, sources: Mapping[str, Source], store: Store) -> None:
+    def __init__(self, settings: Settings, sources: Mapping[str, Source], store: Store, recorder: Recorder) -> None:
         self.limit_bytes, self.tolerance_seconds = settings.max_body_bytes, settings.signature_tolerance_seconds
-        self.group, self.room, self.tally = GroupCommit(store), Room(ROOM_BYTES), Tally(store)
+        self.group, self.room, self.tally = GroupCommit(recorder), Room(ROOM_BYTES), Tally(store)
         by_name = {f"{ANY_SOURCE}{name}": source for name, source in sources.items()}
         own = {path: sources[name] for path, name in PATHS.items() if name in sources}
         self.addresses = {path.encode(): source for path, source in (by_name | own).items()}

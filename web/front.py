@@ -6,7 +6,7 @@ Under an ASGI server with other connections, webhooks go to Flask too.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
 from a2wsgi import WSGIMiddleware
@@ -15,12 +15,10 @@ from a2wsgi.wsgi_typing import Environ
 from flask import Flask
 
 import traces
-from inbox.store import Store
 from settings import Settings
 from web.body import ROOM_BYTES, Room, receive_body
 from web.delivery import Receiver
 from web.errors import Refused, told
-from web.sources import Source
 
 THREADS = 32
 
@@ -28,8 +26,8 @@ THREADS = 32
 class Front:
     """`receiver` is for the connections."""
 
-    def __init__(self, settings: Settings, sources: Mapping[str, Source], store: Store, pages: Flask) -> None:
-        self.receiver = Receiver(settings, sources, store)
+    def __init__(self, settings: Settings, receiver: Receiver, pages: Flask) -> None:
+        self.receiver = receiver
         self._pages = _in_threads(pages, settings.max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

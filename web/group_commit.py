@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import structlog
 
 from inbox.errors import StoreUnavailable
 from inbox.event import Arrival
-from inbox.store import Store
+from inbox.recorder import Recorder
 from tasks.broker import BackgroundRinger
 
 log = structlog.get_logger()
@@ -25,12 +24,11 @@ MOST = 128  # events in a batch: as many as a store takes in some 20 ms, and oth
 
 
 class GroupCommit:
-    """Used from one event loop. The store is asked from a thread of its own, which is asked once a batch."""
+    """Used from one event loop."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
         self._ringer = BackgroundRinger()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="group-commit")
         self._waiting: list[_Sender] = []
         self._asked: list[_Sender] = []
         self._work: asyncio.Task[None] | None = None
@@ -63,13 +61,10 @@ class GroupCommit:
     async def _outcomes(self, arrivals: Sequence[Arrival]) -> Sequence[StoreUnavailable | bool]:
         """An error of no known kind costs one batch its 200, and no later one."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, arrivals)
+            outcomes = await self._recorder.record_all(arrivals)
         except Exception as error:
             log.error("a batch could not be recorded", error=type(error).__name__, exc_info=error)
             return [StoreUnavailable("the store does not take this now (it has been logged why)")] * len(arrivals)
-
-    def _write(self, arrivals: Sequence[Arrival]) -> Sequence[StoreUnavailable | bool]:
-        outcomes = self._store.record_all(arrivals)
         self._ringer.ring(bell for outcome in outcomes if isinstance(outcome, list) for bell in outcome)
         return [outcome if isinstance(outcome, StoreUnavailable) else outcome is not None for outcome in outcomes]
 

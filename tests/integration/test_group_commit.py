@@ -13,27 +13,37 @@ from inbox import look
 from inbox.errors import StoreUnavailable
 from inbox.event import Arrival, Event
 from inbox.job import NewJob, job_id
+from inbox.recorder import Line, Recorder
 from inbox.store import Outcome, Store, connect
 from web.group_commit import MOST, GroupCommit
 from web.tally import Tally
 
 
-class Counting(Store):
+class Counting(Recorder):
     """The record, which tells how many arrivals came in each batch."""
 
     batches: list[int]
 
-    def record_all(self, arrivals: Sequence[Arrival], *, counted: str = "accepted") -> list[Outcome]:
+    async def record_all(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
         self.batches.append(len(arrivals))
-        return super().record_all(arrivals, counted=counted)
+        return await super().record_all(arrivals)
 
 
 @pytest.fixture
-def counting(valkey: Valkey) -> Iterator[Counting]:
-    store = Counting(connect(valkey.url, timeout_seconds=0.8))
-    store.batches = []
-    yield store
+def store(valkey: Valkey) -> Iterator[Store]:
+    yield Store(connect(valkey.url))
     valkey.resume()
+
+
+@pytest.fixture
+def counting(valkey: Valkey, store: Store) -> Counting:
+    recorder = Counting(store, line(valkey))
+    recorder.batches = []
+    return recorder
+
+
+def line(valkey: Valkey) -> Line:
+    return Line(valkey.url, timeout_seconds=0.8)
 
 
 def arrival(name: str) -> Arrival:
@@ -46,22 +56,22 @@ async def record(group: GroupCommit, *names: str) -> list[BaseException | bool]:
     return await asyncio.gather(*(group.record(arrival(name)) for name in names), return_exceptions=True)
 
 
-def test_what_arrives_at_once_shares_round_trips_and_each_event_is_there(counting: Counting) -> None:
+def test_what_arrives_at_once_shares_round_trips_and_each_event_is_there(counting: Counting, store: Store) -> None:
     names = [f"evt_{n}" for n in range(3 * MOST)]
     assert asyncio.run(record(GroupCommit(counting), *names)) == [True] * len(names)
     assert sum(counting.batches) == len(names)
     assert len(counting.batches) <= 5
     assert max(counting.batches) <= MOST
-    assert all(look.event(counting, "stripe", name) for name in names)
+    assert all(look.event(store, "stripe", name) for name in names)
 
 
-def test_one_event_twice_in_a_batch_is_recorded_once(counting: Counting) -> None:
+def test_one_event_twice_in_a_batch_is_recorded_once(counting: Counting, store: Store) -> None:
     assert asyncio.run(record(GroupCommit(counting), "evt_1", "evt_1", "evt_2")) == [True, False, True]
-    stats = look.stats(counting)
+    stats = look.stats(store)
     assert stats | {"accepted": 2, "duplicates": 1, "owed": 2} == stats
 
 
-def test_a_store_that_hangs_is_told_to_all_within_one_deadline(counting: Counting, valkey: Valkey) -> None:
+def test_a_store_that_hangs_is_told_to_all_in_one_deadline(counting: Counting, valkey: Valkey, store: Store) -> None:
     async def scene() -> None:
         group = GroupCommit(counting)
         assert await record(group, "evt_0") == [True]
@@ -76,10 +86,10 @@ def test_a_store_that_hangs_is_told_to_all_within_one_deadline(counting: Countin
         assert all(isinstance(new, bool) for new in await record(group, "evt_1", "evt_2", "evt_3"))
 
     asyncio.run(scene())
-    assert look.stats(counting)["accepted"] == 4
+    assert look.stats(store)["accepted"] == 4
 
 
-def test_a_sender_who_hangs_up_is_recorded_all_the_same(counting: Counting) -> None:
+def test_a_sender_who_hangs_up_is_recorded_all_the_same(counting: Counting, store: Store) -> None:
     async def scene() -> None:
         group = GroupCommit(counting)
         waiting = group.record(arrival("evt_1"))
@@ -90,37 +100,37 @@ def test_a_sender_who_hangs_up_is_recorded_all_the_same(counting: Counting) -> N
         assert await record(group, "evt_2") == [True]
 
     asyncio.run(scene())
-    assert look.stats(counting)["accepted"] == 2
+    assert look.stats(store)["accepted"] == 2
 
 
-def test_a_store_that_lost_its_scripts_gets_them_again(counting: Counting) -> None:
+def test_a_store_that_lost_its_scripts_gets_them_again(counting: Counting, store: Store) -> None:
     group = GroupCommit(counting)
-    counting.client.script_flush()
+    store.client.script_flush()
     assert asyncio.run(record(group, "evt_1", "evt_2")) == [True, True]
-    assert look.stats(counting)["accepted"] == 2
+    assert look.stats(store)["accepted"] == 2
 
 
-def test_one_that_the_store_refuses_spoils_no_other(counting: Counting) -> None:
+def test_one_that_the_store_refuses_spoils_no_other(counting: Counting, store: Store) -> None:
     """A key of ours that holds something else fails the script, after it has begun, for that event alone."""
-    counting.client.set("{holdfast}:event:stripe:evt_bad", "no hash")
+    store.client.set("{holdfast}:event:stripe:evt_bad", "no hash")
     heard = asyncio.run(record(GroupCommit(counting), "evt_1", "evt_bad", "evt_2"))
     assert [type(one) for one in heard] == [bool, StoreUnavailable, bool]
 
 
-class Faulty(Store):
+class Faulty(Recorder):
     """The record, which fails once in a way that nobody has foreseen."""
 
     failed = False
 
-    def record_all(self, arrivals: Sequence[Arrival], *, counted: str = "accepted") -> list[Outcome]:
+    async def record_all(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
         if not self.failed:
             self.failed = True
             raise RuntimeError("can't start new thread")
-        return super().record_all(arrivals, counted=counted)
+        return await super().record_all(arrivals)
 
 
 def test_an_error_that_nobody_has_foreseen_costs_one_batch_its_200_and_no_later_one(valkey: Valkey) -> None:
-    group = GroupCommit(Faulty(connect(valkey.url)))
+    group = GroupCommit(Faulty(Store(connect(valkey.url)), line(valkey)))
 
     async def scene() -> list[bool | BaseException]:
         return [*await record(group, "evt_1", "evt_2"), *await record(group, "evt_1", "evt_2")]
@@ -132,7 +142,7 @@ def test_an_error_that_nobody_has_foreseen_costs_one_batch_its_200_and_no_later_
 def test_a_master_that_is_made_a_replica_refuses_events_until_it_is_one_again(valkey: Valkey) -> None:
     """It answers an error also to the question how many replicas have them."""
     store = Store(connect(valkey.url), replicas_ack=1)
-    group = GroupCommit(store)
+    group = GroupCommit(Recorder(store, line(valkey)))
 
     async def scene() -> list[str]:
         heard = await record(group, "evt_1")
@@ -150,15 +160,15 @@ def test_a_master_that_is_made_a_replica_refuses_events_until_it_is_one_again(va
         store.client.replicaof("NO", "ONE")
 
 
-def test_figures_are_written_down_together(counting: Counting) -> None:
+def test_figures_are_written_down_together(counting: Counting, store: Store) -> None:
     async def scene() -> None:
-        tally = Tally(counting)
+        tally = Tally(store)
         for _ in range(50):
             tally.refused("stripe", "signature")
             tally.acknowledged(0.004)
         await asyncio.sleep(1.5)
 
     asyncio.run(scene())
-    assert look.stats(counting)["rejected"] == 50
-    told = look.deliveries(counting)
+    assert look.stats(store)["rejected"] == 50
+    told = look.deliveries(store)
     assert told == {"rejected:stripe:signature": 50, "unproven:stripe": 50, "ack:5": 50, "ack:us": 200_000}

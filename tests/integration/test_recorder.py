@@ -1,0 +1,126 @@
+"""The record from an event loop, over each kind of connection, and when it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+import trustme
+
+from dev.servers import Valkey
+from inbox import look
+from inbox.errors import StoreUnavailable
+from inbox.event import Arrival, Event
+from inbox.recorder import Line, Recorder
+from inbox.store import Outcome, Store, connect
+
+
+@pytest.fixture
+def store(valkey: Valkey) -> Iterator[Store]:
+    yield Store(connect(valkey.url))
+    valkey.resume()
+
+
+def recorder(store: Store, url: str) -> Recorder:
+    return Recorder(store, Line(url, timeout_seconds=0.5))
+
+
+async def record(by: Recorder, name: str) -> Outcome:
+    (outcome,) = await by.record_all([Arrival(Event("stripe", name, "test", b"{}"), [])])
+    return outcome
+
+
+@asynccontextmanager
+async def relayed(valkey: Valkey, context: ssl.SSLContext) -> AsyncIterator[int]:
+    """The port of a server with TLS that hands on to the Valkey what it is told, and back."""
+
+    async def hand_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, to_them = await asyncio.open_connection("127.0.0.1", urlsplit(valkey.url).port)
+        await asyncio.gather(hand_on(reader, to_them), hand_on(theirs, writer))
+
+    async with await asyncio.start_server(meet, "127.0.0.1", 0, ssl=context) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def test_a_password_and_a_database_of_the_url_are_used(valkey: Valkey, store: Store) -> None:
+    admin: Any = redis.Redis.from_url(valkey.url)
+    admin.config_set("requirepass", "secret")
+    try:
+        url = valkey.url.replace("redis://", "redis://:secret@").rsplit("/", 1)[0] + "/3"
+        assert asyncio.run(record(recorder(Store(connect(url)), url), "evt_1")) == []
+        assert look.stats(Store(connect(url)))["accepted"] == 1
+    finally:
+        redis.Redis.from_url(valkey.url, password="secret").config_set("requirepass", "")
+    assert look.stats(store)["accepted"] == 0
+
+
+def test_a_url_with_tls_is_answered_by_a_server_that_proves_its_name(
+    valkey: Valkey, store: Store, tmp_path: Path
+) -> None:
+    authority, other = trustme.CA(), trustme.CA()
+    here = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(here)
+    for name, of in (("ours", authority), ("other", other)):
+        of.cert_pem.write_to_path(tmp_path / name)
+
+    async def scene() -> list[Outcome]:
+        async with relayed(valkey, here) as port:
+            url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={tmp_path}"
+            return [await record(recorder(store, f"{url}/{name}"), "evt_1") for name in ("ours", "other")]
+
+    taken, refused = asyncio.run(scene())
+    assert taken == []
+    assert isinstance(refused, StoreUnavailable)
+
+
+def test_a_connection_that_went_stale_is_replaced_and_nobody_hears_of_it(valkey: Valkey, store: Store) -> None:
+    async def scene() -> list[Outcome]:
+        by = recorder(store, valkey.url)
+        heard = [await record(by, "evt_1")]
+        store.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        return [*heard, await record(by, "evt_2")]
+
+    assert asyncio.run(scene()) == [[], []]
+
+
+@pytest.mark.parametrize("trouble", ["kill", "freeze"])
+def test_a_store_that_is_away_is_told_soon_and_asked_again_later(valkey: Valkey, store: Store, trouble: str) -> None:
+    async def scene() -> None:
+        by = recorder(store, valkey.url)
+        for name in ("evt_1", "evt_2"):  # at the first question, and at a later one
+            getattr(valkey, trouble)()
+            began = time.monotonic()
+            assert isinstance(await record(by, name), StoreUnavailable)
+            assert time.monotonic() - began < 2
+            valkey.resume()
+            assert await record(by, name) in ([], None)  # it may have been recorded the first time
+
+    asyncio.run(scene())
+    assert look.stats(store)["accepted"] == 2
+
+
+def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_ones(valkey: Valkey, store: Store) -> None:
+    async def scene() -> list[Outcome]:
+        by = recorder(store, valkey.url)
+        heard = [await record(by, "evt_0")]
+        valkey.freeze()
+        heard.append(await record(by, "evt_1"))  # the server has the question, and answers it later
+        valkey.resume()
+        return [*heard, await record(by, "evt_0"), await record(by, "evt_2")]
+
+    first, late, known, new = asyncio.run(scene())
+    assert (first, known, new) == ([], None, [])
+    assert isinstance(late, StoreUnavailable)
