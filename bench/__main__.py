@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from bench import report, results, rounds
@@ -39,7 +38,7 @@ class Plan:
     idle: tuple[int, int]
 
 
-FULL = Plan(acks=(5, 5), steady=(3, 6), end_to_end=(3, 4), drain=(5, 4000), idle=(3, 200))
+FULL = Plan(acks=(5, 5), steady=(5, 6), end_to_end=(3, 4), drain=(5, 4000), idle=(3, 200))
 QUICK = Plan(acks=(2, 2), steady=(1, 4), end_to_end=(1, 2), drain=(1, 2000), idle=(1, 60))
 
 
@@ -71,8 +70,7 @@ class Bench:
         count, seconds = self.plan.acks
         self._each("acks", count, lambda one, web: rounds.acks(one, web, seconds))
         count, seconds = self.plan.steady
-        most = {name: median(one.per_second for one in kept) for name, kept in self.found.acks.items()}
-        self._each("steady", count, lambda one, _: rounds.steady(one, most[one.name] * SHARE, seconds))
+        self._each("steady", count, lambda one, web: rounds.steady(one, web, SHARE, seconds))
         count, seconds = self.plan.end_to_end
         self._each("end_to_end", count, lambda one, web: rounds.end_to_end(one, web, seconds))
         ours = next((one for one in self.webs if isinstance(one, Holdfast)), None)

@@ -72,7 +72,7 @@ def table(found: Results) -> str:
                     for name, rounds in acks.items()
                 ],
             ),
-            "## The receiver at 70 % of that",
+            "## The receiver at 70 % of its most",
             _rows(
                 ("", "events/s", "p50, ms", "p99, ms", "p99.9, ms", "sender, cores"),
                 [

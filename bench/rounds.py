@@ -14,6 +14,7 @@ from dev.servers import wait_until
 
 CONNECTIONS = 32
 SENDERS = 16  # end to end
+MOST_SECONDS = 2  # to learn what a receiver can do now
 SETTLE_SECONDS = 0.5  # for requests under way when wrk stops
 STUCK_SECONDS = 60  # without an effect
 
@@ -76,8 +77,10 @@ def acks(contender: Contender, web: Part, seconds: float) -> Acks:
     return Acks(web_us, store_us, load.acks / load.seconds, load.p50, load.p99, load.p999, load.busy)
 
 
-def steady(contender: Contender, rate: float, seconds: float) -> Steady:
-    """Every request is waited for, so the count is exact."""
+def steady(contender: Contender, web: Part, share: float, seconds: float) -> Steady:
+    """At a `share` of its most, which is measured just before: on a shared machine that of some minutes ago would be
+    another's. Every request is waited for, so the count is exact."""
+    rate = acks(contender, web, MOST_SECONDS).per_second * share
     contender.wipe()
     load, _ = _checked(contender, lambda: paced(contender.port, rate, seconds, CONNECTIONS), 0)
     return Steady(rate, load.p50, load.p99, load.p999, load.busy)
