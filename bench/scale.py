@@ -10,7 +10,7 @@ import argparse
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,10 @@ from bench.contenders import Holdfast
 from bench.processes import ROOT
 from bench.queueing import Costs, Outcome, Simulation
 from bench.results import machine
-from dev.servers import Valkey
+from dev.servers import Valkey, wait_until
 from dev.signals import end_by_exception
 
-ROUNDS, SECONDS, JOBS = 3, 5, 6000
+ROUNDS, SECONDS, JOBS = 5, 5, 6000
 RATES = (250, 500, 1000, 1500, 2000, 2500, 3000, 4000)
 SIMULATED_SECONDS = 8
 LONGEST_MS = 50  # p99 of an acknowledgement
@@ -64,8 +64,7 @@ def main() -> None:
         ours = Holdfast(valkey, ROOT / "var" / "bench", folder)
         ours.prepare()
         counts = range(1, (os.cpu_count() or 1) + 1)
-        receivers = [_middle([_receivers(ours, count) for _ in range(ROUNDS)]) for count in counts]
-        workers = [_middle([_workers(ours, count) for _ in range(ROUNDS)]) for count in counts]
+        receivers, workers = _in_turn(_receivers, ours, counts), _in_turn(_workers, ours, counts)
         fsync = _fsync_seconds(ours)
     finally:
         valkey.kill()
@@ -77,7 +76,9 @@ def _receivers(ours: Holdfast, count: int) -> Measured:
     with ExitStack() as stack:
         web = ours.start(ours.web(), "web", WEB_PROCESSES=str(count))
         stack.callback(web.stop)
-        web.wait_for(ours.port)
+        wait_until(
+            lambda: web.log.read_text().count("startup complete") == count, seconds=60, what="each of them to serve"
+        )
         found = rounds.acks(ours, web, SECONDS)
     return Measured(count, found.web_us, found.store_us, found.per_second)
 
@@ -110,6 +111,12 @@ def _set_seconds(ours: Holdfast) -> float:
         ours.client.set("a", "b")
         took.append(time.perf_counter() - began)
     return median(took)
+
+
+def _in_turn(measure: Callable[[Holdfast, int], Measured], ours: Holdfast, counts: Sequence[int]) -> list[Measured]:
+    """For each count, the round in the middle. Within a round in turn, so that a busy minute hits all alike."""
+    rounds = [[measure(ours, count) for count in counts] for _ in range(ROUNDS)]
+    return [_middle(found) for found in zip(*rounds, strict=True)]
 
 
 def _middle(found: Sequence[Measured]) -> Measured:
