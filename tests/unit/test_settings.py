@@ -57,6 +57,7 @@ def test_a_value_is_parsed(name: str, value: str, parsed: object) -> None:
         ("DURABILITY", "maybe", "DURABILITY is 'maybe'; it takes one of always, everysec, none"),
         ("PUBLIC_URL", "hooks.example", "PUBLIC_URL is 'hooks.example'; it takes a URL that starts with https://"),
         ("REDIS_URL", "http://x", "REDIS_URL is (hidden); it takes a URL that starts with redis://"),
+        ("REDIS_URL", "unix:///run/redis.sock", "REDIS_URL is (hidden); it takes a URL that starts with redis://"),
         ("REDIS_URL", "sentinel://a:1,b:2/0", "REDIS_URL is (hidden); it takes several Sentinels of one service"),
         ("REDIS_URL", "sentinel://a:1,/0?service=m", "REDIS_URL is (hidden); it takes several Sentinels"),
         ("REDIS_URL", "sentinel://a:x/0?service=m", "REDIS_URL is (hidden); it takes several Sentinels"),
