@@ -31,6 +31,11 @@ class SentinelUrl:
     sentinel_password: str
 
     @property
+    def login(self) -> dict[str, Any]:
+        """What redis-py takes to log in at a data server, and for its database."""
+        return {"db": self.db, "username": self.username or None, "password": self.password or None}
+
+    @property
     def sentinel_login(self) -> dict[str, Any]:
         """What redis-py takes to log in at a Sentinel."""
         return {"username": self.sentinel_username or None, "password": self.sentinel_password or None}

@@ -34,7 +34,7 @@ class Line:
         options: dict[str, Any] = {"socket_keepalive": True, "retry": Retry(NoBackoff(), 0)}
         self._new: Callable[[], Awaitable[AbstractConnection]]
         if behind := sentinel_url.parse(url):
-            self._new = partial(_to_master, behind, Sentinels(behind, timeout_seconds / 4), options)
+            self._new = partial(_to_master, behind, Sentinels(behind, timeout_seconds), options)
         else:
             self._new = partial(_to, ConnectionPool.from_url(url, **options))
         self._connection: AbstractConnection | None = None
@@ -80,8 +80,7 @@ async def _to(pool: ConnectionPool) -> AbstractConnection:
 
 async def _to_master(behind: SentinelUrl, sentinels: Sentinels, options: Mapping[str, Any]) -> AbstractConnection:
     host, port = await asyncio.to_thread(sentinels.discover_master, behind.service)
-    login = {"username": behind.username or None, "password": behind.password or None}
-    return Connection(host=host, port=port, db=behind.db, **{**login, **options})
+    return Connection(host=host, port=port, **{**behind.login, **options})
 
 
 async def _answer(connection: AbstractConnection) -> Any:

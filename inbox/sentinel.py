@@ -32,12 +32,14 @@ class Sentinels:
     """
 
     def __init__(self, url: SentinelUrl, timeout_seconds: float) -> None:
+        """A Sentinel has a quarter of the time that the master has: it has nothing to write to a disk."""
+        patience = timeout_seconds / 4
         self._sentinels = [
             redis.Redis(
                 host=host,
                 port=port,
-                socket_timeout=timeout_seconds,
-                socket_connect_timeout=timeout_seconds,
+                socket_timeout=patience,
+                socket_connect_timeout=patience,
                 retry=Retry(NoBackoff(), 0),
                 **url.sentinel_login,
             )
@@ -81,14 +83,12 @@ class _Connection(SentinelManagedConnection):
 
 
 def client(url: SentinelUrl, *, timeout_seconds: float, **options: Any) -> redis.Redis:
-    """A client of the master. A Sentinel has a quarter of `timeout_seconds`: it has nothing to write to a disk."""
+    """A client of the master."""
     pool = SentinelConnectionPool(
         url.service,
-        Sentinels(url, timeout_seconds / 4),
+        Sentinels(url, timeout_seconds),
         connection_class=_Connection,
-        db=url.db,
-        username=url.username or None,
-        password=url.password or None,
+        **url.login,
         **options,
     )
     return redis.Redis.from_pool(pool)
