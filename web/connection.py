@@ -14,8 +14,8 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from web.body import SECONDS, SLOW
-from web.delivery import Answer, Delivery, refusal
-from web.errors import Refused
+from web.delivery import Answer, Delivery, answer
+from web.errors import Refused, refusal
 from web.front import Front
 
 log = structlog.get_logger()
@@ -173,7 +173,7 @@ class Connection(HttpToolsProtocol):
         if isinstance(cycle, Delivery) and not cycle.whole:
             cycle.refuse(refused)
         elif cycle is None or cycle.response_complete:
-            head, body = refusal(refused)
+            head, body = answer(*refusal(refused))
             self.transport.write(head + CLOSE + body)
         self.transport.close()
 

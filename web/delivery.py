@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ from inbox.recorder import Recorder
 from inbox.store import Store
 from settings import Settings
 from web.body import ROOM_BYTES, Room, too_large
-from web.errors import Refused, told
+from web.errors import Refused, refusal
 from web.group_commit import GroupCommit
 from web.receive import ANY_SOURCE, OK, PATHS, take
 from web.sources import Source
@@ -39,12 +38,6 @@ def answer(status: int, body: bytes, headers: Mapping[str, str]) -> Answer:
     pairs = {"content-type": "application/json", "content-length": str(len(body)), **headers}
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in pairs.items())]
     return Answer("".join(f"{line}\r\n" for line in lines).encode(), body)
-
-
-def refusal(error: Exception) -> Answer:
-    """What the sender is told of it."""
-    status, words, headers = told(error)
-    return answer(status, json.dumps({"error": words}).encode(), headers)
 
 
 ACCEPTED = answer(200, OK, {})
@@ -128,7 +121,7 @@ class Delivery:
         reason = "unavailable" if isinstance(error, StoreUnavailable) else getattr(error, "reason", "")
         if reason:
             self._receiver.tally.refused(self._source.name, reason)
-        self._refusal = refusal(error)
+        self._refusal = answer(*refusal(error))
         self._go_on()
 
     def gone(self) -> None:

@@ -8,6 +8,7 @@ inbox.errors.BadPayload is a 400 too: it is signed, but the body is not what tha
 
 from __future__ import annotations
 
+import json
 from http import HTTPStatus
 from typing import Literal
 
@@ -81,6 +82,12 @@ def told(error: Exception) -> tuple[int, str, dict[str, str]]:
             log.error("unexpected error", error=type(error).__name__, exc_info=error)
             status, words = 500, "an unexpected error; it has been logged"
     return status, words, _help(status, error)
+
+
+def refusal(error: Exception) -> tuple[int, bytes, dict[str, str]]:
+    """The same as status, body in JSON and headers, where no Flask makes them."""
+    status, words, headers = told(error)
+    return status, json.dumps({"error": words}).encode(), headers
 
 
 def _help(status: int, error: Exception) -> dict[str, str]:

@@ -5,7 +5,6 @@ Under an ASGI server with other connections, webhooks go to Flask too.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ import traces
 from settings import Settings
 from web.body import ROOM_BYTES, Room, receive_body
 from web.delivery import Receiver
-from web.errors import Refused, told
+from web.errors import Refused, refusal
 
 THREADS = 32
 
@@ -72,11 +71,11 @@ def _announced(scope: HTTPScope) -> int:
 
 
 async def _refuse(send: Send, refused: Refused) -> None:
-    status, words, headers = told(refused)
+    status, body, headers = refusal(refused)
     pairs = {"content-type": "application/json", **headers}
     head = [(name.lower().encode(), value.encode()) for name, value in pairs.items()]
     await send({"type": "http.response.start", "status": status, "headers": head})
-    await send({"type": "http.response.body", "body": json.dumps({"error": words}).encode()})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _live(receive: Receive, send: Send) -> None:

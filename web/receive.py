@@ -1,6 +1,6 @@
 """The receiver: verify -> record -> 200, as a Flask view.
 
-`python -m web` takes the same steps in its event loop (web/front.py), where many events share one round trip and one
+`python -m web` takes the same steps in its event loop (web/delivery.py), where many events share one round trip and one
 fsync; under any other WSGI server this view does.
 """
 
