@@ -47,11 +47,10 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 
 @pytest.fixture
 def valkey(valkey_server: Valkey) -> Iterator[Valkey]:
-    """A running, empty Valkey; started again if the last test killed it."""
-    if valkey_server.process is None:
-        valkey_server.start()
+    """A running, empty Valkey; running again after a test that killed or froze it, for who uses the server next."""
     connect(valkey_server.url, timeout_seconds=5).flushall()
     yield valkey_server
+    valkey_server.resume()
 
 
 @pytest.fixture
