@@ -27,6 +27,16 @@ GRACE_SECONDS = 5  # for requests under way when we are told to stop
 HUNG_SECONDS = 30  # without a sign of life, a serving process is replaced
 
 
+class Supervisor(Multiprocess):
+    """uvicorn's, which twice a second asks each serving process for a sign of life and waits HUNG_SECONDS for it."""
+
+    def keep_subprocess_alive(self) -> None:
+        """With that process's end of the pipe open here too, its death meanwhile would not end the wait."""
+        for process in self.processes:
+            process.child_conn.close()
+        super().keep_subprocess_alive()
+
+
 def application() -> Front:
     """Made in each serving process."""
     logs.configure()
@@ -59,7 +69,7 @@ def main(target: str = "web.__main__:application") -> None:
         sys.exit(f"holdfast: {error}")
     logs.configure()
     _have_files(2 * MOST)  # each connection is one
-    supervisor = Multiprocess(config(target, settings), [_bound(settings.bind, settings.port)])
+    supervisor = Supervisor(config(target, settings), [_bound(settings.bind, settings.port)])
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         sys.exit("holdfast: the receiver could not start; see above")

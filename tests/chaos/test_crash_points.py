@@ -136,7 +136,7 @@ def test_a_receiver_killed_around_the_record_leaves_its_sender_to_try_again(worl
 
     def acknowledged() -> bool:
         try:
-            answer = requests.post(world.stack.url("/stripe-webhook"), data=body, headers=headers, timeout=5)
+            answer = requests.post(world.stack.url("/stripe-webhook"), data=body, headers=headers, timeout=20)
             heard.append(answer.status_code)
         except requests.ConnectionError:
             heard.append(0)

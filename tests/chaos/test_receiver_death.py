@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import requests
 
 from dev.servers import Valkey, wait_until
-from tests.stack import Stack
+from tests.stack import Process, Stack
 
 
 @pytest.fixture
@@ -30,15 +31,30 @@ def runs(process: psutil.Process) -> bool:
         return False
 
 
+def serving(receiver: Process) -> list[psutil.Process]:
+    """Those that listen; another child tracks resources for Python's multiprocessing."""
+    return [child for child in receiver.children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def test_a_serving_process_that_dies_before_its_sign_of_life_is_replaced_at_once(stack: Stack) -> None:
+    """Not when the wait for that sign ends, half a minute later."""
+    receiver = stack.receiver(WEB_PROCESSES="1")
+    (victim,) = serving(receiver)
+    victim.suspend()
+    time.sleep(1)  # it is asked every half a second
+    victim.kill()
+    assert requests.get(stack.url("/livez"), timeout=20).ok
+
+
 def test_the_serving_processes_of_a_killed_receiver_do_not_listen_on(stack: Stack) -> None:
     receiver = stack.receiver()
-    serving = [process for process in receiver.children() if process.is_running()]
-    assert len(serving) == 3  # two of them, and what tracks resources for Python's multiprocessing
+    children = receiver.children()
+    assert len(serving(receiver)) == 2
     os.kill(receiver.process.pid, signal.SIGKILL)
     try:
-        wait_until(lambda: not any(map(runs, serving)), seconds=10, what="them to end")
+        wait_until(lambda: not any(map(runs, children)), seconds=10, what="them to end")
     finally:
-        for process in psutil.wait_procs(serving, 0)[1]:
+        for process in psutil.wait_procs(children, 0)[1]:
             process.kill()
     with pytest.raises(requests.ConnectionError):
         requests.get(stack.url("/livez"), timeout=1)
