@@ -87,8 +87,10 @@ def _form(task: str, queue: str) -> bytes:
     return form.replace(b'"%(argsrepr)b"', b"%(argsrepr)b")  # which brings its own quotes
 
 
-def ring(bells: Iterable[Doorbell]) -> None:
+def ring(bells: Sequence[Doorbell]) -> None:
     """Publish doorbells by Celery, to any broker. Best effort: what is lost here is found by the sweep."""
+    if not bells:
+        return  # as after nearly every job, and a producer is dear
     try:
         with app.producer_or_acquire() as producer:
             for bell in bells:

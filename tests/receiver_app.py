@@ -28,7 +28,7 @@ def application() -> Front:
 
 def ring_and_die(_: BackgroundRinger, bells: Iterable[Doorbell]) -> None:
     """Here and now, and not from a thread of its own, which would be a race with the 200."""
-    broker.ring(bells)
+    broker.ring(list(bells))
     die_at(RUNG)
 
 

@@ -6,7 +6,7 @@ import json
 import random
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -46,7 +46,7 @@ class Runner:
     store: Store
     sessions: Callable[[], Session]
     settings: Settings
-    ring: Callable[[Iterable[Doorbell]], None]
+    ring: Callable[[Sequence[Doorbell]], None]
     holder: str
 
     def lease(self, job: str, celery_task_id: str) -> Lease | str:
