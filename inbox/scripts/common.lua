@@ -31,9 +31,9 @@ local function owed_since(id, queue, when)
   redis.call('SADD', P .. 'queues', queue)
 end
 
--- The only place where a job changes its state.
-local function move(id, from, to)
-  redis.call('HSET', job_key(id), 'state', to)
+-- The only place where a job changes its state; what else is to be written of it follows, names and values.
+local function move(id, from, to, ...)
+  redis.call('HSET', job_key(id), 'state', to, ...)
   count(from, -1)
   count(to, 1)
   if OWED[from] and OWED[to] then return end
@@ -101,8 +101,7 @@ local function close_attempt(id, attempt, outcome, reason)
 end
 
 local function bury(id, queue, reason)
-  move(id, 'leased', 'dead')
-  redis.call('HSET', job_key(id), 'reason', reason, 'finished', now)
+  move(id, 'leased', 'dead', 'reason', reason, 'finished', now)
   redis.call('ZREM', P .. 'later', id)
   redis.call('ZADD', P .. 'dead', now, id)
 end
@@ -173,6 +172,7 @@ local function remember(source, id, until_ms)
   local span = math.floor(retention_ms / 5)
   local set = math.ceil(until_ms / span) * span
   redis.call('SADD', P .. 'seen:' .. set, digest(source, id))
+  if redis.call('ZSCORE', P .. 'seen', set) then return end
   redis.call('PEXPIREAT', P .. 'seen:' .. set, set)
   redis.call('ZADD', P .. 'seen', set, set)
 end
@@ -186,9 +186,9 @@ local function remembered(source, id)
 end
 
 -- Nothing of this event is open: from now on it may age away, and is remembered, so that a resend stays a duplicate.
-local function settle(source, id)
+local function settle(source, id, received)
   local ekey, jkey, gone = event_key(source, id), P .. 'jobs:' .. source .. ':' .. id, now + payload_ms
-  remember(source, id, math.max(redis.call('HGET', ekey, 'received') + retention_ms, gone))
+  remember(source, id, math.max(received + retention_ms, gone))
   for _, job in ipairs(redis.call('LRANGE', jkey, 0, -1)) do redis.call('PEXPIREAT', job_key(job), gone) end
   for _, key in ipairs({ ekey, jkey, body_key(source, id) }) do redis.call('PEXPIREAT', key, gone) end
 end

@@ -6,13 +6,11 @@ local id, token, reason, due = arg(1), arg(2), arg(3), arg(4)
 if not held(id, token) then return { 'stale' } end
 local queue, key, source, event, type, received = read(id, 'queue', 'key', 'source', 'event', 'type', 'received')
 close_attempt(id, token, 'failed', reason)
-redis.call('HSET', job_key(id), 'reason', reason)
 if due == '' then
   bury(id, queue, reason)
   create_all(5, (#ARGV - 9) / 7, { source = source, id = event, type = type, received = received })
 else
-  move(id, 'leased', 'ready')
-  redis.call('HSET', job_key(id), 'due', due)
+  move(id, 'leased', 'ready', 'reason', reason, 'due', due)
   owe_later(id, queue, tonumber(due))
 end
 unlock(id, key)

@@ -53,18 +53,18 @@ local function given(token, first)
   return { 'leased', id, token, tries, args, source, event, type, body, received, replays or 0, first, task, task_id }
 end
 
-local state = read(id, 'state')
-if not state then return { 'unknown' } end
-if state == 'succeeded' or state == 'dead' or state == 'discarded' then return { 'done' } end
-if live(id) then
-  local token, by = read(id, 'token', 'nonce')
-  if by ~= nonce then return { 'busy' } end
-  task_id = cjson.decode(read(id, 'attempt:' .. token)).task_id
-  return given(token, 0)
+if read(id, 'state') == 'leased' then
+  if live(id) then
+    local token, by = read(id, 'token', 'nonce')
+    if by ~= nonce then return { 'busy' } end
+    task_id = cjson.decode(read(id, 'attempt:' .. token)).task_id
+    return given(token, 0)
+  end
+  expire_quietly(id)
 end
-if state == 'leased' then expire_quietly(id) end
-local state, due, key, queue = read(id, 'state', 'due', 'key', 'queue')
-if state == 'dead' then return { 'done' } end
+local state, due, key, queue, before, tries = read(id, 'state', 'due', 'key', 'queue', 'token', 'tries')
+if not state then return { 'unknown' } end
+if state ~= 'ready' then return { 'done' } end
 if tonumber(due) > now then return { 'early' } end
 
 if key ~= '' then
@@ -83,13 +83,9 @@ if key ~= '' then
 end
 
 -- A time, not a number: a replica that took over without having heard of the last lease must not give its token again.
-local before = read(id, 'token')
 local token = math.max(before + 1, now)
-redis.call('HSET', job_key(id), 'token', token)
-redis.call('HINCRBY', job_key(id), 'tries', 1)
-redis.call('HSET', job_key(id), 'until', now + lease_ms, 'nonce', nonce,
+move(id, 'ready', 'leased', 'token', token, 'tries', tries + 1, 'until', now + lease_ms, 'nonce', nonce,
   'attempt:' .. token, cjson.encode({ started = now, holder = holder, task_id = task_id }))
-move(id, 'ready', 'leased')
 owe_later(id, queue, now + lease_ms)
 if tonumber(due) > served(queue) then redis.call('HSET', P .. 'served', queue, due) end
 return given(token, before == '0' and 1 or 0)

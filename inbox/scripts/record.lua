@@ -43,7 +43,7 @@ local function record(source, id, type, body, secret, jobs, first)
   if jobs == 0 then
     count('unhandled', 1)
     redis.call('HSET', ekey, 'open', -1) -- it never owed anything
-    settle(source, id)
+    settle(source, id, now)
   end
   return { 'new', unpack(bells) }
 end

@@ -4,10 +4,8 @@
 -- Guards against: waiting out the lease of a worker that was told to stop; giving back what somebody else holds.
 local id, token, reason, due = arg(1), arg(2), arg(3), arg(4)
 if not held(id, token) then return { 'stale' } end
-local task, queue, key = read(id, 'task', 'queue', 'key')
-redis.call('HINCRBY', job_key(id), 'tries', -1)
-redis.call('HINCRBY', job_key(id), 'token', 1)
-move(id, 'leased', 'ready')
+local task, queue, key, tries = read(id, 'task', 'queue', 'key', 'tries')
+move(id, 'leased', 'ready', 'tries', tries - 1, 'token', token + 1)
 if due == '' then
   close_attempt(id, token, 'released', reason)
   ring(id, task, queue)

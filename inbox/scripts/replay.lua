@@ -16,11 +16,9 @@ if state ~= 'dead' then -- its event may be about to age away
   for _, key in ipairs({ ekey, jkey, body_key(source, event) }) do redis.call('PERSIST', key) end
   for _, job in ipairs(redis.call('LRANGE', jkey, 0, -1)) do redis.call('PERSIST', job_key(job)) end
 end
-move(id, state, 'ready')
+move(id, state, 'ready', 'tries', 0, 'due', now, 'replayed_by', by)
 redis.call('ZREM', P .. 'dead', id)
-redis.call('HSET', job_key(id), 'tries', 0, 'due', now)
 redis.call('HINCRBY', job_key(id), 'replays', 1)
-redis.call('HSET', job_key(id), 'replayed_by', by)
 redis.call('HDEL', job_key(id), 'finished', 'discarded', 'why', 'lost')
 if only == '' then
   redis.call('XADD', P .. 'audit', 'MAXLEN', '~', 100000, '*', 'action', 'replay', 'job', id, 'by', by, 'was', state)
