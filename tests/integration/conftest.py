@@ -1,4 +1,4 @@
-"""What handlers work on: rows, a mailbox, a Stripe."""
+"""The record as the receiver asks it, and what handlers work on: rows, a mailbox, a Stripe."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from dev.servers import Valkey
+from inbox.store import Store, connect
 from tasks.database import make_engine, make_sessions
 from tests.business import Business
 from tests.peers import Stripe, running_stripe
+
+
+@pytest.fixture
+def web_store(valkey: Valkey) -> Store:
+    """The record as the receiver asks it: with its little patience."""
+    return Store(connect(valkey.url))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -30,14 +30,8 @@ class Counting(Recorder):
 
 
 @pytest.fixture
-def store(valkey: Valkey) -> Iterator[Store]:
-    yield Store(connect(valkey.url))
-    valkey.resume()
-
-
-@pytest.fixture
-def counting(valkey: Valkey, store: Store) -> Counting:
-    recorder = Counting(store, line(valkey))
+def counting(valkey: Valkey, web_store: Store) -> Counting:
+    recorder = Counting(web_store, line(valkey))
     recorder.batches = []
     return recorder
 
@@ -56,22 +50,24 @@ async def record(group: GroupCommit, *names: str) -> list[BaseException | bool]:
     return await asyncio.gather(*(group.record(arrival(name)) for name in names), return_exceptions=True)
 
 
-def test_what_arrives_at_once_shares_round_trips_and_each_event_is_there(counting: Counting, store: Store) -> None:
+def test_what_arrives_at_once_shares_round_trips_and_each_event_is_there(counting: Counting, web_store: Store) -> None:
     names = [f"evt_{n}" for n in range(3 * MOST)]
     assert asyncio.run(record(GroupCommit(counting), *names)) == [True] * len(names)
     assert sum(counting.batches) == len(names)
     assert len(counting.batches) <= 5
     assert max(counting.batches) <= MOST
-    assert all(look.event(store, "stripe", name) for name in names)
+    assert all(look.event(web_store, "stripe", name) for name in names)
 
 
-def test_one_event_twice_in_a_batch_is_recorded_once(counting: Counting, store: Store) -> None:
+def test_one_event_twice_in_a_batch_is_recorded_once(counting: Counting, web_store: Store) -> None:
     assert asyncio.run(record(GroupCommit(counting), "evt_1", "evt_1", "evt_2")) == [True, False, True]
-    stats = look.stats(store)
+    stats = look.stats(web_store)
     assert stats | {"accepted": 2, "duplicates": 1, "owed": 2} == stats
 
 
-def test_a_store_that_hangs_is_told_to_all_in_one_deadline(counting: Counting, valkey: Valkey, store: Store) -> None:
+def test_a_store_that_hangs_is_told_to_all_in_one_deadline(
+    counting: Counting, valkey: Valkey, web_store: Store
+) -> None:
     async def scene() -> None:
         group = GroupCommit(counting)
         assert await record(group, "evt_0") == [True]
@@ -86,10 +82,10 @@ def test_a_store_that_hangs_is_told_to_all_in_one_deadline(counting: Counting, v
         assert all(isinstance(new, bool) for new in await record(group, "evt_1", "evt_2", "evt_3"))
 
     asyncio.run(scene())
-    assert look.stats(store)["accepted"] == 4
+    assert look.stats(web_store)["accepted"] == 4
 
 
-def test_a_sender_who_hangs_up_is_recorded_all_the_same(counting: Counting, store: Store) -> None:
+def test_a_sender_who_hangs_up_is_recorded_all_the_same(counting: Counting, web_store: Store) -> None:
     async def scene() -> None:
         group = GroupCommit(counting)
         waiting = group.record(arrival("evt_1"))
@@ -100,19 +96,19 @@ def test_a_sender_who_hangs_up_is_recorded_all_the_same(counting: Counting, stor
         assert await record(group, "evt_2") == [True]
 
     asyncio.run(scene())
-    assert look.stats(store)["accepted"] == 2
+    assert look.stats(web_store)["accepted"] == 2
 
 
-def test_a_store_that_lost_its_scripts_gets_them_again(counting: Counting, store: Store) -> None:
+def test_a_store_that_lost_its_scripts_gets_them_again(counting: Counting, web_store: Store) -> None:
     group = GroupCommit(counting)
-    store.client.script_flush()
+    web_store.client.script_flush()
     assert asyncio.run(record(group, "evt_1", "evt_2")) == [True, True]
-    assert look.stats(store)["accepted"] == 2
+    assert look.stats(web_store)["accepted"] == 2
 
 
-def test_one_that_the_store_refuses_spoils_no_other(counting: Counting, store: Store) -> None:
+def test_one_that_the_store_refuses_spoils_no_other(counting: Counting, web_store: Store) -> None:
     """A key of ours that holds something else fails the script, after it has begun, for that event alone."""
-    store.client.set("{holdfast}:event:stripe:evt_bad", "no hash")
+    web_store.client.set("{holdfast}:event:stripe:evt_bad", "no hash")
     heard = asyncio.run(record(GroupCommit(counting), "evt_1", "evt_bad", "evt_2"))
     assert [type(one) for one in heard] == [bool, StoreUnavailable, bool]
 
@@ -160,15 +156,15 @@ def test_a_master_that_is_made_a_replica_refuses_events_until_it_is_one_again(va
         store.client.replicaof("NO", "ONE")
 
 
-def test_figures_are_written_down_together(counting: Counting, store: Store) -> None:
+def test_figures_are_written_down_together(counting: Counting, web_store: Store) -> None:
     async def scene() -> None:
-        tally = Tally(store)
+        tally = Tally(web_store)
         for _ in range(50):
             tally.refused("stripe", "signature")
             tally.acknowledged(0.004)
         await asyncio.sleep(1.5)
 
     asyncio.run(scene())
-    assert look.stats(store)["rejected"] == 50
-    told = look.deliveries(store)
+    assert look.stats(web_store)["rejected"] == 50
+    told = look.deliveries(web_store)
     assert told == {"rejected:stripe:signature": 50, "unproven:stripe": 50, "ack:5": 50, "ack:us": 200_000}

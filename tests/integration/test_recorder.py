@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,6 @@ from inbox.errors import StoreUnavailable
 from inbox.event import Arrival, Event
 from inbox.recorder import Line, Recorder
 from inbox.store import Outcome, Store, connect
-
-
-@pytest.fixture
-def store(valkey: Valkey) -> Iterator[Store]:
-    yield Store(connect(valkey.url))
-    valkey.resume()
 
 
 def recorder(store: Store, url: str) -> Recorder:
@@ -55,7 +49,7 @@ async def relayed(valkey: Valkey, context: ssl.SSLContext) -> AsyncIterator[int]
         yield server.sockets[0].getsockname()[1]
 
 
-def test_a_password_and_a_database_of_the_url_are_used(valkey: Valkey, store: Store) -> None:
+def test_a_password_and_a_database_of_the_url_are_used(valkey: Valkey, web_store: Store) -> None:
     admin: Any = redis.Redis.from_url(valkey.url)
     admin.config_set("requirepass", "secret")
     try:
@@ -64,11 +58,11 @@ def test_a_password_and_a_database_of_the_url_are_used(valkey: Valkey, store: St
         assert look.stats(Store(connect(url)))["accepted"] == 1
     finally:
         redis.Redis.from_url(valkey.url, password="secret").config_set("requirepass", "")
-    assert look.stats(store)["accepted"] == 0
+    assert look.stats(web_store)["accepted"] == 0
 
 
 def test_a_url_with_tls_is_answered_by_a_server_that_proves_its_name(
-    valkey: Valkey, store: Store, tmp_path: Path
+    valkey: Valkey, web_store: Store, tmp_path: Path
 ) -> None:
     authority, other = trustme.CA(), trustme.CA()
     here = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -79,27 +73,29 @@ def test_a_url_with_tls_is_answered_by_a_server_that_proves_its_name(
     async def scene() -> list[Outcome]:
         async with relayed(valkey, here) as port:
             url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={tmp_path}"
-            return [await record(recorder(store, f"{url}/{name}"), "evt_1") for name in ("ours", "other")]
+            return [await record(recorder(web_store, f"{url}/{name}"), "evt_1") for name in ("ours", "other")]
 
     taken, refused = asyncio.run(scene())
     assert taken == []
     assert isinstance(refused, StoreUnavailable)
 
 
-def test_a_connection_that_went_stale_is_replaced_and_nobody_hears_of_it(valkey: Valkey, store: Store) -> None:
+def test_a_connection_that_went_stale_is_replaced_and_nobody_hears_of_it(valkey: Valkey, web_store: Store) -> None:
     async def scene() -> list[Outcome]:
-        by = recorder(store, valkey.url)
+        by = recorder(web_store, valkey.url)
         heard = [await record(by, "evt_1")]
-        store.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        web_store.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         return [*heard, await record(by, "evt_2")]
 
     assert asyncio.run(scene()) == [[], []]
 
 
 @pytest.mark.parametrize("trouble", ["kill", "freeze"])
-def test_a_store_that_is_away_is_told_soon_and_asked_again_later(valkey: Valkey, store: Store, trouble: str) -> None:
+def test_a_store_that_is_away_is_told_soon_and_asked_again_later(
+    valkey: Valkey, web_store: Store, trouble: str
+) -> None:
     async def scene() -> None:
-        by = recorder(store, valkey.url)
+        by = recorder(web_store, valkey.url)
         for name in ("evt_1", "evt_2"):  # at the first question, and at a later one
             getattr(valkey, trouble)()
             began = time.monotonic()
@@ -109,12 +105,12 @@ def test_a_store_that_is_away_is_told_soon_and_asked_again_later(valkey: Valkey,
             assert await record(by, name) in ([], None)  # it may have been recorded the first time
 
     asyncio.run(scene())
-    assert look.stats(store)["accepted"] == 2
+    assert look.stats(web_store)["accepted"] == 2
 
 
-def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_ones(valkey: Valkey, store: Store) -> None:
+def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_ones(valkey: Valkey, web_store: Store) -> None:
     async def scene() -> list[Outcome]:
-        by = recorder(store, valkey.url)
+        by = recorder(web_store, valkey.url)
         heard = [await record(by, "evt_0")]
         valkey.freeze()
         heard.append(await record(by, "evt_1"))  # the server has the question, and answers it later
