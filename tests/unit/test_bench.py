@@ -23,7 +23,7 @@ from bench.results import Results, load, save
 from dev.servers import wait_until
 
 ACKS = rounds.Acks(web_us=200, store_us=70, per_second=2000, p50=10, p99=20, p999=30, generator=0.1)
-BURN = "import time\nwhile time.process_time() < 0.5: pass"
+BURN = "import time\nwhile time.process_time() < 0.6: pass"
 PARENT = (
     f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {BURN!r}]); print('over'); time.sleep(60)"
 )
@@ -61,7 +61,7 @@ def test_the_cpu_of_children_that_have_ended_is_counted(tmp_path: Path) -> None:
     part = Part([sys.executable, "-u", "-c", PARENT], {}, tmp_path / "log")
     try:
         wait_until(lambda: "over" in part.log.read_text(), seconds=30, what="the child to end")
-        assert part.cpu_seconds() >= 0.5
+        assert part.cpu_seconds() >= 0.5  # the kernel counts whole ticks, of each kind of time
     finally:
         part.stop()
     assert not part.alive()
