@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from structlog.testing import capture_logs
 
 from dev.servers import Valkey, free_port
 from inbox.event import Event
@@ -76,3 +77,10 @@ def test_a_broker_that_is_away_costs_the_caller_no_error(monkeypatch: pytest.Mon
     monkeypatch.setattr(broker, "app", app_at(f"redis://127.0.0.1:{free_port()}/0"))
     broker.ring([Doorbell(JOB.id, JOB.task, JOB.queue)])
     assert broker.room(["payments"]) == {}
+
+
+def test_where_nobody_is_to_be_rung_celery_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker, "app", None)
+    with capture_logs() as said:
+        broker.ring([])
+    assert said == []
