@@ -116,11 +116,11 @@ def payout_fails(stack: Stack, name: str) -> None:
     """An event whose administrator is to be told by mail."""
     event = stripe_event(name, "payout.failed", id="po_1", amount=5000, currency="eur", failure_code="account_closed")
     body, headers = signed_by_stripe(event)
-    assert requests.post(stack.url("/stripe-webhook"), data=body, headers=headers, timeout=5).ok
+    assert requests.post(stack.url("/stripe-webhook"), data=body, headers=headers, timeout=30).ok
 
 
 def stats(stack: Stack) -> dict[str, int]:
-    return dict(requests.get(stack.url("/api/v1/stats"), headers=BEARER, timeout=5).json())
+    return dict(requests.get(stack.url("/api/v1/stats"), headers=BEARER, timeout=30).json())
 
 
 def all_dead(stack: Stack, number: int) -> None:
@@ -195,7 +195,7 @@ def test_a_document_is_watched_while_it_grows(page: Page, stack: Stack) -> None:
         stack.environment |= {"DOC_SERVICE_URL": service.url, "DOC_SERVICE_API_KEY": "k", "PUBLIC_URL": stack.url("")}
         stack.worker(queues=QUEUES, app="workers.app")
         asked = requests.post(
-            stack.url("/api/v1/documents"), headers=BEARER, json={"document_id": "contract-7.pdf"}, timeout=5
+            stack.url("/api/v1/documents"), headers=BEARER, json={"document_id": "contract-7.pdf"}, timeout=30
         )
         page.goto(f"/console/documents/{asked.json()['id']}")
         expect(page.locator("#course .state")).to_have_text("processing", timeout=60_000)
@@ -211,7 +211,7 @@ def test_a_document_is_watched_while_it_grows(page: Page, stack: Stack) -> None:
 
 def call_back(stack: Stack, name: str, **told: object) -> None:
     body, headers = signed_by_documents({"task_id": "t1", **told}, name)
-    assert requests.post(stack.url("/doc-status-webhook"), data=body, headers=headers, timeout=5).ok
+    assert requests.post(stack.url("/doc-status-webhook"), data=body, headers=headers, timeout=30).ok
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -48,8 +48,8 @@ def _environment(process: psutil.Process) -> dict[str, str]:
 
 def test_a_part_that_dies_is_started_again_and_stopping_leaves_nothing(stack: Stack, heard: list[str]) -> None:
     stack.wait_ready()
-    assert requests.get(f"{stack.ports.receiver_url}/readyz", timeout=5).json()["ready"]
-    assert requests.get(f"{stack.ports.flower_url}/", timeout=5).status_code == 401  # Flower asks for its password
+    assert requests.get(f"{stack.ports.receiver_url}/readyz", timeout=30).json()["ready"]
+    assert requests.get(f"{stack.ports.flower_url}/", timeout=30).status_code == 401  # Flower asks for its password
 
     stack.send_signal("receiver", signal.SIGKILL)
     wait_until(lambda: "receiver is up again" in heard, seconds=120, what="the receiver to come back")

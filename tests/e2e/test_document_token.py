@@ -47,7 +47,7 @@ def test_the_address_of_a_document_proves_who_calls_and_nothing_else_does(stack:
         f"{mine[:-5]}%00",
     )
     for url in refused:
-        answer = requests.post(url, json=DONE, timeout=5)
+        answer = requests.post(url, json=DONE, timeout=30)
         assert (answer.status_code, list(answer.json())) == (400, ["error"]), url
         assert SECRET not in answer.text
     wait_until(
@@ -55,7 +55,7 @@ def test_the_address_of_a_document_proves_who_calls_and_nothing_else_does(stack:
     )
     assert look.stats(real_store)["accepted"] == 0
 
-    answers: list[Any] = [requests.post(mine, json=DONE, timeout=5) for _ in range(2)]
+    answers: list[Any] = [requests.post(mine, json=DONE, timeout=30) for _ in range(2)]
     assert [(answer.status_code, answer.json()) for answer in answers] == [(200, {"success": True})] * 2
     assert look.stats(real_store) | {"accepted": 1, "duplicates": 1} == look.stats(real_store)
     (job,) = real_store.client.keys("{holdfast}:job:*")

@@ -95,7 +95,7 @@ def failures(stack: Stack) -> list[str]:
 
 
 def ask(stack: Stack, path: str) -> dict[str, Any]:
-    return dict(requests.get(stack.url(path), headers=BEARER, timeout=5).json())
+    return dict(requests.get(stack.url(path), headers=BEARER, timeout=30).json())
 
 
 def test_a_worker_that_starts_finds_what_was_lost_and_says_so(stack: Stack, account: Account) -> None:
@@ -114,7 +114,7 @@ def test_a_worker_that_starts_finds_what_was_lost_and_says_so(stack: Stack, acco
     found = ask(stack, "/api/v1/reconcile")
     assert (found["state"], found["reason"], found["missed"]) == ("ok", None, 3)
     assert time.time() - 300 < found["seen_until"] < time.time() - 59
-    metrics = requests.get(stack.url("/metrics"), timeout=5).text
+    metrics = requests.get(stack.url("/metrics"), timeout=30).text
     assert "holdfast_missed_total 3.0" in metrics
     assert "holdfast_reconcile_failing 0.0" in metrics
 

@@ -54,7 +54,7 @@ def test_a_worker_killed_in_the_middle_of_a_replay_loses_and_repeats_nothing(
     stack.receiver()
     for n in range(LETTERS):
         body, headers = signed_by_stripe(payout(n))
-        assert requests.post(stack.url("/stripe-webhook"), data=body, headers=headers, timeout=5).ok
+        assert requests.post(stack.url("/stripe-webhook"), data=body, headers=headers, timeout=30).ok
     mails = stack.worker(queues="notifications", app="workers.app", MAX_ATTEMPTS="1")
     payments = stack.worker(app="workers.app")
     wait_until(lambda: look.stats(real_store)["dead"] == LETTERS, seconds=120, what=f"{look.stats(real_store)}")

@@ -59,11 +59,11 @@ def rows(stack: Stack, query: str) -> list[Any]:
 
 def send(stack: Stack, event: dict[str, Any]) -> requests.Response:
     body, headers = signed_by_stripe(event)
-    return requests.post(stack.url("/stripe-webhook"), data=body, headers=headers, timeout=5)
+    return requests.post(stack.url("/stripe-webhook"), data=body, headers=headers, timeout=30)
 
 
 def stats(stack: Stack) -> dict[str, int]:
-    return dict(requests.get(stack.url("/api/v1/stats"), headers=BEARER, timeout=5).json())
+    return dict(requests.get(stack.url("/api/v1/stats"), headers=BEARER, timeout=30).json())
 
 
 def settle(stack: Stack) -> dict[str, int]:
@@ -130,16 +130,16 @@ def test_a_document_is_submitted_called_back_downloaded_and_announced(
         stack.url("/api/v1/documents"),
         headers=BEARER,
         json={"document_id": "contract", "notify": {"email": "ada@example.com"}},
-        timeout=5,
+        timeout=30,
     )
     assert (asked.status_code, asked.json()["status"]) == (202, "submitting")
     address = stack.url(f"/api/v1/documents/{asked.json()['id']}")
 
     def shown() -> dict[str, Any]:
-        return dict(requests.get(address, headers=BEARER, timeout=5).json())
+        return dict(requests.get(address, headers=BEARER, timeout=30).json())
 
     wait_until(lambda: shown()["status"] == "completed", seconds=120, what="the document")
-    content = requests.get(f"{address}/content", headers=BEARER, timeout=5).content
+    content = requests.get(f"{address}/content", headers=BEARER, timeout=30).content
     document = shown()
     assert (hashlib.sha256(content).hexdigest(), len(content)) == (document["sha256"], document["size"])
     assert [path.name for path in (stack.folder / "documents").glob("doc_*")] == [document["stored_as"]]
@@ -163,7 +163,7 @@ def test_documents_that_nobody_calls_back_for_or_that_fail_once_are_completed_al
     stack.worker(queues=QUEUES, app="workers.app")
     for name in ("silent-1.pdf", "lost-1.pdf", "flaky-1.pdf"):
         asked = {"document_id": name}
-        requests.post(stack.url("/api/v1/documents"), headers=BEARER, json=asked, timeout=5).raise_for_status()
+        requests.post(stack.url("/api/v1/documents"), headers=BEARER, json=asked, timeout=30).raise_for_status()
     counts = settle(stack)
     found = rows(stack, "SELECT document_id, status, start > 1 FROM documents ORDER BY 1")
     assert found[:2] == [("flaky-1.pdf", "completed", True), ("lost-1.pdf", "completed", True)]
@@ -225,7 +225,7 @@ def test_flower_shows_a_failed_attempt_as_failed_with_its_reason(stack: Stack) -
 
     def asked(path: str, **how: Any) -> requests.Response:
         try:
-            return requests.get(f"http://127.0.0.1:{port}/{path}", timeout=5, **how)
+            return requests.get(f"http://127.0.0.1:{port}/{path}", timeout=30, **how)
         except requests.ConnectionError:
             return requests.Response()  # it is not up yet
 

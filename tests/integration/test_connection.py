@@ -135,7 +135,7 @@ def test_a_body_that_breaks_off_is_counted_and_its_room_is_given_back(server: Se
     for _ in range(150):  # together more than there is room for
         with connected(server) as sock:
             sock.sendall(head + body[:-1])
-    wait_until(lambda: look.deliveries(real_store).get("rejected:stripe:body") == 150, seconds=10, what="150 refusals")
+    wait_until(lambda: look.deliveries(real_store).get("rejected:stripe:body") == 150, seconds=30, what="150 refusals")
     assert asked(server, b"".join(delivery("evt_2", "Connection: close", size=LIMIT // 2))) == [200]
 
 

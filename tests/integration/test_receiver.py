@@ -198,7 +198,7 @@ def test_what_is_not_a_signed_event_is_refused_in_words_and_counted(
     status, answer = post(client, path, (body, headers))
     assert (status, list(answer)) == (400, ["error"])
     assert answer["error"].startswith(words)
-    wait_until(lambda: look.stats(real_store)["rejected"] == 1, seconds=5, what="the refusal to be counted")
+    wait_until(lambda: look.stats(real_store)["rejected"] == 1, seconds=30, what="the refusal to be counted")
     assert look.stats(real_store)["accepted"] == 0
 
 

@@ -82,7 +82,7 @@ def stack(request: pytest.FixtureRequest, valkey: Valkey, app: Peer, tmp_path: P
 def deliver(stack: Stack, event_id: str) -> None:
     body, headers = signed_by_stripe(stripe_event(event_id, "checkout.session.completed", **CHECKOUT))
     heard = requests.post(
-        stack.url("/stripe-webhook"), data=body, headers={**headers, "traceparent": SENDERS_OWN}, timeout=5
+        stack.url("/stripe-webhook"), data=body, headers={**headers, "traceparent": SENDERS_OWN}, timeout=30
     )
     assert heard.status_code == 200, heard.text
 

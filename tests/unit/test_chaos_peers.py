@@ -49,21 +49,21 @@ def documents() -> Iterator[DocumentPeer]:
 
 def pay(stripe: StripePeer, invoice: str, key: str) -> int:
     url = f"{stripe.address}/v1/invoices/{invoice}/pay"
-    return requests.post(url, headers={"Idempotency-Key": key}, timeout=5).status_code
+    return requests.post(url, headers={"Idempotency-Key": key}, timeout=30).status_code
 
 
 def status(stripe: StripePeer, invoice: str) -> str:
-    return str(requests.get(f"{stripe.address}/v1/invoices/{invoice}", timeout=5).json()["status"])
+    return str(requests.get(f"{stripe.address}/v1/invoices/{invoice}", timeout=30).json()["status"])
 
 
 def subscription_status(stripe: StripePeer, subscription: str) -> str:
-    return str(requests.get(f"{stripe.address}/v1/subscriptions/{subscription}", timeout=5).json()["status"])
+    return str(requests.get(f"{stripe.address}/v1/subscriptions/{subscription}", timeout=30).json()["status"])
 
 
 def process(documents: DocumentPeer, key: str) -> requests.Response:
     wanted = {"document_id": "file-1", "callback_url": "http://127.0.0.1:9/nobody-listens"}
     headers = {"Authorization": f"Bearer {API_KEY}", "Idempotency-Key": key}
-    return requests.post(f"{documents.address}/api/v1/process", json=wanted, headers=headers, timeout=5)
+    return requests.post(f"{documents.address}/api/v1/process", json=wanted, headers=headers, timeout=30)
 
 
 def test_a_payment_is_tried_once_for_each_key_and_again_for_a_new_one(stripe: StripePeer) -> None:
@@ -80,9 +80,9 @@ def test_a_payment_is_tried_once_for_each_key_and_again_for_a_new_one(stripe: St
 
 
 def test_stripe_knows_the_customers_address(stripe: StripePeer) -> None:
-    answer = requests.get(f"{stripe.address}/v1/customers/cus_2", timeout=5)
+    answer = requests.get(f"{stripe.address}/v1/customers/cus_2", timeout=30)
     assert answer.json()["email"] == "2@example.test"
-    assert requests.get(f"{stripe.address}/v1/customers/cus_3", timeout=5).status_code == 404
+    assert requests.get(f"{stripe.address}/v1/customers/cus_3", timeout=30).status_code == 404
 
 
 def test_a_document_has_one_task_for_each_key(documents: DocumentPeer) -> None:
@@ -124,7 +124,7 @@ def test_a_peer_that_hangs_answers_nothing(stripe: StripePeer) -> None:
 
 def test_a_download_breaks_off_in_the_middle(documents: DocumentPeer) -> None:
     url = f"{documents.address}/files/file-1"
-    assert requests.get(url, timeout=5).content == document_pdf("file-1")
+    assert requests.get(url, timeout=30).content == document_pdf("file-1")
     documents.way = "lose the answer"
     with pytest.raises(requests.RequestException), requests.get(url, timeout=5, stream=True) as answer:
         assert answer.status_code == 200
