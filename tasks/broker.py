@@ -7,7 +7,8 @@ import functools
 import os
 import queue
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import structlog
@@ -112,19 +113,25 @@ def room(queues: Sequence[str]) -> Mapping[str, int]:
     try:
         with app.connection_or_acquire() as connection:
             connection.ensure_connection(**ONCE_MORE)
-            return {name: LONG_QUEUE - _depth(connection, name) for name in queues}
+            return {name: LONG_QUEUE - depth for name, depth in _depths(connection, queues)}
     except Exception as error:
         log.warning("the broker does not say how long its queues are", error=type(error).__name__)
         return {}
 
 
-def _depth(connection: object, name: str) -> int:
-    """Messages waiting in a queue; a queue that does not exist yet is empty."""
-    with connection.channel() as channel:  # type: ignore[attr-defined]
-        try:
-            return int(channel.queue_declare(name, passive=True).message_count)
-        except connection.channel_errors:  # type: ignore[attr-defined]
-            return 0
+def _depths(connection: Any, names: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Each queue with how many messages wait in it; one that does not exist yet is empty."""
+    channel = connection.channel()  # one for all of them: on Redis each is a connection
+    try:
+        for name in names:
+            try:
+                yield name, int(channel.queue_declare(name, passive=True).message_count)
+            except connection.channel_errors:
+                yield name, 0
+                if not getattr(channel, "is_open", True):  # AMQP closes it over a queue that is not there
+                    channel = connection.channel()
+    finally:
+        channel.close()
 
 
 class BackgroundRinger:

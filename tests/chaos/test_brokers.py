@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
+from celery import Celery
 
 from dev.rabbitmq import BROKERS
 from dev.servers import Valkey, free_port, wait_until
 from inbox import look
 from inbox.store import Store, connect
+from tasks import broker
 from tests.chaos.conftest import EACH_ONCE, World, deliver
 from tests.stack import Stack
 
@@ -32,11 +35,11 @@ def wait_for(store: Store, succeeded: int) -> None:
     wait_until(lambda: look.stats(store)["succeeded"] == succeeded, seconds=20, what=f"{succeeded} jobs")
 
 
-@pytest.mark.parametrize("broker", ["another redis", *BROKERS[1:]])
+@pytest.mark.parametrize("kind", ["another redis", *BROKERS[1:]])
 def test_an_event_and_its_follow_up_are_rung_for_at_once(
-    request: pytest.FixtureRequest, stack: Stack, valkey: Valkey, real_store: Store, broker: str
+    request: pytest.FixtureRequest, stack: Stack, valkey: Valkey, real_store: Store, kind: str
 ) -> None:
-    if broker == "another redis":
+    if kind == "another redis":
         stack.environment["BROKER_URL"] = valkey.url.removesuffix("/0") + "/1"
     else:
         stack.environment["BROKER_URL"] = request.getfixturevalue("rabbitmq").url
@@ -46,6 +49,21 @@ def test_an_event_and_its_follow_up_are_rung_for_at_once(
     for n in range(5):
         checkout(stack, f"evt_{n}")
     wait_for(real_store, 10)
+
+
+@pytest.mark.parametrize("kind", BROKERS)
+def test_the_room_of_queues_is_told_though_others_between_them_do_not_exist(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    app = Celery("holdfast", broker=request.getfixturevalue("valkey" if kind == "redis" else kind).url)
+    monkeypatch.setattr(broker, "app", app)
+    there = [f"there-{n}-{os.urandom(4).hex()}" for n in range(3)]
+    for length, name in enumerate(there, 1):
+        for _ in range(length):
+            app.send_task("any", queue=name, ignore_result=True)
+    names = ["none-1", there[0], "none-2", "none-3", there[1], there[2], "none-4"]
+    for _ in range(2):
+        assert list(broker.room(names).items()) == list(zip(names, [100, 99, 100, 100, 98, 97, 100], strict=True))
 
 
 def test_a_broker_that_is_away_delays_no_acknowledgement_and_loses_nothing(
