@@ -58,11 +58,10 @@ class Line:
 
     async def _asked(self, packed: bytes, number: int) -> list[Any]:
         try:
-            if self._connection is None:
-                self._connection = await self._new()
-                async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(2 * self._seconds):  # one for all: redis-py's own cost as much as all else here
+                if self._connection is None:
+                    self._connection = await self._new()
                     await self._connection.connect()
-            async with asyncio.timeout(self._seconds):  # one for all: redis-py's own cost as much as all else here
                 await self._connection.send_packed_command([packed])
                 return [await _answer(self._connection) for _ in range(number)]
         except TimeoutError as error:

@@ -108,6 +108,17 @@ def test_a_store_that_is_away_is_told_soon_and_asked_again_later(
     assert look.stats(web_store)["accepted"] == 2
 
 
+def test_a_store_that_takes_nearly_all_its_time_is_waited_for(valkey: Valkey, web_store: Store) -> None:
+    async def scene() -> list[Outcome]:
+        by = recorder(web_store, valkey.url)
+        heard = [await record(by, "evt_1")]
+        valkey.freeze()
+        asyncio.get_running_loop().call_later(0.7, valkey.resume)  # half a second is for who must connect first
+        return [*heard, await record(by, "evt_2")]
+
+    assert asyncio.run(scene()) == [[], []]
+
+
 def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_ones(valkey: Valkey, web_store: Store) -> None:
     async def scene() -> list[Outcome]:
         by = recorder(web_store, valkey.url)
