@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import requests
 from standardwebhooks import Webhook
 from stripe import WebhookSignature
+
+from dev.servers import wait_until
 
 STRIPE_SECRET = "whsec_stripe_for_tests"
 DOC_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 API_KEY = "test-key-0123456789abcdef"
+
+
+def deliver(url: str, body: bytes, headers: Mapping[str, str]) -> None:
+    """As senders do it: again, until it is taken. On a busy machine the store may not answer in time."""
+    wait_until(
+        lambda: requests.post(url, data=body, headers=headers, timeout=30).status_code == 200,
+        seconds=30,
+        what="the event to be taken",
+    )
 
 
 def stripe_event(event_id: str, kind: str = "customer.created", **subject: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from dev.servers import Valkey, wait_until
 from inbox.store import Store, connect
 from tests.conftest import fresh_database
 from tests.peers import Answer, Mailbox, Peer
-from tests.senders import API_KEY, signed_by_documents, signed_by_stripe, stripe_event
+from tests.senders import API_KEY, deliver, signed_by_documents, signed_by_stripe, stripe_event
 from tests.stack import Stack
 
 QUEUES = "payments,fulfilment,documents,downloads,notifications,handoffs"
@@ -107,6 +107,7 @@ def page(browser: Browser, stack: Stack) -> Iterator[Page]:
     shown.get_by_label("One of API_KEYS").fill(API_KEY)
     shown.keyboard.press("Enter")
     expect(shown.get_by_role("heading", name="Overview")).to_be_visible()
+    shown.wait_for_load_state()  # or its script may not hear the first key
     yield shown
     context.close()
     assert complaints == []
@@ -115,8 +116,7 @@ def page(browser: Browser, stack: Stack) -> Iterator[Page]:
 def payout_fails(stack: Stack, name: str) -> None:
     """An event whose administrator is to be told by mail."""
     event = stripe_event(name, "payout.failed", id="po_1", amount=5000, currency="eur", failure_code="account_closed")
-    body, headers = signed_by_stripe(event)
-    assert requests.post(stack.url("/stripe-webhook"), data=body, headers=headers, timeout=30).ok
+    deliver(stack.url("/stripe-webhook"), *signed_by_stripe(event))
 
 
 def stats(stack: Stack) -> dict[str, int]:
@@ -173,6 +173,7 @@ def test_all_that_match_are_replayed_after_a_dry_run(page: Page, stack: Stack, m
     page.get_by_role("button", name="Replay the ticked").click()
     expect(page.get_by_role("status")).to_have_text("1 run again")
 
+    page.wait_for_load_state()
     page.keyboard.press("/")
     page.keyboard.type("evt_")
     page.get_by_label("Type").fill("payout.*")
@@ -210,8 +211,7 @@ def test_a_document_is_watched_while_it_grows(page: Page, stack: Stack) -> None:
 
 
 def call_back(stack: Stack, name: str, **told: object) -> None:
-    body, headers = signed_by_documents({"task_id": "t1", **told}, name)
-    assert requests.post(stack.url("/doc-status-webhook"), data=body, headers=headers, timeout=30).ok
+    deliver(stack.url("/doc-status-webhook"), *signed_by_documents({"task_id": "t1", **told}, name))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -14,7 +14,7 @@ from inbox import look
 from inbox.store import Store
 from tests.conftest import fresh_database
 from tests.peers import Mailbox
-from tests.senders import API_KEY, signed_by_stripe, stripe_event
+from tests.senders import API_KEY, deliver, signed_by_stripe, stripe_event
 from tests.stack import Stack
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
@@ -53,8 +53,7 @@ def test_a_worker_killed_in_the_middle_of_a_replay_loses_and_repeats_nothing(
     mailbox.refusing = True
     stack.receiver()
     for n in range(LETTERS):
-        body, headers = signed_by_stripe(payout(n))
-        assert requests.post(stack.url("/stripe-webhook"), data=body, headers=headers, timeout=30).ok
+        deliver(stack.url("/stripe-webhook"), *signed_by_stripe(payout(n)))
     mails = stack.worker(queues="notifications", app="workers.app", MAX_ATTEMPTS="1")
     payments = stack.worker(app="workers.app")
     wait_until(lambda: look.stats(real_store)["dead"] == LETTERS, seconds=120, what=f"{look.stats(real_store)}")
