@@ -14,6 +14,7 @@ from tasks.clients.standard_webhook import Gone, Receiver, post
 from tasks.handling import Attempt, FollowUp, GaveUp
 from tasks.models import AppMessage, Order
 from tasks.notifications import notify_admin
+from tasks.routes import DELIVER_APP_WEBHOOK
 from tasks.rows import insert_if_new
 
 
@@ -24,7 +25,7 @@ def owe(db: Session, attempt: Attempt, kind: str, order: Order, what: Mapping[st
     effect = f"{kind}.{order.session_id}"
     key = job_id(attempt.event.source, attempt.event.id, effect)
     insert_if_new(db, AppMessage, id=key, type=kind, data={**_about(order), **what}, created_at=attempt.now)
-    return [FollowUp(effect, "tasks.app_webhook.deliver", {"message": key}, ordering_key=order.session_id)]
+    return [FollowUp(effect, DELIVER_APP_WEBHOOK, {"message": key}, ordering_key=order.session_id)]
 
 
 def deliver(attempt: Attempt, db: Session) -> list[FollowUp]:

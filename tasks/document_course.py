@@ -19,6 +19,7 @@ from tasks.handling import Attempt, FollowUp, GaveUp, replayed
 from tasks.models import Document, DocumentStep, FormerTask
 from tasks.notifications import notify_admin, tell_admin_now
 from tasks.payloads import need
+from tasks.routes import CHECK_DOCUMENT, DOWNLOAD_DOCUMENT, SUBMIT_DOCUMENT
 from tasks.rows import insert_if_new, locked
 
 log = structlog.get_logger()
@@ -48,7 +49,7 @@ def pick_up(attempt: Attempt, db: Session, document: Document, told: Told, effec
     document.result_url = need(told.result_url, "result_url")
     document.result_sha256, document.result_size = told.digest, told.length
     step(db, document, "downloading", attempt.now)
-    return FollowUp(effect, "tasks.documents.download", {"document": document.id}, ordering_key=document.id)
+    return FollowUp(effect, DOWNLOAD_DOCUMENT, {"document": document.id}, ordering_key=document.id)
 
 
 def may_pass(reason: str, patterns: tuple[re.Pattern[str], ...]) -> bool:
@@ -110,7 +111,7 @@ def restart(db: Session, document: Document, number: int, now: datetime) -> None
 
 def start_job(document: Document, number: int) -> FollowUp:
     args: dict[str, str | int] = {"document": document.id, "start": number}
-    return FollowUp(f"documents.start.{number}", "tasks.document_starts.start", args, ordering_key=document.id)
+    return FollowUp(f"documents.start.{number}", SUBMIT_DOCUMENT, args, ordering_key=document.id)
 
 
 def deadline_job(attempt: Attempt, document: Document, number: int) -> FollowUp:
@@ -120,7 +121,7 @@ def deadline_job(attempt: Attempt, document: Document, number: int) -> FollowUp:
     args: dict[str, str | int] = {"document": document.id, "start": document.start, "number": number}
     return FollowUp(
         f"documents.deadline.{document.start}.{number}{again}",
-        "tasks.document_starts.deadline",
+        CHECK_DOCUMENT,
         {**args, "replayed": again} if again else args,
         delay_seconds=attempt.settings.document_deadline,
         ordering_key=document.id,

@@ -16,6 +16,7 @@ from tasks.clients.stripe import Origin
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Invoice, PaymentFailure, PaymentGrace, PaymentRetry
 from tasks.payloads import read
+from tasks.routes import END_GRACE_PERIOD, RETRY_PAYMENT, effect_of
 from tasks.rows import insert_if_new, locked
 from tasks.standing import is_sign_up, next_retry, wants_grace
 
@@ -36,7 +37,7 @@ def follow(attempt: Attempt, db: Session, invoice: Invoice, *, unpaid: bool) -> 
     schedule = () if invoice.sent or written_off else schedule_of(attempt.settings)
     last = newest_retry(db, invoice.id)
     if schedule and last is not None and _is_lost(attempt, last):
-        return [_owe_again(attempt, "retry_payment", invoice, last)]
+        return [_owe_again(attempt, RETRY_PAYMENT, invoice, last)]
     standing = (last.number, last.state) if last else None
     number = next_retry(schedule, standing)
     if number is not None:
@@ -84,7 +85,7 @@ def _plan_retry(attempt: Attempt, db: Session, invoice: Invoice, number: int, de
     due_at = attempt.now + timedelta(seconds=delay_seconds)
     if not insert_if_new(db, PaymentRetry, invoice=invoice.id, number=number, state="planned", due_at=due_at):
         return []
-    return [_delayed(attempt, "retry_payment", invoice, number, delay_seconds)]
+    return [_delayed(attempt, RETRY_PAYMENT, invoice, number, delay_seconds)]
 
 
 def _plan_grace(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowUp]:
@@ -92,7 +93,7 @@ def _plan_grace(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowU
     newest_first = select(PaymentGrace).filter_by(invoice=invoice.id).order_by(PaymentGrace.number.desc())
     last = db.scalars(newest_first.limit(1)).first()
     if last is not None and _is_lost(attempt, last):
-        return [_owe_again(attempt, "end_grace", invoice, last)]
+        return [_owe_again(attempt, END_GRACE_PERIOD, invoice, last)]
     if last is not None and last.state != "cancelled":
         return []
     number = last.number + 1 if last else 1
@@ -101,7 +102,7 @@ def _plan_grace(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowU
     due_at = attempt.now + timedelta(seconds=delay_seconds)
     if not insert_if_new(db, PaymentGrace, invoice=invoice.id, number=number, state="planned", due_at=due_at):
         return []
-    return [_delayed(attempt, "end_grace", invoice, number, delay_seconds)]
+    return [_delayed(attempt, END_GRACE_PERIOD, invoice, number, delay_seconds)]
 
 
 def _is_lost(attempt: Attempt, row: PaymentRetry | PaymentGrace) -> bool:
@@ -109,18 +110,18 @@ def _is_lost(attempt: Attempt, row: PaymentRetry | PaymentGrace) -> bool:
     return row.state == "planned" and attempt.now - row.due_at > LOST
 
 
-def _owe_again(attempt: Attempt, name: str, invoice: Invoice, row: PaymentRetry | PaymentGrace) -> FollowUp:
+def _owe_again(attempt: Attempt, task: str, invoice: Invoice, row: PaymentRetry | PaymentGrace) -> FollowUp:
     """Another job for it. Whichever runs first does it, and the other then finds nothing planned."""
     row.due_at = attempt.now
-    return _delayed(attempt, name, invoice, row.number, 0)
+    return _delayed(attempt, task, invoice, row.number, 0)
 
 
-def _delayed(attempt: Attempt, name: str, invoice: Invoice, number: int, delay_seconds: int) -> FollowUp:
+def _delayed(attempt: Attempt, task: str, invoice: Invoice, number: int, delay_seconds: int) -> FollowUp:
     """A job that never runs beside an event of the same customer: they share the ordering key."""
     origin = read(attempt.event.body, Origin)
     return FollowUp(
-        f"payments.{name}.{invoice.id}.{number}",
-        f"tasks.payments.{name}",
+        f"{effect_of(task)}.{invoice.id}.{number}",
+        task,
         {"invoice": invoice.id, "number": number},
         delay_seconds=delay_seconds,
         ordering_key=stripe_ordering_key(origin.account or origin.context, invoice.customer),

@@ -23,6 +23,7 @@ from tasks.content_link import link
 from tasks.handling import Attempt, FollowUp, GaveUp, replayed
 from tasks.models import Agent, Document, Handoff
 from tasks.notifications import notify_admin
+from tasks.routes import DELIVER_HANDOFF
 from tasks.rows import insert_if_new, locked
 
 SPREAD_SECONDS = 30  # over which those come back that waited for an agent together
@@ -41,7 +42,7 @@ def _owed(db: Session, attempt: Attempt, document: Document, agent: str) -> Foll
     stamp = {"state": "owed", "created_at": attempt.now, "updated_at": attempt.now}
     about = {"document": document.id, "agent": agent, "kind": kind, "data": _data(document)}
     insert_if_new(db, Handoff, id=key, **about, **stamp)
-    return FollowUp(effect, "tasks.handoff.deliver", {"handoff": key}, ordering_key=f"agent:{agent}")
+    return FollowUp(effect, DELIVER_HANDOFF, {"handoff": key}, ordering_key=f"agent:{agent}")
 
 
 def _data(document: Document) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from tasks.handling import Attempt, FollowUp
 from tasks.messages import post, with_key, words
 from tasks.models import Notification
 from tasks.payloads import Text, convert
+from tasks.routes import SEND_NOTIFICATION
 from tasks.rows import insert_if_new
 
 ADDRESS = re.compile(r"[^\s@,;<>]+@[^\s@,;<>]+")  # Apprise would take a list
@@ -140,7 +141,7 @@ def _owe(db: Session, attempt: Attempt, kind: str, params: dict[str, str], whom:
     key = job_id(attempt.event.source, attempt.event.id, effect)
     stamp: dict[str, Any] = {"state": "owed", "sent_by": [], "created_at": attempt.now}
     insert_if_new(db, Notification, id=key, kind=kind, params=params, **whom, **stamp)
-    return FollowUp(effect, "tasks.notifications.send", {"notification": key})
+    return FollowUp(effect, SEND_NOTIFICATION, {"notification": key})
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,12 +43,11 @@ from tasks.handling import Attempt, FollowUp
 from tasks.looks import KEY, SOURCE, ask, ask_now
 from tasks.models import Reconcile
 from tasks.payloads import Whole, read
-from tasks.routes import ROUTES
+from tasks.routes import RECONCILE, ROUTES
 from tasks.rows import insert_if_new, locked
 
 log = structlog.get_logger()
 
-TASK = "tasks.reconcile.take_in"
 OVERLAP_SECONDS = 3600  # clocks that differ, and events that Stripe lists late
 IN_DELIVERY_SECONDS = 60
 DAY_SECONDS = 86400
@@ -157,7 +156,7 @@ def _move_on(attempt: Attempt, db: Session, page: stripe.EventPage, after: str) 
     if page.last:
         row.after = page.last
         number = int(attempt.args.get("page", 1)) + 1
-        return [FollowUp(f"reconcile.take_in.{number}", TASK, {"page": number}, ordering_key=KEY)]
+        return [FollowUp(f"reconcile.take_in.{number}", RECONCILE, {"page": number}, ordering_key=KEY)]
     row.seen_until = max(row.seen_until or 0, row.until or 0)
     if row.everything:
         row.everything_until = max(row.everything_until or 0, row.until or 0)

@@ -20,9 +20,9 @@ from tasks import broker
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Replay
 from tasks.payloads import read
+from tasks.routes import BULK_REPLAY
 from tasks.rows import insert_if_new, locked
 
-TASK = "tasks.replays.run_again"
 PAGE = 100
 
 
@@ -81,4 +81,4 @@ def _move_on(attempt: Attempt, db: Session, number: int, words: list[bool]) -> l
     if not row.place:
         row.finished_at = attempt.now
         return []
-    return [FollowUp(f"replays.run_again.{number + 1}", TASK, {"page": number + 1})]
+    return [FollowUp(f"replays.run_again.{number + 1}", BULK_REPLAY, {"page": number + 1})]

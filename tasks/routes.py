@@ -10,11 +10,14 @@ from inbox.job import NewJob, job_id
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Where a task runs, and how long it may (0: JOB_TIME_LIMIT_SECONDS); as long as a lease only if it `renews` it.
+    """How one kind of job runs.
 
-    `schedule` names the setting that says when it is tried again; "": later and later, up to MAX_ATTEMPTS.
+    `handler`: `module:function`, imported by the workers only.
+    `time_limit_seconds`: 0 is JOB_TIME_LIMIT_SECONDS; only a handler that `renews` its lease may exceed LEASE_SECONDS.
+    `schedule`: the setting with the delays between attempts; "" is exponential backoff up to MAX_ATTEMPTS.
     """
 
+    handler: str
     queue: str
     time_limit_seconds: int = 0
     renews: bool = False
@@ -23,81 +26,120 @@ class Task:
 
 QUEUES = ("payments", "fulfilment", "documents", "downloads", "notifications", "handoffs")
 
-# Every task there is, by the name that Flower shows. The handler is the function of that name.
+# The names of the tasks. They are stored: in the record, in Celery messages, and, without "tasks.", in job ids and
+# idempotency keys. They never change, whatever files the handlers are in; tests/unit/test_stored_names.py pins them.
+PAYMENT_FAILED = "tasks.payments.payment_failed"
+PAYMENT_ACTION_REQUIRED = "tasks.payments.payment_action_required"
+INVOICE_PAID = "tasks.payments.paid"
+INVOICE_VOIDED = "tasks.payments.voided"
+INVOICE_UNCOLLECTIBLE = "tasks.payments.uncollectible"
+RETRY_PAYMENT = "tasks.payments.retry_payment"
+END_GRACE_PERIOD = "tasks.payments.end_grace"
+SUBSCRIPTION_CHANGED = "tasks.subscriptions.changed"
+TRIAL_WILL_END = "tasks.subscriptions.trial_will_end"
+RECORD_DIRECT_SUBSCRIPTION = "tasks.sold_elsewhere.record"
+CHECKOUT_COMPLETED = "tasks.fulfilment.checkout_completed"
+CHECKOUT_PAID = "tasks.fulfilment.async_payment_succeeded"
+CHECKOUT_PAYMENT_FAILED = "tasks.fulfilment.async_payment_failed"
+CHECKOUT_EXPIRED = "tasks.fulfilment.expired"
+CHARGE_REFUNDED = "tasks.refunds.charge_refunded"
+REFUND_CHANGED = "tasks.refunds.refund_changed"
+DISPUTE_CHANGED = "tasks.disputes.changed"
+CUSTOMER_DELETED = "tasks.customers.deleted"
+PAYOUT_FAILED = "tasks.payouts.payout_failed"
+DOCUMENT_REQUESTED = "tasks.documents.initiate"
+SUBMIT_DOCUMENT = "tasks.document_starts.start"
+CHECK_DOCUMENT = "tasks.document_starts.deadline"
+DOCUMENT_COMPLETED = "tasks.documents.completed"
+DOCUMENT_FAILED = "tasks.documents.failed"
+DOCUMENT_PROGRESS = "tasks.documents.progress"
+DOWNLOAD_DOCUMENT = "tasks.documents.download"
+SEND_NOTIFICATION = "tasks.notifications.send"
+DELIVER_APP_WEBHOOK = "tasks.app_webhook.deliver"
+DELIVER_HANDOFF = "tasks.handoff.deliver"
+RECONCILE = "tasks.reconcile.take_in"
+BULK_REPLAY = "tasks.replays.run_again"
+SEND_ALERTS = "tasks.alerts.tell"
+
 TASKS: Mapping[str, Task] = {
-    "tasks.payments.payment_failed": Task("payments"),
-    "tasks.payments.payment_action_required": Task("payments"),
-    "tasks.payments.paid": Task("payments"),
-    "tasks.payments.voided": Task("payments"),
-    "tasks.payments.uncollectible": Task("payments"),
-    "tasks.payments.retry_payment": Task("payments"),
-    "tasks.payments.end_grace": Task("payments"),
-    "tasks.subscriptions.changed": Task("payments"),
-    "tasks.subscriptions.trial_will_end": Task("payments"),
-    "tasks.sold_elsewhere.record": Task("payments"),
-    "tasks.fulfilment.checkout_completed": Task("fulfilment"),
-    "tasks.fulfilment.async_payment_succeeded": Task("fulfilment"),
-    "tasks.fulfilment.async_payment_failed": Task("fulfilment"),
-    "tasks.fulfilment.expired": Task("fulfilment"),
-    "tasks.refunds.charge_refunded": Task("fulfilment"),
-    "tasks.refunds.refund_changed": Task("fulfilment"),
-    "tasks.disputes.changed": Task("fulfilment"),
-    "tasks.customers.deleted": Task("fulfilment"),
-    "tasks.payouts.payout_failed": Task("payments"),
-    "tasks.documents.initiate": Task("documents"),
-    "tasks.document_starts.start": Task("documents"),
-    "tasks.document_starts.deadline": Task("documents"),
-    "tasks.documents.completed": Task("documents"),
-    "tasks.documents.failed": Task("documents"),
-    "tasks.documents.progress": Task("documents"),
-    "tasks.documents.download": Task("downloads", time_limit_seconds=3600, renews=True),
-    "tasks.notifications.send": Task("notifications"),
-    "tasks.app_webhook.deliver": Task("handoffs", schedule="handoff_schedule"),
-    "tasks.handoff.deliver": Task("handoffs", schedule="handoff_schedule"),
-    "tasks.reconcile.take_in": Task("payments"),
-    "tasks.replays.run_again": Task("payments"),
-    "tasks.alerts.tell": Task("notifications"),
+    PAYMENT_FAILED: Task("tasks.payments:payment_failed", "payments"),
+    PAYMENT_ACTION_REQUIRED: Task("tasks.payments:payment_action_required", "payments"),
+    INVOICE_PAID: Task("tasks.payments:paid", "payments"),
+    INVOICE_VOIDED: Task("tasks.payments:voided", "payments"),
+    INVOICE_UNCOLLECTIBLE: Task("tasks.payments:uncollectible", "payments"),
+    RETRY_PAYMENT: Task("tasks.payments:retry_payment", "payments"),
+    END_GRACE_PERIOD: Task("tasks.payments:end_grace", "payments"),
+    SUBSCRIPTION_CHANGED: Task("tasks.subscriptions:changed", "payments"),
+    TRIAL_WILL_END: Task("tasks.subscriptions:trial_will_end", "payments"),
+    RECORD_DIRECT_SUBSCRIPTION: Task("tasks.sold_elsewhere:record", "payments"),
+    CHECKOUT_COMPLETED: Task("tasks.fulfilment:checkout_completed", "fulfilment"),
+    CHECKOUT_PAID: Task("tasks.fulfilment:async_payment_succeeded", "fulfilment"),
+    CHECKOUT_PAYMENT_FAILED: Task("tasks.fulfilment:async_payment_failed", "fulfilment"),
+    CHECKOUT_EXPIRED: Task("tasks.fulfilment:expired", "fulfilment"),
+    CHARGE_REFUNDED: Task("tasks.refunds:charge_refunded", "fulfilment"),
+    REFUND_CHANGED: Task("tasks.refunds:refund_changed", "fulfilment"),
+    DISPUTE_CHANGED: Task("tasks.disputes:changed", "fulfilment"),
+    CUSTOMER_DELETED: Task("tasks.customers:deleted", "fulfilment"),
+    PAYOUT_FAILED: Task("tasks.payouts:payout_failed", "payments"),
+    DOCUMENT_REQUESTED: Task("tasks.documents:initiate", "documents"),
+    SUBMIT_DOCUMENT: Task("tasks.document_starts:start", "documents"),
+    CHECK_DOCUMENT: Task("tasks.document_starts:deadline", "documents"),
+    DOCUMENT_COMPLETED: Task("tasks.documents:completed", "documents"),
+    DOCUMENT_FAILED: Task("tasks.documents:failed", "documents"),
+    DOCUMENT_PROGRESS: Task("tasks.documents:progress", "documents"),
+    DOWNLOAD_DOCUMENT: Task("tasks.documents:download", "downloads", time_limit_seconds=3600, renews=True),
+    SEND_NOTIFICATION: Task("tasks.notifications:send", "notifications"),
+    DELIVER_APP_WEBHOOK: Task("tasks.app_webhook:deliver", "handoffs", schedule="handoff_schedule"),
+    DELIVER_HANDOFF: Task("tasks.handoff:deliver", "handoffs", schedule="handoff_schedule"),
+    RECONCILE: Task("tasks.reconcile:take_in", "payments"),
+    BULK_REPLAY: Task("tasks.replays:run_again", "payments"),
+    SEND_ALERTS: Task("tasks.alerts:tell", "notifications"),
 }
 
 # "*" is every other type of that source. A type with no route is recorded and counted as unhandled.
 ROUTES: Mapping[tuple[str, str], str] = {
-    ("stripe", "invoice.payment_failed"): "tasks.payments.payment_failed",
-    ("stripe", "invoice.payment_action_required"): "tasks.payments.payment_action_required",
-    ("stripe", "invoice.paid"): "tasks.payments.paid",
-    ("stripe", "invoice.payment_succeeded"): "tasks.payments.paid",
-    ("stripe", "invoice.voided"): "tasks.payments.voided",
-    ("stripe", "invoice.marked_uncollectible"): "tasks.payments.uncollectible",
-    ("stripe", "customer.subscription.created"): "tasks.subscriptions.changed",
-    ("stripe", "customer.subscription.updated"): "tasks.subscriptions.changed",
-    ("stripe", "customer.subscription.deleted"): "tasks.subscriptions.changed",
-    ("stripe", "customer.subscription.paused"): "tasks.subscriptions.changed",
-    ("stripe", "customer.subscription.resumed"): "tasks.subscriptions.changed",
-    ("stripe", "customer.subscription.trial_will_end"): "tasks.subscriptions.trial_will_end",
-    ("stripe", "checkout.session.completed"): "tasks.fulfilment.checkout_completed",
-    ("stripe", "checkout.session.async_payment_succeeded"): "tasks.fulfilment.async_payment_succeeded",
-    ("stripe", "checkout.session.async_payment_failed"): "tasks.fulfilment.async_payment_failed",
-    ("stripe", "checkout.session.expired"): "tasks.fulfilment.expired",
-    ("stripe", "charge.refunded"): "tasks.refunds.charge_refunded",
-    ("stripe", "refund.failed"): "tasks.refunds.refund_changed",
-    ("stripe", "refund.updated"): "tasks.refunds.refund_changed",
-    ("stripe", "charge.refund.updated"): "tasks.refunds.refund_changed",  # before 2024-10-28 the only one of the three
-    ("stripe", "charge.dispute.created"): "tasks.disputes.changed",
-    ("stripe", "charge.dispute.updated"): "tasks.disputes.changed",
-    ("stripe", "charge.dispute.closed"): "tasks.disputes.changed",
-    ("stripe", "customer.deleted"): "tasks.customers.deleted",
-    ("stripe", "payout.failed"): "tasks.payouts.payout_failed",
-    ("documents", "completed"): "tasks.documents.completed",
-    ("documents", "failed"): "tasks.documents.failed",
-    ("documents", "*"): "tasks.documents.progress",
-    ("api", "document.requested"): "tasks.documents.initiate",
-    ("holdfast", "reconcile.due"): "tasks.reconcile.take_in",
-    ("holdfast", "replay.asked"): "tasks.replays.run_again",
-    ("holdfast", "alert.due"): "tasks.alerts.tell",
+    ("stripe", "invoice.payment_failed"): PAYMENT_FAILED,
+    ("stripe", "invoice.payment_action_required"): PAYMENT_ACTION_REQUIRED,
+    ("stripe", "invoice.paid"): INVOICE_PAID,
+    ("stripe", "invoice.payment_succeeded"): INVOICE_PAID,
+    ("stripe", "invoice.voided"): INVOICE_VOIDED,
+    ("stripe", "invoice.marked_uncollectible"): INVOICE_UNCOLLECTIBLE,
+    ("stripe", "customer.subscription.created"): SUBSCRIPTION_CHANGED,
+    ("stripe", "customer.subscription.updated"): SUBSCRIPTION_CHANGED,
+    ("stripe", "customer.subscription.deleted"): SUBSCRIPTION_CHANGED,
+    ("stripe", "customer.subscription.paused"): SUBSCRIPTION_CHANGED,
+    ("stripe", "customer.subscription.resumed"): SUBSCRIPTION_CHANGED,
+    ("stripe", "customer.subscription.trial_will_end"): TRIAL_WILL_END,
+    ("stripe", "checkout.session.completed"): CHECKOUT_COMPLETED,
+    ("stripe", "checkout.session.async_payment_succeeded"): CHECKOUT_PAID,
+    ("stripe", "checkout.session.async_payment_failed"): CHECKOUT_PAYMENT_FAILED,
+    ("stripe", "checkout.session.expired"): CHECKOUT_EXPIRED,
+    ("stripe", "charge.refunded"): CHARGE_REFUNDED,
+    ("stripe", "refund.failed"): REFUND_CHANGED,
+    ("stripe", "refund.updated"): REFUND_CHANGED,
+    ("stripe", "charge.refund.updated"): REFUND_CHANGED,  # before 2024-10-28 the only one of the three
+    ("stripe", "charge.dispute.created"): DISPUTE_CHANGED,
+    ("stripe", "charge.dispute.updated"): DISPUTE_CHANGED,
+    ("stripe", "charge.dispute.closed"): DISPUTE_CHANGED,
+    ("stripe", "customer.deleted"): CUSTOMER_DELETED,
+    ("stripe", "payout.failed"): PAYOUT_FAILED,
+    ("documents", "completed"): DOCUMENT_COMPLETED,
+    ("documents", "failed"): DOCUMENT_FAILED,
+    ("documents", "*"): DOCUMENT_PROGRESS,
+    ("api", "document.requested"): DOCUMENT_REQUESTED,
+    ("holdfast", "reconcile.due"): RECONCILE,
+    ("holdfast", "replay.asked"): BULK_REPLAY,
+    ("holdfast", "alert.due"): SEND_ALERTS,
 }
 
 # Event types that Stripe has and the installed library does not know yet; any other unknown one stops start-up.
 NEWER_TYPES: Collection[str] = set()
 NO_ARGS: Mapping[str, str] = {}
+
+
+def effect_of(task: str) -> str:
+    """The part of a job id that names the task: its stored name without "tasks."."""
+    return task.removeprefix("tasks.")
 
 
 def jobs_for(
@@ -111,5 +153,6 @@ def jobs_for(
     task = ROUTES.get((source, event_type)) or ROUTES.get((source, "*"))
     if task is None:
         return ()
-    effect = task.removeprefix("tasks.")
-    return (NewJob(job_id(source, event_id, effect), task, TASKS[task].queue, args, ordering_key=ordering_key),)
+    return (
+        NewJob(job_id(source, event_id, effect_of(task)), task, TASKS[task].queue, args, ordering_key=ordering_key),
+    )

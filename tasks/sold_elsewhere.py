@@ -15,6 +15,7 @@ from tasks import access
 from tasks.clients import stripe
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Order, Subscription
+from tasks.routes import RECORD_DIRECT_SUBSCRIPTION
 from tasks.rows import insert_if_new
 
 SETTLED_SECONDS = 30
@@ -25,7 +26,7 @@ def look(attempt: Attempt, db: Session, subscription: str) -> list[FollowUp]:
     """The job that makes the subscription an order, where it seems to have none. May commit."""
     if not _has_no_order(attempt, db, subscription):
         return []
-    task, args = "tasks.sold_elsewhere.record", {"subscription": subscription}
+    task, args = RECORD_DIRECT_SUBSCRIPTION, {"subscription": subscription}
     return [FollowUp(f"sold_elsewhere.{subscription}", task, args, delay_seconds=SETTLED_SECONDS)]
 
 

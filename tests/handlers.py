@@ -147,7 +147,7 @@ def register_handlers() -> None:
     """Route an event of type test.<name> to the handler of that name, in this process."""
     for handler in HANDLERS:
         name = f"tests.handlers.{handler.__name__}"
-        routes.TASKS[name] = routes.Task("payments")  # type: ignore[index]
+        routes.TASKS[name] = routes.Task(f"tests.handlers:{handler.__name__}", "payments")  # type: ignore[index]
         routes.ROUTES["stripe", f"test.{handler.__name__}"] = name  # type: ignore[index]
         routes.NEWER_TYPES.add(f"test.{handler.__name__}")  # type: ignore[attr-defined]
 

@@ -52,20 +52,22 @@ def runner(pid: int) -> Runner:
     )
 
 
-def _find(name: str) -> Handler:
-    module, _, function = name.rpartition(".")
+def _import_handler(name: str) -> Handler:
+    path = TASKS[name].handler
+    prefix = f"holdfast: tasks/routes.py gives {name} the handler {path}, which is"
+    module, _, function = path.partition(":")
     try:
         handler: Handler = getattr(importlib.import_module(module), function)
         inspect.signature(handler).bind("attempt", "db")
     except (ImportError, AttributeError) as error:
-        raise SystemExit(f"holdfast: tasks/routes.py names {name}, which is not there ({error})") from None
+        raise SystemExit(f"{prefix} not there ({error})") from None
     except TypeError:
-        raise SystemExit(f"holdfast: tasks/routes.py names {name}, which is no function of (attempt, db)") from None
+        raise SystemExit(f"{prefix} no function of (attempt, db)") from None
     return handler
 
 
 def _register(name: str) -> None:
-    HANDLERS[name], limit = _find(name), TASKS[name].time_limit_seconds
+    HANDLERS[name], limit = _import_handler(name), TASKS[name].time_limit_seconds
     limits = {"time_limit": limit, "soft_time_limit": limit - 5} if limit else {}
     told = limits.get("soft_time_limit", settings.job_soft_limit_seconds)
 

@@ -12,7 +12,7 @@ from werkzeug.test import EnvironBuilder
 from cli.samples import DOCUMENT, OBJECTS, TASK, Sample, sample, source_of, sources
 from settings import Settings, load
 from tasks.models import Document
-from tasks.routes import ROUTES
+from tasks.routes import ROUTES, TASKS
 from tests.business import NOW, Business
 from tests.senders import DOC_SECRET, STRIPE_SECRET
 from tests.stripe_shapes import misfits
@@ -60,7 +60,7 @@ def test_each_routed_event_has_a_sample_that_is_verified_and_that_its_handler_ta
         stamp = {"created_at": NOW, "updated_at": NOW}
         db.add(Document(id=DOCUMENT, document_id="a", status="processing", progress=0, task_id=f"{TASK}_1", **stamp))
         db.commit()
-    module, _, name = ROUTES[source, kind].rpartition(".")
+    module, _, name = TASKS[ROUTES[source, kind]].handler.partition(":")
     handler = getattr(importlib.import_module(module), name)
     business.run(handler, made.body, source=source, event_id=made.event_id)
     if source == "stripe":

@@ -19,10 +19,10 @@ WEB, WORKER = "from web.__main__ import main; main()", "import workers.app"
 TO_PAYMENTS = '= "tasks.payments.payment_failed"'
 
 WRONG = {  # what somebody wrote into the table -> what both say
-    'routes.TASKS["tasks.payments.payment_failed"] = routes.Task("payment")': (
+    'routes.TASKS["tasks.payments.payment_failed"] = routes.Task("a:b", "payment")': (
         "tasks/routes.py sends tasks.payments.payment_failed to the queue 'payment'; it takes payments or "
     ),
-    'routes.TASKS["tasks.payments.payment_failed"] = routes.Task("payments", 90)': (
+    'routes.TASKS["tasks.payments.payment_failed"] = routes.Task("a:b", "payments", 90)': (
         "tasks/routes.py gives tasks.payments.payment_failed 90 seconds; it takes less than LEASE_SECONDS (90), or "
         "renews=True of a handler that calls attempt.renew()"
     ),
@@ -42,10 +42,10 @@ WRONG = {  # what somebody wrote into the table -> what both say
     ),
 }
 NO_HANDLER = {  # only the workers import handlers
-    "tasks.payments.nobody": "tasks/routes.py names tasks.payments.nobody, which is not there",
-    "tasks.nowhere.refunded": "tasks/routes.py names tasks.nowhere.refunded, which is not there",
-    "tasks.payments.THANKS": "tasks/routes.py names tasks.payments.THANKS, which is no function of (attempt, db)",
-    "tasks.payloads.ref": "tasks/routes.py names tasks.payloads.ref, which is no function of (attempt, db)",
+    "tasks.payments:nobody": "not there",
+    "tasks.nowhere:refunded": "not there",
+    "tasks.payments:THANKS": "no function of (attempt, db)",
+    "tasks.payloads:ref": "no function of (attempt, db)",
 }
 
 
@@ -65,11 +65,11 @@ def test_a_wrong_route_stops_start_up_with_one_line(change: str, words: str, sta
     assert said.startswith(f"holdfast: {words}")
 
 
-@pytest.mark.parametrize(("name", "words"), NO_HANDLER.items())
-def test_a_task_without_a_handler_stops_the_worker_with_one_line(name: str, words: str) -> None:
-    code, said = start(f'routes.TASKS["{name}"] = routes.Task("payments")', WORKER)
+@pytest.mark.parametrize(("path", "words"), NO_HANDLER.items())
+def test_a_task_without_a_handler_stops_the_worker_with_one_line(path: str, words: str) -> None:
+    code, said = start(f'routes.TASKS["tasks.test"] = routes.Task("{path}", "payments")', WORKER)
     assert (code, said.count("\n")) == ((1, 1))
-    assert said.startswith(f"holdfast: {words}")
+    assert said.startswith(f"holdfast: tasks/routes.py gives tasks.test the handler {path}, which is {words}")
 
 
 @pytest.mark.parametrize("kind", ["*", "payout.failed", "v1.invoice.payment_failed", "v2.core.account.updated"])
@@ -94,11 +94,17 @@ def test_a_sender_of_the_user_s_own_may_be_routed_once_it_is_configured(monkeypa
 # --- docs/handlers.md -------------------------------------------------------------------------------------------------
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/handlers.md").read_text(), flags=re.DOTALL)
-FILES = ("tasks/payouts.py", "tasks/routes.py", "tasks/routes.py", "tests/integration/test_handler_example.py")
+FILES = (
+    "tasks/payouts.py",
+    "tasks/routes.py",
+    "tasks/routes.py",
+    "tasks/routes.py",
+    "tests/integration/test_handler_example.py",
+)
 
 
 @pytest.mark.parametrize(
-    ("block", "path"), list(zip(BLOCKS, FILES, strict=True)), ids=["handler", "task", "route", "test"]
+    ("block", "path"), list(zip(BLOCKS, FILES, strict=True)), ids=["handler", "name", "task", "route", "test"]
 )
 def test_the_code_in_the_handlers_page_is_the_code_that_runs(block: str, path: str) -> None:
     code = (ROOT / path).read_text()
