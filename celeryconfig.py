@@ -37,7 +37,7 @@ worker_prefetch_multiplier = 1
 worker_max_memory_per_child = 250_000
 worker_soft_shutdown_timeout = 8  # seconds after SIGTERM to finish in; then what still runs is given back
 worker_send_task_events = _settings.task_events == "on"  # Flower's history; costs throughput
-worker_hijack_root_logger = False  # logs.py has set it up
+worker_hijack_root_logger = False  # telemetry/logs.py has set it up
 
 # A broker that is away is waited for, for ever, at start too; one that hangs is noticed.
 broker_connection_retry_on_startup = True

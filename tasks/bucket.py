@@ -14,10 +14,10 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-import traces
 from inbox.errors import TransientError
 from tasks.patience import patiently
 from tasks.storage import Stored
+from telemetry import tracing
 
 PIECE_BYTES = 16 * 1024 * 1024  # what is in memory at a time; S3 takes 10,000 of them, and MAX_DOCUMENT_BYTES fewer
 TAKEN = ("PreconditionFailed", "ConditionalRequestConflict")  # the answers to If-None-Match where the name is taken
@@ -63,7 +63,7 @@ class Bucket:
 
     @contextmanager
     def _call(self, what: str) -> Iterator[None]:
-        with traces.call(what, self._s3.meta.endpoint_url), _named_errors():
+        with tracing.call(what, self._s3.meta.endpoint_url), _named_errors():
             yield
 
     def _upload(self, described: dict[str, Any], target: dict[str, Any], file: IO[bytes], renew: Any) -> None:

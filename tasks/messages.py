@@ -12,10 +12,10 @@ from urllib.parse import quote
 import apprise
 from apprise.plugins.email.base import NotifyEmail
 
-import traces
 from inbox.errors import PermanentError
 from settings import Settings
 from tasks.wording import written
+from telemetry import tracing
 
 logging.getLogger("apprise").disabled = True  # it writes recipients into its lines
 
@@ -63,7 +63,7 @@ def post(url: str, subject: str, body: str) -> bool:
             "one of CUSTOMER_NOTIFY_URLS, ADMIN_NOTIFY_URLS and ALERT_NOTIFY_URLS holds what is no Apprise URL"
         )
     scheme = url.partition("://")[0]  # what follows it are names and tokens
-    with traces.call("notify", f"{scheme}://") as span:
+    with tracing.call("notify", f"{scheme}://") as span:
         taken = bool(service.notify(title=subject, body=body, body_format=apprise.NotifyFormat.TEXT))
         span.ended("taken" if taken else "not taken")
     return taken

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from flask import Flask
 
-import traces
 from inbox.recorder import Line, Recorder
 from inbox.store import Store
 from settings import Settings
 from tasks.broker import open_store
 from tasks.database import make_engine, make_sessions
+from telemetry import tracing
 from web import api, console, content, errors, health, metrics, openapi, receive, sources
 from web.delivery import Receiver
 from web.front import Front
@@ -33,7 +33,7 @@ def create_front(settings: Settings) -> Front:
 
 
 def _app(settings: Settings, senders: Mapping[str, sources.Source], store: Store) -> Flask:
-    traces.start(settings.traces_url, "receiver")
+    tracing.start(settings.traces_url, "receiver")
     app = Flask("holdfast", static_folder=None)
     engine = make_engine(settings.database_url)
     sessions = make_sessions(engine)

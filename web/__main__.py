@@ -14,10 +14,10 @@ import threading
 from uvicorn.config import STARTUP_FAILURE, Config
 from uvicorn.supervisors.multiprocess import Multiprocess
 
-import logs
 from settings import Settings, SettingsError, load
 from tasks import route_check
 from tasks.broker import open_store
+from telemetry import logs
 from web import ANSWER_SECONDS, create_front, sources, watch
 from web.connection import MOST, Connection
 from web.front import Front

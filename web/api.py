@@ -14,7 +14,6 @@ from flask import Blueprint, Response, g, jsonify, request, send_file
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-import traces
 from inbox import look
 from inbox.event import Event
 from inbox.store import Store
@@ -23,6 +22,7 @@ from tasks import broker, looks
 from tasks.models import Document
 from tasks.routes import jobs_for
 from tasks.storage import open_store
+from telemetry import tracing
 from web import agents, api_agents, api_dunning, api_record, api_replays, asked, documents, keys, reconciled
 from web.body import parsed, read_body
 from web.errors import Refused
@@ -95,7 +95,7 @@ def blueprint(
         event = Event(SOURCE, document, "document.requested", body)
         bells = store.record(event, jobs_for(SOURCE, document, event.type))
         seconds, theirs = time.monotonic() - began, request.headers.get("traceparent", "")
-        traces.received(SOURCE, document, seconds, new=bells is not None, traceparent=theirs)
+        tracing.received(SOURCE, document, seconds, new=bells is not None, traceparent=theirs)
         if bells is None:
             return jsonify(id=document, status=_known(store, sessions, event)), 202
         broker.ring(bells)

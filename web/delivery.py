@@ -10,12 +10,12 @@ from http import HTTPStatus
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
-import traces
 from inbox.errors import StoreUnavailable
 from inbox.event import Event
 from inbox.recorder import Recorder
 from inbox.store import Store
 from settings import Settings
+from telemetry import tracing
 from web.body import ROOM_BYTES, Room, too_large
 from web.errors import Refused, refusal
 from web.group_commit import GroupCommit
@@ -158,7 +158,7 @@ class Delivery:
         seconds = time.monotonic() - self._began
         self._receiver.tally.acknowledged(seconds)
         theirs = self.headers.get("traceparent", "")
-        traces.received(event.source, event.id, seconds, new=new, traceparent=theirs)
+        tracing.received(event.source, event.id, seconds, new=new, traceparent=theirs)
         self._reply(ACCEPTED)
 
     def _reply(self, answer: Answer) -> None:

@@ -13,8 +13,8 @@ from a2wsgi.asgi_typing import HTTPScope, Receive, ReceiveEvent, Scope, Send
 from a2wsgi.wsgi_typing import Environ
 from flask import Flask
 
-import traces
 from settings import Settings
+from telemetry import tracing
 from web.body import ROOM_BYTES, Room, receive_body
 from web.delivery import Receiver
 from web.errors import Refused, refusal
@@ -83,5 +83,5 @@ async def _live(receive: Receive, send: Send) -> None:
     await receive()
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    traces.stop()
+    tracing.stop()
     await send({"type": "lifespan.shutdown.complete"})

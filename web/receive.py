@@ -12,13 +12,13 @@ from contextlib import suppress
 
 from flask import Blueprint, Response, request
 
-import traces
 from inbox.errors import BadPayload, StoreUnavailable
 from inbox.event import Arrival
 from inbox.store import Store
 from settings import Settings
 from tasks.arrivals import arrival
 from tasks.broker import BackgroundRinger
+from telemetry import tracing
 from web.body import read_body
 from web.errors import Refused
 from web.refusals import Refusals
@@ -60,7 +60,7 @@ def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store) -
         # 5. It is on disk. New or seen before, the sender may forget it.
         ringer.ring(bells or ())
         seconds, theirs = time.monotonic() - began, request.headers.get("traceparent", "")
-        traces.received(name, arrived.event.id, seconds, new=bells is not None, traceparent=theirs)
+        tracing.received(name, arrived.event.id, seconds, new=bells is not None, traceparent=theirs)
         return Response(OK, mimetype="application/json")
 
     pages.add_url_rule(f"{ANY_SOURCE}<name>", view_func=receive, methods=["POST"])

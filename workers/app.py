@@ -11,14 +11,13 @@ from typing import Any
 
 from kombu.transport import virtual
 
-import logs
-import traces
 from inbox.errors import StoreUnavailable
 from settings import SettingsError, load
 from tasks import broker, route_check
 from tasks.database import make_engine, make_sessions
 from tasks.handling import Handler
 from tasks.routes import TASKS
+from telemetry import logs, tracing
 from workers import backlog, signals
 from workers.flower import Told
 from workers.hearing import Hearing
@@ -42,7 +41,7 @@ virtual.QoS.restore_at_shutdown = False
 @functools.cache
 def runner(pid: int) -> Runner:
     """One for each process: connections must not be shared over a fork."""
-    traces.start(settings.traces_url, "worker")
+    tracing.start(settings.traces_url, "worker")
     return Runner(
         store=broker.open_store(settings, timeout_seconds=5),
         sessions=make_sessions(make_engine(settings.database_url)),

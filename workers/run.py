@@ -18,8 +18,6 @@ from sqlalchemy import Table, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-import logs
-import traces
 from inbox import retry
 from inbox.errors import HoldfastError, LeaseLost, NotNow, StoreUnavailable, TransientError
 from inbox.event import Event
@@ -29,6 +27,7 @@ from settings import Settings
 from tasks.handling import Attempt, FollowUp, GaveUp, Handler
 from tasks.models import Effect
 from tasks.routes import TASKS
+from telemetry import logs, tracing
 
 log = structlog.get_logger()
 MARK_DONE = insert(cast("Table", Effect.__table__))  # the table's, not the class's: that costs several times as much
@@ -64,7 +63,7 @@ class Runner:
            it, with the next lease: as dying in the effect of that.
         """
         ids = _ids(lease)
-        with logs.about(ids), traces.attempt(ids, lease.task) as span:
+        with logs.about(ids), tracing.attempt(ids, lease.task) as span:
             try:
                 word, found = self._attempted(handler, lease, over, wish)
             except AttemptFailed as error:

@@ -13,9 +13,9 @@ from celery import signals
 from celery.worker import state
 from kombu.asynchronous import get_event_loop
 
-import traces
 from settings import Settings
 from tasks import broker
+from telemetry import tracing
 from workers.alarms import Lookout
 from workers.sweep import Sweeper
 
@@ -52,7 +52,7 @@ def connect(settings: Settings) -> None:
     @signals.worker_process_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
     def send_the_last_spans(**_: Any) -> None:
         """A process of the pool ends without running what stands in atexit."""
-        traces.stop()
+        tracing.stop()
 
     signals.worker_ready.connect(_stop_softly_on_sigterm)
 

@@ -13,11 +13,11 @@ import msgspec
 import requests
 from msgspec import Meta, Struct
 
-import traces
 from inbox.errors import PermanentError, TransientError
 from settings import Settings
 from tasks.clients.answers import check
 from tasks.payloads import Id, Text, read
+from telemetry import tracing
 
 WHO = "the document service"
 LONGEST_ANSWER_BYTES = 1024 * 1024
@@ -89,7 +89,7 @@ def _ask(settings: Settings, method: str, path: str, now: datetime, **request: A
     if not settings.doc_service_url:
         raise PermanentError("DOC_SERVICE_URL is not set")
     url, request = settings.doc_service_url + path, {**request, "auth": _bearer(settings), "allow_redirects": False}
-    with traces.call(method, url) as span, _named_errors():
+    with tracing.call(method, url) as span, _named_errors():
         request["headers"] = {**request.get("headers", {}), **span.headers}
         with requests.request(method, url, timeout=TIMEOUT_SECONDS, stream=True, **request) as answer:
             span.answered(answer.status_code)

@@ -23,12 +23,12 @@ from dataclasses import dataclass
 import certifi
 from requests.structures import CaseInsensitiveDict
 
-import traces
 from inbox.errors import PermanentError, TransientError
 from settings import Settings
 from tasks import addresses
 from tasks.addresses import Address
 from tasks.clients.pace import Pace
+from telemetry import tracing
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 20.0  # from one read to the next
@@ -146,7 +146,7 @@ def _response(
     watch.daemon = True
     watch.start()
     try:
-        with traces.call(method, connection.address.base) as span:
+        with tracing.call(method, connection.address.base) as span:
             sent = {**headers, **span.headers} if ours else headers
             with _named_errors(connection.host):
                 connection.request(method, connection.address.target, body, sent)

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import stripe
 from msgspec import DecodeError, Raw, Struct, json
 
-import traces
 from inbox.errors import PermanentError, TransientError
 from tasks.clients.answers import retry_after_seconds
 from tasks.handling import Attempt
 from tasks.payloads import Id, read
+from telemetry import tracing
 
 logging.getLogger("stripe").setLevel(logging.WARNING)  # at INFO it writes Stripe's error messages
 
@@ -245,7 +245,7 @@ def _client(attempt: Attempt) -> stripe.StripeClient:
 
 class _Client(stripe.RequestsClient):
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
-        with traces.call(method.upper(), url) as span:
+        with tracing.call(method.upper(), url) as span:
             answer = super().request(method, url, *args, **kwargs)
             span.answered(answer[1])
             return answer

@@ -164,7 +164,7 @@ import sys
 import web.__main__, workers.app
 web.__main__.application()
 workers.app.runner(1)
-ours = ("traces_otlp", "opentelemetry.exporter", "opentelemetry.sdk.trace", "google.protobuf")  # the rest is redis-py's
+ours = ("telemetry.otlp", "opentelemetry.exporter", "opentelemetry.sdk.trace", "google.protobuf")
 print(sorted(name for name in sys.modules if name.startswith(ours)))
 """
 

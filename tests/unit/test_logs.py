@@ -12,7 +12,8 @@ from tests.stack import ROOT
 from web.refusals import Refusals
 
 FAILS = """
-import logs, structlog
+import structlog
+from telemetry import logs
 logs.configure()
 def handle(body):
     raise KeyError("id")
@@ -31,7 +32,8 @@ def test_an_unexpected_error_tells_its_place_and_no_values() -> None:
 
 
 IN_AN_ATTEMPT = """
-import logging, logs, structlog
+import logging, structlog
+from telemetry import logs
 logs.configure()
 with logs.about({"event_id": "evt_1", "attempt": 2}):
     structlog.get_logger().info("of a handler", event_id="evt_2")

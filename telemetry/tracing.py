@@ -1,6 +1,6 @@
 """Traces, where TRACES_URL asks for them: what one event led to, in the receiver, the workers and the calls out.
 
-While they are off, nothing is imported and nothing is noted. traces_otlp.py says what is noted while they are on.
+While they are off, nothing is imported and nothing is noted. telemetry/otlp.py says what is noted while they are on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from traces_otlp import Span, Traces
+    from telemetry.otlp import Span, Traces
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -45,7 +45,7 @@ def start(url: str, part: str) -> None:
     """
     global _traces  # noqa: PLW0603
     if url:
-        from traces_otlp import Traces  # noqa: PLC0415  half a second, for those who want it
+        from telemetry.otlp import Traces  # noqa: PLC0415  half a second, for those who want it
 
         _traces = Traces(url, part)
         atexit.register(stop)
