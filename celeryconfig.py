@@ -4,8 +4,8 @@ The names are explained in Celery's manual under "Configuration and defaults" an
 tests/unit/test_celeryconfig.py, tests/integration/test_broker.py and tests/chaos/.
 """
 
-from sentinel_url import parse as _parse
 from settings import load
+from settings.sentinel_url import parse as _parse
 
 _settings = load()
 _sentinel = _parse(_settings.broker)

@@ -20,7 +20,7 @@ from standardwebhooks import Webhook
 from cli import stripe_events as stripe
 from cli.stripe_events import NEW_VERSION, Thing
 from settings import Settings
-from source_settings import HEADERS
+from settings.sources import HEADERS
 from tasks import callback_address
 from tasks.routes import ROUTES
 

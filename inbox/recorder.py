@@ -13,14 +13,14 @@ from redis.asyncio.connection import AbstractConnection, Connection, ConnectionP
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-import sentinel_url
 from inbox import wire
 from inbox.errors import StoreUnavailable
 from inbox.event import Arrival
 from inbox.roundtrip import Command, promise, translated
 from inbox.sentinel import Sentinels
 from inbox.store import Outcome, Store
-from sentinel_url import SentinelUrl
+from settings import sentinel_url
+from settings.sentinel_url import SentinelUrl
 
 
 class Line:

@@ -9,7 +9,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, SentinelConnectionPool, SentinelManagedConnection
 
-from sentinel_url import SentinelUrl
+from settings.sentinel_url import SentinelUrl
 
 
 class Answer(NamedTuple):

@@ -14,7 +14,6 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-import sentinel_url
 from inbox import sentinel, wire
 from inbox.errors import LeaseLost, StoreUnavailable
 from inbox.event import Arrival, Event
@@ -23,6 +22,7 @@ from inbox.retry import Bury, RetryAt
 from inbox.room import Room
 from inbox.roundtrip import Command, ask, promise, translated, unavailable
 from inbox.wire import Message
+from settings import sentinel_url
 
 PREFIX = "{holdfast}:"
 SCRIPTS = ("record", "lease", "renew", "finish", "fail", "release", "sweep", "replay", "discard", "find", "alarm")

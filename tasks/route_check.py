@@ -13,7 +13,7 @@ from stripe.events import UnknownEventNotification
 from stripe.v2.core import EventNotification
 
 from settings import Settings
-from source_settings import OURS
+from settings.sources import OURS
 from tasks.routes import NEWER_TYPES, QUEUES, ROUTES, TASKS
 
 SNAPSHOTS = get_args(stripe.Event.__annotations__["type"])  # as the installed library lists them

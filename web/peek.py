@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from inbox.errors import BadPayload
-from source_settings import SourceSetting
+from settings.sources import SourceSetting
 from tasks.arrivals import Peeked, decode, identity
 from web.signatures import Delivery
 

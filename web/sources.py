@@ -11,7 +11,7 @@ import msgspec
 
 from inbox.errors import BadPayload
 from settings import Settings
-from source_settings import HEADERS, SourceSetting
+from settings.sources import HEADERS, SourceSetting
 from tasks.arrivals import Peeked, decode, identity, peek_stripe
 from web import signatures
 from web.errors import REASONS

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from settings import SettingsError, load
-from source_settings import SourceSetting
+from settings.sources import SourceSetting
 
 PLAIN, OTHER = "a-secret-of-16-or-more", "b-secret-of-16-or-more"
 SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import setting_values as values
+from settings import parsers as values
 
 OURS = ("stripe", "documents", "api", "holdfast")
 SCHEMES = ("standard", "hmac-sha256", "bearer")

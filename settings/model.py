@@ -13,17 +13,17 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import setting_values as values
-import source_settings
-from setting_values import Parser
-from source_settings import SourceSetting
+from settings import parsers as values
+from settings import sources
+from settings.parsers import Parser
+from settings.sources import SourceSetting
 
 STRIPE_RESENDS_DAYS = 30  # by hand or by API, from Stripe's dashboard: "Process undelivered webhook events"
 LOCAL_REDIS = "redis://localhost:6379/0"
 RETRY_ERRORS = "time.?out,timed out,temporar,unavailable,overload,too busy,try again,rate limit"
 HANDOFF_SCHEDULE = "5s,5m,30m,2h,5h,10h,14h,20h,24h"  # as the specification of Standard Webhooks has it: 3 days
 LISTS = (values.several, values.stripe_secrets, values.standard_secrets, values.api_keys, values.media_types)
-TABLES = (values.grants, values.durations_by_name, source_settings.parse)
+TABLES = (values.grants, values.durations_by_name, sources.parse)
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  a BIND that listens everywhere: on loopback, too
 
 # What the console does not show of a payload: fields of these names, or with one of these words in their name.
@@ -81,7 +81,7 @@ class Settings:
     handoff_secret: tuple[str, ...] = _setting(values.standard_secrets, "", secret=True)
     app_webhook_url: str = _setting(values.url("https", "http"), "", secret=True)
     app_webhook_secret: tuple[str, ...] = _setting(values.standard_secrets, "", secret=True)
-    sources: Mapping[str, SourceSetting] = _setting(source_settings.parse, "", secret=True)
+    sources: Mapping[str, SourceSetting] = _setting(sources.parse, "", secret=True)
     fulfilment: Mapping[str, tuple[str, ...]] = _setting(values.grants, "", secret=True)
     access_while_disputed: str = _setting(values.one_of("keep", "revoke"), "keep")
     flower_url: str = _setting(values.url("https", "http"), "")

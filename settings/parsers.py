@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import sentinel_url
+from settings import sentinel_url
 
 Parser = Callable[[str], Any]
 DOCUMENT_SCHEMES = ("standard", "hmac-sha256", "bearer", "token")
