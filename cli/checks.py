@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from inbox import look
+from inbox import queries
 from inbox.errors import HoldfastError, StoreUnavailable
 from inbox.event import Event
-from inbox.room import NEARLY_FULL
+from inbox.memory_guard import NEARLY_FULL
 from inbox.store import Store
 from settings import Settings
 from tasks import broker, messages, route_check
@@ -117,7 +117,7 @@ def store(settings: Settings) -> Iterator[Finding]:
 
 def _room_and_disk(store: Store) -> Iterator[Finding]:
     yield memory(*store.memory())
-    bad = [f"{name} is {word}" for name, word in look.writing(store).items() if word not in ("ok", "")]
+    bad = [f"{name} is {word}" for name, word in queries.writing(store).items() if word not in ("ok", "")]
     mend = "see the server's log: its disk is full or broken, and what it took since may be lost"
     yield Finding(not bad, "append-only file", "; ".join(bad) or "the last writes went well", mend)
 

@@ -18,8 +18,8 @@ from inbox import sentinel, wire
 from inbox.errors import LeaseLost, StoreUnavailable
 from inbox.event import Arrival, Event
 from inbox.job import Doorbell, Lease, NewJob, Wish
+from inbox.memory_guard import Room
 from inbox.retry import Bury, RetryAt
-from inbox.room import Room
 from inbox.roundtrip import Command, ask, promise, translated, unavailable
 from inbox.wire import Message
 from settings import sentinel_url
@@ -195,7 +195,7 @@ class Store:
         return word if isinstance(word, str) else ""
 
     def alarm(self, version: int, state: str, arrival: Arrival | None) -> list[Doorbell] | str:
-        """Write down how the alarms stand, and owe the event that tells of it; inbox/alarms.py says how."""
+        """Write down how the alarms stand, and owe the event that tells of it; inbox/alert_state.py says how."""
         owed = wire.arrivals([arrival] if arrival else [], self._message)
         return wire.settled(self._run("alarm", version, state, *owed))
 
@@ -204,7 +204,7 @@ class Store:
         return self._run("find", *args)
 
     def count(self, deliveries: Mapping[str, int]) -> None:
-        """Add to the counts of what happened to deliveries: `rejected:<source>:<reason>`, …: inbox/look.py."""
+        """Add to the counts of what happened to deliveries: `rejected:<source>:<reason>`, …: inbox/queries.py."""
         with translated(), self.client.pipeline(transaction=False) as pipe:
             for name, times in deliveries.items():
                 pipe.hincrby(PREFIX + "deliveries", name, times)

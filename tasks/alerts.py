@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from inbox.alarm import Told
+from inbox.alert_rules import Told
 from tasks.handling import Attempt, FollowUp
 from tasks.notifications import notify_operator
 from tasks.payloads import read

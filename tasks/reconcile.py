@@ -31,7 +31,7 @@ import structlog
 from msgspec import Struct
 from sqlalchemy.orm import Session
 
-from inbox import look
+from inbox import queries
 from inbox.errors import BadPayload, HoldfastError, TransientError
 from inbox.job import State
 from inbox.store import Store
@@ -173,17 +173,17 @@ def main() -> None:
     if not settings.stripe_api_key:
         raise SettingsError("reconcile is off: STRIPE_API_KEY is not set")
     store = broker.open_store(settings, timeout_seconds=5)
-    before = look.stats(store)["missed"]
+    before = queries.stats(store)["missed"]
     event_id = ask_now(store, days)
     print(f"asked for: {event_id}; a worker does it now")
     _follow(store, event_id)
-    print(f"events that never arrived and were taken in now: {look.stats(store)['missed'] - before}")
+    print(f"events that never arrived and were taken in now: {queries.stats(store)['missed'] - before}")
 
 
 def _follow(store: Store, event_id: str) -> None:
     """Until no job of the request is owed; each new trouble is told once."""
     told: set[str] = set()
-    while event := look.event(store, SOURCE, event_id):
+    while event := queries.event(store, SOURCE, event_id):
         owed = [job for job in event["jobs"] if job["state"] in (State.READY, State.LEASED)]
         if not owed:
             return

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from msgspec import Struct
 from sqlalchemy.orm import Session
 
-from inbox import find, look
+from inbox import find, queries
 from inbox.find import Filter
 from inbox.job import State
 from inbox.store import Store
@@ -60,7 +60,7 @@ def _planned(attempt: Attempt, db: Session, store: Store, asked: Request, number
 
 def _replayed(store: Store, job: str, asked: Request, request: str) -> bool:
     """Have it run again, unless a former try at this page did; False where that cannot be."""
-    now = look.job(store, job)
+    now = queries.job(store, job)
     if now and now["state"] == State.DEAD and (now["finished"] or 0) > (asked.wanted.until or 0):
         return True  # and it has died of that once more
     bells = store.replay(job, f"{asked.by}, {request}", only=State.DEAD)

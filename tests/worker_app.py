@@ -14,7 +14,7 @@ import psutil
 from celery.concurrency.prefork import TaskPool
 from celery.worker import loops
 
-from inbox import alarm
+from inbox import alert_rules
 from inbox.job import Doorbell
 from inbox.store import Store
 from tasks import broker, handoff, notifications
@@ -40,7 +40,7 @@ die_around(notifications, "post", "", "mailed, before the commit")
 document_faults.register()
 
 if "HOLDFAST_TEST_QUICK_ALARMS" in os.environ:
-    alarms.EVERY_MS, alarm.HOLD_MS = 1000, 3000
+    alarms.EVERY_MS, alert_rules.HOLD_MS = 1000, 3000
 
 ring = broker.ring
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from inbox import look
+from inbox import queries
 from inbox.event import Event
 from inbox.job import Doorbell
 from inbox.store import Store
@@ -51,7 +51,7 @@ class Workplace:
 
     def dead(self) -> list[str]:
         """The dead letters, the newest first."""
-        return [job["id"] for job in look.dead(self.store, 100)]
+        return [job["id"] for job in queries.dead(self.store, 100)]
 
     def _work(self, bells: list[Doorbell]) -> None:
         waiting = list(bells)

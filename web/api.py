@@ -14,7 +14,7 @@ from flask import Blueprint, Response, g, jsonify, request, send_file
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from inbox import look
+from inbox import queries
 from inbox.event import Event
 from inbox.store import Store
 from settings import STRIPE_RESENDS_DAYS, Settings
@@ -111,7 +111,7 @@ def blueprint(
     @api.get("/documents/<document>")
     def show_document(document: str) -> Response:
         row = _row(sessions, document)
-        if row is None and look.event(store, SOURCE, document) is None:
+        if row is None and queries.event(store, SOURCE, document) is None:
             raise Refused("no such document", 404)
         return jsonify(_document(row) if row else {"id": document, "status": "submitting", "progress": 0})
 
@@ -136,11 +136,11 @@ def _figures(
 ) -> None:
     @api.get("/stats")
     def stats() -> Response:
-        return jsonify(look.stats(store))
+        return jsonify(queries.stats(store))
 
     @api.get("/sources")
     def list_sources() -> Response:
-        return jsonify(sources=traffic(sources, look.deliveries(store)))
+        return jsonify(sources=traffic(sources, queries.deliveries(store)))
 
     @api.get("/reconcile")
     def show_reconcile() -> Response:
@@ -173,7 +173,7 @@ def _document_id(who: str, idempotency_key: str | None) -> str:
 
 def _known(store: Store, sessions: Callable[[], Session], event: Event) -> str:
     """Where a document stands that was asked for before under this Idempotency-Key. Raises Refused for another."""
-    before = look.body(store, event.source, event.id)
+    before = queries.body(store, event.source, event.id)
     if before is not None and json.loads(before) != json.loads(event.body):  # None: it has aged away
         raise Refused("this Idempotency-Key was used for another request; a new request takes a new key", 422)
     row = _row(sessions, event.id)

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, g, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from inbox import find, look
+from inbox import find, queries
 from inbox.store import Store
 from settings import Settings
 from web import asked, deeds, redact
@@ -36,22 +36,22 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
     def list_events() -> Response:
         """What matches, the newest first. A search through many may find less than a page, and still go on."""
         found = _found_by("events")
-        shown = (look.event(store, row["source"], row["id"]) for row in found.rows)
+        shown = (queries.event(store, row["source"], row["id"]) for row in found.rows)
         return jsonify(events=[event for event in shown if event], cursor=found.place)
 
     @api.get("/events/<source>/<path:event_id>")
     def show_event(source: str, event_id: str) -> Response:
         """With the payload as people may see it, and of each job from which one it follows."""
-        event = _there(look.event(store, source, event_id), "event")
+        event = _there(queries.event(store, source, event_id), "event")
         parents = followed(event["jobs"], effects(sessions, event["jobs"]))
         for job in event["jobs"]:
             job["follows"] = parents.get(job["id"])
-        body = look.body(store, source, event_id)
+        body = queries.body(store, source, event_id)
         return jsonify(event | {"payload": None if body is None else redact.value(body, settings.redact_fields)})
 
     @api.post("/events/<source>/<path:event_id>/replay")
     def replay_event(source: str, event_id: str) -> Response:
-        event = _there(look.event(store, source, event_id), "event")
+        event = _there(queries.event(store, source, event_id), "event")
         return jsonify(replayed={job["id"]: deeds.replay(store, job["id"], g.who) for job in event["jobs"]})
 
     @api.get("/jobs")
@@ -60,12 +60,12 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
         if request.args.get("state") != "dead":
             raise Refused("state takes: dead")
         found = _found_by("dead")
-        shown = (look.job(store, row["id"]) for row in found.rows)
+        shown = (queries.job(store, row["id"]) for row in found.rows)
         return jsonify(jobs=[job for job in shown if job], cursor=found.place)
 
     @api.get("/jobs/<path:job_id>")
     def show_job(job_id: str) -> Response:
-        return jsonify(_there(look.job(store, job_id), "job"))
+        return jsonify(_there(queries.job(store, job_id), "job"))
 
     @api.post("/jobs/<path:job_id>/replay")
     def replay_job(job_id: str) -> Response:
@@ -81,7 +81,7 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
     @api.get("/audit")
     def list_deeds() -> Response:
         """What people have done, the newest first."""
-        return jsonify(audit=look.audit(store, asked.limit(request.args, MOST)))
+        return jsonify(audit=queries.audit(store, asked.limit(request.args, MOST)))
 
     def _found_by(of: Any) -> find.Step:
         most = asked.limit(request.args, MOST)

@@ -10,9 +10,9 @@ from flask import Blueprint, Response, jsonify, request
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from inbox import look
+from inbox import queries
 from inbox.errors import StoreUnavailable
-from inbox.room import nearly_full
+from inbox.memory_guard import nearly_full
 from inbox.store import Store
 from settings import Settings
 from tasks import broker
@@ -81,7 +81,7 @@ def loss_window(settings: Settings) -> str:
 def check_store(store: Store, settings: Settings) -> str:
     """Is it set as DURABILITY and REPLICAS_ACK want it?"""
     wanted, _ = DURABILITY[settings.durability]
-    found = look.durability(store)
+    found = queries.durability(store)
     said = {name: found.get(name, UNSAID) for name in wanted}
     wrong = [f"{name} is {said[name]}, it takes {value}" for name, value in wanted.items() if said[name] != value]
     if found["appendonly"] == "yes" and found["aof_last_write_status"] != "ok":
@@ -135,7 +135,7 @@ def check_broker() -> str:
 
 def check_sweep(store: Store) -> str:
     """Every worker sweeps every second, so the sweep's heartbeat is theirs."""
-    swept = look.swept_ms(store)
+    swept = queries.swept_ms(store)
     if swept is None:
         return "no worker has ever swept"
     late = store.now_ms() - swept

@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from inbox import figures, look
+from inbox import queries, statistics
 from inbox.errors import StoreUnavailable
 from inbox.store import Store
 from settings import Settings
@@ -87,10 +87,10 @@ class Counts(Collector):
 
     def collect(self) -> Iterable[Metric]:
         used, most = self._store.memory()
-        values = look.stats(self._store) | {
+        values = queries.stats(self._store) | {
             "store_bytes": used,
             "store_limit_bytes": most,
-            "store_full_seconds": figures.seconds_until_full(self._store, self._store.now_ms()),
+            "store_full_seconds": statistics.seconds_until_full(self._store, self._store.now_ms()),
             "replicas_ack": self._settings.replicas_ack,
             "replicas": self._store.replicas() if self._settings.replicas_ack else 0,
         }
@@ -138,7 +138,7 @@ class Deliveries(Collector):
         )
         verified = CounterMetricFamily("holdfast_verified", "Deliveries that this secret proved", labels=by_secret)
         last = GaugeMetricFamily("holdfast_verified_last_seconds", "When last, since 1970; 0: never", labels=by_secret)
-        counts = look.deliveries(self._store)
+        counts = queries.deliveries(self._store)
         heard = {name.partition(":")[2] for name in counts if name.startswith("accepted:")}
         for name in sorted(heard.union(self._sources)):  # our own API is a source, too
             accepted.add_metric((name,), counts.get(f"accepted:{name}", 0))
@@ -172,13 +172,13 @@ class Queues(Collector):
         now = self._store.now_ms()
         return (
             *_ages(
-                figures.owed(self._store, QUEUES),
+                statistics.owed(self._store, QUEUES),
                 _by_queue("owed", "Jobs not yet done, those that are tried again later among them"),
                 _by_queue("oldest_owed_seconds", "How long the oldest of them has been to be done"),
                 now,
             ),
             *_ages(
-                figures.queues(self._store, QUEUES),
+                statistics.queues(self._store, QUEUES),
                 _by_queue("waiting", "Jobs that wait for a worker"),
                 _by_queue("oldest_seconds", "How long the oldest of them has"),
                 now,
@@ -207,7 +207,7 @@ class Sweep(Collector):
         self._store = store
 
     def collect(self) -> Iterable[Metric]:
-        at = (look.swept_ms(self._store) or 0) / 1000
+        at = (queries.swept_ms(self._store) or 0) / 1000
         yield GaugeMetricFamily("holdfast_swept_seconds", "When a worker last looked, since 1970; 0: never", value=at)
 
 
@@ -220,7 +220,7 @@ class Attempts(Collector):
     def collect(self) -> Iterable[Metric]:
         ended = CounterMetricFamily("holdfast_attempts", "Attempts by how they ended", labels=("task", "outcome"))
         took = HistogramMetricFamily("holdfast_attempt_seconds", "From lease to end", labels=("task",))
-        for task, counts in _by_task(look.attempts(self._store)).items():
+        for task, counts in _by_task(queries.attempts(self._store)).items():
             for outcome in OUTCOMES:
                 ended.add_metric((task, outcome), counts.get(outcome, 0))
             took.add_metric((task,), _buckets(counts, ATTEMPT_MS), counts.get("ms", 0) / 1000)

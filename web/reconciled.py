@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from inbox import look
+from inbox import queries
 from inbox.store import Store
 from settings import Settings
 from tasks.models import Reconcile
@@ -28,7 +28,7 @@ def state(settings: Settings, store: Store, db: Session) -> dict[str, Any]:
         "tried_at": row.tried_at.isoformat() if row else None,
         "finished_at": iso(row.finished_at) if row else None,
         "seen_until": row.seen_until if row else None,
-        "missed": look.stats(store)["missed"],
+        "missed": queries.stats(store)["missed"],
     }
 
 

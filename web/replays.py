@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from inbox import find, look
+from inbox import find, queries
 from inbox.event import Event
 from inbox.find import Filter
 from inbox.store import Store
@@ -56,7 +56,7 @@ def only_dead(wanted: Filter) -> Filter:
 def forecast(store: Store, wanted: Filter) -> Forecast:
     """Look without touching anything."""
     wanted = _by_now(store, wanted)
-    told, place = Forecast(until=wanted.until or 0, dead=look.stats(store)["dead"]), ""
+    told, place = Forecast(until=wanted.until or 0, dead=queries.stats(store)["dead"]), ""
     for _ in range(SEARCHES):
         step = find.search(store, "dead", wanted, 10_000, place)
         told.matching, told.looked = told.matching + len(step.rows), told.looked + step.looked
@@ -93,10 +93,10 @@ def progress(store: Store, sessions: Callable[[], Session], replay: str) -> dict
         row = db.get(Replay, replay) if "\0" not in replay else None
     if row:
         return told(row)
-    if (event := look.event(store, SOURCE, replay)) is None:
+    if (event := queries.event(store, SOURCE, replay)) is None:
         raise Refused("no such replay", 404)
     asked = datetime.fromtimestamp(event["received"] / 1000, UTC).isoformat()
-    body = json.loads(look.body(store, SOURCE, replay) or b"{}")
+    body = json.loads(queries.body(store, SOURCE, replay) or b"{}")
     none: dict[str, Any] = {"total": 0, "looked": 0, "replayed": 0, "skipped": 0, "finished_at": None}
     return {"id": replay, "state": "asked", "by": body.get("by"), "filter": {}, "created_at": asked, **none}
 

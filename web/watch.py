@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 
 import structlog
 
-from inbox import alarm, look
-from inbox.alarm import Standing, Told
+from inbox import alert_rules, queries
+from inbox.alert_rules import Standing, Told
 from inbox.errors import HoldfastError, StoreUnavailable
 from inbox.store import Store
 from settings import Settings
@@ -37,7 +37,7 @@ class Watch:
         """Find out what is wrong and tell what is to be told; answers that."""
         quiet = self._settings.alert_quiet * 1000
         found = wrong(self._store, self._began, now)
-        self._standing, told = alarm.decide(self._standing, found, now, quiet, PATIENCE_MS)
+        self._standing, told = alert_rules.decide(self._standing, found, now, quiet, PATIENCE_MS)
         if told:
             self._tell(told, now)
         return told
@@ -61,13 +61,13 @@ def wrong(store: Store, began: int, now: int) -> dict[str, str]:
 
 
 def _workers(store: Store, began: int, now: int) -> tuple[str, str]:
-    unseen = store.now_ms() - (look.swept_ms(store) or 0)  # by the store's own clock
+    unseen = store.now_ms() - (queries.swept_ms(store) or 0)  # by the store's own clock
     away = min(unseen, now - began) > NO_SWEEP_MS
     return "workers", "no worker looks for jobs; events are taken in and wait" if away else ""
 
 
 def _file(store: Store) -> tuple[str, str]:
-    return "file", "" if look.writes_to_disk(store) else "the store cannot write to its disk; senders hear 503"
+    return "file", "" if queries.writes_to_disk(store) else "the store cannot write to its disk; senders hear 503"
 
 
 def start(settings: Settings, store: Store) -> None:

@@ -15,8 +15,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from inbox import alarm, alarms
-from inbox.alarm import Limits, Told
+from inbox import alert_rules, alert_state
+from inbox.alert_rules import Limits, Told
 from inbox.event import Arrival, Event
 from inbox.store import Store
 from settings import Settings
@@ -43,13 +43,13 @@ class Lookout:
         if time.monotonic() - self._asked < min(LOOK_SECONDS, EVERY_MS / 1000):
             return
         self._asked = time.monotonic()
-        before, now = alarms.seen(self._store), self._store.now_ms()
+        before, now = alert_state.seen(self._store), self._store.now_ms()
         if 0 <= now - before.looked < EVERY_MS:
             return
-        alarms.tell_disk(self._store, socket.gethostname(), _short(self._documents), now)
-        firing = alarm.firing(alarms.measured(self._store, QUEUES, now), self._limits)
-        standing, told = alarm.decide(before.standing, firing, now, self._quiet_ms)
-        bells = alarms.write(self._store, before, standing, _event(told, now) if told else None)
+        alert_state.tell_disk(self._store, socket.gethostname(), _short(self._documents), now)
+        firing = alert_rules.firing(alert_state.measured(self._store, QUEUES, now), self._limits)
+        standing, told = alert_rules.decide(before.standing, firing, now, self._quiet_ms)
+        bells = alert_state.write(self._store, before, standing, _event(told, now) if told else None)
         if not isinstance(bells, str):
             broker.ring(bells)
 
@@ -64,4 +64,4 @@ def _short(folder: Path) -> int | None:
     """How many bytes are free for documents, where those are few."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     usage = shutil.disk_usage(there)
-    return usage.free if alarm.short(usage.free, usage.total) else None
+    return usage.free if alert_rules.short(usage.free, usage.total) else None

@@ -79,7 +79,7 @@ local function unlock(id, key)
   if first then ring(first, read(first, 'task', 'queue')) end
 end
 
--- How attempts end and how long they take, by task, for inbox/look.py: `<task>:<outcome>`, `<task>:<up to ms>`.
+-- How attempts end and how long they take, by task, for inbox/queries.py: `<task>:<outcome>`, `<task>:<up to ms>`.
 local ATTEMPT_MS = { 10, 50, 250, 1000, 5000, 30000, 120000 }
 local function tally(task, outcome, ms)
   local upto = 'inf'

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 
 from dev.rabbitmq import BROKERS, RabbitMQ
 from dev.servers import Valkey, wait_until
-from inbox import look
+from inbox import queries
 from inbox.event import Event
 from inbox.job import NewJob
 from inbox.store import Rules, Store, connect
@@ -82,19 +82,19 @@ class World:
     def settle(self, *, owed: int = 0) -> dict[str, int]:
         """Wait until no more than `owed` jobs are owed; returns the counts."""
         try:
-            wait_until(lambda: look.stats(self.store)["owed"] <= owed, seconds=120, what="the jobs to be done")
+            wait_until(lambda: queries.stats(self.store)["owed"] <= owed, seconds=120, what="the jobs to be done")
         except TimeoutError as error:
-            error.add_note(f"{look.stats(self.store)}\n{self.stack.last_words()}")
+            error.add_note(f"{queries.stats(self.store)}\n{self.stack.last_words()}")
             raise
-        return look.stats(self.store)
+        return queries.stats(self.store)
 
     def state(self, job_id: str) -> str:
-        found = look.job(self.store, job_id)
+        found = queries.job(self.store, job_id)
         return str(found and found["state"])
 
     def outcomes(self, job_id: str) -> list[str]:
         """How each attempt of a job ended."""
-        found = look.job(self.store, job_id)
+        found = queries.job(self.store, job_id)
         return [attempt.get("outcome", "open") for attempt in found["attempts"]] if found else []
 
 

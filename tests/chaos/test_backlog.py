@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dev.servers import wait_until
-from inbox import look
+from inbox import queries
 from tasks.broker import app
 from tests.chaos.conftest import World
 
@@ -18,7 +18,7 @@ PATIENT = {"LEASE_SECONDS": "60", "JOB_TIME_LIMIT_SECONDS": "50", "RING_AGAIN_SE
 
 def tasks_of(world: World, jobs: list[str]) -> list[str]:
     """Celery's id of the last attempt of each."""
-    found = [look.job(world.store, job) for job in jobs]
+    found = [queries.job(world.store, job) for job in jobs]
     return [one["attempts"][-1]["task_id"] for one in found if one]
 
 

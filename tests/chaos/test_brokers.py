@@ -10,7 +10,7 @@ from celery import Celery
 
 from dev.rabbitmq import BROKERS
 from dev.servers import Valkey, free_port, wait_until
-from inbox import look
+from inbox import queries
 from inbox.store import Store, connect
 from tasks import broker
 from tests.chaos.conftest import EACH_ONCE, World, deliver
@@ -32,7 +32,7 @@ def checkout(stack: Stack, name: str) -> float:
 
 
 def wait_for(store: Store, succeeded: int) -> None:
-    wait_until(lambda: look.stats(store)["succeeded"] == succeeded, seconds=20, what=f"{succeeded} jobs")
+    wait_until(lambda: queries.stats(store)["succeeded"] == succeeded, seconds=20, what=f"{succeeded} jobs")
 
 
 @pytest.mark.parametrize("kind", ["another redis", *BROKERS[1:]])

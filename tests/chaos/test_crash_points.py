@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from dev.servers import wait_until
-from inbox import look
+from inbox import queries
 from tests.chaos.conftest import PAIRS, World
 from tests.peers import Answer, Peer
 from tests.senders import API_KEY, signed_by_stripe, stripe_event
@@ -258,7 +258,7 @@ def test_a_handler_that_fails_twice_works_the_third_time_and_shows_why(world: Wo
     worker = world.stack.worker()
     world.settle()
     assert (world.effects(job), world.outcomes(job)) == (1, ["failed", "failed", "succeeded"])
-    found = look.job(world.store, job)
+    found = queries.job(world.store, job)
     assert found is not None
     assert found["attempts"][0]["reason"] == "the peer is down"
     assert worker.said("the peer is down")
@@ -282,7 +282,7 @@ def test_personal_data_in_a_foreign_error_is_shown_to_nobody(world: World) -> No
     job = world.record("leaking")
     worker = world.stack.worker(MAX_ATTEMPTS="1")
     world.settle()
-    found = look.job(world.store, job)
+    found = queries.job(world.store, job)
     assert found is not None
     assert found["reason"].startswith("ValueError at tests/handlers.py:")
     assert not worker.said("ada@example.com")

@@ -18,7 +18,7 @@ import requests
 from sqlalchemy import create_engine, text
 
 from dev.servers import Sentinel, Valkey, sentinel_url, wait_until
-from inbox import look
+from inbox import queries
 from inbox.store import Store, connect
 from tests.conftest import fresh_database
 from tests.senders import signed_by_stripe, stripe_event
@@ -162,7 +162,7 @@ def test_a_replica_takes_over_under_load_and_nothing_acknowledged_is_lost_or_dou
             server.resume()
         senders.wait_for_more(20)
     store = Store(connect(servers.url, timeout_seconds=5))
-    wait_until(lambda: look.stats(store)["owed"] == 0, seconds=120, what="every job to be done")
+    wait_until(lambda: queries.stats(store)["owed"] == 0, seconds=120, what="every job to be done")
     done = effects(stack)
     lost = [name for name in senders.acknowledged if not done[f"stripe:{name}:tests.handlers.plain"]]
     assert (lost, [job for job, times in done.items() if times > 1]) == ([], [])
@@ -183,8 +183,8 @@ def test_what_no_replica_has_is_lost_with_the_master_and_only_the_setting_spares
     servers.replica.resume()
     servers.wait_for_the_replica()
     store = Store(connect(servers.url))
-    assert look.event(store, "stripe", "evt_before") is not None
-    assert look.event(store, "stripe", "evt_1") is None
+    assert queries.event(store, "stripe", "evt_before") is not None
+    assert queries.event(store, "stripe", "evt_1") is None
 
 
 def test_it_is_not_ready_and_says_why_while_too_few_replicas_confirm(stack: Stack, servers: Servers) -> None:
@@ -218,7 +218,7 @@ def test_of_two_masters_the_forsaken_one_is_never_believed(stack: Stack, servers
         asked(sentinel).sentinel_remove(Sentinel.SERVICE)
         asked(sentinel).sentinel_monitor(Sentinel.SERVICE, "127.0.0.1", servers.replica.port, 2)
     wait_until(lambda: deliver(stack, "evt_1") == 200, seconds=10, what="the receiver to find the new master")
-    assert look.event(Store(connect(servers.replica.url)), "stripe", "evt_1") is not None
+    assert queries.event(Store(connect(servers.replica.url)), "stripe", "evt_1") is not None
 
 
 def test_a_sentinel_that_slept_through_the_failover_is_not_believed(servers: Servers) -> None:

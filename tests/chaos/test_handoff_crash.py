@@ -10,7 +10,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from dev.servers import wait_until
-from inbox import look
+from inbox import queries
 from inbox.event import Event
 from inbox.job import NewJob
 from tasks.agents import made
@@ -48,7 +48,7 @@ class Handing:
 
     def die(self, point: str) -> None:
         self.world.stack.worker(queues="handoffs,notifications", HOLDFAST_TEST_DIE=point)
-        wait_until(lambda: not look.stats(self.world.store)["owed"], seconds=120, what="all that is owed")
+        wait_until(lambda: not queries.stats(self.world.store)["owed"], seconds=120, what="all that is owed")
         assert (self.world.stack.folder / f"died-{point}").exists()
 
     def db(self) -> Session:

@@ -17,7 +17,7 @@ import requests
 
 from dev.sender import Delivery, Sender
 from dev.servers import wait_until
-from inbox import look
+from inbox import queries
 from inbox.event import Event
 from inbox.job import NewJob, job_id
 from inbox.store import Store
@@ -86,7 +86,7 @@ def test_a_backlog_is_taken_whole_without_workers_and_done_in_the_order_it_came(
     names = [f"evt_{n}" for n in range(300)]
     assert {deliver(stack, name) for name in names} == {200}
     stack.worker(queues="fulfilment", app="workers.app")
-    wait_until(lambda: look.stats(real_store)["owed"] == 0, seconds=60, what="the backlog to drain")
+    wait_until(lambda: queries.stats(real_store)["owed"] == 0, seconds=60, what="the backlog to drain")
     begun = [_received_and_begun(real_store, name)[1] for name in names]
     assert begun == sorted(begun)
 
@@ -123,8 +123,8 @@ def test_fifty_times_the_usual_rate_without_workers_is_taken_whole_and_drains_in
 
     for _ in range(2):
         stack.worker(queues="fulfilment", app="workers.app")
-    wait_until(lambda: look.stats(real_store)["owed"] == 0, seconds=300, what="the backlog to drain")
-    stats = look.stats(real_store)
+    wait_until(lambda: queries.stats(real_store)["owed"] == 0, seconds=300, what="the backlog to drain")
+    stats = queries.stats(real_store)
     assert (stats["succeeded"], stats["dead"]) == (BURST + RETRIES, 0)
     assert _most_overtaken(real_store, names) < LATE_SECONDS
 
@@ -159,7 +159,7 @@ def _most_overtaken(store: Store, names: list[str]) -> float:
 
 
 def _received_and_begun(store: Store, name: str) -> tuple[int, int]:
-    event = look.event(store, "stripe", name)
+    event = queries.event(store, "stripe", name)
     assert event is not None
     (attempt,) = event["jobs"][0]["attempts"]
     return event["received"], attempt["started"]
@@ -179,7 +179,7 @@ def test_a_receiver_renewed_under_load_refuses_no_sender(stack: Stack, real_stor
             )
     assert set(senders.heard) <= {"200", "ConnectionError"}
     assert senders.heard["ConnectionError"] <= 2  # one that was accepted in the very moment; it came again
-    assert look.stats(real_store)["accepted"] == len(set(senders.acknowledged))
+    assert queries.stats(real_store)["accepted"] == len(set(senders.acknowledged))
 
 
 @pytest.mark.timeout(300)  # two stops may each take all of their grace
@@ -193,8 +193,8 @@ def test_workers_replaced_under_load_lose_and_double_nothing(stack: Stack, real_
             new = stack.worker(queues="fulfilment,notifications", app="workers.app")
             assert old.stop() == 0
             old = new
-    wait_until(lambda: look.stats(real_store)["owed"] == 0, seconds=120, what="every job to be done")
-    stats = look.stats(real_store)
+    wait_until(lambda: queries.stats(real_store)["owed"] == 0, seconds=120, what="every job to be done")
+    stats = queries.stats(real_store)
     assert set(senders.heard) == {"200"}
     orders = len(senders.acknowledged)  # each is fulfilled, and has a receipt
     assert stats | {"accepted": orders, "succeeded": 2 * orders, "dead": 0} == stats

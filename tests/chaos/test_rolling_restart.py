@@ -21,7 +21,7 @@ from dev.chaos.timing import Done
 from dev.postgres import Postgres
 from dev.rabbitmq import BROKERS
 from dev.servers import Valkey, wait_until
-from inbox import look
+from inbox import queries
 from inbox.store import Store, connect
 from tests.chaos.test_patience import Senders
 from tests.stack import Stack
@@ -106,10 +106,10 @@ def test_every_part_renewed_under_load_loses_and_doubles_nothing(
     assert senders.heard_outside(*spans[renew_store]) <= {"200", UNREAD}
     assert senders.heard[UNREAD] <= 1
     assert senders.heard_during(*spans[renew_store]) <= {"200", "503"}
-    stats, done = look.stats(real_store), set(senders.acknowledged)
+    stats, done = queries.stats(real_store), set(senders.acknowledged)
     assert stats | {"dead": 0, "succeeded": stats["succeeded"]} == stats
     assert stats["accepted"] >= len(done) > 100  # one whose 200 was lost may be there too
-    assert all(look.event(real_store, "stripe", name) for name in done)
+    assert all(queries.event(real_store, "stripe", name) for name in done)
     assert all(part.alive() for part in (receiver, *workers.values()))
     orders, twice = _orders(own_postgres)
     assert len(orders) == stats["accepted"]
@@ -125,9 +125,9 @@ def test_every_part_renewed_under_load_loses_and_doubles_nothing(
 
 def _drain(stack: Stack, store: Store) -> None:
     try:
-        wait_until(lambda: look.stats(store)["owed"] == 0, seconds=180, what="every job to be done")
+        wait_until(lambda: queries.stats(store)["owed"] == 0, seconds=180, what="every job to be done")
     except TimeoutError as error:
-        error.add_note(f"{look.stats(store)}\n{stack.last_words()}")
+        error.add_note(f"{queries.stats(store)}\n{stack.last_words()}")
         raise
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from dev.servers import wait_until
-from inbox import look
+from inbox import queries
 from inbox.event import Event
 from inbox.job import NewJob
 from tasks.models import Document
@@ -41,7 +41,7 @@ def document(world: World) -> Document:
 
 def die_and_end(world: World, job: str, point: str) -> None:
     world.stack.worker(queues="documents,notifications", HOLDFAST_TEST_DIE=point)
-    wait_until(lambda: world.state(job) == "succeeded", seconds=120, what=f"the job; {look.stats(world.store)}")
+    wait_until(lambda: world.state(job) == "succeeded", seconds=120, what=f"the job; {queries.stats(world.store)}")
     assert (world.stack.folder / f"died-{point}").exists()
 
 

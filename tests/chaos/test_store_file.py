@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dev.servers import Valkey, wait_until
-from inbox import look
+from inbox import queries
 from inbox.event import Event
 from inbox.job import NewJob
 from inbox.store import Store, connect
@@ -89,7 +89,7 @@ def test_a_disk_that_is_full_is_503_and_with_room_again_all_that_was_acknowledge
         own.start()
         wait_until(lambda: deliver(stack, "evt_after") == 200, seconds=20, what="the receiver to take events again")
         store = Store(connect(own.url, timeout_seconds=5))
-        assert [name for name in acknowledged if look.event(store, "stripe", name) is None] == []
+        assert [name for name in acknowledged if queries.event(store, "stripe", name) is None] == []
         record_model.check(record_model.read(store.client), store.now_ms())
     finally:
         stack.end()

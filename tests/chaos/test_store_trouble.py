@@ -10,7 +10,7 @@ import pytest
 
 from dev.rabbitmq import RabbitMQ
 from dev.servers import Valkey, free_port, wait_until
-from inbox import look
+from inbox import queries
 from inbox.errors import StoreUnavailable
 from inbox.event import Event
 from inbox.store import Store, connect
@@ -31,9 +31,9 @@ def test_an_answer_that_is_lost_in_mid_script_is_asked_for_again_or_no_200(
     line.lose = lost
     assert deliver(stack, "evt_1") == status
     assert deliver(stack, "evt_1") == 200  # the sender tries again, or sends it twice
-    recorded = look.event(real_store, "stripe", "evt_1")
+    recorded = queries.event(real_store, "stripe", "evt_1")
     assert recorded is not None
-    assert (len(recorded["jobs"]), look.stats(real_store)["accepted"]) == (1, 2)
+    assert (len(recorded["jobs"]), queries.stats(real_store)["accepted"]) == (1, 2)
 
 
 def test_a_read_only_replica_takes_nothing_until_it_is_promoted(stack: Stack, valkey: Valkey, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_store_that_stalls_is_503_and_the_event_that_comes_again_is_recorded_o
     assert (deliver(stack, "evt_1"), time.monotonic() - began < 2) == (503, True)
     time.sleep(3)
     assert deliver(stack, "evt_1") == 200
-    assert look.stats(real_store)["accepted"] == 1
+    assert queries.stats(real_store)["accepted"] == 1
 
 
 @pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)

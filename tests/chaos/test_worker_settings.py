@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dev.servers import wait_until
-from inbox import look
+from inbox import queries
 from inbox.job import NewJob
 from tasks.broker import message
 from tests.chaos.conftest import World
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)  
 
 
 def reasons(world: World, job_id: str) -> list[str]:
-    found = look.job(world.store, job_id)
+    found = queries.job(world.store, job_id)
     return [attempt.get("reason", "") for attempt in found["attempts"]] if found else []
 
 

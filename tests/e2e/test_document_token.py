@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from dev.servers import Valkey, wait_until
-from inbox import look
+from inbox import queries
 from inbox.store import Store
 from settings import load
 from tasks.callback_address import callback_url
@@ -51,13 +51,13 @@ def test_the_address_of_a_document_proves_who_calls_and_nothing_else_does(stack:
         assert (answer.status_code, list(answer.json())) == (400, ["error"]), url
         assert SECRET not in answer.text
     wait_until(
-        lambda: look.stats(real_store)["rejected"] == len(refused), seconds=30, what="the refusals to be counted"
+        lambda: queries.stats(real_store)["rejected"] == len(refused), seconds=30, what="the refusals to be counted"
     )
-    assert look.stats(real_store)["accepted"] == 0
+    assert queries.stats(real_store)["accepted"] == 0
 
     answers: list[Any] = [requests.post(mine, json=DONE, timeout=30) for _ in range(2)]
     assert [(answer.status_code, answer.json()) for answer in answers] == [(200, {"success": True})] * 2
-    assert look.stats(real_store) | {"accepted": 1, "duplicates": 1} == look.stats(real_store)
+    assert queries.stats(real_store) | {"accepted": 1, "duplicates": 1} == queries.stats(real_store)
     (job,) = real_store.client.keys("{holdfast}:job:*")
     found: Any = real_store.client.hmget(job, "task", "args")
     assert found[0] == b"tasks.documents.completed"

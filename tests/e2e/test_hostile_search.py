@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dev.servers import Valkey
-from inbox import look
+from inbox import queries
 from inbox.store import Store, connect
 from tests.senders import signed_by_stripe, stripe_event
 from tests.stack import Stack
@@ -68,7 +68,7 @@ def request(path: str, headers: list[tuple[str, bytes]], body: list[bytes], *, c
 def whole(store: Store) -> int:
     """How many events there are, each with its body and, by the counts, its jobs."""
     events, bodies = store.client.keys("{holdfast}:event:*"), store.client.keys("{holdfast}:body:*")
-    assert len(events) == len(bodies) == look.stats(store)["accepted"]
+    assert len(events) == len(bodies) == queries.stats(store)["accepted"]
     return len(events)
 
 
@@ -114,10 +114,10 @@ def test_any_json_that_is_rightly_signed_is_taken_whole_or_refused(
     raw, headers = signed_by_stripe(body)
     edges = [0, *sorted({cut for cut in cuts if cut < len(raw)}), len(raw)]
     pieces = [raw[begin:end] for begin, end in pairwise(edges)]
-    there, known = whole(store), look.stats(store)["duplicates"]
+    there, known = whole(store), queries.stats(store)["duplicates"]
     signed = [(name, value.encode()) for name, value in headers.items()]
     (status,) = statuses(ask(stack, request("/stripe-webhook", signed, pieces, chunked=chunked)))
-    new, again = whole(store) - there, look.stats(store)["duplicates"] - known
+    new, again = whole(store) - there, queries.stats(store)["duplicates"] - known
     assert (status, new + again) in {(200, 1), (400, 0)}
 
 

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from dev.servers import Valkey, wait_until
-from inbox import look
+from inbox import queries
 from inbox.store import Store
 from tests.conftest import fresh_database
 from tests.peers import Mailbox
@@ -56,14 +56,14 @@ def test_a_worker_killed_in_the_middle_of_a_replay_loses_and_repeats_nothing(
         deliver(stack.url("/stripe-webhook"), *signed_by_stripe(payout(n)))
     mails = stack.worker(queues="notifications", app="workers.app", MAX_ATTEMPTS="1")
     payments = stack.worker(app="workers.app")
-    wait_until(lambda: look.stats(real_store)["dead"] == LETTERS, seconds=120, what=f"{look.stats(real_store)}")
+    wait_until(lambda: queries.stats(real_store)["dead"] == LETTERS, seconds=120, what=f"{queries.stats(real_store)}")
     mails.stop()
     mailbox.refusing = False
 
     replay = ask(stack, "replays", {"type": "payout.*"})["id"]
-    wait_until(lambda: look.stats(real_store)["dead"] < LETTERS - 20, seconds=60, what="the replay to be at work")
+    wait_until(lambda: queries.stats(real_store)["dead"] < LETTERS - 20, seconds=60, what="the replay to be at work")
     payments.kill()
-    assert look.stats(real_store)["dead"] > 0, "it was done before it could be killed"
+    assert queries.stats(real_store)["dead"] > 0, "it was done before it could be killed"
     stack.worker(app="workers.app")
     wait_until(lambda: ask(stack, f"replays/{replay}")["state"] == "finished", seconds=120, what="the replay")
     told = ask(stack, f"replays/{replay}")
@@ -72,5 +72,5 @@ def test_a_worker_killed_in_the_middle_of_a_replay_loses_and_repeats_nothing(
     assert [real_store.client.hget(letter, "replays") for letter in letters] == [b"1"] * LETTERS
 
     stack.worker(queues="notifications", app="workers.app")
-    wait_until(lambda: look.stats(real_store)["owed"] == 0, seconds=120, what=f"{look.stats(real_store)}")
-    assert (len(mailbox.mails), look.stats(real_store)["dead"]) == (LETTERS, 0)
+    wait_until(lambda: queries.stats(real_store)["owed"] == 0, seconds=120, what=f"{queries.stats(real_store)}")
+    assert (len(mailbox.mails), queries.stats(real_store)["dead"]) == (LETTERS, 0)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dev.servers import Valkey
-from inbox import alarms, look
-from inbox.alarm import Figures, Standing, Told
+from inbox import alert_state, queries
+from inbox.alert_rules import Figures, Standing, Told
 from inbox.event import Arrival, Event
 from inbox.job import Doorbell, Lease, NewJob
 from inbox.retry import Bury
@@ -33,20 +33,20 @@ def alert(name: str) -> Arrival:
 
 
 def test_of_two_that_decide_at_once_one_tells(store: Store) -> None:
-    before = alarms.seen(store)
-    bells = alarms.write(store, before, IT, alert("alert:1"))
+    before = alert_state.seen(store)
+    bells = alert_state.write(store, before, IT, alert("alert:1"))
     assert bells == [Doorbell("holdfast:alert:1:alerts.tell", "tasks.alerts.tell", "notifications")]
-    assert alarms.write(store, before, {}, alert("alert:2")) == "stale"
-    assert look.event(store, "holdfast", "alert:2") is None
-    assert alarms.seen(store).standing == IT
-    assert alarms.write(store, alarms.seen(store), {}, None) == []
-    assert look.stats(store)["owed"] == 1
+    assert alert_state.write(store, before, {}, alert("alert:2")) == "stale"
+    assert queries.event(store, "holdfast", "alert:2") is None
+    assert alert_state.seen(store).standing == IT
+    assert alert_state.write(store, alert_state.seen(store), {}, None) == []
+    assert queries.stats(store)["owed"] == 1
 
 
 def test_it_is_told_when_memory_is_so_short_that_events_are_refused(real_store: Store) -> None:
     real_store.client.config_set("maxmemory", "1mb")
     try:
-        assert isinstance(alarms.write(real_store, alarms.seen(real_store), IT, alert("alert:1")), list)
+        assert isinstance(alert_state.write(real_store, alert_state.seen(real_store), IT, alert("alert:1")), list)
         lease = real_store.lease("holdfast:alert:1:alerts.tell", "w", 60)
         assert isinstance(lease, Lease)
         real_store.finish(lease)
@@ -65,9 +65,9 @@ def test_the_figures_are_those_of_the_record(store: Store, clock: Clock) -> None
     store.sweep(1, {})
     store.record(Event("stripe", "e3", "x", b"{}"), [], counted="missed")
     store.count(refusal("crm", "signature"))
-    alarms.tell_disk(store, "host-1", 7, clock())
-    alarms.tell_disk(store, "host-2", 8, clock() - 11 * MINUTE)
-    seen = alarms.measured(store, ("payments", "documents"), clock())
+    alert_state.tell_disk(store, "host-1", 7, clock())
+    alert_state.tell_disk(store, "host-2", 8, clock() - 11 * MINUTE)
+    seen = alert_state.measured(store, ("payments", "documents"), clock())
     assert seen == Figures(
         now=clock(),
         dead=1,

@@ -13,7 +13,7 @@ from celery import Celery
 from flask.testing import FlaskClient
 
 from dev.servers import Valkey, free_port
-from inbox import look
+from inbox import queries
 from inbox.event import Event
 from inbox.job import Lease, NewJob
 from inbox.retry import Bury
@@ -76,7 +76,7 @@ def test_the_api_is_closed_where_no_key_is_configured(valkey: Valkey) -> None:
 def test_a_document_request_is_durable_before_the_202(client: FlaskClient, real_store: Store) -> None:
     status, answer = ask(client, {"document_id": "contract.pdf", "options": {"format": "PDF", "ocr": True}})
     assert (status, answer["status"]) == (202, "submitting")
-    body = look.body(real_store, "api", answer["id"])
+    body = queries.body(real_store, "api", answer["id"])
     assert body == b'{"document_id":"contract.pdf","options":{"format":"PDF","ocr":true},"notify":{"agents":[]}}'
     assert real_store.client.llen("documents") == 1
     assert client.get(f"/api/v1/documents/{answer['id']}", headers=BEARER).get_json()["status"] == "submitting"

@@ -10,7 +10,7 @@ import pytest
 from uvicorn import Server
 
 from dev.servers import Valkey, free_port, wait_until
-from inbox import look
+from inbox import queries
 from inbox.store import Store
 from settings import load
 from tests.senders import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
@@ -72,7 +72,7 @@ def asked(server: Server, *parts: bytes) -> list[int]:
 
 
 def accepted(store: Store) -> int:
-    return look.stats(store)["accepted"]
+    return queries.stats(store)["accepted"]
 
 
 def test_an_upgrade_is_ignored_and_the_body_is_taken(server: Server, real_store: Store) -> None:
@@ -135,7 +135,9 @@ def test_a_body_that_breaks_off_is_counted_and_its_room_is_given_back(server: Se
     for _ in range(150):  # together more than there is room for
         with connected(server) as sock:
             sock.sendall(head + body[:-1])
-    wait_until(lambda: look.deliveries(real_store).get("rejected:stripe:body") == 150, seconds=30, what="150 refusals")
+    wait_until(
+        lambda: queries.deliveries(real_store).get("rejected:stripe:body") == 150, seconds=30, what="150 refusals"
+    )
     assert asked(server, b"".join(delivery("evt_2", "Connection: close", size=LIMIT // 2))) == [200]
 
 
@@ -143,7 +145,7 @@ def test_what_follows_the_last_request_of_a_connection_was_never_there(server: S
     last, behind = b"".join(delivery("evt_1", "Connection: close")), b"".join(delivery("evt_2"))
     assert asked(server, last + behind) == [200]
     time.sleep(1.2)  # refusals are written down once a second
-    stats = look.stats(real_store)
+    stats = queries.stats(real_store)
     assert (stats["accepted"], stats["rejected"]) == (1, 0)
 
 

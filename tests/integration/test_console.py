@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from dev.servers import Valkey
-from inbox import figures, look
+from inbox import queries, statistics
 from inbox.event import Event
 from inbox.job import Lease, NewJob
 from inbox.retry import Bury
@@ -207,7 +207,7 @@ def test_the_sweep_samples_what_is_owed_once_a_minute(store: Store, clock: Clock
     for _ in range(5):
         clock.forward(30)
         store.sweep(1, {})
-    samples = figures.samples(store, began)
+    samples = statistics.samples(store, began)
     assert [(s["at"] - began, s["owed"], s["dead"]) for s in samples] == [
         (30_000, 1, 0),
         (60_000, 1, 0),
@@ -215,7 +215,7 @@ def test_the_sweep_samples_what_is_owed_once_a_minute(store: Store, clock: Clock
     ]
     clock.ms = began
     store.sweep(1, {})  # a clock that went back
-    assert figures.samples(store, began) == samples
+    assert statistics.samples(store, began) == samples
 
 
 def test_arrivals_are_counted_by_the_time_they_came(store: Store, clock: Clock) -> None:
@@ -223,7 +223,7 @@ def test_arrivals_are_counted_by_the_time_they_came(store: Store, clock: Clock) 
     for n in (0, 10, 20, 130):
         clock.ms = began + n * 1000
         store.record(Event("stripe", f"e{n}", "x", b"{}"), [])
-    assert figures.arrivals(store, began - 1, began + 179_999, 3) == [3, 0, 1]
+    assert statistics.arrivals(store, began - 1, began + 179_999, 3) == [3, 0, 1]
 
 
 def test_a_queue_tells_since_when_its_oldest_job_is_due(store: Store, clock: Clock) -> None:
@@ -231,7 +231,10 @@ def test_a_queue_tells_since_when_its_oldest_job_is_due(store: Store, clock: Clo
     for n in range(3):
         clock.forward(1)
         store.record(Event("stripe", f"e{n}", "x", b"{}"), [NewJob(f"j{n}", "t", "payments")])
-    assert figures.queues(store, ("payments", "documents")) == {"payments": (3, began + 1000), "documents": (0, None)}
+    assert statistics.queues(store, ("payments", "documents")) == {
+        "payments": (3, began + 1000),
+        "documents": (0, None),
+    }
 
 
 def dead_letter(store: Store, name: str) -> str:
@@ -317,7 +320,7 @@ def test_an_event_shows_when_it_came_and_by_which_secret(store: Store, clock: Cl
     for n in range(8):
         store.record(Event("stripe", "evt_1", "x", b"{}"), [], f"secret{n}")
         clock.forward(60)
-    event = look.event(store, "stripe", "evt_1")
+    event = queries.event(store, "stripe", "evt_1")
     assert event
     assert event["deliveries"] == 8
     assert event["heard"] == [{"at": began + n * 60_000, "secret": f"secret{n}"} for n in range(3, 8)]
@@ -330,7 +333,7 @@ def test_an_event_shows_when_it_came_and_by_which_secret(store: Store, clock: Cl
 def test_a_dry_run_says_what_would_happen_and_only_its_button_does_it(client: FlaskClient, real_store: Store) -> None:
     dead_letter(real_store, "evt_1")
     assert "<strong>1</strong> of 1 dead letters" in client.get("/console/replays/new?type=invoice.*").text
-    assert look.stats(real_store)["dead"] == 1
+    assert queries.stats(real_store)["dead"] == 1
     begun = client.post("/console/replays", data={"form_token": token(client), "type": "invoice.*"})
     assert "A worker will begin soon" in client.get(begun.location).text
 
@@ -339,14 +342,14 @@ def test_a_dry_run_says_what_would_happen_and_only_its_button_does_it(client: Fl
 def test_nothing_is_done_without_the_token(client: FlaskClient, real_store: Store, path: str) -> None:
     job = dead_letter(real_store, "evt_1")
     assert client.post(f"/console/{path}", data={"job": job, "why": "x"}).status_code == 403
-    assert look.stats(real_store) | {"owed": 0, "dead": 1} == look.stats(real_store)
+    assert queries.stats(real_store) | {"owed": 0, "dead": 1} == queries.stats(real_store)
 
 
 def test_an_unexpected_error_is_a_page_that_tells_nothing(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(*_: object) -> None:
         raise ValueError("ada@example.com")
 
-    monkeypatch.setattr(look, "stats", breaks)
+    monkeypatch.setattr(queries, "stats", breaks)
     answer = client.get("/console/")
     assert (answer.status_code, answer.mimetype, "ada@example.com" in answer.text) == (500, "text/html", False)
 
@@ -370,6 +373,6 @@ def test_ticked_dead_letters_are_discarded_for_a_reason(client: FlaskClient, rea
     assert client.post("/console/jobs/discard", data=form | {"why": " "}).status_code == 400
     answer = client.post("/console/jobs/discard", data=form | {"why": "test orders"})
     assert "2 discarded" in client.get(answer.location).text
-    assert look.stats(real_store) | {"dead": 0, "discarded": 2} == look.stats(real_store)
+    assert queries.stats(real_store) | {"dead": 0, "discarded": 2} == queries.stats(real_store)
     assert client.get("/console/audit").text.count("test orders") == 2
     assert "Discarded: test orders" in client.get("/console/events/stripe/evt_0").text

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from dev.servers import Valkey
-from inbox import find, look
+from inbox import find, queries
 from inbox.errors import PermanentError
 from inbox.find import Filter
 from inbox.store import Store
@@ -65,7 +65,7 @@ def call(client: FlaskClient, scheme: str, told: Any, document: str = "doc_1") -
 
 def recorded(store: Store) -> list[dict[str, Any]]:
     rows = find.search(store, "events", Filter(), 10).rows
-    events = (look.event(store, row["source"], row["id"]) for row in rows)
+    events = (queries.event(store, row["source"], row["id"]) for row in rows)
     return [event for event in events if event]
 
 
@@ -104,7 +104,7 @@ def test_one_that_proves_nothing_is_refused_and_counted(
         answer = client.post(path.replace("doc_2", "doc_1"), data=json.dumps(DONE), headers=attempt)
         assert (answer.status_code, list(answer.get_json())) == (400, ["error"])
         assert SECRET not in answer.text
-    assert (recorded(real_store), look.stats(real_store)["rejected"]) == ([], 2)
+    assert (recorded(real_store), queries.stats(real_store)["rejected"]) == ([], 2)
 
 
 @pytest.mark.parametrize("scheme", OWN)

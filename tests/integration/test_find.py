@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from inbox import find, look
+from inbox import find, queries
 from inbox.event import Event
 from inbox.find import Filter
 from inbox.job import Lease, NewJob
@@ -105,7 +105,7 @@ def test_a_row_says_what_a_list_shows_and_agrees_with_a_closer_look(filled: Stor
         **{"source": "stripe", "id": "evt_1", "type": "invoice.payment_failed", "received": START + 2000},
         **{"deliveries": 1, "state": "dead", "reason": "Stripe Answered 500"},
     }
-    looks = [look.event(filled, row["source"], row["id"]) for row in rows]
+    looks = [queries.event(filled, row["source"], row["id"]) for row in rows]
     assert [event["state"] if event else None for event in looks] == [row["state"] for row in rows]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from dev.servers import Valkey
-from inbox import look
+from inbox import queries
 from inbox.errors import StoreUnavailable
 from inbox.event import Arrival, Event
 from inbox.job import NewJob, job_id
@@ -56,12 +56,12 @@ def test_what_arrives_at_once_shares_round_trips_and_each_event_is_there(countin
     assert sum(counting.batches) == len(names)
     assert len(counting.batches) <= 5
     assert max(counting.batches) <= MOST
-    assert all(look.event(web_store, "stripe", name) for name in names)
+    assert all(queries.event(web_store, "stripe", name) for name in names)
 
 
 def test_one_event_twice_in_a_batch_is_recorded_once(counting: Counting, web_store: Store) -> None:
     assert asyncio.run(record(GroupCommit(counting), "evt_1", "evt_1", "evt_2")) == [True, False, True]
-    stats = look.stats(web_store)
+    stats = queries.stats(web_store)
     assert stats | {"accepted": 2, "duplicates": 1, "owed": 2} == stats
 
 
@@ -82,7 +82,7 @@ def test_a_store_that_hangs_is_told_to_all_in_one_deadline(
         assert all(isinstance(new, bool) for new in await record(group, "evt_1", "evt_2", "evt_3"))
 
     asyncio.run(scene())
-    assert look.stats(web_store)["accepted"] == 4
+    assert queries.stats(web_store)["accepted"] == 4
 
 
 def test_a_sender_who_hangs_up_is_recorded_all_the_same(counting: Counting, web_store: Store) -> None:
@@ -96,14 +96,14 @@ def test_a_sender_who_hangs_up_is_recorded_all_the_same(counting: Counting, web_
         assert await record(group, "evt_2") == [True]
 
     asyncio.run(scene())
-    assert look.stats(web_store)["accepted"] == 2
+    assert queries.stats(web_store)["accepted"] == 2
 
 
 def test_a_store_that_lost_its_scripts_gets_them_again(counting: Counting, web_store: Store) -> None:
     group = GroupCommit(counting)
     web_store.client.script_flush()
     assert asyncio.run(record(group, "evt_1", "evt_2")) == [True, True]
-    assert look.stats(web_store)["accepted"] == 2
+    assert queries.stats(web_store)["accepted"] == 2
 
 
 def test_one_that_the_store_refuses_spoils_no_other(counting: Counting, web_store: Store) -> None:
@@ -165,6 +165,6 @@ def test_figures_are_written_down_together(counting: Counting, web_store: Store)
         await asyncio.sleep(1.5)
 
     asyncio.run(scene())
-    assert look.stats(web_store)["rejected"] == 50
-    told = look.deliveries(web_store)
+    assert queries.stats(web_store)["rejected"] == 50
+    told = queries.deliveries(web_store)
     assert told == {"rejected:stripe:signature": 50, "unproven:stripe": 50, "ack:5": 50, "ack:us": 200_000}

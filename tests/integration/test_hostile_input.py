@@ -20,7 +20,7 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from dev.servers import Valkey
-from inbox import find, look
+from inbox import find, queries
 from inbox.find import Filter
 from inbox.job import Doorbell
 from inbox.store import Store
@@ -157,7 +157,7 @@ class House:
     def deliver(self, kind: str, body: str, number: int) -> bool:
         """Have it received as a new event; says whether it is recorded now, rather than refused in words."""
         self._document_is_open()
-        accepted = look.stats(self.store)["accepted"]
+        accepted = queries.stats(self.store)["accepted"]
         if kind == "document":
             path, raw, headers = "/api/v1/documents", body.encode(), {"Authorization": f"Bearer {API_KEY}"}
         elif kind in ("invoice", "subscription", "session"):
@@ -167,7 +167,7 @@ class House:
             path = "/doc-status-webhook"
             raw, headers = signed_by_documents(body, f"msg_{number}")
         response = self.client.post(path, data=raw, headers=headers)
-        taken = look.stats(self.store)["accepted"] - accepted
+        taken = queries.stats(self.store)["accepted"] - accepted
         assert (response.status_code, taken) in ((200, 1), (202, 1), (400, 0)), response.get_json()
         assert NOISE not in response.text
         return bool(taken)
@@ -185,7 +185,7 @@ class House:
     def newest_jobs(self) -> list[dict[str, Any]]:
         """Of the event that came last."""
         (newest,) = find.search(self.store, "events", Filter(), 1).rows
-        event = look.event(self.store, newest["source"], newest["id"])
+        event = queries.event(self.store, newest["source"], newest["id"])
         return list(event["jobs"]) if event else []
 
     def _document_is_open(self) -> None:

@@ -14,8 +14,8 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from dev.servers import Valkey
-from inbox import figures as inbox_figures
-from inbox import look
+from inbox import queries
+from inbox import statistics as inbox_figures
 from inbox.event import Event
 from inbox.job import Lease, NewJob, job_id
 from inbox.retry import Bury, RetryAt
@@ -165,7 +165,7 @@ def test_503s_are_told_when_the_store_is_back(valkey: Valkey, real_store: Store)
         await asyncio.sleep(3 * EVERY_SECONDS)
 
     asyncio.run(outage())
-    assert look.deliveries(real_store)["rejected:stripe:unavailable"] == 3
+    assert queries.deliveries(real_store)["rejected:stripe:unavailable"] == 3
 
 
 def test_acknowledgements_are_a_histogram_of_all_processes_together(client: FlaskClient, real_store: Store) -> None:

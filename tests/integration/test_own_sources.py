@@ -12,7 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from dev.servers import Valkey
-from inbox import find, look
+from inbox import find, queries
 from inbox.find import Filter
 from inbox.store import Store
 from settings import load
@@ -88,7 +88,7 @@ def test_a_repetition_is_a_duplicate_and_two_senders_may_use_one_id(client: Flas
     for _ in range(2):
         assert crm(client, {"id": "evt-1", "kind": "deal.won"}) == 200
     assert github(client, b"{}", **{"X-GitHub-Delivery": "evt-1"}) == 200
-    stats = look.stats(real_store)
+    stats = queries.stats(real_store)
     assert (stats["accepted"], stats["duplicates"], stats["unhandled"]) == (2, 1, 2)
 
 
@@ -105,7 +105,7 @@ def test_a_route_makes_a_job_of_it(client: FlaskClient, real_store: Store, monke
     monkeypatch.setitem(routes.ROUTES, ("github", "push"), "tasks.payouts.payout_failed")
     assert github(client, b"{}") == 200
     ((source, event, _),) = recorded(real_store)
-    found = look.event(real_store, source, event)
+    found = queries.event(real_store, source, event)
     assert found is not None
     assert [job["task"] for job in found["jobs"]] == ["tasks.payouts.payout_failed"]
 

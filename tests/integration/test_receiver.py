@@ -14,7 +14,7 @@ from werkzeug.test import Client
 from werkzeug.wrappers import Request
 
 from dev.servers import Valkey, free_port, wait_until
-from inbox import look
+from inbox import queries
 from inbox.job import Lease
 from inbox.store import Store
 from settings import load
@@ -79,7 +79,7 @@ def post(client: Client, path: str, delivery: tuple[bytes, dict[str, str]]) -> t
 def test_a_signed_event_is_recorded_with_its_job_and_its_doorbell(client: Client, real_store: Store) -> None:
     event = stripe_event("evt_1", "invoice.payment_failed", id="in_1", customer="cus_1")
     assert post(client, "/stripe-webhook", signed_by_stripe(event)) == (200, OK)
-    recorded = look.event(real_store, "stripe", "evt_1")
+    recorded = queries.event(real_store, "stripe", "evt_1")
     assert recorded is not None
     assert [(job["task"], job["state"]) for job in recorded["jobs"]] == [("tasks.payments.payment_failed", "ready")]
     assert real_store.client.llen("payments") == 1
@@ -88,7 +88,7 @@ def test_a_signed_event_is_recorded_with_its_job_and_its_doorbell(client: Client
 def test_the_bytes_are_kept_as_they_were_signed(client: Client, real_store: Store) -> None:
     body = '{ "id":"evt_1",  "type":"x", "name":"Zoë \\u00e9" }'
     assert post(client, "/stripe-webhook", signed_by_stripe(body)) == (200, OK)
-    assert look.body(real_store, "stripe", "evt_1") == body.encode()
+    assert queries.body(real_store, "stripe", "evt_1") == body.encode()
 
 
 def test_a_payload_takes_a_third_of_its_bytes_and_comes_to_its_handler_whole(client: Client, real_store: Store) -> None:
@@ -104,16 +104,16 @@ def test_a_duplicate_answers_200_and_changes_nothing(client: Client, real_store:
     event = stripe_event("evt_1", "invoice.payment_failed", customer="cus_1")
     answers = [post(client, "/stripe-webhook", signed_by_stripe(event)) for _ in range(3)]
     assert answers == [(200, OK)] * 3
-    stats = look.stats(real_store)
+    stats = queries.stats(real_store)
     assert stats | {"accepted": 1, "duplicates": 2, "owed": 1} == stats
     assert real_store.client.llen("payments") == 1
 
 
 def test_an_event_nobody_handles_is_recorded_and_counted(client: Client, real_store: Store) -> None:
     assert post(client, "/stripe-webhook", signed_by_stripe(stripe_event("evt_1", "product.updated"))) == (200, OK)
-    recorded = look.event(real_store, "stripe", "evt_1")
+    recorded = queries.event(real_store, "stripe", "evt_1")
     assert recorded is not None
-    assert (recorded["state"], look.stats(real_store)["unhandled"]) == ("unhandled", 1)
+    assert (recorded["state"], queries.stats(real_store)["unhandled"]) == ("unhandled", 1)
 
 
 def test_the_secret_being_rotated_in_is_taken_too(client: Client) -> None:
@@ -125,7 +125,7 @@ def test_the_secret_being_rotated_in_is_taken_too(client: Client) -> None:
 def test_a_document_callback_is_recorded_under_its_webhook_id(client: Client, real_store: Store, status: str) -> None:
     body = {"task_id": "t1", "status": status, "result_url": "https://docs.example/r"}
     assert post(client, "/doc-status-webhook", signed_by_documents(body, "msg_9")) == (200, OK)
-    recorded = look.event(real_store, "documents", "msg_9")
+    recorded = queries.event(real_store, "documents", "msg_9")
     assert recorded is not None
     assert recorded["type"] == status
 
@@ -198,8 +198,8 @@ def test_what_is_not_a_signed_event_is_refused_in_words_and_counted(
     status, answer = post(client, path, (body, headers))
     assert (status, list(answer)) == (400, ["error"])
     assert answer["error"].startswith(words)
-    wait_until(lambda: look.stats(real_store)["rejected"] == 1, seconds=30, what="the refusal to be counted")
-    assert look.stats(real_store)["accepted"] == 0
+    wait_until(lambda: queries.stats(real_store)["rejected"] == 1, seconds=30, what="the refusal to be counted")
+    assert queries.stats(real_store)["accepted"] == 0
 
 
 def test_a_body_over_the_limit_is_413(client: Client) -> None:

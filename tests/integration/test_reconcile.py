@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import select
 
 from dev.stripe_log import BadRequest, EventLog
-from inbox import find, look
+from inbox import find, queries
 from inbox.errors import TransientError
 from inbox.find import Filter
 from inbox.store import Store
@@ -102,7 +102,7 @@ class World:
         return names
 
     def missed(self) -> int:
-        return look.stats(self.store)["missed"]
+        return queries.stats(self.store)["missed"]
 
 
 @pytest.fixture
@@ -120,10 +120,10 @@ def world(business: Business, real_store: Store) -> Iterator[World]:
 def test_an_event_that_never_arrived_is_taken_in_and_counted(world: World) -> None:
     world.happens("evt_lost", ago=600)
     assert world.look() == 1
-    found = look.event(world.store, "stripe", "evt_lost")
+    found = queries.event(world.store, "stripe", "evt_lost")
     assert found is not None
     assert (found["deliveries"], found["jobs"][0]["task"]) == (0, ROUTES["stripe", WANTED])
-    assert (world.missed(), look.stats(world.store)["accepted"]) == (1, 0)
+    assert (world.missed(), queries.stats(world.store)["accepted"]) == (1, 0)
     world.arrives("evt_lost")
     missed = find.search(world.store, "events", Filter("stripe", state="missed"), 10)
     assert [event["id"] for event in missed.rows] == ["evt_lost"], "it was missed, though it came after all"
@@ -135,7 +135,7 @@ def test_what_it_records_is_what_a_delivery_would_have(world: World) -> None:
     world.happens("evt_sent", ago=600)
     world.arrives("evt_sent")
     world.look()
-    found, sent = (look.event(world.store, "stripe", name) for name in ("evt_found", "evt_sent"))
+    found, sent = (queries.event(world.store, "stripe", name) for name in ("evt_found", "evt_sent"))
     assert found is not None
     assert sent is not None
     alike = ("type", "state")
@@ -151,18 +151,18 @@ def test_what_arrived_is_no_loss_and_no_further_delivery(world: World) -> None:
     world.happens("evt_here", ago=600)  # another endpoint of the account did not take it
     world.arrives("evt_here")
     world.look()
-    found = look.event(world.store, "stripe", "evt_here")
+    found = queries.event(world.store, "stripe", "evt_here")
     assert found is not None
     assert found["deliveries"] == 1
-    assert (world.missed(), look.stats(world.store)["duplicates"]) == (0, 0)
+    assert (world.missed(), queries.stats(world.store)["duplicates"]) == (0, 0)
 
 
 def test_a_delivery_that_comes_after_all_is_a_duplicate(world: World) -> None:
     world.happens("evt_late", ago=600)
     world.look()
     world.arrives("evt_late")
-    assert (world.missed(), look.stats(world.store)["duplicates"]) == (1, 1)
-    assert look.stats(world.store)["owed"] == 1
+    assert (world.missed(), queries.stats(world.store)["duplicates"]) == (1, 1)
+    assert queries.stats(world.store)["owed"] == 1
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_dying_anywhere_in_the_middle_loses_nothing_and_doubles_nothing(
     assert done == ([""] if at < 100 else ["evt_50"])
     world.look("reconcile:2026-03-01T13:00")
     assert (len(world.recorded()), world.missed()) == (150, 150)
-    assert look.stats(world.store)["owed"] == 150
+    assert queries.stats(world.store)["owed"] == 150
     assert world.row().seen_until == SECOND - 60
 
 
@@ -419,7 +419,7 @@ def test_two_looks_at_once_take_in_each_event_once(world: World, hours: tuple[in
     for number in range(150):
         world.happens(f"evt_{number}", ago=3000 - number)
     at_once(lambda one: world.look(f"reconcile:2026-03-01T{hours[one]}:00"), 2)
-    assert (len(world.recorded()), world.missed(), look.stats(world.store)["owed"]) == (150, 150, 150)
+    assert (len(world.recorded()), world.missed(), queries.stats(world.store)["owed"]) == (150, 150, 150)
     assert (world.row().until, world.row().seen_until) == (None, SECOND - 60)
 
 
@@ -441,7 +441,7 @@ def test_events_that_are_delivered_while_a_look_finds_them_are_recorded_once(wor
     with Peer(answer) as peer:
         world.business.settings["STRIPE_API_BASE"] = peer.url
         at_once(lambda one: (world.look, deliver)[one](), 2)
-    found = look.stats(world.store)
+    found = queries.stats(world.store)
     assert (len(world.recorded()), found["owed"], found["missed"] + found["accepted"]) == (100, 100, 100)
     assert found["duplicates"] == found["missed"]  # whatever the look had first was then delivered
     assert {event["deliveries"] for event in find.search(world.store, "events", Filter(), 1000).rows} == {1}
@@ -473,7 +473,11 @@ def test_all_workers_together_ask_once_at_the_start_and_once_an_hour(store: Stor
         event["id"].removeprefix("reconcile:2026-11-") for event in find.search(store, "events", Filter(), 100).rows
     )
     assert asked == ["23T21:50", "23T22:00", "23T23:00", "24T00:00"]
-    assert (look.stats(store)["owed"], look.stats(store)["duplicates"], look.stats(store)["accepted"]) == (4, 0, 0)
+    assert (queries.stats(store)["owed"], queries.stats(store)["duplicates"], queries.stats(store)["accepted"]) == (
+        4,
+        0,
+        0,
+    )
 
 
 def test_a_request_that_could_not_be_recorded_is_made_again(store: Store, clock: Any, valkey: Any) -> None:
@@ -482,7 +486,7 @@ def test_a_request_that_could_not_be_recorded_is_made_again(store: Store, clock:
         reconcile.ask_hourly(store, "")
     valkey.start()
     assert reconcile.ask_hourly(store, "")
-    assert look.stats(store)["owed"] == 1
+    assert queries.stats(store)["owed"] == 1
 
 
 def _plain(asked: Asked) -> str:

@@ -16,7 +16,7 @@ import redis
 import trustme
 
 from dev.servers import Valkey
-from inbox import look
+from inbox import queries
 from inbox.errors import StoreUnavailable
 from inbox.event import Arrival, Event
 from inbox.recorder import Line, Recorder
@@ -55,10 +55,10 @@ def test_a_password_and_a_database_of_the_url_are_used(valkey: Valkey, web_store
     try:
         url = valkey.url.replace("redis://", "redis://:secret@").rsplit("/", 1)[0] + "/3"
         assert asyncio.run(record(recorder(Store(connect(url)), url), "evt_1")) == []
-        assert look.stats(Store(connect(url)))["accepted"] == 1
+        assert queries.stats(Store(connect(url)))["accepted"] == 1
     finally:
         redis.Redis.from_url(valkey.url, password="secret").config_set("requirepass", "")
-    assert look.stats(web_store)["accepted"] == 0
+    assert queries.stats(web_store)["accepted"] == 0
 
 
 def test_a_url_with_tls_is_answered_by_a_server_that_proves_its_name(
@@ -105,7 +105,7 @@ def test_a_store_that_is_away_is_told_soon_and_asked_again_later(
             assert await record(by, name) in ([], None)  # it may have been recorded the first time
 
     asyncio.run(scene())
-    assert look.stats(web_store)["accepted"] == 2
+    assert queries.stats(web_store)["accepted"] == 2
 
 
 def test_a_store_that_takes_nearly_all_its_time_is_waited_for(valkey: Valkey, web_store: Store) -> None:

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from dev.servers import Valkey
-from inbox import look
+from inbox import queries
 from inbox.event import Event
 from inbox.find import Filter
 from inbox.job import Lease, NewJob
@@ -62,14 +62,14 @@ def die(store: Store, name: str, kind: str = "invoice.paid") -> str:
 
 
 def state(store: Store, job: str) -> str:
-    found = look.job(store, job)
+    found = queries.job(store, job)
     return str(found["state"]) if found else "gone"
 
 
 def work(runner: Runner, replay: str) -> int:
     """Do every page; answers how many there were."""
     for pages in range(1, 100):
-        event = look.event(runner.store, "holdfast", replay)
+        event = queries.event(runner.store, "holdfast", replay)
         owed = [job["id"] for job in event["jobs"] if job["state"] == "ready"] if event else []
         if not owed:
             return pages - 1
@@ -92,14 +92,14 @@ def test_all_that_match_run_again_and_no_others(
     told = replays.progress(real_store, sessions, replay)
     assert told | {"state": "finished", "by": WHO, "replayed": 7, "skipped": 0, "total": 14, "looked": 14} == told
     assert {replayed(real_store, job) for job in wanted} == {(1, f"{WHO}, {replay}")}
-    assert look.audit(real_store, 100) == [], (
+    assert queries.audit(real_store, 100) == [], (
         "a great run must not push all else out of the trail: its row is its entry"
     )
 
 
 def replayed(store: Store, job: str) -> tuple[int, str]:
     """How often, and by whom last."""
-    found = look.job(store, job)
+    found = queries.job(store, job)
     assert found
     return found["replays"], found["replayed_by"]
 
@@ -196,7 +196,7 @@ def test_a_dry_run_tells_what_would_happen_and_does_nothing(client: FlaskClient,
             "reasons": {"Stripe answered 500": 3},
         },
     )
-    assert look.stats(real_store)["owed"] == 0
+    assert queries.stats(real_store)["owed"] == 0
 
 
 def test_a_replay_by_the_api_is_durable_and_tells_how_far_it_is(

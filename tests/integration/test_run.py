@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from inbox import look
+from inbox import queries
 from inbox.errors import LeaseLost, NotNow, PermanentError, TransientError
 from inbox.event import Event
 from inbox.job import Doorbell, Lease, NewJob
@@ -73,7 +73,7 @@ def test_a_late_holder_and_its_successor_have_one_effect_between_them(runner: Ru
 
     assert run(runner, sleeper, JOB.id, "task-1", 55) == "lost"
     assert rows(runner) == ["by the successor"]
-    assert look.stats(runner.store)["succeeded"] == 1
+    assert queries.stats(runner.store)["succeeded"] == 1
 
 
 def test_a_late_holder_that_commits_first_keeps_its_effect_and_the_successor_finishes_the_job(
@@ -96,7 +96,7 @@ def test_a_late_holder_that_commits_first_keeps_its_effect_and_the_successor_fin
     with pytest.raises(LeaseLost):
         runner.store.finish(old)
     assert rows(runner) == ["by the sleeper"]
-    assert look.job(runner.store, "stripe:evt_1:notify") is not None
+    assert queries.job(runner.store, "stripe:evt_1:notify") is not None
 
 
 def test_a_rerun_after_a_death_between_commit_and_finish_owes_the_same_follow_ups(
@@ -115,7 +115,7 @@ def test_a_rerun_after_a_death_between_commit_and_finish_owes_the_same_follow_up
     clock.forward(runner.settings.lease_seconds + 1)
     assert run(runner, handler, JOB.id, "task-2", 55) == "succeeded"
     assert calls == [1]
-    found = look.job(runner.store, "stripe:evt_1:notify")
+    found = queries.job(runner.store, "stripe:evt_1:notify")
     assert found is not None
     assert found["state"] == "ready"
 
@@ -158,8 +158,8 @@ def test_a_record_that_has_forgotten_an_attempt_does_not_double_its_effect(runne
     runner.store.record(Event("stripe", "evt_1", "invoice.payment_failed", b"{}"), [JOB])
     assert run(runner, handler, JOB.id, "task-2", 55) == "succeeded"
     assert (calls, rows(runner)) == ([1, 1], ["call 1"])
-    assert look.job(runner.store, "stripe:evt_1:notify 1") is not None
-    assert look.job(runner.store, "stripe:evt_1:notify 2") is None
+    assert queries.job(runner.store, "stripe:evt_1:notify 1") is not None
+    assert queries.job(runner.store, "stripe:evt_1:notify 2") is None
 
 
 def test_a_job_whose_turn_is_later_is_due_then_uncounted_however_often(
@@ -176,7 +176,7 @@ def test_a_job_whose_turn_is_later_is_due_then_uncounted_however_often(
         assert run(runner, handler, JOB.id, "task-1", 55) == "put off"
         assert runner.lease(JOB.id, "task-2") == "early"
         clock.forward(60)
-    found = look.job(runner.store, JOB.id)
+    found = queries.job(runner.store, JOB.id)
     assert found is not None
     assert (found["reason"], found["attempts"]) == ("the agent is not called for a while", [])
     assert (numbers, rows(runner), rung) == ([1] * 20, [], [])
@@ -187,7 +187,7 @@ def test_a_job_whose_turn_has_come_already_by_another_clock_does_not_spin(runner
         raise NotNow("the agent's rate is reached", clock.ms - 5000)
 
     assert run(runner, handler, JOB.id, "task-1", 55) == "put off"
-    found = look.job(runner.store, JOB.id)
+    found = queries.job(runner.store, JOB.id)
     assert found is not None
     assert found["due"] == clock.ms + 1000
 
@@ -198,7 +198,7 @@ def test_what_a_dead_job_leaves_behind_is_owed(runner: Runner, rung: list[Doorbe
 
     with pytest.raises(AttemptFailed):
         run(runner, handler, JOB.id, "task-1", 55)
-    stats = look.stats(runner.store)
+    stats = queries.stats(runner.store)
     assert (stats["dead"], stats["owed"]) == (1, 1)
     assert rung == [Doorbell("stripe:evt_1:notify", "tasks.notifications.send", "notifications")]
 
@@ -217,12 +217,12 @@ def test_a_task_with_a_schedule_is_tried_again_by_it_and_knows_its_last_try(
     for _ in range(len(schedule) + 1):
         with pytest.raises(AttemptFailed):
             run(runner, handler, job.id, "task-1", 55)
-        found = look.job(store, job.id)
+        found = queries.job(store, job.id)
         assert found is not None
         waited.append(found["due"] - clock.ms)
         clock.ms = found["due"]
     assert all(0.9 <= ms / 1000 / wanted <= 1.1 for ms, wanted in zip(waited, schedule, strict=False))
-    found = look.job(store, job.id)
+    found = queries.job(store, job.id)
     assert found is not None
     assert (found["state"], found["reason"]) == ("dead", "the agent answered 503")
     assert last == [False] * len(schedule) + [True]

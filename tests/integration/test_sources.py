@@ -12,7 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from dev.servers import Valkey
-from inbox import look
+from inbox import queries
 from inbox.job import job_id
 from inbox.store import Store
 from settings import SettingsError, load
@@ -64,7 +64,7 @@ def thin(event_id: str, kind: str = THIN_FAILED, **more: Any) -> dict[str, Any]:
 
 
 def recorded(store: Store, event_id: str) -> dict[str, Any]:
-    found = look.event(store, "stripe", event_id)
+    found = queries.event(store, "stripe", event_id)
     assert found is not None
     return found
 
@@ -78,7 +78,7 @@ def test_a_thin_event_that_nobody_handles_is_recorded_and_counted(
 ) -> None:
     assert send(client, thin("evt_thin", related_object=related)) == 200
     found = recorded(real_store, "evt_thin")
-    assert (found["type"], found["state"], look.stats(real_store)["unhandled"]) == (THIN_FAILED, "unhandled", 1)
+    assert (found["type"], found["state"], queries.stats(real_store)["unhandled"]) == (THIN_FAILED, "unhandled", 1)
 
 
 def test_a_thin_type_is_routed_like_any_other(
@@ -148,7 +148,7 @@ def test_each_mode_takes_its_own_events(valkey: Valkey, tmp_path: Path, real_sto
     if livemode is MISSING:
         del event["livemode"]
     assert send(receiver(valkey, tmp_path, STRIPE_MODE=mode), event) == status
-    stats, counted = look.stats(real_store), look.deliveries(real_store)
+    stats, counted = queries.stats(real_store), queries.deliveries(real_store)
     assert (stats["accepted"], stats["owed"]) == (int(status == 200), jobs)
     assert (stats["rejected"], counted.get("rejected:stripe:mode", 0)) == ((1, 1) if status == 400 else (0, 0))
 
@@ -260,7 +260,7 @@ def test_refusals_are_counted_by_source_and_reason(client: FlaskClient, real_sto
         "stripe": none | {"unsigned": 2, "signature": 1, "timestamp": 1, "payload": 1, "body": 1},
         "documents": none | {"unsigned": 1, "body": 1},
     }
-    assert look.stats(real_store)["rejected"] == 8
+    assert queries.stats(real_store)["rejected"] == 8
 
 
 def test_prometheus_is_told_by_source(client: FlaskClient) -> None:

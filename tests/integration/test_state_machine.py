@@ -22,7 +22,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from dev.servers import Valkey
-from inbox import look
+from inbox import queries
 from inbox.errors import LeaseLost
 from inbox.event import Event
 from inbox.job import Doorbell, Lease, NewJob, State, Wish
@@ -135,9 +135,9 @@ class History(RuleBasedStateMachine):
     @rule(event=events, specs=specs)
     def record(self, event: str, specs: list[tuple[str, str, int]]) -> None:
         new = self._jobs(event, "job", specs)
-        accepted = look.stats(self.store)["accepted"]
+        accepted = queries.stats(self.store)["accepted"]
         bells = self.store.record(Event("stripe", event, "invoice.paid", b"{}"), new)
-        fresh = look.stats(self.store)["accepted"] > accepted
+        fresh = queries.stats(self.store)["accepted"] > accepted
         if fresh:
             self.model.forget(event, self.clock.ms)
         assert fresh == self.model.record(event, new, self.clock.ms)

@@ -14,7 +14,7 @@ from inbox.errors import LeaseLost, StoreUnavailable
 from inbox.event import Event
 from inbox.find import Filter
 from inbox.job import Doorbell, Lease, NewJob, Wish
-from inbox.look import stats
+from inbox.queries import stats
 from inbox.retry import Bury, RetryAt
 from inbox.store import Rules, Store, connect
 from tasks import broker

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from dev.servers import Valkey, wait_until
-from inbox import look
+from inbox import queries
 from inbox.store import Store
 from tests.business import HANDOFF_SECRET
 from tests.conftest import fresh_database
@@ -88,7 +88,7 @@ def deliver(stack: Stack, event_id: str) -> None:
 
 
 def done(store: Store) -> bool:
-    stats = look.stats(store)
+    stats = queries.stats(store)
     return stats["succeeded"] >= 4 and stats["owed"] == 0
 
 

@@ -10,7 +10,7 @@ import pytest
 from celery import Celery
 from sqlalchemy.orm import Session
 
-from inbox import look
+from inbox import queries
 from inbox.event import Event
 from inbox.job import Doorbell, Lease, NewJob
 from inbox.store import Store
@@ -63,7 +63,7 @@ class Handlers(UserDict[str, Handler]):
 
 
 def outcomes(runner: Runner, job: str) -> tuple[str, list[str]]:
-    found = look.job(runner.store, job)
+    found = queries.job(runner.store, job)
     assert found is not None
     return found["state"], [attempt.get("outcome", "open") for attempt in found["attempts"]]
 

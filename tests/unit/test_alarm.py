@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from inbox import alarm
-from inbox.alarm import HOLD_MS, Figures, Limits, Standing, Told, decide, firing
+from inbox import alert_rules
+from inbox.alert_rules import HOLD_MS, Figures, Limits, Standing, Told, decide, firing
 
 NOW = 1_800_000_000_000
 MINUTE, HOUR = 60_000, 3_600_000
@@ -42,7 +42,7 @@ def test_an_alarm_fires_for_what_it_names_only(figures: dict[str, Any], names: l
     [(4, 100, True), (5, 100, False), (9 * 1024**3, 10**13, True), (11 * 1024**3, 10**13, False)],
 )
 def test_a_disk_is_short_by_its_share_and_by_its_bytes(free: int, total: int, is_short: bool) -> None:
-    assert alarm.short(free, total) is is_short
+    assert alert_rules.short(free, total) is is_short
 
 
 TOLD = Standing("it", NOW - HOUR, NOW - HOUR)

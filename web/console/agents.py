@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from inbox import look
+from inbox import queries
 from inbox.store import Store
 from tasks.models import AgentDeed
 from web import agents
@@ -33,7 +33,7 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
         with sessions() as db:
             shown = agents.standings(db)
             deeds = db.scalars(select(AgentDeed).order_by(AgentDeed.id.desc()).limit(DEEDS)).all()
-        owed = {one.owed: look.job(store, one.owed) for one in shown if one.owed}
+        owed = {one.owed: queries.job(store, one.owed) for one in shown if one.owed}
         names = {one.agent.id: one.agent.name or host(one.agent.url) for one in shown}
         now = datetime.now(UTC)
         return render_template("agents.html", agents=shown, owed=owed, deeds=deeds, names=names, now=now)

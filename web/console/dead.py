@@ -11,7 +11,7 @@ from flask import Blueprint, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
-from inbox import find, look
+from inbox import find, queries
 from inbox.job import State
 from inbox.store import Store
 from web import asked, deeds, replays
@@ -80,7 +80,7 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
         before = request.args.get("before", "")
         if before and not PLACE.fullmatch(before):
             raise Refused("before takes what the last page gave")
-        deeds = look.audit(store, SHOWN, before)
+        deeds = queries.audit(store, SHOWN, before)
         older = deeds[-1]["place"] if len(deeds) == SHOWN else None
         runs = [] if before else replays.newest(sessions, SHOWN)  # each is one entry, however many jobs it ran again
         return render_template("audit.html", deeds=deeds, older=older, replays=runs)
@@ -94,6 +94,6 @@ def _back(words: Iterable[str]) -> ResponseReturnValue:
 
 
 def _replay(store: Store, job: str) -> str:
-    was = look.job(store, job)
+    was = queries.job(store, job)
     word = deeds.replay(store, job, g.person.name)
     return "had" if word == "replayed" and was and was["state"] == State.SUCCEEDED else word

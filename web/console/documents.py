@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from inbox import look
+from inbox import queries
 from inbox.store import Store
 from settings import Settings
 from tasks.models import Document, DocumentStep
@@ -41,7 +41,7 @@ def register(pages: Blueprint, settings: Settings, store: Store, sessions: Calla
             row = db.get(Document, document)
             mine = select(DocumentStep).where(DocumentStep.document == document)
             steps = db.scalars(mine.order_by(DocumentStep.id.desc()).limit(200)).all()
-        if row is None and look.event(store, "api", document) is None:
+        if row is None and queries.event(store, "api", document) is None:
             raise Refused("No such document.", 404)
         return render_template("document.html", id=document, document=row, steps=steps)
 

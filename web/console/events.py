@@ -8,7 +8,7 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
-from inbox import find, look
+from inbox import find, queries
 from inbox.find import STATES, Filter
 from inbox.store import Store
 from settings import Settings
@@ -43,10 +43,10 @@ def register(
 
     @pages.get("/events/<source>/<path:event_id>")
     def event(source: str, event_id: str) -> str:
-        one = look.event(store, source, event_id)
+        one = queries.event(store, source, event_id)
         if one is None:
             raise Refused("No such event, or it has aged away.", 404)
-        body = look.body(store, source, event_id)
+        body = queries.body(store, source, event_id)
         return render_template(
             "event.html",
             event=one,
@@ -67,4 +67,4 @@ def _exact(store: Store, wanted: Filter, sources: list[str]) -> str | None:
     if not wanted.text:
         return None
     asked_for = [wanted.source] if wanted.source else sources
-    return next((source for source in asked_for if look.event(store, source, wanted.text)), None)
+    return next((source for source in asked_for if queries.event(store, source, wanted.text)), None)

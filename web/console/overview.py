@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Blueprint, render_template, request
 
-from inbox import alarms, figures, find, look
+from inbox import alert_state, find, queries, statistics
 from inbox.find import Filter
 from inbox.store import Store
 from tasks.routes import QUEUES
@@ -49,21 +49,21 @@ def register(pages: Blueprint, store: Store) -> None:
         span = request.args.get("span", "1h")
         span_ms = SPANS.get(span, SPANS["1h"])
         now = store.now_ms()
-        arrived = figures.arrivals(store, now - span_ms, now, BARS)
+        arrived = statistics.arrivals(store, now - span_ms, now, BARS)
         return render_template(
             "overview.html",
             span=span,
             spans=SPANS,
-            stats=look.stats(store),
+            stats=queries.stats(store),
             memory=store.memory(),
             queues=_queues(store, now),
             letters=find.step(store, "dead", Filter(), LETTERS).rows,
-            last_minute=figures.arrivals(store, now - 60_000, now, 1)[0],
+            last_minute=statistics.arrivals(store, now - 60_000, now, 1)[0],
             sweep_age=_sweep_age(store, now),
             sweep_late_ms=SWEEP_LATE_MS,
             now=now,
-            wrong=[one.words for one in alarms.seen(store).standing.values() if not one.calm],
-            plots=_plots(arrived, figures.samples(store, now - span_ms), now - span_ms, span_ms),
+            wrong=[one.words for one in alert_state.seen(store).standing.values() if not one.calm],
+            plots=_plots(arrived, statistics.samples(store, now - span_ms), now - span_ms, span_ms),
         )
 
 
@@ -86,7 +86,7 @@ def _step(span_ms: int) -> str:
 
 
 def _queues(store: Store, now: int) -> list[dict[str, Any]]:
-    owed, waiting = figures.owed(store, QUEUES), figures.queues(store, QUEUES)
+    owed, waiting = statistics.owed(store, QUEUES), statistics.queues(store, QUEUES)
     return [
         {
             "name": name,
@@ -104,7 +104,7 @@ def _since(at: int | None, now: int) -> int | None:
 
 
 def _sweep_age(store: Store, now: int) -> int | None:
-    return _since(look.swept_ms(store), now)
+    return _since(queries.swept_ms(store), now)
 
 
 def _plot(

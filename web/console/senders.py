@@ -8,7 +8,7 @@ from flask import Blueprint, render_template
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from inbox import look
+from inbox import queries
 from inbox.store import Store
 from settings import Settings
 from web import reconciled
@@ -27,5 +27,5 @@ def register(
                 looked = reconciled.state(settings, store, db)
         except SQLAlchemyError:
             looked = None
-        shown = traffic(sources, look.deliveries(store))
+        shown = traffic(sources, queries.deliveries(store))
         return render_template("senders.html", senders=shown, reconcile=looked, now=store.now_ms())

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import astuple
 from typing import Any, NamedTuple
 
-from inbox import figures, look
-from inbox.alarm import HOUR_MS, Figures, Standing
+from inbox import queries, statistics
+from inbox.alert_rules import HOUR_MS, Figures, Standing
 from inbox.errors import StoreUnavailable
 from inbox.event import Arrival
 from inbox.job import Doorbell
@@ -44,8 +44,8 @@ def write(store: Store, before: Seen, standing: Mapping[str, Standing], tells: A
 
 def measured(store: Store, queues: Sequence[str], now: int) -> Figures:
     """What alarms go by."""
-    stats, told = look.stats(store), look.deliveries(store)
-    owed = figures.owed(store, queues)
+    stats, told = queries.stats(store), queries.deliveries(store)
+    owed = statistics.owed(store, queues)
     return Figures(
         now=now,
         dead=stats["dead"],
@@ -76,7 +76,7 @@ def _short_disks(store: Store, now: int) -> dict[str, int]:
 
 def _missed_before(store: Store, now: int, otherwise: int) -> int:
     """How many had been missed an hour ago, or at the first sample since."""
-    samples = figures.samples(store, now - HOUR_MS)
+    samples = statistics.samples(store, now - HOUR_MS)
     return samples[0]["missed"] if samples else otherwise
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from inbox.room import NEARLY_FULL
+from inbox.memory_guard import NEARLY_FULL
 from inbox.roundtrip import translated
 from inbox.store import PREFIX, Store
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 HOLD_MS = 300_000
 HOUR_MS = 3_600_000
 DOUBTS = 3  # a sender's own retries bring a broken secret there soon
-MEMORY = 0.8  # of the limit; at 0.9 senders hear 503 (inbox/room.py)
+MEMORY = 0.8  # of the limit; at 0.9 senders hear 503 (inbox/memory_guard.py)
 DISK_SHARE, DISK_BYTES = 0.05, 10 * 1024**3  # short is what is less than both
 
 
