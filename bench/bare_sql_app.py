@@ -15,7 +15,7 @@ app.config_from_object("celeryconfig")
 
 @functools.cache
 def database(pid: int) -> sqlite3.Connection:
-    """One for each process, tuned as tasks/database.py does."""
+    """One for each process, tuned as tasks/db/engine.py does."""
     connection = sqlite3.connect(os.environ["DATABASE_URL"].removeprefix("sqlite:///"), isolation_level=None)
     for pragma in ("journal_mode=WAL", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}")

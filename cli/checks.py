@@ -27,9 +27,9 @@ from inbox.store import Store
 from settings import Settings
 from tasks import broker, messages, route_check
 from tasks.clients import stripe
+from tasks.db.migrate import revisions
 from tasks.handling import Attempt
 from tasks.storage import open_store
-from tasks.upgrade import revisions
 from web import health, sources
 
 WAIT_SECONDS = 3.0

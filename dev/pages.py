@@ -19,9 +19,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import insert
 
 from settings import Settings, load
-from tasks.database import make_engine
+from tasks.db.engine import make_engine
+from tasks.db.migrate import upgrade
 from tasks.models import Document, Invoice, Subscription
-from tasks.upgrade import upgrade
 from web import create_app
 
 KEY = "a-key-to-measure-with"

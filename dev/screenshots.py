@@ -32,7 +32,7 @@ from inbox.event import Event
 from inbox.job import Lease
 from inbox.retry import Bury, RetryAt
 from inbox.store import PREFIX, Store, connect
-from tasks.database import make_engine
+from tasks.db.engine import make_engine
 from tasks.models import Agent, Document, PaymentGrace, PaymentRetry
 from tasks.routes import QUEUES, jobs_for
 

@@ -13,9 +13,9 @@ from sqlalchemy import ColumnElement, false, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from tasks import app_webhook, products
+from tasks.db.locking import alone, insert_if_new, locked
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Charge, DeletedCustomer, Dispute, Entitlement, Invoice, Order, Subscription
-from tasks.rows import alone, insert_if_new, locked
 
 # https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses; past_due ends as our `suspended`.
 ENTITLING = frozenset({"active", "trialing", "past_due"})

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError
 from settings import Settings
+from tasks.db.locking import alone, insert_if_new, locked
 from tasks.models import Agent, AgentDeed
-from tasks.rows import alone, insert_if_new, locked
 
 PER_MINUTE = 60  # where nobody says otherwise
 

@@ -6,10 +6,10 @@ from msgspec import Struct
 from sqlalchemy.orm import Session
 
 from tasks import access
+from tasks.db.locking import insert_if_new
 from tasks.handling import Attempt, FollowUp
 from tasks.models import DeletedCustomer
 from tasks.payloads import Id, need, read
-from tasks.rows import insert_if_new
 
 
 class CustomerObject(Struct):

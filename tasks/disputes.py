@@ -11,12 +11,12 @@ from sqlalchemy.orm import Session
 from tasks import access, charges, present
 from tasks.charges import ChargeObject
 from tasks.clients import stripe
+from tasks.db.locking import insert_if_new
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Dispute
 from tasks.money import amount_text
 from tasks.notifications import notify_admin
 from tasks.payloads import Id, Ref, Seconds, Text, Whole, need, read, ref
-from tasks.rows import insert_if_new
 
 # From these no dispute comes back, but for a lost one by an appeal: for us it stays lost until the appeal is won.
 # https://docs.stripe.com/api/disputes/object#dispute_object-status

@@ -13,6 +13,7 @@ from inbox.errors import PermanentError, TransientError
 from tasks.callback_address import callback_url
 from tasks.clients import document_service
 from tasks.clients.document_service import Told, Wanted
+from tasks.db.locking import insert_if_new, locked
 from tasks.document_course import (
     UNFINISHED,
     advance,
@@ -27,7 +28,6 @@ from tasks.document_course import (
 from tasks.document_news import tell
 from tasks.handling import Attempt, FollowUp, GaveUp, replayed
 from tasks.models import Document, FormerTask
-from tasks.rows import insert_if_new, locked
 
 TOO_LONG = "it has not ended, however often the document service was asked (DOCUMENT_WAITS)"
 NO_ANSWER = "the document service has lost the task, or does not tell what became of it"

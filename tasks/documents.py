@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from inbox.errors import HoldfastError, LeaseLost, PermanentError, TransientError
 from tasks import fetching
 from tasks.clients.document_service import Told
+from tasks.db.locking import insert_if_new, locked
 from tasks.document_course import (
     FETCHABLE,
     OPEN,
@@ -32,7 +33,6 @@ from tasks.document_starts import asked
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Document, FormerTask
 from tasks.payloads import Id, Text, need, read
-from tasks.rows import insert_if_new, locked
 from tasks.storage import Stored
 
 

@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 from settings import Settings
 from tasks.arrivals import stripe_ordering_key
 from tasks.clients.stripe import Origin
+from tasks.db.locking import insert_if_new, locked
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Invoice, PaymentFailure, PaymentGrace, PaymentRetry
 from tasks.payloads import read
 from tasks.routes import END_GRACE_PERIOD, RETRY_PAYMENT, effect_of
-from tasks.rows import insert_if_new, locked
 from tasks.standing import is_sign_up, next_retry, wants_grace
 
 Plan = TypeVar("Plan", PaymentRetry, PaymentGrace)

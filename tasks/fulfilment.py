@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 
 from tasks import access, app_webhook, products
 from tasks.clients import stripe
+from tasks.db.locking import insert_if_new, locked
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Order
 from tasks.money import amount_text
 from tasks.notifications import notify_customer
 from tasks.payloads import Id, Ref, Text, Whole, convert, need, read, ref
 from tasks.products import Price
-from tasks.rows import insert_if_new, locked
 
 PAID = frozenset({"paid", "no_payment_required"})
 STATES = ("expired", "awaiting_payment", "payment_failed", "fulfilled")  # an order only ever moves to the right

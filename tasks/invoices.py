@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError
 from tasks.clients import stripe
+from tasks.db.locking import insert_if_new, locked
 from tasks.handling import Attempt
 from tasks.models import Invoice
 from tasks.payloads import Id, Ref, Seconds, Text, Whole, convert, need, ref
 from tasks.present import fetched_at
-from tasks.rows import insert_if_new, locked
 from tasks.standing import INVOICE_WAY, Seen, is_newer
 
 # None: by what an old event, or a peer of Stripe's, does not tell.

@@ -21,12 +21,12 @@ from inbox.errors import HoldfastError, PermanentError, TransientError
 from inbox.job import job_id
 from settings import Settings
 from tasks.clients import stripe
+from tasks.db.locking import insert_if_new
 from tasks.handling import Attempt, FollowUp
 from tasks.messages import post, with_key, words
 from tasks.models import Notification
 from tasks.payloads import Text, convert
 from tasks.routes import SEND_NOTIFICATION
-from tasks.rows import insert_if_new
 
 ADDRESS = re.compile(r"[^\s@,;<>]+@[^\s@,;<>]+")  # Apprise would take a list
 PHONE = re.compile(r"\+?[0-9 ().-]{5,30}")

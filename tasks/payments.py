@@ -13,13 +13,13 @@ from sqlalchemy.orm import Session
 
 from tasks import access, collecting, dunning, invoices, subscriptions
 from tasks.clients import stripe
+from tasks.db.locking import insert_if_new, locked
 from tasks.handling import Attempt, FollowUp
 from tasks.invoices import InvoiceEvent, Sight
 from tasks.models import Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.money import amount_text
 from tasks.notifications import notify_admin, notify_customer
 from tasks.payloads import need, read
-from tasks.rows import insert_if_new, locked
 from tasks.standing import FINAL, SUSPENDED
 
 TOLD_OF_FAILURE = ("payment_failed", "payment_action_required", "subscription_suspended")

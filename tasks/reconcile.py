@@ -39,12 +39,12 @@ from settings import STRIPE_RESENDS_DAYS, SettingsError, load
 from tasks import broker
 from tasks.arrivals import arrival, peek_stripe
 from tasks.clients import stripe
+from tasks.db.locking import insert_if_new, locked
 from tasks.handling import Attempt, FollowUp
 from tasks.looks import KEY, SOURCE, ask, ask_now
 from tasks.models import Reconcile
 from tasks.payloads import Whole, read
 from tasks.routes import RECONCILE, ROUTES
-from tasks.rows import insert_if_new, locked
 
 log = structlog.get_logger()
 

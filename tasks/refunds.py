@@ -8,13 +8,13 @@ from sqlalchemy.orm import Session
 
 from tasks import access, charges
 from tasks.charges import ChargeObject
+from tasks.db.locking import alone, insert_if_new
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Charge, Notification
 from tasks.money import amount_text
 from tasks.notifications import notify_admin
 from tasks.payloads import Id, Ref, Text, Whole, need, read, ref
 from tasks.present import fetched_at
-from tasks.rows import alone, insert_if_new
 
 NOT_REFUNDED = frozenset({"failed", "canceled"})  # https://docs.stripe.com/api/refunds/object#refund_object-status
 

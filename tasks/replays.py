@@ -17,11 +17,11 @@ from inbox.find import Filter
 from inbox.job import State
 from inbox.store import Store
 from tasks import broker
+from tasks.db.locking import insert_if_new, locked
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Replay
 from tasks.payloads import read
 from tasks.routes import BULK_REPLAY
-from tasks.rows import insert_if_new, locked
 
 PAGE = 100
 

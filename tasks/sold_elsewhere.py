@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 from settings import STRIPE_RESENDS_DAYS
 from tasks import access
 from tasks.clients import stripe
+from tasks.db.locking import insert_if_new
 from tasks.handling import Attempt, FollowUp
 from tasks.models import Order, Subscription
 from tasks.routes import RECORD_DIRECT_SUBSCRIPTION
-from tasks.rows import insert_if_new
 
 SETTLED_SECONDS = 30
 DAY_SECONDS = 86400

@@ -1,56 +1,6 @@
-"""The tables of the business database, brought up to date: `python -m tasks.upgrade` does so for DATABASE_URL.
+"""`python -m tasks.upgrade`: brings the tables of DATABASE_URL up to date."""
 
-Beside tasks/database.py, because Alembic takes a third of a second to load, and no worker needs it.
-"""
-
-from __future__ import annotations
-
-from pathlib import Path
-
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-
-from settings import SettingsError, load
-from tasks.database import make_engine
-
-MIGRATION_LOCK = 7_418_523_690_113  # any number that nobody else uses as an advisory lock in this database
-
-
-def upgrade(url: str) -> None:
-    """Bring the tables up to date: in one transaction, and one process at a time, so that every part may call this."""
-    config, engine = _config(), make_engine(url)
-    try:
-        with engine.begin() as connection:
-            if connection.dialect.name == "postgresql":  # on SQLite, BEGIN IMMEDIATE is the lock
-                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    finally:
-        engine.dispose()
-
-
-def revisions(url: str) -> tuple[str | None, str | None]:
-    """(what the tables are now, what they should be). Raises SQLAlchemyError. Changes nothing; but connecting makes the
-    file of a SQLite database that is not there."""
-    engine = make_engine(url)
-    try:
-        with engine.connect() as connection:
-            now = MigrationContext.configure(connection).get_current_revision()
-    finally:
-        engine.dispose()
-    return now, ScriptDirectory.from_config(_config()).get_current_head()
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
-    return config
-
+from tasks.db.migrate import main
 
 if __name__ == "__main__":
-    try:
-        upgrade(load().database_url)
-    except SettingsError as error:
-        raise SystemExit(f"holdfast: {error}") from None
+    main()

@@ -16,7 +16,7 @@ from hypothesis import settings
 from dev.postgres import Postgres
 from dev.servers import Valkey
 from inbox.store import Store, connect
-from tasks.upgrade import upgrade
+from tasks.db.migrate import upgrade
 from tests.buckets import S3, running_s3
 from tests.peers import Mailbox
 

@@ -10,7 +10,7 @@ from inbox.recorder import Line, Recorder
 from inbox.store import Store
 from settings import Settings
 from tasks.broker import open_store
-from tasks.database import make_engine, make_sessions
+from tasks.db.engine import make_engine, make_sessions
 from telemetry import tracing
 from web import api, console, content, errors, health, metrics, openapi, receive, sources
 from web.delivery import Receiver

@@ -14,7 +14,7 @@ from kombu.transport import virtual
 from inbox.errors import StoreUnavailable
 from settings import SettingsError, load
 from tasks import broker, route_check
-from tasks.database import make_engine, make_sessions
+from tasks.db.engine import make_engine, make_sessions
 from tasks.handling import Handler
 from tasks.routes import TASKS
 from telemetry import logs, tracing

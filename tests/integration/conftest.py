@@ -9,7 +9,7 @@ import pytest
 
 from dev.servers import Valkey
 from inbox.store import Store, connect
-from tasks.database import make_engine, make_sessions
+from tasks.db.engine import make_engine, make_sessions
 from tests.business import Business
 from tests.peers import Stripe, running_stripe
 

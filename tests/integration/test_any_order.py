@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.event import listen
 
-from tasks.database import make_engine, make_sessions
+from tasks.db.engine import make_engine, make_sessions
 from tasks.models import (
     Base,
     Charge,

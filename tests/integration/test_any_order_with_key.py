@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.event import listen
 
-from tasks.database import make_engine, make_sessions
+from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Entitlement, Invoice, PaymentFailure, Subscription
 from tests.business import Business
 from tests.integration.test_any_order import assert_sane, planned

@@ -20,7 +20,7 @@ from inbox.retry import Bury
 from inbox.store import Store
 from settings import Settings, load
 from tasks import broker
-from tasks.database import make_engine, make_sessions
+from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Document
 from tests.buckets import S3
 from tests.conftest import Clock

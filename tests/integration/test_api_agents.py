@@ -23,7 +23,7 @@ from inbox.store import Store
 from settings import Settings, load
 from tasks.agents import made, secrets
 from tasks.content_link import link
-from tasks.database import make_engine, make_sessions
+from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Agent, AgentDeed, Document, Handoff
 from tests.senders import API_KEY, DOC_SECRET
 from web import create_app

@@ -20,7 +20,7 @@ from inbox.job import Lease, NewJob
 from inbox.retry import Bury
 from inbox.store import Store
 from settings import load
-from tasks.database import make_engine, make_sessions
+from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Document
 from tests.commands import Terminal, asking, receiver
 from tests.conftest import fresh_database

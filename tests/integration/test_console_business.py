@@ -20,7 +20,7 @@ from dev.servers import Valkey
 from inbox.event import Event
 from inbox.store import Store
 from settings import Settings, load
-from tasks.database import make_engine, make_sessions
+from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Document, DocumentStep, Invoice, PaymentGrace, PaymentRetry, Reconcile, Subscription
 from tests.senders import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
 from web import create_app

@@ -24,10 +24,10 @@ from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
 from dev.postgres import Postgres
-from tasks.database import make_engine
+from tasks.db.engine import make_engine
+from tasks.db.locking import insert_if_new, locked
+from tasks.db.migrate import MIGRATION_LOCK, upgrade
 from tasks.models import Base, Document, Effect
-from tasks.rows import insert_if_new, locked
-from tasks.upgrade import MIGRATION_LOCK, upgrade
 from tests.business import NOW, Business
 
 ROOT = Path(__file__).parent.parent.parent

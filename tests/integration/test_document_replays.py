@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from inbox import queries
 from inbox.store import Store
-from tasks.database import make_engine, make_sessions
+from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Document, Notification
 from tests.conftest import Clock
 from tests.peers import Answer, Asked, Peer

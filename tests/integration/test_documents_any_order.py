@@ -21,7 +21,7 @@ from sqlalchemy import select
 from sqlalchemy.event import listen
 
 from inbox.errors import PermanentError, TransientError
-from tasks.database import make_engine, make_sessions
+from tasks.db.engine import make_engine, make_sessions
 from tasks.document_starts import deadline, start
 from tasks.documents import completed, failed, initiate, progress
 from tasks.handling import FollowUp

@@ -25,7 +25,7 @@ from inbox.find import Filter
 from inbox.job import Doorbell
 from inbox.store import Store
 from settings import Settings, load
-from tasks.database import make_engine, make_sessions
+from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Document
 from tests.business import NOW
 from tests.conftest import fresh_database

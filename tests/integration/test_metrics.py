@@ -21,7 +21,7 @@ from inbox.job import Lease, NewJob, job_id
 from inbox.retry import Bury, RetryAt
 from inbox.store import Store
 from settings import load
-from tasks.upgrade import upgrade
+from tasks.db.migrate import upgrade
 from tests.conftest import Clock
 from tests.senders import STRIPE_SECRET
 from tests.stack import ROOT

@@ -20,7 +20,7 @@ from inbox.retry import Bury
 from inbox.store import Store
 from settings import Settings, load
 from tasks import replays as task
-from tasks.database import make_engine, make_sessions
+from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Replay
 from tests.running import run
 from tests.senders import API_KEY

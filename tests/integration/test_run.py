@@ -14,7 +14,7 @@ from inbox.event import Event
 from inbox.job import Doorbell, Lease, NewJob
 from inbox.store import Store
 from settings import load
-from tasks.database import make_engine, make_sessions
+from tasks.db.engine import make_engine, make_sessions
 from tasks.handling import Attempt, FollowUp, GaveUp
 from tasks.models import Effect, Notification
 from tests.conftest import Clock

@@ -16,7 +16,7 @@ from inbox.job import Doorbell, Lease, NewJob
 from inbox.store import Store
 from settings import load
 from tasks import broker
-from tasks.database import make_engine, make_sessions
+from tasks.db.engine import make_engine, make_sessions
 from tasks.handling import Attempt, FollowUp, Handler
 from tests.conftest import fresh_database
 from workers import backlog
