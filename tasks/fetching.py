@@ -16,7 +16,7 @@ from pathlib import Path
 
 from inbox.errors import PermanentError, TransientError
 from settings import Settings
-from tasks.clients.answers import check
+from tasks.clients.responses import check
 from tasks.clients.safe_http import Stream, get_stream
 from tasks.digests import Hasher
 from tasks.handling import Attempt

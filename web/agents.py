@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError
 from settings import Settings
-from tasks import addresses, agents
+from tasks import agents
+from tasks.clients import url_policy
 from tasks.models import Agent, Handoff
 from web.errors import Refused
 
@@ -92,6 +93,6 @@ def _signs(settings: Settings) -> None:
 
 def _callable(settings: Settings, url: str, name: str) -> None:
     try:
-        addresses.check(url, settings.call_out_allowed_hosts)
+        url_policy.check(url, settings.call_out_allowed_hosts)
     except PermanentError as error:
         raise Refused(f"{name}: {error}") from None

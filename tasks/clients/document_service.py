@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from inbox.errors import PermanentError, TransientError
 from settings import Settings
-from tasks.clients.answers import check
+from tasks.clients.responses import check
 from tasks.payloads import Id, Text, read
 from telemetry import tracing
 

@@ -25,9 +25,9 @@ from requests.structures import CaseInsensitiveDict
 
 from inbox.errors import PermanentError, TransientError
 from settings import Settings
-from tasks import addresses
-from tasks.addresses import Address
-from tasks.clients.pace import Pace
+from tasks.clients import url_policy
+from tasks.clients.min_speed import Pace
+from tasks.clients.url_policy import Address
 from telemetry import tracing
 
 CONNECT_SECONDS = 5.0
@@ -101,8 +101,8 @@ def get_stream(
     Raises TransientError if nobody answers, PermanentError for an address we do not call. Any status is returned.
     """
     end = time.monotonic() + HEAD_SECONDS
-    ours = addresses.parse(bearer_for).origin if bearer and bearer_for else None
-    address = addresses.parse(url)
+    ours = url_policy.parse(bearer_for).origin if bearer and bearer_for else None
+    address = url_policy.parse(url)
     for _ in range(MOST_REDIRECTS + 1):
         sent = {"Accept-Encoding": "identity", **(headers or {})}
         if address.origin == ours:
@@ -124,7 +124,7 @@ def post_json(
 
     A `trusted` URL is our user's own: it may be http, private and on any port.
     """
-    address = addresses.parse(url)
+    address = url_policy.parse(url)
     sent = {"Content-Type": "application/json", **headers}
     connection = _Connection(address, trusted or _trusted(address, settings))
     end = time.monotonic() + HEAD_SECONDS
@@ -161,7 +161,7 @@ def _response(
 
 
 def _trusted(address: Address, settings: Settings) -> bool:
-    return addresses.trusted(address, settings.call_out_allowed_hosts)
+    return url_policy.trusted(address, settings.call_out_allowed_hosts)
 
 
 class _Connection(http.client.HTTPConnection):
@@ -169,7 +169,7 @@ class _Connection(http.client.HTTPConnection):
 
     def __init__(self, address: Address, trusted: bool) -> None:
         super().__init__(address.host, address.port, timeout=READ_SECONDS)
-        self.default_port = addresses.DEFAULT_PORTS[address.scheme]  # it is left out of the Host header
+        self.default_port = url_policy.DEFAULT_PORTS[address.scheme]  # it is left out of the Host header
         self.address, self._trusted, self._over = address, trusted, False
 
     def connect(self) -> None:
@@ -194,7 +194,7 @@ class _Connection(http.client.HTTPConnection):
 
 def _connected(address: Address, trusted: bool) -> socket.socket:
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    if not trusted and not all(addresses.is_public(str(sockaddr[0])) for *_, sockaddr in found):
+    if not trusted and not all(url_policy.is_public(str(sockaddr[0])) for *_, sockaddr in found):
         raise PermanentError(f"{address.host} has a private address; CALL_OUT_ALLOWED_HOSTS can allow it")
     last: OSError | None = None
     for *_, sockaddr in found[:MOST_ADDRESSES]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from standardwebhooks import Webhook
 
 from inbox.errors import PermanentError, TransientError
-from tasks.clients.answers import check, retry_after_seconds
+from tasks.clients.responses import check, retry_after_seconds
 from tasks.clients.safe_http import post_json
 from tasks.handling import Attempt
 

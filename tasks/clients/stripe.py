@@ -15,7 +15,7 @@ import stripe
 from msgspec import DecodeError, Raw, Struct, json
 
 from inbox.errors import PermanentError, TransientError
-from tasks.clients.answers import retry_after_seconds
+from tasks.clients.responses import retry_after_seconds
 from tasks.handling import Attempt
 from tasks.payloads import Id, read
 from telemetry import tracing

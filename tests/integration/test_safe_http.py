@@ -20,7 +20,7 @@ import trustme
 from dev.servers import free_port
 from inbox.errors import PermanentError, TransientError
 from settings import Settings, load
-from tasks.clients import pace, safe_http
+from tasks.clients import min_speed, safe_http
 from tasks.clients.safe_http import get_stream, post_json
 from tests.peers import Answer, Asked, Peer
 
@@ -502,7 +502,7 @@ def dripping(text: bytes) -> Callable[[socket.socket], None]:
 
 @pytest.mark.parametrize("text", [b"1\r\nx\r\n", b"0"], ids=["bytes", "the head of a chunk, which never ends"])
 def test_a_server_that_sends_next_to_nothing_is_left(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
-    monkeypatch.setattr(pace, "WINDOW_SECONDS", 0.5)
+    monkeypatch.setattr(min_speed, "WINDOW_SECONDS", 0.5)
     with talking(dripping(text)) as host:
         settings = load({"CALL_OUT_ALLOWED_HOSTS": host, "DOCUMENT_MIN_BYTES_PER_SECOND": "5000"})
         with (
@@ -514,7 +514,7 @@ def test_a_server_that_sends_next_to_nothing_is_left(monkeypatch: pytest.MonkeyP
 
 
 def test_a_server_that_waits_for_us_is_not_taken_for_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "WINDOW_SECONDS", 0.1)
+    monkeypatch.setattr(min_speed, "WINDOW_SECONDS", 0.1)
     reply = Answer(200, {}, (bytes(1000) for _ in range(5)))
     with Peer(lambda _: reply) as peer, get_stream(peer.url, allowing(peer)) as answer:
         for _ in answer.chunks():

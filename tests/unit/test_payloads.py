@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inbox.errors import PermanentError, TransientError
-from tasks.clients.answers import LONGEST_WAIT_SECONDS, check, retry_after_seconds
+from tasks.clients.responses import LONGEST_WAIT_SECONDS, check, retry_after_seconds
 from tasks.fulfilment import CheckoutSession
 from tasks.invoices import InvoiceEvent, InvoiceObject
 from tasks.money import amount_text
