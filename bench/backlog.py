@@ -15,7 +15,7 @@ from bench.events import bodies
 from inbox.job import NewJob
 from inbox.store import PREFIX, Store
 from tasks import broker
-from tasks.arrivals import arrival, peek_stripe
+from tasks.ingest import arrival, peek_stripe
 
 BATCH = 100
 Full = tuple[list[str | Path], Callable[[], int]]

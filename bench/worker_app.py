@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from bench.latency import STARTED
 from tasks import payments
-from tasks.handling import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp
 
 
 @functools.cache

@@ -28,7 +28,7 @@ from settings import Settings
 from tasks import broker, messages, route_check
 from tasks.clients import stripe
 from tasks.db.migrate import revisions
-from tasks.handling import Attempt
+from tasks.handler import Attempt
 from tasks.storage import open_store
 from web import health, sources
 

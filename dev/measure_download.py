@@ -28,7 +28,7 @@ from pathlib import Path
 from inbox.event import Event
 from settings import load
 from tasks.fetching import fetch
-from tasks.handling import Attempt
+from tasks.handler import Attempt
 
 GIGABYTE = 1_000_000_000
 

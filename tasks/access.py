@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from tasks import app_webhook, products
 from tasks.db.locking import alone, insert_if_new, locked
-from tasks.handling import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp
 from tasks.models import Charge, DeletedCustomer, Dispute, Entitlement, Invoice, Order, Subscription
 
 # https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses; past_due ends as our `suspended`.

@@ -12,7 +12,7 @@ from inbox.errors import PermanentError, TransientError
 from inbox.job import job_id
 from tasks.clients.standard_webhook import Gone, Receiver, post
 from tasks.db.locking import insert_if_new
-from tasks.handling import Attempt, FollowUp, GaveUp
+from tasks.handler import Attempt, FollowUp, GaveUp
 from tasks.models import AppMessage, Order
 from tasks.notifications import notify_admin
 from tasks.routes import DELIVER_APP_WEBHOOK

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from tasks import present
 from tasks.clients import stripe
-from tasks.handling import Attempt
+from tasks.handler import Attempt
 from tasks.models import Charge, Dispute, Order
 from tasks.payloads import Id, Ref, Text, Whole, ref
 

@@ -21,7 +21,7 @@ from inbox.errors import PermanentError, TransientError
 from tasks.clients import stripe
 from tasks.clients.stripe import Payment
 from tasks.dunning import planned
-from tasks.handling import Attempt
+from tasks.handler import Attempt
 from tasks.models import PaymentRetry
 from tasks.standing import HARD, SETTLED
 

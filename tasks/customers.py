@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from tasks import access
 from tasks.db.locking import insert_if_new
-from tasks.handling import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp
 from tasks.models import DeletedCustomer
 from tasks.payloads import Id, need, read
 

@@ -12,7 +12,7 @@ from tasks import access, charges, present
 from tasks.charges import ChargeObject
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new
-from tasks.handling import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp
 from tasks.models import Dispute
 from tasks.money import amount_text
 from tasks.notifications import notify_admin

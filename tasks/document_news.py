@@ -5,10 +5,10 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from tasks import handoff
-from tasks.content_link import MAIL_SECONDS, link
-from tasks.handling import Attempt, FollowUp, replayed
+from tasks.handler import Attempt, FollowUp, replayed
 from tasks.models import Document
 from tasks.notifications import notify_customer
+from tasks.signed_link import MAIL_SECONDS, link
 
 
 def tell(db: Session, attempt: Attempt, document: Document) -> list[FollowUp]:

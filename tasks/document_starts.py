@@ -26,7 +26,7 @@ from tasks.document_course import (
     step,
 )
 from tasks.document_news import tell
-from tasks.handling import Attempt, FollowUp, GaveUp, replayed
+from tasks.handler import Attempt, FollowUp, GaveUp, replayed
 from tasks.models import Document, FormerTask
 
 TOO_LONG = "it has not ended, however often the document service was asked (DOCUMENT_WAITS)"

@@ -30,7 +30,7 @@ from tasks.document_course import (
 )
 from tasks.document_news import tell
 from tasks.document_starts import asked
-from tasks.handling import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp
 from tasks.models import Document, FormerTask
 from tasks.payloads import Id, Text, need, read
 from tasks.storage import Stored

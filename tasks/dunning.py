@@ -11,10 +11,10 @@ from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.orm import Session
 
 from settings import Settings
-from tasks.arrivals import stripe_ordering_key
 from tasks.clients.stripe import Origin
 from tasks.db.locking import insert_if_new, locked
-from tasks.handling import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp
+from tasks.ingest import stripe_ordering_key
 from tasks.models import Invoice, PaymentFailure, PaymentGrace, PaymentRetry
 from tasks.payloads import read
 from tasks.routes import END_GRACE_PERIOD, RETRY_PAYMENT, effect_of

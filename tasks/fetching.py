@@ -19,7 +19,7 @@ from settings import Settings
 from tasks.clients.responses import check
 from tasks.clients.safe_http import Stream, get_stream
 from tasks.digests import Hasher
-from tasks.handling import Attempt
+from tasks.handler import Attempt
 from tasks.incoming import Facts, Part, forget, incoming
 from tasks.patience import patiently
 from tasks.storage import Stored, name_for, open_store, stem_for

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from tasks import access, app_webhook, products
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, locked
-from tasks.handling import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp
 from tasks.models import Order
 from tasks.money import amount_text
 from tasks.notifications import notify_customer

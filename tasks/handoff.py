@@ -19,12 +19,12 @@ from inbox.errors import NotNow, PermanentError, TransientError
 from inbox.job import job_id
 from tasks import agent_health, agents
 from tasks.clients.standard_webhook import Gone, Receiver, post
-from tasks.content_link import link
 from tasks.db.locking import insert_if_new, locked
-from tasks.handling import Attempt, FollowUp, GaveUp, replayed
+from tasks.handler import Attempt, FollowUp, GaveUp, replayed
 from tasks.models import Agent, Document, Handoff
 from tasks.notifications import notify_admin
 from tasks.routes import DELIVER_HANDOFF
+from tasks.signed_link import link
 
 SPREAD_SECONDS = 30  # over which those come back that waited for an agent together
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from inbox.errors import PermanentError
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, locked
-from tasks.handling import Attempt
+from tasks.handler import Attempt
 from tasks.models import Invoice
 from tasks.payloads import Id, Ref, Seconds, Text, Whole, convert, need, ref
 from tasks.present import fetched_at

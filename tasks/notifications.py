@@ -22,7 +22,7 @@ from inbox.job import job_id
 from settings import Settings
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new
-from tasks.handling import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp
 from tasks.messages import post, with_key, words
 from tasks.models import Notification
 from tasks.payloads import Text, convert

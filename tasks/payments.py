@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from tasks import access, collecting, dunning, invoices, subscriptions
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, locked
-from tasks.handling import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp
 from tasks.invoices import InvoiceEvent, Sight
 from tasks.models import Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.money import amount_text

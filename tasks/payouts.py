@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 from sqlalchemy.orm import Session
 
-from tasks.handling import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp
 from tasks.money import amount_text
 from tasks.notifications import notify_admin
 from tasks.payloads import Id, Text, Whole, need, read

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from tasks.clients import stripe
-from tasks.handling import Attempt
+from tasks.handler import Attempt
 from tasks.payloads import convert
 
 T = TypeVar("T")

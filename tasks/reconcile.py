@@ -37,13 +37,13 @@ from inbox.job import State
 from inbox.store import Store
 from settings import STRIPE_RESENDS_DAYS, SettingsError, load
 from tasks import broker
-from tasks.arrivals import arrival, peek_stripe
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, locked
-from tasks.handling import Attempt, FollowUp
-from tasks.looks import KEY, SOURCE, ask, ask_now
+from tasks.handler import Attempt, FollowUp
+from tasks.ingest import arrival, peek_stripe
 from tasks.models import Reconcile
 from tasks.payloads import Whole, read
+from tasks.reconcile_request import KEY, SOURCE, ask, ask_now
 from tasks.routes import RECONCILE, ROUTES
 
 log = structlog.get_logger()

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from tasks import access, charges
 from tasks.charges import ChargeObject
 from tasks.db.locking import alone, insert_if_new
-from tasks.handling import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp
 from tasks.models import Charge, Notification
 from tasks.money import amount_text
 from tasks.notifications import notify_admin

@@ -92,7 +92,7 @@ TASKS: Mapping[str, Task] = {
     DELIVER_APP_WEBHOOK: Task("tasks.app_webhook:deliver", "handoffs", schedule="handoff_schedule"),
     DELIVER_HANDOFF: Task("tasks.handoff:deliver", "handoffs", schedule="handoff_schedule"),
     RECONCILE: Task("tasks.reconcile:take_in", "payments"),
-    BULK_REPLAY: Task("tasks.replays:run_again", "payments"),
+    BULK_REPLAY: Task("tasks.bulk_replays:run_again", "payments"),
     SEND_ALERTS: Task("tasks.alerts:tell", "notifications"),
 }
 

@@ -14,7 +14,7 @@ from settings import STRIPE_RESENDS_DAYS
 from tasks import access
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new
-from tasks.handling import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp
 from tasks.models import Order, Subscription
 from tasks.routes import RECORD_DIRECT_SUBSCRIPTION
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from tasks import access, dunning, present, sold_elsewhere
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, locked
-from tasks.handling import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp
 from tasks.models import Invoice, PaymentGrace, Subscription
 from tasks.notifications import notify_customer
 from tasks.payloads import Id, Ref, Seconds, Text, Whole, need, read, ref

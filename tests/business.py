@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from inbox.event import Event
 from inbox.job import job_id
 from settings import load
-from tasks.handling import Attempt, FollowUp, Handler
+from tasks.handler import Attempt, FollowUp, Handler
 from tasks.models import Effect
 from tests.senders import API_KEY
 

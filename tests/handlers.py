@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError, TransientError
 from tasks import routes
-from tasks.handling import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp
 from tasks.models import Notification
 
 FOLDER = Path(os.environ["HOLDFAST_TEST_FOLDER"])

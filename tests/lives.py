@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks import disputes, fulfilment, payments, products, refunds, subscriptions
-from tasks.handling import FollowUp
+from tasks.handler import FollowUp
 from tasks.models import Entitlement, Order
 from tasks.products import Price
 from tests.business import NOW, Business

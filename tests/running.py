@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tasks.handling import Handler
+from tasks.handler import Handler
 from workers.run import Runner
 
 

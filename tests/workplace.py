@@ -15,7 +15,7 @@ from inbox.event import Event
 from inbox.job import Doorbell
 from inbox.store import Store
 from settings import load
-from tasks.handling import Handler
+from tasks.handler import Handler
 from tasks.routes import QUEUES, jobs_for
 from tests.conftest import Clock
 from tests.running import run

@@ -18,7 +18,7 @@ from inbox import queries
 from inbox.event import Event
 from inbox.store import Store
 from settings import STRIPE_RESENDS_DAYS, Settings
-from tasks import broker, looks
+from tasks import broker, reconcile_request
 from tasks.models import Document
 from tasks.routes import jobs_for
 from tasks.storage import open_store
@@ -153,7 +153,7 @@ def _figures(
         days = parsed(ReconcileRequest, read_body(request, MOST_BYTES)).days
         if not settings.stripe_api_key:
             raise Refused("reconcile is off: STRIPE_API_KEY is not set", 409)
-        return jsonify(id=looks.ask_now(store, days), state="asked"), 202
+        return jsonify(id=reconcile_request.ask_now(store, days), state="asked"), 202
 
 
 def _bearer_key() -> bytes:

@@ -1,4 +1,4 @@
-"""`/content/<document>`: a finished document for whoever has a signed link to it (tasks/content_link.py)."""
+"""`/content/<document>`: a finished document for whoever has a signed link to it (tasks/signed_link.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flask import Blueprint, Response, request
 from sqlalchemy.orm import Session
 
 from settings import Settings
-from tasks import content_link
+from tasks import signed_link
 from web.api import completed, content
 from web.errors import Refused
 
@@ -32,10 +32,10 @@ def blueprint(settings: Settings, sessions: Callable[[], Session]) -> Blueprint:
         response.headers.update(HEADERS)
         return response
 
-    @pages.get(f"{content_link.PATH}<document>")
+    @pages.get(f"{signed_link.PATH}<document>")
     def linked(document: str) -> Response:
         until, signature = request.args.get("until", ""), request.args.get("signature", "")
-        if not UNTIL.fullmatch(until) or not content_link.holds(settings, document, until, signature, time.time()):
+        if not UNTIL.fullmatch(until) or not signed_link.holds(settings, document, until, signature, time.time()):
             raise Refused("no such document, or the link is over", 404)
         return content(settings, *completed(sessions, document, "no such document, or the link is over"))
 

@@ -10,7 +10,7 @@ import msgspec
 
 from inbox.errors import BadPayload
 from settings.sources import SourceSetting
-from tasks.arrivals import Peeked, decode, identity
+from tasks.ingest import Peeked, decode, identity
 from web.signatures import Delivery
 
 _anything = msgspec.json.Decoder(Any)

@@ -16,8 +16,8 @@ from inbox.errors import BadPayload, StoreUnavailable
 from inbox.event import Arrival
 from inbox.store import Store
 from settings import Settings
-from tasks.arrivals import arrival
 from tasks.broker import BackgroundRinger
+from tasks.ingest import arrival
 from telemetry import tracing
 from web.body import read_body
 from web.errors import Refused

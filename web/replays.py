@@ -1,4 +1,4 @@
-"""Dead letters run again, many at once: what that would do, asking for it, how far it is. tasks/replays.py does it."""
+"""Bulk replays of dead letters: preview, request, progress. tasks/bulk_replays.py runs them."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import msgspec
 from inbox.errors import BadPayload
 from settings import Settings
 from settings.sources import HEADERS, SourceSetting
-from tasks.arrivals import Peeked, decode, identity, peek_stripe
+from tasks.ingest import Peeked, decode, identity, peek_stripe
 from web import signatures
 from web.errors import REASONS
 from web.peek import peek_by

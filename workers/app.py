@@ -15,7 +15,7 @@ from inbox.errors import StoreUnavailable
 from settings import SettingsError, load
 from tasks import broker, route_check
 from tasks.db.engine import make_engine, make_sessions
-from tasks.handling import Handler
+from tasks.handler import Handler
 from tasks.routes import TASKS
 from telemetry import logs, tracing
 from workers import backlog, signals

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 
 from inbox.job import Lease, Wish
-from tasks.handling import Handler
+from tasks.handler import Handler
 from tasks.routes import TASKS
 from workers.flower import Told
 from workers.run import AttemptFailed, Runner

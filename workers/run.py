@@ -24,7 +24,7 @@ from inbox.event import Event
 from inbox.job import Doorbell, Lease, NewJob, Wish, job_id
 from inbox.store import Store
 from settings import Settings
-from tasks.handling import Attempt, FollowUp, GaveUp, Handler
+from tasks.handler import Attempt, FollowUp, GaveUp, Handler
 from tasks.models import Effect
 from tasks.routes import TASKS
 from telemetry import logs, tracing

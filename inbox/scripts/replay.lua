@@ -1,7 +1,7 @@
 -- replay: a person runs a final job again, under the same idempotency key, and is written down for it.
 -- Guards against: running again what is running or owed already, and what has lost its payload.
 -- `only` may name the one state it is run again from: who asked for dead letters does not mean what was put away since.
--- That is one of many, whose replay is written down as a whole (tasks/replays.py): job by job, a great one would push
+-- That is one of many, whose replay is written down as a whole (tasks/bulk_replays.py): job by job, a great one would push
 -- everything else out of the trail.
 local id, by, only = arg(1), arg(2), arg(3)
 local state, task, queue, source, event = read(id, 'state', 'task', 'queue', 'source', 'event')

@@ -10,7 +10,7 @@ from standardwebhooks import Webhook
 from inbox.errors import PermanentError, TransientError
 from tasks.clients.responses import check, retry_after_seconds
 from tasks.clients.safe_http import post_json
-from tasks.handling import Attempt
+from tasks.handler import Attempt
 
 GONE = 410  # this receiver wants nothing more
 

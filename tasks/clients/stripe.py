@@ -16,7 +16,7 @@ from msgspec import DecodeError, Raw, Struct, json
 
 from inbox.errors import PermanentError, TransientError
 from tasks.clients.responses import retry_after_seconds
-from tasks.handling import Attempt
+from tasks.handler import Attempt
 from tasks.payloads import Id, read
 from telemetry import tracing
 

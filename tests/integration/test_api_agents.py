@@ -22,9 +22,9 @@ from inbox import queries
 from inbox.store import Store
 from settings import Settings, load
 from tasks.agents import made, secrets
-from tasks.content_link import link
 from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Agent, AgentDeed, Document, Handoff
+from tasks.signed_link import link
 from tests.senders import API_KEY, DOC_SECRET
 from web import create_app
 from web.keys import who

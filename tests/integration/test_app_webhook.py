@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 from inbox.errors import PermanentError, TransientError
 from tasks.app_webhook import deliver
 from tasks.fulfilment import checkout_completed
-from tasks.handling import FollowUp
+from tasks.handler import FollowUp
 from tasks.models import AppMessage, Order
 from tasks.refunds import charge_refunded
 from tests.business import HANDOFF_SECRET, NOW, Business

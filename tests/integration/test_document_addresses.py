@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from inbox.errors import PermanentError, TransientError
 from tasks.documents import completed, download
-from tasks.handling import FollowUp, GaveUp
+from tasks.handler import FollowUp, GaveUp
 from tasks.models import Notification
 from tests.business import Business
 from tests.integration.test_handlers_documents import by_service, call_back, processing, row, steps, stored

@@ -13,7 +13,7 @@ from inbox.errors import PermanentError, TransientError
 from tasks.clients.document_service import status
 from tasks.document_starts import deadline, start
 from tasks.documents import completed, download, failed, initiate, progress
-from tasks.handling import FollowUp
+from tasks.handler import FollowUp
 from tasks.models import Document, FormerTask, Notification
 from tests.business import Business, at_once
 from tests.integration.test_handlers_documents import REQUEST, by_service, call_back, row, steps

@@ -24,7 +24,7 @@ from inbox.errors import PermanentError, TransientError
 from tasks.db.engine import make_engine, make_sessions
 from tasks.document_starts import deadline, start
 from tasks.documents import completed, failed, initiate, progress
-from tasks.handling import FollowUp
+from tasks.handler import FollowUp
 from tasks.models import Document, Notification
 from tests.business import Business
 from tests.integration.test_document_starts import RESULT, Service

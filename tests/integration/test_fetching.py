@@ -19,7 +19,7 @@ from inbox.event import Event
 from settings import load
 from tasks import bucket, incoming
 from tasks.fetching import Expected, fetch
-from tasks.handling import Attempt
+from tasks.handler import Attempt
 from tasks.storage import Stored, name_for, open_store
 from tests.buckets import S3
 from tests.business import NOW

@@ -12,7 +12,7 @@ from tasks.agents import made
 from tasks.document_starts import deadline, start
 from tasks.documents import download
 from tasks.fulfilment import checkout_completed
-from tasks.handling import Handler
+from tasks.handler import Handler
 from tasks.handoff import deliver
 from tasks.models import AppMessage, Document, Handoff, Notification, PaymentFailure, PaymentRetry
 from tasks.notifications import send

@@ -27,7 +27,7 @@ from tasks.callback_address import callback_url
 from tasks.clients.document_service import Wanted, submit
 from tasks.document_starts import start
 from tasks.documents import completed, download, failed, initiate, progress
-from tasks.handling import FollowUp, GaveUp
+from tasks.handler import FollowUp, GaveUp
 from tasks.models import Document, DocumentStep, Handoff, Notification
 from tasks.notifications import send
 from tests.business import HANDOFF_SECRET, NOW, Business, at_once

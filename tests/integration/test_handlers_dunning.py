@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import select
 
 from tasks import notifications
-from tasks.arrivals import peek_stripe
-from tasks.handling import FollowUp
+from tasks.handler import FollowUp
+from tasks.ingest import peek_stripe
 from tasks.models import Entitlement, Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.payments import end_grace, retry_payment
 from tests.business import Business

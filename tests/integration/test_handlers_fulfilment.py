@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from inbox.errors import PermanentError
 from tasks.fulfilment import async_payment_failed, async_payment_succeeded, checkout_completed, expired
-from tasks.handling import Handler
+from tasks.handler import Handler
 from tasks.models import Entitlement, Notification, Order
 from tasks.notifications import send
 from tasks.payloads import Expanded

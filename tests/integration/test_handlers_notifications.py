@@ -14,7 +14,7 @@ from sqlalchemy import select
 from inbox.errors import PermanentError, TransientError
 from settings import load
 from tasks.fulfilment import checkout_completed
-from tasks.handling import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp
 from tasks.messages import TEMPLATES, template_path, words
 from tasks.models import Notification
 from tasks.money import amount_text

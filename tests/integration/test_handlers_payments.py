@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import select
 
 from inbox.errors import PermanentError, TransientError
-from tasks.arrivals import peek_stripe
-from tasks.handling import FollowUp
+from tasks.handler import FollowUp
+from tasks.ingest import peek_stripe
 from tasks.models import Invoice, Notification, PaymentFailure, PaymentRetry, Subscription
 from tasks.payments import payment_failed, retry_payment
 from tests.business import NOW, Business, at_once

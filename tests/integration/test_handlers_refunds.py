@@ -15,7 +15,7 @@ from sqlalchemy import select
 from inbox.errors import PermanentError, TransientError
 from tasks import customers, disputes, refunds
 from tasks.fulfilment import async_payment_failed, async_payment_succeeded, checkout_completed
-from tasks.handling import Handler
+from tasks.handler import Handler
 from tasks.models import AppMessage, Charge, Dispute, Entitlement, Notification, Order
 from tasks.refunds import charge_refunded, refund_changed
 from tests.business import HANDOFF_SECRET, Business

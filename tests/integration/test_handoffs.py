@@ -14,7 +14,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from inbox.errors import NotNow, PermanentError, TransientError
 from settings import load
 from tasks import agent_health, agents
-from tasks.handling import FollowUp, GaveUp
+from tasks.handler import FollowUp, GaveUp
 from tasks.handoff import deliver, owe
 from tasks.models import Agent, AgentDeed, Document, Handoff, Notification
 from tests.business import HANDOFF_SECRET, NOW, Business, at_once

@@ -20,9 +20,9 @@ from inbox.errors import TransientError
 from inbox.find import Filter
 from inbox.store import Store
 from tasks import reconcile
-from tasks.arrivals import arrival, peek_stripe
 from tasks.clients import stripe
-from tasks.handling import FollowUp
+from tasks.handler import FollowUp
+from tasks.ingest import arrival, peek_stripe
 from tasks.models import Reconcile
 from tasks.routes import ROUTES
 from tests.business import NOW, Business, at_once

@@ -19,7 +19,7 @@ from inbox.job import Lease, NewJob
 from inbox.retry import Bury
 from inbox.store import Store
 from settings import Settings, load
-from tasks import replays as task
+from tasks import bulk_replays as task
 from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Replay
 from tests.running import run

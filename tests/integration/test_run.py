@@ -15,7 +15,7 @@ from inbox.job import Doorbell, Lease, NewJob
 from inbox.store import Store
 from settings import load
 from tasks.db.engine import make_engine, make_sessions
-from tasks.handling import Attempt, FollowUp, GaveUp
+from tasks.handler import Attempt, FollowUp, GaveUp
 from tasks.models import Effect, Notification
 from tests.conftest import Clock
 from tests.running import run

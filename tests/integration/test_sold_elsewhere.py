@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from tasks import sold_elsewhere
-from tasks.handling import FollowUp
+from tasks.handler import FollowUp
 from tasks.models import AppMessage, Entitlement, Order
 from tests.business import HANDOFF_SECRET, NOW, Business, at_once
 from tests.lives import checkout, subscription

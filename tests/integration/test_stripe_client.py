@@ -10,7 +10,7 @@ import pytest
 
 from inbox.errors import PermanentError
 from tasks.clients import stripe
-from tasks.handling import Attempt
+from tasks.handler import Attempt
 from tests.business import Business
 from tests.peers import Answer, Peer, Stripe
 

@@ -17,7 +17,7 @@ from inbox.store import Store
 from settings import load
 from tasks import broker
 from tasks.db.engine import make_engine, make_sessions
-from tasks.handling import Attempt, FollowUp, Handler
+from tasks.handler import Attempt, FollowUp, Handler
 from tests.conftest import fresh_database
 from workers import backlog
 from workers.flower import Told

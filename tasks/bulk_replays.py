@@ -18,7 +18,7 @@ from inbox.job import State
 from inbox.store import Store
 from tasks import broker
 from tasks.db.locking import insert_if_new, locked
-from tasks.handling import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp
 from tasks.models import Replay
 from tasks.payloads import read
 from tasks.routes import BULK_REPLAY
