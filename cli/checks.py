@@ -25,10 +25,11 @@ from inbox.event import Event
 from inbox.memory_guard import NEARLY_FULL
 from inbox.store import Store
 from settings import Settings
-from tasks import broker, messages, route_check
+from tasks import broker, route_check
 from tasks.clients import stripe
 from tasks.db.migrate import revisions
 from tasks.handler import Attempt
+from tasks.notifications import apprise_client
 from tasks.storage import open_store
 from web import health, sources
 
@@ -197,7 +198,7 @@ def _standing(path: Path) -> Path:
 def _messages(settings: Settings) -> Iterator[Finding]:
     for name in ("CUSTOMER_NOTIFY_URLS", "ADMIN_NOTIFY_URLS"):
         urls = getattr(settings, name.lower())
-        places = [messages.reached(url) for url in urls]
+        places = [apprise_client.reached(url) for url in urls]
         wrong = [str(place) for place, reached in enumerate(places, 1) if reached is None]
         mend = "see https://github.com/caronc/apprise/wiki for how a URL of each service looks"
         if wrong:

@@ -14,7 +14,7 @@ from tasks.clients.standard_webhook import Gone, Receiver, post
 from tasks.db.locking import insert_if_new
 from tasks.handler import Attempt, FollowUp, GaveUp
 from tasks.models import AppMessage, Order
-from tasks.notifications import notify_admin
+from tasks.notifications.notify import notify_admin
 from tasks.routes import DELIVER_APP_WEBHOOK
 
 

@@ -14,8 +14,8 @@ from tasks.clients import stripe
 from tasks.db.locking import insert_if_new
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Dispute
-from tasks.money import amount_text
-from tasks.notifications import notify_admin
+from tasks.notifications.money import amount_text
+from tasks.notifications.notify import notify_admin
 from tasks.payloads import Id, Ref, Seconds, Text, Whole, need, read, ref
 
 # From these no dispute comes back, but for a lost one by an appeal: for us it stays lost until the appeal is won.

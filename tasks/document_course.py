@@ -18,7 +18,7 @@ from tasks.db.locking import insert_if_new, locked
 from tasks.document_news import tell
 from tasks.handler import Attempt, FollowUp, GaveUp, replayed
 from tasks.models import Document, DocumentStep, FormerTask
-from tasks.notifications import notify_admin, tell_admin_now
+from tasks.notifications.notify import notify_admin, tell_admin_now
 from tasks.payloads import need
 from tasks.routes import CHECK_DOCUMENT, DOWNLOAD_DOCUMENT, SUBMIT_DOCUMENT
 

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from tasks import handoff
 from tasks.handler import Attempt, FollowUp, replayed
 from tasks.models import Document
-from tasks.notifications import notify_customer
+from tasks.notifications.notify import notify_customer
 from tasks.signed_link import MAIL_SECONDS, link
 
 

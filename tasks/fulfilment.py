@@ -13,8 +13,8 @@ from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, locked
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Order
-from tasks.money import amount_text
-from tasks.notifications import notify_customer
+from tasks.notifications.money import amount_text
+from tasks.notifications.notify import notify_customer
 from tasks.payloads import Id, Ref, Text, Whole, convert, need, read, ref
 from tasks.products import Price
 

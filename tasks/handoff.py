@@ -22,7 +22,7 @@ from tasks.clients.standard_webhook import Gone, Receiver, post
 from tasks.db.locking import insert_if_new, locked
 from tasks.handler import Attempt, FollowUp, GaveUp, replayed
 from tasks.models import Agent, Document, Handoff
-from tasks.notifications import notify_admin
+from tasks.notifications.notify import notify_admin
 from tasks.routes import DELIVER_HANDOFF
 from tasks.signed_link import link
 

@@ -17,8 +17,8 @@ from tasks.db.locking import insert_if_new, locked
 from tasks.handler import Attempt, FollowUp
 from tasks.invoices import InvoiceEvent, Sight
 from tasks.models import Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
-from tasks.money import amount_text
-from tasks.notifications import notify_admin, notify_customer
+from tasks.notifications.money import amount_text
+from tasks.notifications.notify import notify_admin, notify_customer
 from tasks.payloads import need, read
 from tasks.standing import FINAL, SUSPENDED
 

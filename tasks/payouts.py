@@ -6,8 +6,8 @@ from msgspec import Struct
 from sqlalchemy.orm import Session
 
 from tasks.handler import Attempt, FollowUp
-from tasks.money import amount_text
-from tasks.notifications import notify_admin
+from tasks.notifications.money import amount_text
+from tasks.notifications.notify import notify_admin
 from tasks.payloads import Id, Text, Whole, need, read
 
 

@@ -11,8 +11,8 @@ from tasks.charges import ChargeObject
 from tasks.db.locking import alone, insert_if_new
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Charge, Notification
-from tasks.money import amount_text
-from tasks.notifications import notify_admin
+from tasks.notifications.money import amount_text
+from tasks.notifications.notify import notify_admin
 from tasks.payloads import Id, Ref, Text, Whole, need, read, ref
 from tasks.present import fetched_at
 

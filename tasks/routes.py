@@ -88,12 +88,12 @@ TASKS: Mapping[str, Task] = {
     DOCUMENT_FAILED: Task("tasks.documents:failed", "documents"),
     DOCUMENT_PROGRESS: Task("tasks.documents:progress", "documents"),
     DOWNLOAD_DOCUMENT: Task("tasks.documents:download", "downloads", time_limit_seconds=3600, renews=True),
-    SEND_NOTIFICATION: Task("tasks.notifications:send", "notifications"),
+    SEND_NOTIFICATION: Task("tasks.notifications.notify:send", "notifications"),
     DELIVER_APP_WEBHOOK: Task("tasks.app_webhook:deliver", "handoffs", schedule="handoff_schedule"),
     DELIVER_HANDOFF: Task("tasks.handoff:deliver", "handoffs", schedule="handoff_schedule"),
     RECONCILE: Task("tasks.reconcile:take_in", "payments"),
     BULK_REPLAY: Task("tasks.bulk_replays:run_again", "payments"),
-    SEND_ALERTS: Task("tasks.alerts:tell", "notifications"),
+    SEND_ALERTS: Task("tasks.notifications.alerts:tell", "notifications"),
 }
 
 # "*" is every other type of that source. A type with no route is recorded and counted as unhandled.

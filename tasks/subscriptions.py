@@ -14,7 +14,7 @@ from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, locked
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Invoice, PaymentGrace, Subscription
-from tasks.notifications import notify_customer
+from tasks.notifications.notify import notify_customer
 from tasks.payloads import Id, Ref, Seconds, Text, Whole, need, read, ref
 from tasks.products import Item, Price, item
 from tasks.standing import FINAL, SUBSCRIPTION_WAY, Seen, is_newer, status_of

@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy.dialects import sqlite
 
 from inbox.store import Store
-from tasks import messages, notifications
 from tasks.models import Effect
+from tasks.notifications import apprise_client, notify
 from workers import run
 from workers.sweep import Sweeper
 
@@ -42,8 +42,8 @@ def never_sweep() -> None:
 
 
 def mail_twice() -> None:
-    post = messages.post
-    vars(notifications)["post"] = lambda *mail: post(*mail) and post(*mail)
+    post = apprise_client.post
+    vars(notify)["post"] = lambda *mail: post(*mail) and post(*mail)
 
 
 SABOTAGES = {"effect row off": look_for_no_effect_row, "sweep off": never_sweep, "mails twice": mail_twice}

@@ -17,8 +17,9 @@ from celery.worker import loops
 from inbox import alert_rules
 from inbox.job import Doorbell
 from inbox.store import Store
-from tasks import broker, handoff, notifications
+from tasks import broker, handoff
 from tasks.clients import stripe
+from tasks.notifications import notify
 from tests import document_faults
 from tests.handlers import die_around, die_at, first_time, register_handlers
 from workers import alarms, run
@@ -36,7 +37,7 @@ die_around(Store, "release", "before release", "after release")
 die_around(Store, "renew", "before renew", "after renew")
 die_around(Told, "of", "after the next lease, before its handler", "")
 die_around(stripe, "pay_invoice", "", "charged, before the commit")
-die_around(notifications, "post", "", "mailed, before the commit")
+die_around(notify, "post", "", "mailed, before the commit")
 document_faults.register()
 
 if "HOLDFAST_TEST_QUICK_ALARMS" in os.environ:

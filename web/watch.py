@@ -17,7 +17,7 @@ from inbox.alert_rules import Standing, Told
 from inbox.errors import HoldfastError, StoreUnavailable
 from inbox.store import Store
 from settings import Settings
-from tasks.messages import post, with_key, words
+from tasks.notifications.apprise_client import post, with_key, words
 
 log = structlog.get_logger()
 

@@ -21,7 +21,7 @@ from inbox.event import Arrival, Event
 from inbox.store import Store
 from settings import Settings
 from tasks import broker
-from tasks.alerts import DUE, SOURCE
+from tasks.notifications.alerts import DUE, SOURCE
 from tasks.routes import QUEUES, jobs_for
 
 EVERY_MS = 60_000

@@ -130,7 +130,7 @@ class World:
         """The product's words, each under its kind as its subject, by which the mails are counted."""
         folder = self.folder / "templates"
         folder.mkdir()
-        for path in (ROOT / "tasks" / "templates").glob("*.txt"):
+        for path in (ROOT / "tasks/notifications/templates").glob("*.txt"):
             _, _, body = path.read_text(encoding="utf-8").partition("\n")
             (folder / path.name).write_text(f"{path.stem}\n{body}", encoding="utf-8")
 

@@ -15,8 +15,8 @@ from inbox.job import Doorbell, Lease, NewJob
 from inbox.retry import Bury
 from inbox.store import Store, connect
 from settings import load
-from tasks.alerts import tell
-from tasks.notifications import send
+from tasks.notifications.alerts import tell
+from tasks.notifications.notify import send
 from tasks.routes import jobs_for
 from tests.business import Business
 from tests.conftest import Clock

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from inbox.errors import PermanentError
-from tasks.notifications import send
+from tasks.notifications.notify import send
 from tasks.payouts import payout_failed
 from tasks.routes import jobs_for
 from tests.business import Business

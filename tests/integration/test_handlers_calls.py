@@ -15,7 +15,7 @@ from tasks.fulfilment import checkout_completed
 from tasks.handler import Handler
 from tasks.handoff import deliver
 from tasks.models import AppMessage, Document, Handoff, Notification, PaymentFailure, PaymentRetry
-from tasks.notifications import send
+from tasks.notifications.notify import send
 from tasks.payments import payment_failed, retry_payment
 from tasks.refunds import charge_refunded, refund_changed
 from tests.business import HANDOFF_SECRET, NOW, Business

@@ -29,7 +29,7 @@ from tasks.document_starts import start
 from tasks.documents import completed, download, failed, initiate, progress
 from tasks.handler import FollowUp, GaveUp
 from tasks.models import Document, DocumentStep, Handoff, Notification
-from tasks.notifications import send
+from tasks.notifications.notify import send
 from tests.business import HANDOFF_SECRET, NOW, Business, at_once
 from tests.peers import Answer, Mailbox, Peer
 from tests.senders import API_KEY as OUR_API_KEY

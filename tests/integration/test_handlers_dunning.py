@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from tasks import notifications
 from tasks.handler import FollowUp
 from tasks.ingest import peek_stripe
 from tasks.models import Entitlement, Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
+from tasks.notifications import notify
 from tasks.payments import end_grace, retry_payment
 from tests.business import Business
 from tests.lives import T0, Happened, buy_access, invoice, subscription
@@ -321,7 +321,7 @@ def test_one_try_that_wants_confirming_is_told_once_whichever_event_comes_first(
 
 def test_what_was_told_as_a_plain_failure_already_is_not_told_again_as_one_to_confirm(business: Business) -> None:
     (job,) = invoice("payment_failed", 1, 10).to(business)
-    business.follow(notifications.send, job)
+    business.follow(notify.send, job)
     assert invoice("payment_action_required", 2, 10).to(business) == []
     assert told(business) == [("payment_failed", "customer")]
 
@@ -494,6 +494,6 @@ def test_a_subscription_event_tells_a_customer_of_the_trials_end_by_an_address_t
     event = subscription("trial_will_end", 1, 10, "trialing")
     event.object["customer"] = customer
     told_of_it = only(event.to(business), "tasks.notifications.send")
-    business.follow(notifications.send, told_of_it)
+    business.follow(notify.send, told_of_it)
     row = business.one(select(Notification))
     assert (row.kind, row.email, row.locale) == ("trial_will_end", "grace@example.com", "de")

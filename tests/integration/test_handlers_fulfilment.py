@@ -16,7 +16,7 @@ from inbox.errors import PermanentError
 from tasks.fulfilment import async_payment_failed, async_payment_succeeded, checkout_completed, expired
 from tasks.handler import Handler
 from tasks.models import Entitlement, Notification, Order
-from tasks.notifications import send
+from tasks.notifications.notify import send
 from tasks.payloads import Expanded
 from tasks.products import Price, granted, item
 from tests.business import NOW, Business, at_once

@@ -15,10 +15,10 @@ from inbox.errors import PermanentError, TransientError
 from settings import load
 from tasks.fulfilment import checkout_completed
 from tasks.handler import Attempt, FollowUp
-from tasks.messages import TEMPLATES, template_path, words
 from tasks.models import Notification
-from tasks.money import amount_text
-from tasks.notifications import notify_admin, notify_customer, send
+from tasks.notifications.apprise_client import TEMPLATES, template_path, words
+from tasks.notifications.money import amount_text
+from tasks.notifications.notify import notify_admin, notify_customer, send
 from tests.business import NOW, Business
 from tests.integration.test_handlers_fulfilment import checkout
 from tests.peers import Answer, Mailbox, Peer, Stripe

@@ -13,8 +13,9 @@ from stripe import StripeObject
 from cli import stripe_events
 from cli.stripe_events import NEW_VERSION, OLD_VERSION
 from dev import stripe_events as simulated
-from tasks import charges, customers, disputes, fulfilment, invoices, notifications, payouts, refunds, subscriptions
+from tasks import charges, customers, disputes, fulfilment, invoices, payouts, refunds, subscriptions
 from tasks.clients.stripe import Origin
+from tasks.notifications import notify
 from tests import lives
 from tests.integration import test_handler_example as handler_example
 from tests.integration import test_handlers_fulfilment as handlers_fulfilment
@@ -100,7 +101,7 @@ def test_an_object_of_an_old_version_has_what_the_changelogs_took_away_and_not_w
         (fulfilment.LineItem, "item"),
         (invoices.InvoiceObject, "invoice"),
         (invoices.LineItem, "line_item"),
-        (notifications.Customer, "customer"),
+        (notify.Customer, "customer"),
         (payouts.Payout, "payout"),
         (refunds.RefundObject, "refund"),
         (subscriptions.SubscriptionObject, "subscription"),

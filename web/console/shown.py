@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from flask import Blueprint
 
-from tasks.money import amount_text
+from tasks.notifications.money import amount_text
 
 UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"))
 

@@ -23,8 +23,8 @@ from settings import Settings
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new
 from tasks.handler import Attempt, FollowUp
-from tasks.messages import post, with_key, words
 from tasks.models import Notification
+from tasks.notifications.apprise_client import post, with_key, words
 from tasks.payloads import Text, convert
 from tasks.routes import SEND_NOTIFICATION
 

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from inbox.alert_rules import Told
 from tasks.handler import Attempt, FollowUp
-from tasks.notifications import notify_operator
+from tasks.notifications.notify import notify_operator
 from tasks.payloads import read
 
 SOURCE, DUE = "holdfast", "alert.due"

@@ -14,7 +14,7 @@ from apprise.plugins.email.base import NotifyEmail
 
 from inbox.errors import PermanentError
 from settings import Settings
-from tasks.wording import written
+from tasks.notifications.localize import written
 from telemetry import tracing
 
 logging.getLogger("apprise").disabled = True  # it writes recipients into its lines
