@@ -5,10 +5,10 @@ from __future__ import annotations
 from msgspec import Struct
 from sqlalchemy.orm import Session
 
-from tasks import access
 from tasks.db.locking import insert_if_new
 from tasks.handler import Attempt, FollowUp
 from tasks.models import DeletedCustomer
+from tasks.orders import access
 from tasks.payloads import Id, need, read
 
 

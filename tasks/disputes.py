@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy.orm import Session
 
-from tasks import access, charges, present
+from tasks import charges, present
 from tasks.charges import ChargeObject
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new
@@ -16,6 +16,7 @@ from tasks.handler import Attempt, FollowUp
 from tasks.models import Dispute
 from tasks.notifications.money import amount_text
 from tasks.notifications.notify import notify_admin
+from tasks.orders import access
 from tasks.payloads import Id, Ref, Seconds, Text, Whole, need, read, ref
 
 # From these no dispute comes back, but for a lost one by an appeal: for us it stays lost until the appeal is won.

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from tasks import access, collecting, dunning, invoices, subscriptions
+from tasks import collecting, dunning, invoices, subscriptions
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, locked
 from tasks.handler import Attempt, FollowUp
@@ -19,6 +19,7 @@ from tasks.invoices import InvoiceEvent, Sight
 from tasks.models import Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.notifications.money import amount_text
 from tasks.notifications.notify import notify_admin, notify_customer
+from tasks.orders import access
 from tasks.payloads import need, read
 from tasks.standing import FINAL, SUSPENDED
 

@@ -6,13 +6,14 @@ from msgspec import Struct
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from tasks import access, charges
+from tasks import charges
 from tasks.charges import ChargeObject
 from tasks.db.locking import alone, insert_if_new
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Charge, Notification
 from tasks.notifications.money import amount_text
 from tasks.notifications.notify import notify_admin
+from tasks.orders import access
 from tasks.payloads import Id, Ref, Text, Whole, need, read, ref
 from tasks.present import fetched_at
 

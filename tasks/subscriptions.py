@@ -9,14 +9,15 @@ from msgspec import Struct, field
 from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.orm import Session
 
-from tasks import access, dunning, present, sold_elsewhere
+from tasks import dunning, present
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, locked
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Invoice, PaymentGrace, Subscription
 from tasks.notifications.notify import notify_customer
+from tasks.orders import access, direct_subscriptions
+from tasks.orders.entitlements import Item, Price, item
 from tasks.payloads import Id, Ref, Seconds, Text, Whole, need, read, ref
-from tasks.products import Item, Price, item
 from tasks.standing import FINAL, SUBSCRIPTION_WAY, Seen, is_newer, status_of
 
 
@@ -141,7 +142,7 @@ def _take_in(attempt: Attempt, db: Session, event: SubscriptionEvent) -> tuple[S
     told = _seen(event.data.object, created, attempt.event.id)
     word = look(attempt, db, subscription, created) or told
     gives = word.seen is not None and word.seen.state in access.ENTITLING
-    owed = sold_elsewhere.look(attempt, db, subscription) if gives else []
+    owed = direct_subscriptions.look(attempt, db, subscription) if gives else []
     row = observe(attempt, db, subscription, word)
     return row, [*owed, *follow_facts(attempt, db, Invoice.subscription == row.id, row)]
 

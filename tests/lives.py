@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tasks import disputes, fulfilment, payments, products, refunds, subscriptions
+from tasks import disputes, payments, refunds, subscriptions
 from tasks.handler import FollowUp
 from tasks.models import Entitlement, Order
-from tasks.products import Price
+from tasks.orders import entitlements, fulfilment
+from tasks.orders.entitlements import Price
 from tests.business import NOW, Business
 
 T0 = 1_772_000_000
@@ -55,7 +56,7 @@ class Happened:
 def buy_access(business: Business) -> None:
     """An order that sub_1 pays for, with access, as if nobody had been told of it."""
     ids = {"customer": "cus_1", "subscription": "sub_1", "invoice": "in_1"}
-    bought = [products.item(Price(product="club", type="one_time"), 1)]
+    bought = [entitlements.item(Price(product="club", type="one_time"), 1)]
     about: dict[str, Any] = {"amount_total": 1, "currency": "eur", "created_at": NOW, "bought": bought}
     with business.sessions() as db:
         db.add(Order(session_id="cs_1", state="fulfilled", **about, **ids))

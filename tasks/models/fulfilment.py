@@ -14,7 +14,7 @@ from tasks.models.base import Base
 class Order(Base):
     """What one checkout session bought: one row per session, however many events tell of it.
 
-    A subscription that no session began has an order by its own id (tasks/sold_elsewhere.py).
+    A subscription that no session began has an order by its own id (tasks/orders/direct_subscriptions.py).
     """
 
     __tablename__ = "orders"
@@ -28,14 +28,14 @@ class Order(Base):
     invoice: Mapped[str | None] = mapped_column(index=True)
     amount_total: Mapped[int]
     currency: Mapped[str]
-    bought: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)  # tasks/products.py
+    bought: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)  # tasks/orders/entitlements.py
     access_changes: Mapped[int] = mapped_column(default=0)  # how often access was granted or revoked
     created_at: Mapped[datetime]
     fulfilled_at: Mapped[datetime | None]
 
 
 class Entitlement(Base):
-    """Somebody may use a product while `revoked_at` is empty, which tasks/access.py alone decides."""
+    """Somebody may use a product while `revoked_at` is empty, which tasks/orders/access.py alone decides."""
 
     __tablename__ = "entitlements"
     __table_args__ = (UniqueConstraint("session_id", "product"),)

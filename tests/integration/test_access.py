@@ -11,10 +11,11 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tasks import access, payments, refunds
+from tasks import payments, refunds
 from tasks.handler import Attempt, FollowUp
 from tasks.models import AppMessage, Base, Charge, DeletedCustomer, Dispute, Entitlement, Order, Subscription
-from tasks.products import Price, item
+from tasks.orders import access
+from tasks.orders.entitlements import Price, item
 from tests.business import HANDOFF_SECRET, NOW, Business, at_once
 from tests.lives import invoice
 from tests.lives import refund as lives_refund

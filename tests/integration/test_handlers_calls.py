@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tasks import app_webhook, disputes, sold_elsewhere
+from tasks import disputes
 from tasks.agents import made
 from tasks.document_starts import deadline, start
 from tasks.documents import download
-from tasks.fulfilment import checkout_completed
 from tasks.handler import Handler
 from tasks.handoff import deliver
 from tasks.models import AppMessage, Document, Handoff, Notification, PaymentFailure, PaymentRetry
 from tasks.notifications.notify import send
+from tasks.orders import app_webhook, direct_subscriptions
+from tasks.orders.fulfilment import checkout_completed
 from tasks.payments import payment_failed, retry_payment
 from tasks.refunds import charge_refunded, refund_changed
 from tests.business import HANDOFF_SECRET, NOW, Business
@@ -89,7 +90,7 @@ def answer(asked: Asked) -> bytes:
         (charge_refunded, refund(invoice="in_1"), {}),
         (disputes.changed, dispute(payment_intent=None), {}),
         (refund_changed, failed_refund(), {}),
-        (sold_elsewhere.record, None, {"subscription": "sub_1"}),
+        (direct_subscriptions.record, None, {"subscription": "sub_1"}),
     ],
 )
 def test_no_transaction_is_open_while_somebody_else_is_asked(

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from inbox.errors import PermanentError
-from tasks.fulfilment import async_payment_failed, async_payment_succeeded, checkout_completed, expired
 from tasks.handler import Handler
 from tasks.models import Entitlement, Notification, Order
 from tasks.notifications.notify import send
+from tasks.orders.entitlements import Price, granted, item
+from tasks.orders.fulfilment import async_payment_failed, async_payment_succeeded, checkout_completed, expired
 from tasks.payloads import Expanded
-from tasks.products import Price, granted, item
 from tests.business import NOW, Business, at_once
 from tests.peers import Answer, Asked, Mailbox, Peer, Stripe
 

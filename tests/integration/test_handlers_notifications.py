@@ -13,12 +13,12 @@ from sqlalchemy import select
 
 from inbox.errors import PermanentError, TransientError
 from settings import load
-from tasks.fulfilment import checkout_completed
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Notification
 from tasks.notifications.apprise_client import TEMPLATES, template_path, words
 from tasks.notifications.money import amount_text
 from tasks.notifications.notify import notify_admin, notify_customer, send
+from tasks.orders.fulfilment import checkout_completed
 from tests.business import NOW, Business
 from tests.integration.test_handlers_fulfilment import checkout
 from tests.peers import Answer, Mailbox, Peer, Stripe

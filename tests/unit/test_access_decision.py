@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.access import Known, why_not
+from tasks.orders.access import Known, why_not
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from stripe import StripeObject
 from cli import stripe_events
 from cli.stripe_events import NEW_VERSION, OLD_VERSION
 from dev import stripe_events as simulated
-from tasks import charges, customers, disputes, fulfilment, invoices, payouts, refunds, subscriptions
+from tasks import charges, customers, disputes, invoices, payouts, refunds, subscriptions
 from tasks.clients.stripe import Origin
 from tasks.notifications import notify
+from tasks.orders import fulfilment
 from tests import lives
 from tests.integration import test_handler_example as handler_example
 from tests.integration import test_handlers_fulfilment as handlers_fulfilment

@@ -8,15 +8,15 @@ from __future__ import annotations
 from msgspec import Struct, field
 from sqlalchemy.orm import Session
 
-from tasks import access, app_webhook, products
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, locked
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Order
 from tasks.notifications.money import amount_text
 from tasks.notifications.notify import notify_customer
+from tasks.orders import access, app_webhook, entitlements
+from tasks.orders.entitlements import Price
 from tasks.payloads import Id, Ref, Text, Whole, convert, need, read, ref
-from tasks.products import Price
 
 PAID = frozenset({"paid", "no_payment_required"})
 STATES = ("expired", "awaiting_payment", "payment_failed", "fulfilled")  # an order only ever moves to the right
@@ -162,13 +162,13 @@ def _fulfil(
     attempt: Attempt, db: Session, session: CheckoutSession, order: Order, bought: list[LineItem]
 ) -> list[FollowUp]:
     """Once per order: what it bought, by which access follows; the receipt; word to the application."""
-    order.fulfilled_at, order.bought = attempt.now, [products.item(one.price, one.quantity) for one in bought]
-    entitlements = products.granted(attempt.settings.fulfilment, order.bought)
-    names = [one.description for one in bought if one.description] or entitlements
+    order.fulfilled_at, order.bought = attempt.now, [entitlements.item(one.price, one.quantity) for one in bought]
+    granted = entitlements.granted(attempt.settings.fulfilment, order.bought)
+    names = [one.description for one in bought if one.description] or granted
     receipt = _tell(attempt, db, "receipt", session, order, products=", ".join(names))
     what = {
-        "entitlements": entitlements,
-        "items": products.told(order.bought),
+        "entitlements": granted,
+        "items": entitlements.told(order.bought),
         "amount_total": order.amount_total,
         "currency": order.currency,
     }

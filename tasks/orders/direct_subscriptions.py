@@ -11,11 +11,11 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from settings import STRIPE_RESENDS_DAYS
-from tasks import access
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Order, Subscription
+from tasks.orders import access
 from tasks.routes import RECORD_DIRECT_SUBSCRIPTION
 
 SETTLED_SECONDS = 30

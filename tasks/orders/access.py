@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, false, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from tasks import app_webhook, products
 from tasks.db.locking import alone, insert_if_new, locked
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Charge, DeletedCustomer, Dispute, Entitlement, Invoice, Order, Subscription
+from tasks.orders import app_webhook, entitlements
 
 # https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses; past_due ends as our `suspended`.
 ENTITLING = frozenset({"active", "trialing", "past_due"})
@@ -118,8 +118,8 @@ def _entitlements(
     db: Session, attempt: Attempt, order: Order, subscription: Subscription | None
 ) -> dict[str, tuple[Entitlement, bool]]:
     """All that the order ever gave, by its product, and whether it is to give it now; what is new gives nothing yet."""
-    items = products.current(order.bought, subscription.items if subscription else None)
-    wanted = products.granted(attempt.settings.fulfilment, items) if order.state == "fulfilled" else []
+    items = entitlements.current(order.bought, subscription.items if subscription else None)
+    wanted = entitlements.granted(attempt.settings.fulfilment, items) if order.state == "fulfilled" else []
     about = {name: getattr(order, name) for name in ("session_id", "customer", "client_reference", "subscription")}
     for name in wanted:
         insert_if_new(db, Entitlement, product=name, granted_at=attempt.now, revoked_at=attempt.now, **about)
