@@ -10,7 +10,7 @@ import redis
 from sqlalchemy.orm import Session
 
 from bench.latency import STARTED
-from tasks import payments
+from tasks.billing import payments
 from tasks.handler import Attempt, FollowUp
 
 

@@ -1,4 +1,4 @@
-"""A request to look at what Stripe could not deliver: an event of our own. tasks/reconcile.py does it."""
+"""A request to look at what Stripe could not deliver: an event of our own. tasks/billing/reconcile.py does it."""
 
 from __future__ import annotations
 

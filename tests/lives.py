@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tasks import disputes, payments, refunds, subscriptions
+from tasks.billing import disputes, payments, refunds, subscriptions
 from tasks.handler import FollowUp
 from tasks.models import Entitlement, Order
 from tasks.orders import entitlements, fulfilment

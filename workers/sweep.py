@@ -12,7 +12,8 @@ import time
 import structlog
 
 from inbox.store import Store
-from tasks import broker, reconcile
+from tasks import broker
+from tasks.billing import reconcile
 from tasks.routes import QUEUES
 from workers.alarms import Lookout
 

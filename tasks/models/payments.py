@@ -15,7 +15,7 @@ class Subscription(Base):
     """A Stripe subscription: Stripe's word for it, and the status that follows from all that is known.
 
     (seen_created, seen_event) is the watermark of Stripe's word, stripe_status and items: an older event changes
-    nothing (tasks/standing.py).
+    nothing (tasks/billing/subscription_state.py).
     """
 
     __tablename__ = "subscriptions"

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tasks import payments, refunds
+from tasks.billing import payments, refunds
 from tasks.handler import Attempt, FollowUp
 from tasks.models import AppMessage, Base, Charge, DeletedCustomer, Dispute, Entitlement, Order, Subscription
 from tasks.orders import access

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.event import listen
 
+from tasks.billing.payments import end_grace
 from tasks.db.engine import make_engine, make_sessions
 from tasks.models import (
     Base,
@@ -33,7 +34,6 @@ from tasks.models import (
     PaymentRetry,
     Subscription,
 )
-from tasks.payments import end_grace
 from tests.business import Business
 from tests.lives import Happened
 from tests.searching import searching

@@ -10,11 +10,11 @@ from sqlalchemy import select
 from standardwebhooks import Webhook
 
 from inbox.errors import PermanentError, TransientError
+from tasks.billing.refunds import charge_refunded
 from tasks.handler import FollowUp
 from tasks.models import AppMessage, Order
 from tasks.orders.app_webhook import deliver
 from tasks.orders.fulfilment import checkout_completed
-from tasks.refunds import charge_refunded
 from tests.business import HANDOFF_SECRET, NOW, Business
 from tests.integration.test_handlers_fulfilment import checkout
 from tests.integration.test_handlers_refunds import refund

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from inbox.errors import PermanentError
+from tasks.billing.payouts import payout_failed
 from tasks.notifications.notify import send
-from tasks.payouts import payout_failed
 from tasks.routes import jobs_for
 from tests.business import Business
 from tests.peers import Mailbox

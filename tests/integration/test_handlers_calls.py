@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tasks import disputes
 from tasks.agents import made
+from tasks.billing import disputes
+from tasks.billing.payments import payment_failed, retry_payment
+from tasks.billing.refunds import charge_refunded, refund_changed
 from tasks.document_starts import deadline, start
 from tasks.documents import download
 from tasks.handler import Handler
@@ -17,8 +19,6 @@ from tasks.models import AppMessage, Document, Handoff, Notification, PaymentFai
 from tasks.notifications.notify import send
 from tasks.orders import app_webhook, direct_subscriptions
 from tasks.orders.fulfilment import checkout_completed
-from tasks.payments import payment_failed, retry_payment
-from tasks.refunds import charge_refunded, refund_changed
 from tests.business import HANDOFF_SECRET, NOW, Business
 from tests.integration.test_handlers_fulfilment import checkout
 from tests.integration.test_handlers_payments import failure

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from tasks.billing.payments import end_grace, retry_payment
 from tasks.handler import FollowUp
 from tasks.ingest import peek_stripe
 from tasks.models import Entitlement, Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.notifications import notify
-from tasks.payments import end_grace, retry_payment
 from tests.business import Business
 from tests.lives import T0, Happened, buy_access, invoice, subscription
 from tests.peers import Answer, Asked, Peer, Stripe

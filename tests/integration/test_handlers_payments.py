@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import select
 
 from inbox.errors import PermanentError, TransientError
+from tasks.billing.payments import payment_failed, retry_payment
 from tasks.handler import FollowUp
 from tasks.ingest import peek_stripe
 from tasks.models import Invoice, Notification, PaymentFailure, PaymentRetry, Subscription
-from tasks.payments import payment_failed, retry_payment
 from tests.business import NOW, Business, at_once
 from tests.peers import Answer, Asked, Peer, Stripe
 

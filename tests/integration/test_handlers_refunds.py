@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from inbox.errors import PermanentError, TransientError
-from tasks import customers, disputes, refunds
+from tasks.billing import customers, disputes, refunds
+from tasks.billing.refunds import charge_refunded, refund_changed
 from tasks.handler import Handler
 from tasks.models import AppMessage, Charge, Dispute, Entitlement, Notification, Order
 from tasks.orders.fulfilment import async_payment_failed, async_payment_succeeded, checkout_completed
-from tasks.refunds import charge_refunded, refund_changed
 from tests.business import HANDOFF_SECRET, Business
 from tests.integration.test_handlers_fulfilment import UNPAID, checkout
 from tests.lives import T0, invoice

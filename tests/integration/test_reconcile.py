@@ -19,7 +19,7 @@ from inbox import find, queries
 from inbox.errors import TransientError
 from inbox.find import Filter
 from inbox.store import Store
-from tasks import reconcile
+from tasks.billing import reconcile
 from tasks.clients import stripe
 from tasks.handler import FollowUp
 from tasks.ingest import arrival, peek_stripe

@@ -42,9 +42,9 @@ WRONG = {  # what somebody wrote into the table -> what both say
     ),
 }
 NO_HANDLER = {  # only the workers import handlers
-    "tasks.payments:nobody": "not there",
+    "tasks.billing.payments:nobody": "not there",
     "tasks.nowhere:refunded": "not there",
-    "tasks.payments:THANKS": "no function of (attempt, db)",
+    "tasks.billing.payments:THANKS": "no function of (attempt, db)",
     "tasks.payloads:ref": "no function of (attempt, db)",
 }
 
@@ -95,7 +95,7 @@ def test_a_sender_of_the_user_s_own_may_be_routed_once_it_is_configured(monkeypa
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/handlers.md").read_text(), flags=re.DOTALL)
 FILES = (
-    "tasks/payouts.py",
+    "tasks/billing/payouts.py",
     "tasks/routes.py",
     "tasks/routes.py",
     "tasks/routes.py",
@@ -109,7 +109,7 @@ FILES = (
 def test_the_code_in_the_handlers_page_is_the_code_that_runs(block: str, path: str) -> None:
     code = (ROOT / path).read_text()
     assert block in code
-    assert path != "tasks/payouts.py" or block == code, "the handler is shown whole"
+    assert path != "tasks/billing/payouts.py" or block == code, "the handler is shown whole"
 
 
 def test_the_line_the_handlers_page_quotes_is_the_line_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from inbox.errors import PermanentError, TransientError
+from tasks.billing.invoices import InvoiceEvent, InvoiceObject
 from tasks.clients.responses import LONGEST_WAIT_SECONDS, check, retry_after_seconds
-from tasks.invoices import InvoiceEvent, InvoiceObject
 from tasks.notifications.money import amount_text
 from tasks.orders.fulfilment import CheckoutSession
 from tasks.payloads import Ref, Text, need, read, ref

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.invoices import InvoiceObject, renews
+from tasks.billing.invoices import InvoiceObject, renews
 from tasks.payloads import convert
 
 NOTHING_NEW = [{"amount": 50, "type": "subscription", "proration": True}, {"amount": 900, "type": "invoiceitem"}]

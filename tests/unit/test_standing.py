@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from tasks.standing import (
+from tasks.billing.subscription_state import (
     INVOICE_WAY,
     SUBSCRIPTION_WAY,
     Seen,

@@ -1,6 +1,6 @@
 """Payments of invoices: failed ones are recorded, told, tried again and in the end given up; a paid one undoes that.
 
-An event only adds facts (the failure, the newest known of invoice and subscription); tasks/subscriptions.py derives
+An event only adds facts (the failure, the newest known of invoice and subscription); subscriptions.py derives
 from them what should be, so that any order of arrival ends the same.
 """
 
@@ -11,17 +11,17 @@ from typing import Any
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from tasks import collecting, dunning, invoices, subscriptions
+from tasks.billing import dunning, invoice_retry, invoices, subscriptions
+from tasks.billing.invoices import InvoiceEvent, Sight
+from tasks.billing.subscription_state import FINAL, SUSPENDED
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, locked
 from tasks.handler import Attempt, FollowUp
-from tasks.invoices import InvoiceEvent, Sight
 from tasks.models import Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.notifications.money import amount_text
 from tasks.notifications.notify import notify_admin, notify_customer
 from tasks.orders import access
 from tasks.payloads import need, read
-from tasks.standing import FINAL, SUSPENDED
 
 TOLD_OF_FAILURE = ("payment_failed", "payment_action_required", "subscription_suspended")
 THANKS = "payment_recovered"
@@ -59,7 +59,7 @@ def retry_payment(attempt: Attempt, db: Session) -> list[FollowUp]:
     retry = dunning.planned(db, PaymentRetry, key)
     if retry is None:
         return []
-    state, code, found = collecting.collect(attempt, db, retry)
+    state, code, found = invoice_retry.collect(attempt, db, retry)
     sight = invoices.from_stripe(attempt, found)
     word = subscriptions.look(attempt, db, sight.object.subscription_id, 0)
     retry = dunning.planned(db, PaymentRetry, key)

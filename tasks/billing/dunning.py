@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.orm import Session
 
 from settings import Settings
+from tasks.billing.subscription_state import is_sign_up, next_retry, wants_grace
 from tasks.clients.stripe import Origin
 from tasks.db.locking import insert_if_new, locked
 from tasks.handler import Attempt, FollowUp
@@ -18,7 +19,6 @@ from tasks.ingest import stripe_ordering_key
 from tasks.models import Invoice, PaymentFailure, PaymentGrace, PaymentRetry
 from tasks.payloads import read
 from tasks.routes import END_GRACE_PERIOD, RETRY_PAYMENT, effect_of
-from tasks.standing import is_sign_up, next_retry, wants_grace
 
 Plan = TypeVar("Plan", PaymentRetry, PaymentGrace)
 LOST = timedelta(days=1)  # longer than the attempts of a job take

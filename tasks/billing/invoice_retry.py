@@ -18,12 +18,12 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError, TransientError
+from tasks.billing.dunning import planned
+from tasks.billing.subscription_state import HARD, SETTLED
 from tasks.clients import stripe
 from tasks.clients.stripe import Payment
-from tasks.dunning import planned
 from tasks.handler import Attempt
 from tasks.models import PaymentRetry
-from tasks.standing import HARD, SETTLED
 
 TRIES = 5  # of a job, before a 5xx is taken for a saved one
 WAIT = timedelta(hours=25)

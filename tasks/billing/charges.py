@@ -8,7 +8,7 @@ from msgspec import Struct
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from tasks import present
+from tasks.billing import refetch
 from tasks.clients import stripe
 from tasks.handler import Attempt
 from tasks.models import Charge, Dispute, Order
@@ -32,7 +32,7 @@ class ChargeObject(Struct):
 
 def look(attempt: Attempt, db: Session, charge: str | None) -> ChargeObject | None:
     """The charge as it is at Stripe now; None without a key, or where Stripe does not know it. May commit."""
-    return present.look(attempt, db, stripe.fetch_charge, charge, ChargeObject)
+    return refetch.look(attempt, db, stripe.fetch_charge, charge, ChargeObject)
 
 
 def paid_for(attempt: Attempt, db: Session, charge: ChargeObject) -> Names:

@@ -6,8 +6,9 @@ from msgspec import Struct
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from tasks import charges
-from tasks.charges import ChargeObject
+from tasks.billing import charges
+from tasks.billing.charges import ChargeObject
+from tasks.billing.refetch import fetched_at
 from tasks.db.locking import alone, insert_if_new
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Charge, Notification
@@ -15,7 +16,6 @@ from tasks.notifications.money import amount_text
 from tasks.notifications.notify import notify_admin
 from tasks.orders import access
 from tasks.payloads import Id, Ref, Text, Whole, need, read, ref
-from tasks.present import fetched_at
 
 NOT_REFUNDED = frozenset({"failed", "canceled"})  # https://docs.stripe.com/api/refunds/object#refund_object-status
 

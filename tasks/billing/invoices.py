@@ -9,13 +9,13 @@ from msgspec import UNSET, Struct, UnsetType, field
 from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError
+from tasks.billing.refetch import fetched_at
+from tasks.billing.subscription_state import INVOICE_WAY, Seen, is_newer
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, locked
 from tasks.handler import Attempt
 from tasks.models import Invoice
 from tasks.payloads import Id, Ref, Seconds, Text, Whole, convert, need, ref
-from tasks.present import fetched_at
-from tasks.standing import INVOICE_WAY, Seen, is_newer
 
 # None: by what an old event, or a peer of Stripe's, does not tell.
 RENEWING = frozenset({None, "subscription", "subscription_create", "subscription_cycle", "quote_accept"})

@@ -8,8 +8,8 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy.orm import Session
 
-from tasks import charges, present
-from tasks.charges import ChargeObject
+from tasks.billing import charges, refetch
+from tasks.billing.charges import ChargeObject
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new
 from tasks.handler import Attempt, FollowUp
@@ -58,7 +58,7 @@ def changed(attempt: Attempt, db: Session) -> list[FollowUp]:
     """
     event = read(attempt.event.body, DisputeEvent)
     key, created = need(event.data.object.id, "data.object.id"), need(event.created, "created")
-    found = present.look(attempt, db, stripe.fetch_dispute, key, DisputeObject)
+    found = refetch.look(attempt, db, stripe.fetch_dispute, key, DisputeObject)
     dispute = found or event.data.object
     values: dict[str, Any] = {
         "charge": need(ref(dispute.charge), "data.object.charge"),
@@ -66,7 +66,7 @@ def changed(attempt: Attempt, db: Session) -> list[FollowUp]:
         "currency": dispute.currency,
         "reason": dispute.reason,
         "status": need(dispute.status, "data.object.status"),
-        "seen_created": present.fetched_at(attempt, created) if found else created,
+        "seen_created": refetch.fetched_at(attempt, created) if found else created,
         "seen_event": attempt.event.id,
         "updated_at": attempt.now,
     }

@@ -9,7 +9,8 @@ from msgspec import Struct, field
 from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.orm import Session
 
-from tasks import dunning, present
+from tasks.billing import dunning, refetch
+from tasks.billing.subscription_state import FINAL, SUBSCRIPTION_WAY, Seen, is_newer, status_of
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, locked
 from tasks.handler import Attempt, FollowUp
@@ -18,7 +19,6 @@ from tasks.notifications.notify import notify_customer
 from tasks.orders import access, direct_subscriptions
 from tasks.orders.entitlements import Item, Price, item
 from tasks.payloads import Id, Ref, Seconds, Text, Whole, need, read, ref
-from tasks.standing import FINAL, SUBSCRIPTION_WAY, Seen, is_newer, status_of
 
 
 class Word(NamedTuple):
@@ -92,8 +92,8 @@ def look(attempt: Attempt, db: Session, subscription: str | None, created: int) 
 
     `created` is the age of the event that made us look: what is fetched is never older. Commits.
     """
-    found = present.look(attempt, db, stripe.fetch_subscription, subscription, SubscriptionObject)
-    return _seen(found, present.fetched_at(attempt, created), attempt.event.id, fetched=True) if found else None
+    found = refetch.look(attempt, db, stripe.fetch_subscription, subscription, SubscriptionObject)
+    return _seen(found, refetch.fetched_at(attempt, created), attempt.event.id, fetched=True) if found else None
 
 
 def observe(attempt: Attempt, db: Session, subscription: str, word: Word) -> Subscription:
