@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from tasks import handoff
+from tasks.agents import handoff
 from tasks.handler import Attempt, FollowUp, replayed
 from tasks.models import Document
 from tasks.notifications.notify import notify_customer

@@ -90,7 +90,7 @@ TASKS: Mapping[str, Task] = {
     DOWNLOAD_DOCUMENT: Task("tasks.documents:download", "downloads", time_limit_seconds=3600, renews=True),
     SEND_NOTIFICATION: Task("tasks.notifications.notify:send", "notifications"),
     DELIVER_APP_WEBHOOK: Task("tasks.orders.app_webhook:deliver", "handoffs", schedule="handoff_schedule"),
-    DELIVER_HANDOFF: Task("tasks.handoff:deliver", "handoffs", schedule="handoff_schedule"),
+    DELIVER_HANDOFF: Task("tasks.agents.handoff:deliver", "handoffs", schedule="handoff_schedule"),
     RECONCILE: Task("tasks.billing.reconcile:take_in", "payments"),
     BULK_REPLAY: Task("tasks.bulk_replays:run_again", "payments"),
     SEND_ALERTS: Task("tasks.notifications.alerts:tell", "notifications"),

@@ -17,7 +17,8 @@ from celery.worker import loops
 from inbox import alert_rules
 from inbox.job import Doorbell
 from inbox.store import Store
-from tasks import broker, handoff
+from tasks import broker
+from tasks.agents import handoff
 from tasks.clients import stripe
 from tasks.notifications import notify
 from tests import document_faults

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError
 from settings import Settings
-from tasks import agents
+from tasks.agents import registry
 from tasks.clients import url_policy
 from tasks.models import Agent, Handoff
 from web.errors import Refused
@@ -51,18 +51,18 @@ def add(db: Session, settings: Settings, name: str, url: str, by: str) -> Agent:
     _signs(settings)
     _callable(settings, url, "url")
     try:
-        return agents.add(db, name, url, by, datetime.now(UTC))
-    except agents.Taken as taken:
+        return registry.add(db, name, url, by, datetime.now(UTC))
+    except registry.Taken as taken:
         raise Refused(str(taken), 409) from None
 
 
 def switch(db: Session, word: str, to: str, by: str) -> Agent:
     """Disable or enable the agent of this id or name: it is so when this is committed. Raises Refused, 404."""
-    found = agents.named(db, word)
+    found = registry.named(db, word)
     agent = db.get(Agent, found.id, with_for_update=True, populate_existing=True) if found else None
     if agent is None:
         raise Refused("no such agent", 404)
-    change = {"disable": agents.disable, "enable": agents.enable}[to]
+    change = {"disable": registry.disable, "enable": registry.enable}[to]
     change(db, agent, by, datetime.now(UTC))
     return agent
 
@@ -74,7 +74,7 @@ def urls(settings: Settings, sessions: Callable[[], Session], words: Sequence[st
     _signs(settings)
     names = {word for word in words if "://" not in word}
     with sessions() as db:
-        known = {name: agents.named(db, name) for name in sorted(names)}
+        known = {name: registry.named(db, name) for name in sorted(names)}
     found = []
     for number, word in enumerate(words):
         agent = known.get(word)

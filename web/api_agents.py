@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from settings import Settings
-from tasks.agents import secrets
+from tasks.agents.registry import secrets
 from web import agents
 from web.agents import Standing
 from web.body import parsed, read_body

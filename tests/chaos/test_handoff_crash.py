@@ -13,7 +13,7 @@ from dev.servers import wait_until
 from inbox import queries
 from inbox.event import Event
 from inbox.job import NewJob
-from tasks.agents import made
+from tasks.agents.registry import made
 from tasks.models import Agent, AgentDeed, Document, Handoff
 from tests.business import HANDOFF_SECRET
 from tests.chaos.conftest import World

@@ -21,7 +21,7 @@ from dev.servers import Valkey
 from inbox import queries
 from inbox.store import Store
 from settings import Settings, load
-from tasks.agents import made, secrets
+from tasks.agents.registry import made, secrets
 from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Agent, AgentDeed, Document, Handoff
 from tasks.signed_link import link

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tasks.agents import made
+from tasks.agents.handoff import deliver
+from tasks.agents.registry import made
 from tasks.billing import disputes
 from tasks.billing.payments import payment_failed, retry_payment
 from tasks.billing.refunds import charge_refunded, refund_changed
 from tasks.document_starts import deadline, start
 from tasks.documents import download
 from tasks.handler import Handler
-from tasks.handoff import deliver
 from tasks.models import AppMessage, Document, Handoff, Notification, PaymentFailure, PaymentRetry
 from tasks.notifications.notify import send
 from tasks.orders import app_webhook, direct_subscriptions

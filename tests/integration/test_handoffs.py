@@ -13,9 +13,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from inbox.errors import NotNow, PermanentError, TransientError
 from settings import load
-from tasks import agent_health, agents
+from tasks.agents import circuit_breaker, registry
+from tasks.agents.handoff import deliver, owe
 from tasks.handler import FollowUp, GaveUp
-from tasks.handoff import deliver, owe
 from tasks.models import Agent, AgentDeed, Document, Handoff, Notification
 from tests.business import HANDOFF_SECRET, NOW, Business, at_once
 from tests.peers import Answer, Asked, Peer
@@ -85,8 +85,8 @@ def test_an_agent_that_was_added_is_told_under_a_secret_of_its_own(business: Bus
         (follow_up,) = told(business, peer.url)
         business.settings["HANDOFF_SECRET"] = f"{other},{HANDOFF_SECRET}"  # while it is rotated, both verify
         with business.sessions() as db:
-            agent = agents.add(db, "hub", peer.url, "ada", NOW)
-            own = agents.secrets(load(business.settings), agent)
+            agent = registry.add(db, "hub", peer.url, "ada", NOW)
+            own = registry.secrets(load(business.settings), agent)
             db.commit()
         try_(business, follow_up)
     (asked,) = peer.asked
@@ -131,8 +131,8 @@ def test_the_pause_that_an_agent_asks_for_holds_for_all_it_is_owed(business: Bus
 )
 def test_the_breaker_opens_for_longer_and_longer(failures: int, seconds: int) -> None:
     agent = Agent(failures=failures - 1)
-    agent_health.failed(agent, "it answered 500", 0, NOW)
-    until = agent_health.closed_until(agent, NOW)
+    circuit_breaker.failed(agent, "it answered 500", 0, NOW)
+    until = circuit_breaker.closed_until(agent, NOW)
     assert until == (NOW + timedelta(seconds=seconds) if seconds else None)
 
 
@@ -180,10 +180,10 @@ def test_calls_to_one_agent_are_spread_by_its_rate_and_each_waits_once(business:
 def test_a_place_that_was_missed_is_given_up(business: Business) -> None:
     """Or all that waited for an agent that was away would come at once."""
     agent = Agent(rate_per_minute=6, next_at=None)
-    kept = [agent_health.place(agent, None, NOW) for _ in range(3)]
+    kept = [circuit_breaker.place(agent, None, NOW) for _ in range(3)]
     assert [(place - NOW).seconds for place in kept] == [0, 10, 20]
     later = NOW + timedelta(hours=1)
-    again = [agent_health.place(agent, place, later) for place in kept]
+    again = [circuit_breaker.place(agent, place, later) for place in kept]
     assert [(place - later).seconds for place in again] == [0, 10, 20]
 
 
@@ -232,7 +232,7 @@ def test_an_agent_that_is_enabled_again_is_called_as_if_it_had_never_failed(busi
         with pytest.raises(GaveUp):
             try_(business, follow_up)
         with business.sessions() as db:
-            agents.enable(db, db.get_one(Agent, agents.agent_id(peer.url)), "ada", NOW)
+            registry.enable(db, db.get_one(Agent, registry.agent_id(peer.url)), "ada", NOW)
             db.commit()
         business.now += timedelta(seconds=1)
         try_(business, follow_up)  # by replay
@@ -291,9 +291,9 @@ def test_of_two_who_add_at_once_one_has_the_name(business: Business, same: str) 
         name, url = ("hub", f"https://{number}.example") if same == "name" else (f"hub-{number}", "https://a.example")
         with business.sessions() as db:
             try:
-                agents.add(db, name, url, "ada", NOW)
+                registry.add(db, name, url, "ada", NOW)
                 db.commit()
-            except agents.Taken:
+            except registry.Taken:
                 return "taken"
         return "added"
 

@@ -1,7 +1,7 @@
 """The handoff: a signed webhook of ours that tells an agent how a document ended.
 
 Each is a row, made in the same transaction as the end that it tells of, and a job with the agent as its ordering key:
-so one agent is told one thing at a time. Before a call its turn is awaited (tasks/agent_health.py); what came of the
+so one agent is told one thing at a time. Before a call its turn is awaited (circuit_breaker.py); what came of the
 call is committed before the attempt ends, however it ends.
 """
 
@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from inbox.errors import NotNow, PermanentError, TransientError
 from inbox.job import job_id
-from tasks import agent_health, agents
+from tasks.agents import circuit_breaker, registry
 from tasks.clients.standard_webhook import Gone, Receiver, post
 from tasks.db.locking import insert_if_new, locked
 from tasks.handler import Attempt, FollowUp, GaveUp, replayed
@@ -32,7 +32,7 @@ SPREAD_SECONDS = 30  # over which those come back that waited for an agent toget
 def owe(db: Session, attempt: Attempt, document: Document) -> list[FollowUp]:
     """Owe each agent that waits for the document word that it is completed, or has failed."""
     urls = sorted(set(document.notify_agents))  # in one order, or two documents' rows might wait for each other
-    return [_owed(db, attempt, document, agents.made(db, url)) for url in urls]
+    return [_owed(db, attempt, document, registry.made(db, url)) for url in urls]
 
 
 def _owed(db: Session, attempt: Attempt, document: Document, agent: str) -> FollowUp:
@@ -66,12 +66,14 @@ def deliver(attempt: Attempt, db: Session) -> list[FollowUp]:
         db.commit()  # its place in the queue; and no transaction stays open over a call
     try:
         post(
-            attempt, Receiver("the agent", agent.url, agents.secrets(attempt.settings, agent)), _body(attempt, handoff)
+            attempt,
+            Receiver("the agent", agent.url, registry.secrets(attempt.settings, agent)),
+            _body(attempt, handoff),
         )
     except (TransientError, PermanentError) as error:
         raise _failed(attempt, db, error) from None
     handoff, agent = _locked(attempt, db)
-    agent_health.succeeded(agent, attempt.now)
+    circuit_breaker.succeeded(agent, attempt.now)
     handoff.state, handoff.updated_at = "delivered", attempt.now
     return []
 
@@ -91,10 +93,10 @@ def _await_turn(attempt: Attempt, db: Session, handoff: Handoff, agent: Agent) -
     if agent.state == "disabled":
         handoff.state, handoff.updated_at = "dead", attempt.now
         raise _disabled(attempt, db, agent)
-    if until := agent_health.closed_until(agent, attempt.now):
+    if until := circuit_breaker.closed_until(agent, attempt.now):
         spread = timedelta(seconds=zlib.crc32(attempt.key.encode()) % SPREAD_SECONDS)
         raise _not_before(until + spread, f"the agent is not called for a while, after {agent.failures} failures")
-    handoff.place = agent_health.place(agent, handoff.place, attempt.now)
+    handoff.place = circuit_breaker.place(agent, handoff.place, attempt.now)
     if handoff.place > attempt.now:
         raise _not_before(handoff.place, "the agent's rate is reached")
     handoff.place = None
@@ -107,10 +109,12 @@ def _not_before(at: datetime, why: str) -> NotNow:
 def _failed(attempt: Attempt, db: Session, error: TransientError | PermanentError) -> Exception:
     """What the attempt is to end in; what it did to the agent's standing is committed first."""
     handoff, agent = _locked(attempt, db)
-    agent_health.failed(agent, str(error), getattr(error, "retry_after_seconds", 0), attempt.now)
-    gone = isinstance(error, Gone) or agent_health.given_up(agent, attempt.settings.handoff_disable_after, attempt.now)
+    circuit_breaker.failed(agent, str(error), getattr(error, "retry_after_seconds", 0), attempt.now)
+    gone = isinstance(error, Gone) or circuit_breaker.given_up(
+        agent, attempt.settings.handoff_disable_after, attempt.now
+    )
     if gone:
-        agents.disable(db, agent, attempt.key, attempt.now)
+        registry.disable(db, agent, attempt.key, attempt.now)
     over = gone or attempt.last or isinstance(error, PermanentError)
     handoff.state, handoff.updated_at = "dead" if over else "owed", attempt.now
     ending = _disabled(attempt, db, agent) if gone else _gave_up(attempt, db, agent, handoff, error) if over else error
@@ -121,7 +125,7 @@ def _failed(attempt: Attempt, db: Session, error: TransientError | PermanentErro
 def _disabled(attempt: Attempt, db: Session, agent: Agent) -> PermanentError:
     """The administrator hears of it from the job that did it: again, if it was killed before it could say so."""
     words = "the agent is disabled; once it is enabled, replay this job"
-    if agents.disabled_by(db, agent) != attempt.key:
+    if registry.disabled_by(db, agent) != attempt.key:
         return PermanentError(words)
     told = notify_admin(db, attempt, "agent_disabled", about=agent.id, **_words(agent))
     return GaveUp(f"{agent.last_answer}; {words}", [told])
