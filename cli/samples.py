@@ -21,7 +21,7 @@ from cli import stripe_events as stripe
 from cli.stripe_events import NEW_VERSION, Thing
 from settings import Settings
 from settings.sources import HEADERS
-from tasks import callback_address
+from tasks.documents import callback_url
 from tasks.routes import ROUTES
 
 EMAIL = "ada@example.com"  # RFC 2606: nobody's
@@ -143,9 +143,9 @@ def _document(settings: Settings, kind: str, number: int, now: int) -> Sample:
         told["error_message"] = "a sample of a failure"
     body, scheme, secret = json.dumps(told).encode(), settings.doc_webhook_scheme, settings.doc_webhook_secret[0]
     name = f"msg_{secrets.token_hex(12)}" if scheme == "standard" else ""
-    path = callback_address.PATH
+    path = callback_url.PATH
     if scheme == "token":
-        path += "?" + urlencode({"document": DOCUMENT, "token": callback_address.token(secret, DOCUMENT)})
+        path += "?" + urlencode({"document": DOCUMENT, "token": callback_url.token(secret, DOCUMENT)})
     header = settings.doc_webhook_header or HEADERS.get(scheme, "")
     return Sample(name, path, body, _proof((scheme, header, secret), name, body, now))
 

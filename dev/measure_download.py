@@ -27,7 +27,7 @@ from pathlib import Path
 
 from inbox.event import Event
 from settings import load
-from tasks.fetching import fetch
+from tasks.documents.transfer import fetch
 from tasks.handler import Attempt
 
 GIGABYTE = 1_000_000_000

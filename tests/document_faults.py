@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks import bucket, document_starts, fetching, incoming, storage
 from tasks.clients import document_service
-from tasks.incoming import Part
+from tasks.documents import partial_file, store_folder, store_s3, submissions, transfer
+from tasks.documents.partial_file import Part
 from tests.handlers import die_around, die_at
 
 _found: dict[int, int] = {}  # the bytes that a part had when it was opened
@@ -14,13 +14,13 @@ _found: dict[int, int] = {}  # the bytes that a part had when it was opened
 
 def register() -> None:
     die_around(document_service, "submit", "before it is handed over", "handed over, before the commit")
-    die_around(document_starts, "asked", "before the service is asked", "asked, before the commit")
+    die_around(submissions, "asked", "before the service is asked", "asked, before the commit")
     die_around(Part, "begin", "before the head of the answer is kept", "at the head of the answer")
     _die_in_the_stream()
-    die_around(fetching, "_verify", "received, before it is verified", "verified, before it is kept")
-    die_around(storage, "sync", "before the bytes are synced", "synced, before it has its name")
-    die_around(bucket.Bucket, "_piece", "before the upload", "in the middle of the upload")
-    for store in (storage.Folder, bucket.Bucket):
+    die_around(transfer, "_verify", "received, before it is verified", "verified, before it is kept")
+    die_around(store_folder, "sync", "before the bytes are synced", "synced, before it has its name")
+    die_around(store_s3.Bucket, "_piece", "before the upload", "in the middle of the upload")
+    for store in (store_folder.Folder, store_s3.Bucket):
         die_around(store, "keep", "before it is kept", "kept, before the part is forgotten")
     _die_while_forgetting()
 
@@ -42,7 +42,7 @@ def _die_in_the_stream() -> None:
 
 
 def _die_while_forgetting() -> None:
-    forget = incoming.forget
+    forget = partial_file.forget
 
     def dying(folder: Path, stem: str) -> None:
         first = min(folder.glob(f"{stem}.*"), default=None)
@@ -52,4 +52,4 @@ def _die_while_forgetting() -> None:
         forget(folder, stem)
         die_at("forgotten, before the commit")
 
-    setattr(fetching, "forget", dying)  # noqa: B010  where it is called from
+    setattr(transfer, "forget", dying)  # noqa: B010  where it is called from

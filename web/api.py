@@ -19,9 +19,9 @@ from inbox.event import Event
 from inbox.store import Store
 from settings import STRIPE_RESENDS_DAYS, Settings
 from tasks import broker, reconcile_request
+from tasks.documents.store_folder import open_store
 from tasks.models import Document
 from tasks.routes import jobs_for
-from tasks.storage import open_store
 from telemetry import tracing
 from web import agents, api_agents, api_dunning, api_record, api_replays, asked, documents, keys, reconciled
 from web.body import parsed, read_body

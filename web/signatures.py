@@ -13,7 +13,7 @@ from typing import Protocol
 
 from standardwebhooks import Webhook
 
-from tasks.callback_address import token
+from tasks.documents.callback_url import token
 from web.errors import BadSignature
 
 

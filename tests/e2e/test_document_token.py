@@ -13,7 +13,7 @@ from dev.servers import Valkey, wait_until
 from inbox import queries
 from inbox.store import Store
 from settings import load
-from tasks.callback_address import callback_url
+from tasks.documents.callback_url import callback_url
 from tests.stack import Stack
 
 SECRET = "a-secret-of-16-or-more"

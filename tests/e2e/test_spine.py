@@ -22,7 +22,7 @@ from standardwebhooks import Webhook
 
 from dev.servers import Valkey, free_port, wait_until
 from inbox.store import connect
-from tasks.callback_address import token
+from tasks.documents.callback_url import token
 from tests.conftest import fresh_database
 from tests.peers import Answer, Mailbox, Peer
 from tests.senders import API_KEY, DOC_SECRET, signed_by_stripe, stripe_event

@@ -19,8 +19,8 @@ from inbox.errors import PermanentError
 from inbox.find import Filter
 from inbox.store import Store
 from settings import load
-from tasks.callback_address import callback_url
-from tasks.documents import completed, failed, progress
+from tasks.documents.callback_url import callback_url
+from tasks.documents.callbacks import completed, failed, progress
 from tasks.models import Document
 from tests.business import NOW, Business
 from tests.running import run

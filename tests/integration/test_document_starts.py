@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from inbox.errors import PermanentError, TransientError
 from tasks.clients.document_service import status
-from tasks.document_starts import deadline, start
-from tasks.documents import completed, download, failed, initiate, progress
+from tasks.documents.callbacks import completed, download, failed, initiate, progress
+from tasks.documents.submissions import deadline, start
 from tasks.handler import FollowUp
 from tasks.models import Document, FormerTask, Notification
 from tests.business import Business, at_once

@@ -22,8 +22,8 @@ from sqlalchemy.event import listen
 
 from inbox.errors import PermanentError, TransientError
 from tasks.db.engine import make_engine, make_sessions
-from tasks.document_starts import deadline, start
-from tasks.documents import completed, failed, initiate, progress
+from tasks.documents.callbacks import completed, failed, initiate, progress
+from tasks.documents.submissions import deadline, start
 from tasks.handler import FollowUp
 from tasks.models import Document, Notification
 from tests.business import Business

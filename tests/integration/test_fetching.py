@@ -17,10 +17,10 @@ import pytest
 from inbox.errors import LeaseLost, PermanentError, TransientError
 from inbox.event import Event
 from settings import load
-from tasks import bucket, incoming
-from tasks.fetching import Expected, fetch
+from tasks.documents import partial_file, store_s3
+from tasks.documents.store_folder import Stored, name_for, open_store
+from tasks.documents.transfer import Expected, fetch
 from tasks.handler import Attempt
-from tasks.storage import Stored, name_for, open_store
 from tests.buckets import S3
 from tests.business import NOW
 from tests.peers import Answer, Asked, Peer
@@ -253,7 +253,7 @@ def test_bytes_from_before_a_power_cut_are_not_trusted(
     with answering(half(), whole()) as peer:
         broken_off(downloads, peer.url)
         (tmp_path / "boot_id").write_text("another")
-        monkeypatch.setattr(incoming, "BOOT", tmp_path / "boot_id")
+        monkeypatch.setattr(partial_file, "BOOT", tmp_path / "boot_id")
         is_stored(downloads, downloads.fetch(peer.url))
         assert "Range" not in peer.asked[1].headers
 
@@ -468,7 +468,7 @@ def test_who_has_lost_the_lease_stores_nothing(downloads: Downloads, when: int) 
 @pytest.fixture
 def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Uploads in many pieces; S3 takes none below 5 MiB but the last."""
-    monkeypatch.setattr(bucket, "PIECE_BYTES", 5 * 1024 * 1024)
+    monkeypatch.setattr(store_s3, "PIECE_BYTES", 5 * 1024 * 1024)
 
 
 BIG = b"%PDF-" + bytes(12 * 1024 * 1024)

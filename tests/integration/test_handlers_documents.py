@@ -22,11 +22,11 @@ from dev.document_service import Server
 from dev.pdf import document_pdf
 from inbox.errors import LeaseLost, PermanentError, TransientError
 from settings import load
-from tasks import fetching
-from tasks.callback_address import callback_url
 from tasks.clients.document_service import Wanted, submit
-from tasks.document_starts import start
-from tasks.documents import completed, download, failed, initiate, progress
+from tasks.documents import transfer
+from tasks.documents.callback_url import callback_url
+from tasks.documents.callbacks import completed, download, failed, initiate, progress
+from tasks.documents.submissions import start
 from tasks.handler import FollowUp, GaveUp
 from tasks.models import Document, DocumentStep, Handoff, Notification
 from tasks.notifications.notify import send
@@ -433,8 +433,8 @@ def test_a_long_download_keeps_its_lease_and_shows_how_far_it_is(
             time.sleep(0.005)
 
     sent: list[bytes] = []
-    monkeypatch.setattr(fetching, "RENEW_EVERY_SECONDS", 0.02)
-    monkeypatch.setattr("tasks.documents._Recorder.EVERY_SECONDS", 0.02)
+    monkeypatch.setattr(transfer, "RENEW_EVERY_SECONDS", 0.02)
+    monkeypatch.setattr("tasks.documents.callbacks._Recorder.EVERY_SECONDS", 0.02)
     with Peer(lambda _: Answer(200, {}, until_it_shows())) as peer:
         by_service(business, peer.url)
         processing(business)
@@ -456,7 +456,7 @@ def test_how_long_a_download_will_be_is_shown_as_soon_as_it_is_known(
 
     sent: list[bytes] = []
     seen: list[tuple[str, bool]] = []
-    monkeypatch.setattr(fetching, "RENEW_EVERY_SECONDS", 0.02)
+    monkeypatch.setattr(transfer, "RENEW_EVERY_SECONDS", 0.02)
     with Peer(lambda _: Answer(200, {"Content-Length": "10000"}, until_it_shows())) as peer:
         by_service(business, peer.url)
         processing(business)

@@ -11,10 +11,10 @@ import pytest
 from inbox.errors import PermanentError, TransientError
 from tasks.billing.invoices import InvoiceEvent, InvoiceObject
 from tasks.clients.responses import LONGEST_WAIT_SECONDS, check, retry_after_seconds
+from tasks.documents.store_folder import name_for
 from tasks.notifications.money import amount_text
 from tasks.orders.fulfilment import CheckoutSession
 from tasks.payloads import Ref, Text, need, read, ref
-from tasks.storage import name_for
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

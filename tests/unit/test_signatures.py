@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stripe import SignatureVerificationError, WebhookSignature
 from werkzeug.datastructures import Headers
 
-from tasks.callback_address import token
+from tasks.documents.callback_url import token
 from web import signatures
 from web.errors import BadSignature
 from web.signatures import Scheme

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from tasks.patience import patiently
+from tasks.documents.lease_heartbeat import patiently
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
@@ -45,7 +45,7 @@ def open_store(where: str) -> Store:
     """The store that DOCUMENT_STORE names."""
     if not where.startswith("s3://"):
         return Folder(Path(where).resolve())
-    from tasks.bucket import Bucket  # noqa: PLC0415  boto3 costs 30 MB that a folder does not need
+    from tasks.documents.store_s3 import Bucket  # noqa: PLC0415  boto3 costs 30 MB that a folder does not need
 
     return Bucket(where)
 

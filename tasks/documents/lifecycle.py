@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from tasks.clients.document_service import Told
 from tasks.db.locking import insert_if_new, locked
-from tasks.document_news import tell
+from tasks.documents.announcements import tell
 from tasks.handler import Attempt, FollowUp, GaveUp, replayed
 from tasks.models import Document, DocumentStep, FormerTask
 from tasks.notifications.notify import notify_admin, tell_admin_now

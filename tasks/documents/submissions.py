@@ -10,11 +10,12 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError, TransientError
-from tasks.callback_address import callback_url
 from tasks.clients import document_service
 from tasks.clients.document_service import Told, Wanted
 from tasks.db.locking import insert_if_new, locked
-from tasks.document_course import (
+from tasks.documents.announcements import tell
+from tasks.documents.callback_url import callback_url
+from tasks.documents.lifecycle import (
     UNFINISHED,
     advance,
     deadline_job,
@@ -25,7 +26,6 @@ from tasks.document_course import (
     restart,
     step,
 )
-from tasks.document_news import tell
 from tasks.handler import Attempt, FollowUp, GaveUp, replayed
 from tasks.models import Document, FormerTask
 

@@ -22,7 +22,7 @@ import msgspec
 
 from inbox.errors import LeaseLost, PermanentError, TransientError
 from tasks.clients.safe_http import Stream
-from tasks.digests import announced
+from tasks.documents.checksums import announced
 
 ABANDONED_AFTER_SECONDS = 86400  # no retry waits longer
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")

@@ -1,6 +1,6 @@
 """Documents: have them processed, follow their progress, fetch the result, tell whoever waits for it.
 
-tasks/document_course.py has what may become of a document, tasks/document_starts.py how it is handed to the service.
+lifecycle.py has what may become of a document, submissions.py how it is handed to the service.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from inbox.errors import HoldfastError, LeaseLost, PermanentError, TransientError
-from tasks import fetching
 from tasks.clients.document_service import Told
 from tasks.db.locking import insert_if_new, locked
-from tasks.document_course import (
+from tasks.documents import transfer
+from tasks.documents.announcements import tell
+from tasks.documents.lifecycle import (
     FETCHABLE,
     OPEN,
     advance,
@@ -28,12 +29,11 @@ from tasks.document_course import (
     start_job,
     step,
 )
-from tasks.document_news import tell
-from tasks.document_starts import asked
+from tasks.documents.store_folder import Stored
+from tasks.documents.submissions import asked
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Document, FormerTask
 from tasks.payloads import Id, Text, need, read
-from tasks.storage import Stored
 
 
 class Notify(Struct):
@@ -129,7 +129,7 @@ def _fetched(attempt: Attempt, db: Session, document: Document) -> Stored:
         url = _todays_address(attempt, db, document) or url
     try:
         return _from(url, attempt, db, document)
-    except fetching.AddressRefused:
+    except transfer.AddressRefused:
         fresh = None if attempt.replays else _todays_address(attempt, db, document)
         if fresh is None or fresh == url:
             raise
@@ -137,8 +137,8 @@ def _fetched(attempt: Attempt, db: Session, document: Document) -> Stored:
 
 
 def _from(url: str, attempt: Attempt, db: Session, document: Document) -> Stored:
-    expected = fetching.Expected(document.result_sha256, document.result_size)
-    return fetching.fetch(attempt, url, document.id, _Recorder(db, document), expected)
+    expected = transfer.Expected(document.result_sha256, document.result_size)
+    return transfer.fetch(attempt, url, document.id, _Recorder(db, document), expected)
 
 
 def _todays_address(attempt: Attempt, db: Session, document: Document) -> str | None:

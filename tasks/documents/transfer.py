@@ -18,11 +18,11 @@ from inbox.errors import PermanentError, TransientError
 from settings import Settings
 from tasks.clients.responses import check
 from tasks.clients.safe_http import Stream, get_stream
-from tasks.digests import Hasher
+from tasks.documents.checksums import Hasher
+from tasks.documents.lease_heartbeat import patiently
+from tasks.documents.partial_file import Facts, Part, forget, incoming
+from tasks.documents.store_folder import Stored, name_for, open_store, stem_for
 from tasks.handler import Attempt
-from tasks.incoming import Facts, Part, forget, incoming
-from tasks.patience import patiently
-from tasks.storage import Stored, name_for, open_store, stem_for
 
 RENEW_EVERY_SECONDS = 1.0
 WHO = "the document's address"
