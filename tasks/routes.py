@@ -87,7 +87,7 @@ TASKS: Mapping[str, Task] = {
     DOCUMENT_COMPLETED: Task("tasks.documents.callbacks:completed", "documents"),
     DOCUMENT_FAILED: Task("tasks.documents.callbacks:failed", "documents"),
     DOCUMENT_PROGRESS: Task("tasks.documents.callbacks:progress", "documents"),
-    DOWNLOAD_DOCUMENT: Task("tasks.documents.callbacks:download", "downloads", time_limit_seconds=3600, renews=True),
+    DOWNLOAD_DOCUMENT: Task("tasks.documents.download:download", "downloads", time_limit_seconds=3600, renews=True),
     SEND_NOTIFICATION: Task("tasks.notifications.notify:send", "notifications"),
     DELIVER_APP_WEBHOOK: Task("tasks.orders.app_webhook:deliver", "handoffs", schedule="handoff_schedule"),
     DELIVER_HANDOFF: Task("tasks.agents.handoff:deliver", "handoffs", schedule="handoff_schedule"),

@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from inbox.errors import TransientError
 from tasks.documents.lease_heartbeat import patiently
-from tasks.documents.store_folder import Stored
+from tasks.documents.store import Stored
 from telemetry import tracing
 
 PIECE_BYTES = 16 * 1024 * 1024  # what is in memory at a time; S3 takes 10,000 of them, and MAX_DOCUMENT_BYTES fewer

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import select
 
 from inbox.errors import PermanentError, TransientError
-from tasks.documents.callbacks import completed, download
+from tasks.documents.callbacks import completed
+from tasks.documents.download import download
 from tasks.handler import FollowUp, GaveUp
 from tasks.models import Notification
 from tests.business import Business

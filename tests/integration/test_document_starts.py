@@ -11,7 +11,8 @@ from sqlalchemy import select
 
 from inbox.errors import PermanentError, TransientError
 from tasks.clients.document_service import status
-from tasks.documents.callbacks import completed, download, failed, initiate, progress
+from tasks.documents.callbacks import completed, failed, initiate, progress
+from tasks.documents.download import download
 from tasks.documents.submissions import deadline, start
 from tasks.handler import FollowUp
 from tasks.models import Document, FormerTask, Notification

@@ -12,7 +12,7 @@ from tasks.agents.registry import made
 from tasks.billing import disputes
 from tasks.billing.payments import payment_failed, retry_payment
 from tasks.billing.refunds import charge_refunded, refund_changed
-from tasks.documents.callbacks import download
+from tasks.documents.download import download
 from tasks.documents.submissions import deadline, start
 from tasks.handler import Handler
 from tasks.models import AppMessage, Document, Handoff, Notification, PaymentFailure, PaymentRetry

@@ -25,7 +25,8 @@ from settings import load
 from tasks.clients.document_service import Wanted, submit
 from tasks.documents import transfer
 from tasks.documents.callback_url import callback_url
-from tasks.documents.callbacks import completed, download, failed, initiate, progress
+from tasks.documents.callbacks import completed, failed, initiate, progress
+from tasks.documents.download import download
 from tasks.documents.submissions import start
 from tasks.handler import FollowUp, GaveUp
 from tasks.models import Document, DocumentStep, Handoff, Notification
@@ -434,7 +435,7 @@ def test_a_long_download_keeps_its_lease_and_shows_how_far_it_is(
 
     sent: list[bytes] = []
     monkeypatch.setattr(transfer, "RENEW_EVERY_SECONDS", 0.02)
-    monkeypatch.setattr("tasks.documents.callbacks._Recorder.EVERY_SECONDS", 0.02)
+    monkeypatch.setattr("tasks.documents.download._Recorder.EVERY_SECONDS", 0.02)
     with Peer(lambda _: Answer(200, {}, until_it_shows())) as peer:
         by_service(business, peer.url)
         processing(business)

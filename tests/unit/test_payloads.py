@@ -11,7 +11,7 @@ import pytest
 from inbox.errors import PermanentError, TransientError
 from tasks.billing.invoices import InvoiceEvent, InvoiceObject
 from tasks.clients.responses import LONGEST_WAIT_SECONDS, check, retry_after_seconds
-from tasks.documents.store_folder import name_for
+from tasks.documents.store import name_for
 from tasks.notifications.money import amount_text
 from tasks.orders.fulfilment import CheckoutSession
 from tasks.payloads import Ref, Text, need, read, ref
