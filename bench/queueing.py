@@ -1,7 +1,7 @@
 """Receivers and workers around the one store, simulated with measured costs.
 
 Events arrive at random (Poisson). A receiver is one core: it works on each request, and has one batch at the store at a
-time, in which all goes that has gathered meanwhile (web/group_commit.py). The store is one thread: it takes all that
+time, in which all goes that has gathered meanwhile (group_commit.py). The store is one thread: it takes all that
 waits for it, works on each command, writes once to the disk for all of them, and answers (as Valkey does with
 `appendfsync always`). Each event is one job. A worker is one core: it works on a job, and has one round trip for each,
 which finishes it and leases the next (workers/backlog.py).
@@ -18,7 +18,7 @@ from functools import partial
 
 from bench.load import percentile
 
-MOST = 128  # events in a batch: web/group_commit.py
+MOST = 128  # events in a batch: web/receiver/group_commit.py
 WARM = 0.25  # of the time, at the begin, that does not count
 
 

@@ -31,7 +31,8 @@ from tasks.db.migrate import revisions
 from tasks.documents.store import open_store
 from tasks.handler import Attempt
 from tasks.notifications import apprise_client
-from web import health, sources
+from web import health
+from web.receiver import sources
 
 WAIT_SECONDS = 3.0
 SKEW_SECONDS = 5  # signatures are allowed SIGNATURE_TOLERANCE_SECONDS; this much is no network any more

@@ -1,6 +1,6 @@
 """Sample deliveries: an event of any type of any configured source, signed as its sender signs.
 
-https://docs.stripe.com/webhooks#verify-manually, https://www.standardwebhooks.com; the others: web/signatures.py.
+https://docs.stripe.com/webhooks#verify-manually, https://www.standardwebhooks.com; the others: signatures.py.
 """
 
 from __future__ import annotations

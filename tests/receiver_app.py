@@ -11,7 +11,7 @@ from tasks import broker
 from tasks.broker import BackgroundRinger
 from tests.handlers import DIE, die_around, die_at, register_handlers
 from web import __main__ as web
-from web.front import Front
+from web.receiver.asgi import Front
 
 RUNG = "after the doorbell, before the 200"
 

@@ -8,8 +8,8 @@ import os
 
 from inbox.event import Arrival
 from web import __main__ as web
-from web.front import Front
-from web.group_commit import GroupCommit
+from web.receiver.asgi import Front
+from web.receiver.group_commit import GroupCommit
 
 record = GroupCommit.record
 

@@ -12,9 +12,10 @@ from settings import Settings
 from tasks.broker import open_store
 from tasks.db.engine import make_engine, make_sessions
 from telemetry import tracing
-from web import api, console, content, errors, health, metrics, openapi, receive, sources
-from web.delivery import Receiver
-from web.front import Front
+from web import api, console, content, errors, health, metrics, openapi
+from web.receiver import sources, view
+from web.receiver.asgi import Front
+from web.receiver.delivery import Receiver
 
 ANSWER_SECONDS = 0.8  # to connect to Redis, and again for its answer: a sender hears 200 or 503 within 2 seconds
 
@@ -37,7 +38,7 @@ def _app(settings: Settings, senders: Mapping[str, sources.Source], store: Store
     app = Flask("holdfast", static_folder=None)
     engine = make_engine(settings.database_url)
     sessions = make_sessions(engine)
-    app.register_blueprint(receive.blueprint(settings, senders, store))
+    app.register_blueprint(view.blueprint(settings, senders, store))
     app.register_blueprint(api.blueprint(settings, senders, store, sessions))
     app.register_blueprint(content.blueprint(settings, sessions))
     app.register_blueprint(console.blueprint(settings, senders, store, sessions))

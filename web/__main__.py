@@ -18,9 +18,10 @@ from settings import Settings, SettingsError, load
 from tasks import route_check
 from tasks.broker import open_store
 from telemetry import logs
-from web import ANSWER_SECONDS, create_front, sources, watch
-from web.connection import MOST, Connection
-from web.front import Front
+from web import ANSWER_SECONDS, create_front, watch
+from web.receiver import sources
+from web.receiver.asgi import Front
+from web.receiver.protocol import MOST, Connection
 
 KEEP_ALIVE_SECONDS = 180  # longer than proxies keep a connection: who uses it again must not find it closed
 GRACE_SECONDS = 5  # for requests under way when we are told to stop

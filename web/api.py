@@ -23,10 +23,10 @@ from tasks.documents.store import open_store
 from tasks.models import Document
 from tasks.routes import jobs_for
 from telemetry import tracing
-from web import agents, api_agents, api_dunning, api_record, api_replays, asked, documents, keys, reconciled
+from web import agents, api_agents, api_dunning, api_record, api_replays, asked, auth, documents, reconciled
 from web.body import parsed, read_body
 from web.errors import Refused
-from web.sources import Source, traffic
+from web.receiver.sources import Source, traffic
 
 MOST = 200  # rows in one answer
 MOST_BYTES = 16 * 1024  # of a body that has little to say
@@ -76,13 +76,13 @@ def blueprint(
     @api.before_request
     def authenticate() -> None:
         given = _bearer_key()
-        key = keys.matching(settings.api_keys, given)
-        if key is None and given and keys.too_often(store, str(request.remote_addr)):
+        key = auth.matching(settings.api_keys, given)
+        if key is None and given and auth.too_often(store, str(request.remote_addr)):
             raise Refused("too many wrong keys from this address; wait a minute", 429)
         if key is None:
             why = "the header must be Authorization: Bearer <one of API_KEYS>"
             raise Refused(why if settings.api_keys else "the API is closed: no API_KEYS are configured", 401)
-        g.who = keys.who(key)
+        g.who = auth.who(key)
 
     @api.post("/documents")
     def start_document() -> tuple[Response, int]:

@@ -29,8 +29,8 @@ from settings import Settings
 from tasks.routes import QUEUES
 from web import reconciled
 from web.health import loss_window
-from web.sources import Source, traffic
-from web.tally import ACK_MS
+from web.receiver.counters import ACK_MS
+from web.receiver.sources import Source, traffic
 
 ATTEMPT_MS = (10, 50, 250, 1000, 5000, 30_000, 120_000)  # as in inbox/scripts/common.lua
 OUTCOMES = ("succeeded", "failed", "lost", "released", "put off")

@@ -1,4 +1,4 @@
-"""The download job: fetches a result into DOCUMENT_STORE; if its address has expired, asks the service for a new one."""
+"""The download job: fetches a result into DOCUMENT_STORE; if its address has expired, asks for a new one."""
 
 from __future__ import annotations
 

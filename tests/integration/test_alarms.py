@@ -21,7 +21,7 @@ from tasks.routes import jobs_for
 from tests.business import Business
 from tests.conftest import Clock
 from tests.peers import Mailbox
-from web.tally import refusal
+from web.receiver.counters import refusal
 from web.watch import Watch
 
 MINUTE = 60_000

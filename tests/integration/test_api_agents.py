@@ -27,7 +27,7 @@ from tasks.models import Agent, AgentDeed, Document, Handoff
 from tasks.signed_link import link
 from tests.senders import API_KEY, DOC_SECRET
 from web import create_app
-from web.keys import who
+from web.auth import who
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
 OTHER_KEY = "another-key-0123456789"

@@ -27,7 +27,7 @@ from tests.conftest import fresh_database
 from tests.peers import Answer, Asked, Peer
 from tests.running import run
 from tests.senders import API_KEY, STRIPE_SECRET
-from web.keys import who
+from web.auth import who
 from workers.app import HANDLERS
 from workers.run import Runner
 

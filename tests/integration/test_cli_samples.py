@@ -16,7 +16,7 @@ from tasks.routes import ROUTES, TASKS
 from tests.business import NOW, Business
 from tests.senders import DOC_SECRET, STRIPE_SECRET
 from tests.stripe_shapes import misfits
-from web import sources as receiver
+from web.receiver import sources as receiver
 
 SENT = [(source, kind) for source, kind in ROUTES if source in ("stripe", "documents")]
 OWN = """

@@ -15,8 +15,8 @@ from inbox.store import Store
 from settings import load
 from tests.senders import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
 from tests.served import served
-from web import connection
-from web.connection import SPARE_BYTES
+from web.receiver import protocol
+from web.receiver.protocol import SPARE_BYTES
 
 PAGE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 BAD = b"POST /stripe-webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
@@ -205,7 +205,7 @@ SLOW = {
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web.connection.SECONDS", 0.3)
+    monkeypatch.setattr("web.receiver.protocol.SECONDS", 0.3)
     monkeypatch.setattr("web.body.SECONDS", 0.3)
 
 
@@ -229,7 +229,7 @@ def test_what_comes_steadily_may_take_its_time_between_requests(server: Server) 
 
 
 def test_a_process_has_so_many_connections_and_no_more(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "MOST", 2)
+    monkeypatch.setattr(protocol, "MOST", 2)
     socks = [connected(server) for _ in range(2)]
     with connected(server) as third:
         assert third.recv(1) == b""

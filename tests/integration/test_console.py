@@ -20,7 +20,7 @@ from inbox.store import Store
 from settings import Settings, load
 from tests.conftest import Clock, fresh_database
 from tests.senders import API_KEY
-from web import create_app, keys
+from web import auth, create_app
 from web.console import sign_in
 from web.lineage import moments
 
@@ -287,7 +287,7 @@ def test_ticked_dead_letters_run_again_and_what_does_not_is_told(client: FlaskCl
     once_more = client.post("/console/jobs/replay", data=form | {"job": [jobs[2]], "back": back})
     assert once_more.location == "/console/dead?type=invoice.*&replayed=1", "not the numbers of last time"
     assert ("evt_2" in page, "evt_0" in page) == (True, False)
-    who = keys.who(API_KEY)
+    who = auth.who(API_KEY)
     assert client.get("/console/audit").text.count(who) == 4  # three deeds, and the page's own head
 
 

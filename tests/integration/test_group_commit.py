@@ -15,8 +15,8 @@ from inbox.event import Arrival, Event
 from inbox.job import NewJob, job_id
 from inbox.recorder import Line, Recorder
 from inbox.store import Outcome, Store, connect
-from web.group_commit import MOST, GroupCommit
-from web.tally import Tally
+from web.receiver.counters import Tally
+from web.receiver.group_commit import MOST, GroupCommit
 
 
 class Counting(Recorder):

@@ -26,7 +26,7 @@ from tests.conftest import Clock
 from tests.senders import STRIPE_SECRET
 from tests.stack import ROOT
 from web import create_app
-from web.tally import EVERY_SECONDS, Tally, refusal
+from web.receiver.counters import EVERY_SECONDS, Tally, refusal
 
 MONITORING = ROOT / "deploy" / "monitoring"
 TASK = "tasks.payments.payment_failed"

@@ -9,7 +9,7 @@ import sys
 from structlog.testing import capture_logs
 
 from tests.stack import ROOT
-from web.refusals import Refusals
+from web.receiver.rejection_log import Refusals
 
 FAILS = """
 import structlog

@@ -15,9 +15,9 @@ from stripe import SignatureVerificationError, WebhookSignature
 from werkzeug.datastructures import Headers
 
 from tasks.documents.callback_url import token
-from web import signatures
 from web.errors import BadSignature
-from web.signatures import Scheme
+from web.receiver import signatures
+from web.receiver.signatures import Scheme
 
 SECRETS = ("the-new-secret-0123", "the-old-secret-0123")
 BODY = '{"task_id": "t", "status": "processing", "word": "Zoë"}'

@@ -17,7 +17,7 @@ from inbox.store import Store
 from settings import Settings
 from web.console import agents, dead, documents, dunning, events, overview, senders, shown, sign_in
 from web.errors import Refused
-from web.sources import Source
+from web.receiver.sources import Source
 
 log = structlog.get_logger()
 

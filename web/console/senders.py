@@ -12,7 +12,7 @@ from inbox import queries
 from inbox.store import Store
 from settings import Settings
 from web import reconciled
-from web.sources import Source, traffic
+from web.receiver.sources import Source, traffic
 
 
 def register(

@@ -23,8 +23,8 @@ from markupsafe import Markup
 
 from inbox.store import Store
 from settings import Settings
+from web.auth import matching, too_often, who
 from web.errors import Refused
-from web.keys import matching, too_often, who
 
 log = structlog.get_logger()
 

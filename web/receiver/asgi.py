@@ -1,4 +1,4 @@
-"""The front, as an ASGI application: everything by Flask, in threads, but what web/connection.py takes before it.
+"""The front, as an ASGI application: everything by Flask, in threads, but what protocol.py takes before it.
 
 Under an ASGI server with other connections, webhooks go to Flask too.
 """
@@ -16,8 +16,8 @@ from flask import Flask
 from settings import Settings
 from telemetry import tracing
 from web.body import ROOM_BYTES, Room, receive_body
-from web.delivery import Receiver
 from web.errors import Refused, refusal
+from web.receiver.delivery import Receiver
 
 THREADS = 32
 

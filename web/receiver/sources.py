@@ -13,10 +13,10 @@ from inbox.errors import BadPayload
 from settings import Settings
 from settings.sources import HEADERS, SourceSetting
 from tasks.ingest import Peeked, decode, identity, peek_stripe
-from web import signatures
 from web.errors import REASONS
-from web.peek import peek_by
-from web.signatures import Delivery
+from web.receiver import signatures
+from web.receiver.custom_source import peek_by
+from web.receiver.signatures import Delivery
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from inbox.errors import StoreUnavailable
 from inbox.store import Store
-from web.refusals import Refusals
+from web.receiver.rejection_log import Refusals
 
 EVERY_SECONDS = 1.0
 ACK_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000)

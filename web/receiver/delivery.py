@@ -18,10 +18,10 @@ from settings import Settings
 from telemetry import tracing
 from web.body import ROOM_BYTES, Room, too_large
 from web.errors import Refused, refusal
-from web.group_commit import GroupCommit
-from web.receive import ANY_SOURCE, OK, PATHS, take
-from web.sources import Source
-from web.tally import Tally
+from web.receiver.counters import Tally
+from web.receiver.group_commit import GroupCommit
+from web.receiver.sources import Source
+from web.receiver.view import ANY_SOURCE, OK, PATHS, take
 
 Pairs = Sequence[tuple[bytes, bytes]]
 
@@ -140,7 +140,7 @@ class Delivery:
             self._record()
 
     def _record(self) -> None:
-        """The third and the fourth step of web/receive.py, in one round trip with whatever else arrives now."""
+        """The third and the fourth step of web/receiver/view.py, in one round trip with whatever else arrives now."""
         receiver = self._receiver
         try:
             arrival = take(self._source, self, b"".join(self._parts), time.time(), receiver.tolerance_seconds)

@@ -14,9 +14,9 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from web.body import SECONDS, SLOW
-from web.delivery import Answer, Delivery, answer
 from web.errors import Refused, refusal
-from web.front import Front
+from web.receiver.asgi import Front
+from web.receiver.delivery import Answer, Delivery, answer
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ import msgspec
 from inbox.errors import BadPayload
 from settings.sources import SourceSetting
 from tasks.ingest import Peeked, decode, identity
-from web.signatures import Delivery
+from web.receiver.signatures import Delivery
 
 _anything = msgspec.json.Decoder(Any)
 

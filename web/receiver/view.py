@@ -1,6 +1,6 @@
 """The receiver: verify -> record -> 200, as a Flask view.
 
-`python -m web` takes the same steps in its event loop (web/delivery.py), where many events share one round trip and one
+`python -m web` takes the same steps in its event loop (delivery.py), where many events share one round trip and one
 fsync; under any other WSGI server this view does.
 """
 
@@ -21,10 +21,10 @@ from tasks.ingest import arrival
 from telemetry import tracing
 from web.body import read_body
 from web.errors import Refused
-from web.refusals import Refusals
-from web.signatures import Delivery
-from web.sources import Source
-from web.tally import refusal
+from web.receiver.counters import refusal
+from web.receiver.rejection_log import Refusals
+from web.receiver.signatures import Delivery
+from web.receiver.sources import Source
 
 OK = b'{"success": true}'
 PATHS = {"/stripe-webhook": "stripe", "/doc-status-webhook": "documents"}
