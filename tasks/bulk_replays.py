@@ -1,6 +1,6 @@
 """Run again all dead letters that match a filter: a page of them a job, so that it survives whatever dies.
 
-The request is an event of our own (source `holdfast`), whose body is the filter and who asked; web/replays.py records
+The request is an event of our own (source `holdfast`), whose body is the filter and who asked; bulk_replays.py records
 it. Only what died before it was asked for is run again: what dies of its replay waits for a person once more.
 """
 

@@ -23,9 +23,10 @@ from tasks.documents.store import open_store
 from tasks.models import Document
 from tasks.routes import jobs_for
 from telemetry import tracing
-from web import agents, api_agents, api_dunning, api_record, api_replays, asked, auth, documents, reconciled
+from web import api_agents, api_dunning, api_record, api_replays, auth
 from web.body import parsed, read_body
 from web.errors import Refused
+from web.queries import agents, documents, filters, reconcile_status
 from web.receiver.sources import Source, traffic
 
 MOST = 200  # rows in one answer
@@ -105,7 +106,7 @@ def blueprint(
     def list_documents() -> Response:
         """The newest first; of one state, or of one document_id."""
         with sessions() as db:
-            rows, cursor = documents.page(db, request.args, asked.limit(request.args, MOST))
+            rows, cursor = documents.page(db, request.args, filters.limit(request.args, MOST))
         return jsonify(documents=[_document(row) for row in rows], cursor=cursor)
 
     @api.get("/documents/<document>")
@@ -145,7 +146,7 @@ def _figures(
     @api.get("/reconcile")
     def show_reconcile() -> Response:
         with sessions() as db:
-            return jsonify(reconciled.state(settings, store, db))
+            return jsonify(reconcile_status.state(settings, store, db))
 
     @api.post("/reconcile")
     def reconcile() -> tuple[Response, int]:

@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from settings import Settings
 from tasks.agents.registry import secrets
-from web import agents
-from web.agents import Standing
 from web.body import parsed, read_body
-from web.times import iso
+from web.queries import agents
+from web.queries.agents import Standing
+from web.queries.times import iso
 
 MOST_BYTES = 16 * 1024
 

@@ -8,10 +8,10 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from sqlalchemy.orm import Session
 
-from web import asked, dunning
 from web.api_record import MOST
-from web.dunning import Late, Owing
-from web.times import iso
+from web.queries import filters, subscriptions
+from web.queries.subscriptions import Late, Owing
+from web.queries.times import iso
 
 
 def register(api: Blueprint, sessions: Callable[[], Session]) -> None:
@@ -19,7 +19,7 @@ def register(api: Blueprint, sessions: Callable[[], Session]) -> None:
     def list_subscriptions() -> Response:
         """Those in dunning."""
         with sessions() as db:
-            late, cursor = dunning.page(db, request.args, asked.limit(request.args, MOST))
+            late, cursor = subscriptions.page(db, request.args, filters.limit(request.args, MOST))
             return jsonify(subscriptions=[_told(one) for one in late], cursor=cursor)
 
 

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 from inbox import find, queries
 from inbox.store import Store
 from settings import Settings
-from web import asked, deeds, redact
 from web.body import parsed, read_body
 from web.errors import Refused
-from web.lineage import effects, followed
+from web.queries import actions, filters, redact
+from web.queries.timeline import effects, followed
 
 MOST = 200  # rows in one answer
 MOST_BYTES = 16 * 1024
@@ -52,7 +52,7 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
     @api.post("/events/<source>/<path:event_id>/replay")
     def replay_event(source: str, event_id: str) -> Response:
         event = _there(queries.event(store, source, event_id), "event")
-        return jsonify(replayed={job["id"]: deeds.replay(store, job["id"], g.who) for job in event["jobs"]})
+        return jsonify(replayed={job["id"]: actions.replay(store, job["id"], g.who) for job in event["jobs"]})
 
     @api.get("/jobs")
     def list_jobs() -> Response:
@@ -69,23 +69,23 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
 
     @api.post("/jobs/<path:job_id>/replay")
     def replay_job(job_id: str) -> Response:
-        _done(deeds.replay(store, job_id, g.who), "replayed")
+        _done(actions.replay(store, job_id, g.who), "replayed")
         return jsonify(replayed=job_id)
 
     @api.post("/jobs/<path:job_id>/discard")
     def discard_job(job_id: str) -> Response:
-        why = asked.reason(parsed(DiscardRequest, read_body(request, MOST_BYTES)).why)
-        _done(deeds.discard(store, job_id, g.who, why), "discarded")
+        why = filters.reason(parsed(DiscardRequest, read_body(request, MOST_BYTES)).why)
+        _done(actions.discard(store, job_id, g.who, why), "discarded")
         return jsonify(discarded=job_id)
 
     @api.get("/audit")
     def list_deeds() -> Response:
         """What people have done, the newest first."""
-        return jsonify(audit=queries.audit(store, asked.limit(request.args, MOST)))
+        return jsonify(audit=queries.audit(store, filters.limit(request.args, MOST)))
 
     def _found_by(of: Any) -> find.Step:
-        most = asked.limit(request.args, MOST)
-        return find.search(store, of, asked.wanted(request.args), most, asked.place(request.args))
+        most = filters.limit(request.args, MOST)
+        return find.search(store, of, filters.wanted(request.args), most, filters.place(request.args))
 
 
 def _done(word: str, wanted: str) -> None:

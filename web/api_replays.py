@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.orm import Session
 
 from inbox.store import Store
-from web import asked, replays
 from web.body import parsed, read_body
+from web.queries import bulk_replays, filters
 
 MOST = 200  # rows in one answer
 MOST_BYTES = 16 * 1024
@@ -39,22 +39,22 @@ def register(api: Blueprint, store: Store, sessions: Callable[[], Session]) -> N
     def replay() -> tuple[Response, int]:
         given = parsed(ReplayRequest, read_body(request, MOST_BYTES))
         texts = {name: str(value) for name, value in given.model_dump(exclude={"dry_run"}).items()}
-        wanted = replays.only_dead(asked.wanted(texts))
+        wanted = bulk_replays.only_dead(filters.wanted(texts))
         if given.dry_run:
-            return jsonify(_told(replays.forecast(store, wanted))), 200
-        return jsonify(id=replays.ask(store, wanted, g.who), state="asked"), 202
+            return jsonify(_told(bulk_replays.forecast(store, wanted))), 200
+        return jsonify(id=bulk_replays.ask(store, wanted, g.who), state="asked"), 202
 
     @api.get("/replays")
     def list_replays() -> Response:
         """Those that a worker has begun, the newest first."""
-        return jsonify(replays=replays.newest(sessions, asked.limit(request.args, MOST)))
+        return jsonify(replays=bulk_replays.newest(sessions, filters.limit(request.args, MOST)))
 
     @api.get("/replays/<replay>")
     def show_replay(replay: str) -> Response:
-        return jsonify(replays.progress(store, sessions, replay))
+        return jsonify(bulk_replays.progress(store, sessions, replay))
 
 
-def _told(forecast: replays.Forecast) -> dict[str, Any]:
+def _told(forecast: bulk_replays.Forecast) -> dict[str, Any]:
     return {
         "dry_run": True,
         "matching": forecast.matching,

@@ -27,8 +27,8 @@ from inbox.errors import StoreUnavailable
 from inbox.store import Store
 from settings import Settings
 from tasks.routes import QUEUES
-from web import reconciled
 from web.health import loss_window
+from web.queries import reconcile_status
 from web.receiver.counters import ACK_MS
 from web.receiver.sources import Source, traffic
 
@@ -45,7 +45,7 @@ def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store, e
         "sweep": Sweep(store),
         "deliveries": Deliveries(store, sources),
         "attempts": Attempts(store),
-        "reconcile": reconciled.Gauges(engine),
+        "reconcile": reconcile_status.Gauges(engine),
     }
 
     @pages.get("/metrics")

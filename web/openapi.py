@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify
 
-from web import documents
 from web.api import DocumentRequest, ReconcileRequest
 from web.api_agents import AgentRequest
 from web.api_record import MOST, DiscardRequest
 from web.api_replays import ReplayRequest
-from web.asked import SEARCH
 from web.openapi_shapes import shapes
 from web.openapi_words import (
     MAYBE_NUMBER,
@@ -30,6 +28,8 @@ from web.openapi_words import (
     objects,
     ref,
 )
+from web.queries import documents
+from web.queries.filters import SEARCH
 
 PAGE: Schema = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MOST}}
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from web import documents
 from web.openapi_words import MAYBE_NUMBER, MAYBE_TEXT, NUMBER, TEXT, Schema, having, list_of, objects, ref
+from web.queries import documents
 
 STATES = ["ready", "leased", "succeeded", "dead", "discarded"]
 

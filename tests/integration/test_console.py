@@ -22,7 +22,7 @@ from tests.conftest import Clock, fresh_database
 from tests.senders import API_KEY
 from web import auth, create_app
 from web.console import sign_in
-from web.lineage import moments
+from web.queries.timeline import moments
 
 OTHER_KEY = "another-key-0123456789"
 

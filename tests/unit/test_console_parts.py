@@ -10,11 +10,11 @@ import pytest
 
 from inbox.find import Filter
 from settings import PERSONAL
-from web import asked
 from web.console import overview, shown
 from web.errors import Refused
-from web.lineage import grown, moments
-from web.redact import HIDDEN, is_personal, payload
+from web.queries import filters
+from web.queries.redact import HIDDEN, is_personal, payload
+from web.queries.timeline import grown, moments
 
 WORDS = PERSONAL.split(",")
 
@@ -144,19 +144,19 @@ def test_the_time_line_tells_arrival_attempts_and_what_is_due_in_order() -> None
     ],
 )
 def test_what_is_asked_for_is_understood(given: dict[str, str], found: Filter) -> None:
-    assert asked.wanted(given) == found
+    assert filters.wanted(given) == found
 
 
 @pytest.mark.parametrize("given", [{"state": "odd"}, {"since": "yesterday"}, {"until": "2026-13-01"}, {"since": "²"}])
 def test_what_cannot_be_understood_is_refused_by_name(given: dict[str, str]) -> None:
     with pytest.raises(Refused, match=next(iter(given))):
-        asked.wanted(given)
+        filters.wanted(given)
 
 
 @pytest.mark.parametrize("cursor", ["stripe:evt_1", ":", "12", "1" * 16 + ":a"])
 def test_a_cursor_that_no_answer_gave_is_refused(cursor: str) -> None:
     with pytest.raises(Refused):
-        asked.place({"cursor": cursor})
+        filters.place({"cursor": cursor})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from inbox import queries
 from inbox.store import Store
 from tasks.models import AgentDeed
-from web import agents
+from web.queries import agents
 
 DEEDS = 50
 

@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session
 from inbox import find, queries
 from inbox.job import State
 from inbox.store import Store
-from web import asked, deeds, replays
-from web.asked import reason
 from web.console.events import given
 from web.console.sign_in import inside
 from web.errors import Refused
+from web.queries import actions, bulk_replays, filters
+from web.queries.filters import reason
 
 ROWS = 100
 SHOWN = 50  # replays and deeds on one page
@@ -48,8 +48,8 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
 
     @pages.get("/dead")
     def dead() -> str:
-        wanted = replays.only_dead(asked.wanted(request.args))
-        found = find.search(store, "dead", wanted, ROWS, asked.place(request.args))
+        wanted = bulk_replays.only_dead(filters.wanted(request.args))
+        found = find.search(store, "dead", wanted, ROWS, filters.place(request.args))
         return render_template("dead.html", found=found, given=given())
 
     @pages.post("/jobs/replay")
@@ -59,31 +59,32 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
     @pages.post("/jobs/discard")
     def discard_jobs() -> ResponseReturnValue:
         why = reason(request.form.get("why", ""))
-        return _back(deeds.discard(store, job, g.person.name, why) for job in request.form.getlist("job"))
+        return _back(actions.discard(store, job, g.person.name, why) for job in request.form.getlist("job"))
 
     @pages.get("/replays/new")
     def dry_run() -> str:
-        wanted = replays.only_dead(asked.wanted(request.args))
-        return render_template("dry_run.html", told=replays.forecast(store, wanted), given=given())
+        wanted = bulk_replays.only_dead(filters.wanted(request.args))
+        return render_template("dry_run.html", told=bulk_replays.forecast(store, wanted), given=given())
 
     @pages.post("/replays")
     def begin() -> ResponseReturnValue:
-        wanted = replays.only_dead(asked.wanted(request.form))
-        return redirect(url_for("console.replay", replay=replays.ask(store, wanted, g.person.name)))
+        wanted = bulk_replays.only_dead(filters.wanted(request.form))
+        return redirect(url_for("console.replay", replay=bulk_replays.ask(store, wanted, g.person.name)))
 
     @pages.get("/replays/<replay>")
     def replay(replay: str) -> str:
-        return render_template("replay.html", replay=replays.progress(store, sessions, replay))
+        return render_template("replay.html", replay=bulk_replays.progress(store, sessions, replay))
 
     @pages.get("/audit")
     def audit() -> str:
         before = request.args.get("before", "")
         if before and not PLACE.fullmatch(before):
             raise Refused("before takes what the last page gave")
-        deeds = queries.audit(store, SHOWN, before)
-        older = deeds[-1]["place"] if len(deeds) == SHOWN else None
-        runs = [] if before else replays.newest(sessions, SHOWN)  # each is one entry, however many jobs it ran again
-        return render_template("audit.html", deeds=deeds, older=older, replays=runs)
+        actions = queries.audit(store, SHOWN, before)
+        older = actions[-1]["place"] if len(actions) == SHOWN else None
+        # A bulk replay is one entry, however many jobs it ran again.
+        runs = [] if before else bulk_replays.newest(sessions, SHOWN)
+        return render_template("audit.html", deeds=actions, older=older, replays=runs)
 
 
 def _back(words: Iterable[str]) -> ResponseReturnValue:
@@ -95,5 +96,5 @@ def _back(words: Iterable[str]) -> ResponseReturnValue:
 
 def _replay(store: Store, job: str) -> str:
     was = queries.job(store, job)
-    word = deeds.replay(store, job, g.person.name)
+    word = actions.replay(store, job, g.person.name)
     return "had" if word == "replayed" and was and was["state"] == State.SUCCEEDED else word

@@ -14,8 +14,8 @@ from inbox.store import Store
 from settings import Settings
 from tasks.models import Document, DocumentStep
 from web.api import completed, content
-from web.documents import STATES, page
 from web.errors import Refused
+from web.queries.documents import STATES, page
 
 ROWS = 50
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from flask import Blueprint, render_template, request
 from sqlalchemy.orm import Session
 
-from web import dunning
+from web.queries.subscriptions import page
 
 ROWS = 100
 
@@ -18,5 +18,5 @@ def register(pages: Blueprint, sessions: Callable[[], Session]) -> None:
     @pages.get("/subscriptions")
     def subscriptions() -> str:
         with sessions() as db:
-            late, older = dunning.page(db, request.args, ROWS)
+            late, older = page(db, request.args, ROWS)
         return render_template("subscriptions.html", late=late, cursor=older)

@@ -13,11 +13,11 @@ from inbox.find import STATES, Filter
 from inbox.store import Store
 from settings import Settings
 from tasks.routes import ROUTES
-from web import asked
-from web.asked import SEARCH
 from web.errors import Refused
-from web.lineage import effects, grown, moments
-from web.redact import payload
+from web.queries import filters
+from web.queries.filters import SEARCH
+from web.queries.redact import payload
+from web.queries.timeline import effects, grown, moments
 
 ROWS, MOMENTS = 50, 200
 TYPES = sorted({kind for _, kind in ROUTES if kind != "*"})
@@ -35,10 +35,10 @@ def register(
 
     @pages.get("/events")
     def events() -> ResponseReturnValue:
-        wanted = asked.wanted(request.args)
+        wanted = filters.wanted(request.args)
         if exact := _exact(store, wanted, names(sources)):
             return redirect(url_for("console.event", source=exact, event_id=wanted.text))
-        found = find.search(store, "events", wanted, ROWS, asked.place(request.args))
+        found = find.search(store, "events", wanted, ROWS, filters.place(request.args))
         return render_template("events.html", found=found, given=given(), states=STATES)
 
     @pages.get("/events/<source>/<path:event_id>")

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from inbox import queries
 from inbox.store import Store
 from settings import Settings
-from web import reconciled
+from web.queries import reconcile_status
 from web.receiver.sources import Source, traffic
 
 
@@ -24,7 +24,7 @@ def register(
     def senders() -> str:
         try:
             with sessions() as db:
-                looked = reconciled.state(settings, store, db)
+                looked = reconcile_status.state(settings, store, db)
         except SQLAlchemyError:
             looked = None
         shown = traffic(sources, queries.deliveries(store))

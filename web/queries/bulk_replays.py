@@ -22,7 +22,7 @@ from tasks import broker
 from tasks.models import Replay
 from tasks.routes import jobs_for
 from web.errors import Refused
-from web.times import iso
+from web.queries.times import iso
 
 log = structlog.get_logger()
 

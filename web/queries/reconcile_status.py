@@ -14,7 +14,7 @@ from inbox import queries
 from inbox.store import Store
 from settings import Settings
 from tasks.models import Reconcile
-from web.times import iso
+from web.queries.times import iso
 
 
 def state(settings: Settings, store: Store, db: Session) -> dict[str, Any]:

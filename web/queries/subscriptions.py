@@ -9,7 +9,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from tasks.models import Invoice, PaymentGrace, PaymentRetry, Subscription
-from web.documents import cursor_behind, place
+from web.queries.documents import cursor_behind, place
 
 IN_DUNNING = ("past_due", "unpaid", "suspended")
 UNPAID = ("open", "uncollectible")  # one that was written off may be what suspended it
