@@ -12,7 +12,8 @@ from settings import Settings
 from tasks.broker import open_store
 from tasks.db.engine import make_engine, make_sessions
 from telemetry import tracing
-from web import api, console, content, errors, health, metrics, openapi
+from web import console, errors, health, metrics
+from web.api import blueprint, content, openapi
 from web.receiver import sources, view
 from web.receiver.asgi import Front
 from web.receiver.delivery import Receiver
@@ -39,7 +40,7 @@ def _app(settings: Settings, senders: Mapping[str, sources.Source], store: Store
     engine = make_engine(settings.database_url)
     sessions = make_sessions(engine)
     app.register_blueprint(view.blueprint(settings, senders, store))
-    app.register_blueprint(api.blueprint(settings, senders, store, sessions))
+    app.register_blueprint(blueprint.blueprint(settings, senders, store, sessions))
     app.register_blueprint(content.blueprint(settings, sessions))
     app.register_blueprint(console.blueprint(settings, senders, store, sessions))
     app.register_blueprint(health.blueprint(settings, store, engine))

@@ -14,7 +14,8 @@ from dev.servers import Valkey
 from settings import load
 from tests.conftest import fresh_database
 from tests.senders import API_KEY, DOC_SECRET, STRIPE_SECRET
-from web import create_app, openapi
+from web import create_app
+from web.api import openapi
 
 PLAN = settings(
     max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None

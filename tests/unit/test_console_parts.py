@@ -10,7 +10,7 @@ import pytest
 
 from inbox.find import Filter
 from settings import PERSONAL
-from web.console import overview, shown
+from web.console import jinja_filters, overview
 from web.errors import Refused
 from web.queries import filters
 from web.queries.redact import HIDDEN, is_personal, payload
@@ -163,19 +163,19 @@ def test_a_cursor_that_no_answer_gave_is_refused(cursor: str) -> None:
     ("ms", "words"), [(None, "–"), (0, "0 s"), (999, "0 s"), (61_000, "1 min 1 s"), (90_061_000, "1 d 1 h")]
 )
 def test_an_age_is_told_in_its_two_greatest_units(ms: int | None, words: str) -> None:
-    assert shown.age(ms) == words
+    assert jinja_filters.age(ms) == words
 
 
 @pytest.mark.parametrize(
     ("number", "words"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 KB"), (250_000_000, "250 MB"), (5e12, "5000 GB")]
 )
 def test_a_size_is_told_in_a_unit_that_keeps_it_short(number: float, words: str) -> None:
-    assert shown.size(number) == words
+    assert jinja_filters.size(number) == words
 
 
 @pytest.mark.parametrize(("ms", "words"), [(7, "7 ms"), (1500, "1.5 s"), (61_000, "1 min 1 s"), (None, "–")])
 def test_a_duration_is_exact_where_it_is_short(ms: int | None, words: str) -> None:
-    assert shown.lasted(ms) == words
+    assert jinja_filters.lasted(ms) == words
 
 
 def test_jobs_done_are_counted_from_one_sample_to_the_next() -> None:

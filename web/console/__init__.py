@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 from inbox.errors import StoreUnavailable
 from inbox.store import Store
 from settings import Settings
-from web.console import agents, dead, documents, dunning, events, overview, senders, shown, sign_in
+from web.console import agents, dead, documents, dunning, events, jinja_filters, overview, senders, sign_in
 from web.errors import Refused
 from web.receiver.sources import Source
 
@@ -64,7 +64,7 @@ def blueprint(
         raise Refused("There is no such page.", 404)
 
     _tell_errors(pages)
-    shown.register(pages)
+    jinja_filters.register(pages)
     sign_in.register(pages, settings, store)
     overview.register(pages, store)
     events.register(pages, settings, sources, store, sessions)

@@ -13,7 +13,7 @@ from inbox import queries
 from inbox.store import Store
 from settings import Settings
 from tasks.models import Document, DocumentStep
-from web.api import completed, content
+from web.api.blueprint import completed, content
 from web.errors import Refused
 from web.queries.documents import STATES, page
 

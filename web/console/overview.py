@@ -13,7 +13,7 @@ from inbox import alert_state, find, queries, statistics
 from inbox.find import Filter
 from inbox.store import Store
 from tasks.routes import QUEUES
-from web.console.shown import age, clock
+from web.console.jinja_filters import age, clock
 
 SPANS = {"1h": 3_600_000, "24h": 86_400_000}
 BARS = 60

@@ -1,8 +1,8 @@
-"""What the API answers, for the OpenAPI document (web/openapi.py)."""
+"""What the API answers, for the OpenAPI document (web/api/openapi.py)."""
 
 from __future__ import annotations
 
-from web.openapi_words import MAYBE_NUMBER, MAYBE_TEXT, NUMBER, TEXT, Schema, having, list_of, objects, ref
+from web.api.openapi_text import MAYBE_NUMBER, MAYBE_TEXT, NUMBER, TEXT, Schema, having, list_of, objects, ref
 from web.queries import documents
 
 STATES = ["ready", "leased", "succeeded", "dead", "discarded"]

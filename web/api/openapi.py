@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify
 
-from web.api import DocumentRequest, ReconcileRequest
-from web.api_agents import AgentRequest
-from web.api_record import MOST, DiscardRequest
-from web.api_replays import ReplayRequest
-from web.openapi_shapes import shapes
-from web.openapi_words import (
+from web.api.agents import AgentRequest
+from web.api.blueprint import DocumentRequest, ReconcileRequest
+from web.api.events import MOST, DiscardRequest
+from web.api.openapi_schemas import shapes
+from web.api.openapi_text import (
     MAYBE_NUMBER,
     MAYBE_TEXT,
     NUMBER,
@@ -28,6 +27,7 @@ from web.openapi_words import (
     objects,
     ref,
 )
+from web.api.replays import ReplayRequest
 from web.queries import documents
 from web.queries.filters import SEARCH
 

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from sqlalchemy.orm import Session
 
-from web.api_record import MOST
+from web.api.events import MOST
 from web.queries import filters, subscriptions
 from web.queries.subscriptions import Late, Owing
 from web.queries.times import iso

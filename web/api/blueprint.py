@@ -23,10 +23,12 @@ from tasks.documents.store import open_store
 from tasks.models import Document
 from tasks.routes import jobs_for
 from telemetry import tracing
-from web import api_agents, api_dunning, api_record, api_replays, auth
+from web import auth
+from web.api import agents, events, replays, subscriptions
 from web.body import parsed, read_body
 from web.errors import Refused
-from web.queries import agents, documents, filters, reconcile_status
+from web.queries import agents as agent_queries
+from web.queries import documents, filters, reconcile_status
 from web.receiver.sources import Source, traffic
 
 MOST = 200  # rows in one answer
@@ -90,7 +92,7 @@ def blueprint(
         """Durable before the 202: the request itself is an event, and the call to the service its job."""
         began = time.monotonic()
         wanted = parsed(DocumentRequest, read_body(request, settings.max_body_bytes))
-        wanted.notify.agents = agents.urls(settings, sessions, wanted.notify.agents)
+        wanted.notify.agents = agent_queries.urls(settings, sessions, wanted.notify.agents)
         document = _document_id(g.who, request.headers.get("Idempotency-Key"))
         body = wanted.model_dump_json(exclude_none=True).encode()
         event = Event(SOURCE, document, "document.requested", body)
@@ -120,10 +122,10 @@ def blueprint(
     def document_content(document: str) -> Response:
         return content(settings, *completed(sessions, document, "no such document, or it is not complete"))
 
-    api_record.register(api, settings, store, sessions)
-    api_agents.register(api, settings, sessions)
-    api_dunning.register(api, sessions)
-    api_replays.register(api, store, sessions)
+    events.register(api, settings, store, sessions)
+    agents.register(api, settings, sessions)
+    subscriptions.register(api, sessions)
+    replays.register(api, store, sessions)
     _figures(api, settings, sources, store, sessions)
     return api
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from settings import Settings
 from tasks import signed_link
-from web.api import completed, content
+from web.api.blueprint import completed, content
 from web.errors import Refused
 
 UNTIL = re.compile(r"[0-9]{1,12}")

@@ -1,4 +1,4 @@
-"""What the OpenAPI document (web/openapi.py) is written with."""
+"""What the OpenAPI document (web/api/openapi.py) is written with."""
 
 from __future__ import annotations
 
