@@ -31,7 +31,7 @@ from tasks.db.migrate import revisions
 from tasks.documents.store import open_store
 from tasks.handler import Attempt
 from tasks.notifications import apprise_client
-from web import health
+from web.ops import health
 from web.receiver import sources
 
 WAIT_SECONDS = 3.0

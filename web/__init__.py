@@ -12,8 +12,9 @@ from settings import Settings
 from tasks.broker import open_store
 from tasks.db.engine import make_engine, make_sessions
 from telemetry import tracing
-from web import console, errors, health, metrics
+from web import console, errors
 from web.api import blueprint, content, openapi
+from web.ops import health, metrics
 from web.receiver import sources, view
 from web.receiver.asgi import Front
 from web.receiver.delivery import Receiver

@@ -18,7 +18,8 @@ from settings import Settings, SettingsError, load
 from tasks import route_check
 from tasks.broker import open_store
 from telemetry import logs
-from web import ANSWER_SECONDS, create_front, watch
+from web import ANSWER_SECONDS, create_front
+from web.ops import watchdog
 from web.receiver import sources
 from web.receiver.asgi import Front
 from web.receiver.protocol import MOST, Connection
@@ -44,7 +45,7 @@ def application() -> Front:
     threading.Thread(target=_end_with_parent, daemon=True, name="parent-watch").start()
     settings = load()
     if settings.alert_urls:
-        watch.start(settings, open_store(settings, timeout_seconds=ANSWER_SECONDS))
+        watchdog.start(settings, open_store(settings, timeout_seconds=ANSWER_SECONDS))
     front = create_front(settings)
     gc.collect()
     gc.freeze()  # or Python looks through all these modules again and again, 90 ms each time, and senders wait

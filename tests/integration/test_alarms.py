@@ -21,8 +21,8 @@ from tasks.routes import jobs_for
 from tests.business import Business
 from tests.conftest import Clock
 from tests.peers import Mailbox
+from web.ops.watchdog import Watch
 from web.receiver.counters import refusal
-from web.watch import Watch
 
 MINUTE = 60_000
 IT = {"dead": Standing("1 dead letter waits for a person", 1, 1)}

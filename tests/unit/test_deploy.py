@@ -15,7 +15,7 @@ from celery.signals import heartbeat_sent
 
 from settings import Settings, SettingsError, load
 from tasks.routes import QUEUES
-from web.health import DURABILITY
+from web.ops.health import DURABILITY
 from workers import signals
 
 ROOT = Path(__file__).parents[2]

@@ -27,7 +27,7 @@ from inbox.errors import StoreUnavailable
 from inbox.store import Store
 from settings import Settings
 from tasks.routes import QUEUES
-from web.health import loss_window
+from web.ops.health import loss_window
 from web.queries import reconcile_status
 from web.receiver.counters import ACK_MS
 from web.receiver.sources import Source, traffic
