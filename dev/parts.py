@@ -57,8 +57,12 @@ def worker(name: str, *queues: str) -> Part:
 def _flower(folder: Path, ports: Ports) -> Part:
     """Its password comes by FLOWER_BASIC_AUTH; its history is saved often, since a kill loses what was not."""
     history = ("--persistent=True", f"--db={folder / 'flower'}", "--state_save_interval=5000")
-    listen = (f"--port={ports.flower}", "--address=127.0.0.1")
-    return Part("flower", _python("celery", "-A", "workers.app", "flower", *listen, *history), 5)
+    listen = ("--conf=workers/flowerconfig.py", f"--port={ports.flower}", "--address=127.0.0.1")
+    return Part(
+        "flower",
+        _python("celery", "-A", "workers.app", "flower", *listen, *history),
+        5,
+    )
 
 
 def supervisor_config(folder: Path, repository: Path, chosen: Sequence[Part]) -> str:

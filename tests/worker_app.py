@@ -23,8 +23,8 @@ from tasks.clients import stripe
 from tasks.notifications import notify
 from tests import document_faults
 from tests.handlers import die_around, die_at, first_time, register_handlers
-from workers import alarms, run
-from workers.flower import Told
+from workers import alerts, run
+from workers.flower_events import Told
 
 register_handlers()
 die_around(Store, "lease", "after the pop, before the lease", "after the lease")
@@ -42,7 +42,7 @@ die_around(notify, "post", "", "mailed, before the commit")
 document_faults.register()
 
 if "HOLDFAST_TEST_QUICK_ALARMS" in os.environ:
-    alarms.EVERY_MS, alert_rules.HOLD_MS = 1000, 3000
+    alerts.EVERY_MS, alert_rules.HOLD_MS = 1000, 3000
 
 ring = broker.ring
 

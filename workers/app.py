@@ -19,8 +19,8 @@ from tasks.handler import Handler
 from tasks.routes import TASKS
 from telemetry import logs, tracing
 from workers import backlog, signals
-from workers.flower import Told
-from workers.hearing import Hearing
+from workers.consumer_watch import Hearing
+from workers.flower_events import Told
 from workers.run import AttemptFailed, Runner
 
 try:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from inbox.job import Lease, Wish
 from tasks.handler import Handler
 from tasks.routes import TASKS
-from workers.flower import Told
+from workers.flower_events import Told
 from workers.run import AttemptFailed, Runner
 
 SLICE_SECONDS = 0.2  # so late a job may begin within its Celery task, whose time limit holds for all of them

@@ -16,7 +16,7 @@ from kombu.asynchronous import get_event_loop
 from settings import Settings
 from tasks import broker
 from telemetry import tracing
-from workers.alarms import Lookout
+from workers.alerts import Lookout
 from workers.sweep import Sweeper
 
 log = structlog.get_logger()

@@ -15,7 +15,7 @@ from inbox.store import Store
 from tasks import broker
 from tasks.billing import reconcile
 from tasks.routes import QUEUES
-from workers.alarms import Lookout
+from workers.alerts import Lookout
 
 log = structlog.get_logger()
 

@@ -1,4 +1,4 @@
-"""Alerts: what is wrong, told to whoever runs this. workers/alarms.py decides what and when."""
+"""Alerts: what is wrong, told to whoever runs this. workers/alerts.py decides what and when."""
 
 from __future__ import annotations
 

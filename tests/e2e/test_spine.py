@@ -27,6 +27,7 @@ from tests.conftest import fresh_database
 from tests.peers import Answer, Mailbox, Peer
 from tests.senders import API_KEY, DOC_SECRET, signed_by_stripe, stripe_event
 from tests.stack import ROOT, Stack
+from workers.flowerconfig import tasks_columns
 
 QUEUES = "payments,fulfilment,documents,downloads,notifications,handoffs"
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
@@ -220,8 +221,8 @@ def test_a_chunked_body_over_the_limit_is_refused_without_being_read_whole(stack
 
 def test_flower_shows_a_failed_attempt_as_failed_with_its_reason(stack: Stack) -> None:
     port = free_port()
-    flower = ("celery", "-A", "workers.app", "flower", f"--port={port}", "--address=127.0.0.1", "--basic-auth=a:b")
-    stack.part(*flower, name="flower")
+    where = ("--conf=workers/flowerconfig.py", f"--port={port}", "--address=127.0.0.1", "--basic-auth=a:b")
+    stack.part("celery", "-A", "workers.app", "flower", *where, name="flower")
 
     def asked(path: str, **how: Any) -> requests.Response:
         try:
@@ -243,6 +244,8 @@ def test_flower_shows_a_failed_attempt_as_failed_with_its_reason(stack: Stack) -
     assert "data.object.customer" in task["exception"]
     assert task["args"] == "['stripe:evt_1:payments.payment_failed']"  # of which event
     assert "ada@example.com" not in json.dumps(tasks())
+    columns = re.findall(r'<th data-column="([a-z]+)"', asked("tasks", auth=("a", "b")).text)
+    assert columns == tasks_columns.split(",")
     columns = re.findall(r'data-column="(\w+)"', asked("tasks", auth=("a", "b")).text)
     assert columns == ["name", "args", "state", "exception", "received", "runtime", "worker", "uuid"]
 

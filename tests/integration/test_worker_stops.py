@@ -20,7 +20,7 @@ from tasks.db.engine import make_engine, make_sessions
 from tasks.handler import Attempt, FollowUp, Handler
 from tests.conftest import fresh_database
 from workers import backlog
-from workers.flower import Told
+from workers.flower_events import Told
 from workers.run import AttemptFailed, Runner
 
 TASK = "tasks.payments.payment_failed"
