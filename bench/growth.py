@@ -15,7 +15,6 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from bench import growth_page
 from bench.backlog import left
 from bench.contenders import Holdfast
 from bench.events import bodies
+from bench.growth_model import Growth, Kind, Level
 from bench.load import paced, percentile
 from bench.processes import ROOT
 from bench.results import machine
@@ -48,40 +48,6 @@ RESTART_SECONDS = 300  # at most
 AGED_MS = (Rules().payload_days + 1) * DAY_MS
 KEY = "a-key-for-the-console"
 PAGES = ("", "events", "events?type=none", "dead")  # the overview, two lists, and the search that finds nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """Milliseconds at so many events; `pages`: each of PAGES over HTTP."""
-
-    events: int
-    ack_p50: float
-    ack_p99: float
-    sweep_p50: float
-    sweep_p99: float
-    pages: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """Events of one kind, level by level. `bytes_each`: what the server's memory grew by; `restart_seconds`: from its
-    start to its first answer, at the last level."""
-
-    levels: tuple[Level, ...]
-    bytes_each: float
-    restart_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Growth:
-    """`payload`, `compressed`: bytes of a body; `drained`: jobs a second of WORKERS processes where most are owed."""
-
-    owed: Kind
-    stored: Kind
-    remembered: Kind
-    payload: int
-    compressed: int
-    drained: float
 
 
 class Grown:

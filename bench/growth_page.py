@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench import plot
-
-if TYPE_CHECKING:
-    from bench.growth import Growth, Kind, Level
+from bench.growth_model import Growth, Kind, Level
 
 WORDS = Path(__file__).parent / "growth.md"
 GOAL_BYTES = 64  # of an id that is remembered

@@ -28,7 +28,7 @@ from settings import Settings
 from tasks import broker, route_check
 from tasks.clients import stripe
 from tasks.db.migrate import revisions
-from tasks.documents.store import open_store
+from tasks.documents.store_factory import open_store
 from tasks.handler import Attempt
 from tasks.notifications import apprise_client
 from web.ops import health

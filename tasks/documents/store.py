@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import mimetypes
 import re
@@ -35,18 +34,6 @@ class Store(Protocol):
 
     def read(self, name: str) -> Path | IO[bytes]:
         """Its content, to be sent to somebody."""
-
-
-@functools.cache
-def open_store(where: str) -> Store:
-    """The store that DOCUMENT_STORE names."""
-    if not where.startswith("s3://"):
-        from tasks.documents.store_folder import Folder  # noqa: PLC0415
-
-        return Folder(Path(where).resolve())
-    from tasks.documents.store_s3 import Bucket  # noqa: PLC0415  boto3 costs 30 MB that a folder does not need
-
-    return Bucket(where)
 
 
 def stem_for(document: str) -> str:

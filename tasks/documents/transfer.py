@@ -21,7 +21,8 @@ from tasks.clients.safe_http import Stream, get_stream
 from tasks.documents.checksums import Hasher
 from tasks.documents.lease_heartbeat import patiently
 from tasks.documents.partial_file import Facts, Part, forget, incoming
-from tasks.documents.store import Stored, name_for, open_store, stem_for
+from tasks.documents.store import Stored, name_for, stem_for
+from tasks.documents.store_factory import open_store
 from tasks.handler import Attempt
 
 RENEW_EVERY_SECONDS = 1.0

@@ -18,7 +18,8 @@ from inbox.errors import LeaseLost, PermanentError, TransientError
 from inbox.event import Event
 from settings import load
 from tasks.documents import partial_file, store_s3
-from tasks.documents.store import Stored, name_for, open_store
+from tasks.documents.store import Stored, name_for
+from tasks.documents.store_factory import open_store
 from tasks.documents.transfer import Expected, fetch
 from tasks.handler import Attempt
 from tests.buckets import S3

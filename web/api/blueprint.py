@@ -19,7 +19,7 @@ from inbox.event import Event
 from inbox.store import Store
 from settings import STRIPE_RESENDS_DAYS, Settings
 from tasks import broker, reconcile_request
-from tasks.documents.store import open_store
+from tasks.documents.store_factory import open_store
 from tasks.models import Document
 from tasks.routes import jobs_for
 from telemetry import tracing
