@@ -1,7 +1,7 @@
 """Celery settings only, where we differ from its defaults or rely on one; a line of why each, and a test for each.
 
 The names are explained in Celery's manual under "Configuration and defaults" and "Using Redis"; the tests are
-tests/unit/test_celeryconfig.py, tests/integration/test_broker.py and tests/chaos/.
+tests/unit/test_celeryconfig.py, tests/integration/tasks/test_broker.py and tests/chaos/.
 """
 
 from settings import load

@@ -1,6 +1,6 @@
 """Events as Stripe sends them, before and after its API version 2025-03-31 (`basil`), and their signature.
 
-tests/unit/test_stripe_shapes.py compares them with Stripe's own library.
+tests/unit/tasks/billing/test_stripe_shapes.py compares them with Stripe's own library.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def message(job: NewJob) -> bytes:
     """The very bytes that `apply_async` would push to a Redis list for this job, at a hundredth of its cost.
 
     Task message protocol 2 is documented by Celery, the JSON around it is kombu's own: the golden test in
-    tests/integration/test_broker.py compares both with what the installed versions send.
+    tests/integration/tasks/test_broker.py compares both with what the installed versions send.
     """
     body = BODY % msgspec.json.encode(job.id)
     return _form(job.task, job.queue) % {

@@ -27,7 +27,7 @@ class Task:
 QUEUES = ("payments", "fulfilment", "documents", "downloads", "notifications", "handoffs")
 
 # The names of the tasks. They are stored: in the record, in Celery messages, and, without "tasks.", in job ids and
-# idempotency keys. They never change, whatever files the handlers are in; tests/unit/test_stored_names.py pins them.
+# idempotency keys. They never change, whatever files the handlers are in; test_stored_names.py pins them.
 PAYMENT_FAILED = "tasks.payments.payment_failed"
 PAYMENT_ACTION_REQUIRED = "tasks.payments.payment_action_required"
 INVOICE_PAID = "tasks.payments.paid"

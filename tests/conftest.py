@@ -17,8 +17,8 @@ from dev.postgres import Postgres
 from dev.servers import Valkey
 from inbox.store import Store, connect
 from tasks.db.migrate import upgrade
-from tests.buckets import S3, running_s3
-from tests.peers import Mailbox
+from tests.support.buckets import S3, running_s3
+from tests.support.peers import Mailbox
 
 # HYPOTHESIS_PROFILE=deep looks for minutes in each test that does not say itself how long.
 settings.register_profile("deep", max_examples=1000, deadline=None)

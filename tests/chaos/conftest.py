@@ -19,8 +19,8 @@ from inbox.job import NewJob
 from inbox.store import Rules, Store, connect
 from tasks.broker import message
 from tests.conftest import fresh_database
-from tests.senders import signed_by_stripe, stripe_event
-from tests.stack import Process, Stack
+from tests.support.senders import signed_by_stripe, stripe_event
+from tests.support.stack import Process, Stack
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,9 @@ class World:
 
     def record(self, kind: str, event_id: str = "evt_1", ordering_key: str = "") -> str:
         """Record an event for the handler `kind`, as the receiver does; returns its job's id."""
-        job = NewJob(f"stripe:{event_id}:{kind}", f"tests.handlers.{kind}", "payments", ordering_key=ordering_key)
+        job = NewJob(
+            f"stripe:{event_id}:{kind}", f"tests.support.handlers.{kind}", "payments", ordering_key=ordering_key
+        )
         self.store.record(Event("stripe", event_id, f"test.{kind}", b"{}"), [job])
         return job.id
 

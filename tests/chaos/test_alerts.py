@@ -12,8 +12,8 @@ from inbox.event import Event
 from inbox.job import Lease, NewJob
 from inbox.retry import Bury
 from inbox.store import Store, connect
-from tests.peers import Mailbox
-from tests.stack import Stack
+from tests.support.peers import Mailbox
+from tests.support.stack import Stack
 
 
 def subjects(mailbox: Mailbox) -> list[str]:
@@ -31,7 +31,7 @@ def test_a_dead_letter_is_told_once_and_its_end_once_though_a_worker_dies_in_the
         "JOB_TIME_LIMIT_SECONDS": "50",
     }
     store = Store(connect(valkey.url, timeout_seconds=5))
-    store.record(Event("stripe", "evt_1", "x", b"{}"), [NewJob("j1", "tests.handlers.plain", "nobody")])
+    store.record(Event("stripe", "evt_1", "x", b"{}"), [NewJob("j1", "tests.support.handlers.plain", "nobody")])
     lease = store.lease("j1", "w", 60)
     assert isinstance(lease, Lease)
     store.fail(lease, "never", Bury("never"))

@@ -14,7 +14,7 @@ from inbox import queries
 from inbox.store import Store, connect
 from tasks import broker
 from tests.chaos.conftest import EACH_ONCE, World, deliver
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 PAID = {
     "payment_status": "paid",

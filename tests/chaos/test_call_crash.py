@@ -15,9 +15,9 @@ from inbox.event import Event
 from inbox.job import NewJob
 from tasks.models import Notification, PaymentRetry
 from tests.chaos.conftest import World
-from tests.line import Line
-from tests.lives import T0, invoice
-from tests.peers import Answer, Asked, Mailbox, Peer
+from tests.support.line import Line
+from tests.support.lives import T0, invoice
+from tests.support.peers import Answer, Asked, Mailbox, Peer
 
 SLOW_START: Any = {
     "LEASE_SECONDS": "12",

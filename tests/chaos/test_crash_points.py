@@ -16,9 +16,9 @@ import requests
 from dev.servers import wait_until
 from inbox import queries
 from tests.chaos.conftest import PAIRS, World
-from tests.peers import Answer, Peer
-from tests.senders import API_KEY, signed_by_stripe, stripe_event
-from tests.stack import GRACE_SECONDS
+from tests.support.peers import Answer, Peer
+from tests.support.senders import API_KEY, signed_by_stripe, stripe_event
+from tests.support.stack import GRACE_SECONDS
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
 KILL_POINTS = [
@@ -114,7 +114,7 @@ def test_a_receiver_killed_around_a_replay_leaves_it_undone_or_done(world: World
     first = world.stack.worker(MAX_ATTEMPTS="1")
     wait_until(lambda: world.state(job) == "dead", seconds=60, what="a dead letter")
     first.kill()
-    world.stack.receiver(module="tests.receiver_app", HOLDFAST_TEST_DIE=point)
+    world.stack.receiver(module="tests.support.receiver_app", HOLDFAST_TEST_DIE=point)
     with pytest.raises(requests.ConnectionError):
         requests.post(world.stack.url(f"/api/v1/jobs/{job}/replay"), headers=BEARER, timeout=10)
     assert world.died(point)
@@ -130,7 +130,7 @@ def test_a_receiver_killed_around_a_replay_leaves_it_undone_or_done(world: World
     ["before the record", "after the record, before the doorbell and the 200", "after the doorbell, before the 200"],
 )
 def test_a_receiver_killed_around_the_record_leaves_its_sender_to_try_again(world: World, point: str) -> None:
-    world.stack.receiver(module="tests.receiver_app", HOLDFAST_TEST_DIE=point)
+    world.stack.receiver(module="tests.support.receiver_app", HOLDFAST_TEST_DIE=point)
     body, headers = signed_by_stripe(stripe_event("evt_1", "test.plain"))
     heard = []
 
@@ -146,7 +146,7 @@ def test_a_receiver_killed_around_the_record_leaves_its_sender_to_try_again(worl
     assert heard[0] == 0
     world.stack.worker()
     stats = world.settle()
-    job = "stripe:evt_1:tests.handlers.plain"
+    job = "stripe:evt_1:tests.support.handlers.plain"
     assert (world.effects(job), world.effects("stripe:evt_1:follow")) == (1, 1)
     assert stats | {"accepted": 1, "duplicates": 0 if point == "before the record" else 1} == stats
 
@@ -284,5 +284,5 @@ def test_personal_data_in_a_foreign_error_is_shown_to_nobody(world: World) -> No
     world.settle()
     found = queries.job(world.store, job)
     assert found is not None
-    assert found["reason"].startswith("ValueError at tests/handlers.py:")
+    assert found["reason"].startswith("ValueError at tests/support/handlers.py:")
     assert not worker.said("ada@example.com")

@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 from inbox.event import Event
 from inbox.job import NewJob
 from tasks.models import Document, DocumentStep
-from tests.buckets import S3
 from tests.chaos.conftest import EACH_ONCE, World
-from tests.peers import Answer, Asked, Mailbox, Peer
+from tests.support.buckets import S3
+from tests.support.peers import Answer, Asked, Mailbox, Peer
 
 CONTENT = b"%PDF-1.7 " + bytes(range(256)) * 80_000  # 20 MB: more than one piece of an upload
 JOB = "documents:msg_1:documents.download"

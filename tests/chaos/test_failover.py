@@ -21,8 +21,8 @@ from dev.servers import Sentinel, Valkey, sentinel_url, wait_until
 from inbox import queries
 from inbox.store import Store, connect
 from tests.conftest import fresh_database
-from tests.senders import signed_by_stripe, stripe_event
-from tests.stack import Stack
+from tests.support.senders import signed_by_stripe, stripe_event
+from tests.support.stack import Stack
 
 
 @dataclass
@@ -150,7 +150,7 @@ def test_a_replica_takes_over_under_load_and_nothing_acknowledged_is_lost_or_dou
     wait_until(
         lambda: all(sees_all(one, 2) for one in servers.sentinels), seconds=60, what="the Sentinels to know both"
     )
-    stack.receiver("tests.receiver_app")
+    stack.receiver("tests.support.receiver_app")
     worker = stack.worker()
     gone = (servers.master, servers.sentinels[0])
     with Senders(stack) as senders:
@@ -164,7 +164,7 @@ def test_a_replica_takes_over_under_load_and_nothing_acknowledged_is_lost_or_dou
     store = Store(connect(servers.url, timeout_seconds=5))
     wait_until(lambda: queries.stats(store)["owed"] == 0, seconds=120, what="every job to be done")
     done = effects(stack)
-    lost = [name for name in senders.acknowledged if not done[f"stripe:{name}:tests.handlers.plain"]]
+    lost = [name for name in senders.acknowledged if not done[f"stripe:{name}:tests.support.handlers.plain"]]
     assert (lost, [job for job, times in done.items() if times > 1]) == ([], [])
     assert (worker.alive(), set(senders.heard)) == (True, {200, 503})
     assert senders.slowest < 5  # 2 s, and a busy machine

@@ -15,9 +15,9 @@ from inbox.event import Event
 from inbox.job import NewJob
 from tasks.agents.registry import made
 from tasks.models import Agent, AgentDeed, Document, Handoff
-from tests.business import HANDOFF_SECRET
 from tests.chaos.conftest import World
-from tests.peers import Answer, Mailbox, Peer
+from tests.support.business import HANDOFF_SECRET
+from tests.support.peers import Answer, Mailbox, Peer
 
 JOB = "documents:msg_1:handoff.document.completed.1.agt_1"
 

@@ -10,8 +10,8 @@ import pytest
 import requests
 
 from dev.servers import wait_until
-from tests.senders import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
-from tests.stack import Process, Stack
+from tests.support.senders import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
+from tests.support.stack import Process, Stack
 
 PERSONAL = {"email": "ada@example.com", "name": "Ada Tell-Tale", "card": "4242424242424242"}
 KINDS = ("plain", "failing", "hopeless", "leaking")
@@ -38,12 +38,12 @@ def send(stack: Stack, kind: str) -> None:
 def written(stack: Stack) -> Stack:
     """A stack that did, failed and refused things, and then ended."""
     worker = stack.worker(RETRY_BASE_SECONDS="1")
-    stack.receiver("tests.receiver_app")
+    stack.receiver("tests.support.receiver_app")
     for kind in KINDS:
         send(stack, kind)
     refused = {"Stripe-Signature": "t=1,v1=00"}
     requests.post(stack.url("/stripe-webhook"), data=json.dumps(PERSONAL), headers=refused, timeout=10)
-    done = {"stripe:evt_plain:follow", "stripe:evt_failing:tests.handlers.failing"}
+    done = {"stripe:evt_plain:follow", "stripe:evt_failing:tests.support.handlers.failing"}
     wait_until(
         lambda: (
             {a["job"] for a in attempts(worker.log) if a.get("outcome") == "succeeded"} >= done

@@ -22,8 +22,8 @@ from inbox.event import Event
 from inbox.job import NewJob, job_id
 from inbox.store import Store
 from tests.chaos.conftest import deliver, deliver_to
-from tests.senders import STRIPE_SECRET, stripe_event
-from tests.stack import Stack
+from tests.support.senders import STRIPE_SECRET, stripe_event
+from tests.support.stack import Stack
 
 CHECKOUT = "fulfilment.checkout_completed"
 

@@ -12,8 +12,8 @@ from dev.servers import wait_until
 from inbox import queries
 from inbox.store import Store
 from tests.chaos.test_patience import Senders
-from tests.proxy import Caddy, installed
-from tests.stack import Stack
+from tests.support.proxy import Caddy, installed
+from tests.support.stack import Stack
 
 pytestmark = pytest.mark.skipif(not installed(), reason="Caddy is not installed, or too old")
 

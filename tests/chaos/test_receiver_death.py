@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from dev.servers import Valkey, wait_until
-from tests.stack import Process, Stack
+from tests.support.stack import Process, Stack
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from dev.servers import Valkey, wait_until
 from inbox import queries
 from inbox.store import Store, connect
 from tests.chaos.test_patience import Senders
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 QUEUES = ("payments", "fulfilment", "documents", "downloads", "notifications", "handoffs")
 # An accepted connection that the old receiver never read; a proxy sends that again (tests/chaos/test_proxy.py).

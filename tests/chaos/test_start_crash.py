@@ -14,7 +14,7 @@ from inbox.event import Event
 from inbox.job import NewJob
 from tasks.models import Document
 from tests.chaos.conftest import World
-from tests.peers import Answer, Asked, Peer
+from tests.support.peers import Answer, Asked, Peer
 
 WAITS = Answer(body=b'{"status": "processing", "progress": 70}')
 LOST = Answer(404)

@@ -13,10 +13,10 @@ from inbox import queries
 from inbox.event import Event
 from inbox.job import NewJob
 from inbox.store import Store, connect
-from tests import record_model
 from tests.chaos.conftest import deliver
 from tests.conftest import fresh_database
-from tests.stack import Stack
+from tests.support import record_model
+from tests.support.stack import Stack
 
 CUTS = 30
 
@@ -45,7 +45,9 @@ def the_file(server: Valkey) -> Path:
 
 def record(store: Store, number: int) -> None:
     name = f"evt_{number}"
-    jobs = [NewJob(f"stripe:{name}:{what}", "tests.handlers.plain", "payments", ordering_key=what) for what in "ab"]
+    jobs = [
+        NewJob(f"stripe:{name}:{what}", "tests.support.handlers.plain", "payments", ordering_key=what) for what in "ab"
+    ]
     store.record(Event("stripe", name, "test", b'{"id": 1}'), jobs)
 
 

@@ -15,8 +15,8 @@ from inbox.errors import StoreUnavailable
 from inbox.event import Event
 from inbox.store import Store, connect
 from tests.chaos.conftest import World, deliver
-from tests.line import Line
-from tests.stack import Stack
+from tests.support.line import Line
+from tests.support.stack import Stack
 
 
 @pytest.mark.parametrize(("lost", "status"), [(1, 200), (2, 503)])

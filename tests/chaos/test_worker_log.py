@@ -9,7 +9,7 @@ import redis
 from dev.servers import Valkey, wait_until
 from inbox.job import NewJob
 from tasks.broker import message
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 
 def test_a_record_that_is_away_is_an_expected_failure_whose_address_is_not_logged(

@@ -36,7 +36,7 @@ class Bomb:
 
 @pytest.mark.parametrize("poison", ["pickle", "unknown task"])
 def test_a_poisoned_queue_is_passed_over_and_nothing_is_unpickled(world: World, poison: str, tmp_path: Path) -> None:
-    bad = json.loads(message(NewJob("j", "tests.handlers.plain", "payments")))
+    bad = json.loads(message(NewJob("j", "tests.support.handlers.plain", "payments")))
     if poison == "pickle":
         bad |= {
             "content-type": "application/x-python-serialize",
@@ -69,7 +69,7 @@ def test_a_slow_job_is_told_so_and_its_failure_written_down(world: World) -> Non
     world.stack.worker()
     world.settle()
     assert (world.effects(job), world.outcomes(job)) == (1, ["failed", "succeeded"])
-    assert reasons(world, job)[0].startswith("SoftTimeLimitExceeded at tests/handlers.py:")
+    assert reasons(world, job)[0].startswith("SoftTimeLimitExceeded at tests/support/handlers.py:")
 
 
 def test_a_job_that_will_not_be_told_is_ended_before_its_lease_is_over_and_that_counts(world: World) -> None:

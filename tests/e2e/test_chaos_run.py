@@ -18,7 +18,7 @@ from dev.rabbitmq import BROKERS
 
 ROOT = Path(__file__).parents[2]
 PAIRS = [("redis", "sqlite"), *([("rabbitmq", "postgres")] if "rabbitmq" in BROKERS else [])]
-SABOTAGED = ["--receiver", "tests.sabotaged_receiver", "--worker", "tests.sabotaged_worker"]
+SABOTAGED = ["--receiver", "tests.support.sabotaged_receiver", "--worker", "tests.support.sabotaged_worker"]
 
 
 def chaos(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:

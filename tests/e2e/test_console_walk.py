@@ -20,9 +20,9 @@ from dev.fill import SPREAD_MS, Clock, fill
 from dev.servers import Valkey, wait_until
 from inbox.store import Store, connect
 from tests.conftest import fresh_database
-from tests.peers import Answer, Mailbox, Peer
-from tests.senders import API_KEY, deliver, signed_by_documents, signed_by_stripe, stripe_event
-from tests.stack import Stack
+from tests.support.peers import Answer, Mailbox, Peer
+from tests.support.senders import API_KEY, deliver, signed_by_documents, signed_by_stripe, stripe_event
+from tests.support.stack import Stack
 
 QUEUES = "payments,fulfilment,documents,downloads,notifications,handoffs"
 BEARER = {"Authorization": f"Bearer {API_KEY}"}

@@ -14,7 +14,7 @@ from inbox import queries
 from inbox.store import Store
 from settings import load
 from tasks.documents.callback_url import callback_url
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 SECRET = "a-secret-of-16-or-more"
 DONE = {"task_id": "task_1", "status": "COMPLETED", "result_url": "https://files.example.com/1"}

@@ -11,8 +11,8 @@ import pytest
 import requests
 
 from dev.servers import Valkey
-from tests.senders import API_KEY, signed_by_stripe, stripe_event
-from tests.stack import Process, Stack
+from tests.support.senders import API_KEY, signed_by_stripe, stripe_event
+from tests.support.stack import Process, Stack
 
 MB = 1024 * 1024
 POST = b"POST /stripe-webhook HTTP/1.1\r\nHost: x\r\n"

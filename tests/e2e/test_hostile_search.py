@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from dev.servers import Valkey
 from inbox import queries
 from inbox.store import Store, connect
-from tests.senders import signed_by_stripe, stripe_event
-from tests.stack import Stack
+from tests.support.senders import signed_by_stripe, stripe_event
+from tests.support.stack import Stack
 
 WAIT_SECONDS = 10
 SEARCH = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -19,9 +19,9 @@ from sqlalchemy import create_engine, text
 from dev.servers import Valkey, wait_until
 from dev.stripe_log import EventLog
 from tests.conftest import fresh_database
-from tests.peers import Answer, Asked, Peer, Stripe
-from tests.senders import API_KEY, stripe_event
-from tests.stack import ROOT, Stack
+from tests.support.peers import Answer, Asked, Peer, Stripe
+from tests.support.senders import API_KEY, stripe_event
+from tests.support.stack import ROOT, Stack
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
 

@@ -13,9 +13,9 @@ from dev.servers import Valkey, wait_until
 from inbox import queries
 from inbox.store import Store
 from tests.conftest import fresh_database
-from tests.peers import Mailbox
-from tests.senders import API_KEY, deliver, signed_by_stripe, stripe_event
-from tests.stack import Stack
+from tests.support.peers import Mailbox
+from tests.support.senders import API_KEY, deliver, signed_by_stripe, stripe_event
+from tests.support.stack import Stack
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
 LETTERS = 150  # two pages

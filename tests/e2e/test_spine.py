@@ -24,9 +24,9 @@ from dev.servers import Valkey, free_port, wait_until
 from inbox.store import connect
 from tasks.documents.callback_url import token
 from tests.conftest import fresh_database
-from tests.peers import Answer, Mailbox, Peer
-from tests.senders import API_KEY, DOC_SECRET, signed_by_stripe, stripe_event
-from tests.stack import ROOT, Stack
+from tests.support.peers import Answer, Mailbox, Peer
+from tests.support.senders import API_KEY, DOC_SECRET, signed_by_stripe, stripe_event
+from tests.support.stack import ROOT, Stack
 from workers.flowerconfig import tasks_columns
 
 QUEUES = "payments,fulfilment,documents,downloads,notifications,handoffs"

@@ -10,8 +10,8 @@ import pytest
 from dev.servers import Valkey
 from inbox.store import Store, connect
 from tasks.db.engine import make_engine, make_sessions
-from tests.business import Business
-from tests.peers import Stripe, running_stripe
+from tests.support.business import Business
+from tests.support.peers import Stripe, running_stripe
 
 
 @pytest.fixture

@@ -1,0 +1,399 @@
+"""`holdfast`: the same powers as the console, by the API; every way it ends; the same for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from dev.servers import Valkey, free_port, wait_until
+from inbox import find, queries
+from inbox.event import Event
+from inbox.find import Filter
+from inbox.job import Lease, NewJob
+from inbox.retry import Bury
+from inbox.store import Store
+from settings import load
+from tasks.db.engine import make_engine, make_sessions
+from tasks.models import Document
+from tests.conftest import fresh_database
+from tests.support.commands import Terminal, asking, receiver
+from tests.support.peers import Answer, Asked, Peer
+from tests.support.running import run
+from tests.support.senders import API_KEY, STRIPE_SECRET
+from web.auth import who
+from workers.app import HANDLERS
+from workers.run import Runner
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+JOB = "stripe:evt_1:x"
+
+
+@pytest.fixture
+def environ(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> dict[str, str]:
+    return {
+        "REDIS_URL": valkey.url,
+        "DATABASE_URL": fresh_database(request, "sqlite"),
+        "API_KEYS": API_KEY,
+        "STRIPE_WEBHOOK_SECRET": STRIPE_SECRET,
+        "DOCUMENT_STORE": str(tmp_path / "documents"),
+    }
+
+
+@pytest.fixture
+def sessions(environ: dict[str, str]) -> Callable[[], Session]:
+    return make_sessions(make_engine(environ["DATABASE_URL"]))
+
+
+@pytest.fixture
+def terminal(environ: dict[str, str]) -> Iterator[Terminal]:
+    with receiver(environ) as url:
+        yield asking(url, STRIPE_WEBHOOK_SECRET=STRIPE_SECRET)
+
+
+def die(store: Store, name: str = "evt_1", kind: str = "invoice.paid") -> str:
+    job = f"stripe:{name}:x"
+    body = b'{"data": {"object": {"email": "ada@example.com", "total": 5}}}'
+    store.record(Event("stripe", name, kind, body), [NewJob(job, "tasks.payments.paid", "payments")])
+    lease = store.lease(job, "w", 60)
+    assert isinstance(lease, Lease)
+    store.fail(lease, "Stripe answered 500", Bury("permanent"))
+    return job
+
+
+# --- events and dead letters ------------------------------------------------------------------------------------------
+
+
+def test_events_are_listed_and_shown_with_what_people_may_see(terminal: Terminal, real_store: Store) -> None:
+    die(real_store)
+    real_store.record(Event("stripe", "evt_2", "customer.created", b"{}"), [])
+    listed = terminal.run("events", "list", "--type", "invoice.*", "--state", "dead")
+    assert (listed.code, listed.out.splitlines()[0].split()) == (0, ["RECEIVED", "SOURCE", "ID", "TYPE", "STATE"])
+    assert [line.split()[1:] for line in listed.out.splitlines()[1:]] == [["stripe", "evt_1", "invoice.paid", "dead"]]
+    assert [row["id"] for row in terminal.run("events", "list", "--json").json["events"]] == ["evt_2", "evt_1"]
+    assert len(terminal.run("events", "list", "--json", "--limit", "1").json["events"]) == 1
+    shown = terminal.run("events", "show", "stripe", "evt_1").out
+    assert "Stripe answered 500" in shown and "tasks.payments.paid" in shown and '"total": 5' in shown
+    assert "ada@example.com" not in shown
+    assert terminal.run("events", "show", "stripe", "evt_1", "--json").json["jobs"][0]["follows"] is None
+
+
+def test_an_event_and_a_dead_letter_are_replayed_and_discarded_under_the_name_of_the_key(
+    terminal: Terminal, real_store: Store
+) -> None:
+    die(real_store), die(real_store, "evt_2"), die(real_store, "evt_3")
+    assert terminal.run("events", "replay", "stripe", "evt_1", "--json").json == {"replayed": {JOB: "replayed"}}
+    assert terminal.run("events", "replay", "stripe", "evt_1").code == 1, "it is owed"
+    assert "replayed" in terminal.run("dead", "replay", "stripe:evt_2:x").out
+    gone = terminal.run("dead", "discard", "stripe:evt_3:x", "stripe:evt_9:x", "--why", "a test", "--json")
+    assert (gone.code, gone.json["stripe:evt_3:x"]) == (1, "discarded"), "one of two is not there"
+    assert terminal.run("dead", "list").out == "none\n"
+    deeds = terminal.run("audit", "--json").json["audit"]
+    assert [(deed["action"], deed["by"]) for deed in deeds] == [
+        ("discard", who(API_KEY)),
+        ("replay", who(API_KEY)),
+        ("replay", who(API_KEY)),
+    ]
+    assert "a test" in terminal.run("audit").out
+    assert "a test" in terminal.run("dead", "show", "stripe:evt_3:x").out
+
+
+def test_all_that_match_are_told_of_by_a_dry_run_and_then_replayed_while_it_is_told_how_far(
+    terminal: Terminal, real_store: Store, environ: dict[str, str], sessions: Callable[[], Session]
+) -> None:
+    for number in range(7):
+        die(real_store, f"evt_{number}")
+    die(real_store, "other", "charge.refunded")
+    told = terminal.run("dead", "replay", "--all-matching", "--type", "invoice.*", "--dry-run")
+    assert told.out.splitlines()[0] == "would run again: 7"
+    assert terminal.run("dead", "replay", "--all-matching", "--dry-run", "--json").json["matching"] == 8
+    with working(real_store, environ, sessions):
+        done = terminal.run("dead", "replay", "--all-matching", "--type", "invoice.*")
+    assert (done.code, done.out) == (0, "run again: 7, skipped (gone, or without their payload): 0\n")
+    assert "finished: 7 run again, 8 of 8 looked at" in done.err
+    (replay,) = terminal.run("dead", "replays", "--json").json["replays"]
+    assert (replay["by"], replay["replayed"]) == (who(API_KEY), 7)
+    asked = terminal.run("dead", "replay", "--all-matching", "--no-wait", "--json").json["id"]
+    assert queries.event(real_store, "holdfast", asked)
+
+
+class working:
+    """A worker in a thread, for the requests of our own."""
+
+    def __init__(self, store: Store, environ: dict[str, str], sessions: Callable[[], Session]) -> None:
+        self._store, self._over = store, threading.Event()
+        self._runner = Runner(store, sessions, load(environ), lambda _: None, "test")
+
+    def __enter__(self) -> None:
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._over.wait(0.05):
+            for row in find.search(self._store, "events", Filter("holdfast"), 100).rows:
+                event = queries.event(self._store, "holdfast", row["id"])
+                for job in event["jobs"] if event else []:
+                    if job["state"] == "ready":
+                        run(self._runner, HANDLERS[job["task"]], job["id"], "", 60)
+
+
+def test_tail_begins_with_the_last_and_tells_each_new_event_once(terminal: Terminal, real_store: Store) -> None:
+    for number in range(3):
+        real_store.record(Event("stripe", f"evt_{number}", "customer.created", b"{}"), [])
+    tail = terminal.start("events", "tail", "--lines", "2", "--json")
+    heard: list[str] = []
+    assert tail.stdout
+    threading.Thread(
+        target=lambda: heard.extend(json.loads(line)["id"] for line in tail.stdout or ()), daemon=True
+    ).start()
+    try:
+        wait_until(lambda: heard == ["evt_1", "evt_2"], seconds=60, what=f"the last two: {heard}")
+        for number in range(3, 8):
+            real_store.record(Event("stripe", f"evt_{number}", "customer.created", b"{}"), [])
+        wait_until(lambda: len(heard) >= 7, seconds=60, what=f"the new ones: {heard}")
+        real_store.record(Event("stripe", "evt_8", "customer.created", b"{}"), [])
+        wait_until(lambda: "evt_8" in heard, seconds=60, what=f"one more: {heard}")
+    finally:
+        tail.kill()
+        tail.wait()
+    assert heard == [f"evt_{number}" for number in range(1, 9)]
+
+
+# --- documents --------------------------------------------------------------------------------------------------------
+
+
+def document(sessions: Callable[[], Session], **fields: Any) -> None:
+    with sessions() as db:
+        row = {"id": "doc_1", "document_id": "a.pdf", "status": "processing", "progress": 0, "received_bytes": 0}
+        db.merge(Document(**row | {"created_at": NOW, "updated_at": NOW} | fields))
+        db.commit()
+
+
+def test_a_document_is_started_once_for_one_key_with_what_is_asked_for(terminal: Terminal, real_store: Store) -> None:
+    words = ("start", "a.pdf", "--option", "ocr=true", "--option", "format=PDF", "--email", "ada@example.com")
+    first, again = (terminal.run("documents", *words, "--idempotency-key", "k") for _ in range(2))
+    assert (first.code, first.out) == (0, again.out)
+    body = queries.body(real_store, "api", first.out.strip())
+    assert json.loads(body or b"") == {
+        "document_id": "a.pdf",
+        "options": {"ocr": True, "format": "PDF"},
+        "notify": {"email": "ada@example.com", "agents": []},
+    }
+    assert terminal.run("documents", "start", "a.pdf", "--json").json["status"] == "submitting"
+    assert terminal.run("documents", "start", "a.pdf", "--option", "ocr").code == 2
+
+
+@pytest.mark.parametrize(("end", "code"), [("completed", 0), ("failed", 1)])
+def test_a_document_is_watched_to_its_end_in_lines_where_no_terminal_is(
+    terminal: Terminal, sessions: Callable[[], Session], end: str, code: int
+) -> None:
+    document(sessions)
+    course: list[dict[str, Any]] = [
+        {"progress": 40},
+        {"status": "downloading", "received_bytes": 2_500_000, "progress": 90},
+        {"status": end},
+    ]
+
+    def move() -> None:
+        for step in course:
+            threading.Event().wait(1.2)
+            document(sessions, error="a reason" if step == {"status": "failed"} else None, **step)
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    seen = terminal.run("documents", "watch", "doc_1")
+    mover.join()
+    assert seen.code == code
+    lines = ["processing: 0 %", "processing: 40 %", "downloading: 2.5 MB", f"{end}: 0 %"]
+    assert seen.err.splitlines()[:4] == lines
+    assert seen.err.splitlines()[4:] == (["holdfast: doc_1 failed: a reason"] if code else [])
+    assert terminal.run("documents", "list", "--state", end, "--json").json["documents"][0]["id"] == "doc_1"
+    assert "a.pdf" in terminal.run("documents", "show", "doc_1").out
+
+
+# --- agents: the API itself is tested in tests/integration/web --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "asked", "answer", "said"),
+    [
+        (
+            ("add", "crm", "https://crm.example", "--rate", "60"),
+            ("POST", "/api/v1/agents", {"name": "crm", "url": "https://crm.example", "rate_per_minute": 60}),
+            {"id": "ag_1", "name": "crm", "secret": "whsec_x"},
+            "whsec_x",
+        ),
+        (("disable", "crm"), ("POST", "/api/v1/agents/crm/disable", {}), {"id": "ag_1"}, "crm is disabled"),
+        (("enable", "a/b"), ("POST", "/api/v1/agents/a%2Fb/enable", {}), {"id": "ag_1"}, "a/b is enabled"),
+        (("list",), ("GET", "/api/v1/agents", None), {"agents": []}, "none"),
+    ],
+)
+def test_agents_are_asked_for_as_their_api_takes_it(
+    words: tuple[str, ...], asked: tuple[str, str, Any], answer: dict[str, Any], said: str
+) -> None:
+    with Peer(lambda _: Answer(201, body=json.dumps(answer).encode())) as peer:
+        done, program = (asking(peer.url).run("agents", *words, *more) for more in ((), ("--json",)))
+    got: Asked = peer.asked[0]
+    assert (got.method, got.path, json.loads(got.body) if got.body else None) == asked
+    assert got.headers["Authorization"] == f"Bearer {API_KEY}"
+    assert (done.code, said in done.out, program.json) == (0, True, answer)
+
+
+def test_agents_are_listed_with_how_their_deliveries_fare() -> None:
+    agent = {"id": "ag_1", "name": "crm", "url": "https://crm.example", "state": "open", "rate_per_minute": 60}
+    agent |= {
+        "failures": 3,
+        "failing_since": "2026-03-01T12:00",
+        "open_until": None,
+        "delivered": 7,
+        "owed": 1,
+        "dead": 2,
+    }
+    with Peer(lambda _: Answer(body=json.dumps({"agents": [agent]}).encode())) as peer:
+        _, row = asking(peer.url).run("agents", "list").out.splitlines()
+    assert row.split() == ["crm", "https://crm.example", "open", "60", "7", "1", "2", "2026-03-01T12:00"]
+
+
+# --- subscriptions: the API itself is tested in tests/integration/web -------------------------------------------------
+
+
+def test_subscriptions_in_dunning_are_listed_with_each_invoice_that_is_owed() -> None:
+    owes = {
+        "invoice": "in_1",
+        "amount_due": 1900,
+        "currency": "eur",
+        "tries": [{"state": "declined", "decline_code": "expired_card", "done_at": "2026-11-24T00:00:00+00:00"}],
+        "next_try_at": "2026-11-25T00:00:00+00:00",
+        "access_ends_at": None,
+    }
+    late = {"id": "sub_1", "customer": "cus_1", "status": "past_due", "owes": [owes, owes | {"invoice": "in_2"}]}
+    bare = {"id": "sub_2", "customer": "cus_2", "status": "unpaid", "owes": []}
+    answer = {"subscriptions": [late, bare], "cursor": None}
+    with Peer(lambda _: Answer(body=json.dumps(answer).encode())) as peer:
+        _, first, second, third = asking(peer.url).run("subscriptions", "list").out.splitlines()
+        assert asking(peer.url).run("subscriptions", "list", "--json").json == {"subscriptions": [late, bare]}
+    assert first.split() == ["sub_1", "cus_1", "past_due", "in_1", "1900", "eur", "1", "2026-11-25T00:00:00+00:00"]
+    assert second.split()[3] == "in_2"
+    assert third.split() == ["sub_2", "cus_2", "unpaid"]
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_counts_and_senders_are_told(terminal: Terminal, real_store: Store) -> None:
+    die(real_store)
+    assert terminal.run("stats", "--json").json["dead"] == 1
+    assert ["dead", "1"] in [line.split() for line in terminal.run("stats").out.splitlines()]
+    assert terminal.run("sources", "--json").json["sources"][0]["name"] == "stripe"
+    assert terminal.run("sources").out.splitlines()[1].startswith("stripe")
+
+
+def test_a_look_at_stripe_is_asked_for_and_followed_to_its_end(
+    environ: dict[str, str], real_store: Store, sessions: Callable[[], Session]
+) -> None:
+    empty = json.dumps({"object": "list", "data": [], "has_more": False}).encode()
+    with Peer(lambda _: Answer(body=empty)) as stripe:
+        environ |= {"STRIPE_API_KEY": "sk_test_1", "STRIPE_API_BASE": stripe.url}
+        with receiver(environ) as url, working(real_store, environ, sessions):
+            done = asking(url).run("reconcile", "--days", "3", "--json")
+    assert (done.code, done.json["state"]) == (0, "ok")
+    assert "taken in now: 0" in done.err
+    assert stripe.asked[0].path.startswith("/v1/events?")
+
+
+def test_without_a_stripe_key_there_is_nothing_to_reconcile(terminal: Terminal) -> None:
+    assert terminal.run("reconcile", "--last", "--json").json["state"] == "off"
+    assert terminal.run("reconcile").code == 1
+    assert terminal.run("reconcile", "--last", "--days", "1").code == 2
+
+
+# --- send -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_is_taken_by_the_receiver_and_its_id_told(terminal: Terminal, real_store: Store) -> None:
+    sent = terminal.run("send", "payout.failed", "--count", "3")
+    assert (sent.code, [line.split()[0] for line in sent.out.splitlines()]) == (0, ["200"] * 3)
+    for line in sent.out.splitlines():
+        event = queries.event(real_store, "stripe", line.split()[-1])
+        assert event and event["type"] == "payout.failed"
+    assert terminal.run("send", "customer.created", "--json").json["status"] == 200
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "code", "said"),
+    [
+        (("invoice.paid",), {"STRIPE_WEBHOOK_SECRET": "whsec_of_somebody_else"}, 1, "1 of 1 were not taken"),
+        (("invoice.paid", "--to", "https://hooks.example/stripe-webhook"), {}, 2, "--yes"),
+        (("invoice.paid", "--to", "file:///etc"), {}, 2, "http or https"),
+        (("completed",), {}, 2, "documents has no secret here; with one are: stripe"),
+        (("invoice.paid",), {"STRIPE_WEBHOOK_SECRET": "nonsense"}, 2, "STRIPE_WEBHOOK_SECRET is (hidden)"),
+    ],
+)
+def test_what_is_not_sent_or_not_taken_is_told(
+    terminal: Terminal, words: tuple[str, ...], more: dict[str, str], code: int, said: str
+) -> None:
+    sent = terminal.run("send", *words, **more)
+    assert sent.code == code
+    assert said in sent.err
+    assert "nonsense" not in sent.err
+
+
+# --- how it ends ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "code", "said"),
+    [
+        (("events", "show", "stripe", "none"), {}, 1, "no such event"),
+        (("dead", "show", "none"), {}, 1, "no such job"),
+        (("events", "list", "--since", "soon"), {}, 2, "since takes a time"),
+        (("events", "list", "--colour"), {}, 2, "No such option"),
+        (("dead", "replay"), {}, 2, "name jobs, or say --all-matching"),
+        (("dead", "replay", "x", "--type", "y"), {}, 2, "go with --all-matching"),
+        (("stats",), {"HOLDFAST_API_KEY": "wrong-key-0123456789"}, 2, "HOLDFAST_API_KEY"),
+        (("stats",), {"HOLDFAST_API_KEY": "", "API_KEYS": ""}, 2, "no usable key"),
+        (("stats",), {"HOLDFAST_URL": "nowhere"}, 2, "HOLDFAST_URL is 'nowhere'"),
+        (("stats", "--key-file", "/none"), {}, 2, "--key-file cannot be read"),
+        (("stats", "--url", f"http://127.0.0.1:{free_port()}"), {}, 3, "nobody answers at"),
+    ],
+)
+def test_each_way_to_end_has_its_code_and_one_line_that_says_what_to_do(
+    terminal: Terminal, words: tuple[str, ...], more: dict[str, str], code: int, said: str
+) -> None:
+    ended = terminal.run(*words, **more)
+    assert (ended.code, ended.out) == (code, "")
+    assert said in ended.err.splitlines()[-1]
+
+
+def test_what_is_no_holdfast_and_a_store_that_is_away_are_told_apart_from_a_refusal() -> None:
+    for answer, said in (
+        (Answer(200, body=b"<html>"), "is no Holdfast API"),
+        (Answer(302, {"Location": "https://elsewhere.example"}), "is no Holdfast API"),
+        (Answer(503, body=b'{"error": "the store does not take this now"}'), "the store does not take this now"),
+    ):
+        with Peer(lambda _, answer=answer: answer) as peer:  # type: ignore[misc]
+            ended = asking(peer.url).run("stats")
+        assert (ended.code, len(peer.asked)) == (3, 1), "the key follows no redirect"
+        assert said in ended.err
+
+
+def test_a_key_may_come_from_a_file_and_the_receivers_own_will_do(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f"{API_KEY}\n")
+    assert terminal.run("stats", "--key-file", str(tmp_path / "key"), HOLDFAST_API_KEY="").code == 0
+    assert terminal.run("stats", HOLDFAST_API_KEY="", API_KEYS=API_KEY).code == 0
+
+
+def test_a_control_character_of_a_senders_does_not_reach_the_terminal(terminal: Terminal, real_store: Store) -> None:
+    real_store.record(Event("stripe", "evt_1", "\x1b[31mred", '{"a": "\x9b31m"}'.encode()), [])
+    seen = terminal.run("events", "list").out + terminal.run("events", "show", "stripe", "evt_1").out
+    assert not {"\x1b", "\x9b"} & set(seen)

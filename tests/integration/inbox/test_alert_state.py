@@ -1,0 +1,130 @@
+"""Alarms on a real record: who writes them down, what they go by, and what a receiver tells by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dev.servers import Valkey
+from inbox import alert_state, queries
+from inbox.alert_rules import Figures, Standing, Told
+from inbox.event import Arrival, Event
+from inbox.job import Doorbell, Lease, NewJob
+from inbox.retry import Bury
+from inbox.store import Store, connect
+from settings import load
+from tasks.notifications.alerts import tell
+from tasks.notifications.notify import send
+from tasks.routes import jobs_for
+from tests.conftest import Clock
+from tests.support.business import Business
+from tests.support.peers import Mailbox
+from web.ops.watchdog import Watch
+from web.receiver.counters import refusal
+
+MINUTE = 60_000
+IT = {"dead": Standing("1 dead letter waits for a person", 1, 1)}
+
+
+def alert(name: str) -> Arrival:
+    return Arrival(Event("holdfast", name, "alert.due", b'{"new": ["it"]}'), jobs_for("holdfast", name, "alert.due"))
+
+
+def test_of_two_that_decide_at_once_one_tells(store: Store) -> None:
+    before = alert_state.seen(store)
+    bells = alert_state.write(store, before, IT, alert("alert:1"))
+    assert bells == [Doorbell("holdfast:alert:1:alerts.tell", "tasks.alerts.tell", "notifications")]
+    assert alert_state.write(store, before, {}, alert("alert:2")) == "stale"
+    assert queries.event(store, "holdfast", "alert:2") is None
+    assert alert_state.seen(store).standing == IT
+    assert alert_state.write(store, alert_state.seen(store), {}, None) == []
+    assert queries.stats(store)["owed"] == 1
+
+
+def test_it_is_told_when_memory_is_so_short_that_events_are_refused(real_store: Store) -> None:
+    real_store.client.config_set("maxmemory", "1mb")
+    try:
+        assert isinstance(alert_state.write(real_store, alert_state.seen(real_store), IT, alert("alert:1")), list)
+        lease = real_store.lease("holdfast:alert:1:alerts.tell", "w", 60)
+        assert isinstance(lease, Lease)
+        real_store.finish(lease)
+    finally:
+        real_store.client.config_set("maxmemory", "0")
+
+
+def test_the_figures_are_those_of_the_record(store: Store, clock: Clock) -> None:
+    began = clock()
+    store.record(Event("stripe", "e1", "x", b"{}"), [NewJob("j1", "t", "payments")], "old")
+    clock.forward(60)
+    store.record(Event("stripe", "e2", "x", b"{}"), [NewJob("j2", "t", "payments")], "new")
+    lease = store.lease("j2", "w", 60)
+    assert isinstance(lease, Lease)
+    store.fail(lease, "never", Bury("never"))
+    store.sweep(1, {})
+    store.record(Event("stripe", "e3", "x", b"{}"), [], counted="missed")
+    store.count(refusal("crm", "signature"))
+    alert_state.tell_disk(store, "host-1", 7, clock())
+    alert_state.tell_disk(store, "host-2", 8, clock() - 11 * MINUTE)
+    seen = alert_state.measured(store, ("payments", "documents"), clock())
+    assert seen == Figures(
+        now=clock(),
+        dead=1,
+        missed=1,
+        owed_since={"payments": began},
+        last={"stripe": began + MINUTE},
+        unproven={"crm": 1},
+        memory=seen.memory,
+        disks={"host-1": 7},
+    )
+
+
+def test_all_of_a_look_is_one_mail_to_whoever_is_to_be_told(business: Business, mailbox: Mailbox) -> None:
+    business.settings["ADMIN_NOTIFY_URLS"] = f"{mailbox.url}&to=admin@example.com"
+    business.settings["ALERT_NOTIFY_URLS"] = f"{mailbox.url}&to=pager@example.com"
+    told = {"new": ["it is full"], "again": [], "over": ["one had died"]}
+    (owed,) = business.run(tell, told, source="holdfast")
+    business.follow(send, owed)
+    ((recipients, mail),) = mailbox.mails
+    assert (recipients, mail["Subject"]) == (["pager@example.com"], "Holdfast: it is full, and 1 more")
+    text = mail.get_body(("plain",))
+    assert text is not None
+    assert "New:\n- it is full\n\nResolved:\n- one had died" in text.get_content().replace("\r", "")
+
+
+@pytest.mark.parametrize(
+    ("admin", "alert", "told"),
+    [("", "", ()), ("json://a", "", ("json://a",)), ("json://a", "json://b", ("json://b",)), ("json://a", "off", ())],
+)
+def test_who_is_told(admin: str, alert: str, told: tuple[str, ...]) -> None:
+    assert load({"ADMIN_NOTIFY_URLS": admin, "ALERT_NOTIFY_URLS": alert}).alert_urls == told
+
+
+@pytest.fixture
+def watch(valkey: Valkey, mailbox: Mailbox, tmp_path: Path) -> Iterator[Watch]:
+    settings = load({"ADMIN_NOTIFY_URLS": f"{mailbox.url}&to=admin@example.com"})
+    yield Watch(settings, Store(connect(valkey.url, timeout_seconds=5)), 0)
+
+
+def test_a_store_that_is_away_is_told_by_the_receiver_once_and_its_return_too(
+    watch: Watch, valkey: Valkey, mailbox: Mailbox
+) -> None:
+    valkey.kill()
+    told = [watch.look(n * 10_000) for n in range(20)]
+    assert [n for n, one in enumerate(told) if one] == [3], "not for a restart, and not again"
+    valkey.start()
+    Store(connect(valkey.url, timeout_seconds=5)).sweep(1, {})
+    over = [watch.look(200_000 + n * 10_000) for n in range(40)]
+    assert sum(map(bool, over)) == 1
+    first, last = (mail["Subject"] for _, mail in mailbox.mails)
+    assert first.startswith("Holdfast: the store does not take this now")
+    assert last.startswith("Holdfast: resolved: the store does not take")
+
+
+def test_that_no_worker_looks_is_told_by_the_receiver(watch: Watch, real_store: Store, mailbox: Mailbox) -> None:
+    told = [watch.look(n * 10_000) for n in range(12)]
+    assert [n for n, one in enumerate(told) if one] == [10], "60 seconds after it began, and 30 more"
+    assert told[10] == Told(new=("no worker looks for jobs; events are taken in and wait",))
+    ((_, mail),) = mailbox.mails
+    assert mail["X-Idempotency-Key"].startswith("holdfast:watch:")

@@ -1,0 +1,230 @@
+"""Dead letters that a person puts away: once, for a reason, on the record, and not beyond recall."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from structlog.testing import capture_logs
+
+from dev.servers import Valkey
+from inbox import find, queries
+from inbox.event import Event
+from inbox.find import Filter
+from inbox.job import Doorbell, Lease, NewJob, State
+from inbox.retry import Bury
+from inbox.store import DAY_MS, Rules, Store, connect
+from settings import Settings, load
+from tests.conftest import Clock, fresh_database
+from tests.support import record_model
+from tests.support.senders import API_KEY
+from web import auth, create_app
+
+BEARER = {"Authorization": f"Bearer {API_KEY}"}
+RACERS = 8
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest, valkey: Valkey) -> Settings:
+    return load({"REDIS_URL": valkey.url, "DATABASE_URL": fresh_database(request, "sqlite"), "API_KEYS": API_KEY})
+
+
+@pytest.fixture
+def client(settings: Settings) -> FlaskClient:
+    return create_app(settings).test_client()
+
+
+def letter(store: Store, event: str = "evt_1", beside: int = 0) -> str:
+    """A dead letter, of an event with so many other jobs that are owed."""
+    others = [NewJob(f"stripe:{event}:other-{n}", "tasks.a", "payments") for n in range(beside)]
+    job = f"stripe:{event}:x"
+    store.record(
+        Event("stripe", event, "invoice.paid", b'{"email":"ada@example.com"}'),
+        [NewJob(job, "tasks.a", "payments"), *others],
+    )
+    lease = store.lease(job, "w", 60)
+    assert isinstance(lease, Lease)
+    store.fail(lease, "no such customer", Bury("permanent"))
+    return job
+
+
+def state(store: Store, event: str = "evt_1") -> str:
+    found = queries.event(store, "stripe", event)
+    assert found
+    return str(found["state"])
+
+
+def test_a_discarded_letter_leaves_the_dead_and_stands_in_the_audit_trail_with_its_reason(store: Store) -> None:
+    job = letter(store)
+    assert store.discard(job, "ada", "a test order") == ""
+    assert (queries.dead(store, 10), find.search(store, "dead", Filter(), 10).rows) == ([], [])
+    assert queries.stats(store) | {"dead": 0, "discarded": 1, "owed": 0} == queries.stats(store)
+    (deed,) = queries.audit(store, 10)
+    assert deed | {"action": "discard", "job": job, "by": "ada", "was": "dead", "why": "a test order"} == deed
+    shown = queries.job(store, job)
+    assert shown and (shown["state"], shown["why"], shown["reason"]) == (
+        "discarded",
+        "a test order",
+        "no such customer",
+    )
+
+
+@pytest.mark.parametrize("wanted", ["", "discarded", "succeeded"])
+def test_its_event_is_neither_dead_nor_a_success(store: Store, wanted: str) -> None:
+    store.discard(letter(store), "ada", "a test order")
+    assert state(store) == "discarded"
+    rows = find.search(store, "events", Filter(state=wanted), 10).rows
+    assert [row["state"] for row in rows] == ([] if wanted == "succeeded" else ["discarded"])
+
+
+def test_while_other_jobs_of_the_event_are_owed_it_is_open_and_keeps_its_payload(store: Store) -> None:
+    store.discard(letter(store, beside=1), "ada", "a test order")
+    assert (state(store), store.client.ttl("{holdfast}:body:stripe:evt_1")) == ("open", -1)
+
+
+def test_it_can_be_run_again_by_its_id_until_its_payload_has_aged_away(store: Store, clock: Clock) -> None:
+    job = letter(store)
+    store.discard(job, "ada", "a test order")
+    assert store.client.pexpiretime("{holdfast}:body:stripe:evt_1") == clock.ms + Rules().payload_days * DAY_MS
+    assert store.replay(job, "grace") == [Doorbell(job, "tasks.a", "payments")]
+    record_model.check(record_model.read(store.client), clock.ms)
+    assert (state(store), store.client.ttl("{holdfast}:body:stripe:evt_1")) == ("open", -1)
+    lease = store.lease(job, "w", 60)
+    assert isinstance(lease, Lease)
+    store.finish(lease)
+    assert (state(store), queries.stats(store)["discarded"]) == ("succeeded", 0)
+
+
+def test_what_is_not_dead_is_not_discarded_and_the_word_says_why(store: Store) -> None:
+    store.record(Event("stripe", "evt_2", "invoice.paid", b"{}"), [NewJob("owed", "tasks.a", "payments")])
+    assert (store.discard("owed", "ada", "-"), store.discard("nothing", "ada", "-")) == ("owed", "unknown")
+    lease = store.lease("owed", "w", 60)
+    assert isinstance(lease, Lease)
+    assert store.discard("owed", "ada", "-") == "owed"
+    store.finish(lease)
+    assert store.discard("owed", "ada", "-") == "done"
+    assert queries.audit(store, 10) == []
+
+
+def test_a_late_doorbell_of_a_discarded_letter_starts_nothing(store: Store) -> None:
+    job = letter(store)
+    store.discard(job, "ada", "a test order")
+    assert store.lease(job, "w", 60) == "done"
+
+
+def raced(valkey: Valkey, *deeds: Any) -> list[Any]:
+    """What each answered, all begun at once, each over a connection of its own."""
+    together, answers = threading.Barrier(len(deeds)), []
+
+    def do(deed: Any) -> None:
+        store = Store(connect(valkey.url, timeout_seconds=5))
+        store.now_ms()  # connected
+        together.wait()
+        answers.append(deed(store))
+
+    threads = [threading.Thread(target=do, args=(deed,)) for deed in deeds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def test_of_many_who_discard_at_once_one_does_and_the_others_are_told(valkey: Valkey, real_store: Store) -> None:
+    job = letter(real_store)
+    answers = raced(valkey, *[lambda store: store.discard(job, "ada", "a test order")] * RACERS)
+    assert Counter(answers) == {"": 1, "already": RACERS - 1}
+    assert (len(queries.audit(real_store, 100)), queries.stats(real_store)["discarded"]) == (1, 1)
+    record_model.check(record_model.read(real_store.client), real_store.now_ms())
+
+
+def test_discards_and_replays_of_one_letter_at_once_follow_one_another_in_some_order(
+    valkey: Valkey, real_store: Store
+) -> None:
+    for n in range(30):
+        job = letter(real_store, f"evt_{n}")
+        discards = [lambda store, job=job: ("discard", store.discard(job, "ada", "a test order"))] * 4
+        replays = [lambda store, job=job: ("replay", store.replay(job, "grace"))] * 4
+        answers = raced(valkey, *discards, *replays)
+        done = [what for what, answer in answers if answer == "" or isinstance(answer, list)]
+        deeds = [deed["action"] for deed in reversed(queries.audit(real_store, 1000)) if deed["job"] == job]
+        assert sorted(done) == sorted(deeds)
+        assert deeds in (["replay"], ["discard", "replay"], ["discard"])
+        shown = queries.job(real_store, job)
+        assert shown and shown["state"] == (State.READY if deeds[-1] == "replay" else State.DISCARDED)
+        record_model.check(record_model.read(real_store.client), real_store.now_ms())
+
+
+def test_what_was_answered_is_discarded_after_the_store_was_killed(valkey: Valkey) -> None:
+    store = Store(connect(valkey.url, timeout_seconds=5))
+    jobs = [letter(store, f"evt_{n}") for n in range(20)]
+    for job in jobs[:10]:
+        assert store.discard(job, "ada", "a test order") == ""
+    valkey.kill()
+    valkey.start()
+    store = Store(connect(valkey.url, timeout_seconds=5))
+    assert {found["id"] for found in queries.dead(store, 100)} == set(jobs[10:])
+    assert (queries.stats(store)["discarded"], len(queries.audit(store, 100))) == (10, 10)
+    record_model.check(record_model.read(store.client), store.now_ms())
+
+
+def test_the_api_discards_once_and_says_who_and_why(client: FlaskClient, real_store: Store) -> None:
+    job = letter(real_store)
+    asked = f"/api/v1/jobs/{job}/discard"
+    answer = client.post(asked, json={"why": "a test order"}, headers=BEARER)
+    assert (answer.status_code, answer.get_json()) == (200, {"discarded": job})
+    again = client.post(asked, json={"why": "a test order"}, headers=BEARER)
+    assert (again.status_code, again.get_json()["error"]) == (409, "not discarded: already")
+    assert client.post("/api/v1/jobs/none/discard", json={"why": "x"}, headers=BEARER).status_code == 404
+    assert [(deed["by"], deed["why"]) for deed in queries.audit(real_store, 10)] == [
+        (auth.who(API_KEY), "a test order")
+    ]
+    assert "holdfast_discarded 1.0" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("body", [{}, {"why": ""}, {"why": " "}, {"why": "a\nb"}, {"why": "x" * 301}, {"why": 7}, []])
+def test_nothing_is_discarded_without_a_reason_that_can_be_shown(
+    client: FlaskClient, real_store: Store, body: Any
+) -> None:
+    job = letter(real_store)
+    assert client.post(f"/api/v1/jobs/{job}/discard", json=body, headers=BEARER).status_code == 400
+    assert queries.stats(real_store)["dead"] == 1
+
+
+def test_an_event_is_shown_with_its_payload_but_nothing_personal(client: FlaskClient, real_store: Store) -> None:
+    letter(real_store)
+    event = client.get("/api/v1/events/stripe/evt_1", headers=BEARER).get_json()
+    assert (event["payload"], event["jobs"][0]["follows"]) == ({"email": "•••"}, None)
+
+
+def test_dead_letters_are_found_by_what_they_died_of_a_page_at_a_time(client: FlaskClient, real_store: Store) -> None:
+    jobs = [letter(real_store, f"evt_{n}") for n in range(3)]
+    first = client.get("/api/v1/jobs?state=dead&q=customer&limit=2", headers=BEARER).get_json()
+    rest = client.get(
+        "/api/v1/jobs", query_string={"state": "dead", "limit": 2, "cursor": first["cursor"]}, headers=BEARER
+    ).get_json()
+    assert [job["id"] for job in first["jobs"] + rest["jobs"]] == jobs[::-1]
+    assert client.get("/api/v1/jobs?state=dead&q=other", headers=BEARER).get_json()["jobs"] == []
+    assert client.get("/api/v1/jobs?state=dead&limit=0", headers=BEARER).status_code == 400
+
+
+def test_the_log_says_who_ran_what_again_and_who_put_it_away_but_not_for_what_reason(
+    client: FlaskClient, real_store: Store
+) -> None:
+    job, other = letter(real_store), letter(real_store, "evt_2")
+    with capture_logs() as lines:
+        client.post(f"/api/v1/jobs/{job}/replay", headers=BEARER)
+        client.post(f"/api/v1/jobs/{other}/discard", headers=BEARER, json={"why": "Ada has called"})
+        client.post(f"/api/v1/jobs/{other}/discard", headers=BEARER, json={"why": "once more"})
+        asked = client.post("/api/v1/replays", headers=BEARER, json={"type": "invoice.paid"})
+        client.post("/console/sign-in", data={"key": API_KEY})
+    by = {"by": auth.who(API_KEY), "log_level": "info"}
+    assert [line for line in lines if "by" in line] == [
+        {"event": "replayed", "job": job, **by},
+        {"event": "discarded", "job": other, **by},
+        {"event": "replay asked for", "replay": asked.get_json()["id"], **by},
+        {"event": "signed in", **by},
+    ]

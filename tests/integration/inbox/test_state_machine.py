@@ -1,0 +1,429 @@
+"""Any interleaving of calls and clocks against the real scripts: hypothesis looks for a history that breaks the record.
+
+Each run looks elsewhere; one that fails prints the seed with which HYPOTHESIS_SEED=… makes it fail again. To look for
+minutes: `HYPOTHESIS_PROFILE=deep pytest --timeout 0 tests/integration/inbox/test_state_machine.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
+from hypothesis.stateful import run_state_machine_as_test as run_machine
+
+from dev.servers import Valkey
+from inbox import queries
+from inbox.errors import LeaseLost
+from inbox.event import Event
+from inbox.job import Doorbell, Lease, NewJob, State, Wish
+from inbox.retry import Bury, RetryAt
+from inbox.roundtrip import Command
+from inbox.store import Rules, Store, connect, no_message
+from tasks import broker
+from tests.conftest import Clock
+from tests.support import record_model
+from tests.support.record_model import Model
+from tests.support.searching import DEEP, SLOW
+
+STEPS = settings(  # to shrink a failure takes minutes
+    SLOW,
+    max_examples=1000 if DEEP else 100,
+    stateful_step_count=80 if DEEP else 40,
+    phases=[Phase.generate],
+    database=None,
+)
+SEED = int(os.environ.get("HYPOTHESIS_SEED") or secrets.randbits(32))
+LEASE_SECONDS = 60
+RULES = Rules(max_attempts=3)
+QUEUES = ("payments", "fulfilment")
+DAYS = 86400
+KEYS = ["", "sub_1", "sub_1", "sub_2"]
+HOUR = 3600
+JUMPS = [-HOUR, -2, 1, 6, 11, LEASE_SECONDS - 1, LEASE_SECONDS, LEASE_SECONDS + 1, HOUR, 3 * DAYS, 30 * DAYS]
+
+events = st.sampled_from(["evt_1", "evt_2", "evt_3", "evt_4"])
+some = st.integers(0, 50)  # which one, among those there are
+specs = st.lists(
+    st.tuples(st.sampled_from(QUEUES), st.sampled_from(KEYS), st.sampled_from([0, 0, 5, HOUR // 2, 3 * DAYS])),
+    max_size=3,
+)
+
+
+class Forgetful(Store):
+    """The record, over a connection that may lose the first answer to each call: then the client asks once more."""
+
+    lost = False
+
+    def _sent(self, commands: Sequence[Command]) -> list[Any]:
+        if self.lost:
+            super()._sent(commands)
+        return super()._sent(commands)
+
+
+@dataclass
+class Known:
+    """What a test knows beside the record: as it should be, and who was told what."""
+
+    model: Model = field(default_factory=lambda: Model(RULES.max_attempts))
+    marks: dict[str, int] = field(default_factory=lambda: dict.fromkeys(QUEUES, 0))  # newest due of a leased job
+    holding: dict[str, int] = field(default_factory=dict)  # jobs that somebody holds, and until when
+    given: list[Lease] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)  # the jobs that somebody was told to look at, and has not yet
+    before: dict[str, State] = field(default_factory=dict)
+
+
+class History(RuleBasedStateMachine):
+    """Calls of the store beside what the model says of each."""
+
+    leases: Bundle[Lease] = Bundle("leases")  # all that were ever given out; most of them stale by and by
+
+    def __init__(self, client: Any) -> None:
+        super().__init__()
+        self.client = client
+        self.client.flushall()
+        self.clock = Clock()
+        self.known, self.replica = Known(), (Known(), record_model.dump(client))
+        self.tokens: set[tuple[str, int]] = set()  # that were ever given, those that no replica heard of included
+        self.failovers = 0
+        self.by_a_person = False
+
+    @property
+    def model(self) -> Model:
+        return self.known.model
+
+    @initialize(same_server=st.booleans())
+    def begin(self, same_server: bool) -> None:
+        """With the broker in the same Redis, doorbells are pushed in the same step and not handed back."""
+        self.same_server = same_server
+        message = broker.message if same_server else no_message
+        self.store = Forgetful(self.client, RULES, message=message, now_ms=self.clock)
+
+    # --- the calls ----------------------------------------------------------------------------------------------------
+
+    @rule()
+    def answers_get_lost(self) -> None:
+        """From here on to the next time: so every call runs twice."""
+        self.store.lost = not self.store.lost
+
+    @rule()
+    def a_replica_hears(self) -> None:
+        """All that has happened up to now."""
+        self.replica = deepcopy(self.known), record_model.dump(self.client)
+
+    @rule()
+    def the_replica_takes_over(self) -> None:
+        """What it had not heard has never happened, but for the leases, whose holders are at work. Time has passed, and
+        no clock that goes back hits upon the very millisecond of a lease before: see the tokens in lease.lua."""
+        known, kept = self.replica
+        self.known = deepcopy(known)
+        record_model.restore(self.client, kept)
+        self.failovers += 1
+        newest = max([self.clock.ms, *(token for _, token in self.tokens)])
+        self.clock.ms = newest // 1000 * 1000 + 1000 + self.failovers * 13
+        self._let_run_out()
+
+    @rule(event=events, specs=specs)
+    def record(self, event: str, specs: list[tuple[str, str, int]]) -> None:
+        new = self._jobs(event, "job", specs)
+        accepted = queries.stats(self.store)["accepted"]
+        bells = self.store.record(Event("stripe", event, "invoice.paid", b"{}"), new)
+        fresh = queries.stats(self.store)["accepted"] > accepted
+        if fresh:
+            self.model.forget(event, self.clock.ms)
+        assert fresh == self.model.record(event, new, self.clock.ms)
+        assert (bells is not None) == (fresh and not self.store.lost)
+        self.model.counts["duplicates"] += self.store.lost
+        self._told(bells or [], new if fresh else [])
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(target=leases, which=some, holder=st.sampled_from(["worker-1", "worker-2"]))
+    def lease(self, which: int, holder: str) -> Any:
+        return self._lease(self._one(which), holder) or multiple()
+
+    @rule(target=leases)
+    def everybody_is_asked_for(self) -> Any:
+        """As a full house of workers does; so keys are fought for."""
+        return multiple(*filter(None, [self._lease(name, "worker-3") for name in sorted(self.model.jobs)]))
+
+    @rule(target=leases)
+    def everybody_is_asked_for_by_a_clock_that_is_ahead(self) -> Any:
+        self.time_passes(HOUR)
+        given = self.everybody_is_asked_for()
+        self.time_passes(-HOUR)
+        return given
+
+    @rule(lease=leases)
+    def renew(self, lease: Lease) -> None:
+        if self._changed(lease, lambda: self._renew(lease)):
+            self.known.holding[lease.job_id] = self.clock.ms + LEASE_SECONDS * 1000
+            self.model.jobs[lease.job_id].until = self.clock.ms + LEASE_SECONDS * 1000
+
+    @rule(lease=leases, specs=specs)
+    def finish(self, lease: Lease, specs: list[tuple[str, str, int]]) -> None:
+        follow_ups = self._jobs(lease.event_id, f"after-{lease.job_id[-1]}", specs[:1])
+        if self.model.finished(lease):
+            before = record_model.content(self.client)
+            assert self.store.finish(lease, follow_ups) == []
+            assert record_model.content(self.client) == before
+        elif self._changed(lease, lambda: self.store.finish(lease, follow_ups)):
+            self._told([], follow_ups)
+            self.model.jobs[lease.job_id].state = State.SUCCEEDED
+            self.model.create(lease.event_id, follow_ups, self.clock.ms)
+
+    @rule(target=leases, lease=leases, queue=st.sampled_from(QUEUES))
+    def finish_and_go_on(self, lease: Lease, queue: str) -> Any:
+        """With the job of the next doorbell in the broker's list, if there is one; whether or not the lease held."""
+        rung: Any = self.client.lindex(queue, -1)
+        finished, held = self.model.finished(lease), self.model.held(lease)
+        if held:
+            self.model.jobs[lease.job_id].state = State.SUCCEEDED
+            self.known.holding.pop(lease.job_id, None)
+        name = msgspec.json.decode(rung)["headers"]["argsrepr"][2:-2] if rung else None
+        word = self.model.lease(name, self.clock.ms) if name in self.model.jobs else "unknown" if name else "none"
+        if not (held or self.same_server):
+            return multiple()
+        bells, found = self.store.finish_and_lease(lease, [], Wish("worker-4", LEASE_SECONDS, queue, ["tasks.a"]))
+        assert isinstance(bells, LeaseLost) != (held or finished)
+        self._told(bells if isinstance(bells, list) else [])
+        return self._leased(found, name or "", word) or multiple()
+
+    @rule(lease=leases, seconds=st.sampled_from([-5, 0, 5, 3600, 3 * DAYS]))
+    def fail(self, lease: Lease, seconds: int) -> None:
+        due = self.clock.ms + seconds * 1000
+        if self._changed(lease, lambda: self.store.fail(lease, "the peer is down", RetryAt(due))):
+            self.model.jobs[lease.job_id].state, self.model.jobs[lease.job_id].due = State.READY, due
+
+    @rule(lease=leases, specs=specs)
+    def fail_for_good(self, lease: Lease, specs: list[tuple[str, str, int]]) -> None:
+        left = self._jobs(lease.event_id, f"left-{lease.job_id[-1]}", specs[:1])
+        if self._changed(lease, lambda: self.store.fail(lease, "no such field", Bury("permanent"), left)):
+            self._told([], left)
+            self.model.jobs[lease.job_id].state = State.DEAD
+            self.model.create(lease.event_id, left, self.clock.ms)
+
+    @rule(lease=leases)
+    def release(self, lease: Lease) -> None:
+        if self._changed(lease, lambda: self.store.release(lease)):
+            job = self.model.jobs[lease.job_id]
+            job.state, job.tries = State.READY, job.tries - 1
+
+    @rule(lease=leases, seconds=st.sampled_from([-5, 0, 5, 3 * DAYS]))
+    def put_off(self, lease: Lease, seconds: int) -> None:
+        """It does not count, and leaves no trace that would grow."""
+        due, traces = self.clock.ms + seconds * 1000, self._traces(lease)
+        if self._changed(lease, lambda: self.store.put_off(lease, "its turn is later", due)):
+            job = self.model.jobs[lease.job_id]
+            job.state, job.tries, job.due = State.READY, job.tries - 1, due
+            assert self._traces(lease) == traces - 1
+
+    @rule(limit=st.integers(1, 5), room=st.integers(-1, 2))
+    def sweep(self, limit: int, room: int) -> None:
+        self._sweep(limit, room)
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(which=some)
+    def replay(self, which: int) -> None:
+        name = self._one(which)
+        job = self.model.jobs[name]
+        answer = self.store.replay(name, "ada")
+        if job.owed:
+            assert answer == "owed"
+            return
+        assert answer == ("owed" if self.store.lost else [Doorbell(name, "tasks.a", job.queue)])
+        self._told(answer if isinstance(answer, list) else [])
+        job.state, job.tries, job.lost, job.due = State.READY, 0, 0, self.clock.ms
+        self.by_a_person = True
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(which=some)
+    def replay_a_letter_only(self, which: int) -> None:
+        """As the replay of all that match does, which means no job that is not dead."""
+        name = self._one(which)
+        state = self.model.jobs[name].state
+        if state is State.DEAD:
+            self.replay(which)
+        else:
+            assert self.store.replay(name, "ada", only="dead") == ("owed" if self.model.jobs[name].owed else state)
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(which=some)
+    def discard(self, which: int) -> None:
+        name = self._one(which)
+        job = self.model.jobs[name]
+        words = {State.DEAD: "already" if self.store.lost else "", State.SUCCEEDED: "done", State.DISCARDED: "already"}
+        before = record_model.content(self.client)
+        word = self.store.discard(name, "ada", "a test order")
+        assert word == words.get(job.state, "owed")
+        if job.state is not State.DEAD:
+            assert record_model.content(self.client) == before
+            return
+        job.state, self.by_a_person = State.DISCARDED, True
+
+    @rule(seconds=st.sampled_from(JUMPS))
+    def time_passes(self, seconds: int) -> None:
+        self.clock.forward(seconds)
+        self._let_run_out()
+
+    @rule()
+    def what_has_aged_is_gone(self) -> None:
+        """The server drops keys by its own clock, which stands still in here: so we do as it would."""
+        keys: Any = self.client.keys("*")
+        aged = [key for key in keys if 0 < self.client.pexpiretime(key) <= self.clock.ms]
+        if aged:
+            self.client.delete(*aged)
+        for event in self.model.events.keys() - self.model.aged:
+            if not self.client.exists(f"{{holdfast}}:event:stripe:{event}"):
+                self.model.age(event)
+        self.known.before = {name: it for name, it in self.known.before.items() if name in self.model.jobs}
+
+    # --- what is true after each of them ------------------------------------------------------------------------------
+
+    @invariant()
+    def the_record_is_sound_and_as_the_model_says(self) -> None:
+        record = record_model.read(self.client)
+        record_model.check(record, self.clock.ms, self.model.gone)
+        states = {name: State(job["state"]) for name, job in record.jobs.items()}
+        record_model.check_moves(self.known.before, states, by_a_person=self.by_a_person)
+        assert states == {name: job.state for name, job in self.model.jobs.items()}
+        assert {**record.counts, **+self.model.counts} == record.counts
+        self.known.before, self.by_a_person = states, False
+
+    @invariant()
+    def what_counts_as_rung_was_rung(self) -> None:
+        rung = {name for names in record_model.read(self.client).rung.values() for name in names}
+        if self.store.lost:
+            self.known.told |= rung
+        assert rung <= self.known.told
+
+    def teardown(self) -> None:
+        """Whatever has happened: a few ever so small sweeps later, and everything is done."""
+        if not hasattr(self, "store"):
+            return
+        self.store.lost = False
+        self.time_passes(40 * DAYS)
+        for _ in range(4 * len(self.model.jobs) + 4):
+            self.time_passes(RULES.ring_again_seconds + 1)
+            for bell in self._sweep(2, 1):
+                self._work(bell.job_id)
+        assert not [name for name, job in self.model.jobs.items() if job.owed]
+        self.the_record_is_sound_and_as_the_model_says()
+
+    # --- helpers ------------------------------------------------------------------------------------------------------
+
+    def _one(self, which: int) -> str:
+        names = sorted(self.model.jobs)
+        return names[which % len(names)]
+
+    def _jobs(self, event: str, word: str, specs: list[tuple[str, str, int]]) -> list[NewJob]:
+        return [
+            NewJob(f"stripe:{event}:{word}-{n}", "tasks.a", queue, {}, delay, key)
+            for n, (queue, key, delay) in enumerate(specs)
+        ]
+
+    def _told(self, bells: list[Doorbell], new: Sequence[NewJob] = ()) -> None:
+        """Ready-made messages of new jobs count as doorbells: they went to the broker in the same step."""
+        assert len(set(bells)) == len(bells)
+        ready_made = {job.id for job in new if self.same_server and not job.delay_seconds}
+        assert not ready_made & {bell.job_id for bell in bells}
+        self.known.told |= ready_made | {bell.job_id for bell in bells}
+
+    def _traces(self, lease: Lease) -> int:
+        fields: Any = self.client.hkeys(f"{{holdfast}}:job:{lease.job_id}")
+        return sum(field.startswith(b"attempt:") for field in fields)
+
+    def _changed(self, lease: Lease, change: Callable[[], list[Doorbell]]) -> bool:
+        """True if the change was taken. A stale token changes not one byte."""
+        if self.model.held(lease):
+            with suppress(*[LeaseLost] * self.store.lost):  # as the second run of it hears
+                self._told(change())
+            self.known.holding.pop(lease.job_id, None)
+            return True
+        before = record_model.content(self.client)
+        with pytest.raises(LeaseLost):
+            change()
+        assert record_model.content(self.client) == before
+        return False
+
+    def _sweep(self, limit: int, room: int) -> list[Doorbell]:
+        """How many leases a sweep finds depends on its limit: the model follows, within what it may do."""
+        still = {queue: self._not_overtaken(queue) for queue in QUEUES}
+        bells = self.store.sweep(limit, dict.fromkeys(QUEUES, room))
+        self._told(bells)
+        for queue in QUEUES:
+            assert len(still[queue] & {bell.job_id for bell in bells}) <= max(room, 0), "no queue is flooded"
+        for name, job in self.model.jobs.items():
+            if job.state is State.LEASED and self.client.hget(f"{{holdfast}}:job:{name}", "state") != b"leased":
+                assert job.until <= self.clock.ms
+                self.model.expire(job, self.clock.ms)
+        assert all(self.model.jobs[bell.job_id].state is State.READY for bell in bells)
+        return bells
+
+    def _mark(self, queue: str) -> int:
+        """A mark in the future is of a clock that was wrong."""
+        return self.known.marks[queue] if self.known.marks[queue] <= self.clock.ms else 0
+
+    def _not_overtaken(self, queue: str) -> set[str]:
+        """Whose doorbell is probably still in the queue; those who wait for an ordering key are rung by its holder."""
+        waiting = {name for names in record_model.read(self.client).waiting.values() for name in names}
+        rung: Any = self.client.zrange(f"{{holdfast}}:rung:{queue}", 0, -1, withscores=True)
+        return {name.decode() for name, again in rung if again > self._mark(queue)} - waiting
+
+    def _renew(self, lease: Lease) -> list[Doorbell]:
+        self.store.renew(lease, LEASE_SECONDS)
+        return []
+
+    def _lease(self, name: str, holder: str) -> Lease | None:
+        word = self.model.lease(name, self.clock.ms)
+        return self._leased(self.store.lease(name, holder, LEASE_SECONDS), name, word)
+
+    def _leased(self, lease: Lease | str, name: str, word: str) -> Lease | None:
+        """The answer to who wanted the job `name` is `word`."""
+        if word in ("leased", "waiting"):
+            self.known.told.discard(name)
+        if isinstance(lease, str):
+            assert lease == word
+            return None
+        assert word == "leased"
+        assert lease.first == (self.model.jobs[name].token == 0 and not self.store.lost)
+        self._hold(name)
+        assert all(lease.token > old.token for old in self.known.given if old.job_id == name)
+        assert (name, lease.token) not in self.tokens
+        self.model.leased(name, lease, self.clock.ms + LEASE_SECONDS * 1000)
+        job = self.model.jobs[name]
+        self.known.marks[job.queue] = max(self._mark(job.queue), job.due)
+        assert lease.attempt == self.model.jobs[name].tries
+        self.known.given.append(lease)
+        self.tokens.add((name, lease.token))
+        return lease
+
+    def _hold(self, name: str) -> None:
+        """Nobody else has it, by anybody's clock up to now, nor another job of its ordering key."""
+        key = self.model.jobs[name].key
+        assert not [job for job in self.known.holding if job == name or (key and self.model.jobs[job].key == key)]
+        self.known.holding[name] = self.clock.ms + LEASE_SECONDS * 1000
+
+    def _let_run_out(self) -> None:
+        """Whoever's lease is over may lose it from now on, even if the clock goes back."""
+        self.known.holding = {name: until for name, until in self.known.holding.items() if until > self.clock.ms}
+
+    def _work(self, name: str) -> None:
+        lease = self._lease(name, "worker-1")
+        if lease:
+            self.finish(lease, [])
+
+
+def test_no_history_of_calls_and_clocks_breaks_the_record(valkey: Valkey) -> None:
+    client = connect(valkey.url, timeout_seconds=5)
+    print(f"HYPOTHESIS_SEED={SEED}")
+    machine: Any = seed(SEED)(lambda: History(client))
+    run_machine(machine, settings=STEPS)

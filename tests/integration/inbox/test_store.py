@@ -1,0 +1,513 @@
+"""The record's scripts against a real Valkey, one claim each."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from dev.servers import Valkey
+from inbox import find
+from inbox.errors import LeaseLost, StoreUnavailable
+from inbox.event import Event
+from inbox.find import Filter
+from inbox.job import Doorbell, Lease, NewJob, Wish
+from inbox.queries import stats
+from inbox.retry import Bury, RetryAt
+from inbox.store import Rules, Store, connect
+from tasks import broker
+from tests.conftest import Clock
+from tests.support.line import Line
+
+EVENT = Event("stripe", "evt_1", "invoice.payment_failed", b'{"id":"evt_1"}')
+BELL = Doorbell("j1", "tasks.a", "payments")
+ROOM = {"payments": 100}
+
+
+def job(name: str = "j1", *, key: str = "", delay: int = 0) -> NewJob:
+    return NewJob(name, "tasks.a", "payments", {"n": 1}, delay, key)
+
+
+def leased(store: Store, job_id: str = "j1", seconds: float = 60) -> Lease:
+    lease = store.lease(job_id, "worker-1", seconds, "task-1")
+    assert isinstance(lease, Lease), lease
+    return lease
+
+
+def test_an_event_is_recorded_once_however_often_it_is_delivered(store: Store) -> None:
+    assert store.record(EVENT, [job()]) == [BELL]
+    assert store.record(EVENT, [job()]) is None
+    assert stats(store) | {"accepted": 1, "duplicates": 1, "owed": 1} == stats(store)
+
+
+def test_a_lease_hands_out_the_event_as_it_was_signed(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    lease = leased(store)
+    facts = ("j1", clock.ms, 1, {"n": 1}, "stripe", "evt_1", EVENT.type, EVENT.body, clock.ms)
+    assert lease == Lease(*facts, replays=0, first=True, task="tasks.a", task_id="task-1")
+
+
+@pytest.mark.parametrize("end", ["released", "failed", "ran out", "replayed"])
+def test_only_the_first_of_all_leases_is_told_that_nothing_can_have_come_of_the_job_yet(
+    store: Store, clock: Clock, end: str
+) -> None:
+    store.record(EVENT, [job()])
+    lease = leased(store)
+    if end == "released":
+        store.release(lease)
+    elif end == "failed":
+        store.fail(lease, "the peer is down", RetryAt(clock.ms))
+    elif end == "replayed":
+        store.finish(lease)
+        store.replay("j1", "ada")
+    clock.forward(61)
+    assert (lease.first, leased(store).first) == (True, False)
+
+
+def wish(*tasks: str) -> Wish:
+    return Wish("worker-1", 60, "payments", tasks)
+
+
+@pytest.fixture
+def with_broker(store: Store, clock: Clock) -> Store:
+    """A store whose broker is the same server, with the doorbells of j1, j2 and j3 in its list."""
+    both = Store(store.client, message=broker.message, now_ms=clock)
+    both.record(EVENT, [job("j1"), job("j2"), job("j3")])
+    return both
+
+
+def test_who_finishes_may_have_the_job_of_the_next_doorbell(with_broker: Store) -> None:
+    store = with_broker
+    task_ids = [json.loads(raw)["headers"]["id"] for raw in store.client.lrange("payments", 0, -1)][::-1]
+    store.client.rpop("payments")
+    found: Lease | str = leased(store)
+    for name, task_id in (("j2", task_ids[1]), ("j3", task_ids[2])):
+        assert isinstance(found, Lease)
+        bells, found = store.finish_and_lease(found, [], wish("tasks.a"))
+        assert isinstance(found, Lease)
+        assert (bells, found.job_id, found.task, found.task_id, found.attempt) == ([], name, "tasks.a", task_id, 1)
+    assert isinstance(found, Lease)
+    assert store.finish_and_lease(found, [], wish("tasks.a")) == ([], "none")
+    assert stats(store) | {"succeeded": 3, "leased": 0} == stats(store)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        broker.message(NewJob("j9", "tasks.b", "payments")),
+        broker.message(NewJob("it's", "tasks.a", "payments")),
+        broker.message(NewJob("a\\b", "tasks.a", "payments")),
+        b"no JSON",
+        b"[]",
+        b'{"headers": {"task": "tasks.a"}}',
+    ],
+)
+def test_a_doorbell_of_another_kind_is_left_to_celery(with_broker: Store, message: bytes) -> None:
+    with_broker.client.rpush("payments", message)
+    waiting = with_broker.client.lrange("payments", 0, -1)
+    assert with_broker.finish_and_lease(leased(with_broker), [], wish("tasks.a")) == ([], "none")
+    assert with_broker.client.lrange("payments", 0, -1) == waiting
+
+
+def test_a_doorbell_whose_job_is_done_brings_nobody_a_lease(with_broker: Store) -> None:
+    lease = leased(with_broker)
+    assert with_broker.finish_and_lease(lease, [], wish("tasks.a")) == ([], "done")
+    assert with_broker.client.llen("payments") == 2
+
+
+def test_who_lost_its_job_may_have_the_next_one_all_the_same(with_broker: Store, clock: Clock) -> None:
+    with_broker.client.rpop("payments")
+    lease = leased(with_broker)
+    clock.forward(61)
+    with_broker.sweep(10, {})
+    bells, found = with_broker.finish_and_lease(lease, [], wish("tasks.a"))
+    assert isinstance(bells, LeaseLost)
+    assert isinstance(found, Lease)
+    assert found.job_id == "j2"
+
+
+@pytest.mark.parametrize("known", ["", "finish", "lease"])
+def test_a_server_that_knows_some_scripts_only_takes_each_step_once(with_broker: Store, known: str) -> None:
+    store = with_broker
+    store.client.rpop("payments")
+    lease = leased(store)
+    store.client.script_flush()
+    if known:
+        store.client.script_load(store._scripts[known].script)
+    bells, found = store.finish_and_lease(lease, [], wish("tasks.a"))
+    assert isinstance(found, Lease)
+    assert (bells, found.job_id, store.client.llen("payments")) == ([], "j2", 1)
+
+
+@pytest.fixture
+def line(valkey: Valkey) -> Line:
+    return Line(("127.0.0.1", valkey.port), about=b"j1")
+
+
+@pytest.fixture
+def over_line(with_broker: Store, line: Line, clock: Clock) -> Store:
+    """The store of `with_broker`, whose scripts it has, over a line that may lose the answers to what speaks of j1."""
+    over = Store(connect(line.url, timeout_seconds=5), message=broker.message, now_ms=clock)
+    for name in ("lease", "finish", "fail"):
+        over.client.script_load(over._scripts[name].script)
+    return over
+
+
+def test_a_lease_that_was_not_heard_of_is_given_to_its_asker_and_to_nobody_else(over_line: Store, line: Line) -> None:
+    line.lose = 1
+    lease = leased(over_line)
+    assert (line.lose, lease.attempt, lease.task_id) == (0, 1, "task-1")
+    assert over_line.lease("j1", "worker-1", 60) == "busy"
+    assert over_line.finish(lease) == []
+
+
+def test_a_finish_that_was_not_heard_of_is_no_lost_lease(over_line: Store, line: Line) -> None:
+    lease = leased(over_line)
+    line.lose = 1
+    assert over_line.finish(lease, [job("j4")]) == []
+    assert (line.lose, over_line.client.llen("payments"), stats(over_line)["succeeded"]) == (0, 4, 1)
+
+
+def test_a_next_job_that_was_not_heard_of_is_given_once_more_and_no_second_one(over_line: Store, line: Line) -> None:
+    over_line.client.rpop("payments")
+    message = json.loads(over_line.client.lindex("payments", -1))  # type: ignore[arg-type]
+    lease = leased(over_line)
+    line.lose = 1
+    bells, found = over_line.finish_and_lease(lease, [], wish("tasks.a"))
+    assert isinstance(found, Lease)
+    assert (line.lose, bells, found.job_id, found.attempt) == (0, [], "j2", 1)
+    assert found.task_id == message["headers"]["id"]
+    assert (over_line.client.llen("payments"), stats(over_line)["leased"]) == (1, 1)
+    assert over_line.finish_and_lease(found, [], wish("tasks.a"))[0] == []
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "finished", "next_"), [("job:j2", "", "none"), ("jobs:stripe:evt_1", "error", "j2")]
+)
+def test_of_a_finish_and_a_lease_each_counts_though_the_other_fails(
+    with_broker: Store, spoiled: str, finished: str, next_: str
+) -> None:
+    store = with_broker
+    store.client.rpop("payments")
+    lease = leased(store)
+    store.client.set(f"{{holdfast}}:{spoiled}", "of another kind")
+    bells, found = store.finish_and_lease(lease, [job("j4", delay=60)], wish("tasks.a"))
+    assert isinstance(bells, StoreUnavailable) == (finished == "error")
+    assert (found.job_id if isinstance(found, Lease) else found) == next_
+
+
+def test_with_a_broker_elsewhere_who_finishes_gets_no_other_job(store: Store) -> None:
+    store.record(EVENT, [job("j1"), job("j2")])
+    assert store.finish_and_lease(leased(store), [], wish("tasks.a")) == ([], "none")
+    with pytest.raises(LeaseLost):
+        store.finish_and_lease(Lease("j1", 1, 1, {}, "", "", "", b"", 0), [], wish("tasks.a"))
+
+
+def test_a_second_worker_gets_no_lease(store: Store) -> None:
+    store.record(EVENT, [job()])
+    leased(store)
+    assert store.lease("j1", "worker-2", 60) == "busy"
+
+
+def test_a_holder_whose_lease_a_replica_never_heard_of_changes_nothing_there(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    as_replicated: dict[Any, Any] = {key: store.client.dump(key) for key in store.client.scan_iter()}
+    old = leased(store)
+    store.client.flushall()
+    for key, value in as_replicated.items():
+        store.client.restore(key, 0, value)
+    clock.forward(1)
+    new = leased(store)
+    with pytest.raises(LeaseLost):
+        store.fail(old, "late", Bury("late"))
+    assert store.finish(new) == []
+
+
+def test_a_finished_job_is_done_for_every_later_doorbell(store: Store) -> None:
+    store.record(EVENT, [job()])
+    store.finish(leased(store))
+    assert store.lease("j1", "worker-2", 60) == "done"
+    assert stats(store)["succeeded"] == 1
+
+
+def test_an_unknown_job_is_answered_quietly(store: Store) -> None:
+    assert store.lease("nobody", "worker-1", 60) == "unknown"
+
+
+def test_a_lease_that_ran_out_goes_to_the_next_worker_and_the_old_holder_changes_nothing(
+    store: Store, clock: Clock
+) -> None:
+    store.record(EVENT, [job()])
+    old = leased(store)
+    clock.forward(61)
+    new = leased(store)
+    assert (new.attempt, new.token > old.token) == (2, True)
+    for change in (
+        lambda: store.finish(old),
+        lambda: store.fail(old, "late", Bury("late")),
+        lambda: store.release(old),
+        lambda: store.renew(old, 60),
+    ):
+        with pytest.raises(LeaseLost):
+            change()
+    assert stats(store)["leased"] == 1
+    store.finish(new)
+
+
+def test_a_late_finisher_whom_nobody_replaced_is_accepted(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    lease = leased(store)
+    clock.forward(3600)
+    store.finish(lease)
+    assert stats(store)["succeeded"] == 1
+
+
+def test_a_renewed_lease_outlives_its_first_end(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    lease = leased(store)
+    clock.forward(50)
+    store.renew(lease, 60)
+    clock.forward(50)
+    assert store.sweep(10, ROOM) == []
+    assert store.lease("j1", "worker-2", 60) == "busy"
+
+
+def test_follow_ups_exist_from_the_finish_on_and_only_once(store: Store) -> None:
+    store.record(EVENT, [job()])
+    lease = leased(store)
+    store.finish(lease, [job("j2"), job("j3", delay=3600)])
+    assert store.lease("j3", "worker-1", 60) == "early"
+    store.finish(leased(store, "j2"))
+    assert stats(store) | {"owed": 1, "succeeded": 2} == stats(store)
+
+
+def test_a_failed_job_is_due_at_its_time_and_not_before(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    store.fail(leased(store), "the peer is down", RetryAt(clock.ms + 5000))
+    assert store.sweep(10, ROOM) == []
+    assert store.lease("j1", "worker-1", 60) == "early"
+    clock.forward(5)
+    assert store.sweep(10, ROOM) == [BELL]
+    assert leased(store).attempt == 2
+
+
+def test_a_buried_job_is_dead_until_a_person_replays_it(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    store.fail(leased(store), "no such field", Bury("permanent"))
+    clock.forward(400 * 86400)
+    assert (store.sweep(10, ROOM), stats(store)["dead"]) == ([], 1)
+    assert store.replay("j1", "ada") == [BELL]
+    lease = leased(store)
+    assert (lease.attempt, lease.replays) == (1, 1)
+    assert stats(store) | {"dead": 0, "leased": 1} == stats(store)
+
+
+def test_whoever_has_a_job_knows_how_often_a_person_replayed_it(store: Store) -> None:
+    store.record(EVENT, [job()])
+    for replays in (0, 1, 2):
+        lease = leased(store)
+        assert lease.replays == replays
+        store.fail(lease, "no such field", Bury("permanent"))
+        store.replay("j1", "ada")
+
+
+def test_a_replay_of_what_is_owed_or_unknown_is_refused(store: Store) -> None:
+    store.record(EVENT, [job()])
+    assert store.replay("j1", "ada") == "owed"
+    assert store.replay("j9", "ada") == "unknown"
+
+
+def test_a_succeeded_job_can_be_replayed_and_makes_no_second_follow_up(store: Store) -> None:
+    store.record(EVENT, [job()])
+    store.finish(leased(store), [job("j2")])
+    store.finish(leased(store, "j2"))
+    assert store.replay("j1", "ada") == [BELL]
+    store.finish(leased(store), [job("j2")])
+    assert stats(store) | {"owed": 0, "succeeded": 2} == stats(store)
+
+
+def test_a_worker_that_gives_its_job_back_costs_no_attempt(store: Store) -> None:
+    store.record(EVENT, [job()])
+    assert store.release(leased(store)) == [BELL]
+    assert leased(store).attempt == 1
+
+
+def test_a_job_that_kills_its_worker_every_time_is_dead_after_its_attempts(store: Store, clock: Clock) -> None:
+    store = Store(store.client, Rules(max_attempts=3), now_ms=clock)
+    store.record(EVENT, [job()])
+    for attempt in (1, 2, 3):
+        assert leased(store).attempt == attempt
+        clock.forward(61)
+        store.sweep(10, ROOM)
+    assert store.lease("j1", "worker-1", 60) == "done"
+    assert stats(store) | {"dead": 1, "owed": 0} == stats(store)
+
+
+def test_a_doorbell_nobody_heard_is_rung_again_and_not_more_often_than_said(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    assert store.sweep(10, ROOM) == []
+    clock.forward(11)
+    assert store.sweep(10, ROOM) == [BELL]
+    assert store.sweep(10, ROOM) == []
+
+
+def test_a_long_queue_gets_no_second_doorbells(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    clock.forward(3600)
+    assert store.sweep(10, {"payments": 0}) == []
+    assert store.sweep(10, {"payments": 1}) == [BELL]
+
+
+def test_a_sweep_takes_no_more_than_its_limit_and_the_next_takes_the_rest(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job(f"j{n}", delay=5) for n in range(5)])
+    clock.forward(6)
+    assert [len(store.sweep(3, ROOM)) for _ in range(3)] == [3, 2, 0]
+
+
+def test_two_jobs_with_one_ordering_key_never_run_at_once_and_the_second_is_rung_when_the_first_ends(
+    store: Store,
+) -> None:
+    store.record(EVENT, [job("j1", key="sub_1"), job("j2", key="sub_1"), job("j3", key="sub_2")])
+    first = leased(store, "j1")
+    assert store.lease("j2", "worker-2", 60) == "waiting"
+    leased(store, "j3")
+    assert store.finish(first) == [Doorbell("j2", "tasks.a", "payments")]
+    leased(store, "j2")
+
+
+def test_an_ordering_key_is_free_again_when_its_holder_died_and_the_holder_is_fenced(
+    store: Store, clock: Clock
+) -> None:
+    store.record(EVENT, [job("j1", key="sub_1"), job("j2", key="sub_1")])
+    dead_holder = leased(store, "j1")
+    assert store.lease("j2", "worker-2", 60) == "waiting"
+    clock.forward(61)
+    leased(store, "j2")
+    with pytest.raises(LeaseLost):
+        store.finish(dead_holder)
+    assert store.lease("j1", "worker-3", 60) == "waiting"
+
+
+def test_who_waited_for_a_dead_holder_is_rung_once_by_one_sweep(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job("j1", key="sub_1"), job("j2", key="sub_1")])
+    leased(store, "j1")
+    store.lease("j2", "worker-2", 60)
+    clock.forward(61)
+    assert sorted(bell.job_id for bell in store.sweep(10, ROOM)) == ["j1", "j2"]
+
+
+def test_who_waited_for_a_dead_holder_that_is_leased_anew_is_rung_by_the_next_sweep(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job("j1", key="sub_1"), job("j2", key="sub_1")])
+    leased(store, "j1")
+    store.lease("j2", "worker-2", 60)
+    clock.forward(61)
+    leased(store, "j1")
+    assert [bell.job_id for bell in store.sweep(10, ROOM)] == ["j2"]
+
+
+def test_a_failing_holder_lets_go_of_its_ordering_key(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job("j1", key="sub_1"), job("j2", key="sub_1")])
+    lease = leased(store, "j1")
+    store.lease("j2", "worker-2", 60)
+    assert store.fail(lease, "down", RetryAt(clock.ms + 9000)) == [Doorbell("j2", "tasks.a", "payments")]
+    leased(store, "j2")
+
+
+def test_an_event_without_jobs_is_recorded_and_counted_as_unhandled(store: Store) -> None:
+    store.record(EVENT, [])
+    assert store.record(EVENT, []) is None
+    assert stats(store) | {"accepted": 1, "unhandled": 1, "owed": 0} == stats(store)
+
+
+def test_a_settled_event_ages_away_payload_first_and_an_open_one_never(real_store: Store) -> None:
+    client = real_store.client
+    real_store.record(EVENT, [job("j1"), job("j2")])
+    real_store.finish(leased(real_store, "j1"))
+    assert client.ttl("{holdfast}:event:stripe:evt_1") == -1
+    real_store.fail(leased(real_store, "j2"), "no", Bury("no"))
+    assert client.ttl("{holdfast}:body:stripe:evt_1") == -1
+    real_store.replay("j2", "ada")
+    real_store.finish(leased(real_store, "j2"))
+    days = [client.ttl(f"{{holdfast}}:{key}") / 86400 for key in ("event:stripe:evt_1", "body:stripe:evt_1", "job:j1")]
+    assert [round(d) for d in days] == [7, 7, 7]
+
+
+@pytest.mark.parametrize(("days_ago", "known"), [(8, True), (34.9, True), (43, False)])
+def test_an_event_that_has_aged_away_stays_known_for_the_retention(
+    store: Store, clock: Clock, days_ago: float, known: bool
+) -> None:
+    clock.ms = int((time.time() - days_ago * 86400) * 1000)  # keys expire by the server's own clock
+    store.record(EVENT, [job()])
+    store.finish(leased(store))
+    assert not store.client.exists("{holdfast}:event:stripe:evt_1", "{holdfast}:body:stripe:evt_1", "{holdfast}:job:j1")
+    clock.ms = int(time.time() * 1000)
+    store.sweep(10, {})
+    assert find.search(store, "events", Filter(), 10).rows == [], "the list forgets it as well"
+    assert store.client.zcard("{holdfast}:events") == 0
+    assert (store.record(EVENT, [job()]) is None) is known
+    assert stats(store)["duplicates"] == known
+    assert store.record(Event("stripe", "evt_2", "t", b"{}"), [job("j2")]) is not None
+
+
+def test_a_sweep_takes_what_has_aged_away_off_the_list_in_parts(store: Store, clock: Clock) -> None:
+    clock.ms = int((time.time() - 8 * 86400) * 1000)
+    store.record(Event("stripe", "dead", "t", b"{}"), [job("j1")])
+    store.fail(leased(store, "j1"), "no", Bury("no"))
+    for n in range(1200):
+        store.record(Event("stripe", f"evt_{n}", "t", b"{}"), [])
+    clock.ms = int(time.time() * 1000)
+    store.record(Event("stripe", "young", "t", b"{}"), [])
+    left = []
+    for _ in range(4):
+        store.sweep(10, {})
+        left.append(store.client.zcard("{holdfast}:events"))
+    assert left == [703, 203, 2, 2], "the dead letter and the young one stay"
+    store.replay("j1", "ada")
+    store.finish(leased(store, "j1"))
+    assert store.client.exists("{holdfast}:event:stripe:dead"), "a replay makes it young again"
+
+
+def test_the_servers_own_clock_is_used_where_no_other_is_given(real_store: Store) -> None:
+    real_store.record(EVENT, [job()])
+    assert abs(leased(real_store, seconds=60).received_ms - real_store.now_ms()) < 5000
+
+
+def test_a_clock_that_was_ahead_does_not_make_every_doorbell_look_lost(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job("ahead", delay=3600), job(), job("j2")])
+    clock.forward(3600)
+    store.finish(leased(store, "ahead"))
+    clock.forward(-3600)
+    clock.forward(11)
+    assert store.sweep(100, {"payments": 0}) == [], "its queue is long, and nobody has overtaken it yet"
+    store.finish(leased(store, "j2"))  # now by the right clock, and not newer than the doorbell
+    assert store.sweep(100, {"payments": 0}) == []
+
+
+def test_a_doorbell_that_others_have_overtaken_is_rung_again_however_long_its_queue(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    clock.forward(11)
+    store.record(Event("stripe", "evt_2", "t", b"{}"), [job("j2"), job("j3")])
+    assert store.sweep(100, {"payments": 0}) == [], "its queue is long, and nobody has overtaken it yet"
+    leased(store, "j2")
+    assert store.sweep(100, {"payments": 0}) == [BELL]
+    assert store.sweep(100, {"payments": 0}) == [], "once"
+
+
+def test_doorbells_that_wait_in_a_long_queue_are_not_rung_again(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job(), job("j2"), job("j3")])
+    clock.forward(3600)
+    assert store.sweep(100, {"payments": 1}) == [BELL], "there is room for one"
+    leased(store)
+    assert store.sweep(100, {"payments": 0}) == [], "j1 was due no later than the others"
+
+
+def test_attempts_that_failed_do_not_count_as_lost(store: Store, clock: Clock) -> None:
+    """Or a job with a schedule longer than MAX_ATTEMPTS would die of the first worker that dies under it."""
+    store.record(EVENT, [job()])
+    for _ in range(Rules().max_attempts):
+        store.fail(leased(store), "the peer is down", RetryAt(clock.ms))
+    leased(store)
+    clock.forward(61)
+    assert [bell.job_id for bell in store.sweep(100, {})] == ["j1"]

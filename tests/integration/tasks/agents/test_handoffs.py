@@ -1,0 +1,301 @@
+"""How agents are told how documents ended: signed, by their rate, and not while they are away; on both databases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from inbox.errors import NotNow, PermanentError, TransientError
+from settings import load
+from tasks.agents import circuit_breaker, registry
+from tasks.agents.handoff import deliver, owe
+from tasks.handler import FollowUp, GaveUp
+from tasks.models import Agent, AgentDeed, Document, Handoff, Notification
+from tests.support.business import HANDOFF_SECRET, NOW, Business, at_once
+from tests.support.peers import Answer, Asked, Peer
+
+
+def told(business: Business, *urls: str, number: int = 1, status: str = "completed") -> list[FollowUp]:
+    """What a document that ended so owes these agents."""
+    business.settings |= {"HANDOFF_SECRET": HANDOFF_SECRET, "PUBLIC_URL": "https://us.example.com"}
+    business.settings.setdefault("CALL_OUT_ALLOWED_HOSTS", "127.0.0.1")
+    row = {"id": f"doc_{number}", "document_id": "contract-7", "status": status, "error": "the service gave up"}
+    kept = {"sha256": "5f", "size": 7, "content_type": "application/pdf", "notify_agents": list(urls)}
+    document = Document(**row, **kept, start=1, created_at=NOW, updated_at=NOW)
+    attempt = business.attempt("stripe", f"evt_{number}", None, "documents.download", {})
+    with business.sessions() as db:
+        db.add(document)
+        db.flush()
+        found = owe(db, attempt, document)
+        db.commit()
+    return found
+
+
+def try_(business: Business, follow_up: FollowUp, number: int = 1) -> list[FollowUp]:
+    return business.follow(deliver, follow_up, event_id=f"evt_{number}")
+
+
+def agent_of(business: Business) -> Agent:
+    row: Agent = business.one(select(Agent))
+    return row
+
+
+def failing(business: Business, follow_up: FollowUp, times: int) -> None:
+    """So many tries, each as soon as it may be."""
+    for _ in range(times):
+        with pytest.raises(TransientError, match="answered"):
+            try_(business, follow_up)
+        business.now = max(agent_of(business).open_until or business.now, business.now + timedelta(seconds=5))
+
+
+def test_an_agent_gets_a_message_that_the_official_library_verifies(business: Business) -> None:
+    business.now = NOW.now(NOW.tzinfo)  # the library checks the age
+    with Peer(lambda _: Answer(204)) as peer:
+        (follow_up,) = told(business, f"{peer.url}/inbox")
+        try_(business, follow_up)
+    (asked,) = peer.asked
+    message = Webhook(HANDOFF_SECRET).verify(asked.body, dict(asked.headers))
+    link = message["data"].pop("content_url")
+    about = {"document": "doc_1", "document_id": "contract-7"}
+    data = {**about, "sha256": "5f", "size": 7, "content_type": "application/pdf"}
+    assert message == {"type": "document.completed", "timestamp": business.now.isoformat(), "data": data}
+    assert link.startswith("https://us.example.com/content/doc_1?until=")
+    assert business.one(select(Handoff.state)) == "delivered"
+
+
+def test_an_agent_hears_that_a_document_failed_and_why(business: Business) -> None:
+    with Peer(lambda _: Answer(204)) as peer:
+        (follow_up,) = told(business, peer.url, status="failed")
+        try_(business, follow_up)
+    said = json.loads(peer.asked[0].body)
+    assert (said["type"], said["data"]["error"]) == ("document.failed", "the service gave up")
+    assert "content_url" not in said["data"]
+
+
+def test_an_agent_that_was_added_is_told_under_a_secret_of_its_own(business: Business) -> None:
+    business.now = NOW.now(NOW.tzinfo)
+    other = "whsec_" + "A" * 32
+    with Peer(lambda _: Answer()) as peer:
+        (follow_up,) = told(business, peer.url)
+        business.settings["HANDOFF_SECRET"] = f"{other},{HANDOFF_SECRET}"  # while it is rotated, both verify
+        with business.sessions() as db:
+            agent = registry.add(db, "hub", peer.url, "ada", NOW)
+            own = registry.secrets(load(business.settings), agent)
+            db.commit()
+        try_(business, follow_up)
+    (asked,) = peer.asked
+    assert len({*own, other, HANDOFF_SECRET}) == 4
+    for secret in own:
+        assert Webhook(secret).verify(asked.body, dict(asked.headers))["type"] == "document.completed"
+    with pytest.raises(WebhookVerificationError):
+        Webhook(HANDOFF_SECRET).verify(asked.body, dict(asked.headers))
+
+
+def test_an_agent_that_is_named_twice_is_told_once(business: Business) -> None:
+    assert len(told(business, "https://a.example.com", "https://a.example.com")) == 1
+
+
+@pytest.mark.parametrize("status", [302, 400, 404, 429, 500])
+def test_an_agent_that_does_not_take_it_is_asked_again_with_the_same_id(business: Business, status: int) -> None:
+    answers = iter([status, 200])
+    with Peer(lambda _: Answer(next(answers))) as peer:
+        (follow_up,) = told(business, peer.url)
+        failing(business, follow_up, 1)
+        assert agent_of(business).failures == 1
+        try_(business, follow_up)
+        first, second = (asked.headers["webhook-id"] for asked in peer.asked)
+    assert first == second
+    assert first.removeprefix("msg_").isalnum()
+    assert (agent_of(business).failures, agent_of(business).failing_since) == (0, None)
+
+
+def test_the_pause_that_an_agent_asks_for_holds_for_all_it_is_owed(business: Business) -> None:
+    with Peer(lambda _: Answer(429, {"Retry-After": "120"})) as peer:
+        (first,), (second,) = told(business, peer.url), told(business, peer.url, number=2)
+        with pytest.raises(TransientError) as refused:
+            try_(business, first)
+        assert refused.value.retry_after_seconds == 120
+        with pytest.raises(NotNow):
+            try_(business, second, 2)
+    assert len(peer.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds"), [(1, 0), (4, 0), (5, 30), (6, 60), (7, 120), (11, 1920), (12, 3600), (900, 3600)]
+)
+def test_the_breaker_opens_for_longer_and_longer(failures: int, seconds: int) -> None:
+    agent = Agent(failures=failures - 1)
+    circuit_breaker.failed(agent, "it answered 500", 0, NOW)
+    until = circuit_breaker.closed_until(agent, NOW)
+    assert until == (NOW + timedelta(seconds=seconds) if seconds else None)
+
+
+def test_while_the_breaker_is_open_nobody_calls_and_then_one_call_closes_it(business: Business) -> None:
+    answers = iter([500] * 5 + [200] * 2)
+    with Peer(lambda _: Answer(next(answers))) as peer:
+        (first,), (second,) = told(business, peer.url), told(business, peer.url, number=2)
+        failing(business, first, 5)
+        until = agent_of(business).open_until
+        assert until is not None
+        business.now = until - timedelta(seconds=1)
+        for number, follow_up in enumerate((first, second), 1):
+            with pytest.raises(NotNow, match="after 5 failures") as put_off:
+                try_(business, follow_up, number)
+            assert 0 <= put_off.value.at_ms / 1000 - until.timestamp() < 31
+        assert len(peer.asked) == 5
+        business.now = until
+        try_(business, second, 2)
+        business.now += timedelta(seconds=1)
+        try_(business, first)
+    assert agent_of(business).open_until is None
+
+
+def test_calls_to_one_agent_are_spread_by_its_rate_and_each_waits_once(business: Business) -> None:
+    with Peer(lambda _: Answer()) as peer:
+        owed = [told(business, peer.url, number=number)[0] for number in range(1, 6)]
+
+        def race(n: int) -> int | None:
+            try:
+                try_(business, owed[n], n + 1)
+            except NotNow as later:
+                return later.at_ms
+            return None
+
+        turns = at_once(race, 5)  # as many workers
+        assert len(peer.asked) == 1
+        begin = int(NOW.timestamp() * 1000)
+        assert sorted(turn - begin for turn in turns if turn) == [1001, 2001, 3001, 4001]
+        for n in sorted(range(5), key=lambda n: turns[n] or 0)[1:]:
+            business.now = NOW + timedelta(milliseconds=turns[n] - begin)
+            try_(business, owed[n], n + 1)
+    assert len(peer.asked) == 5
+
+
+def test_a_place_that_was_missed_is_given_up(business: Business) -> None:
+    """Or all that waited for an agent that was away would come at once."""
+    agent = Agent(rate_per_minute=6, next_at=None)
+    kept = [circuit_breaker.place(agent, None, NOW) for _ in range(3)]
+    assert [(place - NOW).seconds for place in kept] == [0, 10, 20]
+    later = NOW + timedelta(hours=1)
+    again = [circuit_breaker.place(agent, place, later) for place in kept]
+    assert [(place - later).seconds for place in again] == [0, 10, 20]
+
+
+def test_an_agent_that_wants_no_more_is_disabled_and_the_administrator_told_once(business: Business) -> None:
+    with Peer(lambda _: Answer(410)) as peer:
+        (first,), (second,) = told(business, peer.url), told(business, peer.url, number=2)
+        with pytest.raises(GaveUp, match="410") as gave_up:
+            try_(business, first)
+        with pytest.raises(PermanentError, match="disabled") as refused:
+            try_(business, second, 2)
+    assert [one.task for one in gave_up.value.follow_ups] == ["tasks.notifications.send"]
+    assert not isinstance(refused.value, GaveUp)
+    assert business.one(select(Notification.kind)) == "agent_disabled"
+    assert (agent_of(business).state, len(peer.asked)) == ("disabled", 1)
+    assert business.all(select(Handoff.state)) == ["dead", "dead"]
+
+
+def test_who_was_killed_in_disabling_an_agent_says_so_at_the_next_try(business: Business) -> None:
+    with Peer(lambda _: Answer(410)) as peer:
+        (follow_up,) = told(business, peer.url)
+        left = []
+        for _ in range(2):  # the first try's dead letter was never written
+            with pytest.raises(GaveUp) as gave_up:
+                try_(business, follow_up)
+            left.append(gave_up.value.follow_ups)
+    assert left[0] == left[1]
+    assert business.one(select(AgentDeed.deed)) == "disabled"
+
+
+def test_an_agent_that_has_failed_for_days_is_disabled(business: Business) -> None:
+    with Peer(lambda _: Answer(503)) as peer:
+        (follow_up,) = told(business, peer.url)
+        failing(business, follow_up, 1)
+        business.now = NOW + timedelta(days=5, seconds=-1)
+        failing(business, follow_up, 1)
+        business.now = NOW + timedelta(days=5, seconds=10)
+        with pytest.raises(GaveUp, match="the agent is disabled"):
+            try_(business, follow_up)
+    assert agent_of(business).state == "disabled"
+
+
+def test_an_agent_that_is_enabled_again_is_called_as_if_it_had_never_failed(business: Business) -> None:
+    answers = iter([410, 200])
+    with Peer(lambda _: Answer(next(answers))) as peer:
+        (follow_up,) = told(business, peer.url)
+        with pytest.raises(GaveUp):
+            try_(business, follow_up)
+        with business.sessions() as db:
+            registry.enable(db, db.get_one(Agent, registry.agent_id(peer.url)), "ada", NOW)
+            db.commit()
+        business.now += timedelta(seconds=1)
+        try_(business, follow_up)  # by replay
+    assert business.one(select(Handoff.state)) == "delivered"
+    assert business.all(select(AgentDeed.deed).order_by(AgentDeed.id)) == ["disabled", "enabled"]
+
+
+def test_after_the_last_try_the_administrator_is_told_of_the_host_only(business: Business) -> None:
+    business.last = True
+    with Peer(lambda _: Answer(500)) as peer:
+        (follow_up,) = told(business, f"{peer.url}/in?token=hush")
+        with pytest.raises(GaveUp, match="answered 500") as gave_up:
+            try_(business, follow_up)
+    assert len(gave_up.value.follow_ups) == 1
+    owed = business.one(select(Notification))
+    assert (owed.kind, owed.params["host"]) == ("handoff_failed", "127.0.0.1")
+    assert "hush" not in str(owed.params)
+    assert business.one(select(Handoff.state)) == "dead"
+
+
+@pytest.mark.parametrize(("late", "failures"), [(500, 2), (200, 0)])
+def test_what_a_sleeper_heard_counts_beside_what_its_successor_heard(
+    business: Business, late: int, failures: int
+) -> None:
+    """The worker slept over its lease in the call; its successor has failed meanwhile."""
+
+    def reply(_: Asked) -> Answer:
+        if len(peer.asked) == 1:
+            business.now += timedelta(seconds=90)
+            failing(business, follow_up, 1)
+            return Answer(late)
+        return Answer(500)
+
+    with Peer(reply) as peer:
+        (follow_up,) = told(business, peer.url)
+        with nullcontext() if late == 200 else pytest.raises(TransientError):
+            try_(business, follow_up)
+    assert (agent_of(business).failures, len(peer.asked)) == (failures, 2)
+
+
+@pytest.mark.parametrize("lose", [lambda s: s.update(HANDOFF_SECRET=""), lambda s: s.update(CALL_OUT_ALLOWED_HOSTS="")])
+def test_what_may_not_be_called_or_signed_is_not_called(
+    business: Business, lose: Callable[[dict[str, str]], None]
+) -> None:
+    with Peer(lambda _: Answer()) as peer:
+        (follow_up,) = told(business, peer.url.replace("http://", "https://"))
+        lose(business.settings)
+        with pytest.raises(PermanentError, match=r"HANDOFF_SECRET|CALL_OUT_ALLOWED_HOSTS"):
+            try_(business, follow_up)
+    assert peer.asked == []
+
+
+@pytest.mark.parametrize("same", ["name", "url"])
+def test_of_two_who_add_at_once_one_has_the_name(business: Business, same: str) -> None:
+    def add(number: int) -> str:
+        name, url = ("hub", f"https://{number}.example") if same == "name" else (f"hub-{number}", "https://a.example")
+        with business.sessions() as db:
+            try:
+                registry.add(db, name, url, "ada", NOW)
+                db.commit()
+            except registry.Taken:
+                return "taken"
+        return "added"
+
+    assert sorted(at_once(add, 4)) == ["added", "taken", "taken", "taken"]
+    assert len(business.all(select(Agent).where(Agent.name.is_not(None)))) == 1

@@ -1,0 +1,499 @@
+"""What follows a failed payment over the days: grace, suspension, and how a payment undoes it all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from tasks.billing.payments import end_grace, retry_payment
+from tasks.handler import FollowUp
+from tasks.ingest import peek_stripe
+from tasks.models import Entitlement, Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
+from tasks.notifications import notify
+from tests.support.business import Business
+from tests.support.lives import T0, Happened, buy_access, invoice, subscription
+from tests.support.peers import Answer, Asked, Peer, Stripe
+
+LAST_TRY: dict[str, Any] = {"next_payment_attempt": None}
+AFTER_EVT_1 = {"id": "evt_1", "type": "invoice.payment_failed"}
+
+
+def status(business: Business) -> str:
+    return str(business.one(select(Subscription.status)))
+
+
+def has_access(business: Business) -> bool:
+    return business.one(select(Entitlement)).revoked_at is None
+
+
+def told(business: Business) -> list[tuple[str, str]]:
+    """(kind, audience) of all messages."""
+    return sorted((row.kind, row.audience) for row in business.all(select(Notification)))
+
+
+def states(business: Business, table: type[PaymentGrace] | type[PaymentRetry]) -> list[str]:
+    return [row.state for row in business.all(select(table).order_by(table.invoice, table.number))]
+
+
+def only(follow_ups: list[FollowUp], task: str) -> FollowUp:
+    (found,) = [follow_up for follow_up in follow_ups if follow_up.task == task]
+    return found
+
+
+def end_of(business: Business, follow_up: FollowUp, event: str = "evt_1") -> list[FollowUp]:
+    """Run the job at the end of a grace time."""
+    return business.follow(end_grace, follow_up, AFTER_EVT_1, event_id=event)
+
+
+def given_up(business: Business) -> FollowUp:
+    """A bought subscription whose grace time is over; the job that ended it."""
+    buy_access(business)
+    grace = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    end_of(business, grace)
+    return grace
+
+
+def test_when_stripe_will_not_try_again_the_grace_time_begins_and_access_stays(business: Business) -> None:
+    business.settings["PAYMENT_GRACE_SECONDS"] = "7200"
+    buy_access(business)
+    grace = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    assert (grace.args, grace.delay_seconds) == ({"invoice": "in_1", "number": 1}, 7200)
+    assert grace.ordering_key == "stripe:cus_1"
+    assert (states(business, PaymentGrace), status(business)) == (["planned"], "past_due")
+    assert has_access(business)
+
+
+def test_while_stripe_will_try_again_no_grace_time_begins(business: Business) -> None:
+    assert [owed.task for owed in invoice("payment_failed", 1, 10).to(business)] == ["tasks.notifications.send"]
+
+
+def test_a_failure_that_says_nothing_of_the_next_try_begins_no_grace_time(business: Business) -> None:
+    event = invoice("payment_failed", 1, 10)
+    del event.object["next_payment_attempt"]
+    event.to(business)
+    assert states(business, PaymentGrace) == []
+
+
+@pytest.mark.parametrize("unpaid_first", [True, False])
+def test_unpaid_is_stripes_last_word_too_whichever_comes_first(business: Business, unpaid_first: bool) -> None:
+    events = [invoice("payment_failed", 1, 10), subscription("updated", 2, 20, "unpaid")]
+    for event in reversed(events) if unpaid_first else events:
+        event.to(business)
+    assert (states(business, PaymentGrace), status(business)) == (["planned"], "past_due")
+
+
+def test_when_stripe_tries_again_after_all_the_grace_time_is_cancelled_and_a_new_one_may_begin(
+    business: Business,
+) -> None:
+    first = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    invoice("payment_failed", 2, 20).to(business)
+    assert states(business, PaymentGrace) == ["cancelled"]
+    invoice("payment_failed", 3, 30, **LAST_TRY).to(business)
+    assert states(business, PaymentGrace) == ["cancelled", "planned"]
+    assert end_of(business, first) == []
+    assert status(business) == "past_due"
+
+
+def test_after_the_grace_time_it_is_suspended_access_revoked_and_both_are_told(business: Business) -> None:
+    given_up(business)
+    assert (status(business), states(business, PaymentGrace)) == ("suspended", ["over"])
+    assert not has_access(business)
+    assert told(business) == [
+        ("payment_failed", "customer"),
+        ("payment_given_up", "admin"),
+        ("subscription_suspended", "customer"),
+    ]
+
+
+def test_a_grace_time_whose_job_was_lost_is_ended_by_another_a_day_later(business: Business) -> None:
+    lost = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    business.now += timedelta(seconds=lost.delay_seconds) + timedelta(days=1, seconds=1)
+    again = only(subscription("updated", 2, 20, "past_due").to(business), "tasks.payments.end_grace")
+    assert (again.args, again.delay_seconds) == (lost.args, 0)
+    assert subscription("updated", 3, 30, "past_due").to(business) == []
+    end_of(business, again, "evt_2")
+    assert end_of(business, lost) == []
+    assert (status(business), states(business, PaymentGrace)) == ("suspended", ["over"])
+
+
+def test_the_end_of_a_grace_time_happens_once(business: Business) -> None:
+    grace = given_up(business)
+    business.run(end_grace, AFTER_EVT_1, effect="replayed under another key", args=grace.args)
+    assert len(told(business)) == 3
+
+
+def test_a_failure_after_the_suspension_leaves_it_suspended(business: Business) -> None:
+    given_up(business)
+    invoice("payment_failed", 2, 20, id="in_2").to(business)
+    assert status(business) == "suspended"
+
+
+@pytest.mark.parametrize("first", ["paid", "payment_succeeded"])
+def test_a_payment_undoes_the_suspension_and_thanks_once_whichever_event_tells_first(
+    business: Business, first: str
+) -> None:
+    given_up(business)
+    second = {"paid": "payment_succeeded", "payment_succeeded": "paid"}[first]
+    invoice(first, 2, 30).to(business)
+    assert (status(business), has_access(business)) == ("active", True)
+    invoice(second, 3, 30).to(business)
+    assert told(business).count(("payment_recovered", "customer")) == 1
+
+
+def test_a_payment_in_the_grace_time_cancels_it_and_its_job_finds_nothing_to_do(business: Business) -> None:
+    buy_access(business)
+    grace = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    invoice("paid", 2, 20).to(business)
+    assert states(business, PaymentGrace) == ["cancelled"]
+    assert end_of(business, grace) == []
+    assert (status(business), has_access(business)) == ("active", True)
+
+
+@pytest.mark.parametrize("first", ["payment_failed", "marked_uncollectible"])
+def test_an_invoice_that_is_written_off_has_its_grace_time_and_is_then_given_up(business: Business, first: str) -> None:
+    buy_access(business)
+    events = [invoice("payment_failed", 1, 10), invoice("marked_uncollectible", 2, 20, **LAST_TRY)]
+    owed = [job for event in (events if first == "payment_failed" else events[::-1]) for job in event.to(business)]
+    assert (status(business), has_access(business)) == ("past_due", True)
+    end_of(business, only(owed, "tasks.payments.end_grace"), "evt_2" if first == "payment_failed" else "evt_1")
+    assert (status(business), has_access(business)) == ("suspended", False)
+    assert ("payment_given_up", "admin") in told(business)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_to_write_an_invoice_off_gives_no_access_back_until_something_newer_is_paid(
+    business: Business, number: int
+) -> None:
+    given_up(business)
+    invoice("marked_uncollectible", number, 20).to(business)
+    assert (status(business), has_access(business)) == ("suspended", False)
+    renewal(number + 1).to(business)
+    assert (status(business), has_access(business)) == ("active", True)
+
+
+def test_a_retry_of_an_invoice_that_is_written_off_is_cancelled_and_its_grace_time_begins(
+    business: Business, played: PlayedStripe
+) -> None:
+    fail(business)
+    played.invoice = "uncollectible"
+    only(invoice("marked_uncollectible", 2, 20).to(business), "tasks.payments.end_grace")
+    assert (states(business, PaymentRetry), states(business, PaymentGrace)) == (["cancelled"], ["planned"])
+
+
+def test_an_invoice_that_nobody_has_to_pay_any_more_ends_it_without_thanks(business: Business) -> None:
+    given_up(business)
+    invoice("voided", 2, 20).to(business)
+    assert (status(business), has_access(business)) == ("active", True)
+    assert ("payment_recovered", "customer") not in told(business)
+
+
+def renewal(number: int = 2, at: int = 40, **fields: Any) -> Happened:
+    """The next month's invoice, which a new card pays."""
+    return invoice("paid", number, at, id="in_2", created=T0 + at - 1, **fields)
+
+
+def test_a_newer_invoice_that_is_paid_ends_the_suspension_though_the_old_one_stays_open(business: Business) -> None:
+    given_up(business)
+    renewal().to(business)
+    assert (status(business), has_access(business)) == ("active", True)
+    assert told(business).count(("payment_recovered", "customer")) == 1
+    subscription("updated", 3, 41, "active").to(business)
+    assert (status(business), has_access(business)) == ("active", True)
+
+
+def test_a_newer_invoice_of_nothing_ends_no_suspension(business: Business) -> None:
+    given_up(business)
+    renewal(total=0, amount_due=0).to(business)
+    assert (status(business), has_access(business)) == ("suspended", False)
+
+
+def test_the_grace_time_of_an_old_invoice_that_ends_after_a_newer_one_was_paid_suspends_nobody(
+    business: Business,
+) -> None:
+    buy_access(business)
+    grace = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    assert renewal().to(business) == []
+    end_of(business, grace)
+    assert (status(business), has_access(business)) == ("active", True)
+    assert told(business) == [("payment_failed", "customer"), ("payment_given_up", "admin")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [({}, "incomplete"), ({}, "incomplete_expired"), ({"billing_reason": "subscription_create"}, None)],
+)
+@pytest.mark.parametrize("number", [1, 2])
+def test_of_a_sign_up_that_was_not_paid_the_failure_is_recorded_and_nothing_else_done(
+    business: Business, played: PlayedStripe, number: int, fields: dict[str, Any], word: str | None
+) -> None:
+    played.subscription, played.fields = word, fields
+    assert invoice("payment_failed", number, 10, **fields, **LAST_TRY).to(business) == []
+    assert len(business.all(select(PaymentFailure))) == 1
+    assert states(business, PaymentRetry) == states(business, PaymentGrace) == []
+    assert status(business) == (word or "incomplete")
+
+
+def test_a_retry_that_was_planned_before_it_was_known_to_be_a_sign_up_is_cancelled(
+    business: Business, played: PlayedStripe
+) -> None:
+    retry = fail(business)
+    played.subscription = "incomplete"
+    subscription("created", 2, 0, "incomplete").to(business)
+    assert (states(business, PaymentRetry), retried(business, retry)) == (["cancelled"], [])
+
+
+def test_a_bank_debit_that_comes_back_after_the_subscription_began_is_an_ordinary_failure(business: Business) -> None:
+    subscription("created", 1, 0, "active").to(business)
+    invoice("payment_failed", 2, 10, billing_reason="subscription_create", **LAST_TRY).to(business)
+    assert (status(business), states(business, PaymentGrace)) == ("past_due", ["planned"])
+    assert told(business) == [("payment_failed", "customer")]
+
+
+SENT: dict[str, Any] = {"collection_method": "send_invoice", **LAST_TRY}
+DAY = 86400
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(("due_in", "begins_in"), [(30 * DAY, 30 * DAY), (-DAY, 0)])
+def test_the_grace_time_of_an_invoice_that_was_sent_begins_when_it_is_due(
+    business: Business, number: int, due_in: int, begins_in: int
+) -> None:
+    business.settings["PAYMENT_GRACE_SECONDS"] = "7200"
+    due_date = int(business.now.timestamp()) + due_in
+    owed = invoice("payment_failed", number, 10, due_date=due_date, **SENT).to(business)
+    assert only(owed, "tasks.payments.end_grace").delay_seconds == begins_in + 7200
+    assert told(business) == [("payment_failed", "customer")]
+
+
+def test_an_invoice_that_was_sent_without_a_day_is_told_and_never_given_up(business: Business) -> None:
+    assert [owed.task for owed in invoice("payment_failed", 1, 10, **SENT).to(business)] == ["tasks.notifications.send"]
+    assert (status(business), states(business, PaymentGrace)) == ("past_due", [])
+
+
+def test_nobody_charges_an_invoice_that_was_sent(business: Business, played: PlayedStripe) -> None:
+    played.fields = SENT | {"due_date": int(business.now.timestamp())}
+    tasks = [owed.task for owed in invoice("payment_failed", 1, 10).to(business)]
+    assert tasks == ["tasks.notifications.send", "tasks.payments.end_grace"]
+    assert states(business, PaymentRetry) == []
+
+
+def test_who_was_told_of_no_failure_is_not_thanked(business: Business) -> None:
+    assert invoice("paid", 1, 10).to(business) == []
+    assert invoice("payment_failed", 2, 5).to(business) == []
+    assert told(business) == []
+    assert len(business.all(select(PaymentFailure))) == 1
+
+
+def test_cancelling_ends_dunning_and_access(business: Business) -> None:
+    buy_access(business)
+    grace = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    subscription("deleted", 2, 20, "canceled").to(business)
+    assert (status(business), states(business, PaymentGrace)) == ("canceled", ["cancelled"])
+    assert not has_access(business)
+    assert end_of(business, grace) == []
+    assert told(business) == [("payment_failed", "customer")]
+
+
+def test_an_action_required_asks_the_customer_to_confirm(business: Business) -> None:
+    invoice("payment_action_required", 1, 10).to(business)
+    assert told(business) == [("payment_action_required", "customer")]
+    assert business.one(select(PaymentFailure.kind)) == "payment_action_required"
+    assert business.one(select(Notification)).params["link"] == "https://invoice.stripe.com/i/1"
+
+
+@pytest.mark.parametrize("confirm_at", [9, 10, 11])
+@pytest.mark.parametrize("first", ["payment_action_required", "payment_failed"])
+def test_one_try_that_wants_confirming_is_told_once_whichever_event_comes_first(
+    business: Business, first: str, confirm_at: int
+) -> None:
+    events = [invoice("payment_action_required", 2, confirm_at), invoice("payment_failed", 1, 10)]
+    owed = [job for event in (events if first == events[0].type[8:] else events[::-1]) for job in event.to(business)]
+    assert [job.task for job in owed] == ["tasks.notifications.send"]
+    assert told(business) == [("payment_action_required", "customer")]
+    invoice("payment_failed", 3, 86400).to(business)
+    assert told(business) == [("payment_action_required", "customer"), ("payment_failed", "customer")]
+
+
+def test_what_was_told_as_a_plain_failure_already_is_not_told_again_as_one_to_confirm(business: Business) -> None:
+    (job,) = invoice("payment_failed", 1, 10).to(business)
+    business.follow(notify.send, job)
+    assert invoice("payment_action_required", 2, 10).to(business) == []
+    assert told(business) == [("payment_failed", "customer")]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_mails_ask_for_what_is_left_to_pay_and_thank_for_all_of_it(business: Business, number: int) -> None:
+    part = {"amount_due": 1999, "amount_remaining": 999}
+    end_of(
+        business, only(invoice("payment_failed", 1, 10, **part, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    )
+    invoice("paid", number + 1, 20, amount_due=1999, amount_remaining=0).to(business)
+    asked = {row.kind: row.params["amount"] for row in business.all(select(Notification))}
+    assert asked == {
+        "payment_failed": "9.99 EUR",
+        "payment_given_up": "9.99 EUR",
+        "subscription_suspended": "9.99 EUR",
+        "payment_recovered": "19.99 EUR",
+    }
+
+
+def test_a_customer_that_is_an_account_is_a_customer_too(business: Business) -> None:
+    event = invoice("payment_failed", 2, 10, customer=None, customer_account="acct_9", **LAST_TRY)
+    grace = only(event.to(business), "tasks.payments.end_grace")
+    assert business.one(select(Subscription.customer)) == "acct_9"
+    assert (
+        grace.ordering_key
+        == peek_stripe(json.dumps({"id": "e", "type": "t", "data": {"object": event.object}})).ordering_key
+    )
+    changed = subscription("updated", 3, 20, "canceled")
+    changed.object.update(customer=None, customer_account="acct_9")
+    changed.to(business)
+    assert status(business) == "canceled"
+
+
+def test_the_end_of_a_trial_is_told_while_it_lasts(business: Business) -> None:
+    business.settings |= {"STRIPE_API_KEY": "", "ADMIN_NOTIFY_URLS": ""}
+    subscription("deleted", 2, 20, "canceled").to(business)
+    assert subscription("trial_will_end", 1, 10, "trialing").to(business) == []
+
+
+def test_an_invoice_without_a_subscription_is_given_up_too(business: Business) -> None:
+    event = invoice("payment_failed", 2, 10, parent=None, **LAST_TRY)
+    end_of(business, only(event.to(business), "tasks.payments.end_grace"), event.id)
+    assert told(business) == [("payment_failed", "customer"), ("payment_given_up", "admin")]
+
+
+def test_two_invoices_given_up_by_one_event_are_both_told_to_the_administrator(business: Business) -> None:
+    for number in (1, 2):
+        invoice("payment_failed", number, 10, id=f"in_{number}").to(business)
+    graces = subscription("updated", 3, 20, "unpaid").to(business)
+    for grace in graces:
+        end_of(business, grace, "evt_3")
+    about = sorted(row.about for row in business.all(select(Notification).filter_by(kind="payment_given_up")))
+    assert about == ["in_1", "in_2"]
+    assert told(business).count(("subscription_suspended", "customer")) == 1
+
+
+# --- with a key: what Stripe says now wins ---------------------------------------------------------------------------
+
+
+class PlayedStripe:
+    """A Stripe in one state, by the newest API version, that declines every payment unless it `pays`."""
+
+    def __init__(self) -> None:
+        self.invoice, self.pays = "open", False
+        self.subscription: str | None = "past_due"  # None: it knows none
+        self.fields: dict[str, Any] = {}
+
+    def __call__(self, asked: Asked) -> Answer:
+        if asked.method == "POST":
+            if not self.pays:
+                return Answer(402, body=b'{"error": {"type": "card_error", "decline_code": "insufficient_funds"}}')
+            self.invoice = "paid"
+        if "/subscriptions/" in asked.path and self.subscription is None:
+            return Answer(404, body=b'{"error": {"type": "invalid_request_error"}}')
+        return Answer(200, body=json.dumps(self._object(asked.path)).encode())
+
+    def _object(self, path: str) -> dict[str, Any]:
+        if "/subscriptions/" in path:
+            return {"id": "sub_1", "object": "subscription", "customer": "cus_1", "status": self.subscription}
+        if "/invoice_payments" in path or "/checkout/sessions" in path:
+            return {"object": "list", "data": []}
+        return invoice("payment_failed", 2, 10, status=self.invoice, **self.fields).object
+
+
+@pytest.fixture
+def played(business: Business) -> Iterator[PlayedStripe]:
+    state = PlayedStripe()
+    with Peer(state) as peer:
+        business.settings |= {
+            "STRIPE_API_KEY": Stripe.KEY,
+            "STRIPE_API_BASE": peer.url,
+            "PAYMENT_RETRY_SCHEDULE": "1h",
+            "PAYMENT_GRACE_SECONDS": "3600",
+        }
+        yield state
+
+
+def fail(business: Business) -> FollowUp:
+    """A failure; the retry it makes us plan."""
+    return only(invoice("payment_failed", 1, 10).to(business), "tasks.payments.retry_payment")
+
+
+def retried(business: Business, retry: FollowUp) -> list[FollowUp]:
+    return business.follow(retry_payment, retry, AFTER_EVT_1)
+
+
+@pytest.mark.usefixtures("played")
+def test_after_our_own_last_retry_the_grace_time_begins(business: Business) -> None:
+    grace = only(retried(business, fail(business)), "tasks.payments.end_grace")
+    assert (grace.delay_seconds, states(business, PaymentRetry)) == (3600, ["declined"])
+    end_of(business, grace)
+    assert status(business) == "suspended"
+
+
+def test_a_payment_that_no_event_told_of_is_seen_at_the_end_of_the_grace_time(
+    business: Business, played: PlayedStripe
+) -> None:
+    grace = only(retried(business, fail(business)), "tasks.payments.end_grace")
+    played.invoice, played.subscription = "paid", "active"
+    end_of(business, grace)
+    assert (status(business), states(business, PaymentGrace)) == ("active", ["cancelled"])
+    assert told(business) == [("payment_failed", "customer"), ("payment_recovered", "customer")]
+
+
+def test_a_retry_that_collects_restores_everything_and_its_event_thanks_no_second_time(
+    business: Business, played: PlayedStripe
+) -> None:
+    retry = fail(business)
+    played.pays, played.subscription = True, "active"
+    retried(business, retry)
+    assert (status(business), states(business, PaymentRetry)) == ("active", ["paid"])
+    invoice("paid", 2, 20).to(business)
+    assert told(business) == [("payment_failed", "customer"), ("payment_recovered", "customer")]
+
+
+def test_a_cancelled_retry_asks_stripe_nothing(business: Business, played: PlayedStripe) -> None:
+    retry = fail(business)
+    played.invoice, played.subscription = "paid", "active"
+    invoice("paid", 2, 20).to(business)
+    assert states(business, PaymentRetry) == ["cancelled"]
+    business.settings["STRIPE_API_BASE"] = "http://127.0.0.1:9"
+    assert retried(business, retry) == []
+
+
+def test_what_stripe_says_now_wins_over_what_the_event_said(business: Business, played: PlayedStripe) -> None:
+    played.invoice, played.subscription = "paid", "trialing"
+    assert invoice("payment_failed", 1, 10).to(business) == []
+    assert (business.one(select(Invoice.state)), status(business)) == ("paid", "trialing")
+
+
+def test_with_a_key_any_order_ends_with_what_stripe_says(business: Business, played: PlayedStripe) -> None:
+    played.invoice, played.subscription = "paid", "active"
+    events: list[Happened] = [
+        subscription("deleted", 1, 90, "canceled"),
+        invoice("paid", 2, 30),
+        subscription("created", 3, 0, "incomplete"),
+        invoice("payment_failed", 4, 99),
+    ]
+    for event in events:
+        event.to(business)
+    assert status(business) == "active"
+
+
+def test_a_subscription_event_tells_a_customer_of_the_trials_end_by_an_address_that_stripe_knows(
+    business: Business, stripe: Stripe
+) -> None:
+    business.settings |= {"STRIPE_API_KEY": Stripe.KEY, "STRIPE_API_BASE": stripe.url}
+    customer = stripe.customer("pm_card_visa", email="grace@example.com", **{"preferred_locales[0]": "de"})
+    event = subscription("trial_will_end", 1, 10, "trialing")
+    event.object["customer"] = customer
+    told_of_it = only(event.to(business), "tasks.notifications.send")
+    business.follow(notify.send, told_of_it)
+    row = business.one(select(Notification))
+    assert (row.kind, row.email, row.locale) == ("trial_will_end", "grace@example.com", "de")

@@ -1,0 +1,104 @@
+"""Who moves to another plan may use what that grants, and the application hears of it; on both databases."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from tasks.models import AppMessage, Entitlement
+from tests.support.business import HANDOFF_SECRET, Business
+from tests.support.lives import Happened, checkout, invoice, item, subscription
+from tests.support.peers import Answer, Peer, Stripe
+
+APP = {"APP_WEBHOOK_URL": "http://app.internal/hook", "APP_WEBHOOK_SECRET": HANDOFF_SECRET}
+BEGUN = subscription("created", 1, 0, "active", "basic")
+MOVED = subscription("updated", 2, 10, "active", "pro")
+
+
+def bought(*items: dict[str, Any]) -> Happened:
+    """A checkout of these line items, or else of a basic plan."""
+    lines = list(items) or [item("item", "basic")]
+    return checkout("completed", 100, 1, metadata={}, line_items={"object": "list", "data": lines, "has_more": False})
+
+
+def in_force(business: Business) -> list[str]:
+    return sorted(business.all(select(Entitlement.product).where(Entitlement.revoked_at.is_(None))))
+
+
+def heard(business: Business) -> list[tuple[Any, ...]]:
+    """Of access: which change, what kind, what of, what is in force then, and why."""
+    said = [(row.type, row.data) for row in business.all(select(AppMessage)) if "change" in row.data]
+    names = ("entitlements", "in_force")
+    found = [(data["change"], kind, *(data[name] for name in names), data.get("reason")) for kind, data in said]
+    return sorted(found)
+
+
+def test_a_move_to_another_plan_is_told_with_no_gap_between(business: Business) -> None:
+    business.settings = APP
+    for event in (BEGUN, bought(), MOVED, MOVED):
+        event.to(business)
+    assert in_force(business) == ["pro"]
+    assert heard(business) == [
+        (1, "access.granted", ["basic"], ["basic"], None),
+        (2, "access.granted", ["pro"], ["basic", "pro"], "plan_changed"),
+        (3, "access.revoked", ["basic"], ["pro"], "plan_changed"),
+    ]
+
+
+def test_only_the_difference_is_told(business: Business) -> None:
+    business.settings = APP | {"FULFILMENT": 'basic = ["forum"]\npro = ["forum", "coaching"]'}
+    for event in (BEGUN, bought(), MOVED):
+        event.to(business)
+    assert heard(business)[1:] == [(2, "access.granted", ["coaching"], ["coaching", "forum"], "plan_changed")]
+
+
+def test_what_was_bought_once_beside_the_plan_stays(business: Business) -> None:
+    book = item("item", "book")
+    for event in (BEGUN, bought(item("item", "basic"), book | {"price": book["price"] | {"type": "one_time"}}), MOVED):
+        event.to(business)
+    assert in_force(business) == ["book", "pro"]
+
+
+def test_a_plan_is_read_where_an_old_api_version_has_it(business: Business) -> None:
+    old = {"data": [{"id": "si_1", "object": "subscription_item", "plan": {"id": "plan_1", "product": "pro"}}]}
+    BEGUN.to(business)
+    bought().to(business)
+    Happened("evt_2", MOVED.type, MOVED.created, MOVED.object | {"items": old}).to(business)
+    assert in_force(business) == ["pro"]
+
+
+@pytest.mark.parametrize("items", [None, {"data": [item("subscription_item", "pro")], "has_more": True}])
+def test_of_a_plan_that_is_not_told_whole_nothing_is_taken_away(business: Business, items: Any) -> None:
+    bought().to(business)
+    Happened("evt_2", MOVED.type, MOVED.created, MOVED.object | {"items": items}).to(business)
+    assert in_force(business) == ["basic"]
+
+
+def test_a_move_whose_event_never_came_is_seen_when_its_invoice_is_paid(business: Business) -> None:
+    """With a key: the subscription is fetched for every event of its invoices."""
+    BEGUN.to(business)
+    bought().to(business)
+    paid = invoice("paid", 4, 20, next_payment_attempt=None)
+    found = {"subscriptions": MOVED.object, "invoices": paid.object | {"status": "paid"}}
+    with Peer(lambda asked: Answer(body=json.dumps(found[asked.path.split("/")[2]]).encode())) as peer:
+        business.settings = {"STRIPE_API_KEY": Stripe.KEY, "STRIPE_API_BASE": peer.url}
+        paid.to(business)
+    assert in_force(business) == ["pro"]
+
+
+def test_who_has_no_access_gets_none_by_moving_and_the_new_plan_by_paying(business: Business) -> None:
+    business.settings = APP
+    for event in (BEGUN, bought(), subscription("paused", 3, 5, "paused", "basic")):
+        event.to(business)
+    subscription("updated", 4, 10, "paused", "pro").to(business)
+    assert in_force(business) == []
+    subscription("resumed", 6, 20, "active", "pro").to(business)
+    assert in_force(business) == ["pro"]
+    assert [one[:3] for one in heard(business)] == [
+        (1, "access.granted", ["basic"]),
+        (2, "access.revoked", ["basic"]),
+        (3, "access.granted", ["pro"]),
+    ]

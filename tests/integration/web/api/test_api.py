@@ -1,0 +1,340 @@
+"""The JSON API and the health pages, against a real Valkey and a database."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from flask.testing import FlaskClient
+
+from dev.servers import Valkey, free_port
+from inbox import queries
+from inbox.event import Event
+from inbox.job import Lease, NewJob
+from inbox.retry import Bury
+from inbox.store import Store
+from settings import Settings, load
+from tasks import broker
+from tasks.db.engine import make_engine, make_sessions
+from tasks.models import Document
+from tests.conftest import Clock
+from tests.support.buckets import S3
+from tests.support.senders import API_KEY, DOC_SECRET
+from web import create_app
+
+BEARER = {"Authorization": f"Bearer {API_KEY}"}
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+@pytest.fixture
+def settings(valkey: Valkey, database: str, tmp_path: Path) -> Settings:
+    return load(
+        {
+            "REDIS_URL": valkey.url,
+            "DATABASE_URL": database,
+            "API_KEYS": f"another-key-0123456789,{API_KEY}",
+            "DOCUMENT_STORE": str(tmp_path / "documents"),
+            "HANDOFF_SECRET": DOC_SECRET,
+        }
+    )
+
+
+@pytest.fixture
+def client(settings: Settings) -> FlaskClient:
+    return create_app(settings).test_client()
+
+
+def ask(client: FlaskClient, body: Any, **headers: str) -> tuple[int, Any]:
+    response = client.post("/api/v1/documents", json=body, headers={**BEARER, **headers})
+    return response.status_code, response.get_json()
+
+
+def dead_job(store: Store) -> str:
+    store.record(Event("stripe", "evt_1", "invoice.payment_failed", b"{}"), [NewJob("j1", "tasks.x", "payments")])
+    lease = store.lease("j1", "worker-1", 60)
+    assert isinstance(lease, Lease)
+    store.fail(lease, "the invoice has no customer", Bury("permanent"))
+    return "j1"
+
+
+@pytest.mark.parametrize("key", ["", "Bearer ", "Bearer wrong", API_KEY, "Bearer \xe9"])
+def test_the_api_is_closed_without_one_of_its_keys(client: FlaskClient, key: str) -> None:
+    response = client.get("/api/v1/stats", headers={"Authorization": key})
+    assert (response.status_code, list(response.get_json())) == (401, ["error"])
+
+
+def test_the_api_is_closed_where_no_key_is_configured(valkey: Valkey) -> None:
+    client = create_app(load({"REDIS_URL": valkey.url})).test_client()
+    assert client.get("/api/v1/stats", headers={"Authorization": "Bearer "}).status_code == 401
+
+
+def test_a_document_request_is_durable_before_the_202(client: FlaskClient, real_store: Store) -> None:
+    status, answer = ask(client, {"document_id": "contract.pdf", "options": {"format": "PDF", "ocr": True}})
+    assert (status, answer["status"]) == (202, "submitting")
+    body = queries.body(real_store, "api", answer["id"])
+    assert body == b'{"document_id":"contract.pdf","options":{"format":"PDF","ocr":true},"notify":{"agents":[]}}'
+    assert real_store.client.llen("documents") == 1
+    assert client.get(f"/api/v1/documents/{answer['id']}", headers=BEARER).get_json()["status"] == "submitting"
+
+
+def test_one_idempotency_key_is_one_document(client: FlaskClient, real_store: Store) -> None:
+    answers = {ask(client, {"document_id": "a"}, **{"Idempotency-Key": "k1"})[1]["id"] for _ in range(3)}
+    assert len(answers | {ask(client, {"document_id": "a"})[1]["id"]}) == 2
+    assert real_store.client.llen("documents") == 2
+
+
+def test_an_idempotency_key_is_its_callers_and_its_requests(client: FlaskClient, real_store: Store) -> None:
+    key = {"Idempotency-Key": "k1"}
+    _, first = ask(client, {"document_id": "a", "options": {"ocr": True, "format": "PDF"}}, **key)
+    assert ask(client, {"document_id": "a", "options": {"format": "PDF", "ocr": True}}, **key) == (202, first)
+    for other in ({"document_id": "b"}, {"document_id": "a"}, {"document_id": "a", "options": {"ocr": False}}):
+        status, answer = ask(client, other, **key)
+        assert (status, answer["error"][:32]) == (422, "this Idempotency-Key was used fo")
+    _, of_another = ask(client, {"document_id": "b"}, **key, Authorization="Bearer another-key-0123456789")
+    assert of_another["id"] != first["id"]
+    assert real_store.client.llen("documents") == 2
+
+
+def test_a_repeated_request_is_told_where_its_document_stands(client: FlaskClient, settings: Settings) -> None:
+    key = {"Idempotency-Key": "k1"}
+    _, first = ask(client, {"document_id": "a"}, **key)
+    finished(settings, first["id"])
+    assert ask(client, {"document_id": "a"}, **key) == (202, {"id": first["id"], "status": "completed"})
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ([], "the body: "),
+        ({}, "document_id: field required"),
+        ({"document_id": 7}, "document_id: input should be a valid string"),
+        ({"document_id": ""}, "document_id: string should have at least 1 character"),
+        ({"document_id": "a b"}, "document_id: string should match pattern"),
+        ({"document_id": "a", "colour": "red"}, "colour: extra inputs are not permitted"),
+        ({"document_id": "a", "notify": {"email": "nobody"}}, "notify.email: string should match pattern"),
+        ({"document_id": "a", "notify": {"agents": ["ftp://x"]}}, "notify.agents.0: the URL is no plain https://"),
+    ],
+)
+def test_a_wrong_document_request_is_told_what_is_wrong(client: FlaskClient, body: Any, words: str) -> None:
+    status, answer = ask(client, body)
+    assert (status, answer["error"][: len(words)]) == (400, words)
+
+
+def finished(settings: Settings, document: str = "doc_1") -> None:
+    """The row of a document whose eight bytes are stored."""
+    row = Document(
+        id=document,
+        document_id="contract.pdf",
+        status="completed",
+        progress=100,
+        size=8,
+        sha256="ab" * 32,
+        stored_as="doc_1",
+        content_type="application/pdf",
+        created_at=NOW,
+        updated_at=NOW,
+    )
+    with make_sessions(make_engine(settings.database_url))() as db:
+        db.add(row)
+        db.commit()
+
+
+def test_a_finished_document_is_shown_and_served(client: FlaskClient, settings: Settings) -> None:
+    folder = Path(settings.document_store)
+    folder.mkdir()
+    (folder / "doc_1").write_bytes(b"%PDF-1.7")
+    finished(settings)
+    shown = client.get("/api/v1/documents/doc_1", headers=BEARER).get_json()
+    assert shown | {"status": "completed", "progress": 100, "size": 8, "sha256": "ab" * 32} == shown
+    served = client.get("/api/v1/documents/doc_1/content", headers=BEARER)
+    assert (served.data, served.mimetype) == (b"%PDF-1.7", "application/pdf")
+    assert served.headers["X-Content-Type-Options"] == "nosniff"
+    part = client.get("/api/v1/documents/doc_1/content", headers={**BEARER, "Range": "bytes=1-3"})
+    assert (part.status_code, part.data) == (206, b"PDF")
+
+
+def test_a_document_in_s3_is_served_and_s3_away_is_503(
+    settings: Settings, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = s3.fresh()
+    s3.client.put_object(Bucket=bucket, Key="finished/doc_1", Body=b"%PDF-1.7")
+    finished(settings)
+    client = create_app(replace(settings, document_store=f"s3://{bucket}/finished")).test_client()
+    served = client.get("/api/v1/documents/doc_1/content", headers=BEARER)
+    assert (served.data, served.mimetype, served.content_length) == (b"%PDF-1.7", "application/pdf", 8)
+    assert "doc_1" in served.headers["Content-Disposition"]
+    client = create_app(replace(settings, document_store="s3://no-such-bucket")).test_client()
+    refused = client.get("/api/v1/documents/doc_1/content", headers=BEARER)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert refused.get_json() == {"error": "DOCUMENT_STORE: S3 answered NoSuchBucket; ask again"}
+
+
+@pytest.mark.parametrize("path", ["documents/none", "documents/none/content", "events/stripe/none", "nothing"])
+def test_what_is_not_there_is_404_in_json(client: FlaskClient, path: str) -> None:
+    response = client.get(f"/api/v1/{path}", headers=BEARER)
+    assert (response.status_code, list(response.get_json())) == (404, ["error"])
+
+
+def test_a_dead_job_is_listed_with_its_reason_and_can_be_replayed_once(client: FlaskClient, real_store: Store) -> None:
+    job = dead_job(real_store)
+    (listed,) = client.get("/api/v1/jobs?state=dead", headers=BEARER).get_json()["jobs"]
+    assert (listed["id"], listed["reason"]) == (job, "the invoice has no customer")
+    assert client.post(f"/api/v1/jobs/{job}/replay", headers=BEARER).get_json() == {"replayed": job}
+    again = client.post(f"/api/v1/jobs/{job}/replay", headers=BEARER)
+    assert (again.status_code, again.get_json()["error"]) == (409, "not replayed: owed")
+    audit: Any = real_store.client.xrange("{holdfast}:audit")
+    assert [fields[b"by"][:8] for _, fields in audit] == [b"api key "]
+
+
+def test_an_event_is_shown_with_its_jobs_and_attempts_and_replayed_whole(
+    client: FlaskClient, real_store: Store
+) -> None:
+    dead_job(real_store)
+    event = client.get("/api/v1/events/stripe/evt_1", headers=BEARER).get_json()
+    assert [attempt["outcome"] for attempt in event["jobs"][0]["attempts"]] == ["failed"]
+    replayed = client.post("/api/v1/events/stripe/evt_1/replay", headers=BEARER).get_json()
+    assert replayed == {"replayed": {"j1": "replayed"}}
+
+
+def test_events_are_listed_newest_first_and_none_falls_between_two_pages(client: FlaskClient, store: Store) -> None:
+    for name in ("evt_1", "evt_2", "evt_3"):  # all in one millisecond
+        store.record(Event("stripe", name, "x", b"{}"), [])
+    listed = client.get("/api/v1/events", headers=BEARER).get_json()["events"]
+    assert [event["id"] for event in listed] == ["evt_3", "evt_2", "evt_1"]
+    older = client.get(f"/api/v1/events?cursor={store.now_ms()}:stripe:evt_3", headers=BEARER).get_json()["events"]
+    assert [event["id"] for event in older] == ["evt_2", "evt_1"]
+    assert client.get("/api/v1/events?cursor=nonsense", headers=BEARER).status_code == 400
+
+
+def test_stats_and_metrics_tell_the_records_own_counts(client: FlaskClient, real_store: Store) -> None:
+    dead_job(real_store)
+    real_store.record(Event("stripe", "evt_1", "x", b"{}"), [])
+    stats = client.get("/api/v1/stats", headers=BEARER).get_json()
+    assert stats | {"accepted": 1, "duplicates": 1, "dead": 1, "owed": 0, "leased": 0} == stats
+    metrics = client.get("/metrics").text
+    assert 'holdfast_accepted_total{source="stripe"} 1.0' in metrics
+    assert "holdfast_dead 1.0" in metrics
+
+
+@pytest.fixture
+def sweeping(client: FlaskClient, real_store: Store, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
+    """A client of a stack whose workers sweep and whose broker is there."""
+    app = Celery("holdfast")
+    app.config_from_object("celeryconfig")
+    app.conf.broker_url = valkey.url
+    monkeypatch.setattr(broker, "app", app)
+    real_store.sweep(1, {})
+    return client
+
+
+def test_ready_means_that_every_part_keeps_the_promise(sweeping: FlaskClient) -> None:
+    answer = sweeping.get("/readyz")
+    assert (answer.status_code, answer.get_json()) == (
+        200,
+        {
+            "ready": True,
+            "checks": {"store": "ok", "broker": "ok", "database": "ok", "sweep": "ok"},
+            "loss_window": "nothing; if a replica takes over, also what it had not yet received (see REPLICAS_ACK)",
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "weak", "kept"),
+    [
+        ("appendfsync", "everysec", "always"),
+        ("appendonly", "no", "yes"),
+        ("maxmemory-policy", "allkeys-lru", "noeviction"),
+    ],
+)
+def test_a_store_that_may_lose_events_is_not_ready(
+    sweeping: FlaskClient, real_store: Store, setting: str, weak: str, kept: str
+) -> None:
+    real_store.client.config_set(setting, weak)
+    try:
+        response = sweeping.get("/readyz?only=store")
+    finally:
+        real_store.client.config_set(setting, kept)
+    assert response.status_code == 503
+    assert response.get_json()["checks"] == {"store": f"{setting} is {weak}, it takes {kept}"}
+
+
+def test_a_weaker_store_that_was_chosen_by_name_is_ready_and_tells_its_loss_window(
+    valkey: Valkey, real_store: Store, database: str
+) -> None:
+    chosen = load({"REDIS_URL": valkey.url, "DATABASE_URL": database, "DURABILITY": "everysec"})
+    real_store.client.config_set("appendfsync", "everysec")
+    try:
+        response = create_app(chosen).test_client().get("/readyz?only=store")
+    finally:
+        real_store.client.config_set("appendfsync", "always")
+    assert (response.status_code, response.get_json()["loss_window"]) == (
+        200,
+        "up to 2 seconds of events in a power cut; if a replica takes over, also what it had not yet received"
+        " (see REPLICAS_ACK)",
+    )
+
+
+def test_without_workers_it_says_so_and_a_balancer_still_gets_its_yes(client: FlaskClient) -> None:
+    assert client.get("/readyz?only=sweep").get_json()["checks"] == {"sweep": "no worker has ever swept"}
+    assert client.get("/readyz?only=store").status_code == 200
+    assert client.get("/readyz?only=weather").status_code == 400
+
+
+def test_workers_that_stopped_are_missed(client: FlaskClient, store: Store, clock: Clock) -> None:
+    clock.ms = int(time.time() * 1000) - 60_000
+    store.sweep(1, {})
+    answer = client.get("/readyz?only=sweep").get_json()["checks"]["sweep"]
+    assert answer.startswith("no worker has swept for 6"), answer
+
+
+def test_ready_says_which_part_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    app = Celery("holdfast")
+    app.config_from_object("celeryconfig")
+    app.conf.broker_url = url
+    monkeypatch.setattr(broker, "app", app)
+    nowhere = {"REDIS_URL": url, "DATABASE_URL": f"sqlite:///{tmp_path}/no/such.db"}
+    response = create_app(load(nowhere)).test_client().get("/readyz")
+    assert (response.status_code, response.get_json()["checks"]) == (
+        503,
+        {
+            "store": "cannot be reached (StoreUnavailable)",
+            "broker": "does not answer; jobs wait until it does",
+            "database": "cannot be reached (OperationalError)",
+            "sweep": "cannot be reached (StoreUnavailable)",
+        },
+    )
+
+
+def test_the_memory_that_is_left_is_told_in_advance(client: FlaskClient, real_store: Store) -> None:
+    real_store.client.config_set("maxmemory", "512mb")
+    try:
+        metrics = client.get("/metrics").text
+    finally:
+        real_store.client.config_set("maxmemory", "0")
+    assert "holdfast_store_limit_bytes 5.36870912e+08" in metrics
+    assert "\nholdfast_store_bytes " in metrics
+
+
+@pytest.mark.parametrize("path", ["a%00b", "%ff", "a%00b/content", "x" * 5000])
+def test_a_document_of_an_impossible_name_is_not_there(client: FlaskClient, path: str) -> None:
+    assert client.get(f"/api/v1/documents/{path}", headers=BEARER).status_code == 404
+
+
+def test_a_request_over_the_limit_is_413(client: FlaskClient) -> None:
+    body = b'{"document_id": "' + b"x" * 1_100_000 + b'"}'
+    assert client.post("/api/v1/documents", data=body, headers=BEARER).status_code == 413
+
+
+def test_without_a_database_the_answer_is_503_and_not_500(settings: Settings) -> None:
+    away = create_app(replace(settings, database_url="sqlite:////nowhere/at/all.db")).test_client()
+    response = away.get("/api/v1/documents/doc_1", headers=BEARER)
+    assert (response.status_code, "Retry-After" in response.headers) == (503, True)

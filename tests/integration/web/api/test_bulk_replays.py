@@ -1,0 +1,260 @@
+"""Dead letters run again, many at once: all that match and had died by then, once each, through any death."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
+
+from dev.servers import Valkey
+from inbox import queries
+from inbox.event import Event
+from inbox.find import Filter
+from inbox.job import Lease, NewJob
+from inbox.retry import Bury
+from inbox.store import Store
+from settings import Settings, load
+from tasks import bulk_replays as task
+from tasks.db.engine import make_engine, make_sessions
+from tasks.models import Replay
+from tests.support.running import run
+from tests.support.senders import API_KEY
+from web import create_app
+from web.queries import bulk_replays
+from workers.run import AttemptFailed, Runner
+
+BEARER = {"Authorization": f"Bearer {API_KEY}"}
+WHO = "api key 12345678"
+
+
+@pytest.fixture
+def settings(valkey: Valkey, database: str) -> Settings:
+    return load({"REDIS_URL": valkey.url, "DATABASE_URL": database, "API_KEYS": API_KEY})
+
+
+@pytest.fixture
+def sessions(settings: Settings) -> Callable[[], Session]:
+    return make_sessions(make_engine(settings.database_url))
+
+
+@pytest.fixture
+def runner(real_store: Store, settings: Settings, sessions: Callable[[], Session]) -> Runner:
+    return Runner(real_store, sessions, settings, lambda _: None, "test")
+
+
+@pytest.fixture
+def client(settings: Settings) -> FlaskClient:
+    return create_app(settings).test_client()
+
+
+def die(store: Store, name: str, kind: str = "invoice.paid") -> str:
+    """A dead letter of a new event, or one that has died once more."""
+    job = f"stripe:{name}:x"
+    store.record(Event("stripe", name, kind, b"{}"), [NewJob(job, "tasks.payments.paid", "payments")])
+    lease = store.lease(job, "w", 60)
+    assert isinstance(lease, Lease)
+    store.fail(lease, "Stripe answered 500", Bury("permanent"))
+    return job
+
+
+def state(store: Store, job: str) -> str:
+    found = queries.job(store, job)
+    return str(found["state"]) if found else "gone"
+
+
+def work(runner: Runner, replay: str) -> int:
+    """Do every page; answers how many there were."""
+    for pages in range(1, 100):
+        event = queries.event(runner.store, "holdfast", replay)
+        owed = [job["id"] for job in event["jobs"] if job["state"] == "ready"] if event else []
+        if not owed:
+            return pages - 1
+        run(runner, task.run_again, owed[0], "", 60)
+    raise AssertionError("it does not end")
+
+
+@pytest.mark.parametrize("page", [1, 3, 100])
+def test_all_that_match_run_again_and_no_others(
+    real_store: Store, runner: Runner, sessions: Callable[[], Session], monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr(task, "PAGE", page)
+    wanted = [die(real_store, f"evt_{n}") for n in range(7)]
+    others = [die(real_store, f"other_{n}", "charge.refunded") for n in range(7)]
+    replay = bulk_replays.ask(real_store, Filter(type="invoice.*"), WHO)
+    late = die(real_store, "late")
+    work(runner, replay)
+    assert {state(real_store, job) for job in wanted} == {"ready"}
+    assert {state(real_store, job) for job in [*others, late]} == {"dead"}
+    told = bulk_replays.progress(real_store, sessions, replay)
+    assert told | {"state": "finished", "by": WHO, "replayed": 7, "skipped": 0, "total": 14, "looked": 14} == told
+    assert {replayed(real_store, job) for job in wanted} == {(1, f"{WHO}, {replay}")}
+    assert queries.audit(real_store, 100) == [], (
+        "a great run must not push all else out of the trail: its row is its entry"
+    )
+
+
+def replayed(store: Store, job: str) -> tuple[int, str]:
+    """How often, and by whom last."""
+    found = queries.job(store, job)
+    assert found
+    return found["replays"], found["replayed_by"]
+
+
+def test_what_dies_after_the_dry_run_is_not_run_again(real_store: Store, runner: Runner) -> None:
+    meant = die(real_store, "evt_1")
+    told = bulk_replays.forecast(real_store, Filter())
+    time.sleep(0.002)
+    late = die(real_store, "evt_2")
+    work(runner, bulk_replays.ask(real_store, Filter(until=told.until), WHO))
+    assert (state(real_store, meant), state(real_store, late)) == ("ready", "dead")
+
+
+def test_a_death_in_the_middle_of_a_page_costs_nothing_and_runs_nothing_twice(
+    real_store: Store, runner: Runner, sessions: Callable[[], Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [die(real_store, f"evt_{n}") for n in range(9)]
+    replay = bulk_replays.ask(real_store, Filter(), WHO)
+    done: list[str] = []
+
+    def breaks(store: Store, job: str, *rest: Any) -> bool:
+        if len(done) == 4:
+            raise RuntimeError
+        done.append(job)
+        return real(store, job, *rest)
+
+    real = task._replayed
+    with monkeypatch.context() as patched:
+        patched.setattr(task, "_replayed", breaks)
+        with pytest.raises(AttemptFailed):
+            work(runner, replay)
+    again = next(job for job in jobs if job in done)
+    die_once_more(real_store, again)
+    real_store.client.hset(f"{{holdfast}}:job:holdfast:{replay}:replays.run_again", "due", 0)
+    work(runner, replay)
+    told = bulk_replays.progress(real_store, sessions, replay)
+    assert told | {"state": "finished", "replayed": 9, "skipped": 0, "looked": 9} == told
+    assert state(real_store, again) == "dead"  # it waits for a person
+    assert [replayed(real_store, job)[0] for job in jobs] == [1] * 9
+
+
+def die_once_more(store: Store, job: str) -> None:
+    lease = store.lease(job, "w", 60)
+    assert isinstance(lease, Lease)
+    store.fail(lease, "again", Bury("permanent"))
+
+
+def test_who_comes_late_to_a_page_that_is_done_changes_nothing(
+    real_store: Store, runner: Runner, sessions: Callable[[], Session]
+) -> None:
+    die(real_store, "evt_1")
+    replay = bulk_replays.ask(real_store, Filter(), WHO)
+    job = f"holdfast:{replay}:replays.run_again"
+    lease = real_store.lease(job, "slow", 60)
+    assert isinstance(lease, Lease)
+    attempt = runner._attempt(lease)
+    for _ in range(2):  # two holders of one lease, one of which slept
+        with sessions() as db:
+            assert task.run_again(attempt, db) == []
+            db.commit()
+    with sessions() as db:
+        row = db.get(Replay, replay)
+        assert row and (row.replayed, row.looked, row.pages) == (1, 1, 1)
+
+
+def test_what_has_lost_its_payload_is_skipped_and_counted(
+    real_store: Store, runner: Runner, sessions: Callable[[], Session]
+) -> None:
+    die(real_store, "evt_1")
+    real_store.client.delete("{holdfast}:body:stripe:evt_1")
+    replay = bulk_replays.ask(real_store, Filter(), WHO)
+    work(runner, replay)
+    told = bulk_replays.progress(real_store, sessions, replay)
+    assert told | {"state": "finished", "replayed": 0, "skipped": 1} == told
+
+
+def post(client: FlaskClient, body: Any) -> tuple[int, Any]:
+    response = client.post("/api/v1/replays", data=json.dumps(body), headers=BEARER)
+    return response.status_code, response.get_json()
+
+
+def test_a_dry_run_tells_what_would_happen_and_does_nothing(client: FlaskClient, real_store: Store) -> None:
+    for n in range(3):
+        die(real_store, f"evt_{n}")
+    die(real_store, "other", "charge.refunded")
+    now = real_store.now_ms()
+    status, answer = post(client, {"type": "invoice.*", "dry_run": True})
+    assert now <= answer.pop("until") < now + 60_000
+    assert (status, answer) == (
+        200,
+        {
+            **{"dry_run": True, "matching": 3, "looked": 4, "whole": True},
+            "tasks": {"tasks.payments.paid": 3},
+            "reasons": {"Stripe answered 500": 3},
+        },
+    )
+    assert queries.stats(real_store)["owed"] == 0
+
+
+def test_a_replay_by_the_api_is_durable_and_tells_how_far_it_is(
+    client: FlaskClient, real_store: Store, runner: Runner
+) -> None:
+    job = die(real_store, "evt_1")
+    status, answer = post(client, {})
+    assert (status, answer["state"]) == (202, "asked")
+    path = f"/api/v1/replays/{answer['id']}"
+    assert client.get(path, headers=BEARER).get_json()["state"] == "asked"
+    work(runner, answer["id"])
+    told = client.get(path, headers=BEARER).get_json()
+    assert (told["state"], told["replayed"], state(real_store, job)) == ("finished", 1, "ready")
+    assert client.get("/api/v1/replays/none", headers=BEARER).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"state": "succeeded"}, "state takes dead"),
+        ({"since": "soon"}, "since takes a time"),
+        ({"colour": "red"}, "colour: extra inputs"),
+        ({"q": "a\0b"}, "q takes printable"),
+        ([], "the body: "),
+    ],
+)
+def test_a_replay_that_is_not_understood_is_refused_in_words(client: FlaskClient, body: Any, words: str) -> None:
+    status, answer = post(client, body)
+    assert (status, answer["error"][: len(words)]) == (400, words)
+
+
+def test_since_and_until_are_times_of_death(client: FlaskClient, real_store: Store) -> None:
+    die(real_store, "evt_1")
+    hour = 3_600_000
+    now = real_store.now_ms()
+    assert post(client, {"since": now - hour, "dry_run": True})[1]["matching"] == 1
+    assert post(client, {"until": now - hour, "dry_run": True})[1]["matching"] == 0
+
+
+def test_what_was_put_away_after_the_page_was_planned_stays_away(
+    client: FlaskClient,
+    runner: Runner,
+    real_store: Store,
+    sessions: Callable[[], Session],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = [die(real_store, f"evt_{n}") for n in range(3)]
+    replay = client.post("/api/v1/replays", json={}, headers=BEARER).get_json()["id"]
+    planned = task._planned
+
+    def discarded_then(*args: Any) -> list[str]:
+        page = planned(*args)
+        real_store.discard(jobs[1], WHO, "a test order")
+        return page
+
+    monkeypatch.setattr(task, "_planned", discarded_then)
+    work(runner, replay)
+    assert [state(real_store, job) for job in jobs] == ["ready", "discarded", "ready"]
+    told = client.get(f"/api/v1/replays/{replay}", headers=BEARER).get_json()
+    assert told | {"replayed": 2, "skipped": 1} == told

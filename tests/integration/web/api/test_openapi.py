@@ -1,0 +1,64 @@
+"""The API against its own OpenAPI document: schemathesis makes calls, good and bad, and holds the answers to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import CHECKS
+
+from dev.servers import Valkey
+from settings import load
+from tests.conftest import fresh_database
+from tests.support.senders import API_KEY, DOC_SECRET, STRIPE_SECRET
+from web import create_app
+from web.api import openapi
+
+PLAN = settings(
+    max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
+)
+CALLS = [(path, verb) for path, item in openapi.document()["paths"].items() for verb in item if verb != "parameters"]
+# What no schema can say, by the calls it concerns.
+BEYOND_THE_SCHEMA = {
+    "/stripe-webhook": "positive_data_acceptance",  # a signature
+    "/doc-status-webhook": "positive_data_acceptance",
+    "/hooks/{source}": "positive_data_acceptance",
+    "/api/v1/events": "positive_data_acceptance",  # a cursor of an event that is there
+    "/api/v1/jobs/{job_id}/discard": "positive_data_acceptance",  # a reason of blanks
+    "/api/v1/jobs": "positive_data_acceptance",  # a time, a cursor
+    "/api/v1/documents": "positive_data_acceptance",  # a cursor
+    "/api/v1/subscriptions": "positive_data_acceptance",  # a cursor
+    "/api/v1/agents": "positive_data_acceptance",  # an address that we may call
+    "/api/v1/replays": "positive_data_acceptance",  # a time, a state
+    "/api/v1/reconcile": "positive_data_acceptance",  # 1.0 is a whole number to JSON Schema
+    "/readyz": "not_a_server_error",  # 503 is its word for "no worker yet"
+}
+
+
+@pytest.fixture
+def contract(valkey: Valkey, request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    environ = {
+        "REDIS_URL": valkey.url,
+        "DATABASE_URL": fresh_database(request, "postgres"),  # it minds more than SQLite does
+        "API_KEYS": API_KEY,
+        "STRIPE_WEBHOOK_SECRET": STRIPE_SECRET,
+        "DOC_WEBHOOK_SECRET": DOC_SECRET,
+        "HANDOFF_SECRET": DOC_SECRET,
+        "DOCUMENT_STORE": str(tmp_path / "documents"),
+    }
+    return schemathesis.openapi.from_wsgi("/api/openapi.json", create_app(load(environ)))
+
+
+@pytest.mark.parametrize(("path", "verb"), CALLS)
+def test_every_call_good_or_bad_is_answered_as_the_document_says(contract: Any, path: str, verb: str) -> None:
+    beyond = [CHECKS.get_one(BEYOND_THE_SCHEMA[path])] if path in BEYOND_THE_SCHEMA else []
+
+    @PLAN
+    @given(case=contract[path][verb].as_strategy())
+    def holds(case: Any) -> None:
+        case.call_and_validate(headers={"Authorization": f"Bearer {API_KEY}"}, excluded_checks=beyond)
+
+    holds()

@@ -1,0 +1,378 @@
+"""The console's gate and its first page, against a real Valkey and a database."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from dev.servers import Valkey
+from inbox import queries, statistics
+from inbox.event import Event
+from inbox.job import Lease, NewJob
+from inbox.retry import Bury
+from inbox.store import Store
+from settings import Settings, load
+from tests.conftest import Clock, fresh_database
+from tests.support.senders import API_KEY
+from web import auth, create_app
+from web.console import sign_in
+from web.queries.timeline import moments
+
+OTHER_KEY = "another-key-0123456789"
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Settings:
+    return load(
+        {
+            "REDIS_URL": valkey.url,
+            "DATABASE_URL": fresh_database(request, "sqlite"),
+            "API_KEYS": f"{OTHER_KEY},{API_KEY}",
+            "DOCUMENT_STORE": str(tmp_path / "documents"),
+        }
+    )
+
+
+@pytest.fixture
+def visitor(settings: Settings) -> FlaskClient:
+    """Somebody who has not signed in."""
+    return create_app(settings).test_client()
+
+
+@pytest.fixture
+def client(visitor: FlaskClient) -> FlaskClient:
+    assert enter(visitor, API_KEY).status_code == 302
+    return visitor
+
+
+def enter(client: FlaskClient, key: str, **form: str) -> TestResponse:
+    return client.post("/console/sign-in", data={"key": key, **form})
+
+
+def token(client: FlaskClient) -> str:
+    found = re.search(r'name="form_token" value="(\w+)"', client.get("/console/").text)
+    assert found
+    return found[1]
+
+
+@pytest.mark.parametrize("path", ["", "?span=24h", "nothing", "events"])
+def test_every_page_leads_to_the_sign_in_first(visitor: FlaskClient, path: str) -> None:
+    answer = visitor.get(f"/console/{path}")
+    assert (answer.status_code, answer.location[:21]) == (302, "/console/sign-in?next")
+
+
+def test_after_signing_in_one_is_where_one_wanted_to_be(visitor: FlaskClient) -> None:
+    wanted = visitor.get("/console/?span=24h").location
+    shown = visitor.get(wanted).text
+    assert 'value="/console/?span=24h"' in shown
+    assert enter(visitor, API_KEY, next="/console/?span=24h").location == "/console/?span=24h"
+
+
+@pytest.mark.parametrize("elsewhere", ["https://evil.example/", "//evil.example", "/console/\\evil", "javascript:x"])
+def test_signing_in_leads_to_no_other_site(visitor: FlaskClient, elsewhere: str) -> None:
+    assert enter(visitor, API_KEY, next=elsewhere).location == "/console/"
+
+
+@pytest.mark.parametrize("key", ["", "wrong", API_KEY[:-1], API_KEY + "x", "\xe9", "x" * 10_000])
+def test_a_wrong_key_opens_nothing(visitor: FlaskClient, key: str) -> None:
+    answer = enter(visitor, key)
+    assert (answer.status_code, "Set-Cookie" in answer.headers) == (401, False)
+    assert API_KEY not in answer.text
+
+
+def test_without_keys_the_console_is_closed(settings: Settings) -> None:
+    visitor = create_app(replace(settings, api_keys=())).test_client()
+    assert "The console is closed" in visitor.get("/console/sign-in").text
+    assert enter(visitor, "").status_code == 401
+
+
+def test_wrong_keys_must_wait_at_either_door_and_a_right_one_never(visitor: FlaskClient) -> None:
+    def ask(key: str) -> int:
+        return visitor.get("/api/v1/stats", headers={"Authorization": f"Bearer {key}"}).status_code
+
+    tries = [enter(visitor, "wrong").status_code for _ in range(5)] + [ask("wrong") for _ in range(6)]
+    assert tries == [401] * 10 + [429]
+    assert enter(visitor, "wrong").status_code == 429
+    assert (enter(visitor, API_KEY).status_code, ask(API_KEY)) == (302, 200)
+    assert visitor.get("/api/v1/stats").status_code == 401  # no key is no try
+
+
+def test_the_cookie_is_kept_from_scripts_other_sites_and_plain_http(visitor: FlaskClient) -> None:
+    plain = enter(visitor, API_KEY).headers["Set-Cookie"]
+    assert {"HttpOnly", "SameSite=Strict", "Path=/console"} <= set(plain.split("; "))
+    assert API_KEY not in plain
+    behind_caddy = visitor.post("/console/sign-in", data={"key": API_KEY}, headers={"X-Forwarded-Proto": "https"})
+    assert "Secure" in behind_caddy.headers["Set-Cookie"].split("; ")
+
+
+def test_another_process_knows_the_session_and_taking_the_key_away_ends_it(
+    client: FlaskClient, settings: Settings
+) -> None:
+    cookie = client.get_cookie(sign_in.COOKIE, path="/console")
+    assert cookie
+    bears = {"Cookie": f"{sign_in.COOKIE}={cookie.value}"}
+    twin = create_app(settings).test_client(use_cookies=False)
+    assert twin.get("/console/", headers=bears).status_code == 200
+    rotated = create_app(replace(settings, api_keys=(OTHER_KEY,))).test_client(use_cookies=False)
+    assert rotated.get("/console/", headers=bears).status_code == 302
+
+
+def test_a_cookie_that_was_changed_or_is_old_is_none(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    cookie = client.get_cookie(sign_in.COOKIE, path="/console")
+    assert cookie
+    nobody = client.application.test_client(use_cookies=False)
+    for forged in (
+        f"x{cookie.value}",
+        cookie.value[:-1],
+        cookie.value.replace(".", "..", 1),
+        "",
+        ".",
+        "\xff",
+        '"\\377"',
+    ):
+        bears = {"Cookie": f"{sign_in.COOKIE}={forged}"}
+        assert nobody.get("/console/", headers=bears).status_code == 302, forged
+    monkeypatch.setattr(sign_in, "SESSION_SECONDS", -1)
+    assert client.get("/console/").status_code == 302
+
+
+@pytest.mark.parametrize("given", ["", "0" * 64, "é"])
+def test_a_form_without_its_token_does_nothing(client: FlaskClient, given: str) -> None:
+    answer = client.post("/console/sign-out", data={"form_token": given})
+    assert (answer.status_code, client.get("/console/").status_code) == (403, 200)
+
+
+def test_a_form_of_another_site_does_nothing(client: FlaskClient) -> None:
+    data = {"form_token": token(client)}
+    answer = client.post("/console/sign-out", data=data, headers={"Sec-Fetch-Site": "cross-site"})
+    assert (answer.status_code, client.get("/console/").status_code) == (403, 200)
+
+
+def test_signing_out_ends_it(client: FlaskClient) -> None:
+    client.post("/console/sign-out", data={"form_token": token(client)})
+    assert client.get("/console/").status_code == 302
+
+
+def test_every_answer_forbids_foreign_and_inline_scripts_and_the_pages_hold_none(client: FlaskClient) -> None:
+    for path in ("/console/", "/console/sign-in", "/console/nothing", "/console/static/console.css"):
+        policy = client.get(path).headers["Content-Security-Policy"]
+        assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
+        assert "unsafe" not in policy
+    templates = (Path(__file__).parents[4] / "web/console/templates").rglob("*.html")
+    inline = re.compile(r"<style|\sstyle=|\son\w+=|<script(?! src)|javascript:", re.IGNORECASE)
+    assert [page.name for page in templates if inline.search(page.read_text())] == []
+
+
+def test_nothing_of_it_is_kept_by_a_browser(client: FlaskClient) -> None:
+    assert client.get("/console/").headers["Cache-Control"] == "no-store"
+
+
+def test_a_page_that_is_not_there_says_so_in_html(client: FlaskClient) -> None:
+    answer = client.get("/console/no/such/page")
+    assert (answer.status_code, answer.mimetype) == (404, "text/html")
+
+
+def test_the_overview_tells_what_came_in_and_what_waits(client: FlaskClient, real_store: Store) -> None:
+    for n in range(3):
+        job = NewJob(f"j{n}", "tasks.payments.paid", "payments")
+        real_store.record(Event("stripe", f"evt_{n}", "x", b"{}"), [job])
+    page = client.get("/console/").text
+    assert "<dd>3<small> last minute" in page
+    assert "<dd>3<small> jobs" in page
+    assert re.search(
+        r'<tr><td>payments</td><td class="number">3</td><td class="number">\d s</td><td class="number">3<', page
+    )
+    assert "No worker is at work" in page
+    real_store.sweep(1, {})
+    assert "No worker is at work" not in client.get("/console/").text
+
+
+def test_a_store_that_is_away_is_told_in_words(settings: Settings, valkey: Valkey) -> None:
+    client = create_app(settings).test_client()
+    enter(client, API_KEY)
+    valkey.kill()
+    answer = client.get("/console/")
+    assert (answer.status_code, "Senders hear 503" in answer.text) == (503, True)
+
+
+def test_the_sweep_samples_what_is_owed_once_a_minute(store: Store, clock: Clock) -> None:
+    store.record(Event("stripe", "e", "x", b"{}"), [NewJob("j", "t", "payments")])
+    began = clock.ms
+    for _ in range(5):
+        clock.forward(30)
+        store.sweep(1, {})
+    samples = statistics.samples(store, began)
+    assert [(s["at"] - began, s["owed"], s["dead"]) for s in samples] == [
+        (30_000, 1, 0),
+        (60_000, 1, 0),
+        (120_000, 1, 0),
+    ]
+    clock.ms = began
+    store.sweep(1, {})  # a clock that went back
+    assert statistics.samples(store, began) == samples
+
+
+def test_arrivals_are_counted_by_the_time_they_came(store: Store, clock: Clock) -> None:
+    began = clock.ms
+    for n in (0, 10, 20, 130):
+        clock.ms = began + n * 1000
+        store.record(Event("stripe", f"e{n}", "x", b"{}"), [])
+    assert statistics.arrivals(store, began - 1, began + 179_999, 3) == [3, 0, 1]
+
+
+def test_a_queue_tells_since_when_its_oldest_job_is_due(store: Store, clock: Clock) -> None:
+    began = clock.ms
+    for n in range(3):
+        clock.forward(1)
+        store.record(Event("stripe", f"e{n}", "x", b"{}"), [NewJob(f"j{n}", "t", "payments")])
+    assert statistics.queues(store, ("payments", "documents")) == {
+        "payments": (3, began + 1000),
+        "documents": (0, None),
+    }
+
+
+def dead_letter(store: Store, name: str) -> str:
+    job = f"stripe:{name}:payments.paid"
+    store.record(Event("stripe", name, "invoice.paid", b'{"email": "ada@example.com"}'), [NewJob(job, "t", "payments")])
+    lease = store.lease(job, "w", 60)
+    assert isinstance(lease, Lease)
+    store.fail(lease, "the <b>invoice</b> has no customer", Bury("permanent"))
+    return job
+
+
+def test_a_search_by_the_whole_id_leads_to_the_event(client: FlaskClient, real_store: Store) -> None:
+    dead_letter(real_store, "evt_1")
+    assert client.get("/console/events?q=evt_1").location == "/console/events/stripe/evt_1"
+    assert "invoice.paid" in client.get("/console/events?q=evt").text
+
+
+def test_an_event_shows_why_it_failed_and_nothing_personal(client: FlaskClient, real_store: Store) -> None:
+    dead_letter(real_store, "evt_1")
+    page = client.get("/console/events/stripe/evt_1").text
+    assert "the &lt;b&gt;invoice&lt;/b&gt; has no customer" in page
+    assert "ada@example.com" not in page
+
+
+def test_a_list_goes_on_where_it_ended_with_the_same_filter(client: FlaskClient, real_store: Store) -> None:
+    for n in range(60):
+        real_store.record(Event("stripe", f"evt_{n:02}", "invoice.paid", b"{}"), [])
+    page = client.get("/console/events?type=invoice.*").text
+    older = re.search(r'href="(/console/events\?[^"]+)" rel="next"', page)
+    assert older
+    rest = client.get(html.unescape(older[1])).text
+    assert len(set(re.findall(r"evt_\d\d", page + rest))) == 60
+    assert "type=invoice" in older[1]
+
+
+@pytest.mark.parametrize("query", ["state=odd", "since=soon", "cursor=x", "q=%00"])
+def test_a_search_that_is_not_understood_is_told_in_words(client: FlaskClient, query: str) -> None:
+    answer = client.get(f"/console/events?{query}")
+    assert (answer.status_code, " takes " in answer.text) == (400, True)
+
+
+def test_ticked_dead_letters_run_again_and_what_does_not_is_told(client: FlaskClient, real_store: Store) -> None:
+    jobs = [dead_letter(real_store, f"evt_{n}") for n in range(3)]
+    form = {"form_token": token(client), "job": [*jobs[:2], "no such job"], "back": "/console/dead?type=invoice.*"}
+    answer = client.post("/console/jobs/replay", data=form)
+    assert answer.location == "/console/dead?type=invoice.*&replayed=2&unknown=1"
+    page = client.get(answer.location).text
+    assert "2 run again, 1 not: gone" in page
+    back = html.unescape(re.findall(r'name="back" value="([^"]+)"', page)[0])
+    once_more = client.post("/console/jobs/replay", data=form | {"job": [jobs[2]], "back": back})
+    assert once_more.location == "/console/dead?type=invoice.*&replayed=1", "not the numbers of last time"
+    assert ("evt_2" in page, "evt_0" in page) == (True, False)
+    who = auth.who(API_KEY)
+    assert client.get("/console/audit").text.count(who) == 4  # three deeds, and the page's own head
+
+
+def test_a_replay_of_what_succeeded_is_said_to_change_nothing(client: FlaskClient, real_store: Store) -> None:
+    real_store.record(Event("stripe", "evt_1", "x", b"{}"), [NewJob("j1", "t", "payments")])
+    lease = real_store.lease("j1", "w", 60)
+    assert isinstance(lease, Lease)
+    real_store.finish(lease)
+    assert "a replay changes nothing" in client.get("/console/events/stripe/evt_1").text
+    form = {"form_token": token(client), "job": ["j1"], "back": "/console/events/stripe/evt_1"}
+    answer = client.post("/console/jobs/replay", data=form)
+    assert "1 run again, which changes nothing" in client.get(answer.location).text
+
+
+def test_the_audit_trail_can_be_read_to_its_end(client: FlaskClient, real_store: Store) -> None:
+    jobs = [dead_letter(real_store, f"evt_{n:02}") for n in range(60)]
+    for job in jobs:
+        real_store.discard(job, "ada", "a test")
+    page = client.get("/console/audit").text
+    older = re.search(r'href="(/console/audit\?before=[^"]+)"', page)
+    assert older
+    rest = client.get(html.unescape(older[1])).text
+    assert [len(set(re.findall(r"evt_\d\d", text))) for text in (page, rest)] == [50, 10]
+    assert len(set(re.findall(r"evt_\d\d", page + rest))) == 60
+    assert client.get("/console/audit?before=x").status_code == 400
+
+
+def test_an_event_shows_when_it_came_and_by_which_secret(store: Store, clock: Clock) -> None:
+    began = clock()
+    for n in range(8):
+        store.record(Event("stripe", "evt_1", "x", b"{}"), [], f"secret{n}")
+        clock.forward(60)
+    event = queries.event(store, "stripe", "evt_1")
+    assert event
+    assert event["deliveries"] == 8
+    assert event["heard"] == [{"at": began + n * 60_000, "secret": f"secret{n}"} for n in range(3, 8)]
+    assert [moment.what for moment in moments(event)] == [
+        "arrived",
+        *(f"came again, by secret secret{n}" for n in range(3, 8)),
+    ]
+
+
+def test_a_dry_run_says_what_would_happen_and_only_its_button_does_it(client: FlaskClient, real_store: Store) -> None:
+    dead_letter(real_store, "evt_1")
+    assert "<strong>1</strong> of 1 dead letters" in client.get("/console/replays/new?type=invoice.*").text
+    assert queries.stats(real_store)["dead"] == 1
+    begun = client.post("/console/replays", data={"form_token": token(client), "type": "invoice.*"})
+    assert "A worker will begin soon" in client.get(begun.location).text
+
+
+@pytest.mark.parametrize("path", ["jobs/replay", "jobs/discard", "replays"])
+def test_nothing_is_done_without_the_token(client: FlaskClient, real_store: Store, path: str) -> None:
+    job = dead_letter(real_store, "evt_1")
+    assert client.post(f"/console/{path}", data={"job": job, "why": "x"}).status_code == 403
+    assert queries.stats(real_store) | {"owed": 0, "dead": 1} == queries.stats(real_store)
+
+
+def test_an_unexpected_error_is_a_page_that_tells_nothing(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object) -> None:
+        raise ValueError("ada@example.com")
+
+    monkeypatch.setattr(queries, "stats", breaks)
+    answer = client.get("/console/")
+    assert (answer.status_code, answer.mimetype, "ada@example.com" in answer.text) == (500, "text/html", False)
+
+
+def test_a_full_store_can_be_looked_at_and_its_dead_letters_are_told_first(
+    visitor: FlaskClient, real_store: Store
+) -> None:
+    dead_letter(real_store, "evt_1")
+    real_store.client.config_set("maxmemory", "1mb")
+    try:
+        assert enter(visitor, API_KEY).status_code == 302
+        page = visitor.get("/console/").text
+    finally:
+        real_store.client.config_set("maxmemory", "0")
+    assert "/console/events/stripe/evt_1" in page
+
+
+def test_ticked_dead_letters_are_discarded_for_a_reason(client: FlaskClient, real_store: Store) -> None:
+    jobs = [dead_letter(real_store, f"evt_{n}") for n in range(2)]
+    form = {"form_token": token(client), "job": jobs, "back": "/console/dead"}
+    assert client.post("/console/jobs/discard", data=form | {"why": " "}).status_code == 400
+    answer = client.post("/console/jobs/discard", data=form | {"why": "test orders"})
+    assert "2 discarded" in client.get(answer.location).text
+    assert queries.stats(real_store) | {"dead": 0, "discarded": 2} == queries.stats(real_store)
+    assert client.get("/console/audit").text.count("test orders") == 2
+    assert "Discarded: test orders" in client.get("/console/events/stripe/evt_0").text

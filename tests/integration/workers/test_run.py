@@ -1,0 +1,239 @@
+"""One job from lease to finish, in this process: the races that a real worker shows only now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from inbox import queries
+from inbox.errors import LeaseLost, NotNow, PermanentError, TransientError
+from inbox.event import Event
+from inbox.job import Doorbell, Lease, NewJob
+from inbox.store import Store
+from settings import load
+from tasks.db.engine import make_engine, make_sessions
+from tasks.handler import Attempt, FollowUp, GaveUp
+from tasks.models import Effect, Notification
+from tests.conftest import Clock
+from tests.support.running import run
+from workers.run import AttemptFailed, Runner, describe
+
+JOB = NewJob("stripe:evt_1:payments.payment_failed", "tasks.payments.payment_failed", "payments")
+FOLLOW_UP = FollowUp("notify", "tasks.notifications.send", {"n": 1})
+
+
+@pytest.fixture
+def rung() -> list[Doorbell]:
+    return []
+
+
+@pytest.fixture
+def runner(store: Store, database: str, rung: list[Doorbell]) -> Iterator[Runner]:
+    engine = make_engine(database)
+    store.record(Event("stripe", "evt_1", "invoice.payment_failed", b"{}"), [JOB])
+    yield Runner(store, make_sessions(engine), load({}), rung.extend, "worker-1")
+    engine.dispose()
+
+
+def write(attempt: Attempt, db: Session, name: str) -> None:
+    note = Notification(id=name, kind="test", audience="admin", params={}, state="sent", created_at=attempt.now)
+    db.add(note)
+
+
+def rows(runner: Runner) -> Sequence[str]:
+    with runner.sessions() as db:
+        return db.scalars(select(Notification.id)).all()
+
+
+def test_a_handler_has_its_effect_and_its_follow_ups_are_owed(runner: Runner, rung: list[Doorbell]) -> None:
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        write(attempt, db, "one")
+        return [FOLLOW_UP]
+
+    assert run(runner, handler, JOB.id, "task-1", 55) == "succeeded"
+    assert rows(runner) == ["one"]
+    assert rung == [Doorbell("stripe:evt_1:notify", "tasks.notifications.send", "notifications")]
+
+
+def test_a_late_holder_and_its_successor_have_one_effect_between_them(runner: Runner, clock: Clock) -> None:
+    """The holder sleeps over its lease in its handler; somebody else does all of the job; it wakes up."""
+
+    def successor(attempt: Attempt, db: Session) -> list[FollowUp]:
+        write(attempt, db, "by the successor")
+        return []
+
+    def sleeper(attempt: Attempt, db: Session) -> list[FollowUp]:
+        clock.forward(attempt.settings.lease_seconds + 1)
+        assert run(runner, successor, JOB.id, "task-2", 55) == "succeeded"
+        write(attempt, db, "by the sleeper")
+        return []
+
+    assert run(runner, sleeper, JOB.id, "task-1", 55) == "lost"
+    assert rows(runner) == ["by the successor"]
+    assert queries.stats(runner.store)["succeeded"] == 1
+
+
+def test_a_late_holder_that_commits_first_keeps_its_effect_and_the_successor_finishes_the_job(
+    runner: Runner, clock: Clock
+) -> None:
+    def sleeper(attempt: Attempt, db: Session) -> list[FollowUp]:
+        write(attempt, db, "by the sleeper")
+        return [FOLLOW_UP]
+
+    def successor(attempt: Attempt, db: Session) -> list[FollowUp]:
+        runner._effect(sleeper, old)  # it wakes up and commits while its successor is at work
+        write(attempt, db, "by the successor")
+        return []
+
+    leased = runner.store.lease(JOB.id, "worker-0", 60)
+    assert isinstance(leased, Lease)
+    old: Lease = leased
+    clock.forward(61)
+    assert run(runner, successor, JOB.id, "task-2", 55) == "succeeded"
+    with pytest.raises(LeaseLost):
+        runner.store.finish(old)
+    assert rows(runner) == ["by the sleeper"]
+    assert queries.job(runner.store, "stripe:evt_1:notify") is not None
+
+
+def test_a_rerun_after_a_death_between_commit_and_finish_owes_the_same_follow_ups(
+    runner: Runner, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        calls.append(attempt.number)
+        return [FOLLOW_UP]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Store, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patch.setattr(Store, "release", lambda *_: [])  # as SIGKILL would: nothing is given back
+        run(runner, handler, JOB.id, "task-1", 55)
+    clock.forward(runner.settings.lease_seconds + 1)
+    assert run(runner, handler, JOB.id, "task-2", 55) == "succeeded"
+    assert calls == [1]
+    found = queries.job(runner.store, "stripe:evt_1:notify")
+    assert found is not None
+    assert found["state"] == "ready"
+
+
+def test_a_failed_attempt_leaves_no_row_behind(runner: Runner) -> None:
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        write(attempt, db, "half done")
+        db.flush()
+        raise TransientError("the peer is down")
+
+    with pytest.raises(AttemptFailed, match="the peer is down"):
+        run(runner, handler, JOB.id, "task-1", 55)
+    assert rows(runner) == []
+    with runner.sessions() as db:
+        assert db.scalar(select(func.count()).select_from(Effect)) == 0
+
+
+def test_a_replay_of_a_job_that_had_its_effect_changes_nothing(runner: Runner) -> None:
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        write(attempt, db, f"attempt {attempt.number}")
+        return []
+
+    run(runner, handler, JOB.id, "task-1", 55)
+    runner.store.replay(JOB.id, "ada")
+    assert run(runner, handler, JOB.id, "task-2", 55) == "succeeded"
+    assert rows(runner) == ["attempt 1"]
+
+
+def test_a_record_that_has_forgotten_an_attempt_does_not_double_its_effect(runner: Runner) -> None:
+    """As after a failover to a replica that had not heard of it: the job looks as if nobody ever had it."""
+
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        calls.append(attempt.number)
+        write(attempt, db, f"call {len(calls)}")
+        return [FollowUp(f"notify {len(calls)}", "tasks.notifications.send")]
+
+    calls: list[int] = []
+    run(runner, handler, JOB.id, "task-1", 55)
+    runner.store.client.flushall()
+    runner.store.record(Event("stripe", "evt_1", "invoice.payment_failed", b"{}"), [JOB])
+    assert run(runner, handler, JOB.id, "task-2", 55) == "succeeded"
+    assert (calls, rows(runner)) == ([1, 1], ["call 1"])
+    assert queries.job(runner.store, "stripe:evt_1:notify 1") is not None
+    assert queries.job(runner.store, "stripe:evt_1:notify 2") is None
+
+
+def test_a_job_whose_turn_is_later_is_due_then_uncounted_however_often(
+    runner: Runner, clock: Clock, rung: list[Doorbell]
+) -> None:
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        numbers.append(attempt.number)
+        write(attempt, db, "half done")
+        db.flush()
+        raise NotNow("the agent is not called for a while", clock.ms + 60_000)
+
+    numbers: list[int] = []
+    for _ in range(20):
+        assert run(runner, handler, JOB.id, "task-1", 55) == "put off"
+        assert runner.lease(JOB.id, "task-2") == "early"
+        clock.forward(60)
+    found = queries.job(runner.store, JOB.id)
+    assert found is not None
+    assert (found["reason"], found["attempts"]) == ("the agent is not called for a while", [])
+    assert (numbers, rows(runner), rung) == ([1] * 20, [], [])
+
+
+def test_a_job_whose_turn_has_come_already_by_another_clock_does_not_spin(runner: Runner, clock: Clock) -> None:
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        raise NotNow("the agent's rate is reached", clock.ms - 5000)
+
+    assert run(runner, handler, JOB.id, "task-1", 55) == "put off"
+    found = queries.job(runner.store, JOB.id)
+    assert found is not None
+    assert found["due"] == clock.ms + 1000
+
+
+def test_what_a_dead_job_leaves_behind_is_owed(runner: Runner, rung: list[Doorbell]) -> None:
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        raise GaveUp("the agent answered 410", [FOLLOW_UP])
+
+    with pytest.raises(AttemptFailed):
+        run(runner, handler, JOB.id, "task-1", 55)
+    stats = queries.stats(runner.store)
+    assert (stats["dead"], stats["owed"]) == (1, 1)
+    assert rung == [Doorbell("stripe:evt_1:notify", "tasks.notifications.send", "notifications")]
+
+
+def test_a_task_with_a_schedule_is_tried_again_by_it_and_knows_its_last_try(
+    runner: Runner, store: Store, clock: Clock
+) -> None:
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        last.append(attempt.last)
+        raise TransientError("the agent answered 503")
+
+    last: list[bool] = []
+    job = NewJob("stripe:evt_2:handoff", "tasks.handoff.deliver", "handoffs")
+    store.record(Event("stripe", "evt_2", "invoice.paid", b"{}"), [job])
+    schedule, waited = runner.settings.handoff_schedule, []
+    for _ in range(len(schedule) + 1):
+        with pytest.raises(AttemptFailed):
+            run(runner, handler, job.id, "task-1", 55)
+        found = queries.job(store, job.id)
+        assert found is not None
+        waited.append(found["due"] - clock.ms)
+        clock.ms = found["due"]
+    assert all(0.9 <= ms / 1000 / wanted <= 1.1 for ms, wanted in zip(waited, schedule, strict=False))
+    found = queries.job(store, job.id)
+    assert found is not None
+    assert (found["state"], found["reason"]) == ("dead", "the agent answered 503")
+    assert last == [False] * len(schedule) + [True]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermanentError("the invoice has no customer"), "the invoice has no customer"),
+        (ValueError("no such mailbox: ada@example.com"), "ValueError at an unknown place"),
+    ],
+)
+def test_only_errors_of_ours_are_quoted(error: Exception, told: str) -> None:
+    assert describe(error) == told

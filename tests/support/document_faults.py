@@ -1,0 +1,55 @@
+"""Where a worker can be made to die while it sees to a document; see tests/support/handlers.py for how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.clients import document_service
+from tasks.documents import partial_file, store_folder, store_s3, submissions, transfer
+from tasks.documents.partial_file import Part
+from tests.support.handlers import die_around, die_at
+
+_found: dict[int, int] = {}  # the bytes that a part had when it was opened
+
+
+def register() -> None:
+    die_around(document_service, "submit", "before it is handed over", "handed over, before the commit")
+    die_around(submissions, "asked", "before the service is asked", "asked, before the commit")
+    die_around(Part, "begin", "before the head of the answer is kept", "at the head of the answer")
+    _die_in_the_stream()
+    die_around(transfer, "_verify", "received, before it is verified", "verified, before it is kept")
+    die_around(store_folder, "sync", "before the bytes are synced", "synced, before it has its name")
+    die_around(store_s3.Bucket, "_piece", "before the upload", "in the middle of the upload")
+    for store in (store_folder.Folder, store_s3.Bucket):
+        die_around(store, "keep", "before it is kept", "kept, before the part is forgotten")
+    _die_while_forgetting()
+
+
+def _die_in_the_stream() -> None:
+    write = Part.write
+
+    def dying(part: Part, chunk: bytes) -> None:
+        found = _found.setdefault(id(part), part.size)
+        write(part, chunk)
+        total = part.facts.total or 0
+        die_at("after the first bytes")
+        if part.size > total / 3:
+            die_at("in the middle")
+        if found and part.size > total * 2 / 3:
+            die_at("in the middle of the rest")
+
+    setattr(Part, "write", dying)  # noqa: B010  mypy wants the very signature
+
+
+def _die_while_forgetting() -> None:
+    forget = partial_file.forget
+
+    def dying(folder: Path, stem: str) -> None:
+        first = min(folder.glob(f"{stem}.*"), default=None)
+        if first:
+            first.unlink()
+            die_at("while the part is forgotten")
+        forget(folder, stem)
+        die_at("forgotten, before the commit")
+
+    setattr(transfer, "forget", dying)  # noqa: B010  where it is called from

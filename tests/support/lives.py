@@ -1,0 +1,142 @@
+"""The events of a subscription's life, as Stripe sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.billing import disputes, payments, refunds, subscriptions
+from tasks.handler import FollowUp
+from tasks.models import Entitlement, Order
+from tasks.orders import entitlements, fulfilment
+from tasks.orders.entitlements import Price
+from tests.support.business import NOW, Business
+
+T0 = 1_772_000_000
+
+HANDLERS: dict[str, Callable[..., Any]] = {
+    "invoice.payment_failed": payments.payment_failed,
+    "invoice.payment_action_required": payments.payment_action_required,
+    "invoice.paid": payments.paid,
+    "invoice.payment_succeeded": payments.paid,
+    "invoice.voided": payments.voided,
+    "invoice.marked_uncollectible": payments.uncollectible,
+    "checkout.session.completed": fulfilment.checkout_completed,
+    "checkout.session.async_payment_succeeded": fulfilment.async_payment_succeeded,
+    "checkout.session.async_payment_failed": fulfilment.async_payment_failed,
+    "checkout.session.expired": fulfilment.expired,
+    "charge.refunded": refunds.charge_refunded,
+    "charge.dispute.created": disputes.changed,
+    "charge.dispute.closed": disputes.changed,
+    "customer.subscription.created": subscriptions.changed,
+    "customer.subscription.updated": subscriptions.changed,
+    "customer.subscription.deleted": subscriptions.changed,
+    "customer.subscription.paused": subscriptions.changed,
+    "customer.subscription.resumed": subscriptions.changed,
+    "customer.subscription.trial_will_end": subscriptions.trial_will_end,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """One event of a life."""
+
+    id: str
+    type: str
+    created: int
+    object: dict[str, Any]
+
+    def to(self, business: Business) -> list[FollowUp]:
+        body = {"id": self.id, "type": self.type, "created": self.created, "data": {"object": self.object}}
+        handler = HANDLERS[self.type]
+        return business.run(handler, body, event_id=self.id, effect=f"{handler.__module__}.{handler.__name__}")
+
+
+def buy_access(business: Business) -> None:
+    """An order that sub_1 pays for, with access, as if nobody had been told of it."""
+    ids = {"customer": "cus_1", "subscription": "sub_1", "invoice": "in_1"}
+    bought = [entitlements.item(Price(product="club", type="one_time"), 1)]
+    about: dict[str, Any] = {"amount_total": 1, "currency": "eur", "created_at": NOW, "bought": bought}
+    with business.sessions() as db:
+        db.add(Order(session_id="cs_1", state="fulfilled", **about, **ids))
+        db.flush()
+        db.add(Entitlement(session_id="cs_1", product="club", subscription="sub_1", granted_at=NOW))
+        db.commit()
+
+
+def invoice(kind: str, number: int, at: int, **fields: Any) -> Happened:
+    """invoice.<kind>, of in_1 unless told otherwise. Odd numbers have the shape of old API versions."""
+    old: dict[str, Any] = {"subscription": "sub_1"}
+    new = {"parent": {"type": "subscription_details", "subscription_details": {"subscription": "sub_1"}}}
+    about = {
+        "id": "in_1",
+        "object": "invoice",
+        "customer": "cus_1",
+        "customer_email": "ada@example.com",
+        "amount_due": 1999,
+        "currency": "eur",
+        "attempt_count": 1,
+        "created": T0,
+        "next_payment_attempt": T0 + at + 86400,
+        "hosted_invoice_url": "https://invoice.stripe.com/i/1",
+        **(old if number % 2 else new),
+        **fields,
+    }
+    return Happened(f"evt_{number}", f"invoice.{kind}", T0 + at, about)
+
+
+def subscription(kind: str, number: int, at: int, status: str, product: str = "") -> Happened:
+    """customer.subscription.<kind>, of sub_1, to two of this product; an even number has the product expanded."""
+    about = {"id": "sub_1", "object": "subscription", "customer": "cus_1", "status": status, "trial_end": T0 + 10}
+    if product:
+        named: Any = product if number % 2 else {"id": product, "object": "product"}
+        about["items"] = {"object": "list", "data": [item("subscription_item", named)], "has_more": False}
+    return Happened(f"evt_{number}", f"customer.subscription.{kind}", T0 + at, about)
+
+
+def item(kind: str, product: Any) -> dict[str, Any]:
+    """Two of a product, as a subscription or a checkout session has them: `kind` is Stripe's word for such a line."""
+    price = {"id": "price_1", "object": "price", "product": product, "type": "recurring"}
+    return {"id": "item_1", "object": kind, "price": price, "quantity": 2}
+
+
+def refund(number: int, at: int, made: int, invoice: str, **fields: Any) -> Happened:
+    """charge.refunded, wholly unless told otherwise, of a charge made for this invoice `made` seconds after T0."""
+    about = {
+        "id": f"ch_{number}",
+        "object": "charge",
+        "amount": 1999,
+        "amount_refunded": 1999,
+        "refunded": True,
+        "currency": "eur",
+        "created": T0 + made,
+        "invoice": invoice,
+        **fields,
+    }
+    return Happened(f"evt_{number}", "charge.refunded", T0 + at, about)
+
+
+def dispute(kind: str, number: int, at: int, status: str) -> Happened:
+    """charge.dispute.<kind>, of the charge of the refund with the number 3, begun 20 seconds after T0."""
+    about = {"id": "dp_1", "object": "dispute", "charge": "ch_3", "created": T0 + 20, "status": status}
+    return Happened(f"evt_{number}", f"charge.dispute.{kind}", T0 + at, about)
+
+
+def checkout(kind: str, number: int, at: int, **fields: Any) -> Happened:
+    """checkout.session.<kind>, of cs_1, that begins sub_1 and is paid unless told otherwise."""
+    about = {
+        "id": "cs_1",
+        "object": "checkout.session",
+        "mode": "subscription",
+        "payment_status": "paid",
+        "customer": "cus_1",
+        "customer_email": "ada@example.com",
+        "subscription": "sub_1",
+        "invoice": "in_1",
+        "amount_total": 1999,
+        "currency": "eur",
+        "metadata": {"product": "club"},
+        **fields,
+    }
+    return Happened(f"evt_{number}", f"checkout.session.{kind}", T0 + at, about)

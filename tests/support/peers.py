@@ -1,0 +1,179 @@
+"""Real peers for the tests on loopback: an HTTP server that is told what to answer, a mail server, Stripe."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+
+import requests
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from dev.servers import free_port, wait_until
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request that a peer got."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a peer answers. `body` in parts is sent part by part; Content-Length is its true length unless given."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | Iterable[bytes] = b""
+
+
+class Peer:
+    """An HTTP server that answers by a function of the request, and remembers what it was asked."""
+
+    def __init__(self, reply: Callable[[Asked], Answer]) -> None:
+        self.reply = reply
+        self.asked: list[Asked] = []
+        peer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+            def _serve(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                asked = Asked(self.command, self.path, dict(self.headers.items()), body)
+                peer.asked.append(asked)
+                answer = peer.reply(asked)
+                self.send_response(answer.status)
+                headers = dict(answer.headers)
+                if isinstance(answer.body, bytes):
+                    headers.setdefault("Content-Length", str(len(answer.body)))
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                for part in [answer.body] if isinstance(answer.body, bytes) else answer.body:
+                    self.wfile.write(part)
+
+            do_GET = do_POST = _serve
+
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                pass  # a client that goes away half-way is part of some tests
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self.server.server_port}"
+        self.url = f"http://{self.host}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Mailbox:
+    """A mail server that keeps what it gets, or refuses it."""
+
+    def __init__(self) -> None:
+        self.mails: list[tuple[list[str], EmailMessage]] = []  # recipients, message
+        self.refusing = False
+        self.controller = Controller(self, hostname="127.0.0.1", port=free_port())
+        self.url = f"mailto://127.0.0.1:{self.controller.port}/?from=shop@example.com&mode=insecure"
+
+    def __enter__(self) -> Mailbox:
+        self.controller.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.controller.stop()
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        if self.refusing:
+            return "451 try again later"
+        message = message_from_bytes(envelope.original_content or b"", policy=policy.default)
+        assert isinstance(message, EmailMessage)
+        self.mails.append((envelope.rcpt_tos, message))
+        return "250 taken"
+
+
+class Stripe:
+    """localstripe, asked as a shop would ask Stripe."""
+
+    KEY = "sk_test_of_the_tests"
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def post(self, path: str, **form: Any) -> dict[str, Any]:
+        answer = requests.post(f"{self.url}/v1/{path}", data=form, auth=(self.KEY, ""), timeout=10)
+        assert answer.ok, answer.text
+        return dict(answer.json())
+
+    def get(self, path: str) -> dict[str, Any]:
+        answer = requests.get(f"{self.url}/v1/{path}", auth=(self.KEY, ""), timeout=10)
+        assert answer.ok, answer.text
+        return dict(answer.json())
+
+    def customer(self, card: str, email: str = "ada@example.com", **fields: str) -> str:
+        """A customer whose default payment method is this test card."""
+        customer = str(self.post("customers", email=email, **fields)["id"])
+        method = self.post(f"payment_methods/{card}/attach", customer=customer)["id"]
+        self.post(f"customers/{customer}", **{"invoice_settings[default_payment_method]": method})
+        return customer
+
+    def invoice(self, customer: str, amount: int = 1999) -> str:
+        """An unpaid invoice of a subscription that began with one of nothing, so that nothing was collected before."""
+        plan = self.post("plans", amount=0, currency="eur", interval="month", **{"product[name]": "Club"})["id"]
+        subscription = self.post("subscriptions", **{"customer": customer, "items[0][plan]": plan})["id"]
+        self.post("invoiceitems", customer=customer, amount=amount, currency="eur")
+        return str(self.post("invoices", customer=customer, subscription=subscription)["id"])
+
+    def attempts(self, customer: str) -> int:
+        """How often somebody tried to collect money from this customer."""
+        return len(self.get(f"charges?customer={customer}")["data"])
+
+
+@contextmanager
+def running_stripe(folder: Path, webhook_url: str) -> Iterator[Stripe]:
+    """localstripe in a process of its own."""
+    port = free_port()
+    command = [sys.executable, "-m", "dev.stripe_service", "--port", str(port), "--folder", str(folder)]
+    environ = {**os.environ, "STRIPE_WEBHOOK_SECRET": "whsec_of_the_tests"}
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(
+            [*command, "--webhook-url", webhook_url],
+            stdout=log,
+            stderr=log,
+            env=environ,
+            cwd=Path(__file__).parents[2],
+        )
+    try:
+        stripe = Stripe(f"http://127.0.0.1:{port}")
+        wait_until(lambda: _answers(stripe.url), seconds=120, what="localstripe")
+        yield stripe
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/v1/customers", timeout=2).status_code > 0
+    except requests.RequestException:
+        return False

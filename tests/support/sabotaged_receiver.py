@@ -1,0 +1,32 @@
+"""The real receiver; where HOLDFAST_SABOTAGE says so, it answers before anything is written down, for the chaos run to
+find out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from inbox.event import Arrival
+from web import __main__ as web
+from web.receiver.asgi import Front
+from web.receiver.group_commit import GroupCommit
+
+record = GroupCommit.record
+
+
+def _answer_first(group: GroupCommit, arrival: Arrival) -> asyncio.Future[bool]:
+    record(group, arrival).add_done_callback(asyncio.Future.exception)  # in its own time
+    told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    told.set_result(True)
+    return told
+
+
+def application() -> Front:
+    """Made in each serving process."""
+    if os.environ.get("HOLDFAST_SABOTAGE") == "200 before the record":
+        GroupCommit.record = _answer_first  # type: ignore[assignment, method-assign]
+    return web.application()
+
+
+if __name__ == "__main__":
+    web.main("tests.support.sabotaged_receiver:application")
