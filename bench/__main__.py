@@ -21,8 +21,8 @@ from bench.contenders import CONTENDERS, Contender, Holdfast, NotHere
 from bench.install import install
 from bench.latency import idle
 from bench.processes import ROOT, Part
-from dev.servers import Valkey
-from dev.signals import end_by_exception
+from dev.stack.servers import Valkey
+from dev.stack.signals import end_by_exception
 
 SHARE = 0.7  # of its most that a receiver is given for the latencies
 

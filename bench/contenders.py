@@ -17,8 +17,8 @@ from sqlalchemy import make_url
 
 from bench.events import SECRET
 from bench.processes import ROOT, Part, tree_seconds
-from dev.postgres import Postgres
-from dev.servers import Valkey, free_port
+from dev.stack.postgres import Postgres
+from dev.stack.servers import Valkey, free_port
 from inbox.store import PREFIX
 
 PEERS = Path(__file__).parent / "peers"

@@ -28,8 +28,8 @@ from bench.growth_model import Growth, Kind, Level
 from bench.load import paced, percentile
 from bench.processes import ROOT
 from bench.results import machine
-from dev.servers import Valkey, wait_until
-from dev.signals import end_by_exception
+from dev.stack.servers import Valkey, wait_until
+from dev.stack.signals import end_by_exception
 from inbox.errors import StoreUnavailable
 from inbox.event import Arrival, Event
 from inbox.job import NewJob, job_id

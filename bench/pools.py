@@ -19,8 +19,8 @@ from bench.backlog import holdfast
 from bench.contenders import Holdfast
 from bench.processes import ROOT, Part
 from bench.rounds import drained
-from dev.servers import Valkey
-from dev.signals import end_by_exception
+from dev.stack.servers import Valkey
+from dev.stack.signals import end_by_exception
 
 POOLS = [("prefork", 1), ("prefork", 2), ("prefork", 8), ("threads", 8), ("gevent", 8)]
 JOBS = {"nothing": 3000, "wait": 600}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from dev.servers import wait_until
+from dev.stack.servers import wait_until
 
 ROOT = Path(__file__).parent.parent
 

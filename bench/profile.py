@@ -16,8 +16,8 @@ from bench.contenders import Holdfast
 from bench.install import install
 from bench.load import wrk
 from bench.processes import ROOT, Part
-from dev.servers import Valkey
-from dev.signals import end_by_exception
+from dev.stack.servers import Valkey
+from dev.stack.signals import end_by_exception
 
 SECONDS = 8
 JOBS = 30_000  # enough to keep a worker busy for as long

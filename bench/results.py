@@ -16,7 +16,7 @@ import psutil
 
 from bench.latency import Idle
 from bench.rounds import Acks, Drain, EndToEnd, Steady
-from dev.servers import valkey_binary
+from dev.stack.servers import valkey_binary
 
 BARE = "bare Celery"
 BARE_SQL = "bare Celery, one SQL row each"

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.contenders import Contender, Holdfast
 from bench.load import Load, paced, wrk
 from bench.processes import Part
-from dev.servers import wait_until
+from dev.stack.servers import wait_until
 
 CONNECTIONS = 32
 SENDERS = 16  # end to end

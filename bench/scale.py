@@ -22,8 +22,8 @@ from bench.contenders import Holdfast
 from bench.processes import ROOT
 from bench.queueing import Costs, Outcome, Simulation
 from bench.results import machine
-from dev.servers import Valkey, wait_until
-from dev.signals import end_by_exception
+from dev.stack.servers import Valkey, wait_until
+from dev.stack.signals import end_by_exception
 
 ROUNDS, SECONDS, JOBS = 5, 5, 6000
 RATES = (250, 500, 1000, 1500, 2000, 2500, 3000, 4000)

@@ -7,9 +7,9 @@ import sys
 import time
 from contextlib import suppress
 
-from dev.environment import StackError, fixed_ports, write_settings
-from dev.signals import end_by_exception
-from dev.stack import REPOSITORY, Stack, lock_folder
+from dev.stack.environment import StackError, fixed_ports, write_settings
+from dev.stack.local import REPOSITORY, Stack, lock_folder
+from dev.stack.signals import end_by_exception
 
 FOLDER = REPOSITORY / "var" / "run"
 

@@ -27,7 +27,7 @@ from sqlalchemy import insert
 
 from dev.fill import KINDS, Clock, fill
 from dev.pages import debts
-from dev.servers import Valkey, free_port, wait_until
+from dev.stack.servers import Valkey, free_port, wait_until
 from inbox.event import Event
 from inbox.job import Lease
 from inbox.retry import Bury, RetryAt

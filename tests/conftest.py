@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from dev.postgres import Postgres
-from dev.servers import Valkey
+from dev.stack.postgres import Postgres
+from dev.stack.servers import Valkey
 from inbox.store import Store, connect
 from tasks.db.migrate import upgrade
 from tests.support.buckets import S3, running_s3

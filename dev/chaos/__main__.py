@@ -13,9 +13,9 @@ from pathlib import Path
 from dev.chaos import report
 from dev.chaos.keeper import ROOT
 from dev.chaos.run import Order, run
-from dev.chaos.timing import Spread
-from dev.rabbitmq import BROKERS
-from dev.signals import end_by_exception
+from dev.harness.timing import Spread
+from dev.stack.rabbitmq import BROKERS
+from dev.stack.signals import end_by_exception
 
 SHOWN = 20
 

@@ -7,10 +7,10 @@ import threading
 import time
 from collections import Counter
 
-from dev import document_service
-from dev.chaos.trouble import serve_or_fail
-from dev.document_service import Server, Service
-from dev.document_ways import Task
+from dev.simulators import document_service
+from dev.simulators.document_behaviour import Task
+from dev.simulators.document_service import Server, Service
+from dev.simulators.faults import serve_or_fail
 
 API_KEY = "chaos-document-key"
 SECRET = "whsec_Y2hhb3Mtb2YtdGhlLWRvY3VtZW50LXBlZXI="  # signs between processes of this run only

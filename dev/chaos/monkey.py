@@ -14,12 +14,12 @@ import psutil
 from dev.chaos.document_peer import DocumentPeer
 from dev.chaos.keeper import Part
 from dev.chaos.plan import Disturbance
-from dev.chaos.sink import Sink
 from dev.chaos.stripe_peer import StripePeer
-from dev.chaos.timing import Done
-from dev.chaos.trouble import WAYS
 from dev.chaos.world import QUEUES, World
-from dev.servers import wait_until
+from dev.harness.timing import Done
+from dev.simulators.faults import WAYS
+from dev.simulators.mail import Sink
+from dev.stack.servers import wait_until
 
 DOORBELLS = (*QUEUES, "unacked", "unacked_index")
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from dev.chaos.timing import Done
+from dev.harness.timing import Done
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 1200, 420, 50, 40, 40
 ACKS, EFFECTS, HELD = "#1f6feb", "#d2691e", "#d0342c"

@@ -16,16 +16,16 @@ import redis
 import requests
 from sqlalchemy import Connection, create_engine, text
 
-from dev.chaos import checker, journal, mails
 from dev.chaos.monkey import Monkey
 from dev.chaos.plan import Disturbance, length_seconds, make_plan
 from dev.chaos.plot import plot
 from dev.chaos.report import Result
 from dev.chaos.senders import StoppableSender
-from dev.chaos.timing import Done, Effect, delays, recoveries, spread
-from dev.chaos.traffic import DUPLICATES, Traffic, make_traffic
 from dev.chaos.world import API_KEY, SECRET, World
-from dev.pdf import document_pdf
+from dev.harness import checker, mails, write_log
+from dev.harness.timing import Done, Effect, delays, recoveries, spread
+from dev.harness.traffic import DUPLICATES, Traffic, make_traffic
+from dev.simulators.pdf import document_pdf
 
 PER_SECOND = (
     16.0  # deliveries at most: two cores that do no more can show how long a recovery takes, not how long a queue
@@ -147,7 +147,7 @@ def _count(order: Order, course: Course, world: World, seconds: int, pictures: P
     engine = create_engine(world.database_url)
     with engine.connect() as connection:
         found = checker.find(connection) | checker.whole_files(connection, world.document_store, document_pdf)
-        found |= journal.twice(connection)
+        found |= write_log.twice(connection)
         effects = _effects(connection)
         failed = connection.execute(text(FAILED_DOCUMENTS)).scalar_one()  # each leaves a dead letter, to start it by
     engine.dispose()

@@ -9,8 +9,8 @@ from itertools import takewhile
 
 import requests
 
-from dev.chaos.traffic import DOCUMENT_REQUESTED
-from dev.sender import Answer, Delivery, Sender
+from dev.harness.sender import Answer, Delivery, Sender
+from dev.harness.traffic import DOCUMENT_REQUESTED
 
 
 class Stopped(Exception):

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from dev.chaos.traffic import PAYS_AT, Sent
-from dev.chaos.trouble import LOSE, serve_or_fail
-from dev.stripe_events import listed
+from dev.harness.traffic import PAYS_AT, Sent
+from dev.simulators.faults import LOSE, serve_or_fail
+from dev.simulators.stripe_objects import listed
 
 Answer = tuple[int, dict[str, Any]]
 

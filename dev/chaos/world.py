@@ -15,17 +15,18 @@ from typing import Any
 import redis
 import requests
 
-from dev.chaos import document_peer, journal
+from dev.chaos import document_peer
 from dev.chaos.document_peer import DocumentPeer
 from dev.chaos.keeper import ROOT, Keeper, Part
-from dev.chaos.sink import Sink
 from dev.chaos.stripe_peer import StripePeer
-from dev.chaos.traffic import Sent
-from dev.client import Api
-from dev.environment import without_settings
-from dev.postgres import Postgres
-from dev.rabbitmq import RabbitMQ
-from dev.servers import Valkey, free_port, wait_until
+from dev.harness import write_log
+from dev.harness.api_client import Api
+from dev.harness.traffic import Sent
+from dev.simulators.mail import Sink
+from dev.stack.environment import without_settings
+from dev.stack.postgres import Postgres
+from dev.stack.rabbitmq import RabbitMQ
+from dev.stack.servers import Valkey, free_port, wait_until
 
 SECRET = "whsec_chaos"  # signs between processes of this run only
 API_KEY = "chaos-key-0123456789"
@@ -142,7 +143,7 @@ class World:
             if server is not None:
                 self._end.enter_context(server)
         subprocess.run([sys.executable, "-m", "tasks.upgrade"], cwd=ROOT, env=self.environment(), check=True)
-        journal.begin(self.database_url)
+        write_log.begin(self.database_url)
 
     def _start_parts(self) -> None:
         receiver, app = self._modules

@@ -11,8 +11,8 @@ import pytest
 import requests
 from sqlalchemy import create_engine, text
 
-from dev.rabbitmq import BROKERS, RabbitMQ
-from dev.servers import Valkey, wait_until
+from dev.stack.rabbitmq import BROKERS, RabbitMQ
+from dev.stack.servers import Valkey, wait_until
 from inbox import queries
 from inbox.event import Event
 from inbox.job import NewJob

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from dev.servers import Valkey, wait_until
+from dev.stack.servers import Valkey, wait_until
 from inbox import queries
 from inbox.event import Event
 from inbox.job import Lease, NewJob

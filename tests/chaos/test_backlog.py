@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dev.servers import wait_until
+from dev.stack.servers import wait_until
 from inbox import queries
 from tasks.broker import app
 from tests.chaos.conftest import World

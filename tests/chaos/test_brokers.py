@@ -8,8 +8,8 @@ import time
 import pytest
 from celery import Celery
 
-from dev.rabbitmq import BROKERS
-from dev.servers import Valkey, free_port, wait_until
+from dev.stack.rabbitmq import BROKERS
+from dev.stack.servers import Valkey, free_port, wait_until
 from inbox import queries
 from inbox.store import Store, connect
 from tasks import broker

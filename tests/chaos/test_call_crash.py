@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
-from dev.postgres import Postgres
+from dev.stack.postgres import Postgres
 from inbox.event import Event
 from inbox.job import NewJob
 from tasks.models import Notification, PaymentRetry

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from dev.servers import wait_until
+from dev.stack.servers import wait_until
 from inbox import queries
 from tests.chaos.conftest import PAIRS, World
 from tests.support.peers import Answer, Peer

@@ -17,7 +17,7 @@ import redis
 import requests
 from sqlalchemy import create_engine, text
 
-from dev.servers import Sentinel, Valkey, sentinel_url, wait_until
+from dev.stack.servers import Sentinel, Valkey, sentinel_url, wait_until
 from inbox import queries
 from inbox.store import Store, connect
 from tests.conftest import fresh_database

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from dev.servers import wait_until
+from dev.stack.servers import wait_until
 from tests.support.senders import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
 from tests.support.stack import Process, Stack
 

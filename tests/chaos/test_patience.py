@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import requests
 
-from dev.sender import Delivery, Sender
-from dev.servers import wait_until
+from dev.harness.sender import Delivery, Sender
+from dev.stack.servers import wait_until
 from inbox import queries
 from inbox.event import Event
 from inbox.job import NewJob, job_id

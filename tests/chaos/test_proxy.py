@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.servers import wait_until
+from dev.stack.servers import wait_until
 from inbox import queries
 from inbox.store import Store
 from tests.chaos.test_patience import Senders

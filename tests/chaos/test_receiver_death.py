@@ -12,7 +12,7 @@ import psutil
 import pytest
 import requests
 
-from dev.servers import Valkey, wait_until
+from dev.stack.servers import Valkey, wait_until
 from tests.support.stack import Process, Stack
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from dev.chaos import journal, mails
-from dev.chaos.mails import overruns
-from dev.chaos.sink import Sink
-from dev.chaos.timing import Done
-from dev.postgres import Postgres
-from dev.rabbitmq import BROKERS
-from dev.servers import Valkey, wait_until
+from dev.harness import mails, write_log
+from dev.harness.mails import overruns
+from dev.harness.timing import Done
+from dev.simulators.mail import Sink
+from dev.stack.postgres import Postgres
+from dev.stack.rabbitmq import BROKERS
+from dev.stack.servers import Valkey, wait_until
 from inbox import queries
 from inbox.store import Store, connect
 from tests.chaos.test_patience import Senders
@@ -51,7 +51,7 @@ def everything(
     own_postgres: Postgres, valkey: Valkey, tmp_path: Path, request: pytest.FixtureRequest, sink: Sink
 ) -> Iterator[Stack]:
     settings = {"REDIS_URL": valkey.url, "DATABASE_URL": own_postgres.fresh(), "CUSTOMER_NOTIFY_URLS": sink.notify_url}
-    journal.begin(settings["DATABASE_URL"])
+    write_log.begin(settings["DATABASE_URL"])
     if "rabbitmq" in BROKERS:
         settings["BROKER_URL"] = request.getfixturevalue("rabbitmq").url
     stack = Stack(tmp_path, settings)
@@ -136,7 +136,7 @@ def _orders(server: Postgres) -> tuple[set[str], dict[str, Counter[str]]]:
     engine = create_engine(server.url("test"))
     with engine.connect() as connection:
         orders = set(connection.scalars(text("SELECT session_id FROM orders WHERE state = 'fulfilled'")))
-        return orders, journal.twice(connection)
+        return orders, write_log.twice(connection)
 
 
 def _done(what: str, began: float, over: float) -> Done:

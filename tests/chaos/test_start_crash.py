@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
-from dev.servers import wait_until
+from dev.stack.servers import wait_until
 from inbox import queries
 from inbox.event import Event
 from inbox.job import NewJob

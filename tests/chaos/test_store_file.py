@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.servers import Valkey, wait_until
+from dev.stack.servers import Valkey, wait_until
 from inbox import queries
 from inbox.event import Event
 from inbox.job import NewJob

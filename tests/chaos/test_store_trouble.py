@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dev.rabbitmq import RabbitMQ
-from dev.servers import Valkey, free_port, wait_until
+from dev.stack.rabbitmq import RabbitMQ
+from dev.stack.servers import Valkey, free_port, wait_until
 from inbox import queries
 from inbox.errors import StoreUnavailable
 from inbox.event import Event

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import redis
 
-from dev.servers import Valkey, wait_until
+from dev.stack.servers import Valkey, wait_until
 from inbox.job import NewJob
 from tasks.broker import message
 from tests.support.stack import Stack

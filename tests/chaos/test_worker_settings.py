@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.servers import wait_until
+from dev.stack.servers import wait_until
 from inbox import queries
 from inbox.job import NewJob
 from tasks.broker import message

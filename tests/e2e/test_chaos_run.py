@@ -14,7 +14,7 @@ import pytest
 
 from dev.chaos.plan import kinds
 from dev.chaos.report import saved
-from dev.rabbitmq import BROKERS
+from dev.stack.rabbitmq import BROKERS
 
 ROOT = Path(__file__).parents[2]
 PAIRS = [("redis", "sqlite"), *([("rabbitmq", "postgres")] if "rabbitmq" in BROKERS else [])]

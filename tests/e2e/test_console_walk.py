@@ -17,7 +17,7 @@ import requests
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
 
 from dev.fill import SPREAD_MS, Clock, fill
-from dev.servers import Valkey, wait_until
+from dev.stack.servers import Valkey, wait_until
 from inbox.store import Store, connect
 from tests.conftest import fresh_database
 from tests.support.peers import Answer, Mailbox, Peer

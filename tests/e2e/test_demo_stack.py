@@ -13,10 +13,10 @@ import psutil
 import pytest
 import requests
 
-from dev.environment import any_ports, without_settings
-from dev.parts import Part, supervisor_config
-from dev.servers import wait_until
-from dev.stack import REPOSITORY, Stack
+from dev.stack.environment import any_ports, without_settings
+from dev.stack.local import REPOSITORY, Stack
+from dev.stack.parts import Part, supervisor_config
+from dev.stack.servers import wait_until
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_the_parts_end_with_whoever_holds_the_runner(tmp_path: Path, number: sig
 
 HOLD = """
 import subprocess, sys, time
-runner = subprocess.Popen([sys.executable, "-m", "dev.supervise", sys.argv[1]], stdin=subprocess.PIPE,
+runner = subprocess.Popen([sys.executable, "-m", "dev.stack.supervise", sys.argv[1]], stdin=subprocess.PIPE,
                           stdout=subprocess.DEVNULL, start_new_session=True)
 time.sleep(600)
 """

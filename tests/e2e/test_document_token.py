@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from dev.servers import Valkey, wait_until
+from dev.stack.servers import Valkey, wait_until
 from inbox import queries
 from inbox.store import Store
 from settings import load

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import requests
 
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from tests.support.senders import API_KEY, signed_by_stripe, stripe_event
 from tests.support.stack import Process, Stack
 

@@ -16,8 +16,8 @@ import pytest
 import requests
 from sqlalchemy import create_engine, text
 
-from dev.servers import Valkey, wait_until
-from dev.stripe_log import EventLog
+from dev.simulators.stripe_event_log import EventLog
+from dev.stack.servers import Valkey, wait_until
 from tests.conftest import fresh_database
 from tests.support.peers import Answer, Asked, Peer, Stripe
 from tests.support.senders import API_KEY, stripe_event

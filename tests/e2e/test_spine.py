@@ -20,7 +20,7 @@ import requests
 from sqlalchemy import create_engine, text
 from standardwebhooks import Webhook
 
-from dev.servers import Valkey, free_port, wait_until
+from dev.stack.servers import Valkey, free_port, wait_until
 from inbox.store import connect
 from tasks.documents.callback_url import token
 from tests.conftest import fresh_database
@@ -124,7 +124,7 @@ def test_a_document_is_submitted_called_back_downloaded_and_announced(
         "DOCUMENT_DEADLINE": "10s",
         "DOC_WEBHOOK_SCHEME": scheme,
     }
-    stack.part("dev.document_service", "--port", str(service), name="documents")
+    stack.part("dev.simulators.document_service", "--port", str(service), name="documents")
     stack.receiver()
     stack.worker(queues=QUEUES, app="workers.app")
     asked = requests.post(
@@ -159,7 +159,7 @@ def test_documents_that_nobody_calls_back_for_or_that_fail_once_are_completed_al
         "CALL_OUT_ALLOWED_HOSTS": "127.0.0.1",
         "DOCUMENT_DEADLINE": "3s",
     }
-    stack.part("dev.document_service", "--port", str(service), name="documents")
+    stack.part("dev.simulators.document_service", "--port", str(service), name="documents")
     stack.receiver()
     stack.worker(queues=QUEUES, app="workers.app")
     for name in ("silent-1.pdf", "lost-1.pdf", "flaky-1.pdf"):

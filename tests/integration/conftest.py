@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from inbox.store import Store, connect
 from tasks.db.engine import make_engine, make_sessions
 from tests.support.business import Business

@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import requests
 
-from dev.servers import free_port, wait_until
+from dev.stack.servers import free_port, wait_until
 
 
 class S3:

@@ -19,7 +19,7 @@ import requests
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from dev.servers import free_port, wait_until
+from dev.stack.servers import free_port, wait_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class Stripe:
 def running_stripe(folder: Path, webhook_url: str) -> Iterator[Stripe]:
     """localstripe in a process of its own."""
     port = free_port()
-    command = [sys.executable, "-m", "dev.stripe_service", "--port", str(port), "--folder", str(folder)]
+    command = [sys.executable, "-m", "dev.simulators.localstripe", "--port", str(port), "--folder", str(folder)]
     environ = {**os.environ, "STRIPE_WEBHOOK_SECRET": "whsec_of_the_tests"}
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(

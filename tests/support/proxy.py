@@ -11,7 +11,7 @@ from types import TracebackType
 
 import requests
 
-from dev.servers import free_ports, wait_until
+from dev.stack.servers import free_ports, wait_until
 from tests.support.stack import ROOT
 
 CADDY = shutil.which("caddy")

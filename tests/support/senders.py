@@ -12,7 +12,7 @@ import requests
 from standardwebhooks import Webhook
 from stripe import WebhookSignature
 
-from dev.servers import wait_until
+from dev.stack.servers import wait_until
 
 STRIPE_SECRET = "whsec_stripe_for_tests"
 DOC_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from uvicorn import Server
 
-from dev.servers import wait_until
+from dev.stack.servers import wait_until
 from settings import Settings
 from web import create_front
 from web.__main__ import config

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import requests
 
-from dev.servers import free_port, wait_until
+from dev.stack.servers import free_port, wait_until
 from tests.support.senders import API_KEY, DOC_SECRET, STRIPE_SECRET
 
 ROOT = Path(__file__).parents[2]

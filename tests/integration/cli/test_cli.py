@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from dev.servers import Valkey, free_port, wait_until
+from dev.stack.servers import Valkey, free_port, wait_until
 from inbox import find, queries
 from inbox.event import Event
 from inbox.find import Filter

@@ -13,8 +13,8 @@ import click
 import pytest
 
 from cli.__main__ import holdfast
-from dev.environment import write_settings
-from dev.servers import Valkey
+from dev.stack.environment import write_settings
+from dev.stack.servers import Valkey
 from tests.support.commands import Terminal, receiver
 from tests.support.senders import API_KEY
 from tests.support.stack import ROOT

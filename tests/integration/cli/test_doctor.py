@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from cli import checks
-from dev.servers import Valkey, free_port
+from dev.stack.servers import Valkey, free_port
 from inbox.errors import StoreUnavailable
 from inbox.store import Store, connect
 from settings import load

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Connection, create_engine, text
 
-from dev.chaos import journal
+from dev.harness import write_log
 
 ORDER = """INSERT INTO orders (session_id, state, amount_total, currency, access_changes, bought, created_at)
 VALUES ('cs_1', 'fulfilled', 1, 'eur', 1, '[]', CURRENT_TIMESTAMP)"""
@@ -17,7 +17,7 @@ DONE = "INSERT INTO effects (job_id, follow_ups, done_at) VALUES ('job', '[]', C
 
 @pytest.fixture
 def connection(database: str) -> Iterator[Connection]:
-    journal.begin(database)
+    write_log.begin(database)
     engine = create_engine(database)
     try:
         with engine.begin() as connection:
@@ -32,7 +32,7 @@ def _forget(connection: Connection) -> None:
     """The Postgres is every test's."""
     connection.execute(text("DROP TABLE chaos_journal"))
     if connection.dialect.name == "postgresql":
-        for number, _ in enumerate(journal.WATCHED):
+        for number, _ in enumerate(write_log.WATCHED):
             connection.execute(text(f"DROP FUNCTION chaos_{number} CASCADE"))
 
 
@@ -55,4 +55,4 @@ def test_a_write_that_comes_again_is_there_twice(
 ) -> None:
     for statement in statements:
         connection.execute(text(statement))
-    assert journal.twice(connection) == {f"writes of {what}": Counter({name: 2}) for what, name in twice.items()}
+    assert write_log.twice(connection) == {f"writes of {what}": Counter({name: 2}) for what, name in twice.items()}

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import stripe
 
-from dev.stripe_customer import StripeCustomer
-from dev.stripe_events import line_item
-from dev.stripe_front import StripeFront
+from dev.simulators.localstripe_client import StripeCustomer
+from dev.simulators.stripe import StripeFront
+from dev.simulators.stripe_objects import line_item
 from tests.support.peers import running_stripe
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from inbox import alert_state, queries
 from inbox.alert_rules import Figures, Standing, Told
 from inbox.event import Arrival, Event

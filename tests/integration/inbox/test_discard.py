@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from inbox import find, queries
 from inbox.event import Event
 from inbox.find import Filter

@@ -15,7 +15,7 @@ import pytest
 import redis
 import trustme
 
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from inbox import queries
 from inbox.errors import StoreUnavailable
 from inbox.event import Arrival, Event

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from inbox import queries
 from inbox.errors import LeaseLost
 from inbox.event import Event

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from inbox import find
 from inbox.errors import LeaseLost, StoreUnavailable
 from inbox.event import Event

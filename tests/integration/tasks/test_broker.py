@@ -10,7 +10,7 @@ import pytest
 from celery import Celery
 from structlog.testing import capture_logs
 
-from dev.servers import Valkey, free_port
+from dev.stack.servers import Valkey, free_port
 from inbox.event import Event
 from inbox.job import Doorbell, NewJob
 from inbox.store import Store

@@ -20,7 +20,7 @@ from bench.load import Load, paced, percentile
 from bench.processes import Part
 from bench.queueing import Costs, Simulation
 from bench.results import Results, load, save
-from dev.servers import wait_until
+from dev.stack.servers import wait_until
 
 ACKS = rounds.Acks(web_us=200, store_us=70, per_second=2000, p50=10, p99=20, p999=30, generator=0.1)
 BURN = "import time\nwhile time.process_time() < 0.6: pass"

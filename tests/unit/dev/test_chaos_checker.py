@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, create_engine
 
-from dev.chaos.checker import Verdict, find, judge, whole_files
-from dev.chaos.traffic import Sent
+from dev.harness.checker import Verdict, find, judge, whole_files
+from dev.harness.traffic import Sent
 
 EVENTS = {
     event.id: event

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dev.chaos.mails import ATTEMPT_MS, EACH, Counted, Mail, count, overruns
-from dev.chaos.timing import Done
+from dev.harness.mails import ATTEMPT_MS, EACH, Counted, Mail, count, overruns
+from dev.harness.timing import Done
 
 KILL = Done("kill a worker", "worker-notifications", 100_000, 100_000)
 AFTER = 120_000

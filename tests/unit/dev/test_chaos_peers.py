@@ -13,8 +13,8 @@ import requests
 from cli.stripe_events import NEW_VERSION, failed_invoice
 from dev.chaos.document_peer import API_KEY, DocumentPeer
 from dev.chaos.stripe_peer import StripePeer
-from dev.chaos.traffic import Sent
-from dev.pdf import document_pdf
+from dev.harness.traffic import Sent
+from dev.simulators.pdf import document_pdf
 
 Peer = TypeVar("Peer", StripePeer, DocumentPeer)
 

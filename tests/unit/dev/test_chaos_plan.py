@@ -8,9 +8,9 @@ from collections import Counter
 
 import pytest
 
-from dev.chaos.checker import OWED
 from dev.chaos.plan import kinds, length_seconds, make_plan, victims
-from dev.chaos.traffic import DOCUMENT_REQUESTED, DUPLICATES, KINDS, make_traffic
+from dev.harness.checker import OWED
+from dev.harness.traffic import DOCUMENT_REQUESTED, DUPLICATES, KINDS, make_traffic
 
 PAIRS = [("redis", "sqlite"), ("redis", "postgres"), ("rabbitmq", "sqlite"), ("rabbitmq", "postgres")]
 NOW = 1_800_000_000

@@ -10,7 +10,7 @@ import pytest
 
 from dev.chaos.plot import plot
 from dev.chaos.report import Result, row, save, saved, write
-from dev.chaos.timing import Done, Effect, Recovery, Spread, delays, recoveries, spread
+from dev.harness.timing import Done, Effect, Recovery, Spread, delays, recoveries, spread
 
 KILL = Done("kill a worker", "worker-payments", 10_000, 12_000)
 MAIL, ROW = "notify.payment_failed", "payments.payment_failed"

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from standardwebhooks import Webhook
 
-from dev.agents import HANDED, Agents
+from dev.simulators.agents import HANDED, Agents
 from tests.support.business import HANDOFF_SECRET
 from tests.support.peers import Answer, Peer
 

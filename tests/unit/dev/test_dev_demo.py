@@ -15,12 +15,13 @@ from rich.console import Console
 from stripe import SignatureVerificationError, WebhookSignature
 
 from cli.stripe_events import NEW_VERSION, OLD_VERSION, failed_invoice
-from dev.facts import Facts, StoredDocument
-from dev.pdf import document_pdf
-from dev.plan import DOCUMENTS, FAIL, make_plan
-from dev.report import Outcome, documents_table
-from dev.sender import FLAWS, Answer, Delivery, Sender
-from dev.verdict import Asked, Verdict, judge, percentile, reader
+from dev.demo.facts import Facts, StoredDocument
+from dev.demo.plan import DOCUMENTS, make_plan
+from dev.demo.report import Outcome, documents_table
+from dev.demo.verdict import Asked, Verdict, judge, percentile, reader
+from dev.harness.sender import FLAWS, Answer, Delivery, Sender
+from dev.simulators.document_behaviour import FAIL
+from dev.simulators.pdf import document_pdf
 
 SECRET = "whsec_for_tests"
 PLAN = make_plan(1_800_000_000)

@@ -15,9 +15,9 @@ import requests
 from standardwebhooks import Webhook
 from urllib3.exceptions import ProtocolError
 
-from dev.document_service import Server
-from dev.pdf import document_pdf
-from dev.servers import free_port, wait_until
+from dev.simulators.document_service import Server
+from dev.simulators.pdf import document_pdf
+from dev.stack.servers import free_port, wait_until
 
 KEY = "key-for-tests"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import settings
-from dev.environment import (
+from dev.stack.environment import (
     FIXED_PORTS,
     Ports,
     StackError,
@@ -17,8 +17,8 @@ from dev.environment import (
     stack_environment,
     without_settings,
 )
-from dev.parts import parts, supervisor_config
-from dev.servers import free_ports
+from dev.stack.parts import parts, supervisor_config
+from dev.stack.servers import free_ports
 
 PORTS = Ports(8000, 5555, 6390, 8010, 8420, 8025)
 

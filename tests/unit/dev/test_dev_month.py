@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dev.month_facts import STORIES, Found, judge
+from dev.demo.story_checks import STORIES, Found, judge
 
 
 def as_wanted(name: str) -> Found:

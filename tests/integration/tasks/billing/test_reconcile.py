@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from sqlalchemy import select
 
-from dev.stripe_log import BadRequest, EventLog
+from dev.simulators.stripe_event_log import BadRequest, EventLog
 from inbox import find, queries
 from inbox.errors import TransientError
 from inbox.find import Filter

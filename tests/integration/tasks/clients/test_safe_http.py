@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import trustme
 
-from dev.servers import free_port
+from dev.stack.servers import free_port
 from inbox.errors import PermanentError, TransientError
 from settings import Settings, load
 from tasks.clients import min_speed, safe_http

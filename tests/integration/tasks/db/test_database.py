@@ -23,7 +23,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
-from dev.postgres import Postgres
+from dev.stack.postgres import Postgres
 from tasks.db.engine import make_engine
 from tasks.db.locking import insert_if_new, locked
 from tasks.db.migrate import MIGRATION_LOCK, upgrade

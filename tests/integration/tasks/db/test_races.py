@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from inbox.errors import LeaseLost
 from inbox.event import Event
 from inbox.job import Lease, NewJob, State

@@ -18,8 +18,8 @@ import pytest
 from sqlalchemy import Engine, select
 from structlog.testing import capture_logs
 
-from dev.document_service import Server
-from dev.pdf import document_pdf
+from dev.simulators.document_service import Server
+from dev.simulators.pdf import document_pdf
 from inbox.errors import LeaseLost, PermanentError, TransientError
 from settings import load
 from tasks.clients.document_service import Wanted, submit

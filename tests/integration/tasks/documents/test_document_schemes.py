@@ -13,7 +13,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from inbox import find, queries
 from inbox.errors import PermanentError
 from inbox.find import Filter

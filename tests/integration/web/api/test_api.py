@@ -12,7 +12,7 @@ import pytest
 from celery import Celery
 from flask.testing import FlaskClient
 
-from dev.servers import Valkey, free_port
+from dev.stack.servers import Valkey, free_port
 from inbox import queries
 from inbox.event import Event
 from inbox.job import Lease, NewJob

@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from inbox import queries
 from inbox.store import Store
 from settings import Settings, load

@@ -11,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from inbox import queries
 from inbox.event import Event
 from inbox.find import Filter

@@ -10,7 +10,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import CHECKS
 
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from settings import load
 from tests.conftest import fresh_database
 from tests.support.senders import API_KEY, DOC_SECRET, STRIPE_SECRET

@@ -11,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from inbox import queries, statistics
 from inbox.event import Event
 from inbox.job import Lease, NewJob

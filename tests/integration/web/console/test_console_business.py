@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from dev.pages import debts
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from inbox.event import Event
 from inbox.store import Store
 from settings import Settings, load

@@ -13,8 +13,8 @@ import psutil
 import pytest
 import redis
 
-from dev.postgres import Postgres
-from dev.servers import Valkey, wait_until
+from dev.stack.postgres import Postgres
+from dev.stack.servers import Valkey, wait_until
 from inbox.store import PREFIX, Store
 from settings import load
 from web import create_app

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from dev.servers import free_port, wait_until
+from dev.stack.servers import free_port, wait_until
 
 CADDYFILE = Path(__file__).parents[4] / "deploy" / "Caddyfile"
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from inbox import find, queries
 from inbox.find import Filter
 from inbox.store import Store

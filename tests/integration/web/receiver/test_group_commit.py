@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from inbox import queries
 from inbox.errors import StoreUnavailable
 from inbox.event import Arrival, Event

@@ -19,7 +19,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from dev.servers import Valkey
+from dev.stack.servers import Valkey
 from inbox import find, queries
 from inbox.find import Filter
 from inbox.job import Doorbell

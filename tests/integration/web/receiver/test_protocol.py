@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from uvicorn import Server
 
-from dev.servers import Valkey, free_port, wait_until
+from dev.stack.servers import Valkey, free_port, wait_until
 from inbox import queries
 from inbox.store import Store
 from settings import load

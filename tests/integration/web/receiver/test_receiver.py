@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from werkzeug.test import Client
 from werkzeug.wrappers import Request
 
-from dev.servers import Valkey, free_port, wait_until
+from dev.stack.servers import Valkey, free_port, wait_until
 from inbox import queries
 from inbox.job import Lease
 from inbox.store import Store

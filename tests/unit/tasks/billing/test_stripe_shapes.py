@@ -12,7 +12,7 @@ from stripe import StripeObject
 
 from cli import stripe_events
 from cli.stripe_events import NEW_VERSION, OLD_VERSION
-from dev import stripe_events as simulated
+from dev.simulators import stripe_objects as simulated
 from tasks.billing import charges, customers, disputes, invoices, payouts, refunds, subscriptions
 from tasks.clients.stripe import Origin
 from tasks.notifications import notify

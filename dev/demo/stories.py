@@ -2,7 +2,7 @@
 
 A payment fails, is tried again and recovers; another fails to the end; one is refunded, another's renewal is; one is
 disputed; one buys while the receiver is down. They pay in four currencies and read three languages. Each is told as a
-time line, and held against what must have come of it (dev/month_facts.py).
+time line, and held against what must have come of it (dev/demo/story_checks.py).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.stripe_events import Thing, checkout_session, dispute, event, event_id
-from dev.client import Api
-from dev.environment import any_ports, without_settings
-from dev.month_facts import STORIES, Found, Line, Story, judge, read_month
-from dev.parts import Part, parts, worker
-from dev.stack import REPOSITORY, Stack, lock_folder
-from dev.stripe_customer import GOOD_CARD, StripeCustomer
-from dev.stripe_events import charge, line_item
-from dev.stripe_front import StripeFront
-from dev.stripe_log import EventLog
+from dev.demo.story_checks import STORIES, Found, Line, Story, judge, read_month
+from dev.harness.api_client import Api
+from dev.simulators.localstripe_client import GOOD_CARD, StripeCustomer
+from dev.simulators.stripe import StripeFront
+from dev.simulators.stripe_event_log import EventLog
+from dev.simulators.stripe_objects import charge, line_item
+from dev.stack.environment import any_ports, without_settings
+from dev.stack.local import REPOSITORY, Stack, lock_folder
+from dev.stack.parts import Part, parts, worker
 
 FOLDER = REPOSITORY / "var" / "demo-month"
 DAYS_A_SECOND = 2

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from dev.servers import free_ports
+from dev.stack.servers import free_ports
 from settings import Settings
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import requests
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from dev.plan import FAIL
+from dev.simulators.document_behaviour import FAIL
 
 WAYS = {
     "well": "takes what it is told",

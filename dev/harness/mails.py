@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dev.chaos.timing import Done
+from dev.harness.timing import Done
 
 PARTED = ("worker", "store", "queues", "broker", "database")  # in the names of what may end or undo an attempt
 EACH = 4  # mails under way at once: an attempt of each of two processes, and of each once more while something is held

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dev.environment import Ports
-from dev.servers import valkey_command
+from dev.stack.environment import Ports
+from dev.stack.servers import valkey_command
 from tasks.routes import QUEUES
 
 
@@ -33,10 +33,10 @@ def parts(folder: Path, ports: Ports, environ: Mapping[str, str]) -> list[Part]:
     if environ["REDIS_URL"] == ports.redis_url:
         chosen.append(Part("valkey", valkey_command(folder / "valkey", ports.valkey), 1))
     if environ["DOC_SERVICE_URL"] == ports.documents_url:
-        chosen.append(Part("documents", _python("dev.document_service", "--port", str(ports.documents)), 2))
+        chosen.append(Part("documents", _python("dev.simulators.document_service", "--port", str(ports.documents)), 2))
     if environ["STRIPE_API_BASE"] == ports.stripe_url:
         store = ("--folder", str(folder / "stripe"), "--webhook-url", url)
-        chosen.append(Part("stripe", _python("dev.stripe_service", "--port", str(ports.stripe), *store), 2))
+        chosen.append(Part("stripe", _python("dev.simulators.localstripe", "--port", str(ports.stripe), *store), 2))
     return [
         *chosen,
         Part("receiver", _python("web"), 3),

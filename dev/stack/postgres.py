@@ -23,7 +23,7 @@ from typing import IO, Any
 import psutil
 import psycopg
 
-from dev.servers import wait_until
+from dev.stack.servers import wait_until
 from tasks.db.migrate import upgrade
 from tasks.models import Base
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from dev.servers import free_ports, wait_until
+from dev.stack.servers import free_ports, wait_until
 
 # The start script on PATH insists on the system's own data folder; the one it calls does not.
 RABBITMQ = Path("/usr/lib/rabbitmq/bin")

@@ -19,11 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from dev.environment import Ports, StackError, stack_environment
-from dev.parts import Part, parts, supervisor_config
-from dev.signals import end_undisturbed
+from dev.stack.environment import Ports, StackError, stack_environment
+from dev.stack.parts import Part, parts, supervisor_config
+from dev.stack.signals import end_undisturbed
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 STOP_SECONDS = 60.0
 
 # How supervisord's log words what we need to know of.
@@ -71,7 +71,7 @@ class Stack:
         config.write_text(supervisor_config(self.folder, REPOSITORY, self.parts))
         log = self.log("supervisord").open("w+")
         self._supervisor = subprocess.Popen(
-            [sys.executable, "-m", "dev.supervise", str(config)],
+            [sys.executable, "-m", "dev.stack.supervise", str(config)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

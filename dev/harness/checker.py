@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-from dev.chaos.traffic import Sent
+from dev.harness.traffic import Sent
 
 Owed = tuple[tuple[str, str], ...]
 

@@ -16,8 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 import requests
 
 from cli.stripe_events import Thing
-from dev.stripe_events import as_of_now, listed
-from dev.stripe_log import BadRequest, EventLog
+from dev.simulators.stripe_event_log import BadRequest, EventLog
+from dev.simulators.stripe_objects import as_of_now, listed
 
 Answer = tuple[int, bytes]
 PASSED_ON = ("Authorization", "Content-Type")

@@ -1,5 +1,5 @@
 """`make demo`: the whole stack, a few hundred real signed events through it, a worker killed on the way, and a count;
-before that is told, a month of six customers in a quarter of a minute (dev/month.py).
+before that is told, a month of six customers in a quarter of a minute (dev/demo/stories.py).
 
 Exits 0 when every acknowledged event had its effect, once; 1 when anything was lost, doubled or wrong.
 """
@@ -19,19 +19,19 @@ from dataclasses import dataclass, field
 import requests
 from rich.console import Console
 
-from dev.agents import HANDED, WAYS, Agents
-from dev.board import Board, Moment, make_board
-from dev.client import Api
-from dev.environment import StackError, any_ports, without_settings
-from dev.facts import look_midway, read_facts
-from dev.month import play_month
-from dev.plan import DOCUMENTS, Plan, make_plan
-from dev.report import Outcome, report
-from dev.sender import Sender
-from dev.signals import end_by_exception
-from dev.stack import REPOSITORY, Stack, lock_folder
-from dev.stripe_customer import StripeCustomer
-from dev.verdict import Asked, judge, reader
+from dev.demo.facts import look_midway, read_facts
+from dev.demo.plan import DOCUMENTS, Plan, make_plan
+from dev.demo.progress import Board, Moment, make_board
+from dev.demo.report import Outcome, report
+from dev.demo.stories import play_month
+from dev.demo.verdict import Asked, judge, reader
+from dev.harness.api_client import Api
+from dev.harness.sender import Sender
+from dev.simulators.agents import HANDED, WAYS, Agents
+from dev.simulators.localstripe_client import StripeCustomer
+from dev.stack.environment import StackError, any_ports, without_settings
+from dev.stack.local import REPOSITORY, Stack, lock_folder
+from dev.stack.signals import end_by_exception
 
 FOLDER = REPOSITORY / "var" / "demo"
 PAUSE_SECONDS = 0.04  # between deliveries, so that there is something to see

@@ -12,7 +12,7 @@ from typing import Any
 import requests
 
 from cli.stripe_events import Thing, signature
-from dev.stripe_events import listed
+from dev.simulators.stripe_objects import listed
 
 MOST = 100
 

@@ -1,6 +1,6 @@
 """supervisord in the foreground, for as long as its parent lives.
 
-    python -m dev.supervise var/run/supervisord.conf
+    python -m dev.stack.supervise var/run/supervisord.conf
 
 Its standard input is a pipe that the parent holds: when the parent ends, however it ends, the pipe closes and
 supervisord stops all its parts. So even `kill -9` of `make run` leaves nothing behind.

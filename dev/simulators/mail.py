@@ -8,8 +8,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
-from dev.chaos.mails import Mail
-from dev.chaos.trouble import serve_or_fail
+from dev.harness.mails import Mail
+from dev.simulators.faults import serve_or_fail
 
 
 class Sink(ThreadingHTTPServer):

@@ -13,7 +13,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from cli.stripe_events import NEW_VERSION, OLD_VERSION, Thing
-from dev.facts import mail_headers, open_database
+from dev.demo.facts import mail_headers, open_database
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """`localstripe` for one stack: a Stripe that keeps its state and signs its webhooks, on loopback, no account needed.
 
-    python -m dev.stripe_service --port 8420 --folder var/run/stripe --webhook-url http://127.0.0.1:8000/stripe-webhook
+    python -m dev.simulators.localstripe --port 8420 --folder var/run/stripe --webhook-url http://127.0.0.1:8000/stripe-webhook
 
 Its own command listens on every interface and shares one file in the temporary folder with every other localstripe of
 the machine; here it stays on loopback and in `--folder`. STRIPE_WEBHOOK_SECRET in the environment signs the webhooks.
@@ -53,7 +53,7 @@ async def unknown_as_stripe_says_it(request: web.Request, handler: Any) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m dev.stripe_service", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m dev.simulators.localstripe", description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--webhook-url", required=True)

@@ -1,10 +1,10 @@
 """A document service to try Holdfast against: it takes jobs, calls back signed (Standard Webhooks), serves real files.
 
-    python -m dev.document_service --port 8010 --api-key KEY --webhook-secret whsec_…
+    python -m dev.simulators.document_service --port 8010 --api-key KEY --webhook-secret whsec_…
 
 POST /api/v1/process {"document_id", "callback_url", "processing_options"?} with `Authorization: Bearer KEY` answers
 {"task_id"}; the same Idempotency-Key gets the same task again. GET /api/v1/process/<task_id> answers what it would call
-back now. How a document fares is chosen by the start of its id: dev/document_ways.py. What it knows lives in memory: a
+back now. How a document fares is chosen by the start of its id: document_behaviour.py. What it knows lives in memory: a
 restart forgets the tasks, and the callbacks not yet sent.
 """
 
@@ -30,8 +30,8 @@ from urllib.parse import quote, unquote, urlsplit
 import requests
 from standardwebhooks import Webhook
 
-from dev.document_ways import CALLBACKS, Task, ending, steps
-from dev.pdf import document_pdf
+from dev.simulators.document_behaviour import CALLBACKS, Task, ending, steps
+from dev.simulators.pdf import document_pdf
 
 MAX_REQUEST_BYTES = 1024 * 1024
 STATUS = "/api/v1/process/"
@@ -289,7 +289,9 @@ class Server(ThreadingHTTPServer):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m dev.document_service", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m dev.simulators.document_service", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--port", type=int, required=True)
     # The stack passes its secrets by the environment: a command line can be read by every user of the machine.
     parser.add_argument("--api-key", default=os.environ.get("DOC_SERVICE_API_KEY", ""))

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dev.agents import GONE
-from dev.facts import Facts
-from dev.pdf import document_pdf
-from dev.plan import Plan, should_end
-from dev.sender import Answer
+from dev.demo.facts import Facts
+from dev.demo.plan import Plan, should_end
+from dev.harness.sender import Answer
+from dev.simulators.agents import GONE
+from dev.simulators.pdf import document_pdf
 
 
 @dataclass(slots=True)

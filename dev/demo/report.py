@@ -12,11 +12,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from dev.document_ways import WAYS
-from dev.facts import Facts
-from dev.plan import should_end
-from dev.stack import REPOSITORY
-from dev.verdict import Asked, Verdict, percentile
+from dev.demo.facts import Facts
+from dev.demo.plan import should_end
+from dev.demo.verdict import Asked, Verdict, percentile
+from dev.simulators.document_behaviour import WAYS
+from dev.stack.local import REPOSITORY
 
 Event = dict[str, Any]
 SHORT = {"submitting": "asked", "processing": "at work", "downloading": "fetched"}  # of the steps of a document

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cli.stripe_events import NEW_VERSION, OLD_VERSION, checkout_session, customer, event, event_id, failed_invoice
-from dev.sender import FLAWS, Delivery
+from dev.harness.sender import FLAWS, Delivery
+from dev.simulators.document_behaviour import FAIL
 
 SEED = 7
 DUPLICATES = 60
 BURST = 40
 UNHANDLED = ("customer.created", "customer.updated")
 
-# A document for each way in which the simulator can behave (dev/document_ways.py), and some that just work.
-FAIL = ("fails-", "forbidden-")  # how those begin that must end as failed
+# A document for each behaviour of the simulator (document_behaviour.py), and some without a fault.
+
 DOCUMENTS = (
     *(f"report-{number}.pdf" for number in range(1, 5)),
     *("twice-1.pdf", "twice-2.pdf", "late-1.pdf", "busy-1.pdf"),

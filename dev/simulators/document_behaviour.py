@@ -1,4 +1,4 @@
-"""How a document fares at the simulated document service (dev/document_service.py): chosen by the start of its id."""
+"""How a document fares at the simulated document service: chosen by the start of its id."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ WAYS = {
     "moved-": "the result is at an address that redirects",
     "forbidden-": "the result is said to be at an address that nobody should call",
 }
+FAIL = ("fails-", "forbidden-")  # how the ids of documents start that must end as failed
 FORBIDDEN = "https://169.254.169.254/latest/meta-data/iam/security-credentials/"  # of the machine, in many clouds
 CALLBACKS = {"twice-": 2, "silent-": 0}  # how often each is sent, if not once
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cli.stripe_events import NEW_VERSION, checkout_session, customer, event, event_id, failed_invoice
-from dev.sender import Delivery
+from dev.harness.sender import Delivery
 
 DUPLICATES = 0.1
 OUT_OF_ORDER = 0.2
@@ -20,7 +20,12 @@ KINDS = {
     **dict(zip(PAYS_AT, (20, 12, 8), strict=True)),
     **{"paid": 35, "unpaid": 5, "unhandled": 10, "document": 8, "broken document": 2},
 }
-DOCUMENT_WAYS = ("", "twice-", "late-", "early-")  # how the document service calls back; see dev/document_service.py
+DOCUMENT_WAYS = (
+    "",
+    "twice-",
+    "late-",
+    "early-",
+)  # how the document service calls back; see dev/simulators/document_service.py
 
 
 @dataclass(frozen=True, slots=True)
