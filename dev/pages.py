@@ -43,7 +43,7 @@ PAGES = {
     "documents (100000)": "documents",
     "subscriptions (20000 in dunning)": "subscriptions",
     "agents": "agents",
-    "senders": "senders",
+    "sources": "sources",
     "audit": "audit",
 }
 

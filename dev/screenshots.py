@@ -52,7 +52,7 @@ PAGES = {
     "documents": "documents",
     "subscriptions": "subscriptions",
     "agents": "agents",
-    "senders": "senders",
+    "sources": "sources",
     "audit": "audit",
 }
 DOCS = {
@@ -188,7 +188,7 @@ def take(url: str, folder: Path, fresh: Callable[[], object]) -> None:
             page = context.new_page()
             page.goto("/console/")
             page.screenshot(path=folder / f"sign-in-{look}.png")
-            page.get_by_label("One of API_KEYS").fill(KEY)
+            page.get_by_label("API key").fill(KEY)
             page.keyboard.press("Enter")
             page.get_by_role("heading", name="Overview").wait_for()
             for name, path in PAGES.items():

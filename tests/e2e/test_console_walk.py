@@ -1,4 +1,4 @@
-"""The console in a real Chromium, on a real stack: what a person does who is told that something failed.
+"""The console in a real Chromium, on a real stack: what an operator does after an alert.
 
 The browser is Playwright's own (`playwright install chromium`) or the system's (`apt-get install chromium`).
 """
@@ -33,13 +33,13 @@ PAGES = (
     "documents",
     "subscriptions",
     "agents",
-    "senders",
+    "sources",
     "audit",
     "replays/new",
     "no/such/page",
 )
 PHONE = {"width": 390, "height": 844}
-# As root Chromium takes no sandbox; and it is not to call home while we test.
+# Chromium's sandbox does not work for root; the other flags prevent network calls of its own.
 FLAGS = (
     "--no-sandbox",
     "--disable-dev-shm-usage",
@@ -50,14 +50,14 @@ FLAGS = (
 
 
 def chromium(playwright: Playwright) -> str | None:
-    """The browser to use; skips the test where there is none, but fails it in CI, where there must be one."""
+    """The browser to use. Without one the test is skipped, but fails in CI."""
     if Path(playwright.chromium.executable_path).exists():
         return None
     names = ("chromium", "chromium-browser", "google-chrome")
     found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
-        none = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        none("no Chromium: apt-get install chromium, or .venv/bin/playwright install chromium")
+        give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        give_up("no Chromium: apt-get install chromium, or .venv/bin/playwright install chromium")
     return found
 
 
@@ -71,7 +71,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def stack(request: pytest.FixtureRequest, valkey: Valkey, mailbox: Mailbox, tmp_path: Path) -> Iterator[Stack]:
-    """A receiver and a worker that gives a job one try."""
+    """Jobs get one attempt only."""
     made = Stack(
         tmp_path,
         {
@@ -91,30 +91,30 @@ def stack(request: pytest.FixtureRequest, valkey: Valkey, mailbox: Mailbox, tmp_
 
 @pytest.fixture
 def page(browser: Browser, stack: Stack) -> Iterator[Page]:
-    """Signed in. The console never writes into the browser's: that is where a broken policy shows."""
+    """Signed in. Fails on errors in the browser's console, such as a violated Content-Security-Policy."""
     stack.receiver()
     context = browser.new_context(base_url=stack.url(""))
     shown = context.new_page()
     complaints: list[str] = []
 
-    def hear(message: ConsoleMessage) -> None:
+    def record(message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not re.search("status of (404|503)", message.text):
             complaints.append(message.text)
 
-    shown.on("console", hear)
+    shown.on("console", record)
     shown.on("pageerror", lambda error: complaints.append(str(error)))
     shown.goto("/console/")
-    shown.get_by_label("One of API_KEYS").fill(API_KEY)
+    shown.get_by_label("API key").fill(API_KEY)
     shown.keyboard.press("Enter")
     expect(shown.get_by_role("heading", name="Overview")).to_be_visible()
-    shown.wait_for_load_state()  # or its script may not hear the first key
+    shown.wait_for_load_state()  # otherwise its script may miss the first key press
     yield shown
     context.close()
     assert complaints == []
 
 
 def payout_fails(stack: Stack, name: str) -> None:
-    """An event whose administrator is to be told by mail."""
+    """Deliver an event that sends a mail to the administrator."""
     event = stripe_event(name, "payout.failed", id="po_1", amount=5000, currency="eur", failure_code="account_closed")
     deliver(stack.url("/stripe-webhook"), *signed_by_stripe(event))
 
@@ -127,13 +127,15 @@ def all_dead(stack: Stack, number: int) -> None:
     wait_until(lambda: stats(stack)["dead"] == number, seconds=120, what=f"{number} dead letters; {stats(stack)}")
 
 
-def test_a_failed_event_is_found_understood_mended_and_replayed(page: Page, stack: Stack, mailbox: Mailbox) -> None:
+def test_an_operator_finds_a_failed_event_and_replays_it_after_removing_the_cause(
+    page: Page, stack: Stack, mailbox: Mailbox
+) -> None:
     mailbox.refusing = True
     stack.worker(queues=QUEUES, app="workers.app")
     payout_fails(stack, "evt_1")
     all_dead(stack, 1)
 
-    expect(page.locator(".tiles .bad")).to_contain_text("Dead letters1", timeout=20_000)  # by itself
+    expect(page.locator(".tiles .bad")).to_contain_text("Dead letters1", timeout=20_000)  # without reloading
     page.keyboard.press("g")
     page.keyboard.press("e")
     expect(page.get_by_role("heading", name="Events")).to_be_visible()
@@ -150,8 +152,8 @@ def test_a_failed_event_is_found_understood_mended_and_replayed(page: Page, stac
 
     mailbox.refusing = False  # the cause is gone
     card.get_by_role("button", name="Replay").click()
-    expect(page.get_by_role("status")).to_have_text("1 run again")
-    expect(page.locator("#became .card", has_text="notifications.send").locator(".state").first).to_have_text(
+    expect(page.get_by_role("status")).to_have_text("1 replayed")
+    expect(page.locator("#jobs .card", has_text="notifications.send").locator(".state").first).to_have_text(
         "succeeded", timeout=60_000
     )
     expect(page.locator(".line")).to_contain_text("attempt 2 succeeded")
@@ -160,7 +162,7 @@ def test_a_failed_event_is_found_understood_mended_and_replayed(page: Page, stac
     expect(page.locator("tbody").last).to_contain_text("stripe:evt_1:notify")
 
 
-def test_all_that_match_are_replayed_after_a_dry_run(page: Page, stack: Stack, mailbox: Mailbox) -> None:
+def test_all_matching_dead_letters_are_replayed_after_a_dry_run(page: Page, stack: Stack, mailbox: Mailbox) -> None:
     mailbox.refusing = True
     stack.worker(queues=QUEUES, app="workers.app")
     for n in range(12):
@@ -170,8 +172,8 @@ def test_all_that_match_are_replayed_after_a_dry_run(page: Page, stack: Stack, m
 
     page.goto("/console/dead")
     page.get_by_label("stripe:evt_3:").check()
-    page.get_by_role("button", name="Replay the ticked").click()
-    expect(page.get_by_role("status")).to_have_text("1 run again")
+    page.get_by_role("button", name="Replay selected").click()
+    expect(page.get_by_role("status")).to_have_text("1 replayed")
 
     page.wait_for_load_state()
     page.keyboard.press("/")
@@ -180,10 +182,10 @@ def test_all_that_match_are_replayed_after_a_dry_run(page: Page, stack: Stack, m
     page.keyboard.press("Enter")
     page.get_by_role("link", name="Replay all that match").click()
     expect(page.get_by_role("main")).to_contain_text("11 of 11 dead letters")
-    assert stats(stack)["dead"] == 11  # so far it was only told
+    assert stats(stack)["dead"] == 11  # the dry run changed nothing
 
     page.get_by_role("button", name="Replay 11").click()
-    expect(page.locator("#progress")).to_contain_text("11 run again", timeout=60_000)
+    expect(page.locator("#progress")).to_contain_text("11 replayed", timeout=60_000)
     expect(page.locator("#progress .state")).to_have_text("finished")
     assert page.locator("progress").get_attribute("value") == page.locator("progress").get_attribute("max")
     wait_until(lambda: len(mailbox.mails) == 12, seconds=60, what="each mail once")
@@ -191,7 +193,7 @@ def test_all_that_match_are_replayed_after_a_dry_run(page: Page, stack: Stack, m
     assert (len(mailbox.mails), stats(stack)["dead"]) == (12, 0)
 
 
-def test_a_document_is_watched_while_it_grows(page: Page, stack: Stack) -> None:
+def test_a_documents_progress_is_shown_while_it_changes(page: Page, stack: Stack) -> None:
     with Peer(lambda asked: Answer(body=b'{"task_id": "t1"}' if asked.method == "POST" else b"%PDF-1.7")) as service:
         stack.environment |= {"DOC_SERVICE_URL": service.url, "DOC_SERVICE_API_KEY": "k", "PUBLIC_URL": stack.url("")}
         stack.worker(queues=QUEUES, app="workers.app")
@@ -199,13 +201,13 @@ def test_a_document_is_watched_while_it_grows(page: Page, stack: Stack) -> None:
             stack.url("/api/v1/documents"), headers=BEARER, json={"document_id": "contract-7.pdf"}, timeout=30
         )
         page.goto(f"/console/documents/{asked.json()['id']}")
-        expect(page.locator("#course .state")).to_have_text("processing", timeout=60_000)
+        expect(page.locator("#document .state")).to_have_text("processing", timeout=60_000)
         bar = page.get_by_role("progressbar")
         for number, progress in enumerate((35, 80)):
             call_back(stack, f"msg_{number}", status="processing", progress=progress)
             expect(bar).to_have_attribute("value", str(progress), timeout=30_000)
         call_back(stack, "msg_9", status="completed", result_url=f"{service.url}/result")
-        expect(page.locator("#course .state")).to_have_text("completed", timeout=60_000)
+        expect(page.locator("#document .state")).to_have_text("completed", timeout=60_000)
         expect(bar).to_have_attribute("value", "100")
         expect(page.locator(".line li")).to_contain_text(["completed", "downloading", "80 %", "35 %"])
 
@@ -224,19 +226,19 @@ def test_no_page_is_wider_than_a_phone(page: Page, stack: Stack, scheme: str) ->
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
 
 
-def test_the_overview_says_when_nobody_answers_and_which_keys_there_are(page: Page, stack: Stack) -> None:
+def test_the_overview_shows_a_lost_connection_and_the_keyboard_shortcuts(page: Page, stack: Stack) -> None:
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_contain_text("dead letters")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(page.locator("#fresh")).to_have_text(re.compile("^as of .* UTC$"))
     page.route("**/console/**", lambda route: route.fulfill(status=503, body=""))
-    expect(page.locator("#fresh")).to_have_text(re.compile("^not answering; as of"), timeout=20_000)
+    expect(page.locator("#fresh")).to_have_text(re.compile("^no connection; as of"), timeout=20_000)
     page.unroute("**/console/**")
     expect(page.locator("#fresh")).to_have_text(re.compile("^as of"), timeout=20_000)
 
 
-def test_lists_can_be_walked_by_keys(page: Page, stack: Stack) -> None:
+def test_lists_can_be_used_with_the_keyboard(page: Page, stack: Stack) -> None:
     for n in range(3):
         payout_fails(stack, f"evt_{n}")
     page.goto("/console/events")
@@ -246,27 +248,27 @@ def test_lists_can_be_walked_by_keys(page: Page, stack: Stack) -> None:
     expect(page.locator("dd.id")).to_have_text("evt_1")
 
 
-def test_a_search_goes_on_until_it_finds_something(page: Page, stack: Stack, valkey: Valkey) -> None:
+def test_search_older_continues_until_something_is_found(page: Page, stack: Stack, valkey: Valkey) -> None:
     payout_fails(stack, "evt_oldest")
     later = Clock()
     store = Store(connect(valkey.url, timeout_seconds=60), now_ms=later)
     store.client.config_set("appendfsync", "no")
-    fill(store, later, 14_950, int(time.time() * 1000) + SPREAD_MS + 1000)  # the last step of a hundred looks at 51
+    fill(store, later, 14_950, int(time.time() * 1000) + SPREAD_MS + 1000)  # the last step of a hundred checks 51
     store.client.config_set("appendfsync", "always")
     page.goto("/console/events?type=payout.*")
-    expect(page.locator("#found")).to_contain_text("None in this stretch of time")
-    page.get_by_role("link", name="Look further").click()
+    expect(page.locator("#found")).to_contain_text("None in this period")
+    page.get_by_role("link", name="Search older").click()
     expect(page.get_by_role("link", name="payout.failed")).to_be_visible(timeout=60_000)
-    expect(page.locator("#further")).to_contain_text("back to the oldest")
+    expect(page.locator("#older")).to_contain_text("back to the oldest")
 
 
-def test_without_scripts_all_of_it_works_too(browser: Browser, stack: Stack) -> None:
+def test_everything_works_without_scripts(browser: Browser, stack: Stack) -> None:
     stack.receiver()
     payout_fails(stack, "evt_1")
     context = browser.new_context(base_url=stack.url(""), java_script_enabled=False)
     bare = context.new_page()
     bare.goto("/console/events?type=payout.*")
-    bare.get_by_label("One of API_KEYS").fill(API_KEY)
+    bare.get_by_label("API key").fill(API_KEY)
     bare.get_by_role("button", name="Sign in").click()
     bare.get_by_role("link", name="payout.failed").click()
     expect(bare.get_by_role("main")).to_contain_text("payouts.payout_failed")

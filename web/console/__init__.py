@@ -1,4 +1,5 @@
-"""/console: for people. Server-rendered pages; console.js only renews them and adds keys, and all works without it."""
+"""/console: server-rendered pages for operators. console.js refreshes them and adds shortcut keys; every page works
+without it."""
 
 from __future__ import annotations
 
@@ -15,13 +16,25 @@ from werkzeug.exceptions import HTTPException
 from inbox.errors import StoreUnavailable
 from inbox.store import Store
 from settings import Settings
-from web.console import agents, dead, documents, dunning, events, jinja_filters, overview, senders, sign_in
+from web.console import (
+    agents,
+    audit,
+    dead,
+    documents,
+    events,
+    jinja_filters,
+    overview,
+    replays,
+    sign_in,
+    sources,
+    subscriptions,
+)
 from web.errors import Refused
 from web.receiver.sources import Source
 
 log = structlog.get_logger()
 
-MOST_FORM_BYTES = 512 * 1024  # a page of ticked jobs, each id of up to 800 characters
+MAX_FORM_BYTES = 512 * 1024  # a page of selected jobs, each with an id of up to 800 characters
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
@@ -29,78 +42,82 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
-OPEN = ("console.sign_in", "console.static")  # to whoever has not signed in
+PUBLIC_ENDPOINTS = ("console.sign_in", "console.static")
 
 
 def blueprint(
-    settings: Settings, sources: Mapping[str, Source], store: Store, sessions: Callable[[], Session]
+    settings: Settings, configured: Mapping[str, Source], store: Store, sessions: Callable[[], Session]
 ) -> Blueprint:
-    """Every page of the console, behind one gate."""
+    """All console pages. Every page except the sign-in page requires a session."""
     pages = Blueprint("console", __name__, url_prefix="/console", template_folder="templates", static_folder="static")
 
     @pages.before_request
-    def gate() -> ResponseReturnValue | None:
-        request.max_content_length = MOST_FORM_BYTES
-        if request.endpoint not in OPEN and not sign_in.recognised(settings.api_keys):
-            back = request.full_path if request.method == "GET" else ""
-            return redirect(url_for("console.sign_in", next=back or None))
+    def require_session() -> ResponseReturnValue | None:
+        request.max_content_length = MAX_FORM_BYTES
+        if request.endpoint not in PUBLIC_ENDPOINTS and not sign_in.load_person(settings.api_keys):
+            return_to = request.full_path if request.method == "GET" else ""
+            return redirect(url_for("console.sign_in", next=return_to or None))
         if request.method == "POST":
             sign_in.check_form()
         return None
 
     @pages.after_request
-    def seal(response: Response) -> Response:
+    def add_headers(response: Response) -> Response:
         response.headers.update(HEADERS)
         if request.endpoint != "console.static":
-            response.headers["Cache-Control"] = "no-store"  # it shows what is nobody else's business
+            response.headers["Cache-Control"] = "no-store"  # the pages show business data
         return response
 
     @pages.context_processor
-    def everywhere() -> dict[str, Any]:
-        return {"flower": settings.flower_url, "sources": events.names(sources), "types": events.TYPES}
+    def common_values() -> dict[str, Any]:
+        names = events.source_names(configured)
+        return {"flower": settings.flower_url, "source_names": names, "event_types": events.TYPES}
 
     @pages.get("/<path:_>")
-    def nothing(_: str) -> str:
-        raise Refused("There is no such page.", 404)
+    def not_found(_: str) -> str:
+        raise Refused("This page does not exist.", 404)
 
-    _tell_errors(pages)
+    _register_error_pages(pages)
     jinja_filters.register(pages)
     sign_in.register(pages, settings, store)
     overview.register(pages, store)
-    events.register(pages, settings, sources, store, sessions)
-    dead.register(pages, store, sessions)
+    events.register(pages, settings, configured, store, sessions)
+    dead.register(pages, store)
+    replays.register(pages, store, sessions)
+    audit.register(pages, store, sessions)
     documents.register(pages, settings, store, sessions)
-    dunning.register(pages, sessions)
+    subscriptions.register(pages, sessions)
     agents.register(pages, store, sessions)
-    senders.register(pages, settings, sources, store, sessions)
+    sources.register(pages, settings, configured, store, sessions)
     return pages
 
 
-def _tell_errors(pages: Blueprint) -> None:
-    """Errors as pages, where the rest of the application answers in JSON (web/errors.py)."""
+def _register_error_pages(pages: Blueprint) -> None:
+    """Show errors as HTML pages; outside the console they are JSON (web/errors.py)."""
 
     @pages.errorhandler(Refused)
     def refused(error: Refused) -> ResponseReturnValue:
-        return _page(str(error), error.status)
+        return _error_page(str(error), error.status)
 
     @pages.errorhandler(StoreUnavailable)
-    def no_store(error: StoreUnavailable) -> ResponseReturnValue:
-        return _page(f"Senders hear 503 and try again; nothing is lost. What is wrong: {error}.", 503)
+    def store_unavailable(error: StoreUnavailable) -> ResponseReturnValue:
+        text = f"The store is unavailable: {error}. Until it is back, webhooks are answered with 503 and their"
+        return _error_page(f"{text} senders retry them. No accepted event is lost.", 503)
 
     @pages.errorhandler(OperationalError)
-    def no_database(error: OperationalError) -> ResponseReturnValue:
-        log.warning("the database does not answer", error=type(error.orig).__name__)
-        return _page("The database does not answer now. Events are taken all the same.", 503)
+    def database_unavailable(error: OperationalError) -> ResponseReturnValue:
+        log.warning("database unavailable", error=type(error.orig).__name__)
+        return _error_page("The database is unavailable. Webhooks are still accepted.", 503)
 
     @pages.errorhandler(Exception)
     def unexpected(error: Exception) -> ResponseReturnValue:
         log.error("unexpected error", error=type(error).__name__, exc_info=error)
-        return _page("An unexpected error; it has been logged.", 500)
+        return _error_page("Unexpected error. Details are in the receiver's log.", 500)
 
     @pages.errorhandler(HTTPException)
-    def http(error: HTTPException) -> ResponseReturnValue:
-        return _page(error.description or error.name, error.code or 500)
+    def http_error(error: HTTPException) -> ResponseReturnValue:
+        return _error_page(error.description or error.name, error.code or 500)
 
 
-def _page(words: str, status: int) -> ResponseReturnValue:
-    return render_template("error.html", words=words, status=status), status
+def _error_page(message: str, status: int) -> ResponseReturnValue:
+    return render_template("error.html", message=message, status=status), status

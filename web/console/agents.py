@@ -1,4 +1,4 @@
-"""Agents: who is told of documents, how that goes, and whom we call no more."""
+"""Agents: state, handoffs and circuit breaker of each; disable, enable, and the log of those actions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inbox.store import Store
 from tasks.models import AgentDeed
 from web.queries import agents
 
-DEEDS = 50
+AUDIT_ROWS = 50
 
 
 def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) -> None:
@@ -25,29 +25,29 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
 
     @pages.app_template_filter()
     def host(url: str) -> str:
-        """All that is shown of an agent's URL: its path and query may be secrets."""
+        """The only part of an agent's URL that is shown: its path and query may contain secrets."""
         return urlsplit(url).hostname or ""
 
     @pages.get("/agents", endpoint="agents")
     def list_agents() -> str:
         with sessions() as db:
-            shown = agents.standings(db)
-            deeds = db.scalars(select(AgentDeed).order_by(AgentDeed.id.desc()).limit(DEEDS)).all()
-        owed = {one.owed: queries.job(store, one.owed) for one in shown if one.owed}
-        names = {one.agent.id: one.agent.name or host(one.agent.url) for one in shown}
+            rows = agents.standings(db)
+            audit = db.scalars(select(AgentDeed).order_by(AgentDeed.id.desc()).limit(AUDIT_ROWS)).all()
+        pending = {row.owed: queries.job(store, row.owed) for row in rows if row.owed}
+        names = {row.agent.id: row.agent.name or host(row.agent.url) for row in rows}
         now = datetime.now(UTC)
-        return render_template("agents.html", agents=shown, owed=owed, deeds=deeds, names=names, now=now)
+        return render_template("agents.html", agents=rows, pending=pending, audit=audit, names=names, now=now)
 
     @pages.post("/agents/<agent>/disable")
     def disable_agent(agent: str) -> ResponseReturnValue:
-        return _switched(agent, "disable")
+        return _switch(agent, "disable")
 
     @pages.post("/agents/<agent>/enable")
     def enable_agent(agent: str) -> ResponseReturnValue:
-        return _switched(agent, "enable")
+        return _switch(agent, "enable")
 
-    def _switched(agent: str, to: Literal["disable", "enable"]) -> ResponseReturnValue:
+    def _switch(agent: str, action: Literal["disable", "enable"]) -> ResponseReturnValue:
         with sessions() as db:
-            agents.switch(db, agent, to, g.person.name)
+            agents.switch(db, agent, action, g.person.name)
             db.commit()
         return redirect(url_for("console.agents"))

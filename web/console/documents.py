@@ -1,4 +1,4 @@
-"""Documents: how far each is, and one of them with its time line."""
+"""Documents: list with progress, one document with its timeline, and the download."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from web.api.blueprint import completed, content
 from web.errors import Refused
 from web.queries.documents import STATES, page
 
-ROWS = 50
+ROWS, TIMELINE_ROWS = 50, 200
 
 
 def register(pages: Blueprint, settings: Settings, store: Store, sessions: Callable[[], Session]) -> None:
-    """/console/documents and what is below it"""
+    """/console/documents, /console/documents/<id> and its content"""
 
     @pages.get("/documents")
     def documents() -> ResponseReturnValue:
@@ -30,21 +30,21 @@ def register(pages: Blueprint, settings: Settings, store: Store, sessions: Calla
             if name.isprintable() and name and db.get(Document, name) is not None:
                 return redirect(url_for("console.document", document=name))
             rows, cursor = page(db, request.args, ROWS)
-        given = {"state": request.args.get("state", ""), "q": name}
-        return render_template("documents.html", documents=rows, states=STATES, given=given, cursor=cursor)
+        params = {"state": request.args.get("state", ""), "q": name}
+        return render_template("documents.html", documents=rows, states=STATES, params=params, cursor=cursor)
 
     @pages.get("/documents/<document>")
     def document(document: str) -> str:
-        if not document.isprintable():  # Postgres takes no NUL in a text, not even to look for
+        if not document.isprintable():  # Postgres rejects NUL in a text, even in a query
             raise Refused("No such document.", 404)
         with sessions() as db:
             row = db.get(Document, document)
-            mine = select(DocumentStep).where(DocumentStep.document == document)
-            steps = db.scalars(mine.order_by(DocumentStep.id.desc()).limit(200)).all()
+            steps = select(DocumentStep).where(DocumentStep.document == document)
+            timeline = db.scalars(steps.order_by(DocumentStep.id.desc()).limit(TIMELINE_ROWS)).all()
         if row is None and queries.event(store, "api", document) is None:
             raise Refused("No such document.", 404)
-        return render_template("document.html", id=document, document=row, steps=steps)
+        return render_template("document.html", id=document, document=row, timeline=timeline)
 
     @pages.get("/documents/<document>/content")
     def document_content(document: str) -> Response:
-        return content(settings, *completed(sessions, document, "No such document, or it is not complete."))
+        return content(settings, *completed(sessions, document, "No such document, or it is not completed yet."))

@@ -1,4 +1,4 @@
-"""The first page: how much comes in, how much is owed, for how long, and what went wrong."""
+"""The overview: alerts, counters, plots, queues and the latest dead letters."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from web.console.jinja_filters import age, clock
 
 SPANS = {"1h": 3_600_000, "24h": 86_400_000}
 BARS = 60
-LETTERS = 5
+DEAD_ROWS = 5
 SWEEP_LATE_MS = 15_000
 
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Bars over a span of time; `top` is what the highest stands for."""
+    """A bar chart. `top` labels the upper end of its scale."""
 
     name: str
     unit: str
@@ -33,12 +33,12 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar of a plot: where it stands and how high, in parts of 100, and what it says."""
+    """One bar: position, width and height in percent of the chart, and its tooltip."""
 
     left: float
     width: float
     height: float
-    words: str
+    label: str
 
 
 def register(pages: Blueprint, store: Store) -> None:
@@ -57,85 +57,82 @@ def register(pages: Blueprint, store: Store) -> None:
             stats=queries.stats(store),
             memory=store.memory(),
             queues=_queues(store, now),
-            letters=find.step(store, "dead", Filter(), LETTERS).rows,
+            dead_letters=find.step(store, "dead", Filter(), DEAD_ROWS).rows,
             last_minute=statistics.arrivals(store, now - 60_000, now, 1)[0],
-            sweep_age=_sweep_age(store, now),
+            sweep_age=_age(queries.swept_ms(store), now),
             sweep_late_ms=SWEEP_LATE_MS,
             now=now,
-            wrong=[one.words for one in alert_state.seen(store).standing.values() if not one.calm],
+            alerts=[one.words for one in alert_state.seen(store).standing.values() if not one.calm],
             plots=_plots(arrived, statistics.samples(store, now - span_ms), now - span_ms, span_ms),
         )
 
 
 def _plots(arrived: list[int], samples: list[dict[str, int]], start: int, span_ms: int) -> list[Plot]:
-    each = "per " + _step(span_ms)
+    per_bar = "per " + _bar_span(span_ms)
     return [
-        _plot("Events taken in", each, arrived, start, span_ms),
-        _plot("Jobs done", each, _more(samples, "done", start, span_ms), start, span_ms),
-        _plot("Attempts failed", each, _more(samples, "failed", start, span_ms), start, span_ms),
-        _plot("Rejected", each, _more(samples, "rejected", start, span_ms), start, span_ms),
-        _plot("Jobs owed", "", _most(samples, "owed", start, span_ms), start, span_ms),
-        _plot("Longest owed", "", _most(samples, "age", start, span_ms), start, span_ms, told=age),
-        _plot("Dead letters", "", _most(samples, "dead", start, span_ms), start, span_ms),
+        _plot("Events accepted", per_bar, arrived, start, span_ms),
+        _plot("Jobs succeeded", per_bar, _increases(samples, "done", start, span_ms), start, span_ms),
+        _plot("Failed attempts", per_bar, _increases(samples, "failed", start, span_ms), start, span_ms),
+        _plot("Rejected deliveries", per_bar, _increases(samples, "rejected", start, span_ms), start, span_ms),
+        _plot("Unfinished jobs", "", _maxima(samples, "owed", start, span_ms), start, span_ms),
+        _plot("Oldest unfinished job", "", _maxima(samples, "age", start, span_ms), start, span_ms, label=age),
+        _plot("Dead letters", "", _maxima(samples, "dead", start, span_ms), start, span_ms),
     ]
 
 
-def _step(span_ms: int) -> str:
+def _bar_span(span_ms: int) -> str:
     minutes = span_ms // BARS // 60_000
     return "minute" if minutes == 1 else f"{minutes} min"
 
 
 def _queues(store: Store, now: int) -> list[dict[str, Any]]:
-    owed, waiting = statistics.owed(store, QUEUES), statistics.queues(store, QUEUES)
+    """Per queue: unfinished jobs, and pending ones (due, but not taken by a worker yet), with the oldest's age (ms)."""
+    unfinished, pending = statistics.owed(store, QUEUES), statistics.queues(store, QUEUES)
     return [
         {
             "name": name,
-            "owed": owed[name][0],
-            "age": _since(owed[name][1], now),
-            "waiting": waiting[name][0],
-            "waits": _since(waiting[name][1], now),
+            "unfinished": unfinished[name][0],
+            "oldest_unfinished": _age(unfinished[name][1], now),
+            "pending": pending[name][0],
+            "oldest_pending": _age(pending[name][1], now),
         }
         for name in QUEUES
     ]
 
 
-def _since(at: int | None, now: int) -> int | None:
+def _age(at: int | None, now: int) -> int | None:
     return None if at is None else max(now - at, 0)
 
 
-def _sweep_age(store: Store, now: int) -> int | None:
-    return _since(queries.swept_ms(store), now)
-
-
 def _plot(
-    name: str, unit: str, numbers: list[int], start: int, span_ms: int, *, told: Callable[[int], str] = str
+    name: str, unit: str, values: list[int], start: int, span_ms: int, *, label: Callable[[int], str] = str
 ) -> Plot:
-    most, width, step = max([*numbers, 1]), 100 / len(numbers), span_ms // BARS
+    top, width, bar_ms = max([*values, 1]), 100 / len(values), span_ms // BARS
     bars = [
-        Bar(i * width, width, 100 * number / most, f"{clock(start + i * step)}: {told(number)}")
-        for i, number in enumerate(numbers)
+        Bar(i * width, width, 100 * value / top, f"{clock(start + i * bar_ms)}: {label(value)}")
+        for i, value in enumerate(values)
     ]
-    return Plot(name, unit, told(most), bars)
+    return Plot(name, unit, label(top), bars)
 
 
-def _more(samples: list[dict[str, int]], name: str, start: int, span_ms: int) -> list[int]:
-    """By how much a count had grown at the end of each step; a replay takes its job back, which counts for nothing."""
+def _increases(samples: list[dict[str, int]], name: str, start: int, span_ms: int) -> list[int]:
+    """How much a counter grew, per bar. A counter that fell, because a job was replayed, counts as 0."""
     found = [0] * BARS
     for before, after in itertools.pairwise(samples):
-        found[_at(after, start, span_ms)] += max(after.get(name, 0) - before.get(name, 0), 0)
+        found[_bar_index(after, start, span_ms)] += max(after.get(name, 0) - before.get(name, 0), 0)
     return found
 
 
-def _most(samples: list[dict[str, int]], name: str, start: int, span_ms: int) -> list[int]:
-    """The greatest figure that was sampled in each step of the span."""
+def _maxima(samples: list[dict[str, int]], name: str, start: int, span_ms: int) -> list[int]:
+    """The largest sample per bar."""
     found = [0] * BARS
     for sample in samples:
-        i = _at(sample, start, span_ms)
+        i = _bar_index(sample, start, span_ms)
         found[i] = max(found[i], sample.get(name, 0))
-    if samples and _at(samples[-1], start, span_ms) == BARS - 2:
-        found[-1] = samples[-1].get(name, 0)  # this step has no sample yet
+    if samples and _bar_index(samples[-1], start, span_ms) == BARS - 2:
+        found[-1] = samples[-1].get(name, 0)  # the current minute has no sample yet
     return found
 
 
-def _at(sample: dict[str, int], start: int, span_ms: int) -> int:
+def _bar_index(sample: dict[str, int], start: int, span_ms: int) -> int:
     return min((sample["at"] - start) // (span_ms // BARS), BARS - 1)

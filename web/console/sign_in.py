@@ -1,8 +1,8 @@
-"""Who is at the console: signed in with one of API_KEYS, for a working day.
+"""Console sessions: sign in with one of API_KEYS, for twelve hours.
 
-There is no session store. The cookie is signed with the key that opened it, so that every process and every restart
-agrees, and a key that is taken out of API_KEYS ends its sessions at once. A form's token is an HMAC of the cookie under
-the same key.
+There is no session store. The cookie is signed with the API key that was entered, so every process accepts it, also
+after a restart, and removing a key from API_KEYS ends its sessions immediately. A form token is an HMAC of the cookie
+with the same key.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ SESSION_SECONDS = 12 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who is signed in. `name` is what the audit trail shows."""
+    """The signed-in operator. `name` identifies the API key in the audit log."""
 
     name: str
     form_token: str
 
 
-def recognised(keys: Collection[str]) -> bool:
-    """True if the request's cookie was issued for a key that holds still; then `g.person` says who it is."""
+def load_person(keys: Collection[str]) -> bool:
+    """Set `g.person` from the session cookie. False if there is no valid cookie of a current key."""
     g.person = _person(keys, request.cookies.get(COOKIE, ""))
     return g.person is not None
 
@@ -62,16 +62,16 @@ def _signer(key: str) -> TimestampSigner:
 
 
 def check_form() -> None:
-    """Raises Refused unless this form is one of ours, sent from a page of ours."""
+    """Raises Refused if the form comes from another site or has no valid token."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
         raise Refused("This form was sent from another site.", 403)
     person = g.get("person")
     if person and not compare_digest(request.form.get("form_token", "").encode(), person.form_token.encode()):
-        raise Refused("This form is too old. Go back, load the page again, and try once more.", 403)
+        raise Refused("This form has expired. Go back, reload the page and try again.", 403)
 
 
 def register(pages: Blueprint, settings: Settings, store: Store) -> None:
-    """The way in, the way out, and `form_token()` for each form."""
+    """Sign in, sign out, and the template function `form_token()`"""
 
     @pages.app_template_global()
     def form_token() -> Markup:
@@ -83,33 +83,33 @@ def register(pages: Blueprint, settings: Settings, store: Store) -> None:
             return _form(settings, "", 200)
         key = matching(settings.api_keys, request.form.get("key", "").strip().encode())
         if key is None and too_often(store, str(request.remote_addr)):
-            return _form(settings, "Too many tries. Wait a minute.", 429)
+            return _form(settings, "Too many wrong keys. Try again in a minute.", 429)
         if key is None:
-            return _form(settings, "That is none of API_KEYS.", 401)
-        answer = redirect(inside(request.form.get("next", "")))
+            return _form(settings, "Wrong key. It must be one of API_KEYS.", 401)
+        answer = redirect(console_url(request.form.get("next", "")))
         cookie = _signer(key).sign(secrets.token_hex(16)).decode()
-        answer.set_cookie(COOKIE, cookie, SESSION_SECONDS, **_cookie_rules())
+        answer.set_cookie(COOKIE, cookie, SESSION_SECONDS, **_cookie_options())
         log.info("signed in", by=who(key))
         return answer
 
     @pages.post("/sign-out")
     def sign_out() -> ResponseReturnValue:
         answer = redirect(url_for("console.sign_in"))
-        answer.delete_cookie(COOKIE, **_cookie_rules())
+        answer.delete_cookie(COOKIE, **_cookie_options())
         return answer
 
 
-def _form(settings: Settings, words: str, status: int) -> ResponseReturnValue:
-    there = request.values.get("next", "")
-    return render_template("sign_in.html", words=words, next=there, closed=not settings.api_keys), status
+def _form(settings: Settings, error: str, status: int) -> ResponseReturnValue:
+    next_url = request.values.get("next", "")
+    return render_template("sign_in.html", error=error, next=next_url, closed=not settings.api_keys), status
 
 
-def inside(there: str) -> str:
-    """Where to go after signing in: a page of the console, never another site."""
+def console_url(url: str) -> str:
+    """`url` if it is a page of the console, otherwise the overview: no redirect leads to another site."""
     overview = url_for("console.overview")
-    return there if there.startswith("/console/") and "\\" not in there else overview
+    return url if url.startswith("/console/") and "\\" not in url else overview
 
 
-def _cookie_rules() -> dict[str, Any]:
+def _cookie_options() -> dict[str, Any]:
     https = request.is_secure or request.headers.get("X-Forwarded-Proto") == "https"
     return {"path": "/console", "httponly": True, "samesite": "Strict", "secure": https}

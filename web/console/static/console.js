@@ -1,13 +1,13 @@
-// What a page gains by a script: it renews itself, and it can be used by keys. Without this file all works too.
+// Optional: refreshes the pages and adds keyboard shortcuts. Every page works without this file.
 "use strict";
 
-// Elements with data-live="<seconds>" and an id are replaced by what the same page holds then.
-async function renew() {
+// Elements with an id and data-live="<seconds>" are replaced with their current version every so many seconds.
+async function refresh() {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-  if (answer.redirected) return location.reload(); // the session is over
+  if (answer.redirected) return location.reload(); // the session has ended
   if (!answer.ok) throw new Error(answer.status);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  answered(page);
+  updateFreshness(page);
   for (const old of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(old.id);
     if (!fresh || old.contains(document.activeElement)) continue;
@@ -16,13 +16,14 @@ async function renew() {
   }
 }
 
-// Old figures look like new ones: the page says of when they are, and when nobody answers.
-function answered(page) {
+// Shows the time of the figures, and a warning when the receiver does not answer (page is null), because old figures
+// look like current ones.
+function updateFreshness(page) {
   const mark = document.getElementById("fresh"), at = page?.querySelector("[data-as-of]")?.dataset.asOf;
   if (!mark) return;
   mark.classList.toggle("stale", !page);
   if (at) mark.textContent = `as of ${at}`;
-  if (!page && !mark.textContent.startsWith("not")) mark.textContent = `not answering; ${mark.textContent}`;
+  if (!page && !mark.textContent.startsWith("no")) mark.textContent = `no connection; ${mark.textContent}`;
 }
 
 function keepOpen(old, fresh) {
@@ -35,14 +36,14 @@ async function keepFresh() {
   if (!live) return;
   await new Promise((done) => setTimeout(done, 1000 * live.dataset.live));
   try {
-    if (!document.hidden) await renew();
+    if (!document.hidden) await refresh();
   } catch {
-    answered(null); // the receiver is away: the next time, perhaps
+    updateFreshness(null); // try again at the next interval
   }
   keepFresh();
 }
 
-// g and a letter: a page. / search. j, k: rows; Enter opens, x ticks. ? tells all that.
+// g and a letter: open a page. /: search. j, k: next, previous row; Enter opens it, x selects it. ?: show the shortcuts.
 let afterG = false;
 
 function onKey(event) {
@@ -54,10 +55,10 @@ function onKey(event) {
   const page = afterG && document.querySelector(`nav [data-key="${CSS.escape(event.key)}"]`);
   afterG = event.key === "g";
   if (page) return page.click();
-  const acts = { "?": () => document.getElementById("keys")?.showModal(), "/": search, j: () => step(1), k: () => step(-1), x: tick };
-  if (acts[event.key]) {
+  const actions = { "?": () => document.getElementById("keys")?.showModal(), "/": search, j: () => step(1), k: () => step(-1), x: select };
+  if (actions[event.key]) {
     event.preventDefault();
-    acts[event.key]();
+    actions[event.key]();
   }
 }
 
@@ -71,43 +72,43 @@ function step(by) {
   links[Math.min(Math.max(at + by, 0), links.length - 1)]?.focus();
 }
 
-function tick() {
+function select() {
   document.activeElement.closest("tr")?.querySelector("input[type=checkbox]")?.click();
 }
 
-// A box with data-ticks="<name>" ticks all boxes of that name.
+// A checkbox with data-selects="<name>" selects all checkboxes of that name.
 function onChange(event) {
-  const name = event.target.dataset.ticks;
+  const name = event.target.dataset.selects;
   if (!name) return;
   for (const box of document.getElementsByName(name)) box.checked = event.target.checked;
 }
 
-// "Look further" goes on until something is found, the end is reached, or Escape is pressed.
-let looking = false;
+// "Search older" continues until something is found, the end is reached or Escape is pressed.
+let searching = false;
 
-async function lookFurther(event) {
-  let link = event.target.closest("[data-further]");
-  if (!link || looking) return;
+async function searchOlder(event) {
+  let link = event.target.closest("[data-older]");
+  if (!link || searching) return;
   event.preventDefault();
-  looking = true;
+  searching = true;
   try {
-    for (; looking && link; link = document.querySelector("[data-further]")) await lookBehind(link);
+    for (; searching && link; link = document.querySelector("[data-older]")) await showPage(link);
   } catch {
-    location.assign(link.href); // what is wrong is for the browser to say
+    location.assign(link.href); // let the browser show the error
   } finally {
-    looking = false;
+    searching = false;
   }
 }
 
-async function lookBehind(link) {
+async function showPage(link) {
   const answer = await fetch(link.href);
   if (answer.redirected || !answer.ok) throw new Error(answer.status);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  for (const id of ["found", "further"]) document.getElementById(id).replaceWith(page.getElementById(id));
+  for (const id of ["found", "older"]) document.getElementById(id).replaceWith(page.getElementById(id));
 }
 
-document.addEventListener("click", lookFurther);
-document.addEventListener("keydown", (event) => (looking = looking && event.key !== "Escape"));
+document.addEventListener("click", searchOlder);
+document.addEventListener("keydown", (event) => (searching = searching && event.key !== "Escape"));
 document.addEventListener("keydown", onKey);
 document.addEventListener("change", onChange);
 keepFresh();

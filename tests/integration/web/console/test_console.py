@@ -1,4 +1,4 @@
-"""The console's gate and its first page, against a real Valkey and a database."""
+"""The console: sign-in, overview, events, dead letters and audit log, against a real Valkey and a database."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def settings(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> 
 
 @pytest.fixture
 def visitor(settings: Settings) -> FlaskClient:
-    """Somebody who has not signed in."""
+    """Not signed in."""
     return create_app(settings).test_client()
 
 
@@ -62,37 +62,37 @@ def token(client: FlaskClient) -> str:
 
 
 @pytest.mark.parametrize("path", ["", "?span=24h", "nothing", "events"])
-def test_every_page_leads_to_the_sign_in_first(visitor: FlaskClient, path: str) -> None:
+def test_every_page_redirects_to_the_sign_in_page(visitor: FlaskClient, path: str) -> None:
     answer = visitor.get(f"/console/{path}")
     assert (answer.status_code, answer.location[:21]) == (302, "/console/sign-in?next")
 
 
-def test_after_signing_in_one_is_where_one_wanted_to_be(visitor: FlaskClient) -> None:
-    wanted = visitor.get("/console/?span=24h").location
-    shown = visitor.get(wanted).text
+def test_signing_in_returns_to_the_requested_page(visitor: FlaskClient) -> None:
+    sign_in_page = visitor.get("/console/?span=24h").location
+    shown = visitor.get(sign_in_page).text
     assert 'value="/console/?span=24h"' in shown
     assert enter(visitor, API_KEY, next="/console/?span=24h").location == "/console/?span=24h"
 
 
 @pytest.mark.parametrize("elsewhere", ["https://evil.example/", "//evil.example", "/console/\\evil", "javascript:x"])
-def test_signing_in_leads_to_no_other_site(visitor: FlaskClient, elsewhere: str) -> None:
+def test_signing_in_never_redirects_to_another_site(visitor: FlaskClient, elsewhere: str) -> None:
     assert enter(visitor, API_KEY, next=elsewhere).location == "/console/"
 
 
 @pytest.mark.parametrize("key", ["", "wrong", API_KEY[:-1], API_KEY + "x", "\xe9", "x" * 10_000])
-def test_a_wrong_key_opens_nothing(visitor: FlaskClient, key: str) -> None:
+def test_a_wrong_key_does_not_sign_in(visitor: FlaskClient, key: str) -> None:
     answer = enter(visitor, key)
     assert (answer.status_code, "Set-Cookie" in answer.headers) == (401, False)
     assert API_KEY not in answer.text
 
 
-def test_without_keys_the_console_is_closed(settings: Settings) -> None:
+def test_without_api_keys_the_console_is_disabled(settings: Settings) -> None:
     visitor = create_app(replace(settings, api_keys=())).test_client()
-    assert "The console is closed" in visitor.get("/console/sign-in").text
+    assert "The console is disabled" in visitor.get("/console/sign-in").text
     assert enter(visitor, "").status_code == 401
 
 
-def test_wrong_keys_must_wait_at_either_door_and_a_right_one_never(visitor: FlaskClient) -> None:
+def test_wrong_keys_are_limited_in_console_and_api_together_and_a_right_key_never_is(visitor: FlaskClient) -> None:
     def ask(key: str) -> int:
         return visitor.get("/api/v1/stats", headers={"Authorization": f"Bearer {key}"}).status_code
 
@@ -100,10 +100,12 @@ def test_wrong_keys_must_wait_at_either_door_and_a_right_one_never(visitor: Flas
     assert tries == [401] * 10 + [429]
     assert enter(visitor, "wrong").status_code == 429
     assert (enter(visitor, API_KEY).status_code, ask(API_KEY)) == (302, 200)
-    assert visitor.get("/api/v1/stats").status_code == 401  # no key is no try
+    assert visitor.get("/api/v1/stats").status_code == 401  # a request without a key does not count
 
 
-def test_the_cookie_is_kept_from_scripts_other_sites_and_plain_http(visitor: FlaskClient) -> None:
+def test_the_cookie_is_not_readable_by_scripts_and_not_sent_to_other_sites_or_over_plain_http(
+    visitor: FlaskClient,
+) -> None:
     plain = enter(visitor, API_KEY).headers["Set-Cookie"]
     assert {"HttpOnly", "SameSite=Strict", "Path=/console"} <= set(plain.split("; "))
     assert API_KEY not in plain
@@ -111,22 +113,22 @@ def test_the_cookie_is_kept_from_scripts_other_sites_and_plain_http(visitor: Fla
     assert "Secure" in behind_caddy.headers["Set-Cookie"].split("; ")
 
 
-def test_another_process_knows_the_session_and_taking_the_key_away_ends_it(
+def test_another_process_accepts_the_session_and_removing_the_key_ends_it(
     client: FlaskClient, settings: Settings
 ) -> None:
     cookie = client.get_cookie(sign_in.COOKIE, path="/console")
     assert cookie
-    bears = {"Cookie": f"{sign_in.COOKIE}={cookie.value}"}
+    headers = {"Cookie": f"{sign_in.COOKIE}={cookie.value}"}
     twin = create_app(settings).test_client(use_cookies=False)
-    assert twin.get("/console/", headers=bears).status_code == 200
+    assert twin.get("/console/", headers=headers).status_code == 200
     rotated = create_app(replace(settings, api_keys=(OTHER_KEY,))).test_client(use_cookies=False)
-    assert rotated.get("/console/", headers=bears).status_code == 302
+    assert rotated.get("/console/", headers=headers).status_code == 302
 
 
-def test_a_cookie_that_was_changed_or_is_old_is_none(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forged_or_expired_cookie_is_not_accepted(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     cookie = client.get_cookie(sign_in.COOKIE, path="/console")
     assert cookie
-    nobody = client.application.test_client(use_cookies=False)
+    fresh = client.application.test_client(use_cookies=False)
     for forged in (
         f"x{cookie.value}",
         cookie.value[:-1],
@@ -136,30 +138,30 @@ def test_a_cookie_that_was_changed_or_is_old_is_none(client: FlaskClient, monkey
         "\xff",
         '"\\377"',
     ):
-        bears = {"Cookie": f"{sign_in.COOKIE}={forged}"}
-        assert nobody.get("/console/", headers=bears).status_code == 302, forged
+        headers = {"Cookie": f"{sign_in.COOKIE}={forged}"}
+        assert fresh.get("/console/", headers=headers).status_code == 302, forged
     monkeypatch.setattr(sign_in, "SESSION_SECONDS", -1)
     assert client.get("/console/").status_code == 302
 
 
 @pytest.mark.parametrize("given", ["", "0" * 64, "é"])
-def test_a_form_without_its_token_does_nothing(client: FlaskClient, given: str) -> None:
+def test_a_form_without_a_valid_token_is_refused(client: FlaskClient, given: str) -> None:
     answer = client.post("/console/sign-out", data={"form_token": given})
     assert (answer.status_code, client.get("/console/").status_code) == (403, 200)
 
 
-def test_a_form_of_another_site_does_nothing(client: FlaskClient) -> None:
+def test_a_form_from_another_site_is_refused(client: FlaskClient) -> None:
     data = {"form_token": token(client)}
     answer = client.post("/console/sign-out", data=data, headers={"Sec-Fetch-Site": "cross-site"})
     assert (answer.status_code, client.get("/console/").status_code) == (403, 200)
 
 
-def test_signing_out_ends_it(client: FlaskClient) -> None:
+def test_signing_out_ends_the_session(client: FlaskClient) -> None:
     client.post("/console/sign-out", data={"form_token": token(client)})
     assert client.get("/console/").status_code == 302
 
 
-def test_every_answer_forbids_foreign_and_inline_scripts_and_the_pages_hold_none(client: FlaskClient) -> None:
+def test_every_response_forbids_foreign_and_inline_scripts_and_no_page_has_any(client: FlaskClient) -> None:
     for path in ("/console/", "/console/sign-in", "/console/nothing", "/console/static/console.css"):
         policy = client.get(path).headers["Content-Security-Policy"]
         assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
@@ -169,39 +171,39 @@ def test_every_answer_forbids_foreign_and_inline_scripts_and_the_pages_hold_none
     assert [page.name for page in templates if inline.search(page.read_text())] == []
 
 
-def test_nothing_of_it_is_kept_by_a_browser(client: FlaskClient) -> None:
+def test_pages_are_not_cached_by_the_browser(client: FlaskClient) -> None:
     assert client.get("/console/").headers["Cache-Control"] == "no-store"
 
 
-def test_a_page_that_is_not_there_says_so_in_html(client: FlaskClient) -> None:
+def test_an_unknown_page_is_a_404_in_html(client: FlaskClient) -> None:
     answer = client.get("/console/no/such/page")
     assert (answer.status_code, answer.mimetype) == (404, "text/html")
 
 
-def test_the_overview_tells_what_came_in_and_what_waits(client: FlaskClient, real_store: Store) -> None:
+def test_the_overview_shows_accepted_events_and_unfinished_jobs(client: FlaskClient, real_store: Store) -> None:
     for n in range(3):
         job = NewJob(f"j{n}", "tasks.payments.paid", "payments")
         real_store.record(Event("stripe", f"evt_{n}", "x", b"{}"), [job])
     page = client.get("/console/").text
     assert "<dd>3<small> last minute" in page
-    assert "<dd>3<small> jobs" in page
+    assert "<dt>Unfinished jobs</dt><dd>3</dd>" in page
     assert re.search(
         r'<tr><td>payments</td><td class="number">3</td><td class="number">\d s</td><td class="number">3<', page
     )
-    assert "No worker is at work" in page
+    assert "No worker is running" in page
     real_store.sweep(1, {})
-    assert "No worker is at work" not in client.get("/console/").text
+    assert "No worker is running" not in client.get("/console/").text
 
 
-def test_a_store_that_is_away_is_told_in_words(settings: Settings, valkey: Valkey) -> None:
+def test_an_unavailable_store_is_explained(settings: Settings, valkey: Valkey) -> None:
     client = create_app(settings).test_client()
     enter(client, API_KEY)
     valkey.kill()
     answer = client.get("/console/")
-    assert (answer.status_code, "Senders hear 503" in answer.text) == (503, True)
+    assert (answer.status_code, "The store is unavailable" in answer.text) == (503, True)
 
 
-def test_the_sweep_samples_what_is_owed_once_a_minute(store: Store, clock: Clock) -> None:
+def test_the_sweep_samples_the_unfinished_jobs_once_a_minute(store: Store, clock: Clock) -> None:
     store.record(Event("stripe", "e", "x", b"{}"), [NewJob("j", "t", "payments")])
     began = clock.ms
     for _ in range(5):
@@ -214,11 +216,11 @@ def test_the_sweep_samples_what_is_owed_once_a_minute(store: Store, clock: Clock
         (120_000, 1, 0),
     ]
     clock.ms = began
-    store.sweep(1, {})  # a clock that went back
+    store.sweep(1, {})  # the clock was set back
     assert statistics.samples(store, began) == samples
 
 
-def test_arrivals_are_counted_by_the_time_they_came(store: Store, clock: Clock) -> None:
+def test_arrivals_are_counted_by_their_time(store: Store, clock: Clock) -> None:
     began = clock.ms
     for n in (0, 10, 20, 130):
         clock.ms = began + n * 1000
@@ -226,7 +228,7 @@ def test_arrivals_are_counted_by_the_time_they_came(store: Store, clock: Clock) 
     assert statistics.arrivals(store, began - 1, began + 179_999, 3) == [3, 0, 1]
 
 
-def test_a_queue_tells_since_when_its_oldest_job_is_due(store: Store, clock: Clock) -> None:
+def test_a_queue_shows_when_its_oldest_job_became_due(store: Store, clock: Clock) -> None:
     began = clock.ms
     for n in range(3):
         clock.forward(1)
@@ -246,20 +248,20 @@ def dead_letter(store: Store, name: str) -> str:
     return job
 
 
-def test_a_search_by_the_whole_id_leads_to_the_event(client: FlaskClient, real_store: Store) -> None:
+def test_a_search_by_a_complete_id_redirects_to_the_event(client: FlaskClient, real_store: Store) -> None:
     dead_letter(real_store, "evt_1")
     assert client.get("/console/events?q=evt_1").location == "/console/events/stripe/evt_1"
     assert "invoice.paid" in client.get("/console/events?q=evt").text
 
 
-def test_an_event_shows_why_it_failed_and_nothing_personal(client: FlaskClient, real_store: Store) -> None:
+def test_an_event_shows_why_it_failed_and_no_personal_data(client: FlaskClient, real_store: Store) -> None:
     dead_letter(real_store, "evt_1")
     page = client.get("/console/events/stripe/evt_1").text
     assert "the &lt;b&gt;invoice&lt;/b&gt; has no customer" in page
     assert "ada@example.com" not in page
 
 
-def test_a_list_goes_on_where_it_ended_with_the_same_filter(client: FlaskClient, real_store: Store) -> None:
+def test_the_next_page_of_a_list_keeps_the_filter(client: FlaskClient, real_store: Store) -> None:
     for n in range(60):
         real_store.record(Event("stripe", f"evt_{n:02}", "invoice.paid", b"{}"), [])
     page = client.get("/console/events?type=invoice.*").text
@@ -271,38 +273,38 @@ def test_a_list_goes_on_where_it_ended_with_the_same_filter(client: FlaskClient,
 
 
 @pytest.mark.parametrize("query", ["state=odd", "since=soon", "cursor=x", "q=%00"])
-def test_a_search_that_is_not_understood_is_told_in_words(client: FlaskClient, query: str) -> None:
+def test_an_invalid_search_is_explained(client: FlaskClient, query: str) -> None:
     answer = client.get(f"/console/events?{query}")
     assert (answer.status_code, " takes " in answer.text) == (400, True)
 
 
-def test_ticked_dead_letters_run_again_and_what_does_not_is_told(client: FlaskClient, real_store: Store) -> None:
+def test_selected_dead_letters_are_replayed_and_the_others_are_reported(client: FlaskClient, real_store: Store) -> None:
     jobs = [dead_letter(real_store, f"evt_{n}") for n in range(3)]
     form = {"form_token": token(client), "job": [*jobs[:2], "no such job"], "back": "/console/dead?type=invoice.*"}
     answer = client.post("/console/jobs/replay", data=form)
     assert answer.location == "/console/dead?type=invoice.*&replayed=2&unknown=1"
     page = client.get(answer.location).text
-    assert "2 run again, 1 not: gone" in page
+    assert "2 replayed, 1 not found" in page
     back = html.unescape(re.findall(r'name="back" value="([^"]+)"', page)[0])
     once_more = client.post("/console/jobs/replay", data=form | {"job": [jobs[2]], "back": back})
-    assert once_more.location == "/console/dead?type=invoice.*&replayed=1", "not the numbers of last time"
+    assert once_more.location == "/console/dead?type=invoice.*&replayed=1", "not the counts of the earlier action"
     assert ("evt_2" in page, "evt_0" in page) == (True, False)
-    who = auth.who(API_KEY)
-    assert client.get("/console/audit").text.count(who) == 4  # three deeds, and the page's own head
+    name = auth.who(API_KEY)
+    assert client.get("/console/audit").text.count(name) == 4  # three actions, and the page's header
 
 
-def test_a_replay_of_what_succeeded_is_said_to_change_nothing(client: FlaskClient, real_store: Store) -> None:
+def test_a_replay_of_a_succeeded_job_is_reported_as_having_no_effect(client: FlaskClient, real_store: Store) -> None:
     real_store.record(Event("stripe", "evt_1", "x", b"{}"), [NewJob("j1", "t", "payments")])
     lease = real_store.lease("j1", "w", 60)
     assert isinstance(lease, Lease)
     real_store.finish(lease)
-    assert "a replay changes nothing" in client.get("/console/events/stripe/evt_1").text
+    assert "a replay has no effect" in client.get("/console/events/stripe/evt_1").text
     form = {"form_token": token(client), "job": ["j1"], "back": "/console/events/stripe/evt_1"}
     answer = client.post("/console/jobs/replay", data=form)
-    assert "1 run again, which changes nothing" in client.get(answer.location).text
+    assert "1 replayed with no effect" in client.get(answer.location).text
 
 
-def test_the_audit_trail_can_be_read_to_its_end(client: FlaskClient, real_store: Store) -> None:
+def test_the_audit_log_can_be_read_page_by_page_to_its_end(client: FlaskClient, real_store: Store) -> None:
     jobs = [dead_letter(real_store, f"evt_{n:02}") for n in range(60)]
     for job in jobs:
         real_store.discard(job, "ada", "a test")
@@ -315,7 +317,7 @@ def test_the_audit_trail_can_be_read_to_its_end(client: FlaskClient, real_store:
     assert client.get("/console/audit?before=x").status_code == 400
 
 
-def test_an_event_shows_when_it_came_and_by_which_secret(store: Store, clock: Clock) -> None:
+def test_an_event_shows_its_last_deliveries_and_their_secrets(store: Store, clock: Clock) -> None:
     began = clock()
     for n in range(8):
         store.record(Event("stripe", "evt_1", "x", b"{}"), [], f"secret{n}")
@@ -330,22 +332,22 @@ def test_an_event_shows_when_it_came_and_by_which_secret(store: Store, clock: Cl
     ]
 
 
-def test_a_dry_run_says_what_would_happen_and_only_its_button_does_it(client: FlaskClient, real_store: Store) -> None:
+def test_a_dry_run_changes_nothing_and_its_button_starts_the_replay(client: FlaskClient, real_store: Store) -> None:
     dead_letter(real_store, "evt_1")
     assert "<strong>1</strong> of 1 dead letters" in client.get("/console/replays/new?type=invoice.*").text
     assert queries.stats(real_store)["dead"] == 1
     begun = client.post("/console/replays", data={"form_token": token(client), "type": "invoice.*"})
-    assert "A worker will begin soon" in client.get(begun.location).text
+    assert "Waiting for a worker" in client.get(begun.location).text
 
 
 @pytest.mark.parametrize("path", ["jobs/replay", "jobs/discard", "replays"])
-def test_nothing_is_done_without_the_token(client: FlaskClient, real_store: Store, path: str) -> None:
+def test_no_action_is_performed_without_the_form_token(client: FlaskClient, real_store: Store, path: str) -> None:
     job = dead_letter(real_store, "evt_1")
     assert client.post(f"/console/{path}", data={"job": job, "why": "x"}).status_code == 403
     assert queries.stats(real_store) | {"owed": 0, "dead": 1} == queries.stats(real_store)
 
 
-def test_an_unexpected_error_is_a_page_that_tells_nothing(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_a_page_without_details(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(*_: object) -> None:
         raise ValueError("ada@example.com")
 
@@ -354,7 +356,7 @@ def test_an_unexpected_error_is_a_page_that_tells_nothing(client: FlaskClient, m
     assert (answer.status_code, answer.mimetype, "ada@example.com" in answer.text) == (500, "text/html", False)
 
 
-def test_a_full_store_can_be_looked_at_and_its_dead_letters_are_told_first(
+def test_the_overview_works_with_a_full_store_and_shows_its_dead_letters(
     visitor: FlaskClient, real_store: Store
 ) -> None:
     dead_letter(real_store, "evt_1")
@@ -367,7 +369,7 @@ def test_a_full_store_can_be_looked_at_and_its_dead_letters_are_told_first(
     assert "/console/events/stripe/evt_1" in page
 
 
-def test_ticked_dead_letters_are_discarded_for_a_reason(client: FlaskClient, real_store: Store) -> None:
+def test_selected_dead_letters_are_discarded_with_a_reason(client: FlaskClient, real_store: Store) -> None:
     jobs = [dead_letter(real_store, f"evt_{n}") for n in range(2)]
     form = {"form_token": token(client), "job": jobs, "back": "/console/dead"}
     assert client.post("/console/jobs/discard", data=form | {"why": " "}).status_code == 400

@@ -1,4 +1,4 @@
-"""The console's decisions: what of a payload is hidden, which job follows which, what happened when, what was asked."""
+"""Redaction, job tree, timeline, search filters, text filters and plots of the console."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ WORDS = PERSONAL.split(",")
         *("billing_address", "hosted_invoice_url", "client_secret", "tax_ids", "shipping_cost"),
     ],
 )
-def test_a_field_is_personal_by_a_word_of_its_name(name: str) -> None:
+def test_a_field_is_personal_if_its_name_contains_one_of_the_words(name: str) -> None:
     assert is_personal(name, WORDS)
 
 
 @pytest.mark.parametrize("name", ["id", "type", "amount", "shipment", "recipient_id", "curl", "renamed", "", "taxable"])
-def test_a_word_inside_another_word_hides_nothing(name: str) -> None:
+def test_a_word_within_another_word_does_not_match(name: str) -> None:
     assert not is_personal(name, WORDS)
 
 
-def test_what_is_personal_is_hidden_with_all_that_is_in_it_at_any_depth() -> None:
+def test_a_personal_field_is_hidden_with_its_content_at_any_depth() -> None:
     body = {"a": [{"email": "ada@example.com", "address": {"city": "Bonn"}}], "amount": 7, "phone": None}
     assert json.loads(payload(json.dumps(body).encode(), WORDS)) == {
         "a": [{"email": HIDDEN, "address": HIDDEN}],
         "amount": 7,
-        "phone": None,  # that there is none may be seen
+        "phone": None,  # null is not personal data
     }
 
 
-def test_a_field_can_be_hidden_by_its_whole_name() -> None:
+def test_a_field_can_be_hidden_by_its_complete_name() -> None:
     assert is_personal("decline_code", ["decline_code"])
     assert not is_personal("decline", ["decline_code"])
 
 
 @pytest.mark.parametrize("body", [b"not json ada@example.com", b"\xff", b"[" * 5000])
-def test_what_is_no_json_is_not_shown_at_all(body: bytes) -> None:
+def test_a_payload_that_is_not_json_is_not_shown(body: bytes) -> None:
     assert payload(body, WORDS) == f"({len(body)} bytes that are no JSON)"
 
 
-def test_a_huge_payload_is_cut() -> None:
+def test_a_huge_payload_is_truncated() -> None:
     shown_part = payload(json.dumps({"x": "y" * 300_000}).encode(), WORDS)
     assert len(shown_part) < 201_000
     assert shown_part.endswith("(cut: 300009 bytes in all)")
@@ -74,7 +74,7 @@ def test_a_huge_payload_is_cut() -> None:
         "card 378282246310005 declined",
     ],
 )
-def test_what_looks_personal_is_hidden_wherever_it_is(text: str) -> None:
+def test_values_that_look_personal_are_hidden_in_any_field(text: str) -> None:
     shown = payload(json.dumps({"note": [text], text: 1}).encode(), ())
     assert shown.count(HIDDEN) == 2
     assert not re.search(r"\d{4}|@|example", shown)
@@ -114,7 +114,7 @@ def names(tree: Any) -> Any:
     return {branch.job["id"][9:]: names(branch.follow_ups) for branch in tree}
 
 
-def test_jobs_grow_into_a_tree_by_the_follow_ups_of_their_effects() -> None:
+def test_jobs_form_a_tree_by_the_follow_ups_of_their_effects() -> None:
     jobs = [job(name) for name in ("a", "b", "c", "d")]
     effects = {"stripe:e:a": '[{"effect": "b"}, {"effect": "gone"}]', "stripe:e:b": '[{"effect": "c"}]'}
     assert names(grown(jobs, effects)) == {"a": {"b": {"c": {}}}, "d": {}}
@@ -122,7 +122,7 @@ def test_jobs_grow_into_a_tree_by_the_follow_ups_of_their_effects() -> None:
     assert names(grown(jobs[:1], {"stripe:e:a": '[{"effect": "a"}]'})) == {"a": {}}
 
 
-def test_the_time_line_tells_arrival_attempts_and_what_is_due_in_order() -> None:
+def test_the_timeline_shows_arrival_attempts_and_due_times_in_order() -> None:
     tried = [{"started": 20, "ended": 50, "outcome": "failed", "reason": "no"}, {"started": 90}]
     event = {"received": 10, "jobs": [job("b", state="ready", due=200), job("a", attempts=tried)]}
     assert [(moment.at, moment.what, moment.outcome, moment.took) for moment in moments(event)] == [
@@ -143,18 +143,18 @@ def test_the_time_line_tells_arrival_attempts_and_what_is_due_in_order() -> None
         ({"since": "1795478400000", "state": "dead"}, Filter(since=1_795_478_400_000, state="dead")),
     ],
 )
-def test_what_is_asked_for_is_understood(given: dict[str, str], found: Filter) -> None:
+def test_search_parameters_become_a_filter(given: dict[str, str], found: Filter) -> None:
     assert filters.wanted(given) == found
 
 
 @pytest.mark.parametrize("given", [{"state": "odd"}, {"since": "yesterday"}, {"until": "2026-13-01"}, {"since": "²"}])
-def test_what_cannot_be_understood_is_refused_by_name(given: dict[str, str]) -> None:
+def test_an_invalid_parameter_is_refused_by_name(given: dict[str, str]) -> None:
     with pytest.raises(Refused, match=next(iter(given))):
         filters.wanted(given)
 
 
 @pytest.mark.parametrize("cursor", ["stripe:evt_1", ":", "12", "1" * 16 + ":a"])
-def test_a_cursor_that_no_answer_gave_is_refused(cursor: str) -> None:
+def test_an_invalid_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(Refused):
         filters.place({"cursor": cursor})
 
@@ -162,31 +162,31 @@ def test_a_cursor_that_no_answer_gave_is_refused(cursor: str) -> None:
 @pytest.mark.parametrize(
     ("ms", "words"), [(None, "–"), (0, "0 s"), (999, "0 s"), (61_000, "1 min 1 s"), (90_061_000, "1 d 1 h")]
 )
-def test_an_age_is_told_in_its_two_greatest_units(ms: int | None, words: str) -> None:
+def test_an_age_is_shown_in_its_two_largest_units(ms: int | None, words: str) -> None:
     assert jinja_filters.age(ms) == words
 
 
 @pytest.mark.parametrize(
     ("number", "words"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 KB"), (250_000_000, "250 MB"), (5e12, "5000 GB")]
 )
-def test_a_size_is_told_in_a_unit_that_keeps_it_short(number: float, words: str) -> None:
+def test_a_size_is_shown_in_a_unit_that_keeps_it_short(number: float, words: str) -> None:
     assert jinja_filters.size(number) == words
 
 
 @pytest.mark.parametrize(("ms", "words"), [(7, "7 ms"), (1500, "1.5 s"), (61_000, "1 min 1 s"), (None, "–")])
-def test_a_duration_is_exact_where_it_is_short(ms: int | None, words: str) -> None:
-    assert jinja_filters.lasted(ms) == words
+def test_a_short_duration_is_shown_precisely(ms: int | None, words: str) -> None:
+    assert jinja_filters.duration(ms) == words
 
 
-def test_jobs_done_are_counted_from_one_sample_to_the_next() -> None:
+def test_succeeded_jobs_are_counted_from_one_sample_to_the_next() -> None:
     minute, start = 60_000, 1_800_000_000_000
     samples = [{"at": start + n * minute, "done": done} for n, done in enumerate((5, 9, 8, 8, 20))]
     plots = overview._plots([0] * 60, [one | {"owed": 0, "age": 90_000} for one in samples], start, 60 * minute)
-    bars = next(plot.bars for plot in plots if plot.name == "Jobs done")
+    bars = next(plot.bars for plot in plots if plot.name == "Jobs succeeded")
     assert {plot.name: plot.top for plot in plots} | {
-        "Jobs done": "12",
-        "Longest owed": "1 min 30 s",
-        "Rejected": "1",
+        "Jobs succeeded": "12",
+        "Oldest unfinished job": "1 min 30 s",
+        "Rejected deliveries": "1",
     } == {plot.name: plot.top for plot in plots}
-    assert [bar.words.partition(": ")[2] for bar in bars[:6]] == ["0", "4", "0", "0", "12", "0"]
+    assert [bar.label.partition(": ")[2] for bar in bars[:6]] == ["0", "4", "0", "0", "12", "0"]
     assert [bar.height for bar in bars[:5]] == [0, pytest.approx(100 / 3), 0, 0, 100]

@@ -1,4 +1,4 @@
-"""Subscriptions whose payment failed: what is owed, when it is tried again, and when access ends."""
+"""Subscriptions in dunning: amount due, payment retries, and the end of access."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def register(pages: Blueprint, sessions: Callable[[], Session]) -> None:
     @pages.get("/subscriptions")
     def subscriptions() -> str:
         with sessions() as db:
-            late, older = page(db, request.args, ROWS)
-        return render_template("subscriptions.html", late=late, cursor=older)
+            rows, cursor = page(db, request.args, ROWS)
+        return render_template("subscriptions.html", subscriptions=rows, cursor=cursor)
