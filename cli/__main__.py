@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cli import agents, completion, dead, doctor, documents, events, figures, send, subscriptions
+from cli import agents, completion, dead, doctor, documents, events, reports, send, subscriptions
 
 
 @click.group(
@@ -18,7 +18,7 @@ def holdfast() -> None:
 for command in (
     *(events.events, dead.dead, documents.documents, agents.agents),
     subscriptions.subscriptions,
-    *(figures.stats, figures.sources, figures.audit, figures.reconcile),
+    *(reports.stats, reports.sources, reports.audit, reports.reconcile),
     *(send.send, doctor.doctor, completion.completion),
 ):
     holdfast.add_command(command)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from cli import show
+from cli import output
 from cli.api import Api
-from cli.options import asks
+from cli.options import api_command
 
 HEAD = ("NAME", "URL", "STATE", "RATE", "DELIVERED", "OWED", "DEAD", "FAILING SINCE")
 COLUMNS = ("name", "url", "state", "rate_per_minute", "delivered", "owed", "dead", "failing_since")
@@ -18,30 +18,30 @@ def agents() -> None:
 
 
 @agents.command("list")
-@asks
+@api_command
 def list_agents(api: Api, *, as_json: bool) -> None:
     """All, and how their deliveries fare."""
     found = api.get("agents")
     if as_json:
-        return show.as_json(found)
-    return show.table(HEAD, ([agent[name] for name in COLUMNS] for agent in found["agents"]))
+        return output.as_json(found)
+    return output.table(HEAD, ([agent[name] for name in COLUMNS] for agent in found["agents"]))
 
 
 @agents.command()
 @click.argument("name")
 @click.argument("address")
 @click.option("--rate", type=click.IntRange(min=1), help="Deliveries a minute, at most.")
-@asks
+@api_command
 def add(api: Api, *, name: str, address: str, rate: int | None, as_json: bool) -> None:
     """Hand documents on to this ADDRESS. Prints the secret that signs them, this once."""
     wanted = {"name": name, "url": address} | ({"rate_per_minute": rate} if rate else {})
     made = api.post("agents", body=wanted)
-    return show.as_json(made) if as_json else show.fields(made)
+    return output.as_json(made) if as_json else output.fields(made)
 
 
 @agents.command()
 @click.argument("name", metavar="NAME|ID")
-@asks
+@api_command
 def disable(api: Api, *, name: str, as_json: bool) -> None:
     """Deliver nothing to it any more."""
     _told(api.post("agents", name, "disable"), f"{name} is disabled", as_json)
@@ -49,7 +49,7 @@ def disable(api: Api, *, name: str, as_json: bool) -> None:
 
 @agents.command()
 @click.argument("name", metavar="NAME|ID")
-@asks
+@api_command
 def enable(api: Api, *, name: str, as_json: bool) -> None:
     """Deliver to it again."""
     _told(api.post("agents", name, "enable"), f"{name} is enabled", as_json)
@@ -57,6 +57,6 @@ def enable(api: Api, *, name: str, as_json: bool) -> None:
 
 def _told(answer: dict[str, object], words: str, as_json: bool) -> None:
     if as_json:
-        show.as_json(answer)
+        output.as_json(answer)
     else:
         click.echo(words)

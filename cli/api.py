@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import requests
 
-from cli.errors import AWAY, TROUBLE, USAGE, Failed
+from cli.errors import FAILURE, UNAVAILABLE, USAGE, CommandError
 
 TIMEOUT_SECONDS = (5, 30)  # to connect, to answer
 PAGE = 100  # rows asked for at once
@@ -47,8 +47,8 @@ class Api:
         try:
             answer = self._session.request(verb, address, timeout=TIMEOUT_SECONDS, allow_redirects=False, **how)
         except requests.RequestException:
-            raise Failed(
-                f"nobody answers at {self.url}: is the receiver running? (--url, HOLDFAST_URL)", AWAY
+            raise CommandError(
+                f"nobody answers at {self.url}: is the receiver running? (--url, HOLDFAST_URL)", UNAVAILABLE
             ) from None
         try:
             told = answer.json()
@@ -59,14 +59,16 @@ class Api:
         raise _failure(answer.status_code, told, self.url)
 
 
-def _failure(status: int, told: Any, url: str) -> Failed:
+def _failure(status: int, told: Any, url: str) -> CommandError:
     if not isinstance(told, dict) or "error" not in told:
-        return Failed(f"what answers at {url} (status {status}) is no Holdfast API (--url, HOLDFAST_URL)", AWAY)
+        return CommandError(
+            f"what answers at {url} (status {status}) is no Holdfast API (--url, HOLDFAST_URL)", UNAVAILABLE
+        )
     match status:
         case 401:
-            return Failed(f"{told['error']} (--key-file, HOLDFAST_API_KEY)", USAGE)
+            return CommandError(f"{told['error']} (--key-file, HOLDFAST_API_KEY)", USAGE)
         case 400 | 413:
-            return Failed(told["error"], USAGE)
+            return CommandError(told["error"], USAGE)
         case 503:
-            return Failed(told["error"], AWAY)
-    return Failed(told["error"], TROUBLE)
+            return CommandError(told["error"], UNAVAILABLE)
+    return CommandError(told["error"], FAILURE)

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from cli import show
+from cli import output
 from cli.api import Api
-from cli.errors import Failed
-from cli.options import asks, filters, given, limit
+from cli.errors import CommandError
+from cli.options import api_command, filters, given, limit
 
 HEAD = ("DIED", "JOB", "TYPE", "REASON")
 COUNTS = ("replayed", "skipped", "looked", "total")
@@ -24,29 +24,29 @@ def dead() -> None:
 @dead.command("list")
 @filters(of="dead letters")
 @limit
-@asks
+@api_command
 def list_dead(api: Api, *, as_json: bool, limit: int, **filters: Any) -> None:
     """The newest that match."""
     found = list(api.rows("jobs", limit, state="dead", **filters))
     if as_json:
-        return show.as_json({"jobs": found})
-    return show.table(HEAD, ((show.at(job["finished"]), job["id"], job["type"], job["reason"]) for job in found))
+        return output.as_json({"jobs": found})
+    return output.table(HEAD, ((output.at(job["finished"]), job["id"], job["type"], job["reason"]) for job in found))
 
 
 @dead.command("show")
 @click.argument("job")
-@asks
+@api_command
 def show_job(api: Api, *, job: str, as_json: bool) -> None:
     """One job, whatever its state, with its attempts."""
     found = api.get("jobs", job)
     if as_json:
-        return show.as_json(found)
-    times = {name: show.at(found[name]) for name in ("created", "due", "finished", "discarded")}
-    show.fields({name: value for name, value in (found | times).items() if name != "attempts"})
+        return output.as_json(found)
+    times = {name: output.at(found[name]) for name in ("created", "due", "finished", "discarded")}
+    output.fields({name: value for name, value in (found | times).items() if name != "attempts"})
     rows = (
-        (show.at(one.get("started")), one.get("outcome", "under way"), one.get("reason")) for one in found["attempts"]
+        (output.at(one.get("started")), one.get("outcome", "under way"), one.get("reason")) for one in found["attempts"]
     )
-    return show.table(("ATTEMPT", "OUTCOME", "REASON"), rows)
+    return output.table(("ATTEMPT", "OUTCOME", "REASON"), rows)
 
 
 @dead.command("replay")
@@ -55,7 +55,7 @@ def show_job(api: Api, *, job: str, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="With --all-matching: only say what that would do.")
 @click.option("--no-wait", is_flag=True, help="With --all-matching: do not wait for the end.")
 @filters(of="dead letters")
-@asks
+@api_command
 def replay_dead(
     api: Api, *, jobs: tuple[str, ...], all_matching: bool, dry_run: bool, no_wait: bool, as_json: bool, **filters: Any
 ) -> None:
@@ -71,20 +71,20 @@ def replay_dead(
         return _forecast(api.post("replays", body=wanted | {"dry_run": True}), as_json)
     replay = api.post("replays", body=wanted)["id"]
     if no_wait:
-        return show.as_json({"id": replay}) if as_json else click.echo(replay)
+        return output.as_json({"id": replay}) if as_json else click.echo(replay)
     return _watch(api, replay, as_json)
 
 
 @dead.command("replays")
 @limit
-@asks
+@api_command
 def list_replays(api: Api, *, as_json: bool, limit: int) -> None:
     """What was run again with --all-matching, by whom, and how far that is."""
     found = api.get("replays", limit=min(limit, 200))
     if as_json:
-        return show.as_json(found)
+        return output.as_json(found)
     head = ("ID", "BY", "STATE", *(count.upper() for count in COUNTS))
-    return show.table(
+    return output.table(
         head, ([run["id"], run["by"], run["state"], *(run[n] for n in COUNTS)] for run in found["replays"])
     )
 
@@ -92,7 +92,7 @@ def list_replays(api: Api, *, as_json: bool, limit: int) -> None:
 @dead.command()
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 @click.option("--why", required=True, help="For the audit trail.")
-@asks
+@api_command
 def discard(api: Api, *, jobs: tuple[str, ...], why: str, as_json: bool) -> None:
     """Put dead letters away that need nobody. They can still be replayed."""
     _each(jobs, lambda job: api.post("jobs", job, "discard", body={"why": why}), "discarded", as_json)
@@ -106,25 +106,25 @@ def _each(jobs: tuple[str, ...], call: Callable[[str], object], done: str, as_js
         try:
             call(job)
             became[job] = done
-        except Failed as error:
+        except CommandError as error:
             became[job] = error.message
             codes.append(error.exit_code)
     if as_json:
-        show.as_json(became)
+        output.as_json(became)
     else:
-        show.table(("JOB", ""), became.items())
+        output.table(("JOB", ""), became.items())
     if codes:
-        raise Failed(f"{len(codes)} of {len(jobs)} were not {done}", max(codes))
+        raise CommandError(f"{len(codes)} of {len(jobs)} were not {done}", max(codes))
 
 
 def _forecast(told: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        return show.as_json(told)
+        return output.as_json(told)
     some = "" if told["whole"] else f", of the newest {told['looked']} that were looked through"
     click.echo(f"would run again: {told['matching']}{some}")
     for what in ("tasks", "reasons"):
         for word, count in told[what].items():
-            show.line(f"  {count:>6}  {word}")
+            output.line(f"  {count:>6}  {word}")
     return None
 
 
@@ -138,8 +138,8 @@ def _watch(api: Api, replay: str, as_json: bool) -> None:
         return now["looked"], now["total"], words
 
     click.echo(f"asked for: {replay}; a worker does it", err=True)
-    show.follow(look, lambda: now["state"] == "finished")
+    output.follow(look, lambda: now["state"] == "finished")
     if as_json:
-        show.as_json(now)
+        output.as_json(now)
     else:
         click.echo(f"run again: {now['replayed']}, skipped (gone, or without their payload): {now['skipped']}")

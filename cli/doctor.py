@@ -8,8 +8,8 @@ from dataclasses import asdict
 import click
 import structlog
 
-from cli import show
-from cli.errors import Failed
+from cli import output
+from cli.errors import CommandError
 from cli.options import as_json
 from settings import SettingsError, load, problems
 
@@ -26,12 +26,12 @@ def doctor(*, as_json: bool) -> None:
     if not wrong:
         found = [{"ok": True, "what": "settings", "found": "each is understood", "mend": ""}, *_examined()]
     if as_json:
-        show.as_json({"findings": found})
+        output.as_json({"findings": found})
     else:
         for finding in found:
             _tell(finding)
     if bad := sum(not finding["ok"] for finding in found):
-        raise Failed(f"{bad} of {len(found)} to mend")
+        raise CommandError(f"{bad} of {len(found)} to mend")
 
 
 def _examined() -> list[dict[str, object]]:
@@ -41,7 +41,7 @@ def _examined() -> list[dict[str, object]]:
     try:
         return [asdict(finding) for finding in examine(load())]
     except SettingsError as error:  # a file that has changed just now
-        raise Failed(str(error)) from None
+        raise CommandError(str(error)) from None
 
 
 def _tell(finding: dict[str, object]) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from cli import show
+from cli import output
 from cli.api import Api
-from cli.errors import Failed
-from cli.options import asks, limit
+from cli.errors import CommandError
+from cli.options import api_command, limit
 
 FINAL = ("completed", "failed")
 STATES = ("submitting", "processing", "downloading", *FINAL)
@@ -28,7 +28,7 @@ def documents() -> None:
 @click.option("--agent", "agents", multiple=True, metavar="URL", help="An agent that is told; may be repeated.")
 @click.option("--idempotency-key", help="The same key starts the same document, once.")
 @click.option("--wait", is_flag=True, help="Until it is there, as `watch`.")
-@asks
+@api_command
 def start(
     api: Api,
     *,
@@ -51,7 +51,7 @@ def start(
     if wait:
         _watch(api, started["id"], as_json)
     elif as_json:
-        show.as_json(started)
+        output.as_json(started)
     else:
         click.echo(started["id"])
 
@@ -60,28 +60,28 @@ def start(
 @click.option("--state", type=click.Choice(STATES), help="That stand so.")
 @click.option("--q", help="Of this document_id.")
 @limit
-@asks
+@api_command
 def list_documents(api: Api, *, as_json: bool, limit: int, **filters: Any) -> None:
     """The newest."""
     found = list(api.rows("documents", limit, **filters))
     if as_json:
-        return show.as_json({"documents": found})
+        return output.as_json({"documents": found})
     rows = ((row["created_at"], row["id"], row["document_id"], row["status"], row["progress"]) for row in found)
-    return show.table(("ASKED FOR", "ID", "DOCUMENT", "STATUS", "%"), rows)
+    return output.table(("ASKED FOR", "ID", "DOCUMENT", "STATUS", "%"), rows)
 
 
 @documents.command("show")
 @click.argument("document", metavar="ID")
-@asks
+@api_command
 def show_document(api: Api, *, document: str, as_json: bool) -> None:
     """One, as far as it is."""
     found = api.get("documents", document)
-    return show.as_json(found) if as_json else show.fields(found)
+    return output.as_json(found) if as_json else output.fields(found)
 
 
 @documents.command()
 @click.argument("document", metavar="ID")
-@asks
+@api_command
 def watch(api: Api, *, document: str, as_json: bool) -> None:
     """A bar, or lines where no terminal is, until it is there. Exit code 1 if it failed."""
     _watch(api, document, as_json)
@@ -94,13 +94,13 @@ def _watch(api: Api, document: str, as_json: bool) -> None:
         now.update(api.get("documents", document))
         return _far(now)
 
-    show.follow(look, lambda: now["status"] in FINAL)
+    output.follow(look, lambda: now["status"] in FINAL)
     if as_json:
-        show.as_json(now)
+        output.as_json(now)
     else:
-        show.fields(now)
+        output.fields(now)
     if now["status"] == "failed":
-        raise Failed(f"{document} failed: {now.get('error') or 'no reason given'}")
+        raise CommandError(f"{document} failed: {now.get('error') or 'no reason given'}")
 
 
 def _far(now: dict[str, Any]) -> tuple[int, int, str]:

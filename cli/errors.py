@@ -6,13 +6,13 @@ from typing import IO, Any
 
 import click
 
-TROUBLE, USAGE, AWAY = 1, 2, 3
+FAILURE, USAGE, UNAVAILABLE = 1, 2, 3
 
 
-class Failed(click.ClickException):
+class CommandError(click.ClickException):
     """It cannot be done, and why; `exit_code` is how the process ends."""
 
-    def __init__(self, words: str, code: int = TROUBLE) -> None:
+    def __init__(self, words: str, code: int = FAILURE) -> None:
         super().__init__(words)
         self.exit_code = code  # type: ignore[misc]  # click calls it a class variable
 

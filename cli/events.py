@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from cli import show
+from cli import output
 from cli.api import Api
-from cli.errors import AWAY, Failed
-from cli.options import asks, filters, given, limit
+from cli.errors import UNAVAILABLE, CommandError
+from cli.options import api_command, filters, given, limit
 
 HEAD = ("RECEIVED", "SOURCE", "ID", "TYPE", "STATE")
 PAUSE_SECONDS = 2.0
@@ -27,46 +27,46 @@ def events() -> None:
 @events.command("list")
 @filters(of="events")
 @limit
-@asks
+@api_command
 def list_events(api: Api, *, as_json: bool, limit: int, **filters: Any) -> None:
     """The newest that match."""
     found = list(api.rows("events", limit, **filters))
     if as_json:
-        return show.as_json({"events": found})
-    return show.table(HEAD, map(_row, found))
+        return output.as_json({"events": found})
+    return output.table(HEAD, map(_row, found))
 
 
 @events.command("show")
 @click.argument("source")
 @click.argument("event_id", metavar="ID")
-@asks
+@api_command
 def show_event(api: Api, *, source: str, event_id: str, as_json: bool) -> None:
     """One, with its jobs, their attempts, and its payload as people may see it."""
     event = api.get("events", source, event_id)
     if as_json:
-        return show.as_json(event)
+        return output.as_json(event)
     words = {name: event[name] for name in ("source", "id", "type", "state", "deliveries")}
-    show.fields(words | {"received": show.at(event["received"])})
+    output.fields(words | {"received": output.at(event["received"])})
     for depth, job in _tree(event["jobs"]):
         _job(job, "  " * depth)
     for text in json.dumps(event["payload"], indent=2, ensure_ascii=False).splitlines():
-        show.line(text)
+        output.line(text)
     return None
 
 
 @events.command()
 @click.argument("source")
 @click.argument("event_id", metavar="ID")
-@asks
+@api_command
 def replay(api: Api, *, source: str, event_id: str, as_json: bool) -> None:
     """Run its jobs again, under their idempotency keys."""
     became = api.post("events", source, event_id, "replay")["replayed"]
     if as_json:
-        show.as_json({"replayed": became})
+        output.as_json({"replayed": became})
     else:
-        show.table(("JOB", ""), became.items())
+        output.table(("JOB", ""), became.items())
     if "replayed" not in became.values():
-        raise Failed("none of its jobs was run again: owed ones run anyway, pruned ones have lost their payload")
+        raise CommandError("none of its jobs was run again: owed ones run anyway, pruned ones have lost their payload")
 
 
 @events.command()
@@ -74,14 +74,14 @@ def replay(api: Api, *, source: str, event_id: str, as_json: bool) -> None:
 @click.option("--type", help="Of this type; invoice.* is all that begin so.")
 @click.option("--customer", help="Of this customer's Stripe id.")
 @click.option("--lines", type=click.IntRange(0, 1000), default=10, show_default=True, help="Of the last.")
-@asks
+@api_command
 def tail(api: Api, *, as_json: bool, lines: int, **filters: Any) -> None:
     """Each as it arrives, until Ctrl-C."""
     for event in _arriving(api, lines, given(filters)):
         if as_json:
-            show.as_line(event)
+            output.as_line(event)
         else:
-            show.line("  ".join(_row(event)[:4]))
+            output.line("  ".join(_row(event)[:4]))
 
 
 def _arriving(api: Api, lines: int, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -101,8 +101,8 @@ def _since(api: Api, since: int, filters: dict[str, Any]) -> list[dict[str, Any]
     """What came since then, the newest first; nothing, while nobody answers: it comes with the next look."""
     try:
         return list(api.rows("events", 10_000, since=since, **filters))
-    except Failed as error:
-        if error.exit_code != AWAY:
+    except CommandError as error:
+        if error.exit_code != UNAVAILABLE:
             raise
         click.echo(f"holdfast: {error.message}; trying again", err=True)
         return []
@@ -119,7 +119,7 @@ def _name(event: dict[str, Any]) -> str:
 
 
 def _row(event: dict[str, Any]) -> tuple[str, ...]:
-    return show.at(event["received"]), event["source"], event["id"], event["type"], event["state"]
+    return output.at(event["received"]), event["source"], event["id"], event["type"], event["state"]
 
 
 def _tree(
@@ -133,10 +133,10 @@ def _tree(
 
 
 def _job(job: Job, indent: str) -> None:
-    show.line(f"{indent}{job['state']:<10}{job['task']}  {job['id']}")
+    output.line(f"{indent}{job['state']:<10}{job['task']}  {job['id']}")
     for attempt in job["attempts"]:
         took = f"{attempt['ended'] - attempt['started']} ms" if attempt.get("ended") else "under way"
         words = (attempt.get("outcome"), took, attempt.get("reason"))
         click.echo(
-            f"{indent}          {show.at(attempt.get('started'))}  {'  '.join(str(word) for word in words if word)}"
+            f"{indent}          {output.at(attempt.get('started'))}  {'  '.join(str(word) for word in words if word)}"
         )

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cli.api import Api
-from cli.errors import USAGE, Failed
+from cli.errors import USAGE, CommandError
 from settings import SettingsError, load_client
 
 STATES = ("open", "succeeded", "dead", "discarded", "unhandled")
@@ -20,7 +20,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, 
 limit = click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Rows at most.")
 
 
-def asks(command: Command) -> Command:
+def api_command(command: Command) -> Command:
     """A command that asks the API; it gets the Api first."""
 
     @click.option("--url", help="Where Holdfast is. Default: HOLDFAST_URL, or this machine's receiver.")
@@ -39,11 +39,11 @@ def _api(url: str | None, key_file: str | None) -> Api:
         client = load_client()
         key = Path(key_file).read_text(encoding="utf-8").strip() if key_file else client.holdfast_api_key
     except SettingsError as error:
-        raise Failed(str(error), USAGE) from None
+        raise CommandError(str(error), USAGE) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise Failed(f"--key-file cannot be read ({type(error).__name__})", USAGE) from None
+        raise CommandError(f"--key-file cannot be read ({type(error).__name__})", USAGE) from None
     if not (key.isascii() and key.isprintable() and key):
-        raise Failed("no usable key: set HOLDFAST_API_KEY, or name a file that holds one with --key-file", USAGE)
+        raise CommandError("no usable key: set HOLDFAST_API_KEY, or name a file that holds one with --key-file", USAGE)
     return Api((url or client.holdfast_url).rstrip("/"), key)
 
 

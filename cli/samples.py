@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 from standardwebhooks import Webhook
 
 from cli import stripe_events as stripe
-from cli.stripe_events import NEW_VERSION, Thing
+from cli.stripe_events import NEW_VERSION, StripeObject
 from settings import Settings
 from settings.sources import HEADERS
 from tasks.documents import callback_url
@@ -27,7 +27,7 @@ from tasks.routes import ROUTES
 EMAIL = "ada@example.com"  # RFC 2606: nobody's
 DOCUMENT, TASK = "doc_sample", "task_sample"
 
-Made = Callable[[int, int], Thing]  # (which one, when in seconds since 1970) -> the object
+ObjectFactory = Callable[[int, int], StripeObject]  # (which one, when in seconds since 1970) -> the object
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ def sample(settings: Settings, source: str, kind: str, number: int, now: int) ->
 # --- Stripe -----------------------------------------------------------------------------------------------------------
 
 
-def _invoice(status: str) -> Made:
-    def made(number: int, now: int) -> Thing:
+def _invoice(status: str) -> ObjectFactory:
+    def made(number: int, now: int) -> StripeObject:
         invoice = stripe.failed_invoice(number, EMAIL, 1, now, NEW_VERSION)
         if status == "open":
             return invoice
@@ -78,24 +78,24 @@ def _invoice(status: str) -> Made:
     return made
 
 
-def _checkout(status: str, *, paid: bool) -> Made:
+def _checkout(status: str, *, paid: bool) -> ObjectFactory:
     return lambda number, now: stripe.checkout_session(number, EMAIL, paid=paid, created=now) | {"status": status}
 
 
-def _subscription(status: str) -> Made:
+def _subscription(status: str) -> ObjectFactory:
     return lambda number, now: stripe.subscription(number, status, now)
 
 
-def _customer(number: int, now: int) -> Thing:
+def _customer(number: int, now: int) -> StripeObject:
     return stripe.customer(number, EMAIL, now)
 
 
-def _dispute(status: str) -> Made:
+def _dispute(status: str) -> ObjectFactory:
     return lambda number, now: stripe.dispute(number, stripe.refunded_charge(number, now), status, now)
 
 
 # What an event is about. A type that nobody handles is about a customer.
-OBJECTS: Mapping[str, Made] = {
+OBJECTS: Mapping[str, ObjectFactory] = {
     "invoice.payment_failed": _invoice("open"),
     "invoice.payment_action_required": _invoice("open"),
     "invoice.paid": _invoice("paid"),

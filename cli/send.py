@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import click
 import requests
 
-from cli import show
-from cli.errors import AWAY, TROUBLE, USAGE, Failed
+from cli import output
+from cli.errors import FAILURE, UNAVAILABLE, USAGE, CommandError
 from cli.options import as_json
 from settings import SettingsError, load, load_client
 
@@ -35,10 +35,10 @@ def send(*, type: str, to: str | None, source: str | None, count: int, yes: bool
     try:
         settings, here = load(), load_client().holdfast_url
     except SettingsError as error:
-        raise Failed(str(error), USAGE) from None
+        raise CommandError(str(error), USAGE) from None
     sender = source or source_of(type)
     if sender not in (known := sources(settings)):
-        raise Failed(f"{sender} has no secret here; with one are: {', '.join(known) or 'none'} (--source)", USAGE)
+        raise CommandError(f"{sender} has no secret here; with one are: {', '.join(known) or 'none'} (--source)", USAGE)
     _may_go(to or here, yes)
     statuses = []
     with requests.Session() as session:
@@ -48,7 +48,7 @@ def send(*, type: str, to: str | None, source: str | None, count: int, yes: bool
             statuses.append(answer.status_code)
             _tell({"status": answer.status_code, "event": made.event_id, "answer": answer.text[:300]}, as_json)
     if refused := [status for status in statuses if not 200 <= status < 300]:
-        raise Failed(f"{len(refused)} of {count} were not taken", AWAY if refused[0] == 503 else TROUBLE)
+        raise CommandError(f"{len(refused)} of {count} were not taken", UNAVAILABLE if refused[0] == 503 else FAILURE)
 
 
 def _may_go(url: str, yes: bool) -> None:
@@ -72,11 +72,11 @@ def _post(session: requests.Session, url: str, body: bytes, headers: Any) -> req
     try:
         return session.post(url, body, headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False)
     except requests.RequestException:
-        raise Failed("nobody answers there: is the receiver running? (--to)", AWAY) from None
+        raise CommandError("nobody answers there: is the receiver running? (--to)", UNAVAILABLE) from None
 
 
 def _tell(told: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        show.as_line(told)
+        output.as_line(told)
     else:
         click.echo(f"{told['status']} {told['answer'].strip()}  {told['event']}")

@@ -10,7 +10,7 @@ import hmac
 import json
 from typing import Any
 
-Thing = dict[str, Any]
+StripeObject = dict[str, Any]
 OLD_VERSION = "2024-06-20"
 NEW_VERSION = "2026-10-28.endive"
 
@@ -22,7 +22,7 @@ def signature(body: bytes, secret: str, at: int) -> str:
 
 
 def event(
-    number: int, kind: str, thing: Thing, created: int, version: str = NEW_VERSION, *, livemode: bool = False
+    number: int, kind: str, thing: StripeObject, created: int, version: str = NEW_VERSION, *, livemode: bool = False
 ) -> bytes:
     """The raw body of one snapshot event."""
     return json.dumps(
@@ -125,7 +125,7 @@ def checkout_session(
     }
 
 
-def dispute(number: int, charge: Thing, status: str, created: int) -> Thing:
+def dispute(number: int, charge: StripeObject, status: str, created: int) -> StripeObject:
     """A customer's bank asks for the money of this charge back."""
     return {
         "id": _id("dp_1Demo", number),
@@ -160,7 +160,7 @@ def customer(number: int, email: str, created: int) -> dict[str, Any]:
     }
 
 
-def subscription(number: int, status: str, created: int) -> Thing:
+def subscription(number: int, status: str, created: int) -> StripeObject:
     """The subscription of the invoice of this number."""
     return {
         "id": _id("sub_1Demo", number),
@@ -178,7 +178,7 @@ def subscription(number: int, status: str, created: int) -> Thing:
     }
 
 
-def refunded_charge(number: int, created: int) -> Thing:
+def refunded_charge(number: int, created: int) -> StripeObject:
     """What paid for the checkout of this number, wholly refunded."""
     return {
         "id": _id("ch_3Demo", number),
@@ -200,7 +200,7 @@ def refunded_charge(number: int, created: int) -> Thing:
     }
 
 
-def failed_refund(number: int, created: int) -> Thing:
+def failed_refund(number: int, created: int) -> StripeObject:
     """The bank sends the money of that refund back to us."""
     return {
         "id": _id("re_3Demo", number),
@@ -217,7 +217,7 @@ def failed_refund(number: int, created: int) -> Thing:
     }
 
 
-def failed_payout(number: int, created: int) -> Thing:
+def failed_payout(number: int, created: int) -> StripeObject:
     """Money on its way to our own bank account that did not get there."""
     return {
         "id": _id("po_1Demo", number),

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from cli import show
+from cli import output
 from cli.api import Api
-from cli.options import asks, limit
+from cli.options import api_command, limit
 
 HEAD = ("SUBSCRIPTION", "CUSTOMER", "STATUS", "INVOICE", "OWES", "TRIED", "NEXT TRY", "ACCESS ENDS")
 
@@ -21,13 +21,13 @@ def subscriptions() -> None:
 
 @subscriptions.command("list")
 @limit
-@asks
+@api_command
 def list_subscriptions(api: Api, *, as_json: bool, limit: int) -> None:
     """Those in dunning, those that changed last first. Amounts are in minor units (cents)."""
     found = list(api.rows("subscriptions", limit))
     if as_json:
-        return show.as_json({"subscriptions": found})
-    return show.table(HEAD, (row for one in found for row in _rows(one)))
+        return output.as_json({"subscriptions": found})
+    return output.table(HEAD, (row for one in found for row in _rows(one)))
 
 
 def _rows(late: dict[str, Any]) -> Iterator[tuple[object, ...]]:

@@ -24,7 +24,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cli.stripe_events import Thing, checkout_session, dispute, event, event_id
+from cli.stripe_events import StripeObject, checkout_session, dispute, event, event_id
 from dev.demo.story_checks import STORIES, Found, Line, Story, judge, read_month
 from dev.harness.api_client import Api
 from dev.simulators.localstripe_client import GOOD_CARD, StripeCustomer
@@ -136,7 +136,7 @@ class Month:
         done = subprocess.run(command, cwd=REPOSITORY, env=environ, capture_output=True, text=True, check=False)
         return (done.stdout + done.stderr).strip().splitlines()[-1]
 
-    def _buy(self, story: Story, ago_seconds: int = 0) -> Thing:
+    def _buy(self, story: Story, ago_seconds: int = 0) -> StripeObject:
         """A checkout that is paid once; answers its charge."""
         paid = self.shop.get_charge(self.shop.buy(story.customer, AMOUNT, story.currency))
         session = self._begin_checkout(story, ago_seconds, mode="payment", payment_intent=paid["payment_intent"])
@@ -157,18 +157,18 @@ class Month:
         self._wait(story, lambda: self._read(story).access)
         return invoice
 
-    def _begin_checkout(self, story: Story, ago_seconds: int = 0, **fields: Any) -> Thing:
+    def _begin_checkout(self, story: Story, ago_seconds: int = 0, **fields: Any) -> StripeObject:
         number, created = next(self.numbers), int(time.time()) - ago_seconds
         session = checkout_session(number, story.email, paid=True, created=created, version=story.version) | fields
         session |= {"customer": story.customer, "metadata": {}, "amount_total": AMOUNT, "currency": story.currency}
         story.session = str(session["id"])
         return session
 
-    def _tell_dispute(self, story: Story, what: str, thing: Thing) -> None:
+    def _tell_dispute(self, story: Story, what: str, thing: StripeObject) -> None:
         self.front.disputes[str(thing["id"])] = thing
         self._tell(story, f"charge.dispute.{what}", thing)
 
-    def _tell(self, story: Story, kind: str, thing: Thing, ago_seconds: int = 0) -> None:
+    def _tell(self, story: Story, kind: str, thing: StripeObject, ago_seconds: int = 0) -> None:
         """An event that localstripe does not have, in the API version of the story."""
         number, now = next(self.numbers), int(time.time())
         story.events.append(event_id(number))

@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
 
-from cli.stripe_events import NEW_VERSION, OLD_VERSION, Thing
+from cli.stripe_events import NEW_VERSION, OLD_VERSION, StripeObject
 from dev.demo.facts import mail_headers, open_database
 
 
@@ -152,7 +152,7 @@ def judge(name: str, found: Found) -> list[str]:
     return [f"{name}: {what}: should be {must}, is {it}" for what, (must, it) in pairs.items() if must != it]
 
 
-def read_month(folder: Path, story: Story, heard: Sequence[Thing] = ()) -> Found:
+def read_month(folder: Path, story: Story, heard: Sequence[StripeObject] = ()) -> Found:
     """`heard` is all that the application was told."""
     with closing(open_database(folder)) as db:
         status = _column(db, "SELECT status FROM subscriptions WHERE id = ?", story.subscription)

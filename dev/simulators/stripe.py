@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import requests
 
-from cli.stripe_events import Thing
+from cli.stripe_events import StripeObject
 from dev.simulators.stripe_event_log import BadRequest, EventLog
 from dev.simulators.stripe_objects import as_of_now, listed
 
@@ -32,10 +32,10 @@ class StripeFront(ThreadingHTTPServer):
         self.address = f"http://127.0.0.1:{self.server_port}"
         self.localstripe = ""
         self.log = EventLog()
-        self.sessions: dict[str, Thing] = {}  # of checkouts, by customer
-        self.line_items: dict[str, list[Thing]] = {}  # by session
-        self.disputes: dict[str, Thing] = {}
-        self.told: list[Thing] = []  # what the application heard
+        self.sessions: dict[str, StripeObject] = {}  # of checkouts, by customer
+        self.line_items: dict[str, list[StripeObject]] = {}  # by session
+        self.disputes: dict[str, StripeObject] = {}
+        self.told: list[StripeObject] = []  # what the application heard
         self._answers: dict[str, Answer] = {}  # by Idempotency-Key
         self._paying = threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -59,7 +59,7 @@ class StripeFront(ThreadingHTTPServer):
                 self._answers[key] = self._pass_on(method, path, headers, body)
             return self._answers[key] if key else self._answers.pop(key)
 
-    def _list(self, what: list[str], query: dict[str, list[str]], headers: dict[str, str]) -> list[Thing] | None:
+    def _list(self, what: list[str], query: dict[str, list[str]], headers: dict[str, str]) -> list[StripeObject] | None:
         """What localstripe has no list of; None for everything else."""
         match what:
             case ["checkout", "sessions"]:
@@ -76,12 +76,12 @@ class StripeFront(ThreadingHTTPServer):
         except BadRequest as error:
             return 400, json.dumps({"error": {"type": "invalid_request_error", "message": str(error)}}).encode()
 
-    def _sessions(self, subscription: str, headers: dict[str, str]) -> list[Thing]:
+    def _sessions(self, subscription: str, headers: dict[str, str]) -> list[StripeObject]:
         """The checkout that began a subscription, which is known before the subscription is."""
         customer = self._ask(f"subscriptions/{subscription}", headers).get("customer")
         return [self.sessions[customer]] if customer in self.sessions else []
 
-    def _payments(self, query: dict[str, list[str]], headers: dict[str, str]) -> list[Thing]:
+    def _payments(self, query: dict[str, list[str]], headers: dict[str, str]) -> list[StripeObject]:
         """Of an invoice or of a payment intent. https://docs.stripe.com/api/invoice-payment/object"""
         paid_for = query["invoice"][0] if "invoice" in query else self._invoice_of(query, headers)
         if paid_for is None:
@@ -96,7 +96,7 @@ class StripeFront(ThreadingHTTPServer):
         found = self._ask(f"payment_intents/{query['payment[payment_intent]'][0]}", headers).get("invoice")
         return str(found) if found else None
 
-    def _ask(self, what: str, headers: dict[str, str]) -> Thing:
+    def _ask(self, what: str, headers: dict[str, str]) -> StripeObject:
         """As localstripe has it."""
         return dict(json.loads(self._call("GET", f"/v1/{what}", headers, b"")[1]))
 
@@ -111,7 +111,7 @@ class StripeFront(ThreadingHTTPServer):
         return (status, json.dumps(_shown(thing)).encode()) if thing.get("object") in SHAPED else (status, answer)
 
 
-def _shown(thing: Thing) -> Thing:
+def _shown(thing: StripeObject) -> StripeObject:
     """In its new shape; an invoice with the number that its customer knows it by, and the page to pay it at."""
     if thing["object"] != "invoice":
         return as_of_now(thing)
@@ -119,7 +119,7 @@ def _shown(thing: Thing) -> Thing:
     return as_of_now(thing) | {"number": f"DEMO-{thing['id'][-4:].upper()}", "hosted_invoice_url": page}
 
 
-def _json(thing: Thing) -> Answer:
+def _json(thing: StripeObject) -> Answer:
     return 200, json.dumps(thing).encode()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import requests
 
-from cli.stripe_events import Thing, signature
+from cli.stripe_events import StripeObject, signature
 from dev.simulators.stripe_objects import listed
 
 MOST = 100
@@ -26,11 +26,11 @@ class EventLog:
 
     def __init__(self, webhook_url: str = "", secret: str = "") -> None:
         self.webhook_url, self.secret = webhook_url, secret
-        self.events: list[Thing] = []
+        self.events: list[StripeObject] = []
         self.undelivered: set[str] = set()
         self.losing = False
 
-    def add(self, event: Thing, now: int) -> None:
+    def add(self, event: StripeObject, now: int) -> None:
         """Keep an event and deliver it, once; who did not take it now gets it by `redeliver`."""
         self.events.append(event)
         self.undelivered.add(event["id"])
@@ -42,7 +42,7 @@ class EventLog:
         for event in [event for event in self.events if event["id"] in self.undelivered]:
             self._deliver(event, now)
 
-    def page(self, query: Mapping[str, Sequence[str]]) -> Thing:
+    def page(self, query: Mapping[str, Sequence[str]]) -> StripeObject:
         """One page of the list, the newest first. Raises BadRequest as Stripe would refuse."""
         one = {name: values[0] for name, values in query.items()}
         types = {value for name, value in one.items() if name == "type" or name.startswith("types[")}
@@ -59,14 +59,14 @@ class EventLog:
             chosen = chosen[self._place(chosen, after) :]
         return listed("/v1/events", chosen[:limit], more=len(chosen) > limit)
 
-    def _place(self, chosen: list[Thing], after: str) -> int:
+    def _place(self, chosen: list[StripeObject], after: str) -> int:
         """Where the list goes on behind the event `after`, which need not fit itself: it may have been taken since."""
         order = {event["id"]: number for number, event in enumerate(self.events)}
         if after not in order:
             raise BadRequest(f"No such event: '{after}'")
         return sum(order[event["id"]] >= order[after] for event in chosen)
 
-    def _deliver(self, event: Thing, now: int) -> None:
+    def _deliver(self, event: StripeObject, now: int) -> None:
         if not self.webhook_url:
             return
         body = json.dumps(event, indent=2).encode()  # Stripe pretty-prints; whoever re-serializes it fails here
@@ -79,6 +79,6 @@ class EventLog:
             self.undelivered.discard(event["id"])
 
 
-def _fits(event: Thing, one: Mapping[str, Any]) -> bool:
+def _fits(event: StripeObject, one: Mapping[str, Any]) -> bool:
     created = event["created"]
     return bool(int(one.get("created[gte]", created)) <= created <= int(one.get("created[lte]", created)))

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from cli.stripe_events import OLD_VERSION, Thing
+from cli.stripe_events import OLD_VERSION, StripeObject
 
 # What `basil` took away: https://docs.stripe.com/changelog/basil
 GONE = {"invoice": ("charge", "paid", "payment_intent", "subscription"), "charge": ("invoice",)}
 
 
-def listed(url: str, things: list[Thing], *, more: bool = False) -> Thing:
+def listed(url: str, things: list[StripeObject], *, more: bool = False) -> StripeObject:
     """A page of a list."""
     return {"object": "list", "data": things, "has_more": more, "url": url}
 
 
-def line_item(product: str, name: str, kind: str = "recurring") -> Thing:
+def line_item(product: str, name: str, kind: str = "recurring") -> StripeObject:
     """What a checkout session sells, once (`one_time`) or again and again."""
     price = {"id": f"price_{product}", "object": "price", "product": product, "type": kind, "unit_amount": 2500}
     item = {"id": f"li_{product}", "object": "item", "currency": "usd", "price": price, "quantity": 1}
     return item | {"description": name}
 
 
-def as_of_now(found: Thing) -> Thing:
+def as_of_now(found: StripeObject) -> StripeObject:
     """An invoice, charge or subscription of localstripe's, which is as old as its API, as new versions have it."""
     kept = {name: value for name, value in found.items() if name not in GONE.get(found["object"], ())}
     if found["object"] == "invoice":
@@ -33,13 +33,13 @@ def as_of_now(found: Thing) -> Thing:
     return kept
 
 
-def _priced(item: Thing) -> Thing:
+def _priced(item: StripeObject) -> StripeObject:
     """A subscription's item with the price that its plan is called since there are prices."""
     plan = item["plan"]
     return item | {"price": {"id": plan["id"], "object": "price", "product": plan["product"], "type": "recurring"}}
 
 
-def charge(found: Thing, version: str, invoice: str | None) -> Thing:
+def charge(found: StripeObject, version: str, invoice: str | None) -> StripeObject:
     """A charge of localstripe's as an event of Stripe's has it: without its refunds, and since `basil` without the
     invoice that it has paid."""
     thing = {name: value for name, value in found.items() if name not in ("refunds", "invoice")}
