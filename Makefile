@@ -31,19 +31,19 @@ chaos: .venv/installed  ## break everything under traffic, then count (EVENTS, K
 	@$(BIN)/python -m dev.chaos --events $(EVENTS) --kills $(KILLS) $(if $(SEED),--seed $(SEED)) \
 		--broker $(BROKER) --database $(DATABASE) --pairs $(PAIRS)
 
-bench: .venv/installed  ## speed, beside Fastify + BullMQ, DBOS and what most people write; takes wrk and Node, and 15 minutes
+bench: .venv/installed  ## speed beside Fastify + BullMQ, DBOS and a hand-written receiver; needs wrk and Node, takes 15 minutes
 	@$(BIN)/python -m bench
 
 bench-quick: .venv/installed  ## the same in 2 minutes, for a first look; writes its page to var/bench
 	@$(BIN)/python -m bench --quick --report var/bench
 
-growth: .venv/installed  ## what grows with the record and what does not; a million events take half an hour (MOST)
+growth: .venv/installed  ## cost of a growing record: docs/growth.md; a million events take half an hour (MOST)
 	@$(BIN)/python -m bench.growth --most $(or $(MOST),1000000)
 
-scale: .venv/installed  ## what another process brings, and where the one store is full: docs/scaling.md
+scale: .venv/installed  ## gain of more processes, and the limit of one store: docs/scaling.md
 	@$(BIN)/python -m bench.scale
 
-profile: .venv/installed  ## where a receiver's and a worker's time goes: flame graphs in var/profile
+profile: .venv/installed  ## flame graphs of a receiver and a worker under load, in var/profile
 	@$(BIN)/python -m bench.profile
 
 lint: .venv/installed  ## style, types, and who may import whom

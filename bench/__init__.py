@@ -1,1 +1,1 @@
-"""How fast Holdfast is, beside what people would pick instead: `make bench`."""
+"""Speed of Holdfast, measured beside the usual alternatives: `make bench`."""

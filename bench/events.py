@@ -1,4 +1,4 @@
-"""Signed Stripe events as ready-made HTTP requests: a file of records of one length, each event new."""
+"""Signed Stripe events as complete HTTP requests of one length. Every event is new."""
 
 from __future__ import annotations
 
@@ -10,33 +10,31 @@ from cli import stripe_events
 
 SECRET = "whsec_of_the_benchmark"
 BYTES = 3700  # of a body, as of a typical invoice event
-MARK = b"@" * 20  # stands for the event's number
-NUMBERS = itertools.count(1)  # over all rounds: no event is ever sent twice
+PLACEHOLDER = b"@" * 20  # replaced by the event's number
+NUMBERS = itertools.count(1)  # unique across rounds, so that no event is sent twice
 
 
 def template() -> bytes:
-    """An invoice.payment_failed of BYTES bytes, with MARK in each id, so that no two events share a customer."""
-    now = int(time.time())
-    mark = MARK.decode()
+    """An invoice.payment_failed of BYTES bytes with PLACEHOLDER in each id, so that no two events share a customer."""
+    now, number = int(time.time()), PLACEHOLDER.decode()
     invoice = stripe_events.failed_invoice(0, "ada@example.com", 1, now, stripe_events.NEW_VERSION)
-    invoice |= {"id": f"in_{mark}", "customer": f"cus_{mark}", "description": ""}
-    room = BYTES - len(_named(invoice, now))
-    return _named(invoice | {"description": "x" * room}, now)
+    invoice |= {"id": f"in_{number}", "customer": f"cus_{number}", "description": ""}
+    padding = "x" * (BYTES - len(_body(invoice, now)))
+    return _body(invoice | {"description": padding}, now)
 
 
-def _named(invoice: dict[str, object], now: int) -> bytes:
+def _body(invoice: dict[str, object], now: int) -> bytes:
     body = stripe_events.event(0, "invoice.payment_failed", invoice, now)
-    return body.replace(stripe_events.event_id(0).encode(), b"evt_" + MARK)
+    return body.replace(stripe_events.event_id(0).encode(), b"evt_" + PLACEHOLDER)
 
 
 def bodies(count: int) -> list[bytes]:
-    """`count` events, each with a number that no other ever had."""
     blank = template()
-    return [blank.replace(MARK, b"%020d" % next(NUMBERS)) for _ in range(count)]
+    return [blank.replace(PLACEHOLDER, b"%020d" % next(NUMBERS)) for _ in range(count)]
 
 
 def write_requests(path: Path, count: int) -> int:
-    """Write `count` signed requests; how many bytes each of them has. They are good for as long as signatures are."""
+    """Write `count` signed requests; returns the length of each in bytes. They are valid as long as signatures are."""
     at = int(time.time())
     requests = [_request(body, at) for body in bodies(count)]
     path.write_bytes(b"".join(requests))

@@ -1,175 +1,189 @@
-"""What grows with the record and what does not: `python -m bench.growth [--most 1000000]`.
+"""Cost of a growing record: `make growth` writes docs/growth.md.
 
-Fills a Valkey, by the real record script, with events that are owed; then, in an empty one, with events that are done
-and keep their payload; then with events that are done and have aged away. On the way it measures acknowledgements,
-sweeps and pages of the console, and the bytes that one event costs; at the top, how long the server takes to start on
-its file, and how fast workers get through what is owed.
+Fills an empty Valkey, through the real record script, with unfinished events, then (emptied) with finished events that
+keep their payload, then with finished events of which only the id is left. At several sizes it measures
+acknowledgements, sweeps, console pages and the memory per event; at the largest size also the restart of the server
+and the throughput of workers.
 """
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import statistics
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from itertools import islice
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import requests
 
-from bench import growth_page
-from bench.backlog import left
-from bench.contenders import Holdfast
+from bench.backlog import new_events, record
+from bench.contenders import Holdfast, holdfast_in
 from bench.events import bodies
-from bench.growth_model import Growth, Kind, Level
 from bench.load import paced, percentile
-from bench.processes import ROOT
+from bench.output import markdown_table, parse_arguments, template
 from bench.results import machine
-from dev.stack.servers import Valkey, wait_until
-from dev.stack.signals import end_by_exception
-from inbox.errors import StoreUnavailable
-from inbox.event import Arrival, Event
-from inbox.job import NewJob, job_id
+from dev import plot
+from dev.stack.servers import wait_until
+from inbox.event import Arrival
 from inbox.store import DAY_MS, PREFIX, Rules, Store, connect
 from tasks import broker
 from tasks.routes import QUEUES
 
 STEPS = 4
-RATE = 200  # acknowledgements a second while it is measured, far from the receiver's most
-SECONDS = 10
-LOOKS = 100
-BATCH = 500
-WORKERS = 2
-DRAIN_SECONDS = 60
-RESTART_SECONDS = 300  # at most
-AGED_MS = (Rules().payload_days + 1) * DAY_MS
+RATE, SECONDS = 200, 10  # acknowledgements; far below the receiver's maximum
+SWEEPS, PAGE_LOADS = 100, 20
+WORKERS, DRAIN_SECONDS = 2, 60
+MAX_RESTART_SECONDS = 300
+EXPIRED_MS = (Rules().payload_days + 1) * DAY_MS
+GOAL_BYTES = 64  # per event of which only the id is left
 KEY = "a-key-for-the-console"
-PAGES = ("", "events", "events?type=none", "dead")  # the overview, two lists, and the search that finds nothing
+PAGES = ("", "events", "events?type=none", "dead")  # the last but one finds nothing
+COLUMNS = ("events", "ack p50", "ack p99", "sweep p50", "sweep p99", "overview", "events", "empty search", "dead")
 
 
-class Grown:
-    """A receiver, its console, and the store that fills."""
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Milliseconds with `events` events in the record; the last four are console pages, in the order of PAGES."""
+
+    events: int
+    ack_p50: float
+    ack_p99: float
+    sweep_p50: float
+    sweep_p99: float
+    overview: float
+    list: float
+    search: float
+    dead: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Measurements for one kind of events. `bytes_each`: growth of the server's memory per event; `restart_seconds`:
+    from the server's start to its first response, at the last level."""
+
+    levels: tuple[Level, ...]
+    bytes_each: float
+    restart_seconds: float
+
+
+class GrowingRecord:
+    """A receiver with its console, and the record that is filled step by step."""
 
     def __init__(self, ours: Holdfast, most: int) -> None:
-        self.ours, self.most = ours, most
+        self.ours, self.step = ours, most // STEPS
         self.store = Store(connect(ours.valkey.url, timeout_seconds=60), message=broker.message)
         self.console = requests.Session()
-        self.console.post(f"http://127.0.0.1:{ours.port}/console/sign-in", data={"key": KEY}, timeout=10)
+        self.console.post(self._url("sign-in"), data={"key": KEY}, timeout=10)
 
-    def kind(self, fill: Callable[[int], None]) -> Kind:
-        """Fill an empty store step by step, and look at each."""
+    def measure(self, fill: Callable[[int], None]) -> Kind:
+        """Empty the record, then fill it in STEPS steps and measure after each."""
         self.ours.wipe()
         levels, grown = [self._level(0)], 0
-        for step in range(1, STEPS + 1):
+        for number in range(1, STEPS + 1):
             before = self.store.memory()[0]
-            self.ours.client.config_set("appendfsync", "no")  # while it fills
-            fill(self.most // STEPS)
+            self.ours.client.config_set("appendfsync", "no")  # only while it is filled
+            fill(self.step)
             self.ours.client.config_set("appendfsync", "always")
             grown += self.store.memory()[0] - before
-            levels.append(self._level(self.most // STEPS * step))
+            levels.append(self._level(self.step * number))
             print(levels[-1], flush=True)
-        return Kind(tuple(levels), grown / (self.most // STEPS * STEPS), self._restart())
+        self.ours.valkey.kill()
+        restart = _ms(lambda: self.ours.valkey.start(MAX_RESTART_SECONDS)) / 1000
+        return Kind(tuple(levels), grown / (self.step * STEPS), restart)
 
     def _level(self, events: int) -> Level:
         load = paced(self.ours.port, RATE, SECONDS, 8)
-        sweeps = sorted(_timed(lambda: self.store.sweep(200, dict.fromkeys(QUEUES, 100))) for _ in range(LOOKS))
-        pages = tuple(statistics.median(self._page(path) for _ in range(LOOKS // 5)) for path in PAGES)
-        return Level(events, load.p50, load.p99, percentile(sweeps, 50), percentile(sweeps, 99), pages)
+        sweeps = sorted(_ms(lambda: self.store.sweep(200, dict.fromkeys(QUEUES, 100))) for _ in range(SWEEPS))
+        pages = [statistics.median(self._page_ms(page) for _ in range(PAGE_LOADS)) for page in PAGES]
+        return Level(events, load.p50, load.p99, percentile(sweeps, 50), percentile(sweeps, 99), *pages)
 
-    def _page(self, path: str) -> float:
-        url = f"http://127.0.0.1:{self.ours.port}/console/{path}"
-        return _timed(lambda: self.console.get(url, timeout=30, allow_redirects=False).raise_for_status())
+    def _page_ms(self, page: str) -> float:
+        return _ms(lambda: self.console.get(self._url(page), timeout=30, allow_redirects=False).raise_for_status())
 
-    def _restart(self) -> float:
-        self.ours.valkey.kill()
-        return _timed(lambda: self.ours.valkey.start(RESTART_SECONDS)) / 1000
+    def _url(self, page: str) -> str:
+        return f"http://127.0.0.1:{self.ours.port}/console/{page}"
 
     def drain(self) -> float:
-        """Jobs a second, for a minute or until all is done, once the workers are warm."""
-        command = self.ours.worker()
+        """Jobs per second of WORKERS warm worker processes, over at most DRAIN_SECONDS."""
+        left, most = self.ours.unfinished, self.ours.unfinished()
         with ExitStack() as stack:
-            for number in range(WORKERS):
-                part = self.ours.start([*command, "-n", f"{number}@%h"], f"drain-{number}", BENCH_EFFECT="nothing")
-                stack.callback(part.stop)
-            most = left(self.ours)
-            wait_until(lambda: left(self.ours) < most * 0.98, seconds=120, what="the workers to begin")
-            first, began = left(self.ours), time.monotonic()
-            while left(self.ours) and time.monotonic() < began + DRAIN_SECONDS:
+            self.ours.workers(WORKERS, stack)
+            wait_until(lambda: left() < most * 0.98, seconds=120, what="the workers' first jobs")
+            first, began = left(), time.monotonic()
+            while left() and time.monotonic() < began + DRAIN_SECONDS:
                 time.sleep(0.2)
-            return (first - left(self.ours)) / (time.monotonic() - began)
+            return (first - left()) / (time.monotonic() - began)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.growth")
-    parser.add_argument("--most", type=int, default=1_000_000)
-    parser.add_argument("--report", type=Path, default=ROOT / "docs", help="the folder of the page")
-    wanted = parser.parse_args()
-    end_by_exception()
+    arguments = parse_arguments("bench.growth", most=1_000_000)
     about = machine()
-    folder = ROOT / "var" / "growth"
-    shutil.rmtree(folder, ignore_errors=True)
-    with ExitStack() as stack:
-        valkey = Valkey(folder / "valkey").start()
-        stack.callback(valkey.kill)
-        ours = Holdfast(valkey, ROOT / "var" / "bench", folder)
-        ours.prepare()
+    with holdfast_in("growth") as ours, ExitStack() as stack:
         web = ours.start(ours.web(), "web", API_KEYS=KEY)
         stack.callback(web.stop)
         web.wait_for(ours.port)
-        found = measure(ours, wanted.most)
-    print(growth_page.write(found, about, wanted.report))
+        paced(ours.port, RATE, 2, 8)  # warm up
+        growing = GrowingRecord(ours, arguments.most)
+        store = growing.store
+        old = Store(connect(ours.valkey.url, timeout_seconds=60), now_ms=lambda: int(time.time() * 1000) - EXPIRED_MS)
+        kinds = {"unfinished": growing.measure(lambda count: record(store, new_events(count)))}
+        drained = growing.drain()
+        kinds["finished"] = growing.measure(lambda count: record(store, _finished(count)))
+        kinds["id_only"] = growing.measure(lambda count: _add_expired(old, store, count))
+    print(write(kinds, drained, about, arguments.report))
 
 
-def measure(ours: Holdfast, most: int) -> Growth:
-    grown = Grown(ours, most)
-    now = grown.store
-    then = Store(connect(ours.valkey.url, timeout_seconds=60), now_ms=lambda: int(time.time() * 1000) - AGED_MS)
-    paced(ours.port, RATE, 2, 8)  # warm
-    owed = grown.kind(lambda count: _fill(now, _owed(count)))
-    drained = grown.drain()
-    stored = grown.kind(lambda count: _fill(now, _done(count)))
-    remembered = grown.kind(lambda count: _age(then, now, count))
-    (body,) = bodies(1)
-    return Growth(owed, stored, remembered, len(body), len(zlib.compress(body, 9)), drained)
-
-
-def _timed(call: Callable[[], object]) -> float:
+def _ms(call: Callable[[], object]) -> float:
     began = time.perf_counter()
     call()
     return (time.perf_counter() - began) * 1000
 
 
-def _owed(count: int) -> Iterator[Arrival]:
-    for body in bodies(count):
-        event = body.split(b'"id": "')[1].split(b'"')[0].decode()
-        task = "tasks.payments.payment_failed"
-        job = NewJob(
-            job_id("stripe", event, "payments.payment_failed"), task, "payments", ordering_key=f"stripe:{event}"
-        )
-        yield Arrival(Event("stripe", event, "invoice.payment_failed", body), (job,))
+def _finished(count: int) -> Iterator[Arrival]:
+    """Events without jobs: they are finished when they are recorded."""
+    return (Arrival(arrival.event, ()) for arrival in new_events(count))
 
 
-def _done(count: int) -> Iterator[Arrival]:
-    """An event of which nothing is to be done is done as it comes."""
-    return (Arrival(arrival.event, ()) for arrival in _owed(count))
+def _add_expired(old: Store, store: Store, count: int) -> None:
+    """Record finished events with the clock of `old`, and prune until only their ids are left."""
+    record(old, _finished(count))
+    while store.client.zcount(PREFIX + "events", "-inf", store.now_ms() - EXPIRED_MS + DAY_MS):
+        store.sweep(200, {})
 
 
-def _age(then: Store, now: Store, count: int) -> None:
-    """Events that came, and were settled, so long ago that all but their ids has aged away by now."""
-    _fill(then, _done(count))
-    while now.client.zcount(PREFIX + "events", "-inf", now.now_ms() - AGED_MS + DAY_MS):
-        now.sweep(200, {})
+def write(kinds: dict[str, Kind], drained: float, about: str, folder: Path) -> str:
+    """Write growth.md and growth.svg to `folder`; returns the page."""
+    series = {f"ack p99, {name.replace('_', ' ')}": _points(kind, "ack_p99") for name, kind in kinds.items()}
+    series["sweep p99, unfinished"] = _points(kinds["unfinished"], "sweep_p99")
+    (folder / "growth.svg").write_text(plot.lines("Time as the record grows", series, ("events", "ms")))
+    most = kinds["unfinished"].levels[-1].events
+    (body,) = bodies(1)
+    page = template("growth.md").format(
+        about=about,
+        payload=f"{len(body):,}",
+        compressed=f"{len(zlib.compress(body, 9)):,}",
+        goal=GOAL_BYTES,
+        verdict="met" if kinds["id_only"].bytes_each <= GOAL_BYTES else "**missed**",
+        most=f"{most:,}",
+        drained=f"{drained:,.0f}",
+        minutes=f"{most / drained / 60:.0f}",
+        **{name: markdown_table(COLUMNS, map(_cells, kind.levels)) for name, kind in kinds.items()},
+        **{f"{name}_bytes": f"{kind.bytes_each:,.0f}" for name, kind in kinds.items()},
+        **{f"{name}_restart": f"{kind.restart_seconds:.1f}" for name, kind in kinds.items()},
+    )
+    (folder / "growth.md").write_text(page)
+    return page
 
 
-def _fill(store: Store, arrivals: Iterator[Arrival]) -> None:
-    """As the receiver records them, many to a round trip. Raises StoreUnavailable."""
-    while batch := list(islice(arrivals, BATCH)):
-        for outcome in store.record_all(batch):
-            if isinstance(outcome, StoreUnavailable):
-                raise outcome
+def _points(kind: Kind, field: str) -> list[plot.Point]:
+    return [(level.events, getattr(level, field)) for level in kind.levels]
+
+
+def _cells(level: Level) -> Iterable[str]:
+    events, *times = astuple(level)
+    return (f"{events:,}", *(f"{ms:.1f}" for ms in times))
 
 
 if __name__ == "__main__":

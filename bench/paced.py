@@ -1,4 +1,5 @@
-"""A sender of a steady rate, which wrk has not: each request counts from when it was due, not from when it was sent."""
+"""Sends requests at a constant rate. Packaged generators either have no rate (wrk), do not correct for coordinated
+omission (hey), or cannot send a different body each time."""
 
 from __future__ import annotations
 
@@ -12,86 +13,82 @@ import uvloop
 
 
 def send(port: int, requests: Sequence[bytes], rate: float, connections: int) -> list[float]:
-    """`rate` of them a second, whatever the answers do; for each, the milliseconds from its time to its answer.
+    """Send `rate` requests per second; returns the milliseconds from each one's due time to its response.
 
-    Raises RuntimeError for anything but 200s.
+    Raises RuntimeError for any answer but 200.
     """
-    return uvloop.run(_Sender(rate, len(requests)).send(port, requests, connections))
+    return uvloop.run(_Sender(len(requests)).send(port, requests, rate, connections))
 
 
 class _Sender:
-    """Requests that are due go to whichever connection is free."""
+    """Gives each due request to a free connection."""
 
-    def __init__(self, rate: float, count: int) -> None:
-        self._rate, self._count = rate, count
+    def __init__(self, count: int) -> None:
+        self._count = count
         self._due: deque[tuple[float, bytes]] = deque()
         self._free: deque[_Connection] = deque()
-        self._waits: list[float] = []
+        self._latencies: list[float] = []
 
-    async def send(self, port: int, requests: Sequence[bytes], connections: int) -> list[float]:
+    async def send(self, port: int, requests: Sequence[bytes], rate: float, connections: int) -> list[float]:
         loop = asyncio.get_running_loop()
-        self._over: asyncio.Future[None] = loop.create_future()
+        self._finished: asyncio.Future[None] = loop.create_future()
         opened = [
             await loop.create_connection(lambda: _Connection(self), "127.0.0.1", port) for _ in range(connections)
         ]
         begin = time.monotonic() + 0.1
         for number, request in enumerate(requests):
-            at = begin + number / self._rate
-            if (early := at - time.monotonic()) > 0:
+            due = begin + number / rate
+            if (early := due - time.monotonic()) > 0:
                 await asyncio.sleep(early)
-            self._due.append((at, request))
-            self._hand_out()
-        await self._over
+            self._due.append((due, request))
+            self._assign()
+        await self._finished
         for transport, _ in opened:
             transport.close()
-        return self._waits
+        return self._latencies
 
-    def free(self, connection: _Connection) -> None:
+    def on_free(self, connection: _Connection) -> None:
         self._free.append(connection)
-        self._hand_out()
+        self._assign()
 
-    def answered(self, due: float) -> None:
-        self._waits.append((time.monotonic() - due) * 1000)
-        if len(self._waits) == self._count:
-            self._over.set_result(None)
+    def on_success(self, due: float) -> None:
+        self._latencies.append((time.monotonic() - due) * 1000)
+        if len(self._latencies) == self._count:
+            self._finished.set_result(None)
 
-    def broken(self, words: str) -> None:
-        if not self._over.done():
-            self._over.set_exception(RuntimeError(words))
+    def on_failure(self, reason: str) -> None:
+        if not self._finished.done():
+            self._finished.set_exception(RuntimeError(reason))
 
-    def _hand_out(self) -> None:
+    def _assign(self) -> None:
         while self._due and self._free:
-            self._free.popleft().ask(*self._due.popleft())
+            self._free.popleft().request(*self._due.popleft())
 
 
 class _Connection(asyncio.Protocol):
     """One request at a time."""
 
     def __init__(self, sender: _Sender) -> None:
-        self._sender, self._answer, self._at = sender, b"", 0.0
+        self._sender, self._response, self._due = sender, b"", 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's own is not derived from it
-        self._sender.free(self)
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's class is not derived from it
+        self._sender.on_free(self)
 
-    def ask(self, at: float, request: bytes) -> None:
-        self._at, self._answer = at, b""
+    def request(self, due: float, request: bytes) -> None:
+        self._due, self._response = due, b""
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        self._answer += data
-        head, end, body = self._answer.partition(b"\r\n\r\n")
-        if not end or len(body) < _length(head):
+        self._response += data
+        head, end, body = self._response.partition(b"\r\n\r\n")
+        if not end or len(body) < int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]):
             return
         if head.split(b" ", 2)[1] == b"200":
-            self._sender.answered(self._at)
-            self._sender.free(self)
+            self._sender.on_success(self._due)
+            self._sender.on_free(self)
         else:
-            self._sender.broken(f"answered {head[:30]!r}: {body[:200]!r}")
+            self._sender.on_failure(f"the response was {head[:30]!r}: {body[:200]!r}")
 
     def connection_lost(self, _error: Exception | None) -> None:
-        self._sender.broken("a connection broke")
-
-
-def _length(head: bytes) -> int:
-    return int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        self._sender.on_failure("a connection broke")

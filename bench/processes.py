@@ -1,4 +1,4 @@
-"""Processes under measurement: all that they start ends with them, and its CPU time counts."""
+"""Measured processes. CPU time includes all descendants, and descendants end with their process."""
 
 from __future__ import annotations
 
@@ -17,20 +17,15 @@ ROOT = Path(__file__).parent.parent
 
 
 class Part:
-    """One process with its log. `folder` is where it runs."""
+    """One process with its log, in its own session."""
 
     def __init__(
-        self, command: Sequence[str | Path], environment: Mapping[str, str], log: Path, folder: Path = ROOT
+        self, command: Sequence[str | Path], environment: Mapping[str, str], log: Path, cwd: Path = ROOT
     ) -> None:
         self.log = log
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [str(word) for word in command],
-                cwd=folder,
-                env={**os.environ, **environment},
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
+                command, cwd=cwd, env={**os.environ, **environment}, stdout=out, stderr=out, start_new_session=True
             )
 
     def cpu_seconds(self) -> float:
@@ -40,7 +35,7 @@ class Part:
         return self.process.poll() is None
 
     def stop(self, seconds: float = 10) -> None:
-        """SIGTERM; SIGKILL for whoever is left after `seconds`."""
+        """SIGTERM, and after `seconds` SIGKILL to what is left of the session."""
         with suppress(ProcessLookupError):
             self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -50,25 +45,25 @@ class Part:
         self.process.wait()
 
     def wait_for(self, port: int) -> None:
-        """Until it listens. Raises RuntimeError with its last words if it ends instead."""
+        """Wait until it listens. Raises RuntimeError with the end of its log if it ends instead."""
         wait_until(lambda: self._listens(port), seconds=60, what=f"port {port}; see {self.log}")
 
     def _listens(self, port: int) -> bool:
         if not self.alive():
-            raise RuntimeError(f"it ended: {self.log.read_text(errors='replace')[-800:]}")
-        members = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
-        return any(
-            one.laddr.port == port and one.status == psutil.CONN_LISTEN
-            for member in members
-            for one in member.net_connections("tcp")
-        )
+            raise RuntimeError(f"the process ended: {self.log.read_text(errors='replace')[-800:]}")
+        connections = (it for member in _tree(self.process.pid) for it in member.net_connections("tcp"))
+        return any(it.laddr.port == port and it.status == psutil.CONN_LISTEN for it in connections)
 
 
 def tree_seconds(pid: int) -> float:
-    """User and system time of a process and all it started, those that have ended already included."""
-    root = psutil.Process(pid)
+    """User and system CPU time of a process and all its descendants, including those that have ended."""
     total = 0.0
-    for member in [root, *root.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):  # ended since: its parent counts it
+    for member in _tree(pid):
+        with suppress(psutil.NoSuchProcess):  # it has just ended: its parent's times include it
             total += sum(member.cpu_times()[:4])  # user, system, and both of the children it has waited for
     return total
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]

@@ -1,22 +1,22 @@
-"""`make profile`: where the time goes in a receiver and in a worker under load, as flame graphs in var/profile.
+"""`make profile`: flame graphs of a receiver and a worker under load, in var/profile.
 
-py-spy looks 500 times a second from outside, and counts the threads that hold Python's lock: what Python itself costs.
-Waiting does not count, nor does what runs without the lock, as an fsync of SQLite does.
+py-spy samples the processes 500 times a second and counts threads that hold the GIL: the cost of Python itself. Waiting
+does not count, nor does code that runs without the GIL, such as an fsync of SQLite.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
-from bench.backlog import holdfast
-from bench.contenders import Holdfast
+from bench.backlog import fill_record
+from bench.contenders import Command, Holdfast, holdfast_in
 from bench.install import install
 from bench.load import wrk
 from bench.processes import ROOT, Part
-from dev.stack.servers import Valkey
+from dev.stack.servers import wait_until
 from dev.stack.signals import end_by_exception
 
 SECONDS = 8
@@ -25,58 +25,36 @@ JOBS = 30_000  # enough to keep a worker busy for as long
 
 def main() -> None:
     end_by_exception()
-    installed, folder = ROOT / "var" / "bench", ROOT / "var" / "profile"
-    install(installed)
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        valkey = Valkey(folder / "valkey").start()
-        stack.callback(valkey.kill)
-        ours = Holdfast(valkey, installed, folder)
-        ours.prepare()
+    install()
+    with holdfast_in("profile") as ours, ExitStack() as stack:
+        web = ours.start(ours.web(), "web")
+        stack.callback(web.stop)
+        web.wait_for(ours.port)
+        wrk(ours.port, 1, 32)  # warm up
+        with _sampled(ours, web, "receiver.svg"):
+            wrk(ours.port, SECONDS + 1, 32)
+        web.stop()
         ours.wipe()
-        _receiver(ours, stack, folder / "receiver.svg")
-        ours.wipe()
-        _worker(ours, stack, folder / "worker.svg")
+        fill_record(ours, JOBS)
+        worker = ours.start(ours.worker(), "worker")
+        stack.callback(worker.stop)
+        wait_until(lambda: ours.unfinished() < JOBS * 0.95, seconds=60, what=f"the first jobs; see {worker.log}")
+        with _sampled(ours, worker, "worker.svg"):
+            pass
 
 
-def _receiver(ours: Holdfast, stack: ExitStack, picture: Path) -> None:
-    web = ours.start(ours.web(), "web")
-    stack.callback(web.stop)
-    web.wait_for(ours.port)
-    wrk(ours.port, 1, 32)
-    watching = _watch(ours, web, picture)
-    wrk(ours.port, SECONDS + 1, 32)
-    _end(watching, picture)
-
-
-def _worker(ours: Holdfast, stack: ExitStack, picture: Path) -> None:
-    command, left = holdfast(ours, JOBS)
-    worker = ours.start(command, "worker")
-    stack.callback(worker.stop)
-    while left() > JOBS * 0.95:
-        pass
-    _end(_watch(ours, worker, picture), picture)
-
-
-def _watch(ours: Holdfast, part: Part, picture: Path) -> subprocess.Popen[str]:
-    spy: list[str | Path] = [
-        ours.installed / "peers" / "bin" / "py-spy",
-        "record",
-        "--subprocesses",
-        "--gil",
-        "--rate",
-        "500",
-    ]
-    what: list[str | Path] = ["--pid", str(part.process.pid), "--duration", str(SECONDS), "--output", picture]
-    return subprocess.Popen([*spy, *what], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def _end(watching: subprocess.Popen[str], picture: Path) -> None:
-    said, _ = watching.communicate(timeout=SECONDS + 60)
-    if watching.returncode:
-        sys.exit(
-            f"py-spy could not look ({said.strip()[-300:]}): on Linux it takes root, or kernel.yama.ptrace_scope=0"
-        )
+@contextmanager
+def _sampled(ours: Holdfast, part: Part, name: str) -> Iterator[None]:
+    """Sample for SECONDS while the block runs, and after it if that is shorter."""
+    picture = ours.folder / name
+    options = ["--subprocesses", "--gil", "--rate", "500", "--pid", str(part.process.pid), "--duration", str(SECONDS)]
+    command: Command = [ours.bin / "py-spy", "record", *options, "--output", picture]
+    sampler = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    yield
+    output, _ = sampler.communicate(timeout=SECONDS + 60)
+    if sampler.returncode:
+        hint = "on Linux it must run as root or with kernel.yama.ptrace_scope=0"
+        sys.exit(f"py-spy failed ({output.strip()[-300:]}): {hint}")
     print(f"{picture.relative_to(ROOT)}: open it in a browser")
 
 

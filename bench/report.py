@@ -1,190 +1,138 @@
-"""The page of a run: tables, goals beside the figures, pictures. `python -m bench.report` writes it again."""
+"""The page of a run: goals, tables and charts. `python -m bench.report` writes it again from the last results."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import plot
-from bench.contenders import CONTENDERS, Holdfast
-from bench.processes import ROOT
+from bench.contenders import CONTENDERS, INSTALLED, Holdfast
+from bench.output import markdown_table, parse_arguments, template
 from bench.results import BARE, Results, load
+from dev import plot
 
 OURS = Holdfast.name
-HEAD = Path(__file__).parent / "head.md"
 ORDER = [kind.name for kind in CONTENDERS]
+Rounds = Mapping[str, Sequence[Any]]
+
+# Heading, measurement of Results, and its columns: field -> heading.
+LATENCIES = {"p50": "p50, ms", "p99": "p99, ms"}
+TABLES: tuple[tuple[str, str, dict[str, str]], ...] = (
+    (
+        "The receiver at its maximum rate",
+        "acks",
+        {"web_us": "receiver CPU / ack, us", "store_us": "store CPU / ack, us", "per_second": "acks/s"}
+        | LATENCIES
+        | {"p999": "p99.9, ms", "generator": "load generator, cores"},
+    ),
+    (
+        "The receiver at 70 % of its maximum rate",
+        "steady",
+        {"rate": "events/s"} | LATENCIES | {"p999": "p99.9, ms", "generator": "load generator, cores"},
+    ),
+    (
+        "From request to effect",
+        "end_to_end",
+        {
+            "web_us": "receiver, us",
+            "worker_us": "worker, us",
+            "store_us": "store, us",
+            "total_us": "total, us",
+            "per_second": "events/s",
+        },
+    ),
+    (
+        "One worker process on a full queue of jobs that do nothing",
+        "drain",
+        {"worker_us": "CPU / job, us", "per_second": "jobs/s"},
+    ),
+    ("From the 200 to the start of the handler, with an idle worker", "idle", LATENCIES),
+)
+# File, title, measurement of Results, stacked fields with their names, unit.
+CHARTS = (
+    ("acks", "CPU per acknowledgement", "acks", {"web_us": "receiver", "store_us": "store"}, "us"),
+    ("latency", "p99 of an acknowledgement at 70 % of the maximum rate", "steady", {"p99": "p99"}, "ms"),
+    (
+        "whole",
+        "CPU per event from request to effect",
+        "end_to_end",
+        {"web_us": "receiver", "worker_us": "worker", "store_us": "store"},
+        "us",
+    ),
+)
 
 
 def write(found: Results, folder: Path) -> None:
-    """docs/benchmarks.md and its pictures."""
-    acks, whole = _in_order(found.acks), _in_order(found.end_to_end)
-    pictures = {
-        "benchmarks-acks.svg": plot.bars(
-            "CPU for one acknowledgement", _parts(acks, "web_us", "store_us"), ("receiver", "store"), "us"
-        ),
-        "benchmarks-latency.svg": plot.bars(
-            "p99 of an acknowledgement at 70 % of the receiver's own most",
-            _parts(_in_order(found.steady), "p99"),
-            ("p99",),
-            "ms",
-        ),
-        "benchmarks-whole.svg": plot.bars(
-            "CPU for one event from request to effect",
-            _parts(whole, "web_us", "worker_us", "store_us"),
-            ("receiver", "worker", "store"),
-            "us",
-        ),
-    }
-    for name, picture in pictures.items():
-        (folder / name).write_text(picture)
-    shown = "\n".join(f"![{name.partition('.')[0]}]({name})\n" for name in pictures)
-    (folder / "benchmarks.md").write_text(f"{HEAD.read_text()}\n{_about(found)}\n\n{table(found)}\n{shown}")
+    """Write benchmarks.md and its charts to `folder`."""
+    shown = ""
+    for name, title, what, fields, unit in CHARTS:
+        rows = {one: [_median(rounds, field) for field in fields] for one, rounds in _in_order(found, what).items()}
+        (folder / f"benchmarks-{name}.svg").write_text(plot.bars(title, rows, list(fields.values()), unit))
+        shown += f"![{title}](benchmarks-{name}.svg)\n\n"
+    size = "A quick run: few and short rounds, only for a first impression." if found.quick else "A full run."
+    about = f"{size} {found.day}, {found.machine}; {found.versions}."
+    (folder / "benchmarks.md").write_text(f"{template('head.md')}\n{about}\n\n{tables(found)}\n{shown}".rstrip() + "\n")
 
 
-def table(found: Results) -> str:
+def tables(found: Results) -> str:
     """All tables, as Markdown."""
-    acks, steady, whole = (_in_order(kept) for kept in (found.acks, found.steady, found.end_to_end))
-    left_out = "\n".join(f"- {name} is not compared: {why}" for name, why in found.left_out.items())
-    return "\n\n".join(
-        [
-            "## The goals",
-            _rows(("", "measured", "goal", ""), _goals(found)),
-            "## The receiver at its most",
-            _rows(
-                (
-                    "",
-                    "receiver CPU / ack, us",
-                    "store CPU / ack, us",
-                    "acks/s",
-                    "p50, ms",
-                    "p99, ms",
-                    "p99.9, ms",
-                    "load generator, cores",
-                ),
-                [
-                    [
-                        name,
-                        *(_spread(rounds, what) for what in ("web_us", "store_us", "per_second", "p50", "p99", "p999")),
-                        f"{_middle(rounds, 'generator'):.2f}",
-                    ]
-                    for name, rounds in acks.items()
-                ],
-            ),
-            "## The receiver at 70 % of its most",
-            _rows(
-                ("", "events/s", "p50, ms", "p99, ms", "p99.9, ms", "sender, cores"),
-                [
-                    [
-                        name,
-                        *(_spread(rounds, what) for what in ("rate", "p50", "p99", "p999")),
-                        f"{_middle(rounds, 'generator'):.2f}",
-                    ]
-                    for name, rounds in steady.items()
-                ],
-            ),
-            "## From request to effect",
-            _rows(
-                ("", "receiver, us", "worker, us", "store, us", "together, us", "events/s"),
-                [
-                    [
-                        name,
-                        *(_spread(rounds, what) for what in ("web_us", "worker_us", "store_us")),
-                        f"{_together(rounds):,.0f}",
-                        _spread(rounds, "per_second"),
-                    ]
-                    for name, rounds in whole.items()
-                ],
-            ),
-            "## One worker process at a full queue of jobs that do nothing",
-            _rows(
-                ("", "CPU / job, us", "jobs/s"),
-                [
-                    [name, _spread(rounds, "worker_us"), _spread(rounds, "per_second")]
-                    for name, rounds in found.drain.items()
-                ],
-            ),
-            "## From the 200 to the start of the handler, when nothing else is to do",
-            _rows(
-                ("", "p50, ms", "p99, ms"),
-                [[name, _spread(rounds, "p50"), _spread(rounds, "p99")] for name, rounds in found.idle.items()],
-            ),
-            left_out,
-        ]
-    )
+    parts = ["## The goals", markdown_table(("", "measured", "goal", ""), _goals(found))]
+    for heading, what, columns in TABLES:
+        rows = [[name, *(_cell(rounds, it) for it in columns)] for name, rounds in _in_order(found, what).items()]
+        parts += [f"## {heading}", markdown_table(("", *columns.values()), rows)]
+    left_out = "\n".join(f"- {name} is not compared: {reason}" for name, reason in found.left_out.items())
+    return "\n\n".join([*parts, left_out])
 
 
 def _goals(found: Results) -> list[list[str]]:
-    """Each with what was measured, in this run; a goal whose figures are missing is not judged."""
-    rows = []
-    web = {name: _middle(rounds, "web_us") for name, rounds in found.acks.items()}
-    if OURS in web and "BullMQ" in web:
-        rows.append(_goal("receiver CPU per ack, as a part of BullMQ's", web[OURS] / web["BullMQ"], 1.0, "at most 1"))
-    if OURS in web and "by hand" in web:
-        rows.append(
-            _goal(
-                "receiver CPU per ack by hand, in times of ours",
-                web["by hand"] / web[OURS],
-                15.0,
-                "at least 15",
-                more=True,
-            )
-        )
-    if OURS in found.steady:
-        rows.append(_goal("p99 of an ack at 70 %, ms", _middle(found.steady[OURS], "p99"), 50.0, "under 50"))
-    if found.drain:
-        ours, bare = (_middle(found.drain[name], "worker_us") for name in (OURS, BARE))
-        rows.append(_goal("worker CPU per job, in times of a bare Celery task", ours / bare, 1.25, "at most 1.25"))
-    if OURS in found.idle:
-        rows.append(
-            _goal(
-                "from the 200 to the start of the handler, p50, ms", _middle(found.idle[OURS], "p50"), 20.0, "under 20"
-            )
-        )
-    return rows
+    """Goals whose figures are missing are left out."""
+    acks, steady, drain, idle = found.acks, found.steady, found.drain, found.idle
+    goals = (
+        ("receiver CPU per ack, relative to BullMQ", _ratio(acks, OURS, "BullMQ", "web_us"), "at most", 1),
+        ("receiver CPU per ack by hand, relative to Holdfast", _ratio(acks, "by hand", OURS, "web_us"), "at least", 15),
+        ("p99 of an ack at 70 % of the maximum rate, ms", _of(steady, OURS, "p99"), "under", 50),
+        ("worker CPU per job, relative to a bare Celery task", _ratio(drain, OURS, BARE, "worker_us"), "at most", 1.25),
+        ("from the 200 to the start of the handler, p50, ms", _of(idle, OURS, "p50"), "under", 20),
+    )
+    return [_goal(*goal) for goal in goals if goal[1] is not None]
 
 
-def _goal(what: str, value: float, limit: float, words: str, *, more: bool = False) -> list[str]:
-    kept = value >= limit if more else value <= limit
-    return [what, f"{value:.2f}" if value < 10 else f"{value:.1f}", words, "met" if kept else "**missed**"]
+def _goal(what: str, value: float, bound: str, limit: float) -> list[str]:
+    met = value >= limit if bound == "at least" else value <= limit
+    shown = f"{value:.2f}" if value < 10 else f"{value:.1f}"
+    return [what, shown, f"{bound} {limit:g}", "met" if met else "**missed**"]
 
 
-def _about(found: Results) -> str:
-    size = "A quick run: few and short rounds, good for a first look only." if found.quick else "A full run."
-    return f"{size} {found.day}, {found.machine}; {found.versions}."
+def _of(kept: Rounds, name: str, field: str) -> float | None:
+    return _median(kept[name], field) if kept.get(name) else None
 
 
-def _in_order(kept: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    return {name: kept[name] for name in ORDER if kept.get(name)}
+def _ratio(kept: Rounds, name: str, other: str, field: str) -> float | None:
+    value, base = _of(kept, name, field), _of(kept, other, field)
+    return value / base if value is not None and base else None
 
 
-def _parts(kept: dict[str, list[Any]], *whats: str) -> dict[str, list[float]]:
-    return {name: [_middle(rounds, what) for what in whats] for name, rounds in kept.items()}
+def _in_order(found: Results, what: str) -> Rounds:
+    kept: Rounds = getattr(found, what)
+    return {name: kept[name] for name in dict.fromkeys((*ORDER, *kept)) if kept.get(name)}
 
 
-def _middle(rounds: Sequence[Any], what: str) -> float:
-    return float(median(getattr(one, what) for one in rounds))
-
-
-def _together(rounds: Sequence[Any]) -> float:
-    return sum(_middle(rounds, what) for what in ("web_us", "worker_us", "store_us"))
-
-
-def _spread(rounds: Sequence[Any], what: str) -> str:
-    """The median of the rounds, and the least and the most of them."""
-    values = [getattr(one, what) for one in rounds]
+def _cell(rounds: Sequence[Any], field: str) -> str:
+    """The median of the rounds with the lowest and the highest; of the load generator only the median."""
+    values = [getattr(one, field) for one in rounds]
+    if field == "generator":
+        return f"{median(values):.2f}"
     return f"{_short(median(values))} ({_short(min(values))}–{_short(max(values))})"
+
+
+def _median(rounds: Sequence[Any], field: str) -> float:
+    return float(median(getattr(one, field) for one in rounds))
 
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    ruled = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in ruled)
-
-
 if __name__ == "__main__":
-    write(load(ROOT / "var" / "bench" / "results.json"), ROOT / "docs")
+    write(load(INSTALLED / "results.json"), parse_arguments("bench.report").report)

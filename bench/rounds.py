@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import http.client
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from bench.contenders import Contender, Holdfast
-from bench.load import Load, paced, wrk
+from bench.contenders import Command, Contender
+from bench.events import SECRET, bodies
+from bench.load import Load, paced, percentile, wrk
 from bench.processes import Part
+from cli import stripe_events
 from dev.stack.servers import wait_until
 
 CONNECTIONS = 32
-SENDERS = 16  # end to end
-MOST_SECONDS = 2  # to learn what a receiver can do now
-SETTLE_SECONDS = 0.5  # for requests under way when wrk stops
+END_TO_END_CONNECTIONS = 16
+MAX_RATE_SECONDS = 2  # to measure the maximum rate
+SETTLE_SECONDS = 0.5  # for requests in flight when wrk stops
 STUCK_SECONDS = 60  # without an effect
+STARTED = "started"  # Redis list to which the handler of bench/worker_app.py adds its start time
+IDLE_SECONDS = 0.05  # between events, so that the worker is idle again
+MAX_START_SECONDS = 30
 
 
 class Miscounted(Exception):
-    """What was recorded is not what was acknowledged: the round proves nothing."""
+    """The recorded events are not the acknowledged ones, so the round is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Acks:
-    """A receiver at its most."""
+    """A receiver at its maximum rate. Latencies in milliseconds; `generator`: cores used by the load generator."""
 
     web_us: float
     store_us: float
@@ -33,133 +39,175 @@ class Acks:
     p50: float
     p99: float
     p999: float
-    generator: float  # the share of a core that the load generator used
+    generator: float
 
 
 @dataclass(frozen=True, slots=True)
 class Steady:
-    """A receiver at a part of its most. Milliseconds."""
+    """A receiver at a steady rate. Units as in Acks."""
 
     rate: float
     p50: float
     p99: float
     p999: float
-    generator: float  # the share of a core that the sender used
+    generator: float
 
 
 @dataclass(frozen=True, slots=True)
 class EndToEnd:
-    """From the request to the effect, until the last is done."""
+    """From the first request to the last effect."""
 
     web_us: float
     worker_us: float
     store_us: float
     per_second: float
 
+    @property
+    def total_us(self) -> float:
+        return self.web_us + self.worker_us + self.store_us
+
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Workers at a full queue; per job, of all of them together."""
+    """Workers on a full queue; per job, all worker processes together."""
 
     worker_us: float
     store_us: float
     per_second: float
 
 
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Milliseconds from an acknowledgement to the start of its handler, one event at a time."""
+
+    p50: float
+    p99: float
+
+
 def acks(contender: Contender, web: Part, seconds: float) -> Acks:
-    """No worker runs: what a receiver costs shows best alone."""
+    """No worker runs, so that only the receiver is measured."""
     contender.wipe()
-    _checked(contender, lambda: wrk(contender.port, 1, CONNECTIONS), CONNECTIONS)  # warm
+    _checked(contender, lambda: wrk(contender.port, 1, CONNECTIONS), CONNECTIONS)  # warm up
     meters = (web.cpu_seconds, contender.store_seconds)
     load, (web_us, store_us) = _checked(
         contender, lambda: wrk(contender.port, seconds, CONNECTIONS), CONNECTIONS, meters
     )
-    return Acks(web_us, store_us, load.acks / load.seconds, load.p50, load.p99, load.p999, load.busy)
+    return Acks(web_us, store_us, load.acks / load.seconds, load.p50, load.p99, load.p999, load.generator)
 
 
 def steady(contender: Contender, web: Part, share: float, seconds: float) -> Steady:
-    """At a `share` of its most, which is measured just before: on a shared machine that of some minutes ago would be
-    another's. Every request is waited for, so the count is exact."""
-    rate = acks(contender, web, MOST_SECONDS).per_second * share
+    """At `share` of the maximum rate, which is measured immediately before because the machine's speed changes."""
+    rate = acks(contender, web, MAX_RATE_SECONDS).per_second * share
     contender.wipe()
     load, _ = _checked(contender, lambda: paced(contender.port, rate, seconds, CONNECTIONS), 0)
-    return Steady(rate, load.p50, load.p99, load.p999, load.busy)
+    return Steady(rate, load.p50, load.p99, load.p999, load.generator)
 
 
 def end_to_end(contender: Contender, web: Part, seconds: float) -> EndToEnd:
     """A receiver and one worker process, from the first request to the last effect."""
     contender.wipe()
     worker = contender.start(contender.worker(), "worker")
-
     last = 0.0
 
     def run() -> Load:
         nonlocal last
-        load = wrk(contender.port, seconds, SENDERS)
+        load = wrk(contender.port, seconds, END_TO_END_CONNECTIONS)
         last = _last_effect(contender, worker)
         return load
 
     try:
-        paced(contender.port, 50, 1, 2)  # warm
+        paced(contender.port, 50, 1, 2)  # warm up
         _last_effect(contender, worker)
-        load, used = _checked(contender, run, SENDERS, (web.cpu_seconds, worker.cpu_seconds, contender.store_seconds))
+        meters = (web.cpu_seconds, worker.cpu_seconds, contender.store_seconds)
+        load, used = _checked(contender, run, END_TO_END_CONNECTIONS, meters)
         web_us, worker_us, store_us = used
         return EndToEnd(web_us, worker_us, store_us, load.acks / (last - load.began))
     finally:
         worker.stop()
 
 
-def drain(holdfast: Holdfast, command: Sequence[str | Path], left: Callable[[], int]) -> Drain:
-    """A worker that starts at a full queue of jobs that do nothing."""
-    worker = holdfast.start([*command], "drain", BENCH_EFFECT="nothing")
+def drain(contender: Contender, command: Command, left: Callable[[], int], effect: str) -> Drain:
+    """One worker on a queue that is full when it starts. `left` returns the number of unfinished jobs."""
+    worker = contender.start(command, "drain", BENCH_EFFECT=effect)
     try:
-        return drained(holdfast, [worker], left)
+        return drained(contender, [worker], left)
     finally:
         worker.stop()
 
 
-def drained(holdfast: Holdfast, workers: Sequence[Part], left: Callable[[], int]) -> Drain:
-    """What these workers, just started, need for a full queue: from when a tenth is done, and they are warm, on."""
+def drained(contender: Contender, workers: Sequence[Part], left: Callable[[], int]) -> Drain:
+    """Cost of emptying a full queue; the first tenth is not measured because the workers are starting."""
     count, logs = left(), ", ".join(str(worker.log) for worker in workers)
-    wait_until(lambda: left() <= count * 0.9, seconds=60, what=f"the workers to begin; see {logs}")
-    first, worker, store, began = left(), _seconds(workers), holdfast.store_seconds(), time.monotonic()
-    wait_until(lambda: left() == 0, seconds=240, what=f"the workers to end; see {logs}")
+    wait_until(lambda: left() <= count * 0.9, seconds=60, what=f"the workers' first jobs; see {logs}")
+    jobs, worker, store, began = left(), _cpu_seconds(workers), contender.store_seconds(), time.monotonic()
+    wait_until(lambda: left() == 0, seconds=240, what=f"the workers' last jobs; see {logs}")
     seconds = time.monotonic() - began
-    worker, store = _seconds(workers) - worker, holdfast.store_seconds() - store
-    return Drain(worker / first * 1e6, store / first * 1e6, first / seconds)
+    worker, store = _cpu_seconds(workers) - worker, contender.store_seconds() - store
+    return Drain(worker / jobs * 1e6, store / jobs * 1e6, jobs / seconds)
 
 
-def _seconds(parts: Sequence[Part]) -> float:
+def idle(contender: Contender, count: int) -> Idle:
+    """Starts a worker for a running receiver; ten events warm it up and are not counted."""
+    contender.wipe()
+    worker = contender.start(contender.worker(), "idle", BENCH_EFFECT="stamp")
+    try:
+        delays = sorted([_start_delay_ms(contender, worker, body) for body in bodies(10 + count)][10:])
+    finally:
+        worker.stop()
+    return Idle(percentile(delays, 50), percentile(delays, 99))
+
+
+def _start_delay_ms(contender: Contender, worker: Part, body: bytes) -> float:
+    connection = http.client.HTTPConnection("127.0.0.1", contender.port, timeout=10)
+    headers = {"Stripe-Signature": stripe_events.signature(body, SECRET, int(time.time()))}
+    connection.request("POST", "/stripe-webhook", body, headers)
+    status = connection.getresponse().status
+    acknowledged = time.time()
+    connection.close()
+    if status != 200:
+        raise RuntimeError(f"the receiver returned {status}")
+    started: Any = contender.client.blpop([STARTED], MAX_START_SECONDS)
+    if not started:
+        raise TimeoutError(f"no handler started within {MAX_START_SECONDS} s; see {worker.log}")
+    time.sleep(IDLE_SECONDS)
+    return (float(started[1]) - acknowledged) * 1000
+
+
+def _cpu_seconds(parts: Sequence[Part]) -> float:
     return sum(part.cpu_seconds() for part in parts)
 
 
 def _last_effect(contender: Contender, worker: Part) -> float:
-    """When the last effect of what is recorded was seen. Records are counted once: some stores scan for that."""
-    seen, last, total = contender.effects(), time.monotonic(), None
-    settled = last + SETTLE_SECONDS  # then no request is under way any more
-    while total is None or seen < total:
+    """Wait for the effect of every recorded event; returns the time.monotonic() of the last.
+
+    Recorded events are counted only once, because that is a scan in some stores.
+    """
+    effects, last, total = contender.effects(), time.monotonic(), None
+    settled = last + SETTLE_SECONDS  # no request is in flight after this
+    while total is None or effects < total:
         time.sleep(0.01)
-        if seen < (seen := contender.effects()):
+        if effects < (effects := contender.effects()):
             last = time.monotonic()
         elif time.monotonic() > last + STUCK_SECONDS:
-            raise TimeoutError(f"{seen} effects of {total}; see {worker.log}")
+            raise TimeoutError(f"{effects} of {total} effects happened; see {worker.log}")
         if total is None and time.monotonic() > settled:
             total = contender.recorded()
     return last
 
 
 def _checked(
-    contender: Contender, run: Callable[[], Load], under_way: int, meters: Sequence[Callable[[], float]] = ()
+    contender: Contender, run: Callable[[], Load], in_flight: int, meters: Sequence[Callable[[], float]] = ()
 ) -> tuple[Load, list[float]]:
-    """A load whose every acknowledgement is a new record, and what each meter of CPU seconds says, in us per ack.
+    """Run a load; returns it with the microseconds per ack of each meter (of CPU seconds). Raises Miscounted unless
+    every acknowledgement is a new record.
 
-    When wrk stops, up to one request on each connection is `under_way`: recorded perhaps, and not counted as an ack.
+    When wrk stops, up to `in_flight` requests may be recorded without being counted as acknowledged.
     """
-    known, before = contender.recorded(), [read() for read in meters]
+    recorded, before = contender.recorded(), [read() for read in meters]
     load = run()
     time.sleep(SETTLE_SECONDS)
     used = [(read() - then) / load.acks * 1e6 for read, then in zip(meters, before, strict=True)]
-    recorded = contender.recorded() - known
-    if not load.acks <= recorded <= load.acks + under_way:
+    recorded = contender.recorded() - recorded
+    if not load.acks <= recorded <= load.acks + in_flight:
         raise Miscounted(f"{load.acks} acknowledged, {recorded} recorded")
     return load, used

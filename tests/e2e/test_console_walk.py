@@ -16,7 +16,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
 
-from dev.fill import SPREAD_MS, Clock, fill
+from dev.sample_data import SPREAD_MS, Clock, fill
 from dev.stack.servers import Valkey, wait_until
 from inbox.store import Store, connect
 from tests.conftest import fresh_database
@@ -253,7 +253,8 @@ def test_search_older_continues_until_something_is_found(page: Page, stack: Stac
     later = Clock()
     store = Store(connect(valkey.url, timeout_seconds=60), now_ms=later)
     store.client.config_set("appendfsync", "no")
-    fill(store, later, 14_950, int(time.time() * 1000) + SPREAD_MS + 1000)  # the last step of a hundred checks 51
+    numbers = range(14_950)  # the last step of a hundred checks 51
+    fill(store, later, numbers, int(time.time() * 1000) + SPREAD_MS + 1000)
     store.client.config_set("appendfsync", "always")
     page.goto("/console/events?type=payout.*")
     expect(page.locator("#found")).to_contain_text("None in this period")

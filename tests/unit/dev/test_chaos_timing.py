@@ -113,6 +113,12 @@ def test_a_report_has_a_row_for_every_pair_that_was_ever_run(tmp_path: Path) -> 
 
 def test_the_plot_has_both_lines_and_a_mark_for_each_disturbance() -> None:
     picture = ElementTree.fromstring(plot([9_000, 10_000], [9_500], [KILL], "redis & sqlite"))
-    shapes = [element.tag.rpartition("}")[2] for element in picture.iter()]
-    assert shapes.count("polyline") == 2
-    assert [title.text for title in picture.iter() if title.tag.endswith("title")] == ["kill a worker: worker-payments"]
+    texts = [element.text for element in picture.iter()]
+    assert [texts.count(name) for name in ("acknowledged per second", "effects per second")] == [1, 1]
+    assert texts.count("kill a worker: worker-payments") == 1
+    lines = [element for element in picture.iter() if element.get("class", "").startswith("line ")]
+    assert len(lines) == 3, "acknowledgements, effects and disturbances"
+
+
+def test_a_plot_of_the_same_data_is_the_same_bytes() -> None:
+    assert len({plot([9_000, 10_000], [9_500], [KILL], "redis & sqlite") for _ in range(2)}) == 1

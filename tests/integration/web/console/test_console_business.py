@@ -15,7 +15,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from dev.pages import debts
+from dev.sample_data import fill_database
 from dev.stack.servers import Valkey
 from inbox.event import Event
 from inbox.store import Store
@@ -175,7 +175,7 @@ def test_subscriptions_show_the_amount_due_and_the_next_step(
 
 
 def test_the_pages_can_show_the_rows_of_the_page_benchmark(client: FlaskClient, settings: Settings) -> None:
-    debts(settings.database_url, documents=3, debtors=2)
+    fill_database(settings.database_url, documents=3, debtors=2)
     page = client.get("/console/subscriptions").text
     assert ("sub_0" in page, "sub_1" in page, page.count("19.00")) == (True, True, 2)
     assert client.get("/console/documents").text.count("<progress") == 3
