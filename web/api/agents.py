@@ -13,7 +13,7 @@ from settings import Settings
 from tasks.agents.registry import secrets
 from web.body import parsed, read_body
 from web.queries import agents
-from web.queries.agents import Standing
+from web.queries.agents import AgentStatus
 from web.queries.times import iso
 
 MOST_BYTES = 16 * 1024
@@ -35,7 +35,7 @@ def register(api: Blueprint, settings: Settings, sessions: Callable[[], Session]
     @api.get("/agents")
     def list_agents() -> Response:
         with sessions() as db:
-            return jsonify(agents=[told(one) for one in agents.standings(db)])
+            return jsonify(agents=[told(one) for one in agents.load_statuses(db)])
 
     @api.post("/agents")
     def add_agent() -> tuple[Response, int]:
@@ -59,11 +59,11 @@ def register(api: Blueprint, settings: Settings, sessions: Callable[[], Session]
         with sessions() as db:
             key = agents.switch(db, word, to, g.who).id
             db.commit()
-            (standing,) = agents.standings(db, key)
+            (standing,) = agents.load_statuses(db, key)
             return jsonify(told(standing))
 
 
-def told(standing: Standing) -> dict[str, Any]:
+def told(standing: AgentStatus) -> dict[str, Any]:
     agent, handoffs = standing.agent, standing.handoffs
     return {
         "id": agent.id,

@@ -92,7 +92,7 @@ def blueprint(
         """Durable before the 202: the request itself is an event, and the call to the service its job."""
         began = time.monotonic()
         wanted = parsed(DocumentRequest, read_body(request, settings.max_body_bytes))
-        wanted.notify.agents = agent_queries.urls(settings, sessions, wanted.notify.agents)
+        wanted.notify.agents = agent_queries.resolve_urls(settings, sessions, wanted.notify.agents)
         document = _document_id(g.who, request.headers.get("Idempotency-Key"))
         body = wanted.model_dump_json(exclude_none=True).encode()
         event = Event(SOURCE, document, "document.requested", body)
@@ -108,7 +108,7 @@ def blueprint(
     def list_documents() -> Response:
         """The newest first; of one state, or of one document_id."""
         with sessions() as db:
-            rows, cursor = documents.page(db, request.args, filters.limit(request.args, MOST))
+            rows, cursor = documents.load_page(db, request.args, filters.parse_limit(request.args, MOST))
         return jsonify(documents=[_document(row) for row in rows], cursor=cursor)
 
     @api.get("/documents/<document>")
@@ -148,7 +148,7 @@ def _figures(
     @api.get("/reconcile")
     def show_reconcile() -> Response:
         with sessions() as db:
-            return jsonify(reconcile_status.state(settings, store, db))
+            return jsonify(reconcile_status.load_status(settings, store, db))
 
     @api.post("/reconcile")
     def reconcile() -> tuple[Response, int]:

@@ -15,7 +15,7 @@ from settings import Settings
 from web.body import parsed, read_body
 from web.errors import Refused
 from web.queries import actions, filters, redact
-from web.queries.timeline import effects, followed
+from web.queries.timeline import load_follow_ups, parents_of
 
 MOST = 200  # rows in one answer
 MOST_BYTES = 16 * 1024
@@ -43,11 +43,11 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
     def show_event(source: str, event_id: str) -> Response:
         """With the payload as people may see it, and of each job from which one it follows."""
         event = _there(queries.event(store, source, event_id), "event")
-        parents = followed(event["jobs"], effects(sessions, event["jobs"]))
+        parents = parents_of(event["jobs"], load_follow_ups(sessions, event["jobs"]))
         for job in event["jobs"]:
             job["follows"] = parents.get(job["id"])
         body = queries.body(store, source, event_id)
-        return jsonify(event | {"payload": None if body is None else redact.value(body, settings.redact_fields)})
+        return jsonify(event | {"payload": None if body is None else redact.redact_json(body, settings.redact_fields)})
 
     @api.post("/events/<source>/<path:event_id>/replay")
     def replay_event(source: str, event_id: str) -> Response:
@@ -74,18 +74,18 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
 
     @api.post("/jobs/<path:job_id>/discard")
     def discard_job(job_id: str) -> Response:
-        why = filters.reason(parsed(DiscardRequest, read_body(request, MOST_BYTES)).why)
+        why = filters.parse_reason(parsed(DiscardRequest, read_body(request, MOST_BYTES)).why)
         _done(actions.discard(store, job_id, g.who, why), "discarded")
         return jsonify(discarded=job_id)
 
     @api.get("/audit")
     def list_deeds() -> Response:
         """What people have done, the newest first."""
-        return jsonify(audit=queries.audit(store, filters.limit(request.args, MOST)))
+        return jsonify(audit=queries.audit(store, filters.parse_limit(request.args, MOST)))
 
     def _found_by(of: Any) -> find.Step:
-        most = filters.limit(request.args, MOST)
-        return find.search(store, of, filters.wanted(request.args), most, filters.place(request.args))
+        most = filters.parse_limit(request.args, MOST)
+        return find.search(store, of, filters.parse_filter(request.args), most, filters.parse_cursor(request.args))
 
 
 def _done(word: str, wanted: str) -> None:

@@ -29,7 +29,7 @@ from web.api.openapi_text import (
 )
 from web.api.replays import ReplayRequest
 from web.queries import documents
-from web.queries.filters import SEARCH
+from web.queries.filters import SEARCH_FIELDS
 
 PAGE: Schema = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MOST}}
 
@@ -168,7 +168,7 @@ def _subscriptions() -> Schema:
 def _record() -> Schema:
     one_event = [in_path("source"), in_path("event_id")]
     replayed = having(replayed={"type": "object", "additionalProperties": TEXT})
-    search = [{"name": name, "in": "query", "schema": TEXT} for name in (*SEARCH, "cursor")]
+    search = [{"name": name, "in": "query", "schema": TEXT} for name in (*SEARCH_FIELDS, "cursor")]
     dead = {"name": "state", "in": "query", "required": True, "schema": {"const": "dead"}}
     listed = having(events=list_of("Event"), cursor=MAYBE_TEXT)
     return {

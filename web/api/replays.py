@@ -39,22 +39,22 @@ def register(api: Blueprint, store: Store, sessions: Callable[[], Session]) -> N
     def replay() -> tuple[Response, int]:
         given = parsed(ReplayRequest, read_body(request, MOST_BYTES))
         texts = {name: str(value) for name, value in given.model_dump(exclude={"dry_run"}).items()}
-        wanted = bulk_replays.only_dead(filters.wanted(texts))
+        wanted = bulk_replays.require_dead(filters.parse_filter(texts))
         if given.dry_run:
-            return jsonify(_told(bulk_replays.forecast(store, wanted))), 200
-        return jsonify(id=bulk_replays.ask(store, wanted, g.who), state="asked"), 202
+            return jsonify(_told(bulk_replays.preview(store, wanted))), 200
+        return jsonify(id=bulk_replays.request_replay(store, wanted, g.who), state="asked"), 202
 
     @api.get("/replays")
     def list_replays() -> Response:
         """Those that a worker has begun, the newest first."""
-        return jsonify(replays=bulk_replays.newest(sessions, filters.limit(request.args, MOST)))
+        return jsonify(replays=bulk_replays.load_newest(sessions, filters.parse_limit(request.args, MOST)))
 
     @api.get("/replays/<replay>")
     def show_replay(replay: str) -> Response:
-        return jsonify(bulk_replays.progress(store, sessions, replay))
+        return jsonify(bulk_replays.load_progress(store, sessions, replay))
 
 
-def _told(forecast: bulk_replays.Forecast) -> dict[str, Any]:
+def _told(forecast: bulk_replays.Preview) -> dict[str, Any]:
     return {
         "dry_run": True,
         "matching": forecast.matching,

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from web.api.events import MOST
 from web.queries import filters, subscriptions
-from web.queries.subscriptions import Late, Owing
+from web.queries.subscriptions import OpenInvoice, PastDueSubscription
 from web.queries.times import iso
 
 
@@ -19,11 +19,11 @@ def register(api: Blueprint, sessions: Callable[[], Session]) -> None:
     def list_subscriptions() -> Response:
         """Those in dunning."""
         with sessions() as db:
-            late, cursor = subscriptions.page(db, request.args, filters.limit(request.args, MOST))
+            late, cursor = subscriptions.load_page(db, request.args, filters.parse_limit(request.args, MOST))
             return jsonify(subscriptions=[_told(one) for one in late], cursor=cursor)
 
 
-def _told(late: Late) -> dict[str, Any]:
+def _told(late: PastDueSubscription) -> dict[str, Any]:
     row = late.subscription
     return {
         "id": row.id,
@@ -34,7 +34,7 @@ def _told(late: Late) -> dict[str, Any]:
     }
 
 
-def _owing(owing: Owing) -> dict[str, Any]:
+def _owing(owing: OpenInvoice) -> dict[str, Any]:
     """`access_ends_at`: then, or since then, it is suspended, if nobody pays."""
     planned = next((one for one in owing.retries if one.state == "planned"), None)
     return {

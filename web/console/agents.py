@@ -31,7 +31,7 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
     @pages.get("/agents", endpoint="agents")
     def list_agents() -> str:
         with sessions() as db:
-            rows = agents.standings(db)
+            rows = agents.load_statuses(db)
             audit = db.scalars(select(AgentDeed).order_by(AgentDeed.id.desc()).limit(AUDIT_ROWS)).all()
         pending = {row.owed: queries.job(store, row.owed) for row in rows if row.owed}
         names = {row.agent.id: row.agent.name or host(row.agent.url) for row in rows}

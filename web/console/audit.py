@@ -28,5 +28,5 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
         entries = queries.audit(store, ROWS, before)
         older = entries[-1]["place"] if len(entries) == ROWS else None
         # A bulk replay is one entry, however many jobs it replayed.
-        runs = [] if before else bulk_replays.newest(sessions, ROWS)
+        runs = [] if before else bulk_replays.load_newest(sessions, ROWS)
         return render_template("audit.html", entries=entries, older=older, replays=runs)

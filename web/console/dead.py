@@ -15,7 +15,7 @@ from inbox.store import Store
 from web.console.search import search_params
 from web.console.sign_in import console_url
 from web.queries import actions, bulk_replays, filters
-from web.queries.filters import reason
+from web.queries.filters import parse_reason
 
 ROWS = 100
 
@@ -43,8 +43,8 @@ def register(pages: Blueprint, store: Store) -> None:
 
     @pages.get("/dead")
     def dead() -> str:
-        query = bulk_replays.only_dead(filters.wanted(request.args))
-        found = find.search(store, "dead", query, ROWS, filters.place(request.args))
+        query = bulk_replays.require_dead(filters.parse_filter(request.args))
+        found = find.search(store, "dead", query, ROWS, filters.parse_cursor(request.args))
         return render_template("dead.html", found=found, params=search_params())
 
     @pages.post("/jobs/replay")
@@ -53,7 +53,7 @@ def register(pages: Blueprint, store: Store) -> None:
 
     @pages.post("/jobs/discard")
     def discard_jobs() -> ResponseReturnValue:
-        why = reason(request.form.get("why", ""))
+        why = parse_reason(request.form.get("why", ""))
         return _redirect_back(actions.discard(store, job, g.person.name, why) for job in request.form.getlist("job"))
 
 

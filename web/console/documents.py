@@ -15,7 +15,7 @@ from settings import Settings
 from tasks.models import Document, DocumentStep
 from web.api.blueprint import completed, content
 from web.errors import Refused
-from web.queries.documents import STATES, page
+from web.queries.documents import STATES, load_page
 
 ROWS, TIMELINE_ROWS = 50, 200
 
@@ -29,7 +29,7 @@ def register(pages: Blueprint, settings: Settings, store: Store, sessions: Calla
         with sessions() as db:
             if name.isprintable() and name and db.get(Document, name) is not None:
                 return redirect(url_for("console.document", document=name))
-            rows, cursor = page(db, request.args, ROWS)
+            rows, cursor = load_page(db, request.args, ROWS)
         params = {"state": request.args.get("state", ""), "q": name}
         return render_template("documents.html", documents=rows, states=STATES, params=params, cursor=cursor)
 

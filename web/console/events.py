@@ -16,8 +16,8 @@ from tasks.routes import ROUTES
 from web.console.search import search_params
 from web.errors import Refused
 from web.queries import filters
-from web.queries.redact import payload
-from web.queries.timeline import effects, grown, moments
+from web.queries.redact import redact_to_text
+from web.queries.timeline import build_job_tree, build_timeline, load_follow_ups
 
 ROWS, TIMELINE_ROWS = 50, 200
 TYPES = sorted({kind for _, kind in ROUTES if kind != "*"})
@@ -35,10 +35,10 @@ def register(
 
     @pages.get("/events")
     def events() -> ResponseReturnValue:
-        query = filters.wanted(request.args)
+        query = filters.parse_filter(request.args)
         if source := _source_of_id(store, query, source_names(configured)):
             return redirect(url_for("console.event", source=source, event_id=query.text))
-        found = find.search(store, "events", query, ROWS, filters.place(request.args))
+        found = find.search(store, "events", query, ROWS, filters.parse_cursor(request.args))
         return render_template("events.html", found=found, params=search_params(), states=STATES)
 
     @pages.get("/events/<source>/<path:event_id>")
@@ -50,10 +50,10 @@ def register(
         return render_template(
             "event.html",
             event=row,
-            payload=payload(body, settings.redact_fields) if body else None,
+            payload=redact_to_text(body, settings.redact_fields) if body else None,
             redact_fields=settings.redact_fields,
-            tree=grown(row["jobs"], effects(sessions, row["jobs"])),  # a flat list while the database is unavailable
-            timeline=moments(row)[-TIMELINE_ROWS:],
+            tree=build_job_tree(row["jobs"], load_follow_ups(sessions, row["jobs"])),
+            timeline=build_timeline(row)[-TIMELINE_ROWS:],
         )
 
 

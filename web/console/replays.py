@@ -18,14 +18,14 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
 
     @pages.get("/replays/new")
     def dry_run() -> str:
-        query = bulk_replays.only_dead(filters.wanted(request.args))
-        return render_template("dry_run.html", preview=bulk_replays.forecast(store, query), params=search_params())
+        query = bulk_replays.require_dead(filters.parse_filter(request.args))
+        return render_template("dry_run.html", preview=bulk_replays.preview(store, query), params=search_params())
 
     @pages.post("/replays")
     def start_replay() -> ResponseReturnValue:
-        query = bulk_replays.only_dead(filters.wanted(request.form))
-        return redirect(url_for("console.replay", replay=bulk_replays.ask(store, query, g.person.name)))
+        query = bulk_replays.require_dead(filters.parse_filter(request.form))
+        return redirect(url_for("console.replay", replay=bulk_replays.request_replay(store, query, g.person.name)))
 
     @pages.get("/replays/<replay>")
     def replay(replay: str) -> str:
-        return render_template("replay.html", replay=bulk_replays.progress(store, sessions, replay))
+        return render_template("replay.html", replay=bulk_replays.load_progress(store, sessions, replay))

@@ -28,7 +28,7 @@ def register(
     def sources() -> str:
         try:
             with sessions() as db:
-                reconcile = reconcile_status.state(settings, store, db)
+                reconcile = reconcile_status.load_status(settings, store, db)
         except SQLAlchemyError:
             reconcile = None
         rows = traffic(configured, queries.deliveries(store))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from flask import Blueprint, render_template, request
 from sqlalchemy.orm import Session
 
-from web.queries.subscriptions import page
+from web.queries.subscriptions import load_page
 
 ROWS = 100
 
@@ -18,5 +18,5 @@ def register(pages: Blueprint, sessions: Callable[[], Session]) -> None:
     @pages.get("/subscriptions")
     def subscriptions() -> str:
         with sessions() as db:
-            rows, cursor = page(db, request.args, ROWS)
+            rows, cursor = load_page(db, request.args, ROWS)
         return render_template("subscriptions.html", subscriptions=rows, cursor=cursor)

@@ -45,7 +45,7 @@ def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store, e
         "sweep": Sweep(store),
         "deliveries": Deliveries(store, sources),
         "attempts": Attempts(store),
-        "reconcile": reconcile_status.Gauges(engine),
+        "reconcile": reconcile_status.ReconcileMetrics(engine),
     }
 
     @pages.get("/metrics")

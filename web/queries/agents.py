@@ -17,11 +17,11 @@ from tasks.clients import url_policy
 from tasks.models import Agent, Handoff
 from web.errors import Refused
 
-MOST = 1000  # in one list
+MAX_AGENTS = 1000  # in one list
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AgentStatus:
     """An agent, how many handoffs are delivered, owed and dead, and the id of one that is owed."""
 
     agent: Agent
@@ -29,9 +29,9 @@ class Standing:
     owed: str | None = None
 
 
-def standings(db: Session, key: str | None = None) -> list[Standing]:
+def load_statuses(db: Session, key: str | None = None) -> list[AgentStatus]:
     """All agents, or the one with this id; those with names first."""
-    wanted = select(Agent).order_by(Agent.name.is_(None), Agent.name, Agent.url).limit(MOST)
+    wanted = select(Agent).order_by(Agent.name.is_(None), Agent.name, Agent.url).limit(MAX_AGENTS)
     numbers = select(Handoff.agent, Handoff.state, func.count()).group_by(Handoff.agent, Handoff.state)
     owed = (
         select(Handoff.agent, func.min(Handoff.id).label("id")).where(Handoff.state == "owed").group_by(Handoff.agent)
@@ -43,13 +43,13 @@ def standings(db: Session, key: str | None = None) -> list[Standing]:
     for agent, state, number in db.execute(numbers):
         counted[agent][state] = number
     first = {row.agent: row.id for row in db.execute(owed)}
-    return [Standing(row, counted[row.id], first.get(row.id)) for row in db.scalars(wanted)]
+    return [AgentStatus(row, counted[row.id], first.get(row.id)) for row in db.scalars(wanted)]
 
 
 def add(db: Session, settings: Settings, name: str, url: str, by: str) -> Agent:
     """Add it, or find it added. Raises Refused, in words."""
-    _signs(settings)
-    _callable(settings, url, "url")
+    _require_handoff_secret(settings)
+    _check_url(settings, url, "url")
     try:
         return registry.add(db, name, url, by, datetime.now(UTC))
     except registry.Taken as taken:
@@ -67,11 +67,11 @@ def switch(db: Session, word: str, to: str, by: str) -> Agent:
     return agent
 
 
-def urls(settings: Settings, sessions: Callable[[], Session], words: Sequence[str]) -> list[str]:
+def resolve_urls(settings: Settings, sessions: Callable[[], Session], words: Sequence[str]) -> list[str]:
     """Where those agents are, each named or by its URL. Raises Refused where one is not to be found or called."""
     if not words:
         return []
-    _signs(settings)
+    _require_handoff_secret(settings)
     names = {word for word in words if "://" not in word}
     with sessions() as db:
         known = {name: registry.named(db, name) for name in sorted(names)}
@@ -81,17 +81,17 @@ def urls(settings: Settings, sessions: Callable[[], Session], words: Sequence[st
         if word in names and agent is None:
             raise Refused(f"notify.agents.{number} is no agent that was added; it takes a name or a URL")
         url = agent.url if agent else word
-        _callable(settings, url, f"notify.agents.{number}")
+        _check_url(settings, url, f"notify.agents.{number}")
         found.append(url)
     return found
 
 
-def _signs(settings: Settings) -> None:
+def _require_handoff_secret(settings: Settings) -> None:
     if not settings.handoff_secret:
         raise Refused("agents take a configured HANDOFF_SECRET, which signs what we tell them")
 
 
-def _callable(settings: Settings, url: str, name: str) -> None:
+def _check_url(settings: Settings, url: str, name: str) -> None:
     try:
         url_policy.check(url, settings.call_out_allowed_hosts)
     except PermanentError as error:

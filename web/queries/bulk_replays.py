@@ -26,13 +26,13 @@ from web.queries.times import iso
 
 log = structlog.get_logger()
 
-SOURCE, TYPE = "holdfast", "replay.asked"
-SEARCHES = 10  # of a dry run: about half a second
-SAMPLE = 20
+SOURCE, EVENT_TYPE = "holdfast", "replay.asked"
+PREVIEW_SEARCHES = 10  # of a dry run: about half a second
+SAMPLE_ROWS = 20
 
 
 @dataclass(slots=True)
-class Forecast:
+class Preview:
     """What a replay would do: how many match, of how many that were looked through; `whole` if those are all. Asked
     for with the same `until` (ms), it does that, and leaves what dies meanwhile."""
 
@@ -46,53 +46,53 @@ class Forecast:
     sample: list[dict[str, Any]] = field(default_factory=list)
 
 
-def only_dead(wanted: Filter) -> Filter:
+def require_dead(wanted: Filter) -> Filter:
     """Raises Refused where the filter names another state: what succeeded has had its effect."""
     if wanted.state not in ("", "dead"):
         raise Refused("state takes dead: only dead letters are replayed by a filter, others one by one")
     return replace(wanted, state="")
 
 
-def forecast(store: Store, wanted: Filter) -> Forecast:
+def preview(store: Store, wanted: Filter) -> Preview:
     """Look without touching anything."""
-    wanted = _by_now(store, wanted)
-    told, place = Forecast(until=wanted.until or 0, dead=queries.stats(store)["dead"]), ""
-    for _ in range(SEARCHES):
+    wanted = _until_now(store, wanted)
+    to_json, place = Preview(until=wanted.until or 0, dead=queries.stats(store)["dead"]), ""
+    for _ in range(PREVIEW_SEARCHES):
         step = find.search(store, "dead", wanted, 10_000, place)
-        told.matching, told.looked = told.matching + len(step.rows), told.looked + step.looked
-        told.tasks.update(row["task"] for row in step.rows)
-        told.reasons.update(row.get("reason") or "" for row in step.rows)
-        told.sample = (told.sample + step.rows)[:SAMPLE]
+        to_json.matching, to_json.looked = to_json.matching + len(step.rows), to_json.looked + step.looked
+        to_json.tasks.update(row["task"] for row in step.rows)
+        to_json.reasons.update(row.get("reason") or "" for row in step.rows)
+        to_json.sample = (to_json.sample + step.rows)[:SAMPLE_ROWS]
         if step.place is None:
-            told.whole = True
+            to_json.whole = True
             break
         place = step.place
-    return told
+    return to_json
 
 
-def ask(store: Store, wanted: Filter, by: str) -> str:
+def request_replay(store: Store, wanted: Filter, by: str) -> str:
     """Have all that match now run again; durable when this returns. Answers the replay's id."""
     now = store.now_ms()
-    wanted = _by_now(store, wanted)
+    wanted = _until_now(store, wanted)
     replay = f"replay:{datetime.fromtimestamp(now / 1000, UTC):%Y-%m-%dT%H:%M:%S}-{secrets.token_hex(2)}"
-    event = Event(SOURCE, replay, TYPE, json.dumps({"by": by, "wanted": asdict(wanted)}).encode())
-    broker.ring(store.record(event, jobs_for(SOURCE, replay, TYPE), counted="due") or ())
+    event = Event(SOURCE, replay, EVENT_TYPE, json.dumps({"by": by, "wanted": asdict(wanted)}).encode())
+    broker.ring(store.record(event, jobs_for(SOURCE, replay, EVENT_TYPE), counted="due") or ())
     log.info("replay asked for", replay=replay, by=by)
     return replay
 
 
-def _by_now(store: Store, wanted: Filter) -> Filter:
+def _until_now(store: Store, wanted: Filter) -> Filter:
     """What dies later is not meant."""
     now = store.now_ms()
     return replace(wanted, until=min(wanted.until or now, now))
 
 
-def progress(store: Store, sessions: Callable[[], Session], replay: str) -> dict[str, Any]:
+def load_progress(store: Store, sessions: Callable[[], Session], replay: str) -> dict[str, Any]:
     """How far it is; before a worker has begun it, all zero. Raises Refused, 404."""
     with sessions() as db:
         row = db.get(Replay, replay) if "\0" not in replay else None
     if row:
-        return told(row)
+        return to_json(row)
     if (event := queries.event(store, SOURCE, replay)) is None:
         raise Refused("no such replay", 404)
     asked = datetime.fromtimestamp(event["received"] / 1000, UTC).isoformat()
@@ -101,13 +101,13 @@ def progress(store: Store, sessions: Callable[[], Session], replay: str) -> dict
     return {"id": replay, "state": "asked", "by": body.get("by"), "filter": {}, "created_at": asked, **none}
 
 
-def newest(sessions: Callable[[], Session], most: int) -> list[dict[str, Any]]:
+def load_newest(sessions: Callable[[], Session], most: int) -> list[dict[str, Any]]:
     """The last that were begun."""
     with sessions() as db:
-        return [told(row) for row in db.scalars(select(Replay).order_by(Replay.created_at.desc()).limit(most))]
+        return [to_json(row) for row in db.scalars(select(Replay).order_by(Replay.created_at.desc()).limit(most))]
 
 
-def told(row: Replay) -> dict[str, Any]:
+def to_json(row: Replay) -> dict[str, Any]:
     """A replay as the API and the console tell of it."""
     return {
         "id": row.id,

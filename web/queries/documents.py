@@ -14,7 +14,7 @@ from web.errors import Refused
 STATES = ("submitting", "processing", "downloading", "completed", "failed")
 
 
-def page(db: Session, given: Mapping[str, str], rows: int) -> tuple[Sequence[Document], str | None]:
+def load_page(db: Session, given: Mapping[str, str], rows: int) -> tuple[Sequence[Document], str | None]:
     """Those of the state and with the document_id (`q`) that are `given`, and where the next page begins, if there is
     one. Raises Refused."""
     state, name = given.get("state", ""), given.get("q", "").strip()
@@ -22,16 +22,16 @@ def page(db: Session, given: Mapping[str, str], rows: int) -> tuple[Sequence[Doc
         raise Refused("q takes printable characters")
     if state not in ("", *STATES):
         raise Refused(f"state takes one of {', '.join(STATES)}")
-    found = db.scalars(_listed(state, name, given.get("cursor", "")).limit(rows)).all()
-    return found, cursor_behind(found[-1].created_at, found[-1].id) if len(found) == rows else None
+    found = db.scalars(_query(state, name, given.get("cursor", "")).limit(rows)).all()
+    return found, row_cursor(found[-1].created_at, found[-1].id) if len(found) == rows else None
 
 
-def cursor_behind(at: datetime, name: str) -> str:
+def row_cursor(at: datetime, name: str) -> str:
     """Where the page behind the row of this time and id begins."""
     return f"{at.isoformat()}_{name}"
 
 
-def _listed(state: str, name: str, cursor: str) -> Select[Document]:
+def _query(state: str, name: str, cursor: str) -> Select[Document]:
     """The newest first, behind the one that `cursor` names."""
     rows = select(Document).order_by(Document.created_at.desc(), Document.id.desc())
     if state:
@@ -39,11 +39,11 @@ def _listed(state: str, name: str, cursor: str) -> Select[Document]:
     if name:
         rows = rows.where(Document.document_id == name)
     if cursor:
-        rows = rows.where(tuple_(Document.created_at, Document.id) < tuple_(*place(cursor)))
+        rows = rows.where(tuple_(Document.created_at, Document.id) < tuple_(*parse_row_cursor(cursor)))
     return rows
 
 
-def place(cursor: str) -> tuple[datetime, str]:
+def parse_row_cursor(cursor: str) -> tuple[datetime, str]:
     """The time and the id of the row that such a cursor is behind. Raises Refused."""
     at, _, name = cursor.partition("_")
     try:

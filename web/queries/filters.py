@@ -10,11 +10,11 @@ from inbox.find import STATES, Filter
 from web.errors import Refused
 
 FIELDS = {"source": "source", "type": "type", "state": "state", "q": "text", "customer": "customer"}
-SEARCH = (*FIELDS, "since", "until")
-PLACE = re.compile(r"[0-9]{1,15}:.{1,1000}", re.DOTALL)
+SEARCH_FIELDS = (*FIELDS, "since", "until")
+CURSOR = re.compile(r"[0-9]{1,15}:.{1,1000}", re.DOTALL)
 
 
-def wanted(given: Mapping[str, str]) -> Filter:
+def parse_filter(given: Mapping[str, str]) -> Filter:
     """The filter of a query string or a form. Raises Refused, naming the field."""
     words = {field: given.get(name, "").strip()[:300] for name, field in FIELDS.items()}
     for name, field in FIELDS.items():
@@ -22,18 +22,18 @@ def wanted(given: Mapping[str, str]) -> Filter:
             raise Refused(f"{name} takes printable characters")
     if words["state"] not in ("", *STATES):
         raise Refused(f"state takes one of {', '.join(STATES)}")
-    return Filter(**words, since=_ms("since", given), until=_ms("until", given))
+    return Filter(**words, since=_parse_time_ms("since", given), until=_parse_time_ms("until", given))
 
 
-def place(given: Mapping[str, str]) -> str:
+def parse_cursor(given: Mapping[str, str]) -> str:
     """Where an earlier page ended; empty for the start. Raises Refused."""
     cursor = given.get("cursor", "")
-    if cursor and not PLACE.fullmatch(cursor):
+    if cursor and not CURSOR.fullmatch(cursor):
         raise Refused("cursor takes what the last answer gave")
     return cursor
 
 
-def reason(given: str) -> str:
+def parse_reason(given: str) -> str:
     """Why somebody does what cannot be seen otherwise. Raises Refused."""
     words = given.strip()
     if not (words.isprintable() and 1 <= len(words) <= 300):
@@ -41,7 +41,7 @@ def reason(given: str) -> str:
     return words
 
 
-def limit(given: Mapping[str, str], most: int) -> int:
+def parse_limit(given: Mapping[str, str], most: int) -> int:
     """How many rows at most. Raises Refused."""
     text = given.get("limit", "") or str(most)
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= most):
@@ -49,7 +49,7 @@ def limit(given: Mapping[str, str], most: int) -> int:
     return int(text)
 
 
-def _ms(name: str, given: Mapping[str, str]) -> int | None:
+def _parse_time_ms(name: str, given: Mapping[str, str]) -> int | None:
     """A time as people and programs write it, UTC where it says no zone; or milliseconds since 1970."""
     text = given.get(name, "").strip()
     if not text:

@@ -17,11 +17,11 @@ from tasks.models import Reconcile
 from web.queries.times import iso
 
 
-def state(settings: Settings, store: Store, db: Session) -> dict[str, Any]:
+def load_status(settings: Settings, store: Store, db: Session) -> dict[str, Any]:
     """off, never, at work, ok or failing, with the reason where there is one; times in ISO 8601, `seen_until` in
     Stripe's seconds since 1970; and how many events were ever `missed`: Stripe had them, and they had not arrived."""
     row = db.get(Reconcile, "stripe")
-    word, reason = _word(settings, row)
+    word, reason = _state(settings, row)
     return {
         "state": word,
         "reason": reason,
@@ -32,7 +32,7 @@ def state(settings: Settings, store: Store, db: Session) -> dict[str, Any]:
     }
 
 
-def _word(settings: Settings, row: Reconcile | None) -> tuple[str, str | None]:
+def _state(settings: Settings, row: Reconcile | None) -> tuple[str, str | None]:
     if not settings.stripe_api_key:
         return "off", "STRIPE_API_KEY is not set"
     if row is None:
@@ -42,7 +42,7 @@ def _word(settings: Settings, row: Reconcile | None) -> tuple[str, str | None]:
     return "ok" if row.until is None else "at work", None
 
 
-class Gauges(Collector):
+class ReconcileMetrics(Collector):
     """When it last finished, and whether it fails now; nothing before the first look."""
 
     def __init__(self, engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""What became of an event: which job followed which, and what happened when."""
+"""The history of an event: its jobs as a tree, and everything that happened, in order."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tasks.models import Effect
 
 
 @dataclass(frozen=True, slots=True)
-class Branch:
-    """A job and those that followed from it."""
+class JobNode:
+    """A job and its follow-up jobs."""
 
     job: dict[str, Any]
-    follow_ups: list[Branch] = field(default_factory=list)
+    follow_ups: list[JobNode] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """Something that happened. Times in ms since 1970; `took` is None for what was over at once or still goes on."""
+class TimelineEntry:
+    """Something that happened at `at` (ms since 1970). `took` (ms) is None if it has no duration, or none yet."""
 
     at: int
     what: str
@@ -35,59 +35,62 @@ class Moment:
     job: str = ""
 
 
-def grown(jobs: Sequence[dict[str, Any]], effects: Mapping[str, str]) -> list[Branch]:
-    """The jobs as trees, by the follow-ups (JSON) that the effect of each has left behind."""
-    branches = {job["id"]: Branch(job) for job in jobs}
-    parents = followed(jobs, effects)
-    for name, branch in branches.items():
-        if parent := parents.get(name):
-            branches[parent].follow_ups.append(branch)
-    return [branch for name, branch in branches.items() if name not in parents]
+def build_job_tree(jobs: Sequence[dict[str, Any]], follow_ups: Mapping[str, str]) -> list[JobNode]:
+    """The jobs as trees. `follow_ups` maps a job's id to the follow-ups in its effect row (JSON)."""
+    nodes = {job["id"]: JobNode(job) for job in jobs}
+    parents = parents_of(jobs, follow_ups)
+    for job, node in nodes.items():
+        if parent := parents.get(job):
+            nodes[parent].follow_ups.append(node)
+    return [node for job, node in nodes.items() if job not in parents]
 
 
-def followed(jobs: Sequence[dict[str, Any]], effects: Mapping[str, str]) -> dict[str, str]:
-    """Of each job that followed from another one, that one."""
-    found = {}
+def parents_of(jobs: Sequence[dict[str, Any]], follow_ups: Mapping[str, str]) -> dict[str, str]:
+    """Maps the id of each follow-up job to the id of the job that created it."""
+    parents = {}
     for job in jobs:
-        for follow_up in json.loads(effects.get(job["id"], "[]")):
-            name = job_id(job["source"], job["event"], follow_up["effect"])
-            if name != job["id"]:
-                found[name] = job["id"]
-    return found
+        for follow_up in json.loads(follow_ups.get(job["id"], "[]")):
+            child = job_id(job["source"], job["event"], follow_up["effect"])
+            if child != job["id"]:
+                parents[child] = job["id"]
+    return parents
 
 
-def effects(sessions: Callable[[], Session], jobs: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The follow-ups (JSON) that each job has left behind; none while the database does not answer."""
-    mine = select(Effect).where(Effect.job_id.in_([job["id"] for job in jobs]))
+def load_follow_ups(sessions: Callable[[], Session], jobs: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The follow-ups (JSON) in the effect row of each job; empty while the database is unavailable."""
+    rows = select(Effect).where(Effect.job_id.in_([job["id"] for job in jobs]))
     try:
         with sessions() as db:
-            return {effect.job_id: effect.follow_ups for effect in db.scalars(mine)}
+            return {effect.job_id: effect.follow_ups for effect in db.scalars(rows)}
     except SQLAlchemyError:
         return {}
 
 
-def moments(event: Mapping[str, Any]) -> list[Moment]:
-    """The arrival, every attempt of every job, and when each waiting job is due, in the order of time."""
-    line = _arrivals(event)
+def build_timeline(event: Mapping[str, Any]) -> list[TimelineEntry]:
+    """The deliveries, every attempt of every job, discards, and when each waiting job is due; the oldest first."""
+    entries = _delivery_entries(event)
     for job in event["jobs"]:
-        line += [_attempt(job, number, attempt) for number, attempt in enumerate(job["attempts"], 1)]
+        entries += [_attempt_entry(job, number, attempt) for number, attempt in enumerate(job["attempts"], 1)]
         if job.get("discarded"):
-            line.append(Moment(job["discarded"], "discarded", reason=job["why"], job=job["id"]))
+            entries.append(TimelineEntry(job["discarded"], "discarded", reason=job["why"], job=job["id"]))
         if job["state"] == "ready":
-            line.append(Moment(job["due"], "is due", "ready", job=job["id"]))
-    return sorted(line, key=lambda moment: moment.at)
+            entries.append(TimelineEntry(job["due"], "is due", "ready", job=job["id"]))
+    return sorted(entries, key=lambda entry: entry.at)
 
 
-def _arrivals(event: Mapping[str, Any]) -> list[Moment]:
-    """The first, and the last that are remembered."""
-    heard = {one["at"]: one["secret"] for one in event.get("heard", ())}
-    words = {event["received"]: "arrived"} | {at: "came again" for at in heard if at > event["received"]}
-    return [Moment(at, what + (f", by secret {heard[at]}" if heard.get(at) else "")) for at, what in words.items()]
+def _delivery_entries(event: Mapping[str, Any]) -> list[TimelineEntry]:
+    """The first delivery, and the last ones that the record remembers."""
+    secrets = {delivery["at"]: delivery["secret"] for delivery in event.get("heard", ())}
+    labels = {event["received"]: "arrived"} | {at: "came again" for at in secrets if at > event["received"]}
+    return [
+        TimelineEntry(at, label + (f", by secret {secrets[at]}" if secrets.get(at) else ""))
+        for at, label in labels.items()
+    ]
 
 
-def _attempt(job: Mapping[str, Any], number: int, attempt: Mapping[str, Any]) -> Moment:
+def _attempt_entry(job: Mapping[str, Any], number: int, attempt: Mapping[str, Any]) -> TimelineEntry:
     ended = attempt.get("ended")
-    return Moment(
+    return TimelineEntry(
         attempt["started"],
         f"attempt {number}",
         attempt.get("outcome", "running"),

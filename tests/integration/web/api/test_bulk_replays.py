@@ -85,12 +85,12 @@ def test_all_that_match_run_again_and_no_others(
     monkeypatch.setattr(task, "PAGE", page)
     wanted = [die(real_store, f"evt_{n}") for n in range(7)]
     others = [die(real_store, f"other_{n}", "charge.refunded") for n in range(7)]
-    replay = bulk_replays.ask(real_store, Filter(type="invoice.*"), WHO)
+    replay = bulk_replays.request_replay(real_store, Filter(type="invoice.*"), WHO)
     late = die(real_store, "late")
     work(runner, replay)
     assert {state(real_store, job) for job in wanted} == {"ready"}
     assert {state(real_store, job) for job in [*others, late]} == {"dead"}
-    told = bulk_replays.progress(real_store, sessions, replay)
+    told = bulk_replays.load_progress(real_store, sessions, replay)
     assert told | {"state": "finished", "by": WHO, "replayed": 7, "skipped": 0, "total": 14, "looked": 14} == told
     assert {replayed(real_store, job) for job in wanted} == {(1, f"{WHO}, {replay}")}
     assert queries.audit(real_store, 100) == [], (
@@ -107,10 +107,10 @@ def replayed(store: Store, job: str) -> tuple[int, str]:
 
 def test_what_dies_after_the_dry_run_is_not_run_again(real_store: Store, runner: Runner) -> None:
     meant = die(real_store, "evt_1")
-    told = bulk_replays.forecast(real_store, Filter())
+    told = bulk_replays.preview(real_store, Filter())
     time.sleep(0.002)
     late = die(real_store, "evt_2")
-    work(runner, bulk_replays.ask(real_store, Filter(until=told.until), WHO))
+    work(runner, bulk_replays.request_replay(real_store, Filter(until=told.until), WHO))
     assert (state(real_store, meant), state(real_store, late)) == ("ready", "dead")
 
 
@@ -118,7 +118,7 @@ def test_a_death_in_the_middle_of_a_page_costs_nothing_and_runs_nothing_twice(
     real_store: Store, runner: Runner, sessions: Callable[[], Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = [die(real_store, f"evt_{n}") for n in range(9)]
-    replay = bulk_replays.ask(real_store, Filter(), WHO)
+    replay = bulk_replays.request_replay(real_store, Filter(), WHO)
     done: list[str] = []
 
     def breaks(store: Store, job: str, *rest: Any) -> bool:
@@ -136,7 +136,7 @@ def test_a_death_in_the_middle_of_a_page_costs_nothing_and_runs_nothing_twice(
     die_once_more(real_store, again)
     real_store.client.hset(f"{{holdfast}}:job:holdfast:{replay}:replays.run_again", "due", 0)
     work(runner, replay)
-    told = bulk_replays.progress(real_store, sessions, replay)
+    told = bulk_replays.load_progress(real_store, sessions, replay)
     assert told | {"state": "finished", "replayed": 9, "skipped": 0, "looked": 9} == told
     assert state(real_store, again) == "dead"  # it waits for a person
     assert [replayed(real_store, job)[0] for job in jobs] == [1] * 9
@@ -152,7 +152,7 @@ def test_who_comes_late_to_a_page_that_is_done_changes_nothing(
     real_store: Store, runner: Runner, sessions: Callable[[], Session]
 ) -> None:
     die(real_store, "evt_1")
-    replay = bulk_replays.ask(real_store, Filter(), WHO)
+    replay = bulk_replays.request_replay(real_store, Filter(), WHO)
     job = f"holdfast:{replay}:replays.run_again"
     lease = real_store.lease(job, "slow", 60)
     assert isinstance(lease, Lease)
@@ -171,9 +171,9 @@ def test_what_has_lost_its_payload_is_skipped_and_counted(
 ) -> None:
     die(real_store, "evt_1")
     real_store.client.delete("{holdfast}:body:stripe:evt_1")
-    replay = bulk_replays.ask(real_store, Filter(), WHO)
+    replay = bulk_replays.request_replay(real_store, Filter(), WHO)
     work(runner, replay)
-    told = bulk_replays.progress(real_store, sessions, replay)
+    told = bulk_replays.load_progress(real_store, sessions, replay)
     assert told | {"state": "finished", "replayed": 0, "skipped": 1} == told
 
 

@@ -22,7 +22,7 @@ from tests.conftest import Clock, fresh_database
 from tests.support.senders import API_KEY
 from web import auth, create_app
 from web.console import sign_in
-from web.queries.timeline import moments
+from web.queries.timeline import build_timeline
 
 OTHER_KEY = "another-key-0123456789"
 
@@ -326,7 +326,7 @@ def test_an_event_shows_its_last_deliveries_and_their_secrets(store: Store, cloc
     assert event
     assert event["deliveries"] == 8
     assert event["heard"] == [{"at": began + n * 60_000, "secret": f"secret{n}"} for n in range(3, 8)]
-    assert [moment.what for moment in moments(event)] == [
+    assert [moment.what for moment in build_timeline(event)] == [
         "arrived",
         *(f"came again, by secret secret{n}" for n in range(3, 8)),
     ]

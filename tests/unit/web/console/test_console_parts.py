@@ -13,8 +13,8 @@ from settings import PERSONAL
 from web.console import jinja_filters, overview
 from web.errors import Refused
 from web.queries import filters
-from web.queries.redact import HIDDEN, is_personal, payload
-from web.queries.timeline import grown, moments
+from web.queries.redact import HIDDEN, is_personal, redact_to_text
+from web.queries.timeline import build_job_tree, build_timeline
 
 WORDS = PERSONAL.split(",")
 
@@ -37,7 +37,7 @@ def test_a_word_within_another_word_does_not_match(name: str) -> None:
 
 def test_a_personal_field_is_hidden_with_its_content_at_any_depth() -> None:
     body = {"a": [{"email": "ada@example.com", "address": {"city": "Bonn"}}], "amount": 7, "phone": None}
-    assert json.loads(payload(json.dumps(body).encode(), WORDS)) == {
+    assert json.loads(redact_to_text(json.dumps(body).encode(), WORDS)) == {
         "a": [{"email": HIDDEN, "address": HIDDEN}],
         "amount": 7,
         "phone": None,  # null is not personal data
@@ -51,13 +51,13 @@ def test_a_field_can_be_hidden_by_its_complete_name() -> None:
 
 @pytest.mark.parametrize("body", [b"not json ada@example.com", b"\xff", b"[" * 5000])
 def test_a_payload_that_is_not_json_is_not_shown(body: bytes) -> None:
-    assert payload(body, WORDS) == f"({len(body)} bytes that are no JSON)"
+    assert redact_to_text(body, WORDS) == f"({len(body)} bytes that are not JSON)"
 
 
 def test_a_huge_payload_is_truncated() -> None:
-    shown_part = payload(json.dumps({"x": "y" * 300_000}).encode(), WORDS)
+    shown_part = redact_to_text(json.dumps({"x": "y" * 300_000}).encode(), WORDS)
     assert len(shown_part) < 201_000
-    assert shown_part.endswith("(cut: 300009 bytes in all)")
+    assert shown_part.endswith("(shortened; the payload has 300009 bytes)")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_huge_payload_is_truncated() -> None:
     ],
 )
 def test_values_that_look_personal_are_hidden_in_any_field(text: str) -> None:
-    shown = payload(json.dumps({"note": [text], text: 1}).encode(), ())
+    shown = redact_to_text(json.dumps({"note": [text], text: 1}).encode(), ())
     assert shown.count(HIDDEN) == 2
     assert not re.search(r"\d{4}|@|example", shown)
 
@@ -95,7 +95,7 @@ def test_values_that_look_personal_are_hidden_in_any_field(text: str) -> None:
     ],
 )
 def test_ids_times_and_numbers_are_shown(text: str) -> None:
-    assert json.loads(payload(json.dumps({"note": text}).encode(), ())) == {"note": text}
+    assert json.loads(redact_to_text(json.dumps({"note": text}).encode(), ())) == {"note": text}
 
 
 def job(effect: str, **more: Any) -> dict[str, Any]:
@@ -117,15 +117,15 @@ def names(tree: Any) -> Any:
 def test_jobs_form_a_tree_by_the_follow_ups_of_their_effects() -> None:
     jobs = [job(name) for name in ("a", "b", "c", "d")]
     effects = {"stripe:e:a": '[{"effect": "b"}, {"effect": "gone"}]', "stripe:e:b": '[{"effect": "c"}]'}
-    assert names(grown(jobs, effects)) == {"a": {"b": {"c": {}}}, "d": {}}
-    assert names(grown(jobs, {})) == {"a": {}, "b": {}, "c": {}, "d": {}}
-    assert names(grown(jobs[:1], {"stripe:e:a": '[{"effect": "a"}]'})) == {"a": {}}
+    assert names(build_job_tree(jobs, effects)) == {"a": {"b": {"c": {}}}, "d": {}}
+    assert names(build_job_tree(jobs, {})) == {"a": {}, "b": {}, "c": {}, "d": {}}
+    assert names(build_job_tree(jobs[:1], {"stripe:e:a": '[{"effect": "a"}]'})) == {"a": {}}
 
 
 def test_the_timeline_shows_arrival_attempts_and_due_times_in_order() -> None:
     tried = [{"started": 20, "ended": 50, "outcome": "failed", "reason": "no"}, {"started": 90}]
     event = {"received": 10, "jobs": [job("b", state="ready", due=200), job("a", attempts=tried)]}
-    assert [(moment.at, moment.what, moment.outcome, moment.took) for moment in moments(event)] == [
+    assert [(moment.at, moment.what, moment.outcome, moment.took) for moment in build_timeline(event)] == [
         (10, "arrived", "", None),
         (20, "attempt 1", "failed", 30),
         (90, "attempt 2", "running", None),
@@ -144,19 +144,19 @@ def test_the_timeline_shows_arrival_attempts_and_due_times_in_order() -> None:
     ],
 )
 def test_search_parameters_become_a_filter(given: dict[str, str], found: Filter) -> None:
-    assert filters.wanted(given) == found
+    assert filters.parse_filter(given) == found
 
 
 @pytest.mark.parametrize("given", [{"state": "odd"}, {"since": "yesterday"}, {"until": "2026-13-01"}, {"since": "²"}])
 def test_an_invalid_parameter_is_refused_by_name(given: dict[str, str]) -> None:
     with pytest.raises(Refused, match=next(iter(given))):
-        filters.wanted(given)
+        filters.parse_filter(given)
 
 
 @pytest.mark.parametrize("cursor", ["stripe:evt_1", ":", "12", "1" * 16 + ":a"])
 def test_an_invalid_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(Refused):
-        filters.place({"cursor": cursor})
+        filters.parse_cursor({"cursor": cursor})
 
 
 @pytest.mark.parametrize(
