@@ -8,7 +8,7 @@ from itertools import islice
 from bench.contenders import Holdfast
 from bench.events import bodies
 from inbox.errors import StoreUnavailable
-from inbox.event import Arrival
+from inbox.event import NewEvent
 from inbox.job import NewJob
 from inbox.store import Store
 from tasks import broker
@@ -17,11 +17,11 @@ from tasks.ingest import arrival, peek_stripe
 BATCH = 100
 
 
-def new_events(count: int) -> Iterator[Arrival]:
+def new_events(count: int) -> Iterator[NewEvent]:
     return (arrival("stripe", peek_stripe(body.decode()), body) for body in bodies(count))
 
 
-def record(store: Store, events: Iterable[Arrival]) -> None:
+def record(store: Store, events: Iterable[NewEvent]) -> None:
     """Record events as the receiver does, many per round trip. Raises StoreUnavailable."""
     remaining = iter(events)
     while batch := list(islice(remaining, BATCH)):

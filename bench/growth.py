@@ -26,7 +26,7 @@ from bench.output import markdown_table, parse_arguments, template
 from bench.results import machine
 from dev import plot
 from dev.stack.servers import wait_until
-from inbox.event import Arrival
+from inbox.event import NewEvent
 from inbox.store import DAY_MS, PREFIX, Rules, Store, connect
 from tasks import broker
 from tasks.routes import QUEUES
@@ -141,9 +141,9 @@ def _ms(call: Callable[[], object]) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def _finished(count: int) -> Iterator[Arrival]:
+def _finished(count: int) -> Iterator[NewEvent]:
     """Events without jobs: they are finished when they are recorded."""
-    return (Arrival(arrival.event, ()) for arrival in new_events(count))
+    return (NewEvent(arrival.event, ()) for arrival in new_events(count))
 
 
 def _add_expired(old: Store, store: Store, count: int) -> None:

@@ -119,7 +119,7 @@ def store(settings: Settings) -> Iterator[Finding]:
 
 def _room_and_disk(store: Store) -> Iterator[Finding]:
     yield memory(*store.memory())
-    bad = [f"{name} is {word}" for name, word in queries.writing(store).items() if word not in ("ok", "")]
+    bad = [f"{name} is {word}" for name, word in queries.persistence_status(store).items() if word not in ("ok", "")]
     mend = "see the server's log: its disk is full or broken, and what it took since may be lost"
     yield Finding(not bad, "append-only file", "; ".join(bad) or "the last writes went well", mend)
 

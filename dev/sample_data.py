@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import insert
 
-from inbox.event import Arrival, Event
+from inbox.event import Event, NewEvent
 from inbox.job import Lease
-from inbox.retry import Bury
+from inbox.retry import DeadLetter
 from inbox.store import Store
 from tasks.db.engine import make_engine
 from tasks.db.migrate import upgrade
@@ -48,17 +48,17 @@ def _record(store: Store, numbers: range) -> None:
     for n, job in enumerate((job for arrival in arrivals for job in arrival.jobs), numbers.start):
         lease = store.lease(job.id, "filler/1", 60, "a-celery-task") if n % 50 != 7 else None
         if isinstance(lease, Lease) and n % 50 == 3:
-            store.fail(lease, ERRORS[n // 50 % 3], Bury("permanent"))
+            store.fail(lease, ERRORS[n // 50 % 3], DeadLetter("permanent"))
         elif isinstance(lease, Lease):
             store.finish(lease)
 
 
-def _arrival(n: int) -> Arrival:
+def _arrival(n: int) -> NewEvent:
     kind, customer = "product.updated" if n % 11 == 5 else TYPES[n % 4], f"cus_{n % 50_000}"
     subject = {"id": f"obj_{n}", "customer": customer, "amount_due": 1900, "customer_email": "ada@example.com"}
     body = json.dumps({"id": f"evt_{n:08}", "type": kind, "created": 1_700_000_000 + n, "data": {"object": subject}})
     event = Event("stripe", f"evt_{n:08}", kind, body.encode())
-    return Arrival(event, jobs_for("stripe", event.id, kind, f"stripe:{customer}"))
+    return NewEvent(event, jobs_for("stripe", event.id, kind, f"stripe:{customer}"))
 
 
 def fill_database(url: str, documents: int, debtors: int) -> None:

@@ -29,7 +29,7 @@ from dev.sample_data import Clock, fill, fill_database
 from dev.stack.servers import Valkey, free_port, wait_until
 from inbox.event import Event
 from inbox.job import Lease
-from inbox.retry import Bury, RetryAt
+from inbox.retry import DeadLetter, RetryAt
 from inbox.store import Store, connect
 from tasks.db.engine import make_engine
 from tasks.models import Agent, Document, PaymentGrace, PaymentRetry
@@ -80,7 +80,7 @@ def fill_record(store: Store, clock: Clock) -> None:
         clock.ms += 800
         last = minutes == 30
         error = "the invoice has no customer" if last else "Stripe answered 503"
-        store.fail(lease, error, Bury("permanent") if last else RetryAt(clock.ms))
+        store.fail(lease, error, DeadLetter("permanent") if last else RetryAt(clock.ms))
 
 
 def add_rows(url: str, now: datetime) -> None:

@@ -1,15 +1,15 @@
-"""Every error of ours, and whether trying again may help.
+"""All errors of the project, and whether a retry may help.
 
 HoldfastError
-├── TransientError          try again later: a peer is down, a row is locked, a callback came before its answer
-│   ├── NotNow              its turn has not come: nothing was tried, so nothing is counted
-│   └── StoreUnavailable    Redis cannot be reached, is full or is read-only; nothing was half recorded
-├── PermanentError          trying again cannot help: the payload lacks what the effect needs
-│   └── BadPayload          what arrived is not an event of its source at all; nothing was recorded
-│       └── WrongMode       it is one, but of Stripe's test mode where we are live, or the reverse
-└── LeaseLost               somebody else owns this job now: stop, change nothing, report nothing
+├── TransientError          a retry may help: a peer is down, a row is locked, a callback came before its reply
+│   ├── NotNow              too early: nothing was tried, so no attempt is counted
+│   └── StoreUnavailable    Redis cannot be reached, is full or is read-only; nothing was recorded in part
+├── PermanentError          a retry cannot help: the payload lacks what the effect needs
+│   └── BadPayload          the payload is not an event of its source at all; nothing was recorded
+│       └── WrongMode       it is an event of Stripe's test mode and we are live, or the reverse
+└── LeaseLost               another worker holds this job now: stop, change nothing, report nothing
 
-Their texts are shown in Flower, in logs and in the API, so they never hold personal data, secrets or payloads.
+Their texts appear in Flower, in logs and in the API, so they never contain personal data, secrets or payloads.
 """
 
 
@@ -18,7 +18,7 @@ class HoldfastError(Exception):
 
 
 class TransientError(HoldfastError):
-    """Trying again may help. retry_after_seconds, where the peer said when, is the least time to wait."""
+    """A retry may help. retry_after_seconds is the minimum wait if the peer named one, else 0."""
 
     def __init__(self, message: str, retry_after_seconds: int = 0) -> None:
         super().__init__(message)
@@ -26,7 +26,7 @@ class TransientError(HoldfastError):
 
 
 class NotNow(TransientError):
-    """It would be of no use before `at_ms` (milliseconds since 1970), so it was not tried."""
+    """Nothing was tried, because it would fail before `at_ms` (milliseconds since 1970)."""
 
     def __init__(self, message: str, at_ms: int) -> None:
         super().__init__(message)
@@ -34,24 +34,24 @@ class NotNow(TransientError):
 
 
 class StoreUnavailable(TransientError):
-    """The durable record cannot be written or read now."""
+    """The durable record cannot be read or written now."""
 
 
 class PermanentError(HoldfastError):
-    """Trying again cannot help; the job goes to the dead letters."""
+    """A retry cannot help; the job becomes a dead letter."""
 
 
 class BadPayload(PermanentError):
-    """It comes from whom it says, but it is not an event."""
+    """The delivery comes from its source, but it is not an event."""
 
-    reason = "payload"  # what its refusal is counted under
+    reason = "payload"  # the reason under which the rejected delivery is counted
 
 
 class WrongMode(BadPayload):
-    """It is an event, but of the other mode."""
+    """The delivery is an event, but of the other mode."""
 
     reason = "mode"
 
 
 class LeaseLost(HoldfastError):
-    """The lease ran out and the job was given to another attempt."""
+    """The lease expired, and the job was given to another attempt."""

@@ -1,4 +1,4 @@
-"""An event: a fact at its sender, unique by (source, id). And an arrival of it."""
+"""An event: a fact at its source, unique by (source, id)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,17 @@ from inbox.job import NewJob
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One accepted webhook, exactly as it was signed.
-
-    `type` is the sender's word for what happened (`invoice.payment_failed`); `body` the raw bytes of the request.
-    """
+    """One accepted webhook. `type` is the source's own name for what happened, such as `invoice.payment_failed`."""
 
     source: str
     id: str
     type: str
-    body: bytes
-    received_ms: int = 0  # the store's clock, when it was recorded
+    body: bytes  # the raw bytes of the request, exactly as they were signed
+    received_ms: int = 0  # by the store's clock; set when the event is recorded
 
 
-class Arrival(NamedTuple):
-    """What is to be recorded: the event, its jobs, and the name of the secret that proved who sent it, if one did."""
+class NewEvent(NamedTuple):
+    """An event to be recorded, its jobs, and the name of the secret that verified it (empty without a signature)."""
 
     event: Event
     jobs: Sequence[NewJob]

@@ -1,7 +1,7 @@
-"""Searching the record: events and dead letters that match, a bounded stretch at a time. Changes nothing.
+"""Search the record for events and dead letters, a bounded number of entries at a time. Read only.
 
-There is no index for it, which would cost memory for every event ever remembered. One step looks through `BUDGET`
-entries and says where to go on.
+No index is kept for searches: it would cost memory for every event that is remembered. One page scans at most `BUDGET`
+entries and returns a cursor for the next page.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ import time
 from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
-from inbox.roundtrip import translated
+from inbox.roundtrip import translate_errors
 from inbox.store import PREFIX, Store
 
-BUDGET = 100  # entries in one step, during which the store serves nobody else: 1 to 4 ms, more on a busy machine
+BUDGET = 100  # entries per page; the store serves no other client meanwhile: 1 to 4 ms, more on a busy machine
 SEARCH_SECONDS = 0.05
 STATES = ("open", "succeeded", "dead", "discarded", "unhandled", "missed")
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What to match; what is empty matches all. Times in ms since 1970: of arrival, or of death for dead letters.
+    """The conditions of a search; an empty one matches everything. Times are milliseconds since 1970: the time of
+    arrival of an event, the time of death of a dead letter.
 
-    `type` may end in `*`. The `state` missed is of events that never arrived and were found at their sender, whatever
-    became of them since. `text` is part of the id, or of a dead letter's reason. `customer` is Stripe's id of one, or
-    the document service's of a task: of jobs only, for what nobody handles belongs to nobody.
+    `type` may end in `*`. The state `missed` matches events that were never delivered but found by a reconcile,
+    whatever their jobs' states are. `text` is a part of the id, or of a dead letter's reason. `customer` is Stripe's
+    customer id, or a task id of the document service; it matches by the jobs' ordering keys, so never an event without
+    jobs.
     """
 
     source: str = ""
@@ -38,39 +40,40 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What one step found, how many entries it looked through, and where to go on (None: it came to the end)."""
+class Page:
+    """The rows found, how many entries were scanned, and the cursor of the next page (None after the last)."""
 
     rows: list[dict[str, Any]]
-    looked: int
-    place: str | None
+    scanned: int
+    cursor: str | None
 
 
-def step(store: Store, of: Literal["events", "dead"], wanted: Filter, most: int, place: str = "") -> Step:
-    """One step through the events or the dead letters, the newest first; from `place` on, which an earlier one gave."""
-    flat = ["" if value is None else value for value in astuple(wanted)]
-    looked, on, *rows = store.find(of, place, BUDGET, most, *flat)
-    return Step([_row(raw) for raw in rows], int(looked), on.decode() or None)
+def find_page(store: Store, of: Literal["events", "dead"], criteria: Filter, limit: int, cursor: str = "") -> Page:
+    """Scan up to BUDGET events or dead letters, the newest first, starting at the `cursor` of an earlier page."""
+    flat = ["" if value is None else value for value in astuple(criteria)]
+    scanned, following, *rows = store.find(of, cursor, BUDGET, limit, *flat)
+    return Page([_parse_row(raw) for raw in rows], int(scanned), following.decode() or None)
 
 
-def search(store: Store, of: Literal["events", "dead"], wanted: Filter, most: int, place: str = "") -> Step:
-    """Step after step until `most` rows are found or SEARCH_SECONDS are over; between two of them others are served."""
+def search(store: Store, of: Literal["events", "dead"], criteria: Filter, limit: int, cursor: str = "") -> Page:
+    """Scan page by page until `limit` rows are found or SEARCH_SECONDS are over. The store serves other clients between
+    two pages."""
     end = time.monotonic() + SEARCH_SECONDS
     rows: list[dict[str, Any]] = []
-    looked = 0
+    scanned = 0
     while True:
-        found = step(store, of, wanted, most - len(rows), place)
-        rows, looked, place = rows + found.rows, looked + found.looked, found.place or ""
-        if not place or len(rows) >= most or time.monotonic() > end:
-            return Step(rows, looked, place or None)
+        page = find_page(store, of, criteria, limit - len(rows), cursor)
+        rows, scanned, cursor = rows + page.rows, scanned + page.scanned, page.cursor or ""
+        if not cursor or len(rows) >= limit or time.monotonic() > end:
+            return Page(rows, scanned, cursor or None)
 
 
-def count_dead(store: Store, wanted: Filter) -> int:
-    """How many dead letters a search goes through if nobody ends it: those of the filter's span of time."""
-    with translated():
-        return int(store.client.zcount(PREFIX + "dead", wanted.since or "-inf", wanted.until or "+inf"))
+def count_dead(store: Store, criteria: Filter) -> int:
+    """How many dead letters lie within the filter's time span; the other conditions are ignored."""
+    with translate_errors():
+        return int(store.client.zcount(PREFIX + "dead", criteria.since or "-inf", criteria.until or "+inf"))
 
 
-def _row(raw: bytes) -> dict[str, Any]:
+def _parse_row(raw: bytes) -> dict[str, Any]:
     row: dict[str, Any] = json.loads(raw)
     return row | {name: int(row[name]) for name in ("received", "deliveries", "died") if name in row}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class State(StrEnum):
+class StoredState(StrEnum):
     """Where a job stands. `ready` and `leased` jobs are owed; the others are final, but for what a person does."""
 
     READY = "ready"
@@ -21,12 +21,12 @@ class State(StrEnum):
     DISCARDED = "discarded"  # a dead letter that a person has put away
 
 
-MOVES: Mapping[State, frozenset[State]] = {
-    State.READY: frozenset({State.LEASED}),
-    State.LEASED: frozenset({State.SUCCEEDED, State.READY, State.DEAD}),
-    State.SUCCEEDED: frozenset({State.READY}),  # by replay only
-    State.DEAD: frozenset({State.READY, State.DISCARDED}),  # by replay, by discard only
-    State.DISCARDED: frozenset({State.READY}),  # by replay only
+MOVES: Mapping[StoredState, frozenset[StoredState]] = {
+    StoredState.READY: frozenset({StoredState.LEASED}),
+    StoredState.LEASED: frozenset({StoredState.SUCCEEDED, StoredState.READY, StoredState.DEAD}),
+    StoredState.SUCCEEDED: frozenset({StoredState.READY}),  # by replay only
+    StoredState.DEAD: frozenset({StoredState.READY, StoredState.DISCARDED}),  # by replay, by discard only
+    StoredState.DISCARDED: frozenset({StoredState.READY}),  # by replay only
 }
 
 
@@ -79,7 +79,7 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class NextJobRequest:
     """Who wants what: the next job of a queue, if it is one of `tasks`, leased to `holder`."""
 
     holder: str

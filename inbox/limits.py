@@ -1,18 +1,19 @@
-"""How often somebody has tried, counted where all processes see it."""
+"""Rate limits that all processes share."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from inbox.roundtrip import translated
+from inbox.roundtrip import translate_errors
 from inbox.store import PREFIX, Store
 
 
-def tries(store: Store, name: str, seconds: int) -> int:
-    """Count a try under `name`: how many there were, this one included, within `seconds` of the first."""
+def count_attempt(store: Store, name: str, seconds: int) -> int:
+    """Count an attempt under `name`. Returns the number of attempts, this one included, within `seconds` of the
+    first."""
     key = f"{PREFIX}tries:{name}"
-    with translated(), store.client.pipeline() as both:
-        both.incr(key)
-        both.expire(key, seconds, nx=True)
-        made: Any = both.execute()
-    return int(made[0])
+    with translate_errors(), store.client.pipeline() as pipe:
+        pipe.incr(key)
+        pipe.expire(key, seconds, nx=True)
+        replies: Any = pipe.execute()
+    return int(replies[0])

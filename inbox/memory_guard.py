@@ -1,7 +1,7 @@
-"""Memory that is kept free in the store.
+"""Keeps memory free in the store for the workers.
 
-With a broker in the same server no worker can start when memory is full. So events are refused while there is still
-room for the workers to drain what is owed.
+If the broker is in the same server, no worker can start when memory is full. So new events are rejected while there is
+still room for the workers to finish the jobs that exist.
 """
 
 from __future__ import annotations
@@ -14,39 +14,40 @@ from contextlib import suppress
 from inbox.errors import StoreUnavailable
 
 NEARLY_FULL = 0.9
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 
 
-def nearly_full(used: int, most: int) -> bool:
-    """Is what is left kept for the workers? Of bytes; `most` 0: no limit."""
-    return most > 0 and used > most * NEARLY_FULL
+def is_nearly_full(used: int, limit: int) -> bool:
+    """True if the rest is reserved for the workers. Both in bytes; `limit` 0: no limit."""
+    return limit > 0 and used > limit * NEARLY_FULL
 
 
-class Room:
-    """How much there is, looked at once a second. `memory` answers (bytes used, bytes allowed; 0: no limit)."""
+class MemoryGuard:
+    """Checks the store's memory once a second. `memory` returns (bytes used, bytes allowed; 0: no limit)."""
 
     def __init__(self, memory: Callable[[], tuple[int, int]]) -> None:
         self._memory = memory
-        self._seen, self._nearly_full = 0.0, False
+        self._checked, self._nearly_full = 0.0, False
 
-    def leave_for_workers(self) -> None:
-        """Raises StoreUnavailable where only the workers should write now.
+    def check(self) -> None:
+        """Raises StoreUnavailable if only the workers should write now.
 
-        Only the first event waits for a look: where the server is slow, nobody has time for two answers of it.
+        Only the first call waits for the store. Later checks run in a thread, because a caller has no time for a second
+        reply of a slow server.
         """
-        if not self._seen:
-            self._look()
-        elif time.monotonic() - self._seen >= LOOK_SECONDS:
-            self._seen = time.monotonic()
-            with suppress(RuntimeError):  # no thread to be had: what was seen last stands
-                threading.Thread(target=self._look_again, daemon=True).start()
+        if not self._checked:
+            self._refresh()
+        elif time.monotonic() - self._checked >= CHECK_SECONDS:
+            self._checked = time.monotonic()
+            with suppress(RuntimeError):  # no thread can be started: the last result stays valid
+                threading.Thread(target=self._refresh_quietly, daemon=True).start()
         if self._nearly_full:
             raise StoreUnavailable("the store is nearly full")
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         memory = self._memory()
-        self._seen, self._nearly_full = time.monotonic(), nearly_full(*memory)
+        self._checked, self._nearly_full = time.monotonic(), is_nearly_full(*memory)
 
-    def _look_again(self) -> None:
-        with suppress(StoreUnavailable):  # what was seen last stands
-            self._look()
+    def _refresh_quietly(self) -> None:
+        with suppress(StoreUnavailable):  # the last result stays valid
+            self._refresh()

@@ -9,7 +9,7 @@ from typing import Any
 
 from inbox.errors import StoreUnavailable
 from inbox.packing import unpack
-from inbox.roundtrip import translated
+from inbox.roundtrip import translate_errors
 from inbox.store import PREFIX, Store
 
 STATS = (
@@ -30,7 +30,7 @@ STATS = (
 
 def stats(store: Store) -> dict[str, int]:
     """How many events were accepted, repeated, rejected or unhandled, and how many jobs stand where."""
-    with translated():
+    with translate_errors():
         raw: Any = store.client.hgetall(PREFIX + "counts")
     counts = {name.decode(): int(value) for name, value in raw.items()}
     counts["owed"] = counts.get("ready", 0) + counts.get("leased", 0)
@@ -41,7 +41,7 @@ def deliveries(store: Store) -> dict[str, int]:
     """`accepted:<source>`, `duplicate:<source>`, `rejected:<source>:<reason>`, `verified:<source>:<secret's name>`: how
     many; `last:…`: when, in ms since 1970; `unproven:<source>`: how many since then that were signed, but not to be
     believed."""
-    with translated():
+    with translate_errors():
         raw: Any = store.client.hgetall(PREFIX + "deliveries")
     return {name.decode(): int(value) for name, value in raw.items()}
 
@@ -49,21 +49,21 @@ def deliveries(store: Store) -> dict[str, int]:
 def attempts(store: Store) -> dict[str, int]:
     """`<task>:<outcome>`: how many attempts ended so; `<task>:<ms>`: how many took up to that long, and longer than the
     next shorter one says (`inf`: any longer); `<task>:ms`: how long all of them took together."""
-    with translated():
+    with translate_errors():
         raw: Any = store.client.hgetall(PREFIX + "attempts")
     return {name.decode(): int(value) for name, value in raw.items()}
 
 
-def event(store: Store, source: str, event_id: str) -> dict[str, Any] | None:
+def find_event(store: Store, source: str, event_id: str) -> dict[str, Any] | None:
     """One event with its jobs and their attempts, or None. Times are milliseconds since 1970. No payload."""
     name = f"{source}:{event_id}"
-    with translated():
+    with translate_errors():
         raw: Any = store.client.hgetall(f"{PREFIX}event:{name}")
         jobs: Any = store.client.lrange(f"{PREFIX}jobs:{name}", 0, -1) if raw else []
     if not raw:
         return None
     fields = _text(raw)
-    found = [job for job in (job(store, raw_id.decode()) for raw_id in jobs) if job]
+    found = [find_job for find_job in (find_job(store, raw_id.decode()) for raw_id in jobs) if find_job]
     return {
         "source": source,
         "id": event_id,
@@ -82,24 +82,24 @@ def _heard(fields: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"at": int(at), "secret": secret} for at, secret in last]
 
 
-def body(store: Store, source: str, event_id: str) -> bytes | None:
+def find_body(store: Store, source: str, event_id: str) -> bytes | None:
     """The event's payload, as it was signed; None once it has aged away."""
-    with translated():
+    with translate_errors():
         raw: Any = store.client.get(f"{PREFIX}body:{source}:{event_id}")
     return raw if raw is None else unpack(raw)
 
 
 def _event_state(fields: Mapping[str, str], jobs: list[dict[str, Any]]) -> str:
     """The same words as in scripts/find.lua."""
-    if any(job["state"] == "dead" for job in jobs):
+    if any(find_job["state"] == "dead" for find_job in jobs):
         return "dead"
     done = "discarded" if int(fields.get("discarded", 0)) else "succeeded"
     return {"0": done, "-1": "unhandled"}.get(fields["open"], "open")
 
 
-def job(store: Store, job_id: str) -> dict[str, Any] | None:
+def find_job(store: Store, job_id: str) -> dict[str, Any] | None:
     """One job with its attempts, or None if it is unknown or has aged away."""
-    with translated():
+    with translate_errors():
         raw: Any = store.client.hgetall(f"{PREFIX}job:{job_id}")
     if not raw:
         return None
@@ -125,31 +125,31 @@ def job(store: Store, job_id: str) -> dict[str, Any] | None:
     }
 
 
-def dead(store: Store, limit: int) -> list[dict[str, Any]]:
+def list_dead(store: Store, limit: int) -> list[dict[str, Any]]:
     """The newest `limit` dead letters."""
-    with translated():
+    with translate_errors():
         ids: Any = store.client.zrevrange(PREFIX + "dead", 0, limit - 1)
-    return [found for found in (job(store, raw.decode()) for raw in ids) if found]
+    return [found for found in (find_job(store, raw.decode()) for raw in ids) if found]
 
 
-def audit(store: Store, limit: int, before: str = "") -> list[dict[str, Any]]:
+def list_audit_log(store: Store, limit: int, before: str = "") -> list[dict[str, Any]]:
     """The newest `limit` of what people have done, or of what they had `before` an entry's `place`: `at` (ms), action,
     job, by, what it `was`; of a discard `why`."""
-    with translated():
+    with translate_errors():
         rows: Any = store.client.xrevrange(PREFIX + "audit", max=f"({before}" if before else "+", count=limit)
     return [{"at": int(name.split(b"-")[0]), "place": name.decode(), **_text(fields)} for name, fields in rows]
 
 
-def swept_ms(store: Store) -> int | None:
+def last_sweep_ms(store: Store) -> int | None:
     """When a worker last swept, by the store's clock."""
-    with translated():
+    with translate_errors():
         raw: Any = store.client.get(PREFIX + "swept")
     return int(raw) if raw else None
 
 
-def writes_to_disk(store: Store) -> bool:
+def is_writing_to_disk(store: Store) -> bool:
     """Whether the server's last write to its append-only file went well; True where it keeps none."""
-    with translated():
+    with translate_errors():
         found: Any = store.client.info("persistence")
     return bool(found.get("aof_last_write_status", "ok") == "ok")
 
@@ -159,7 +159,7 @@ def durability(store: Store) -> dict[str, str]:
 
     A managed one may refuse CONFIG: then what only CONFIG says is left out.
     """
-    with translated():
+    with translate_errors():
         memory: Any = store.client.info("memory")
         file: Any = store.client.info("persistence")
     found = {
@@ -167,15 +167,15 @@ def durability(store: Store) -> dict[str, str]:
         "appendonly": "yes" if file["aof_enabled"] else "no",
         "aof_last_write_status": str(file["aof_last_write_status"]),
     }
-    with suppress(StoreUnavailable), translated():
+    with suppress(StoreUnavailable), translate_errors():
         said: Any = store.client.config_get("appendfsync", "no-appendfsync-on-rewrite")
         found |= said
     return found
 
 
-def writing(store: Store) -> dict[str, str]:
+def persistence_status(store: Store) -> dict[str, str]:
     """How its last writes to disk went: `ok`, or the server's word. Empty where it does not say."""
-    with translated():
+    with translate_errors():
         found: Any = store.client.info("persistence")
     return {name: str(found.get(name, "")) for name in ("aof_last_write_status", "aof_last_bgrewrite_status")}
 

@@ -15,15 +15,15 @@ from redis.backoff import NoBackoff
 
 from inbox import wire
 from inbox.errors import StoreUnavailable
-from inbox.event import Arrival
-from inbox.roundtrip import Command, promise, translated
+from inbox.event import NewEvent
+from inbox.roundtrip import Command, confirmed, translate_errors
 from inbox.sentinel import Sentinels
 from inbox.store import Outcome, Store
 from settings import sentinel_url
 from settings.sentinel_url import SentinelUrl
 
 
-class Line:
+class AsyncConnection:
     """One connection, made when it is needed and anew after it broke; asked one thing at a time, in one event loop.
 
     As that of `inbox.store.connect`, it answers or fails within twice `timeout_seconds`.
@@ -50,7 +50,7 @@ class Line:
         except redis.ConnectionError:
             return await self._asked(packed, len(commands))
 
-    async def hang_up(self) -> None:
+    async def close(self) -> None:
         """The next connection asks the Sentinels who the master is."""
         connection, self._connection = self._connection, None
         if connection:
@@ -65,10 +65,10 @@ class Line:
                 await self._connection.send_packed_command([packed])
                 return [await _answer(self._connection) for _ in range(number)]
         except TimeoutError as error:
-            await self.hang_up()
+            await self.close()
             raise redis.TimeoutError from error
         except BaseException:  # answers still to come would be taken for another's
-            await self.hang_up()
+            await self.close()
             raise
 
 
@@ -92,33 +92,33 @@ async def _answer(connection: AbstractConnection) -> Any:
 class Recorder:
     """Used from one event loop, for one batch at a time."""
 
-    def __init__(self, store: Store, line: Line) -> None:
+    def __init__(self, store: Store, line: AsyncConnection) -> None:
         self._store, self._line = store, line
         self._looked = False
 
-    async def record_all(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
+    async def record_all(self, arrivals: Sequence[NewEvent]) -> list[Outcome]:
         """As `Store.record_all`."""
         try:
-            await self._leave_for_workers()
-            answers = await self._promised(self._store.recording(arrivals))
+            await self._check_memory()
+            answers = await self._run_confirmed(self._store.record_commands(arrivals))
         except StoreUnavailable as error:
             return [error for _ in arrivals]
-        return [wire.recorded(answer) for answer in answers]
+        return [wire.parse_record(answer) for answer in answers]
 
-    async def _leave_for_workers(self) -> None:
+    async def _check_memory(self) -> None:
         if self._looked:
-            self._store.leave_for_workers()
+            self._store.check_memory()
         else:  # the first look waits for the store
-            await asyncio.to_thread(self._store.leave_for_workers)
+            await asyncio.to_thread(self._store.check_memory)
             self._looked = True
 
-    async def _promised(self, commands: Sequence[Command]) -> Any:
+    async def _run_confirmed(self, commands: Sequence[Command]) -> Any:
         try:
-            with translated():
+            with translate_errors():
                 answers = await self._line.ask(commands)
                 if isinstance(answers[0], redis.exceptions.NoScriptError):
-                    _, *answers = await self._line.ask([self._store.loading("record"), *commands])
-                return promise(answers, self._store.replicas_ack)
+                    _, *answers = await self._line.ask([self._store.load_command("record"), *commands])
+                return confirmed(answers, self._store.replicas_ack)
         except StoreUnavailable:
-            await self._line.hang_up()
+            await self._line.close()
             raise

@@ -1,4 +1,4 @@
-"""What becomes of a failed attempt: a pure decision."""
+"""What happens to a job after a failed attempt. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from inbox.errors import PermanentError, TransientError
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Exponential, capped: base x 2^(attempt-1) seconds, never over cap, max_attempts tries in all.
+    """Exponential backoff: base x 2^(attempt-1) seconds, at most cap, `max_attempts` attempts in all.
 
-    Or by a schedule: the seconds from each try to the next, and one try more than it has entries.
+    Or a schedule: the seconds between consecutive attempts; then there is one attempt more than entries.
     """
 
     base_seconds: int
@@ -22,12 +22,12 @@ class Policy:
 
     @property
     def attempts(self) -> int:
-        """How many tries a job has."""
+        """The number of attempts a job has in all."""
         return len(self.schedule) + 1 if self.schedule else self.max_attempts
 
     def delay(self, attempt: int, jitter: float) -> float:
-        """Seconds to wait after this one. Those that failed together come back spread: over the upper half of an
-        exponential delay, over a tenth up and down of one that somebody has written down."""
+        """Seconds to wait after this attempt. Jobs that failed together are spread: over the upper half of an
+        exponential delay, over plus or minus a tenth of a scheduled one."""
         if self.schedule:
             return self.schedule[attempt - 1] * (0.9 + jitter / 5)
         return min(self.cap_seconds, self.base_seconds << min(attempt - 1, 40)) * (0.5 + jitter / 2)
@@ -41,22 +41,22 @@ class RetryAt:
 
 
 @dataclass(frozen=True, slots=True)
-class Bury:
-    """Keep it as a dead letter."""
+class DeadLetter:
+    """Do not try again; keep the job as a dead letter."""
 
     reason: str
 
 
-def decide(policy: Policy, error: BaseException, attempt: int, now_ms: int, jitter: float) -> RetryAt | Bury:
-    """Retry or bury a job whose `attempt` (1 for the first) ended in `error`.
+def decide(policy: Policy, error: BaseException, attempt: int, now_ms: int, jitter: float) -> RetryAt | DeadLetter:
+    """What to do with a job whose `attempt` (1 for the first) ended in `error`.
 
-    `jitter` is in [0, 1). An error of no known kind counts as transient: a deployment may mend the bug behind it before
-    the attempts are used up.
+    `jitter` is in [0, 1). An error of an unknown kind counts as transient: a deployment may fix the bug behind it
+    before the attempts are used up.
     """
     if isinstance(error, PermanentError):
-        return Bury("permanent")
+        return DeadLetter("permanent")
     if attempt >= policy.attempts:
-        return Bury(f"still failing after {attempt} attempts")
+        return DeadLetter(f"still failing after {attempt} attempts")
     delay = policy.delay(attempt, jitter)
     if isinstance(error, TransientError):
         delay = max(delay, error.retry_after_seconds)

@@ -15,7 +15,7 @@ from inbox.errors import StoreUnavailable
 Command = tuple[Any, ...]
 
 
-def ask(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
+def execute(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     """Their answers, or a ResponseError in the place of an answer, over one connection of the client's pool.
 
     Raises redis.RedisError where there is no answer; asks a second time where the connection was stale, as the client
@@ -48,7 +48,7 @@ def _answer(connection: Any) -> Any:
         return error
 
 
-def promise(answers: Sequence[Any], replicas_ack: int) -> Any:
+def confirmed(answers: Sequence[Any], replicas_ack: int) -> Any:
     """The first answer, which counts when enough replicas have what it wrote or found: that is the second, if there is
     one. Raises the first error among them, or StoreUnavailable."""
     for answer in answers:
@@ -61,13 +61,13 @@ def promise(answers: Sequence[Any], replicas_ack: int) -> Any:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Every Redis error becomes StoreUnavailable; its text may hold an address, so only its name is kept."""
     try:
         yield
     except redis.RedisError as error:
-        raise unavailable(error) from error
+        raise store_unavailable(error) from error
 
 
-def unavailable(error: redis.RedisError) -> StoreUnavailable:
+def store_unavailable(error: redis.RedisError) -> StoreUnavailable:
     return StoreUnavailable(f"the store does not take this now ({type(error).__name__})")

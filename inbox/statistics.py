@@ -8,26 +8,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from inbox.memory_guard import NEARLY_FULL
-from inbox.roundtrip import translated
+from inbox.roundtrip import translate_errors
 from inbox.store import PREFIX, Store
 
 LAST_MS = 60_000
 FIRST = 50  # of a queue, to find the one that has waited longest: who was rung longest ago need not be it
 
 
-def arrivals(store: Store, since_ms: int, until_ms: int, steps: int) -> list[int]:
+def count_arrivals(store: Store, since_ms: int, until_ms: int, steps: int) -> list[int]:
     """How many events came in each of `steps` equal parts of a span of time."""
     width = (until_ms - since_ms) / steps
     edges = [since_ms + round(width * i) for i in range(steps + 1)]
-    with translated(), store.client.pipeline(transaction=False) as pipe:
+    with translate_errors(), store.client.pipeline(transaction=False) as pipe:
         for first, last in itertools.pairwise(edges):
             pipe.zcount(PREFIX + "events", f"({first}", last)
         return [int(number) for number in pipe.execute()]
 
 
-def queues(store: Store, names: Sequence[str]) -> dict[str, tuple[int, int | None]]:
+def pending_by_queue(store: Store, names: Sequence[str]) -> dict[str, tuple[int, int | None]]:
     """For each queue: jobs whose doorbell has rung, and since when (ms) the one that has waited longest was due."""
-    with translated(), store.client.pipeline(transaction=False) as pipe:
+    with translate_errors(), store.client.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.zcard(f"{PREFIX}rung:{name}")
             pipe.zrange(f"{PREFIX}rung:{name}", 0, FIRST - 1)
@@ -38,7 +38,7 @@ def queues(store: Store, names: Sequence[str]) -> dict[str, tuple[int, int | Non
 def seconds_until_full(store: Store, now_ms: int) -> float:
     """Until events are refused for want of memory, should as many go on coming as in the last minute, or as much of it
     as they have come in. They keep their bytes for days, done or not. Infinite where none come, or no limit is set."""
-    with translated(), store.client.pipeline(transaction=False) as pipe:
+    with translate_errors(), store.client.pipeline(transaction=False) as pipe:
         pipe.info("memory")
         pipe.zcard(PREFIX + "events")
         pipe.zcount(PREFIX + "events", now_ms - LAST_MS, "+inf")
@@ -54,17 +54,17 @@ def seconds_until_full(store: Store, now_ms: int) -> float:
 
 def _oldest(store: Store, jobs: Sequence[bytes]) -> int | None:
     """The earliest due time among these jobs."""
-    with translated(), store.client.pipeline(transaction=False) as pipe:
+    with translate_errors(), store.client.pipeline(transaction=False) as pipe:
         for job in jobs:
             pipe.hget(f"{PREFIX}job:{job.decode()}", "due")
         due: Any = pipe.execute()
     return min((int(ms) for ms in due if ms is not None), default=None)
 
 
-def owed(store: Store, names: Sequence[str]) -> dict[str, tuple[int, int | None]]:
+def unfinished_by_queue(store: Store, names: Sequence[str]) -> dict[str, tuple[int, int | None]]:
     """For each queue: jobs not yet done, and since when (ms) the one that is owed the longest is to be done, however
     often it has failed; in the future where each of them is only planned."""
-    with translated(), store.client.pipeline(transaction=False) as pipe:
+    with translate_errors(), store.client.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.zcard(f"{PREFIX}owed:{name}")
             pipe.zrange(f"{PREFIX}owed:{name}", 0, 0, withscores=True)
@@ -79,6 +79,6 @@ def _first(entries: Sequence[tuple[bytes, float]]) -> int | None:
 def samples(store: Store, since_ms: int) -> list[dict[str, int]]:
     """What the sweep wrote down once a minute, of a day at the most: `at` (ms); jobs owed, done and dead; `age` (ms) of
     what was owed the longest; and attempts failed, deliveries rejected and events missed since the record began."""
-    with translated():
+    with translate_errors():
         rows: Any = store.client.xrange(PREFIX + "samples", min=f"{since_ms}-0")
     return [{"at": int(name.split(b"-")[0]), **{k.decode(): int(v) for k, v in row.items()}} for name, row in rows]

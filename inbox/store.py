@@ -16,16 +16,16 @@ from redis.retry import Retry
 
 from inbox import sentinel, wire
 from inbox.errors import LeaseLost, StoreUnavailable
-from inbox.event import Arrival, Event
-from inbox.job import Doorbell, Lease, NewJob, Wish
-from inbox.memory_guard import Room
-from inbox.retry import Bury, RetryAt
-from inbox.roundtrip import Command, ask, promise, translated, unavailable
+from inbox.event import Event, NewEvent
+from inbox.job import Doorbell, Lease, NewJob, NextJobRequest
+from inbox.memory_guard import MemoryGuard
+from inbox.retry import DeadLetter, RetryAt
+from inbox.roundtrip import Command, confirmed, execute, store_unavailable, translate_errors
 from inbox.wire import Message
 from settings import sentinel_url
 
 PREFIX = "{holdfast}:"
-SCRIPTS = ("record", "lease", "renew", "finish", "fail", "release", "sweep", "replay", "discard", "find", "alarm")
+SCRIPTS = ("record", "lease", "renew", "finish", "fail", "release", "sweep", "replay", "discard", "find", "save_alerts")
 DAY_MS = 86_400_000
 
 REPLICA_MS = 500  # how long a replica may take to confirm: within the time for one answer, fsync and all
@@ -90,8 +90,8 @@ class Store:
             rules.retention_days * DAY_MS,
             rules.payload_days * DAY_MS,
         )
-        self._room = Room(self.memory)
-        self._scripts = {name: client.register_script(wire.script(name)) for name in SCRIPTS}
+        self._memory_guard = MemoryGuard(self.memory)
+        self._scripts = {name: client.register_script(wire.script_source(name)) for name in SCRIPTS}
 
     def record(
         self, event: Event, jobs: Sequence[NewJob], secret: str = "", *, counted: str = "accepted"
@@ -102,37 +102,37 @@ class Store:
         A new one is `counted` by how it came: accepted (delivered), missed (found at its sender), due (by our clock).
         Otherwise whom to ring: nobody, where the ready-made messages went to the broker in the same step.
         """
-        (outcome,) = self.record_all([Arrival(event, jobs, secret)], counted=counted)
+        (outcome,) = self.record_all([NewEvent(event, jobs, secret)], counted=counted)
         if isinstance(outcome, StoreUnavailable):
             raise outcome
         return outcome
 
-    def record_all(self, arrivals: Sequence[Arrival], *, counted: str = "accepted") -> list[Outcome]:
+    def record_all(self, arrivals: Sequence[NewEvent], *, counted: str = "accepted") -> list[Outcome]:
         """Record each of them, in one step and with one fsync; for each, what `record` would answer or raise."""
         try:
-            self.leave_for_workers()
-            answers = self._promised("record", counted, *wire.arrivals(arrivals, self._message))
+            self.check_memory()
+            answers = self._run_confirmed("record", counted, *wire.event_args(arrivals, self._message))
         except StoreUnavailable as error:
             return [error for _ in arrivals]
-        return [wire.recorded(answer) for answer in answers]
+        return [wire.parse_record(answer) for answer in answers]
 
     # What inbox/recorder.py makes the same of, in an event loop.
 
-    def leave_for_workers(self) -> None:
+    def check_memory(self) -> None:
         """Raises StoreUnavailable where only the workers should write now. The first call asks the store."""
-        self._room.leave_for_workers()
+        self._memory_guard.check()
 
-    def recording(self, arrivals: Sequence[Arrival]) -> list[Command]:
+    def record_commands(self, arrivals: Sequence[NewEvent]) -> list[Command]:
         """What asks for `record_all` of arrivals that were delivered."""
-        return [self._command("record", "accepted", *wire.arrivals(arrivals, self._message)), *self._wait()]
+        return [self._command("record", "accepted", *wire.event_args(arrivals, self._message)), *self._wait()]
 
-    def loading(self, name: str) -> Command:
+    def load_command(self, name: str) -> Command:
         """What makes a script known to a server that is new, or has just become master."""
         return ("SCRIPT", "LOAD", self._scripts[name].script)
 
     def lease(self, job_id: str, holder: str, lease_seconds: float, task_id: str = "") -> Lease | str:
         """Claim a job, or say in one word why not: unknown, done, busy, early, waiting."""
-        return wire.leased(self._run("lease", job_id, holder, int(lease_seconds * 1000), wire.nonce(), task_id))
+        return wire.parse_lease(self._run("lease", job_id, holder, int(lease_seconds * 1000), wire.nonce(), task_id))
 
     def renew(self, lease: Lease, lease_seconds: float) -> None:
         """Keep a lease for `lease_seconds` from now. Raises LeaseLost if somebody else holds the job."""
@@ -144,7 +144,7 @@ class Store:
         return self._settled(lease, self._run("finish", lease.job_id, lease.token, *self._flat(follow_ups)))
 
     def finish_and_lease(
-        self, lease: Lease, follow_ups: Sequence[NewJob], wish: Wish
+        self, lease: Lease, follow_ups: Sequence[NewJob], wish: NextJobRequest
     ) -> tuple[list[Doorbell] | LeaseLost | StoreUnavailable, Lease | str]:
         """What `finish` returns or raises, and the job of the next doorbell, by the same round trip and fsync.
 
@@ -153,17 +153,21 @@ class Store:
         if self._message is no_message:
             return self.finish(lease, follow_ups), "none"
         asked = ("", wish.holder, int(wish.lease_seconds * 1000), wire.nonce(), "", wish.queue, *wish.tasks)
-        with translated():
+        with translate_errors():
             finished, found = self._answers(
                 [("finish", (lease.job_id, lease.token, *self._flat(follow_ups))), ("lease", asked)]
             )
         if isinstance(found, redis.RedisError):  # what one of the two did is done, whatever became of the other
             found = [b"none"]
         if isinstance(finished, redis.RedisError):
-            return unavailable(finished), wire.leased(found)
-        return LeaseLost(lease.job_id) if finished[0] == b"stale" else wire.doorbells(finished[1:]), wire.leased(found)
+            return store_unavailable(finished), wire.parse_lease(found)
+        return LeaseLost(lease.job_id) if finished[0] == b"stale" else wire.parse_doorbells(
+            finished[1:]
+        ), wire.parse_lease(found)
 
-    def fail(self, lease: Lease, reason: str, fate: RetryAt | Bury, left: Sequence[NewJob] = ()) -> list[Doorbell]:
+    def fail(
+        self, lease: Lease, reason: str, fate: RetryAt | DeadLetter, left: Sequence[NewJob] = ()
+    ) -> list[Doorbell]:
         """The attempt failed for `reason` (no personal data); a buried job's `left` jobs exist from here on.
 
         Raises LeaseLost. Returns whom to ring."""
@@ -174,7 +178,7 @@ class Store:
         """Give the job back uncounted, for somebody else to do now. Raises LeaseLost. Returns whom to ring."""
         return self._released(lease, "the worker was told to stop", "")
 
-    def put_off(self, lease: Lease, reason: str, due_ms: int) -> list[Doorbell]:
+    def postpone(self, lease: Lease, reason: str, due_ms: int) -> list[Doorbell]:
         """Give the job back uncounted, due at that time. Raises LeaseLost. Returns whom to ring."""
         return self._released(lease, reason, due_ms)
 
@@ -182,7 +186,7 @@ class Store:
         """Whom to ring again: at most `limit` jobs that are due or orphaned; for each queue at most `limit` that later
         ones have overtaken, and at most `room` others that nobody answered."""
         pairs = [value for queue, free in room.items() for value in (queue, max(free, 0))]
-        return wire.doorbells(self._run("sweep", limit, *pairs))
+        return wire.parse_doorbells(self._run("sweep", limit, *pairs))
 
     def replay(self, job_id: str, by: str, *, only: str = "") -> list[Doorbell] | str:
         """Run a final job again, or say in one word why not: unknown, owed (it will run anyway), pruned; or its state,
@@ -194,10 +198,10 @@ class Store:
         word = self._by_a_person("discard", job_id, by, why)
         return word if isinstance(word, str) else ""
 
-    def alarm(self, version: int, state: str, arrival: Arrival | None) -> list[Doorbell] | str:
+    def save_alerts(self, version: int, state: str, arrival: NewEvent | None) -> list[Doorbell] | str:
         """Write down how the alarms stand, and owe the event that tells of it; inbox/alert_state.py says how."""
-        owed = wire.arrivals([arrival] if arrival else [], self._message)
-        return wire.settled(self._run("alarm", version, state, *owed))
+        owed = wire.event_args([arrival] if arrival else [], self._message)
+        return wire.parse_result(self._run("save_alerts", version, state, *owed))
 
     def find(self, *args: Any) -> Any:
         """Search events or dead letters; inbox/find.py says how."""
@@ -205,7 +209,7 @@ class Store:
 
     def count(self, deliveries: Mapping[str, int]) -> None:
         """Add to the counts of what happened to deliveries: `rejected:<source>:<reason>`, …: inbox/queries.py."""
-        with translated(), self.client.pipeline(transaction=False) as pipe:
+        with translate_errors(), self.client.pipeline(transaction=False) as pipe:
             for name, times in deliveries.items():
                 pipe.hincrby(PREFIX + "deliveries", name, times)
             rejected = sum(times for name, times in deliveries.items() if name.startswith("rejected:"))
@@ -216,39 +220,39 @@ class Store:
         """The store's clock, the one all workers share."""
         if self._now_ms:
             return self._now_ms()
-        with translated():
+        with translate_errors():
             seconds, micros = self.client.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
     def memory(self) -> tuple[int, int]:
         """(bytes the server uses, bytes it may use; 0: no limit)."""
-        with translated():
+        with translate_errors():
             found: Any = self.client.info("memory")
         return int(found["used_memory"]), int(found["maxmemory"])
 
-    def refusal(self) -> str:
+    def write_error(self) -> str:
         """What the server says against a write now, as it is full or a replica; empty if it takes it."""
-        with translated():
+        with translate_errors():
             (answer,) = self._sent([("SET", PREFIX + "probe", "")])
         return str(answer) if isinstance(answer, redis.RedisError) else ""
 
     def replicas(self) -> int:
         """How many replicas confirm what is written now; it waits for no more than `replicas_ack` of them."""
-        with translated():
+        with translate_errors():
             return int(self._ran([], ("SET", PREFIX + "probe", ""), ("WAIT", self.replicas_ack, REPLICA_MS))[1])
 
     def _by_a_person(self, name: str, *args: Any) -> list[Doorbell] | str:
-        return wire.settled(self._promised(name, *args))
+        return wire.parse_result(self._run_confirmed(name, *args))
 
     def _run(self, name: str, *args: Any) -> Any:
-        with translated():
+        with translate_errors():
             return self._ran([(name, args)])[0]
 
-    def _promised(self, name: str, *args: Any) -> Any:
+    def _run_confirmed(self, name: str, *args: Any) -> Any:
         """The answer of a script that is a promise."""
         try:
-            with translated():
-                return promise(self._answers([(name, args)], *self._wait()), self.replicas_ack)
+            with translate_errors():
+                return confirmed(self._answers([(name, args)], *self._wait()), self.replicas_ack)
         except StoreUnavailable:
             if self.replicas_ack:
                 # Perhaps a master that nobody follows any more: new connections ask the Sentinels who it is now.
@@ -280,14 +284,14 @@ class Store:
         return answers
 
     def _sent(self, commands: Sequence[Command]) -> list[Any]:
-        return ask(self.client, commands)
+        return execute(self.client, commands)
 
     def _command(self, name: str, *args: Any) -> Command:
         now = self._now_ms() if self._now_ms else ""
         return ("EVALSHA", self._scripts[name].sha, 1, PREFIX, now, *self._rules, *args)
 
     def _flat(self, jobs: Iterable[NewJob]) -> list[Any]:
-        return wire.flat(jobs, self._message)
+        return wire.job_args(jobs, self._message)
 
     def _released(self, lease: Lease, reason: str, due: int | str) -> list[Doorbell]:
         return self._settled(lease, self._run("release", lease.job_id, lease.token, reason, due))
@@ -295,4 +299,4 @@ class Store:
     def _settled(self, lease: Lease, reply: list[bytes]) -> list[Doorbell]:
         if reply[0] == b"stale":
             raise LeaseLost(lease.job_id)
-        return wire.doorbells(reply[1:])
+        return wire.parse_doorbells(reply[1:])

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from inbox.errors import StoreUnavailable
-from inbox.event import Arrival
+from inbox.event import NewEvent
 from inbox.job import Doorbell, Lease, NewJob
 from inbox.packing import pack, unpack
 
@@ -18,7 +18,7 @@ from inbox.packing import pack, unpack
 Message = Callable[[NewJob], bytes]
 
 
-def script(name: str) -> str:
+def script_source(name: str) -> str:
     """The source of scripts/<name>.lua, with what is common to all of them in front."""
     folder = Path(__file__).parent / "scripts"
     flags = "" if name == "record" else " flags=allow-oom"
@@ -30,15 +30,15 @@ def nonce() -> str:
     return os.urandom(8).hex()
 
 
-def arrivals(them: Iterable[Arrival], message: Message) -> list[Any]:
+def event_args(them: Iterable[NewEvent], message: Message) -> list[Any]:
     """Six arguments an event, and those of its jobs, as scripts/record.lua takes them."""
     args: list[Any] = []
     for event, jobs, secret in them:
-        args += (event.source, event.id, event.type, pack(event.body), secret, len(jobs), *flat(jobs, message))
+        args += (event.source, event.id, event.type, pack(event.body), secret, len(jobs), *job_args(jobs, message))
     return args
 
 
-def flat(jobs: Iterable[NewJob], message: Message) -> list[Any]:
+def job_args(jobs: Iterable[NewJob], message: Message) -> list[Any]:
     """Seven arguments a job, as create_all in scripts/common.lua takes them."""
     args: list[Any] = []
     for job in jobs:
@@ -47,21 +47,21 @@ def flat(jobs: Iterable[NewJob], message: Message) -> list[Any]:
     return args
 
 
-def recorded(answer: list[bytes]) -> list[Doorbell] | StoreUnavailable | None:
+def parse_record(answer: list[bytes]) -> list[Doorbell] | StoreUnavailable | None:
     """Whom to ring for an event that is new; None if it was known; or why it is not recorded."""
     word, *bells = answer
     if word == b"refused":
         return StoreUnavailable("the store cannot take this event")
-    return doorbells(bells) if word == b"new" else None
+    return parse_doorbells(bells) if word == b"new" else None
 
 
-def settled(answer: list[bytes]) -> list[Doorbell] | str:
+def parse_result(answer: list[bytes]) -> list[Doorbell] | str:
     """Whom to ring, or the one word why nothing was changed."""
     word, *bells = answer
-    return doorbells(bells) if word == b"ok" else word.decode()
+    return parse_doorbells(bells) if word == b"ok" else word.decode()
 
 
-def leased(answer: list[Any]) -> Lease | str:
+def parse_lease(answer: list[Any]) -> Lease | str:
     """The lease, or the one word why there is none."""
     word, *fields = answer
     if word != b"leased":
@@ -84,7 +84,7 @@ def leased(answer: list[Any]) -> Lease | str:
     )
 
 
-def doorbells(answer: Sequence[bytes]) -> list[Doorbell]:
+def parse_doorbells(answer: Sequence[bytes]) -> list[Doorbell]:
     """Each is a job's id, its task and its queue."""
     words = [word.decode() for word in answer]
     return [Doorbell(*words[i : i + 3]) for i in range(0, len(words), 3)]

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from inbox import find, queries
 from inbox.find import Filter
-from inbox.job import State
+from inbox.job import StoredState
 from inbox.store import Store
 from tasks import broker
 from tasks.db.locking import insert_if_new, locked
@@ -53,19 +53,19 @@ def _planned(attempt: Attempt, db: Session, store: Store, asked: Request, number
         return []
     if not row.planned:
         step = find.search(store, "dead", asked.wanted, PAGE, row.place)
-        row.page, row.place, row.planned = [letter["id"] for letter in step.rows], step.place or "", True
-        row.looked += step.looked
+        row.page, row.place, row.planned = [letter["id"] for letter in step.rows], step.cursor or "", True
+        row.looked += step.scanned
     return list(row.page)
 
 
 def _replayed(store: Store, job: str, asked: Request, request: str) -> bool:
     """Have it run again, unless a former try at this page did; False where that cannot be."""
-    now = queries.job(store, job)
-    if now and now["state"] == State.DEAD and (now["finished"] or 0) > (asked.wanted.until or 0):
+    now = queries.find_job(store, job)
+    if now and now["state"] == StoredState.DEAD and (now["finished"] or 0) > (asked.wanted.until or 0):
         return True  # and it has died of that once more
-    bells = store.replay(job, f"{asked.by}, {request}", only=State.DEAD)
+    bells = store.replay(job, f"{asked.by}, {request}", only=StoredState.DEAD)
     if isinstance(bells, str):
-        return bells in ("owed", State.SUCCEEDED)
+        return bells in ("owed", StoredState.SUCCEEDED)
     broker.ring(bells)
     return True
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from inbox.errors import BadPayload, WrongMode
-from inbox.event import Arrival, Event
+from inbox.event import Event, NewEvent
 from tasks.routes import jobs_for
 
 IDENTITY = re.compile(r"[!-~]{1,255}")  # printable ASCII without spaces; Stripe's ids have at most 255 characters
@@ -27,10 +27,10 @@ class Peeked:
     wanted: bool = True  # False: recorded, and nothing is done about it
 
 
-def arrival(source: str, peeked: Peeked, body: bytes, secret: str = "") -> Arrival:
+def arrival(source: str, peeked: Peeked, body: bytes, secret: str = "") -> NewEvent:
     """What to record of a message, the same for one that was delivered and one that we had to fetch."""
     jobs = jobs_for(source, peeked.id, peeked.type, peeked.ordering_key, peeked.args) if peeked.wanted else ()
-    return Arrival(Event(source, peeked.id, peeked.type, body), jobs, secret)
+    return NewEvent(Event(source, peeked.id, peeked.type, body), jobs, secret)
 
 
 # --- Stripe: https://docs.stripe.com/api/events/object, thin: https://docs.stripe.com/api/v2/core/events/object -------

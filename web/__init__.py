@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from flask import Flask
 
-from inbox.recorder import Line, Recorder
+from inbox.recorder import AsyncConnection, Recorder
 from inbox.store import Store
 from settings import Settings
 from tasks.broker import open_store
@@ -31,7 +31,7 @@ def create_front(settings: Settings) -> Front:
     """The same, for uvicorn with our connections: webhooks stay in its event loop. Connects to nothing yet."""
     senders = sources.configured(settings)
     store = open_store(settings, timeout_seconds=ANSWER_SECONDS)
-    recorder = Recorder(store, Line(settings.redis_url, timeout_seconds=ANSWER_SECONDS))
+    recorder = Recorder(store, AsyncConnection(settings.redis_url, timeout_seconds=ANSWER_SECONDS))
     return Front(settings, Receiver(settings, senders, store, recorder), _app(settings, senders, store))
 
 

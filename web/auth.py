@@ -26,7 +26,7 @@ def too_often(store: Store, address: str) -> bool:
     A store that is full cannot count, and says no.
     """
     try:
-        return limits.tries(store, f"wrong-key:{address}", TRIES_SECONDS) > MOST_TRIES
+        return limits.count_attempt(store, f"wrong-key:{address}", TRIES_SECONDS) > MOST_TRIES
     except StoreUnavailable:
         return False
 

@@ -1,8 +1,8 @@
-"""What is wrong is noticed: once a minute, all workers together, whichever of them comes first.
+"""The alert check: once a minute for all workers together, by whichever worker is first.
 
-Nobody is chosen for it. Whoever looks decides by what the record says, and one script writes down how the alarms stand
-and owes the message, unless somebody else has done so since: who dies on the way has changed nothing, and the next
-worker that looks decides the same.
+There is no leader. A worker decides by what the record says, and one script saves the alerts and records the event that
+announces them, unless another worker has done so meanwhile. A worker that dies before the script has changed nothing,
+and the next worker to check decides the same.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from inbox import alert_rules, alert_state
-from inbox.alert_rules import Limits, Told
-from inbox.event import Arrival, Event
+from inbox.alert_rules import AlertDigest, AlertThresholds
+from inbox.event import Event, NewEvent
 from inbox.store import Store
 from settings import Settings
 from tasks import broker
@@ -25,43 +25,43 @@ from tasks.notifications.alerts import DUE, SOURCE
 from tasks.routes import QUEUES, jobs_for
 
 EVERY_MS = 60_000
-LOOK_SECONDS = 10  # so often each worker asks whether somebody has looked: the time that a death costs
+POLL_SECONDS = 10  # each worker asks the record that often whether a check is due: the delay that a death costs
 
 
-class Lookout:
-    """One for each worker. `look` may be called at any time, by any number of workers."""
+class AlertScheduler:
+    """One per worker; `run_if_due` may be called at any time by any number of workers."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store, self._documents = store, Path(settings.document_incoming)
         self._quiet_ms = settings.alert_quiet * 1000
-        silent = {source: seconds * 1000 for source, seconds in settings.alert_silent.items()}
-        self._limits = Limits(settings.alert_backlog_seconds * 1000, silent)
-        self._asked = 0.0
+        silent_ms = {source: seconds * 1000 for source, seconds in settings.alert_silent.items()}
+        self._thresholds = AlertThresholds(settings.alert_backlog_seconds * 1000, silent_ms)
+        self._polled = 0.0
 
-    def look(self) -> None:
-        """Decide, if it is time and nobody else has. Raises StoreUnavailable."""
-        if time.monotonic() - self._asked < min(LOOK_SECONDS, EVERY_MS / 1000):
+    def run_if_due(self) -> None:
+        """Check the alerts if EVERY_MS have passed since any worker's last check. Raises StoreUnavailable."""
+        if time.monotonic() - self._polled < min(POLL_SECONDS, EVERY_MS / 1000):
             return
-        self._asked = time.monotonic()
-        before, now = alert_state.seen(self._store), self._store.now_ms()
-        if 0 <= now - before.looked < EVERY_MS:
+        self._polled = time.monotonic()
+        before, now = alert_state.load_alerts(self._store), self._store.now_ms()
+        if 0 <= now - before.checked_ms < EVERY_MS:
             return
-        alert_state.tell_disk(self._store, socket.gethostname(), _short(self._documents), now)
-        firing = alert_rules.firing(alert_state.measured(self._store, QUEUES, now), self._limits)
-        standing, told = alert_rules.decide(before.standing, firing, now, self._quiet_ms)
-        bells = alert_state.write(self._store, before, standing, _event(told, now) if told else None)
+        alert_state.record_disk(self._store, socket.gethostname(), _short_disk_bytes(self._documents), now)
+        firing = alert_rules.firing_alerts(alert_state.measure(self._store, QUEUES, now), self._thresholds)
+        alerts, digest = alert_rules.decide(before.alerts, firing, now, self._quiet_ms)
+        bells = alert_state.save_alerts(self._store, before, alerts, _event(digest, now) if digest else None)
         if not isinstance(bells, str):
             broker.ring(bells)
 
 
-def _event(told: Told, now: int) -> Arrival:
-    name = f"alert:{datetime.fromtimestamp(now / 1000, UTC):%Y-%m-%dT%H:%M:%S.%f}"
-    event = Event(SOURCE, name, DUE, json.dumps(asdict(told)).encode())
-    return Arrival(event, jobs_for(SOURCE, name, DUE))
+def _event(digest: AlertDigest, now: int) -> NewEvent:
+    event_id = f"alert:{datetime.fromtimestamp(now / 1000, UTC):%Y-%m-%dT%H:%M:%S.%f}"
+    event = Event(SOURCE, event_id, DUE, json.dumps(asdict(digest)).encode())
+    return NewEvent(event, jobs_for(SOURCE, event_id, DUE))
 
 
-def _short(folder: Path) -> int | None:
-    """How many bytes are free for documents, where those are few."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    usage = shutil.disk_usage(there)
-    return usage.free if alert_rules.short(usage.free, usage.total) else None
+def _short_disk_bytes(folder: Path) -> int | None:
+    """The free bytes of the folder's disk if it is short, else None."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    usage = shutil.disk_usage(existing)
+    return usage.free if alert_rules.is_disk_short(usage.free, usage.total) else None

@@ -19,8 +19,8 @@ from tasks.handler import Handler
 from tasks.routes import TASKS
 from telemetry import logs, tracing
 from workers import backlog, signals
-from workers.consumer_watch import Hearing
-from workers.flower_events import Told
+from workers.consumer_watch import ConsumerCancelStep
+from workers.flower_events import FlowerEvents
 from workers.run import AttemptFailed, Runner
 
 try:
@@ -75,7 +75,7 @@ def _register(name: str) -> None:
         lease = ours.lease(job_id, self.request.id or "")
         if isinstance(lease, str):
             return lease
-        others = Told(app, self.request.hostname)
+        others = FlowerEvents(app, self.request.hostname)
         try:
             return backlog.work(ours, HANDLERS, lease, told, others)
         finally:
@@ -89,5 +89,5 @@ def _register(name: str) -> None:
 for _name in TASKS:
     _register(_name)
 
-app.steps["consumer"].add(Hearing)
+app.steps["consumer"].add(ConsumerCancelStep)
 signals.connect(settings)

@@ -25,7 +25,7 @@ class Outcome:
 
 
 @dataclass
-class Told:
+class FlowerEvents:
     """The events of some jobs, as `hostname` would send them; told to nobody where TASK_EVENTS is off."""
 
     app: Celery

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from inbox import retry
 from inbox.errors import HoldfastError, LeaseLost, NotNow, StoreUnavailable, TransientError
 from inbox.event import Event
-from inbox.job import Doorbell, Lease, NewJob, Wish, job_id
+from inbox.job import Doorbell, Lease, NewJob, NextJobRequest, job_id
 from inbox.store import Store
 from settings import Settings
 from tasks.handler import Attempt, FollowUp, GaveUp, Handler
@@ -52,7 +52,9 @@ class Runner:
         """The job, or a word why not. Dying before it: the doorbell is gone, the sweep rings again."""
         return self.store.lease(job, self.holder, self.settings.lease_seconds, celery_task_id)
 
-    def attempt(self, handler: Handler, lease: Lease, over: float, wish: Wish | None = None) -> tuple[str, Lease | str]:
+    def attempt(
+        self, handler: Handler, lease: Lease, over: float, wish: NextJobRequest | None = None
+    ) -> tuple[str, Lease | str]:
         """What became of it in a word, and the next lease, if there is a `wish` for one that can be fulfilled.
 
         Raises AttemptFailed after writing the failure down. `over` is the time.monotonic() at which Celery tells the
@@ -72,7 +74,9 @@ class Runner:
             span.ended(word)
             return word, found
 
-    def _attempted(self, handler: Handler, lease: Lease, over: float, wish: Wish | None) -> tuple[str, Lease | str]:
+    def _attempted(
+        self, handler: Handler, lease: Lease, over: float, wish: NextJobRequest | None
+    ) -> tuple[str, Lease | str]:
         began = time.monotonic()
         found: Lease | str = "none"
         try:
@@ -85,12 +89,12 @@ class Runner:
             self._let_go(lease, partial(self._put_off, wait=error))
             return _ended(began, "put off"), "none"
         except Exception as error:
-            self.give_back(found)
+            self.release(found)
             raise self._fail(lease, began, error) from None  # the cause may hold personal data: it is not chained
         except BaseException:  # SystemExit from the pool's signal handler, or KeyboardInterrupt
-            self.give_back(found)
+            self.release(found)
             if time.monotonic() < over:
-                self.give_back(lease)  # the worker was told to stop: no fault of the job's
+                self.release(lease)  # the worker was told to stop: no fault of the job's
             else:
                 self._fail(lease, began, TransientError("it ran over its time limit and would not end"))
             raise
@@ -102,7 +106,7 @@ class Runner:
         return _ended(began, "succeeded", follow_ups=follow_ups)
 
     def _finish(
-        self, lease: Lease, follow_ups: Sequence[FollowUp], wish: Wish | None
+        self, lease: Lease, follow_ups: Sequence[FollowUp], wish: NextJobRequest | None
     ) -> tuple[Sequence[Doorbell] | HoldfastError, Lease | str]:
         new = [_new_job(lease, follow_up) for follow_up in follow_ups]
         return self.store.finish_and_lease(lease, new, wish) if wish else (self.store.finish(lease, new), "none")
@@ -170,9 +174,9 @@ class Runner:
 
     def _put_off(self, lease: Lease, wait: NotNow) -> list[Doorbell]:
         """For a second at least: if our clock goes behind the store's, the job would come back at once, and again."""
-        return self.store.put_off(lease, str(wait), max(wait.at_ms, self.store.now_ms() + 1000))
+        return self.store.postpone(lease, str(wait), max(wait.at_ms, self.store.now_ms() + 1000))
 
-    def give_back(self, lease: Lease | str) -> None:
+    def release(self, lease: Lease | str) -> None:
         """Let somebody else have the job now, if it is held at all."""
         if isinstance(lease, Lease):
             with logs.about(_ids(lease)):  # maybe the next job's, while we are at work for another

@@ -16,7 +16,7 @@ from kombu.asynchronous import get_event_loop
 from settings import Settings
 from tasks import broker
 from telemetry import tracing
-from workers.alerts import Lookout
+from workers.alerts import AlertScheduler
 from workers.sweep import Sweeper
 
 log = structlog.get_logger()
@@ -36,8 +36,8 @@ def connect(settings: Settings) -> None:
         if not reconciles:
             log.info("reconcile is off: STRIPE_API_KEY is not set")
         store = broker.open_store(settings, timeout_seconds=5)
-        lookout = Lookout(store, settings) if settings.alert_urls else None
-        Sweeper(store, reconciles=reconciles, lookout=lookout).start()
+        alerts = AlertScheduler(store, settings) if settings.alert_urls else None
+        Sweeper(store, reconciles=reconciles, alerts=alerts).start()
 
     @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def insist_on_the_time_limit(options: Mapping[str, Any], **_: Any) -> None:

@@ -15,7 +15,7 @@ from inbox.store import Store
 from tasks import broker
 from tasks.billing import reconcile
 from tasks.routes import QUEUES
-from workers.alerts import Lookout
+from workers.alerts import AlertScheduler
 
 log = structlog.get_logger()
 
@@ -33,9 +33,9 @@ def sweep(store: Store) -> int:
 class Sweeper(threading.Thread):
     """Sweeps as long as its process lives; no error ends it, for without it late jobs would wait for ever."""
 
-    def __init__(self, store: Store, *, reconciles: bool = False, lookout: Lookout | None = None) -> None:
+    def __init__(self, store: Store, *, reconciles: bool = False, alerts: AlertScheduler | None = None) -> None:
         super().__init__(daemon=True, name="sweeper")
-        self._store, self._reconciles, self._lookout = store, reconciles, lookout
+        self._store, self._reconciles, self._alerts = store, reconciles, alerts
         self._asked = ""
 
     def run(self) -> None:
@@ -45,7 +45,7 @@ class Sweeper(threading.Thread):
                 sweep(self._store)
                 if self._reconciles:
                     self._asked = reconcile.ask_hourly(self._store, self._asked)
-                if self._lookout:
-                    self._lookout.look()
+                if self._alerts:
+                    self._alerts.run_if_due()
             except Exception as error:
                 log.warning("sweep failed; the next one comes in a second", error=type(error).__name__)

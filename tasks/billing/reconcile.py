@@ -33,7 +33,7 @@ from sqlalchemy.orm import Session
 
 from inbox import queries
 from inbox.errors import BadPayload, HoldfastError, TransientError
-from inbox.job import State
+from inbox.job import StoredState
 from inbox.store import Store
 from settings import STRIPE_RESENDS_DAYS, SettingsError, load
 from tasks import broker
@@ -183,8 +183,8 @@ def main() -> None:
 def _follow(store: Store, event_id: str) -> None:
     """Until no job of the request is owed; each new trouble is told once."""
     told: set[str] = set()
-    while event := queries.event(store, SOURCE, event_id):
-        owed = [job for job in event["jobs"] if job["state"] in (State.READY, State.LEASED)]
+    while event := queries.find_event(store, SOURCE, event_id):
+        owed = [job for job in event["jobs"] if job["state"] in (StoredState.READY, StoredState.LEASED)]
         if not owed:
             return
         for reason in {job["reason"] for job in owed if job["reason"]} - told:

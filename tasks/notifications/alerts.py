@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from inbox.alert_rules import Told
+from inbox.alert_rules import AlertDigest
 from tasks.handler import Attempt, FollowUp
 from tasks.notifications.notify import notify_operator
 from tasks.payloads import read
@@ -14,5 +14,5 @@ SOURCE, DUE = "holdfast", "alert.due"
 
 def tell(attempt: Attempt, db: Session) -> list[FollowUp]:
     """alert.due: one message with all that has begun, lasts or is over."""
-    told = read(attempt.event.body, Told)
+    told = read(attempt.event.body, AlertDigest)
     return [notify_operator(db, attempt, "alert", subject=told.subject(), text=told.text())]

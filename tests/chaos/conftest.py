@@ -91,12 +91,12 @@ class World:
         return queries.stats(self.store)
 
     def state(self, job_id: str) -> str:
-        found = queries.job(self.store, job_id)
+        found = queries.find_job(self.store, job_id)
         return str(found and found["state"])
 
     def outcomes(self, job_id: str) -> list[str]:
         """How each attempt of a job ended."""
-        found = queries.job(self.store, job_id)
+        found = queries.find_job(self.store, job_id)
         return [attempt.get("outcome", "open") for attempt in found["attempts"]] if found else []
 
 

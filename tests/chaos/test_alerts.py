@@ -10,7 +10,7 @@ from dev.stack.servers import Valkey, wait_until
 from inbox import queries
 from inbox.event import Event
 from inbox.job import Lease, NewJob
-from inbox.retry import Bury
+from inbox.retry import DeadLetter
 from inbox.store import Store, connect
 from tests.support.peers import Mailbox
 from tests.support.stack import Stack
@@ -34,7 +34,7 @@ def test_a_dead_letter_is_told_once_and_its_end_once_though_a_worker_dies_in_the
     store.record(Event("stripe", "evt_1", "x", b"{}"), [NewJob("j1", "tests.support.handlers.plain", "nobody")])
     lease = store.lease("j1", "w", 60)
     assert isinstance(lease, Lease)
-    store.fail(lease, "never", Bury("never"))
+    store.fail(lease, "never", DeadLetter("never"))
     queues = "payments,notifications"
     doomed = [stack.worker(queues=queues, ready=False, HOLDFAST_TEST_DIE=point) for _ in range(2)]
     wait_until(lambda: sum(not one.alive() for one in doomed) == 1, seconds=120, what="one of them to die")

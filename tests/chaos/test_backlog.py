@@ -18,7 +18,7 @@ PATIENT = {"LEASE_SECONDS": "60", "JOB_TIME_LIMIT_SECONDS": "50", "RING_AGAIN_SE
 
 def tasks_of(world: World, jobs: list[str]) -> list[str]:
     """Celery's id of the last attempt of each."""
-    found = [queries.job(world.store, job) for job in jobs]
+    found = [queries.find_job(world.store, job) for job in jobs]
     return [one["attempts"][-1]["task_id"] for one in found if one]
 
 

@@ -258,7 +258,7 @@ def test_a_handler_that_fails_twice_works_the_third_time_and_shows_why(world: Wo
     worker = world.stack.worker()
     world.settle()
     assert (world.effects(job), world.outcomes(job)) == (1, ["failed", "failed", "succeeded"])
-    found = queries.job(world.store, job)
+    found = queries.find_job(world.store, job)
     assert found is not None
     assert found["attempts"][0]["reason"] == "the peer is down"
     assert worker.said("the peer is down")
@@ -282,7 +282,7 @@ def test_personal_data_in_a_foreign_error_is_shown_to_nobody(world: World) -> No
     job = world.record("leaking")
     worker = world.stack.worker(MAX_ATTEMPTS="1")
     world.settle()
-    found = queries.job(world.store, job)
+    found = queries.find_job(world.store, job)
     assert found is not None
     assert found["reason"].startswith("ValueError at tests/support/handlers.py:")
     assert not worker.said("ada@example.com")

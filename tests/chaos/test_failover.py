@@ -183,8 +183,8 @@ def test_what_no_replica_has_is_lost_with_the_master_and_only_the_setting_spares
     servers.replica.resume()
     servers.wait_for_the_replica()
     store = Store(connect(servers.url))
-    assert queries.event(store, "stripe", "evt_before") is not None
-    assert queries.event(store, "stripe", "evt_1") is None
+    assert queries.find_event(store, "stripe", "evt_before") is not None
+    assert queries.find_event(store, "stripe", "evt_1") is None
 
 
 def test_it_is_not_ready_and_says_why_while_too_few_replicas_confirm(stack: Stack, servers: Servers) -> None:
@@ -218,7 +218,7 @@ def test_of_two_masters_the_forsaken_one_is_never_believed(stack: Stack, servers
         asked(sentinel).sentinel_remove(Sentinel.SERVICE)
         asked(sentinel).sentinel_monitor(Sentinel.SERVICE, "127.0.0.1", servers.replica.port, 2)
     wait_until(lambda: deliver(stack, "evt_1") == 200, seconds=10, what="the receiver to find the new master")
-    assert queries.event(Store(connect(servers.replica.url)), "stripe", "evt_1") is not None
+    assert queries.find_event(Store(connect(servers.replica.url)), "stripe", "evt_1") is not None
 
 
 def test_a_sentinel_that_slept_through_the_failover_is_not_believed(servers: Servers) -> None:

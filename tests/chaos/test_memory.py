@@ -25,6 +25,6 @@ def test_a_process_that_has_grown_is_replaced_and_loses_no_job(world: World) -> 
     jobs = [world.record("growing", f"evt_{n}") for n in range(8)]
     world.stack.worker()
     world.settle()
-    found = [queries.job(world.store, job) for job in jobs]
+    found = [queries.find_job(world.store, job) for job in jobs]
     assert len({job["attempts"][-1]["holder"] for job in found if job}) > 1
     assert [world.outcomes(job) for job in jobs] == [["succeeded"]] * 8

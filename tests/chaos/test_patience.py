@@ -159,7 +159,7 @@ def _most_overtaken(store: Store, names: list[str]) -> float:
 
 
 def _received_and_begun(store: Store, name: str) -> tuple[int, int]:
-    event = queries.event(store, "stripe", name)
+    event = queries.find_event(store, "stripe", name)
     assert event is not None
     (attempt,) = event["jobs"][0]["attempts"]
     return event["received"], attempt["started"]

@@ -91,7 +91,7 @@ def test_a_disk_that_is_full_is_503_and_with_room_again_all_that_was_acknowledge
         own.start()
         wait_until(lambda: deliver(stack, "evt_after") == 200, seconds=20, what="the receiver to take events again")
         store = Store(connect(own.url, timeout_seconds=5))
-        assert [name for name in acknowledged if queries.event(store, "stripe", name) is None] == []
+        assert [name for name in acknowledged if queries.find_event(store, "stripe", name) is None] == []
         record_model.check(record_model.read(store.client), store.now_ms())
     finally:
         stack.end()

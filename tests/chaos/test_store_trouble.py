@@ -31,7 +31,7 @@ def test_an_answer_that_is_lost_in_mid_script_is_asked_for_again_or_no_200(
     line.lose = lost
     assert deliver(stack, "evt_1") == status
     assert deliver(stack, "evt_1") == 200  # the sender tries again, or sends it twice
-    recorded = queries.event(real_store, "stripe", "evt_1")
+    recorded = queries.find_event(real_store, "stripe", "evt_1")
     assert recorded is not None
     assert (len(recorded["jobs"]), queries.stats(real_store)["accepted"]) == (1, 2)
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)  
 
 
 def reasons(world: World, job_id: str) -> list[str]:
-    found = queries.job(world.store, job_id)
+    found = queries.find_job(world.store, job_id)
     return [attempt.get("reason", "") for attempt in found["attempts"]] if found else []
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import redis
 
-from inbox.job import MOVES, Lease, NewJob, State
+from inbox.job import MOVES, Lease, NewJob, StoredState
 from inbox.packing import unpack
 from inbox.store import DAY_MS, PREFIX, Rules
 
 RETENTION_MS = Rules().retention_days * DAY_MS
-FINAL = frozenset({State.SUCCEEDED, State.DEAD, State.DISCARDED})
-DONE_WITH = frozenset({State.SUCCEEDED, State.DISCARDED})  # what needs nobody any more
-NOTHING: Mapping[State, int] = {}
+FINAL = frozenset({StoredState.SUCCEEDED, StoredState.DEAD, StoredState.DISCARDED})
+DONE_WITH = frozenset({StoredState.SUCCEEDED, StoredState.DISCARDED})  # what needs nobody any more
+NOTHING: Mapping[StoredState, int] = {}
 Dump = Mapping[bytes, tuple[Any, Any]]
 
 
@@ -29,7 +29,7 @@ class Job:
     queue: str
     key: str
     due: int
-    state: State = State.READY
+    state: StoredState = StoredState.READY
     until: int = 0
     tries: int = 0
     token: int = 0
@@ -49,7 +49,7 @@ class Model:
     events: dict[str, list[str]] = field(default_factory=dict)
     received: dict[str, int] = field(default_factory=dict)
     aged: set[str] = field(default_factory=set)  # of these no more than the id is remembered
-    gone: Counter[State] = field(default_factory=Counter)  # jobs of theirs, counted for ever
+    gone: Counter[StoredState] = field(default_factory=Counter)  # jobs of theirs, counted for ever
     counts: Counter[str] = field(default_factory=Counter)
 
     def record(self, event: str, new: list[NewJob], now: int) -> bool:
@@ -86,7 +86,7 @@ class Model:
     def lease(self, name: str, now: int) -> str:
         """What the answer to a lease should be: 'leased', or the word why not."""
         job = self.jobs[name]
-        if job.state is State.LEASED and job.until > now:
+        if job.state is StoredState.LEASED and job.until > now:
             return "busy"
         self.expire(job, now)
         if not job.owed:
@@ -101,25 +101,25 @@ class Model:
 
     def leased(self, name: str, lease: Lease, until: int) -> None:
         job = self.jobs[name]
-        job.state, job.token, job.until, job.tries = State.LEASED, lease.token, until, job.tries + 1
+        job.state, job.token, job.until, job.tries = StoredState.LEASED, lease.token, until, job.tries + 1
 
     def expire(self, job: Job, now: int) -> None:
-        if job.state is State.LEASED and job.until <= now:
+        if job.state is StoredState.LEASED and job.until <= now:
             job.lost += 1
-            job.state = State.DEAD if job.lost >= self.max_attempts else State.READY
+            job.state = StoredState.DEAD if job.lost >= self.max_attempts else StoredState.READY
             self.counts["expired"] += 1
 
     def holders(self, key: str) -> list[Job]:
-        return [job for job in self.jobs.values() if key and job.key == key and job.state is State.LEASED]
+        return [job for job in self.jobs.values() if key and job.key == key and job.state is StoredState.LEASED]
 
     def finished(self, lease: Lease) -> bool:
         """By this very lease."""
         job = self.jobs.get(lease.job_id)
-        return job is not None and job.state is State.SUCCEEDED and job.token == lease.token
+        return job is not None and job.state is StoredState.SUCCEEDED and job.token == lease.token
 
     def held(self, lease: Lease) -> bool:
         job = self.jobs.get(lease.job_id)
-        return job is not None and job.state is State.LEASED and job.token == lease.token
+        return job is not None and job.state is StoredState.LEASED and job.token == lease.token
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Record:
     seen: Mapping[str, frozenset[bytes]]  # what is remembered, by when it may be forgotten
     expiring: Mapping[str, int]  # keys that will age away, and when (ms)
 
-    def where(self, *states: State) -> set[str]:
+    def where(self, *states: StoredState) -> set[str]:
         return {name for name, job in self.jobs.items() if job["state"] in states}
 
 
@@ -207,7 +207,7 @@ def restore(client: redis.Redis, kept: Dump) -> None:
         client.restore(key, max(until, 0), value, absttl=until > 0)
 
 
-def check(record: Record, now: int, gone: Mapping[State, int] = NOTHING) -> None:
+def check(record: Record, now: int, gone: Mapping[StoredState, int] = NOTHING) -> None:
     """What is true of every record, whatever has happened to it; `gone`: jobs that have aged away."""
     _check_owed(record)
     _check_keys(record)
@@ -216,7 +216,7 @@ def check(record: Record, now: int, gone: Mapping[State, int] = NOTHING) -> None
         theirs = [job["state"] for job in record.jobs.values() if f"{job['source']}:{job['event']}" == name]
         owed = sum(state not in DONE_WITH for state in theirs) if theirs else -1  # it never owed anything
         assert int(event["open"]) == owed, name
-        assert int(event.get("discarded", 0)) == theirs.count(State.DISCARDED), name
+        assert int(event.get("discarded", 0)) == theirs.count(StoredState.DISCARDED), name
         settled = owed <= 0
         assert (f"event:{name}" in record.expiring) is settled, name
         assert (f"body:{name}" in record.expiring) is settled, name
@@ -239,38 +239,38 @@ def _check_remembered(record: Record, name: str, until: int, now: int) -> None:
 def _check_owed(record: Record) -> None:
     """Owed is what is not final, each job in exactly one of the two sets, and in the set of its own queue."""
     sets = [record.later, *record.rung.values()]
-    assert sorted(name for one in sets for name in one) == sorted(record.where(State.READY, State.LEASED))
+    assert sorted(name for one in sets for name in one) == sorted(record.where(StoredState.READY, StoredState.LEASED))
     assert sorted(name for one in record.owed.values() for name in one) == sorted(name for one in sets for name in one)
     for by_queue in (record.rung, record.owed):
         assert all(record.jobs[name]["queue"] == queue for queue, names in by_queue.items() for name in names)
-    assert record.where(State.LEASED) <= record.later, "the end of every lease is known"
-    assert record.dead == record.where(State.DEAD)
+    assert record.where(StoredState.LEASED) <= record.later, "the end of every lease is known"
+    assert record.dead == record.where(StoredState.DEAD)
 
 
 def _check_keys(record: Record) -> None:
     """An ordering key belongs to at most one leased job, which has its lock; whoever waits is ready."""
-    leased = record.where(State.LEASED)
+    leased = record.where(StoredState.LEASED)
     holders = Counter(record.jobs[name]["key"] for name in leased if record.jobs[name]["key"])
     assert all(n == 1 for n in holders.values()), holders
     assert record.locks == {record.jobs[name]["key"]: name for name in leased if record.jobs[name]["key"]}
     for key, names in record.waiting.items():
-        assert names <= record.where(State.READY), key
+        assert names <= record.where(StoredState.READY), key
         assert {record.jobs[name]["key"] for name in names} == {key}
 
 
-def _check_counts(record: Record, gone: Mapping[State, int]) -> None:
-    for state in State:
+def _check_counts(record: Record, gone: Mapping[StoredState, int]) -> None:
+    for state in StoredState:
         still = record.counts.get(state, 0) - gone.get(state, 0)
         assert still == len(record.where(state)), state
 
 
-def check_moves(before: Mapping[str, State], after: Mapping[str, State], *, by_a_person: bool) -> None:
+def check_moves(before: Mapping[str, StoredState], after: Mapping[str, StoredState], *, by_a_person: bool) -> None:
     """No job leaves a final state but by a person, and none goes where MOVES does not lead in one step or more."""
     for name, old in before.items():
         assert after[name] in _reachable(old, by_a_person), (name, old, after[name])
 
 
-def _reachable(state: State, by_a_person: bool) -> set[State]:
+def _reachable(state: StoredState, by_a_person: bool) -> set[StoredState]:
     found, todo = {state}, [state]
     while todo:
         here = todo.pop()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from inbox.event import Arrival
+from inbox.event import NewEvent
 from web import __main__ as web
 from web.receiver.asgi import Front
 from web.receiver.group_commit import GroupCommit
@@ -14,7 +14,7 @@ from web.receiver.group_commit import GroupCommit
 record = GroupCommit.record
 
 
-def _answer_first(group: GroupCommit, arrival: Arrival) -> asyncio.Future[bool]:
+def _answer_first(group: GroupCommit, arrival: NewEvent) -> asyncio.Future[bool]:
     record(group, arrival).add_done_callback(asyncio.Future.exception)  # in its own time
     told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     told.set_result(True)

@@ -24,7 +24,7 @@ from tasks.notifications import notify
 from tests.support import document_faults
 from tests.support.handlers import die_around, die_at, first_time, register_handlers
 from workers import alerts, run
-from workers.flower_events import Told
+from workers.flower_events import FlowerEvents
 
 register_handlers()
 die_around(Store, "lease", "after the pop, before the lease", "after the lease")
@@ -36,7 +36,7 @@ die_around(Store, "finish_and_lease", "before finish", "after finish")
 die_around(Store, "alarm", "before the alarm is written", "after the alarm is written")
 die_around(Store, "release", "before release", "after release")
 die_around(Store, "renew", "before renew", "after renew")
-die_around(Told, "of", "after the next lease, before its handler", "")
+die_around(FlowerEvents, "of", "after the next lease, before its handler", "")
 die_around(stripe, "pay_invoice", "", "charged, before the commit")
 die_around(notify, "post", "", "mailed, before the commit")
 document_faults.register()

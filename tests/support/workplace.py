@@ -51,7 +51,7 @@ class Workplace:
 
     def dead(self) -> list[str]:
         """The dead letters, the newest first."""
-        return [job["id"] for job in queries.dead(self.store, 100)]
+        return [job["id"] for job in queries.list_dead(self.store, 100)]
 
     def _work(self, bells: list[Doorbell]) -> None:
         waiting = list(bells)

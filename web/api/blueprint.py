@@ -114,7 +114,7 @@ def blueprint(
     @api.get("/documents/<document>")
     def show_document(document: str) -> Response:
         row = _row(sessions, document)
-        if row is None and queries.event(store, SOURCE, document) is None:
+        if row is None and queries.find_event(store, SOURCE, document) is None:
             raise Refused("no such document", 404)
         return jsonify(_document(row) if row else {"id": document, "status": "submitting", "progress": 0})
 
@@ -176,7 +176,7 @@ def _document_id(who: str, idempotency_key: str | None) -> str:
 
 def _known(store: Store, sessions: Callable[[], Session], event: Event) -> str:
     """Where a document stands that was asked for before under this Idempotency-Key. Raises Refused for another."""
-    before = queries.body(store, event.source, event.id)
+    before = queries.find_body(store, event.source, event.id)
     if before is not None and json.loads(before) != json.loads(event.body):  # None: it has aged away
         raise Refused("this Idempotency-Key was used for another request; a new request takes a new key", 422)
     row = _row(sessions, event.id)

@@ -36,22 +36,22 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
     def list_events() -> Response:
         """What matches, the newest first. A search through many may find less than a page, and still go on."""
         found = _found_by("events")
-        shown = (queries.event(store, row["source"], row["id"]) for row in found.rows)
-        return jsonify(events=[event for event in shown if event], cursor=found.place)
+        shown = (queries.find_event(store, row["source"], row["id"]) for row in found.rows)
+        return jsonify(events=[event for event in shown if event], cursor=found.cursor)
 
     @api.get("/events/<source>/<path:event_id>")
     def show_event(source: str, event_id: str) -> Response:
         """With the payload as people may see it, and of each job from which one it follows."""
-        event = _there(queries.event(store, source, event_id), "event")
+        event = _there(queries.find_event(store, source, event_id), "event")
         parents = parents_of(event["jobs"], load_follow_ups(sessions, event["jobs"]))
         for job in event["jobs"]:
             job["follows"] = parents.get(job["id"])
-        body = queries.body(store, source, event_id)
+        body = queries.find_body(store, source, event_id)
         return jsonify(event | {"payload": None if body is None else redact.redact_json(body, settings.redact_fields)})
 
     @api.post("/events/<source>/<path:event_id>/replay")
     def replay_event(source: str, event_id: str) -> Response:
-        event = _there(queries.event(store, source, event_id), "event")
+        event = _there(queries.find_event(store, source, event_id), "event")
         return jsonify(replayed={job["id"]: actions.replay(store, job["id"], g.who) for job in event["jobs"]})
 
     @api.get("/jobs")
@@ -60,12 +60,12 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
         if request.args.get("state") != "dead":
             raise Refused("state takes: dead")
         found = _found_by("dead")
-        shown = (queries.job(store, row["id"]) for row in found.rows)
-        return jsonify(jobs=[job for job in shown if job], cursor=found.place)
+        shown = (queries.find_job(store, row["id"]) for row in found.rows)
+        return jsonify(jobs=[job for job in shown if job], cursor=found.cursor)
 
     @api.get("/jobs/<path:job_id>")
     def show_job(job_id: str) -> Response:
-        return jsonify(_there(queries.job(store, job_id), "job"))
+        return jsonify(_there(queries.find_job(store, job_id), "job"))
 
     @api.post("/jobs/<path:job_id>/replay")
     def replay_job(job_id: str) -> Response:
@@ -81,9 +81,9 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
     @api.get("/audit")
     def list_deeds() -> Response:
         """What people have done, the newest first."""
-        return jsonify(audit=queries.audit(store, filters.parse_limit(request.args, MOST)))
+        return jsonify(audit=queries.list_audit_log(store, filters.parse_limit(request.args, MOST)))
 
-    def _found_by(of: Any) -> find.Step:
+    def _found_by(of: Any) -> find.Page:
         most = filters.parse_limit(request.args, MOST)
         return find.search(store, of, filters.parse_filter(request.args), most, filters.parse_cursor(request.args))
 

@@ -33,7 +33,7 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
         with sessions() as db:
             rows = agents.load_statuses(db)
             audit = db.scalars(select(AgentDeed).order_by(AgentDeed.id.desc()).limit(AUDIT_ROWS)).all()
-        pending = {row.owed: queries.job(store, row.owed) for row in rows if row.owed}
+        pending = {row.owed: queries.find_job(store, row.owed) for row in rows if row.owed}
         names = {row.agent.id: row.agent.name or host(row.agent.url) for row in rows}
         now = datetime.now(UTC)
         return render_template("agents.html", agents=rows, pending=pending, audit=audit, names=names, now=now)

@@ -25,7 +25,7 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
         before = request.args.get("before", "")
         if before and not CURSOR.fullmatch(before):
             raise Refused("before must be a cursor from the previous page")
-        entries = queries.audit(store, ROWS, before)
+        entries = queries.list_audit_log(store, ROWS, before)
         older = entries[-1]["place"] if len(entries) == ROWS else None
         # A bulk replay is one entry, however many jobs it replayed.
         runs = [] if before else bulk_replays.load_newest(sessions, ROWS)

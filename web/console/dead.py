@@ -10,7 +10,7 @@ from flask import Blueprint, g, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 
 from inbox import find, queries
-from inbox.job import State
+from inbox.job import StoredState
 from inbox.store import Store
 from web.console.search import search_params
 from web.console.sign_in import console_url
@@ -65,6 +65,6 @@ def _redirect_back(results: Iterable[str]) -> ResponseReturnValue:
 
 
 def _replay(store: Store, job: str) -> str:
-    before = queries.job(store, job)
+    before = queries.find_job(store, job)
     result = actions.replay(store, job, g.person.name)
-    return "had" if result == "replayed" and before and before["state"] == State.SUCCEEDED else result
+    return "had" if result == "replayed" and before and before["state"] == StoredState.SUCCEEDED else result

@@ -41,7 +41,7 @@ def register(pages: Blueprint, settings: Settings, store: Store, sessions: Calla
             row = db.get(Document, document)
             steps = select(DocumentStep).where(DocumentStep.document == document)
             timeline = db.scalars(steps.order_by(DocumentStep.id.desc()).limit(TIMELINE_ROWS)).all()
-        if row is None and queries.event(store, "api", document) is None:
+        if row is None and queries.find_event(store, "api", document) is None:
             raise Refused("No such document.", 404)
         return render_template("document.html", id=document, document=row, timeline=timeline)
 

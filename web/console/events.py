@@ -43,10 +43,10 @@ def register(
 
     @pages.get("/events/<source>/<path:event_id>")
     def event(source: str, event_id: str) -> str:
-        row = queries.event(store, source, event_id)
+        row = queries.find_event(store, source, event_id)
         if row is None:
             raise Refused("No such event. It may have been deleted after RETENTION_DAYS.", 404)
-        body = queries.body(store, source, event_id)
+        body = queries.find_body(store, source, event_id)
         return render_template(
             "event.html",
             event=row,
@@ -62,4 +62,4 @@ def _source_of_id(store: Store, query: Filter, names: list[str]) -> str | None:
     if not query.text:
         return None
     candidates = [query.source] if query.source else names
-    return next((source for source in candidates if queries.event(store, source, query.text)), None)
+    return next((source for source in candidates if queries.find_event(store, source, query.text)), None)

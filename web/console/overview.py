@@ -49,7 +49,7 @@ def register(pages: Blueprint, store: Store) -> None:
         span = request.args.get("span", "1h")
         span_ms = SPANS.get(span, SPANS["1h"])
         now = store.now_ms()
-        arrived = statistics.arrivals(store, now - span_ms, now, BARS)
+        arrived = statistics.count_arrivals(store, now - span_ms, now, BARS)
         return render_template(
             "overview.html",
             span=span,
@@ -57,12 +57,12 @@ def register(pages: Blueprint, store: Store) -> None:
             stats=queries.stats(store),
             memory=store.memory(),
             queues=_queues(store, now),
-            dead_letters=find.step(store, "dead", Filter(), DEAD_ROWS).rows,
-            last_minute=statistics.arrivals(store, now - 60_000, now, 1)[0],
-            sweep_age=_age(queries.swept_ms(store), now),
+            dead_letters=find.find_page(store, "dead", Filter(), DEAD_ROWS).rows,
+            last_minute=statistics.count_arrivals(store, now - 60_000, now, 1)[0],
+            sweep_age=_age(queries.last_sweep_ms(store), now),
             sweep_late_ms=SWEEP_LATE_MS,
             now=now,
-            alerts=[one.words for one in alert_state.seen(store).standing.values() if not one.calm],
+            alerts=[one.message for one in alert_state.load_alerts(store).alerts.values() if not one.quiet_since],
             plots=_plots(arrived, statistics.samples(store, now - span_ms), now - span_ms, span_ms),
         )
 
@@ -87,7 +87,7 @@ def _bar_span(span_ms: int) -> str:
 
 def _queues(store: Store, now: int) -> list[dict[str, Any]]:
     """Per queue: unfinished jobs, and pending ones (due, but not taken by a worker yet), with the oldest's age (ms)."""
-    unfinished, pending = statistics.owed(store, QUEUES), statistics.queues(store, QUEUES)
+    unfinished, pending = statistics.unfinished_by_queue(store, QUEUES), statistics.pending_by_queue(store, QUEUES)
     return [
         {
             "name": name,

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from inbox import queries
 from inbox.errors import StoreUnavailable
-from inbox.memory_guard import nearly_full
+from inbox.memory_guard import is_nearly_full
 from inbox.store import Store
 from settings import Settings
 from tasks import broker
@@ -86,9 +86,9 @@ def check_store(store: Store, settings: Settings) -> str:
     wrong = [f"{name} is {said[name]}, it takes {value}" for name, value in wanted.items() if said[name] != value]
     if found["appendonly"] == "yes" and found["aof_last_write_status"] != "ok":
         wrong.append("it could not write to its file (aof_last_write_status)")
-    if nearly_full(*store.memory()):
+    if is_nearly_full(*store.memory()):
         wrong.append("its memory is nearly full: senders hear 503")
-    if refusal := store.refusal():
+    if refusal := store.write_error():
         wrong.append(f"it takes no events ({refusal}): senders hear 503")
     elif (most := settings.replicas_ack) and (have := store.replicas()) < most:
         wrong.append(f"{have} of {most} replicas confirm what is written: senders hear 503")
@@ -135,7 +135,7 @@ def check_broker() -> str:
 
 def check_sweep(store: Store) -> str:
     """Every worker sweeps every second, so the sweep's heartbeat is theirs."""
-    swept = queries.swept_ms(store)
+    swept = queries.last_sweep_ms(store)
     if swept is None:
         return "no worker has ever swept"
     late = store.now_ms() - swept

@@ -172,13 +172,13 @@ class Queues(Collector):
         now = self._store.now_ms()
         return (
             *_ages(
-                statistics.owed(self._store, QUEUES),
+                statistics.unfinished_by_queue(self._store, QUEUES),
                 _by_queue("owed", "Jobs not yet done, those that are tried again later among them"),
                 _by_queue("oldest_owed_seconds", "How long the oldest of them has been to be done"),
                 now,
             ),
             *_ages(
-                statistics.queues(self._store, QUEUES),
+                statistics.pending_by_queue(self._store, QUEUES),
                 _by_queue("waiting", "Jobs that wait for a worker"),
                 _by_queue("oldest_seconds", "How long the oldest of them has"),
                 now,
@@ -207,7 +207,7 @@ class Sweep(Collector):
         self._store = store
 
     def collect(self) -> Iterable[Metric]:
-        at = (queries.swept_ms(self._store) or 0) / 1000
+        at = (queries.last_sweep_ms(self._store) or 0) / 1000
         yield GaugeMetricFamily("holdfast_swept_seconds", "When a worker last looked, since 1970; 0: never", value=at)
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import structlog
 
 from inbox import alert_rules, queries
-from inbox.alert_rules import Standing, Told
+from inbox.alert_rules import AlertDigest, AlertState
 from inbox.errors import HoldfastError, StoreUnavailable
 from inbox.store import Store
 from settings import Settings
@@ -31,9 +31,9 @@ class Watch:
 
     def __init__(self, settings: Settings, store: Store, began: int) -> None:
         self._settings, self._store, self._began = settings, store, began
-        self._standing: dict[str, Standing] = {}
+        self._standing: dict[str, AlertState] = {}
 
-    def look(self, now: int) -> Told:
+    def look(self, now: int) -> AlertDigest:
         """Find out what is wrong and tell what is to be told; answers that."""
         quiet = self._settings.alert_quiet * 1000
         found = wrong(self._store, self._began, now)
@@ -42,7 +42,7 @@ class Watch:
             self._tell(told, now)
         return told
 
-    def _tell(self, told: Told, now: int) -> None:
+    def _tell(self, told: AlertDigest, now: int) -> None:
         about = {"subject": told.subject(), "text": told.text()}
         key = f"holdfast:watch:{datetime.fromtimestamp(now / 1000, UTC):%Y-%m-%dT%H:%M:%S}"
         for url in self._settings.alert_urls:
@@ -61,13 +61,13 @@ def wrong(store: Store, began: int, now: int) -> dict[str, str]:
 
 
 def _workers(store: Store, began: int, now: int) -> tuple[str, str]:
-    unseen = store.now_ms() - (queries.swept_ms(store) or 0)  # by the store's own clock
+    unseen = store.now_ms() - (queries.last_sweep_ms(store) or 0)  # by the store's own clock
     away = min(unseen, now - began) > NO_SWEEP_MS
     return "workers", "no worker looks for jobs; events are taken in and wait" if away else ""
 
 
 def _file(store: Store) -> tuple[str, str]:
-    return "file", "" if queries.writes_to_disk(store) else "the store cannot write to its disk; senders hear 503"
+    return "file", "" if queries.is_writing_to_disk(store) else "the store cannot write to its disk; senders hear 503"
 
 
 def start(settings: Settings, store: Store) -> None:

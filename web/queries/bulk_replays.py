@@ -59,14 +59,14 @@ def preview(store: Store, wanted: Filter) -> Preview:
     to_json, place = Preview(until=wanted.until or 0, dead=queries.stats(store)["dead"]), ""
     for _ in range(PREVIEW_SEARCHES):
         step = find.search(store, "dead", wanted, 10_000, place)
-        to_json.matching, to_json.looked = to_json.matching + len(step.rows), to_json.looked + step.looked
+        to_json.matching, to_json.looked = to_json.matching + len(step.rows), to_json.looked + step.scanned
         to_json.tasks.update(row["task"] for row in step.rows)
         to_json.reasons.update(row.get("reason") or "" for row in step.rows)
         to_json.sample = (to_json.sample + step.rows)[:SAMPLE_ROWS]
-        if step.place is None:
+        if step.cursor is None:
             to_json.whole = True
             break
-        place = step.place
+        place = step.cursor
     return to_json
 
 
@@ -93,10 +93,10 @@ def load_progress(store: Store, sessions: Callable[[], Session], replay: str) ->
         row = db.get(Replay, replay) if "\0" not in replay else None
     if row:
         return to_json(row)
-    if (event := queries.event(store, SOURCE, replay)) is None:
+    if (event := queries.find_event(store, SOURCE, replay)) is None:
         raise Refused("no such replay", 404)
     asked = datetime.fromtimestamp(event["received"] / 1000, UTC).isoformat()
-    body = json.loads(queries.body(store, SOURCE, replay) or b"{}")
+    body = json.loads(queries.find_body(store, SOURCE, replay) or b"{}")
     none: dict[str, Any] = {"total": 0, "looked": 0, "replayed": 0, "skipped": 0, "finished_at": None}
     return {"id": replay, "state": "asked", "by": body.get("by"), "filter": {}, "created_at": asked, **none}
 

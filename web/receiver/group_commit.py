@@ -13,7 +13,7 @@ from typing import NamedTuple
 import structlog
 
 from inbox.errors import StoreUnavailable
-from inbox.event import Arrival
+from inbox.event import NewEvent
 from inbox.recorder import Recorder
 from tasks.broker import BackgroundRinger
 
@@ -34,7 +34,7 @@ class GroupCommit:
         self._work: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
-    def record(self, arrival: Arrival) -> asyncio.Future[bool]:
+    def record(self, arrival: NewEvent) -> asyncio.Future[bool]:
         """Done when the event is on disk: True since now, False since earlier. StoreUnavailable at the latest after
         SECONDS: then it may or may not have been recorded, and the sender's next try will tell."""
         loop = asyncio.get_running_loop()
@@ -58,7 +58,7 @@ class GroupCommit:
             self._work = None  # or nobody would ever be heard again
             self._asked = []
 
-    async def _outcomes(self, arrivals: Sequence[Arrival]) -> Sequence[StoreUnavailable | bool]:
+    async def _outcomes(self, arrivals: Sequence[NewEvent]) -> Sequence[StoreUnavailable | bool]:
         """An error of no known kind costs one batch its 200, and no later one."""
         try:
             outcomes = await self._recorder.record_all(arrivals)
@@ -82,7 +82,7 @@ class GroupCommit:
 class _Sender(NamedTuple):
     """Who waits, and until when, by the clock of the event loop."""
 
-    arrival: Arrival
+    arrival: NewEvent
     told: asyncio.Future[bool]
     until: float
 

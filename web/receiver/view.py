@@ -13,7 +13,7 @@ from contextlib import suppress
 from flask import Blueprint, Response, request
 
 from inbox.errors import BadPayload, StoreUnavailable
-from inbox.event import Arrival
+from inbox.event import NewEvent
 from inbox.store import Store
 from settings import Settings
 from tasks.broker import BackgroundRinger
@@ -77,7 +77,7 @@ def sender(sources: Mapping[str, Source], name: str) -> Source:
     return source
 
 
-def take(source: Source, delivery: Delivery, raw: bytes, now: float, tolerance_seconds: int) -> Arrival:
+def take(source: Source, delivery: Delivery, raw: bytes, now: float, tolerance_seconds: int) -> NewEvent:
     """What to record of a delivery; the full parse is the worker's. Raises Refused, BadPayload."""
     body = _text(raw)
     secret = source.verify(delivery, body, now, tolerance_seconds)

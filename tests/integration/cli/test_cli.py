@@ -17,7 +17,7 @@ from inbox import find, queries
 from inbox.event import Event
 from inbox.find import Filter
 from inbox.job import Lease, NewJob
-from inbox.retry import Bury
+from inbox.retry import DeadLetter
 from inbox.store import Store
 from settings import load
 from tasks.db.engine import make_engine, make_sessions
@@ -63,7 +63,7 @@ def die(store: Store, name: str = "evt_1", kind: str = "invoice.paid") -> str:
     store.record(Event("stripe", name, kind, body), [NewJob(job, "tasks.payments.paid", "payments")])
     lease = store.lease(job, "w", 60)
     assert isinstance(lease, Lease)
-    store.fail(lease, "Stripe answered 500", Bury("permanent"))
+    store.fail(lease, "Stripe answered 500", DeadLetter("permanent"))
     return job
 
 
@@ -120,7 +120,7 @@ def test_all_that_match_are_told_of_by_a_dry_run_and_then_replayed_while_it_is_t
     (replay,) = terminal.run("dead", "replays", "--json").json["replays"]
     assert (replay["by"], replay["replayed"]) == (who(API_KEY), 7)
     asked = terminal.run("dead", "replay", "--all-matching", "--no-wait", "--json").json["id"]
-    assert queries.event(real_store, "holdfast", asked)
+    assert queries.find_event(real_store, "holdfast", asked)
 
 
 class working:
@@ -141,7 +141,7 @@ class working:
     def _work(self) -> None:
         while not self._over.wait(0.05):
             for row in find.search(self._store, "events", Filter("holdfast"), 100).rows:
-                event = queries.event(self._store, "holdfast", row["id"])
+                event = queries.find_event(self._store, "holdfast", row["id"])
                 for job in event["jobs"] if event else []:
                     if job["state"] == "ready":
                         run(self._runner, HANDLERS[job["task"]], job["id"], "", 60)
@@ -183,7 +183,7 @@ def test_a_document_is_started_once_for_one_key_with_what_is_asked_for(terminal:
     words = ("start", "a.pdf", "--option", "ocr=true", "--option", "format=PDF", "--email", "ada@example.com")
     first, again = (terminal.run("documents", *words, "--idempotency-key", "k") for _ in range(2))
     assert (first.code, first.out) == (0, again.out)
-    body = queries.body(real_store, "api", first.out.strip())
+    body = queries.find_body(real_store, "api", first.out.strip())
     assert json.loads(body or b"") == {
         "document_id": "a.pdf",
         "options": {"ocr": True, "format": "PDF"},
@@ -324,7 +324,7 @@ def test_a_sample_is_taken_by_the_receiver_and_its_id_told(terminal: Terminal, r
     sent = terminal.run("send", "payout.failed", "--count", "3")
     assert (sent.code, [line.split()[0] for line in sent.out.splitlines()]) == (0, ["200"] * 3)
     for line in sent.out.splitlines():
-        event = queries.event(real_store, "stripe", line.split()[-1])
+        event = queries.find_event(real_store, "stripe", line.split()[-1])
         assert event and event["type"] == "payout.failed"
     assert terminal.run("send", "customer.created", "--json").json["status"] == 200
 

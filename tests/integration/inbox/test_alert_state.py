@@ -9,10 +9,10 @@ import pytest
 
 from dev.stack.servers import Valkey
 from inbox import alert_state, queries
-from inbox.alert_rules import Figures, Standing, Told
-from inbox.event import Arrival, Event
+from inbox.alert_rules import AlertDigest, AlertInputs, AlertState
+from inbox.event import Event, NewEvent
 from inbox.job import Doorbell, Lease, NewJob
-from inbox.retry import Bury
+from inbox.retry import DeadLetter
 from inbox.store import Store, connect
 from settings import load
 from tasks.notifications.alerts import tell
@@ -25,28 +25,30 @@ from web.ops.watchdog import Watch
 from web.receiver.counters import refusal
 
 MINUTE = 60_000
-IT = {"dead": Standing("1 dead letter waits for a person", 1, 1)}
+IT = {"dead": AlertState("1 dead letter waits for a person", 1, 1)}
 
 
-def alert(name: str) -> Arrival:
-    return Arrival(Event("holdfast", name, "alert.due", b'{"new": ["it"]}'), jobs_for("holdfast", name, "alert.due"))
+def alert(name: str) -> NewEvent:
+    return NewEvent(Event("holdfast", name, "alert.due", b'{"new": ["it"]}'), jobs_for("holdfast", name, "alert.due"))
 
 
 def test_of_two_that_decide_at_once_one_tells(store: Store) -> None:
-    before = alert_state.seen(store)
-    bells = alert_state.write(store, before, IT, alert("alert:1"))
+    before = alert_state.load_alerts(store)
+    bells = alert_state.save_alerts(store, before, IT, alert("alert:1"))
     assert bells == [Doorbell("holdfast:alert:1:alerts.tell", "tasks.alerts.tell", "notifications")]
-    assert alert_state.write(store, before, {}, alert("alert:2")) == "stale"
-    assert queries.event(store, "holdfast", "alert:2") is None
-    assert alert_state.seen(store).standing == IT
-    assert alert_state.write(store, alert_state.seen(store), {}, None) == []
+    assert alert_state.save_alerts(store, before, {}, alert("alert:2")) == "stale"
+    assert queries.find_event(store, "holdfast", "alert:2") is None
+    assert alert_state.load_alerts(store).alerts == IT
+    assert alert_state.save_alerts(store, alert_state.load_alerts(store), {}, None) == []
     assert queries.stats(store)["owed"] == 1
 
 
 def test_it_is_told_when_memory_is_so_short_that_events_are_refused(real_store: Store) -> None:
     real_store.client.config_set("maxmemory", "1mb")
     try:
-        assert isinstance(alert_state.write(real_store, alert_state.seen(real_store), IT, alert("alert:1")), list)
+        assert isinstance(
+            alert_state.save_alerts(real_store, alert_state.load_alerts(real_store), IT, alert("alert:1")), list
+        )
         lease = real_store.lease("holdfast:alert:1:alerts.tell", "w", 60)
         assert isinstance(lease, Lease)
         real_store.finish(lease)
@@ -61,18 +63,18 @@ def test_the_figures_are_those_of_the_record(store: Store, clock: Clock) -> None
     store.record(Event("stripe", "e2", "x", b"{}"), [NewJob("j2", "t", "payments")], "new")
     lease = store.lease("j2", "w", 60)
     assert isinstance(lease, Lease)
-    store.fail(lease, "never", Bury("never"))
+    store.fail(lease, "never", DeadLetter("never"))
     store.sweep(1, {})
     store.record(Event("stripe", "e3", "x", b"{}"), [], counted="missed")
     store.count(refusal("crm", "signature"))
-    alert_state.tell_disk(store, "host-1", 7, clock())
-    alert_state.tell_disk(store, "host-2", 8, clock() - 11 * MINUTE)
-    seen = alert_state.measured(store, ("payments", "documents"), clock())
-    assert seen == Figures(
+    alert_state.record_disk(store, "host-1", 7, clock())
+    alert_state.record_disk(store, "host-2", 8, clock() - 11 * MINUTE)
+    seen = alert_state.measure(store, ("payments", "documents"), clock())
+    assert seen == AlertInputs(
         now=clock(),
         dead=1,
         missed=1,
-        owed_since={"payments": began},
+        unfinished_since={"payments": began},
         last={"stripe": began + MINUTE},
         unproven={"crm": 1},
         memory=seen.memory,
@@ -125,6 +127,6 @@ def test_a_store_that_is_away_is_told_by_the_receiver_once_and_its_return_too(
 def test_that_no_worker_looks_is_told_by_the_receiver(watch: Watch, real_store: Store, mailbox: Mailbox) -> None:
     told = [watch.look(n * 10_000) for n in range(12)]
     assert [n for n, one in enumerate(told) if one] == [10], "60 seconds after it began, and 30 more"
-    assert told[10] == Told(new=("no worker looks for jobs; events are taken in and wait",))
+    assert told[10] == AlertDigest(new=("no worker looks for jobs; events are taken in and wait",))
     ((_, mail),) = mailbox.mails
     assert mail["X-Idempotency-Key"].startswith("holdfast:watch:")

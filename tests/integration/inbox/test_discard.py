@@ -14,8 +14,8 @@ from dev.stack.servers import Valkey
 from inbox import find, queries
 from inbox.event import Event
 from inbox.find import Filter
-from inbox.job import Doorbell, Lease, NewJob, State
-from inbox.retry import Bury
+from inbox.job import Doorbell, Lease, NewJob, StoredState
+from inbox.retry import DeadLetter
 from inbox.store import DAY_MS, Rules, Store, connect
 from settings import Settings, load
 from tests.conftest import Clock, fresh_database
@@ -47,12 +47,12 @@ def letter(store: Store, event: str = "evt_1", beside: int = 0) -> str:
     )
     lease = store.lease(job, "w", 60)
     assert isinstance(lease, Lease)
-    store.fail(lease, "no such customer", Bury("permanent"))
+    store.fail(lease, "no such customer", DeadLetter("permanent"))
     return job
 
 
 def state(store: Store, event: str = "evt_1") -> str:
-    found = queries.event(store, "stripe", event)
+    found = queries.find_event(store, "stripe", event)
     assert found
     return str(found["state"])
 
@@ -60,11 +60,11 @@ def state(store: Store, event: str = "evt_1") -> str:
 def test_a_discarded_letter_leaves_the_dead_and_stands_in_the_audit_trail_with_its_reason(store: Store) -> None:
     job = letter(store)
     assert store.discard(job, "ada", "a test order") == ""
-    assert (queries.dead(store, 10), find.search(store, "dead", Filter(), 10).rows) == ([], [])
+    assert (queries.list_dead(store, 10), find.search(store, "dead", Filter(), 10).rows) == ([], [])
     assert queries.stats(store) | {"dead": 0, "discarded": 1, "owed": 0} == queries.stats(store)
-    (deed,) = queries.audit(store, 10)
+    (deed,) = queries.list_audit_log(store, 10)
     assert deed | {"action": "discard", "job": job, "by": "ada", "was": "dead", "why": "a test order"} == deed
-    shown = queries.job(store, job)
+    shown = queries.find_job(store, job)
     assert shown and (shown["state"], shown["why"], shown["reason"]) == (
         "discarded",
         "a test order",
@@ -106,7 +106,7 @@ def test_what_is_not_dead_is_not_discarded_and_the_word_says_why(store: Store) -
     assert store.discard("owed", "ada", "-") == "owed"
     store.finish(lease)
     assert store.discard("owed", "ada", "-") == "done"
-    assert queries.audit(store, 10) == []
+    assert queries.list_audit_log(store, 10) == []
 
 
 def test_a_late_doorbell_of_a_discarded_letter_starts_nothing(store: Store) -> None:
@@ -137,7 +137,7 @@ def test_of_many_who_discard_at_once_one_does_and_the_others_are_told(valkey: Va
     job = letter(real_store)
     answers = raced(valkey, *[lambda store: store.discard(job, "ada", "a test order")] * RACERS)
     assert Counter(answers) == {"": 1, "already": RACERS - 1}
-    assert (len(queries.audit(real_store, 100)), queries.stats(real_store)["discarded"]) == (1, 1)
+    assert (len(queries.list_audit_log(real_store, 100)), queries.stats(real_store)["discarded"]) == (1, 1)
     record_model.check(record_model.read(real_store.client), real_store.now_ms())
 
 
@@ -150,11 +150,11 @@ def test_discards_and_replays_of_one_letter_at_once_follow_one_another_in_some_o
         replays = [lambda store, job=job: ("replay", store.replay(job, "grace"))] * 4
         answers = raced(valkey, *discards, *replays)
         done = [what for what, answer in answers if answer == "" or isinstance(answer, list)]
-        deeds = [deed["action"] for deed in reversed(queries.audit(real_store, 1000)) if deed["job"] == job]
+        deeds = [deed["action"] for deed in reversed(queries.list_audit_log(real_store, 1000)) if deed["job"] == job]
         assert sorted(done) == sorted(deeds)
         assert deeds in (["replay"], ["discard", "replay"], ["discard"])
-        shown = queries.job(real_store, job)
-        assert shown and shown["state"] == (State.READY if deeds[-1] == "replay" else State.DISCARDED)
+        shown = queries.find_job(real_store, job)
+        assert shown and shown["state"] == (StoredState.READY if deeds[-1] == "replay" else StoredState.DISCARDED)
         record_model.check(record_model.read(real_store.client), real_store.now_ms())
 
 
@@ -166,8 +166,8 @@ def test_what_was_answered_is_discarded_after_the_store_was_killed(valkey: Valke
     valkey.kill()
     valkey.start()
     store = Store(connect(valkey.url, timeout_seconds=5))
-    assert {found["id"] for found in queries.dead(store, 100)} == set(jobs[10:])
-    assert (queries.stats(store)["discarded"], len(queries.audit(store, 100))) == (10, 10)
+    assert {found["id"] for found in queries.list_dead(store, 100)} == set(jobs[10:])
+    assert (queries.stats(store)["discarded"], len(queries.list_audit_log(store, 100))) == (10, 10)
     record_model.check(record_model.read(store.client), store.now_ms())
 
 
@@ -179,7 +179,7 @@ def test_the_api_discards_once_and_says_who_and_why(client: FlaskClient, real_st
     again = client.post(asked, json={"why": "a test order"}, headers=BEARER)
     assert (again.status_code, again.get_json()["error"]) == (409, "not discarded: already")
     assert client.post("/api/v1/jobs/none/discard", json={"why": "x"}, headers=BEARER).status_code == 404
-    assert [(deed["by"], deed["why"]) for deed in queries.audit(real_store, 10)] == [
+    assert [(deed["by"], deed["why"]) for deed in queries.list_audit_log(real_store, 10)] == [
         (auth.who(API_KEY), "a test order")
     ]
     assert "holdfast_discarded 1.0" in client.get("/metrics").text

@@ -11,7 +11,7 @@ from inbox import find, queries
 from inbox.event import Event
 from inbox.find import Filter
 from inbox.job import Lease, NewJob
-from inbox.retry import Bury
+from inbox.retry import DeadLetter
 from inbox.store import Store
 from tests.conftest import Clock
 
@@ -42,7 +42,7 @@ def settle(store: Store, job: str, fate: str) -> None:
     lease = store.lease(job, "w", 60)
     assert isinstance(lease, Lease)
     if fate == "dead":
-        store.fail(lease, "Stripe Answered 500", Bury("permanent"))
+        store.fail(lease, "Stripe Answered 500", DeadLetter("permanent"))
     else:
         store.finish(lease)
 
@@ -105,18 +105,18 @@ def test_a_row_says_what_a_list_shows_and_agrees_with_a_closer_look(filled: Stor
         **{"source": "stripe", "id": "evt_1", "type": "invoice.payment_failed", "received": START + 2000},
         **{"deliveries": 1, "state": "dead", "reason": "Stripe Answered 500"},
     }
-    looks = [queries.event(filled, row["source"], row["id"]) for row in rows]
+    looks = [queries.find_event(filled, row["source"], row["id"]) for row in rows]
     assert [event["state"] if event else None for event in looks] == [row["state"] for row in rows]
 
 
 def pages(store: Store, wanted: Filter, most: int) -> Iterator[list[str]]:
     place = ""
     while True:
-        step = find.step(store, "events", wanted, most, place)
+        step = find.find_page(store, "events", wanted, most, place)
         yield [row["id"] for row in step.rows]
-        if step.place is None:
+        if step.cursor is None:
             return
-        place = step.place
+        place = step.cursor
 
 
 @pytest.mark.parametrize("most", [1, 7, 100, 1000])
@@ -131,10 +131,10 @@ def test_a_page_goes_on_although_its_place_is_gone_and_new_ones_came(store: Stor
     for n in range(6):
         clock.forward(1 if n % 2 else 0)
         store.record(Event("stripe", f"evt_{n}", "x", b"{}"), [])
-    first = find.step(store, "events", Filter(), 3)
+    first = find.find_page(store, "events", Filter(), 3)
     store.record(Event("stripe", "evt_9", "x", b"{}"), [])
     store.client.zrem("{holdfast}:events", "stripe:evt_3")
-    rest = find.step(store, "events", Filter(), 9, first.place or "")
+    rest = find.find_page(store, "events", Filter(), 9, first.cursor or "")
     assert [row["id"] for row in first.rows + rest.rows] == [f"evt_{n}" for n in (5, 4, 3, 2, 1, 0)]
 
 
@@ -144,11 +144,11 @@ def test_a_page_of_dead_letters_goes_on_although_the_last_one_has_died_once_more
         job = f"stripe:evt_{n}:x"
         store.record(Event("stripe", f"evt_{n}", "x", b"{}"), [NewJob(job, "tasks.x", "payments")])
         settle(store, job, "dead")
-    first = find.step(store, "dead", Filter(), 2)
+    first = find.find_page(store, "dead", Filter(), 2)
     clock.forward(1)
     store.replay("stripe:evt_2:x", "somebody")
     settle(store, "stripe:evt_2:x", "dead")
-    rest = find.step(store, "dead", Filter(), 9, first.place or "")
+    rest = find.find_page(store, "dead", Filter(), 9, first.cursor or "")
     assert [row["event"] for row in first.rows + rest.rows] == [f"evt_{n}" for n in (3, 2, 1, 0)]
 
 
@@ -160,8 +160,8 @@ def test_a_search_is_bounded_and_says_how_far_it_came(store: Store, monkeypatch:
     wanted, place, looked = Filter(type="rare"), "", []
     while True:
         step = find.search(store, "events", wanted, 5, place)
-        looked.append((step.looked, len(step.rows)))
-        if step.place is None:
+        looked.append((step.scanned, len(step.rows)))
+        if step.cursor is None:
             break
-        place = step.place
+        place = step.cursor
     assert looked == [(10, 0), (10, 0), (5, 1)]

@@ -18,17 +18,17 @@ import trustme
 from dev.stack.servers import Valkey
 from inbox import queries
 from inbox.errors import StoreUnavailable
-from inbox.event import Arrival, Event
-from inbox.recorder import Line, Recorder
+from inbox.event import Event, NewEvent
+from inbox.recorder import AsyncConnection, Recorder
 from inbox.store import Outcome, Store, connect
 
 
 def recorder(store: Store, url: str) -> Recorder:
-    return Recorder(store, Line(url, timeout_seconds=0.5))
+    return Recorder(store, AsyncConnection(url, timeout_seconds=0.5))
 
 
 async def record(by: Recorder, name: str) -> Outcome:
-    (outcome,) = await by.record_all([Arrival(Event("stripe", name, "test", b"{}"), [])])
+    (outcome,) = await by.record_all([NewEvent(Event("stripe", name, "test", b"{}"), [])])
     return outcome
 
 

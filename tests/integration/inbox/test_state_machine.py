@@ -25,8 +25,8 @@ from dev.stack.servers import Valkey
 from inbox import queries
 from inbox.errors import LeaseLost
 from inbox.event import Event
-from inbox.job import Doorbell, Lease, NewJob, State, Wish
-from inbox.retry import Bury, RetryAt
+from inbox.job import Doorbell, Lease, NewJob, NextJobRequest, StoredState
+from inbox.retry import DeadLetter, RetryAt
 from inbox.roundtrip import Command
 from inbox.store import Rules, Store, connect, no_message
 from tasks import broker
@@ -79,7 +79,7 @@ class Known:
     holding: dict[str, int] = field(default_factory=dict)  # jobs that somebody holds, and until when
     given: list[Lease] = field(default_factory=list)
     told: set[str] = field(default_factory=set)  # the jobs that somebody was told to look at, and has not yet
-    before: dict[str, State] = field(default_factory=dict)
+    before: dict[str, StoredState] = field(default_factory=dict)
 
 
 class History(RuleBasedStateMachine):
@@ -177,7 +177,7 @@ class History(RuleBasedStateMachine):
             assert record_model.content(self.client) == before
         elif self._changed(lease, lambda: self.store.finish(lease, follow_ups)):
             self._told([], follow_ups)
-            self.model.jobs[lease.job_id].state = State.SUCCEEDED
+            self.model.jobs[lease.job_id].state = StoredState.SUCCEEDED
             self.model.create(lease.event_id, follow_ups, self.clock.ms)
 
     @rule(target=leases, lease=leases, queue=st.sampled_from(QUEUES))
@@ -186,13 +186,15 @@ class History(RuleBasedStateMachine):
         rung: Any = self.client.lindex(queue, -1)
         finished, held = self.model.finished(lease), self.model.held(lease)
         if held:
-            self.model.jobs[lease.job_id].state = State.SUCCEEDED
+            self.model.jobs[lease.job_id].state = StoredState.SUCCEEDED
             self.known.holding.pop(lease.job_id, None)
         name = msgspec.json.decode(rung)["headers"]["argsrepr"][2:-2] if rung else None
         word = self.model.lease(name, self.clock.ms) if name in self.model.jobs else "unknown" if name else "none"
         if not (held or self.same_server):
             return multiple()
-        bells, found = self.store.finish_and_lease(lease, [], Wish("worker-4", LEASE_SECONDS, queue, ["tasks.a"]))
+        bells, found = self.store.finish_and_lease(
+            lease, [], NextJobRequest("worker-4", LEASE_SECONDS, queue, ["tasks.a"])
+        )
         assert isinstance(bells, LeaseLost) != (held or finished)
         self._told(bells if isinstance(bells, list) else [])
         return self._leased(found, name or "", word) or multiple()
@@ -201,29 +203,29 @@ class History(RuleBasedStateMachine):
     def fail(self, lease: Lease, seconds: int) -> None:
         due = self.clock.ms + seconds * 1000
         if self._changed(lease, lambda: self.store.fail(lease, "the peer is down", RetryAt(due))):
-            self.model.jobs[lease.job_id].state, self.model.jobs[lease.job_id].due = State.READY, due
+            self.model.jobs[lease.job_id].state, self.model.jobs[lease.job_id].due = StoredState.READY, due
 
     @rule(lease=leases, specs=specs)
     def fail_for_good(self, lease: Lease, specs: list[tuple[str, str, int]]) -> None:
         left = self._jobs(lease.event_id, f"left-{lease.job_id[-1]}", specs[:1])
-        if self._changed(lease, lambda: self.store.fail(lease, "no such field", Bury("permanent"), left)):
+        if self._changed(lease, lambda: self.store.fail(lease, "no such field", DeadLetter("permanent"), left)):
             self._told([], left)
-            self.model.jobs[lease.job_id].state = State.DEAD
+            self.model.jobs[lease.job_id].state = StoredState.DEAD
             self.model.create(lease.event_id, left, self.clock.ms)
 
     @rule(lease=leases)
     def release(self, lease: Lease) -> None:
         if self._changed(lease, lambda: self.store.release(lease)):
             job = self.model.jobs[lease.job_id]
-            job.state, job.tries = State.READY, job.tries - 1
+            job.state, job.tries = StoredState.READY, job.tries - 1
 
     @rule(lease=leases, seconds=st.sampled_from([-5, 0, 5, 3 * DAYS]))
-    def put_off(self, lease: Lease, seconds: int) -> None:
+    def postpone(self, lease: Lease, seconds: int) -> None:
         """It does not count, and leaves no trace that would grow."""
         due, traces = self.clock.ms + seconds * 1000, self._traces(lease)
-        if self._changed(lease, lambda: self.store.put_off(lease, "its turn is later", due)):
+        if self._changed(lease, lambda: self.store.postpone(lease, "its turn is later", due)):
             job = self.model.jobs[lease.job_id]
-            job.state, job.tries, job.due = State.READY, job.tries - 1, due
+            job.state, job.tries, job.due = StoredState.READY, job.tries - 1, due
             assert self._traces(lease) == traces - 1
 
     @rule(limit=st.integers(1, 5), room=st.integers(-1, 2))
@@ -241,7 +243,7 @@ class History(RuleBasedStateMachine):
             return
         assert answer == ("owed" if self.store.lost else [Doorbell(name, "tasks.a", job.queue)])
         self._told(answer if isinstance(answer, list) else [])
-        job.state, job.tries, job.lost, job.due = State.READY, 0, 0, self.clock.ms
+        job.state, job.tries, job.lost, job.due = StoredState.READY, 0, 0, self.clock.ms
         self.by_a_person = True
 
     @precondition(lambda self: self.model.jobs)
@@ -250,7 +252,7 @@ class History(RuleBasedStateMachine):
         """As the replay of all that match does, which means no job that is not dead."""
         name = self._one(which)
         state = self.model.jobs[name].state
-        if state is State.DEAD:
+        if state is StoredState.DEAD:
             self.replay(which)
         else:
             assert self.store.replay(name, "ada", only="dead") == ("owed" if self.model.jobs[name].owed else state)
@@ -260,14 +262,18 @@ class History(RuleBasedStateMachine):
     def discard(self, which: int) -> None:
         name = self._one(which)
         job = self.model.jobs[name]
-        words = {State.DEAD: "already" if self.store.lost else "", State.SUCCEEDED: "done", State.DISCARDED: "already"}
+        words = {
+            StoredState.DEAD: "already" if self.store.lost else "",
+            StoredState.SUCCEEDED: "done",
+            StoredState.DISCARDED: "already",
+        }
         before = record_model.content(self.client)
         word = self.store.discard(name, "ada", "a test order")
         assert word == words.get(job.state, "owed")
-        if job.state is not State.DEAD:
+        if job.state is not StoredState.DEAD:
             assert record_model.content(self.client) == before
             return
-        job.state, self.by_a_person = State.DISCARDED, True
+        job.state, self.by_a_person = StoredState.DISCARDED, True
 
     @rule(seconds=st.sampled_from(JUMPS))
     def time_passes(self, seconds: int) -> None:
@@ -292,7 +298,7 @@ class History(RuleBasedStateMachine):
     def the_record_is_sound_and_as_the_model_says(self) -> None:
         record = record_model.read(self.client)
         record_model.check(record, self.clock.ms, self.model.gone)
-        states = {name: State(job["state"]) for name, job in record.jobs.items()}
+        states = {name: StoredState(job["state"]) for name, job in record.jobs.items()}
         record_model.check_moves(self.known.before, states, by_a_person=self.by_a_person)
         assert states == {name: job.state for name, job in self.model.jobs.items()}
         assert {**record.counts, **+self.model.counts} == record.counts
@@ -362,10 +368,10 @@ class History(RuleBasedStateMachine):
         for queue in QUEUES:
             assert len(still[queue] & {bell.job_id for bell in bells}) <= max(room, 0), "no queue is flooded"
         for name, job in self.model.jobs.items():
-            if job.state is State.LEASED and self.client.hget(f"{{holdfast}}:job:{name}", "state") != b"leased":
+            if job.state is StoredState.LEASED and self.client.hget(f"{{holdfast}}:job:{name}", "state") != b"leased":
                 assert job.until <= self.clock.ms
                 self.model.expire(job, self.clock.ms)
-        assert all(self.model.jobs[bell.job_id].state is State.READY for bell in bells)
+        assert all(self.model.jobs[bell.job_id].state is StoredState.READY for bell in bells)
         return bells
 
     def _mark(self, queue: str) -> int:

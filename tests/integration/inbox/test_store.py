@@ -13,9 +13,9 @@ from inbox import find
 from inbox.errors import LeaseLost, StoreUnavailable
 from inbox.event import Event
 from inbox.find import Filter
-from inbox.job import Doorbell, Lease, NewJob, Wish
+from inbox.job import Doorbell, Lease, NewJob, NextJobRequest
 from inbox.queries import stats
-from inbox.retry import Bury, RetryAt
+from inbox.retry import DeadLetter, RetryAt
 from inbox.store import Rules, Store, connect
 from tasks import broker
 from tests.conftest import Clock
@@ -66,8 +66,8 @@ def test_only_the_first_of_all_leases_is_told_that_nothing_can_have_come_of_the_
     assert (lease.first, leased(store).first) == (True, False)
 
 
-def wish(*tasks: str) -> Wish:
-    return Wish("worker-1", 60, "payments", tasks)
+def wish(*tasks: str) -> NextJobRequest:
+    return NextJobRequest("worker-1", 60, "payments", tasks)
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_a_holder_whose_lease_a_replica_never_heard_of_changes_nothing_there(sto
     clock.forward(1)
     new = leased(store)
     with pytest.raises(LeaseLost):
-        store.fail(old, "late", Bury("late"))
+        store.fail(old, "late", DeadLetter("late"))
     assert store.finish(new) == []
 
 
@@ -246,7 +246,7 @@ def test_a_lease_that_ran_out_goes_to_the_next_worker_and_the_old_holder_changes
     assert (new.attempt, new.token > old.token) == (2, True)
     for change in (
         lambda: store.finish(old),
-        lambda: store.fail(old, "late", Bury("late")),
+        lambda: store.fail(old, "late", DeadLetter("late")),
         lambda: store.release(old),
         lambda: store.renew(old, 60),
     ):
@@ -295,7 +295,7 @@ def test_a_failed_job_is_due_at_its_time_and_not_before(store: Store, clock: Clo
 
 def test_a_buried_job_is_dead_until_a_person_replays_it(store: Store, clock: Clock) -> None:
     store.record(EVENT, [job()])
-    store.fail(leased(store), "no such field", Bury("permanent"))
+    store.fail(leased(store), "no such field", DeadLetter("permanent"))
     clock.forward(400 * 86400)
     assert (store.sweep(10, ROOM), stats(store)["dead"]) == ([], 1)
     assert store.replay("j1", "ada") == [BELL]
@@ -309,7 +309,7 @@ def test_whoever_has_a_job_knows_how_often_a_person_replayed_it(store: Store) ->
     for replays in (0, 1, 2):
         lease = leased(store)
         assert lease.replays == replays
-        store.fail(lease, "no such field", Bury("permanent"))
+        store.fail(lease, "no such field", DeadLetter("permanent"))
         store.replay("j1", "ada")
 
 
@@ -426,7 +426,7 @@ def test_a_settled_event_ages_away_payload_first_and_an_open_one_never(real_stor
     real_store.record(EVENT, [job("j1"), job("j2")])
     real_store.finish(leased(real_store, "j1"))
     assert client.ttl("{holdfast}:event:stripe:evt_1") == -1
-    real_store.fail(leased(real_store, "j2"), "no", Bury("no"))
+    real_store.fail(leased(real_store, "j2"), "no", DeadLetter("no"))
     assert client.ttl("{holdfast}:body:stripe:evt_1") == -1
     real_store.replay("j2", "ada")
     real_store.finish(leased(real_store, "j2"))
@@ -454,7 +454,7 @@ def test_an_event_that_has_aged_away_stays_known_for_the_retention(
 def test_a_sweep_takes_what_has_aged_away_off_the_list_in_parts(store: Store, clock: Clock) -> None:
     clock.ms = int((time.time() - 8 * 86400) * 1000)
     store.record(Event("stripe", "dead", "t", b"{}"), [job("j1")])
-    store.fail(leased(store, "j1"), "no", Bury("no"))
+    store.fail(leased(store, "j1"), "no", DeadLetter("no"))
     for n in range(1200):
         store.record(Event("stripe", f"evt_{n}", "t", b"{}"), [])
     clock.ms = int(time.time() * 1000)

@@ -96,7 +96,7 @@ def test_a_late_holder_that_commits_first_keeps_its_effect_and_the_successor_fin
     with pytest.raises(LeaseLost):
         runner.store.finish(old)
     assert rows(runner) == ["by the sleeper"]
-    assert queries.job(runner.store, "stripe:evt_1:notify") is not None
+    assert queries.find_job(runner.store, "stripe:evt_1:notify") is not None
 
 
 def test_a_rerun_after_a_death_between_commit_and_finish_owes_the_same_follow_ups(
@@ -115,7 +115,7 @@ def test_a_rerun_after_a_death_between_commit_and_finish_owes_the_same_follow_up
     clock.forward(runner.settings.lease_seconds + 1)
     assert run(runner, handler, JOB.id, "task-2", 55) == "succeeded"
     assert calls == [1]
-    found = queries.job(runner.store, "stripe:evt_1:notify")
+    found = queries.find_job(runner.store, "stripe:evt_1:notify")
     assert found is not None
     assert found["state"] == "ready"
 
@@ -158,8 +158,8 @@ def test_a_record_that_has_forgotten_an_attempt_does_not_double_its_effect(runne
     runner.store.record(Event("stripe", "evt_1", "invoice.payment_failed", b"{}"), [JOB])
     assert run(runner, handler, JOB.id, "task-2", 55) == "succeeded"
     assert (calls, rows(runner)) == ([1, 1], ["call 1"])
-    assert queries.job(runner.store, "stripe:evt_1:notify 1") is not None
-    assert queries.job(runner.store, "stripe:evt_1:notify 2") is None
+    assert queries.find_job(runner.store, "stripe:evt_1:notify 1") is not None
+    assert queries.find_job(runner.store, "stripe:evt_1:notify 2") is None
 
 
 def test_a_job_whose_turn_is_later_is_due_then_uncounted_however_often(
@@ -176,7 +176,7 @@ def test_a_job_whose_turn_is_later_is_due_then_uncounted_however_often(
         assert run(runner, handler, JOB.id, "task-1", 55) == "put off"
         assert runner.lease(JOB.id, "task-2") == "early"
         clock.forward(60)
-    found = queries.job(runner.store, JOB.id)
+    found = queries.find_job(runner.store, JOB.id)
     assert found is not None
     assert (found["reason"], found["attempts"]) == ("the agent is not called for a while", [])
     assert (numbers, rows(runner), rung) == ([1] * 20, [], [])
@@ -187,7 +187,7 @@ def test_a_job_whose_turn_has_come_already_by_another_clock_does_not_spin(runner
         raise NotNow("the agent's rate is reached", clock.ms - 5000)
 
     assert run(runner, handler, JOB.id, "task-1", 55) == "put off"
-    found = queries.job(runner.store, JOB.id)
+    found = queries.find_job(runner.store, JOB.id)
     assert found is not None
     assert found["due"] == clock.ms + 1000
 
@@ -217,12 +217,12 @@ def test_a_task_with_a_schedule_is_tried_again_by_it_and_knows_its_last_try(
     for _ in range(len(schedule) + 1):
         with pytest.raises(AttemptFailed):
             run(runner, handler, job.id, "task-1", 55)
-        found = queries.job(store, job.id)
+        found = queries.find_job(store, job.id)
         assert found is not None
         waited.append(found["due"] - clock.ms)
         clock.ms = found["due"]
     assert all(0.9 <= ms / 1000 / wanted <= 1.1 for ms, wanted in zip(waited, schedule, strict=False))
-    found = queries.job(store, job.id)
+    found = queries.find_job(store, job.id)
     assert found is not None
     assert (found["state"], found["reason"]) == ("dead", "the agent answered 503")
     assert last == [False] * len(schedule) + [True]

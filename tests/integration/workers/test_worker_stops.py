@@ -20,7 +20,7 @@ from tasks.db.engine import make_engine, make_sessions
 from tasks.handler import Attempt, FollowUp, Handler
 from tests.conftest import fresh_database
 from workers import backlog
-from workers.flower_events import Told
+from workers.flower_events import FlowerEvents
 from workers.run import AttemptFailed, Runner
 
 TASK = "tasks.payments.payment_failed"
@@ -45,7 +45,7 @@ def runner(real_store: Store, request: pytest.FixtureRequest) -> Iterator[Runner
 def work(runner: Runner, handlers: Handlers | dict[str, Handler]) -> None:
     lease = runner.lease("j1", "task-1")
     assert isinstance(lease, Lease)
-    backlog.work(runner, handlers, lease, 55, Told(Celery(), "worker-1"))
+    backlog.work(runner, handlers, lease, 55, FlowerEvents(Celery(), "worker-1"))
 
 
 class Handlers(UserDict[str, Handler]):
@@ -63,7 +63,7 @@ class Handlers(UserDict[str, Handler]):
 
 
 def outcomes(runner: Runner, job: str) -> tuple[str, list[str]]:
-    found = queries.job(runner.store, job)
+    found = queries.find_job(runner.store, job)
     assert found is not None
     return found["state"], [attempt.get("outcome", "open") for attempt in found["attempts"]]
 

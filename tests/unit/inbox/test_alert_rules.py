@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from inbox import alert_rules
-from inbox.alert_rules import HOLD_MS, Figures, Limits, Standing, Told, decide, firing
+from inbox.alert_rules import HOLD_MS, AlertDigest, AlertInputs, AlertState, AlertThresholds, decide, firing_alerts
 
 NOW = 1_800_000_000_000
 MINUTE, HOUR = 60_000, 3_600_000
 QUIET = 4 * HOUR
-LIMITS = Limits(30 * MINUTE, {"stripe": 24 * HOUR})
+LIMITS = AlertThresholds(30 * MINUTE, {"stripe": 24 * HOUR})
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ LIMITS = Limits(30 * MINUTE, {"stripe": 24 * HOUR})
         ({}, []),
         ({"dead": 1}, ["dead"]),
         ({"missed": 2}, ["missed"]),
-        ({"owed_since": {"payments": NOW - 30 * MINUTE}}, []),
-        ({"owed_since": {"payments": NOW - 31 * MINUTE, "documents": NOW + HOUR}}, ["backlog payments"]),
+        ({"unfinished_since": {"payments": NOW - 30 * MINUTE}}, []),
+        ({"unfinished_since": {"payments": NOW - 31 * MINUTE, "documents": NOW + HOUR}}, ["backlog payments"]),
         ({"last": {"stripe": NOW - 24 * HOUR}}, []),
         ({"last": {"stripe": NOW - 25 * HOUR, "github": 0}}, ["silent stripe"]),
         ({"last": {}}, []),
@@ -34,7 +34,7 @@ LIMITS = Limits(30 * MINUTE, {"stripe": 24 * HOUR})
     ],
 )
 def test_an_alarm_fires_for_what_it_names_only(figures: dict[str, Any], names: list[str]) -> None:
-    assert list(firing(Figures(NOW, **figures), LIMITS)) == names
+    assert list(firing_alerts(AlertInputs(NOW, **figures), LIMITS)) == names
 
 
 @pytest.mark.parametrize(
@@ -42,36 +42,36 @@ def test_an_alarm_fires_for_what_it_names_only(figures: dict[str, Any], names: l
     [(4, 100, True), (5, 100, False), (9 * 1024**3, 10**13, True), (11 * 1024**3, 10**13, False)],
 )
 def test_a_disk_is_short_by_its_share_and_by_its_bytes(free: int, total: int, is_short: bool) -> None:
-    assert alert_rules.short(free, total) is is_short
+    assert alert_rules.is_disk_short(free, total) is is_short
 
 
-TOLD = Standing("it", NOW - HOUR, NOW - HOUR)
-CALM = Standing("it", NOW - HOUR, NOW - HOUR, NOW - MINUTE)
+TOLD = AlertState("it", NOW - HOUR, NOW - HOUR)
+CALM = AlertState("it", NOW - HOUR, NOW - HOUR, NOW - MINUTE)
 
 
 @pytest.mark.parametrize(
     ("before", "fires", "told"),
     [
-        (None, True, Told(new=("it",))),
-        (None, False, Told()),
-        (TOLD, True, Told()),
-        (Standing("it", 1, NOW - QUIET + 1), True, Told()),
-        (Standing("it", 1, NOW - QUIET), True, Told(again=("it",))),
-        (TOLD, False, Told()),
-        (CALM, False, Told()),
-        (CALM, True, Told()),
-        (Standing("it", 1, 1, NOW - HOLD_MS), False, Told(over=("it",))),
+        (None, True, AlertDigest(new=("it",))),
+        (None, False, AlertDigest()),
+        (TOLD, True, AlertDigest()),
+        (AlertState("it", 1, NOW - QUIET + 1), True, AlertDigest()),
+        (AlertState("it", 1, NOW - QUIET), True, AlertDigest(again=("it",))),
+        (TOLD, False, AlertDigest()),
+        (CALM, False, AlertDigest()),
+        (CALM, True, AlertDigest()),
+        (AlertState("it", 1, 1, NOW - HOLD_MS), False, AlertDigest(over=("it",))),
     ],
 )
-def test_it_is_told_when_it_begins_lasts_and_is_over(before: Standing | None, fires: bool, told: Told) -> None:
+def test_it_is_told_when_it_begins_lasts_and_is_over(before: AlertState | None, fires: bool, told: AlertDigest) -> None:
     known = {"name": before} if before else {}
     _, heard = decide(known, {"name": "it"} if fires else {}, NOW, QUIET)
     assert heard == told
 
 
-def history(fires: list[bool], step: int, patience: int = 0) -> list[Told]:
+def history(fires: list[bool], step: int, patience: int = 0) -> list[AlertDigest]:
     """What is told at each look."""
-    standing: dict[str, Standing] = {}
+    standing: dict[str, AlertState] = {}
     heard = []
     for n, one in enumerate(fires):
         standing, told = decide(standing, {"name": "it"} if one else {}, NOW + n * step, QUIET, patience)
@@ -81,21 +81,21 @@ def history(fires: list[bool], step: int, patience: int = 0) -> list[Told]:
 
 def test_what_comes_and_goes_every_minute_is_told_once_and_once_resolved() -> None:
     heard = [told for told in history([n % 2 == 0 for n in range(60)] + [False] * 10, MINUTE) if told]
-    assert heard == [Told(new=("it",)), Told(over=("it",))]
+    assert heard == [AlertDigest(new=("it",)), AlertDigest(over=("it",))]
 
 
 def test_what_lasts_a_day_is_told_every_quiet_time() -> None:
     heard = [told for told in history([True] * 25, HOUR) if told]
-    assert heard == [Told(new=("it",)), *[Told(again=("it",))] * 6]
+    assert heard == [AlertDigest(new=("it",)), *[AlertDigest(again=("it",))] * 6]
 
 
 def test_what_does_not_last_is_not_told_at_all() -> None:
     assert not any(history([True, True, False, False] * 5, 10_000, patience=30_000))
-    assert history([True] * 4, 10_000, patience=30_000)[3] == Told(new=("it",))
+    assert history([True] * 4, 10_000, patience=30_000)[3] == AlertDigest(new=("it",))
 
 
 def test_all_of_a_look_is_one_message() -> None:
-    told = Told(("a died", "b is full"), ("c lasts",), ("d",))
+    told = AlertDigest(("a died", "b is full"), ("c lasts",), ("d",))
     assert told.subject() == "a died, and 3 more"
     assert told.text() == "New:\n- a died\n- b is full\n\nStill:\n- c lasts\n\nResolved:\n- d"
-    assert Told(over=("d",)).subject() == "resolved: d"
+    assert AlertDigest(over=("d",)).subject() == "resolved: d"

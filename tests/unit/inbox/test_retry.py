@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inbox.errors import PermanentError, TransientError
-from inbox.retry import Bury, Policy, RetryAt, decide
+from inbox.retry import DeadLetter, Policy, RetryAt, decide
 
 POLICY = Policy(base_seconds=5, cap_seconds=60, max_attempts=4)
 NOW = 1_000_000
@@ -44,7 +44,7 @@ def test_a_schedule_is_kept_to_a_tenth(attempt: int, jitter: float, seconds: flo
 def test_a_schedule_ends_with_one_try_more_than_it_has_entries_whatever_other_jobs_have() -> None:
     policy = Policy(base_seconds=5, cap_seconds=60, max_attempts=4, schedule=DAYS)
     reason = "still failing after 10 attempts"
-    assert decide(policy, TransientError("down"), 10, NOW, 0.5) == Bury(reason)
+    assert decide(policy, TransientError("down"), 10, NOW, 0.5) == DeadLetter(reason)
     assert policy.attempts == 10
 
 
@@ -67,4 +67,4 @@ def test_the_delay_never_passes_its_cap_however_many_attempts() -> None:
     ],
 )
 def test_an_attempt_that_cannot_be_helped_is_buried(error: Exception, attempt: int, reason: str) -> None:
-    assert decide(POLICY, error, attempt, NOW, 0.0) == Bury(reason)
+    assert decide(POLICY, error, attempt, NOW, 0.0) == DeadLetter(reason)

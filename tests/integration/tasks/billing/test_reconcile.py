@@ -96,8 +96,8 @@ class World:
         """However many searches it takes: each has its time."""
         found = find.search(self.store, "events", Filter("stripe"), 10_000)
         names = {event["id"] for event in found.rows}
-        while found.place:
-            found = find.search(self.store, "events", Filter("stripe"), 10_000, found.place)
+        while found.cursor:
+            found = find.search(self.store, "events", Filter("stripe"), 10_000, found.cursor)
             names |= {event["id"] for event in found.rows}
         return names
 
@@ -120,7 +120,7 @@ def world(business: Business, real_store: Store) -> Iterator[World]:
 def test_an_event_that_never_arrived_is_taken_in_and_counted(world: World) -> None:
     world.happens("evt_lost", ago=600)
     assert world.look() == 1
-    found = queries.event(world.store, "stripe", "evt_lost")
+    found = queries.find_event(world.store, "stripe", "evt_lost")
     assert found is not None
     assert (found["deliveries"], found["jobs"][0]["task"]) == (0, ROUTES["stripe", WANTED])
     assert (world.missed(), queries.stats(world.store)["accepted"]) == (1, 0)
@@ -135,7 +135,7 @@ def test_what_it_records_is_what_a_delivery_would_have(world: World) -> None:
     world.happens("evt_sent", ago=600)
     world.arrives("evt_sent")
     world.look()
-    found, sent = (queries.event(world.store, "stripe", name) for name in ("evt_found", "evt_sent"))
+    found, sent = (queries.find_event(world.store, "stripe", name) for name in ("evt_found", "evt_sent"))
     assert found is not None
     assert sent is not None
     alike = ("type", "state")
@@ -151,7 +151,7 @@ def test_what_arrived_is_no_loss_and_no_further_delivery(world: World) -> None:
     world.happens("evt_here", ago=600)  # another endpoint of the account did not take it
     world.arrives("evt_here")
     world.look()
-    found = queries.event(world.store, "stripe", "evt_here")
+    found = queries.find_event(world.store, "stripe", "evt_here")
     assert found is not None
     assert found["deliveries"] == 1
     assert (world.missed(), queries.stats(world.store)["duplicates"]) == (0, 0)

@@ -10,7 +10,7 @@ from collections import Counter
 from dev.stack.servers import Valkey
 from inbox.errors import LeaseLost
 from inbox.event import Event
-from inbox.job import Lease, NewJob, State
+from inbox.job import Lease, NewJob, StoredState
 from inbox.retry import RetryAt
 from inbox.store import Rules, Store, connect
 from tests.support import record_model
@@ -95,4 +95,4 @@ def test_workers_that_race_die_and_oversleep_finish_every_job_exactly_once(valke
     assert house.stale > 0, "no race was ever lost: this test has tested nothing"
     record = record_model.read(store.client)
     record_model.check(record, house.store().now_ms())
-    assert record.where(State.SUCCEEDED) == set(house.names)
+    assert record.where(StoredState.SUCCEEDED) == set(house.names)

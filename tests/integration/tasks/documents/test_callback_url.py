@@ -21,7 +21,7 @@ class Service:
     """A service whose result lies at /files/<today>, and answers `refusal` everywhere else."""
 
     def __init__(self, refusal: int = 403) -> None:
-        self.refusal, self.today, self.status = refusal, "new", "completed"
+        self.write_error, self.today, self.status = refusal, "new", "completed"
         self.peer = Peer(self._reply)
 
     @property
@@ -32,7 +32,7 @@ class Service:
         if asked.path.startswith("/api/v1/process/"):
             told = {"status": self.status, "result_url": f"{self.peer.url}/files/{self.today}"}
             return Answer(body=json.dumps(told).encode())
-        return Answer(body=b"the document") if asked.path == f"/files/{self.today}" else Answer(self.refusal)
+        return Answer(body=b"the document") if asked.path == f"/files/{self.today}" else Answer(self.write_error)
 
 
 def to_download(business: Business, service: Service, path: str = "/files/old") -> FollowUp:

@@ -65,7 +65,7 @@ def call(client: FlaskClient, scheme: str, told: Any, document: str = "doc_1") -
 
 def recorded(store: Store) -> list[dict[str, Any]]:
     rows = find.search(store, "events", Filter(), 10).rows
-    events = (queries.event(store, row["source"], row["id"]) for row in rows)
+    events = (queries.find_event(store, row["source"], row["id"]) for row in rows)
     return [event for event in events if event]
 
 

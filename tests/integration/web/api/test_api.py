@@ -16,7 +16,7 @@ from dev.stack.servers import Valkey, free_port
 from inbox import queries
 from inbox.event import Event
 from inbox.job import Lease, NewJob
-from inbox.retry import Bury
+from inbox.retry import DeadLetter
 from inbox.store import Store
 from settings import Settings, load
 from tasks import broker
@@ -58,7 +58,7 @@ def dead_job(store: Store) -> str:
     store.record(Event("stripe", "evt_1", "invoice.payment_failed", b"{}"), [NewJob("j1", "tasks.x", "payments")])
     lease = store.lease("j1", "worker-1", 60)
     assert isinstance(lease, Lease)
-    store.fail(lease, "the invoice has no customer", Bury("permanent"))
+    store.fail(lease, "the invoice has no customer", DeadLetter("permanent"))
     return "j1"
 
 
@@ -76,7 +76,7 @@ def test_the_api_is_closed_where_no_key_is_configured(valkey: Valkey) -> None:
 def test_a_document_request_is_durable_before_the_202(client: FlaskClient, real_store: Store) -> None:
     status, answer = ask(client, {"document_id": "contract.pdf", "options": {"format": "PDF", "ocr": True}})
     assert (status, answer["status"]) == (202, "submitting")
-    body = queries.body(real_store, "api", answer["id"])
+    body = queries.find_body(real_store, "api", answer["id"])
     assert body == b'{"document_id":"contract.pdf","options":{"format":"PDF","ocr":true},"notify":{"agents":[]}}'
     assert real_store.client.llen("documents") == 1
     assert client.get(f"/api/v1/documents/{answer['id']}", headers=BEARER).get_json()["status"] == "submitting"

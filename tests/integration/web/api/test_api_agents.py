@@ -164,7 +164,7 @@ def test_a_document_names_agents_by_name_or_url_and_unfit_ones_are_refused_at_on
     wanted = {"document_id": "d", "notify": {"agents": ["hub", "https://b.example/"]}}
     status, started = post(client, "documents", wanted)
     assert status == 202
-    body = queries.body(real_store, "api", started["id"])
+    body = queries.find_body(real_store, "api", started["id"])
     assert json.loads(body or b"")["notify"]["agents"] == [URL, "https://b.example/"]
     for unfit, words in (("spoke", "notify.agents.0 is no agent"), ("https://10.0.0.1/", "notify.agents.0: 10.0.0.1")):
         status, answer = post(client, "documents", {"document_id": "d", "notify": {"agents": [unfit]}})

@@ -16,7 +16,7 @@ from inbox import queries
 from inbox.event import Event
 from inbox.find import Filter
 from inbox.job import Lease, NewJob
-from inbox.retry import Bury
+from inbox.retry import DeadLetter
 from inbox.store import Store
 from settings import Settings, load
 from tasks import bulk_replays as task
@@ -58,19 +58,19 @@ def die(store: Store, name: str, kind: str = "invoice.paid") -> str:
     store.record(Event("stripe", name, kind, b"{}"), [NewJob(job, "tasks.payments.paid", "payments")])
     lease = store.lease(job, "w", 60)
     assert isinstance(lease, Lease)
-    store.fail(lease, "Stripe answered 500", Bury("permanent"))
+    store.fail(lease, "Stripe answered 500", DeadLetter("permanent"))
     return job
 
 
 def state(store: Store, job: str) -> str:
-    found = queries.job(store, job)
+    found = queries.find_job(store, job)
     return str(found["state"]) if found else "gone"
 
 
 def work(runner: Runner, replay: str) -> int:
     """Do every page; answers how many there were."""
     for pages in range(1, 100):
-        event = queries.event(runner.store, "holdfast", replay)
+        event = queries.find_event(runner.store, "holdfast", replay)
         owed = [job["id"] for job in event["jobs"] if job["state"] == "ready"] if event else []
         if not owed:
             return pages - 1
@@ -93,14 +93,14 @@ def test_all_that_match_run_again_and_no_others(
     told = bulk_replays.load_progress(real_store, sessions, replay)
     assert told | {"state": "finished", "by": WHO, "replayed": 7, "skipped": 0, "total": 14, "looked": 14} == told
     assert {replayed(real_store, job) for job in wanted} == {(1, f"{WHO}, {replay}")}
-    assert queries.audit(real_store, 100) == [], (
+    assert queries.list_audit_log(real_store, 100) == [], (
         "a great run must not push all else out of the trail: its row is its entry"
     )
 
 
 def replayed(store: Store, job: str) -> tuple[int, str]:
     """How often, and by whom last."""
-    found = queries.job(store, job)
+    found = queries.find_job(store, job)
     assert found
     return found["replays"], found["replayed_by"]
 
@@ -145,7 +145,7 @@ def test_a_death_in_the_middle_of_a_page_costs_nothing_and_runs_nothing_twice(
 def die_once_more(store: Store, job: str) -> None:
     lease = store.lease(job, "w", 60)
     assert isinstance(lease, Lease)
-    store.fail(lease, "again", Bury("permanent"))
+    store.fail(lease, "again", DeadLetter("permanent"))
 
 
 def test_who_comes_late_to_a_page_that_is_done_changes_nothing(

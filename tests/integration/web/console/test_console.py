@@ -15,7 +15,7 @@ from dev.stack.servers import Valkey
 from inbox import queries, statistics
 from inbox.event import Event
 from inbox.job import Lease, NewJob
-from inbox.retry import Bury
+from inbox.retry import DeadLetter
 from inbox.store import Store
 from settings import Settings, load
 from tests.conftest import Clock, fresh_database
@@ -225,7 +225,7 @@ def test_arrivals_are_counted_by_their_time(store: Store, clock: Clock) -> None:
     for n in (0, 10, 20, 130):
         clock.ms = began + n * 1000
         store.record(Event("stripe", f"e{n}", "x", b"{}"), [])
-    assert statistics.arrivals(store, began - 1, began + 179_999, 3) == [3, 0, 1]
+    assert statistics.count_arrivals(store, began - 1, began + 179_999, 3) == [3, 0, 1]
 
 
 def test_a_queue_shows_when_its_oldest_job_became_due(store: Store, clock: Clock) -> None:
@@ -233,7 +233,7 @@ def test_a_queue_shows_when_its_oldest_job_became_due(store: Store, clock: Clock
     for n in range(3):
         clock.forward(1)
         store.record(Event("stripe", f"e{n}", "x", b"{}"), [NewJob(f"j{n}", "t", "payments")])
-    assert statistics.queues(store, ("payments", "documents")) == {
+    assert statistics.pending_by_queue(store, ("payments", "documents")) == {
         "payments": (3, began + 1000),
         "documents": (0, None),
     }
@@ -244,7 +244,7 @@ def dead_letter(store: Store, name: str) -> str:
     store.record(Event("stripe", name, "invoice.paid", b'{"email": "ada@example.com"}'), [NewJob(job, "t", "payments")])
     lease = store.lease(job, "w", 60)
     assert isinstance(lease, Lease)
-    store.fail(lease, "the <b>invoice</b> has no customer", Bury("permanent"))
+    store.fail(lease, "the <b>invoice</b> has no customer", DeadLetter("permanent"))
     return job
 
 
@@ -322,7 +322,7 @@ def test_an_event_shows_its_last_deliveries_and_their_secrets(store: Store, cloc
     for n in range(8):
         store.record(Event("stripe", "evt_1", "x", b"{}"), [], f"secret{n}")
         clock.forward(60)
-    event = queries.event(store, "stripe", "evt_1")
+    event = queries.find_event(store, "stripe", "evt_1")
     assert event
     assert event["deliveries"] == 8
     assert event["heard"] == [{"at": began + n * 60_000, "secret": f"secret{n}"} for n in range(3, 8)]

@@ -18,7 +18,7 @@ from inbox import queries
 from inbox import statistics as inbox_figures
 from inbox.event import Event
 from inbox.job import Lease, NewJob, job_id
-from inbox.retry import Bury, RetryAt
+from inbox.retry import DeadLetter, RetryAt
 from inbox.store import Store
 from settings import load
 from tasks.db.migrate import upgrade
@@ -67,7 +67,7 @@ def test_attempts_are_told_by_task_outcome_and_duration(client: FlaskClient, sto
     store.finish(done)
     clock.forward(60)
     store.fail(again, "no", RetryAt(clock() + 10))
-    store.fail(buried, "never", Bury("never"))
+    store.fail(buried, "never", DeadLetter("never"))
     told = figures(client)
     assert told[f"holdfast_attempts_total outcome=succeeded task={TASK}"] == 1
     assert told[f"holdfast_attempts_total outcome=failed task={TASK}"] == 2
@@ -104,11 +104,11 @@ def test_what_is_done_dead_or_replayed_is_owed_no_longer_or_again(store: Store, 
     began = clock()
     done, died = leased(store, "evt_1"), leased(store, "evt_2")
     store.finish(done)
-    store.fail(died, "never", Bury("never"))
-    assert inbox_figures.owed(store, ("payments",)) == {"payments": (0, None)}
+    store.fail(died, "never", DeadLetter("never"))
+    assert inbox_figures.unfinished_by_queue(store, ("payments",)) == {"payments": (0, None)}
     clock.forward(60)
     store.replay(died.job_id, "ada")
-    assert inbox_figures.owed(store, ("payments",)) == {"payments": (1, began + 60_000)}
+    assert inbox_figures.unfinished_by_queue(store, ("payments",)) == {"payments": (1, began + 60_000)}
 
 
 def test_while_the_store_is_away_the_page_says_which_figures_are_left_out(client: FlaskClient, valkey: Valkey) -> None:

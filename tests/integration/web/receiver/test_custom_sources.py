@@ -105,7 +105,7 @@ def test_a_route_makes_a_job_of_it(client: FlaskClient, real_store: Store, monke
     monkeypatch.setitem(routes.ROUTES, ("github", "push"), "tasks.payouts.payout_failed")
     assert github(client, b"{}") == 200
     ((source, event, _),) = recorded(real_store)
-    found = queries.event(real_store, source, event)
+    found = queries.find_event(real_store, source, event)
     assert found is not None
     assert [job["task"] for job in found["jobs"]] == ["tasks.payouts.payout_failed"]
 

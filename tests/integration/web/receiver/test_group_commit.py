@@ -11,9 +11,9 @@ import pytest
 from dev.stack.servers import Valkey
 from inbox import queries
 from inbox.errors import StoreUnavailable
-from inbox.event import Arrival, Event
+from inbox.event import Event, NewEvent
 from inbox.job import NewJob, job_id
-from inbox.recorder import Line, Recorder
+from inbox.recorder import AsyncConnection, Recorder
 from inbox.store import Outcome, Store, connect
 from web.receiver.counters import Tally
 from web.receiver.group_commit import MOST, GroupCommit
@@ -24,7 +24,7 @@ class Counting(Recorder):
 
     batches: list[int]
 
-    async def record_all(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
+    async def record_all(self, arrivals: Sequence[NewEvent]) -> list[Outcome]:
         self.batches.append(len(arrivals))
         return await super().record_all(arrivals)
 
@@ -36,13 +36,13 @@ def counting(valkey: Valkey, web_store: Store) -> Counting:
     return recorder
 
 
-def line(valkey: Valkey) -> Line:
-    return Line(valkey.url, timeout_seconds=0.8)
+def line(valkey: Valkey) -> AsyncConnection:
+    return AsyncConnection(valkey.url, timeout_seconds=0.8)
 
 
-def arrival(name: str) -> Arrival:
+def arrival(name: str) -> NewEvent:
     job = NewJob(job_id("stripe", name, "test"), "tests.support.handlers.plain", "payments")
-    return Arrival(Event("stripe", name, "test", b"{}"), [job])
+    return NewEvent(Event("stripe", name, "test", b"{}"), [job])
 
 
 async def record(group: GroupCommit, *names: str) -> list[BaseException | bool]:
@@ -56,7 +56,7 @@ def test_what_arrives_at_once_shares_round_trips_and_each_event_is_there(countin
     assert sum(counting.batches) == len(names)
     assert len(counting.batches) <= 5
     assert max(counting.batches) <= MOST
-    assert all(queries.event(web_store, "stripe", name) for name in names)
+    assert all(queries.find_event(web_store, "stripe", name) for name in names)
 
 
 def test_one_event_twice_in_a_batch_is_recorded_once(counting: Counting, web_store: Store) -> None:
@@ -118,7 +118,7 @@ class Faulty(Recorder):
 
     failed = False
 
-    async def record_all(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
+    async def record_all(self, arrivals: Sequence[NewEvent]) -> list[Outcome]:
         if not self.failed:
             self.failed = True
             raise RuntimeError("can't start new thread")

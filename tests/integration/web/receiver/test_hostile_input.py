@@ -185,7 +185,7 @@ class House:
     def newest_jobs(self) -> list[dict[str, Any]]:
         """Of the event that came last."""
         (newest,) = find.search(self.store, "events", Filter(), 1).rows
-        event = queries.event(self.store, newest["source"], newest["id"])
+        event = queries.find_event(self.store, newest["source"], newest["id"])
         return list(event["jobs"]) if event else []
 
     def _document_is_open(self) -> None:

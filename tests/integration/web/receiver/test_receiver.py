@@ -79,7 +79,7 @@ def post(client: Client, path: str, delivery: tuple[bytes, dict[str, str]]) -> t
 def test_a_signed_event_is_recorded_with_its_job_and_its_doorbell(client: Client, real_store: Store) -> None:
     event = stripe_event("evt_1", "invoice.payment_failed", id="in_1", customer="cus_1")
     assert post(client, "/stripe-webhook", signed_by_stripe(event)) == (200, OK)
-    recorded = queries.event(real_store, "stripe", "evt_1")
+    recorded = queries.find_event(real_store, "stripe", "evt_1")
     assert recorded is not None
     assert [(job["task"], job["state"]) for job in recorded["jobs"]] == [("tasks.payments.payment_failed", "ready")]
     assert real_store.client.llen("payments") == 1
@@ -88,7 +88,7 @@ def test_a_signed_event_is_recorded_with_its_job_and_its_doorbell(client: Client
 def test_the_bytes_are_kept_as_they_were_signed(client: Client, real_store: Store) -> None:
     body = '{ "id":"evt_1",  "type":"x", "name":"Zoë \\u00e9" }'
     assert post(client, "/stripe-webhook", signed_by_stripe(body)) == (200, OK)
-    assert queries.body(real_store, "stripe", "evt_1") == body.encode()
+    assert queries.find_body(real_store, "stripe", "evt_1") == body.encode()
 
 
 def test_a_payload_takes_a_third_of_its_bytes_and_comes_to_its_handler_whole(client: Client, real_store: Store) -> None:
@@ -111,7 +111,7 @@ def test_a_duplicate_answers_200_and_changes_nothing(client: Client, real_store:
 
 def test_an_event_nobody_handles_is_recorded_and_counted(client: Client, real_store: Store) -> None:
     assert post(client, "/stripe-webhook", signed_by_stripe(stripe_event("evt_1", "product.updated"))) == (200, OK)
-    recorded = queries.event(real_store, "stripe", "evt_1")
+    recorded = queries.find_event(real_store, "stripe", "evt_1")
     assert recorded is not None
     assert (recorded["state"], queries.stats(real_store)["unhandled"]) == ("unhandled", 1)
 
@@ -125,7 +125,7 @@ def test_the_secret_being_rotated_in_is_taken_too(client: Client) -> None:
 def test_a_document_callback_is_recorded_under_its_webhook_id(client: Client, real_store: Store, status: str) -> None:
     body = {"task_id": "t1", "status": status, "result_url": "https://docs.example/r"}
     assert post(client, "/doc-status-webhook", signed_by_documents(body, "msg_9")) == (200, OK)
-    recorded = queries.event(real_store, "documents", "msg_9")
+    recorded = queries.find_event(real_store, "documents", "msg_9")
     assert recorded is not None
     assert recorded["type"] == status
 

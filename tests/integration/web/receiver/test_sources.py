@@ -71,7 +71,7 @@ def thin(event_id: str, kind: str = THIN_FAILED, **more: Any) -> dict[str, Any]:
 
 
 def recorded(store: Store, event_id: str) -> dict[str, Any]:
-    found = queries.event(store, "stripe", event_id)
+    found = queries.find_event(store, "stripe", event_id)
     assert found is not None
     return found
 
