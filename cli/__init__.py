@@ -1,1 +1,1 @@
-"""`holdfast`, the command line: it asks the API with a key, as any program may; `send`, `doctor` read the settings."""
+"""`holdfast`, the command line: a client of the API. Only `send` and `doctor` read the settings of this machine."""

@@ -1,24 +1,24 @@
-"""`python -m cli`, in a clone `bin/holdfast`: see and steer Holdfast from a terminal or a script."""
+"""`python -m cli`, in a clone `bin/holdfast`."""
 
 from __future__ import annotations
 
 import click
 
-from cli import agents, completion, dead, doctor, documents, events, reports, send, subscriptions
+from cli import agents, completion, dead, doctor, documents, events, reconcile, reports, send, subscriptions
 
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 refused or in trouble, 2 typed or set wrongly, 3 nobody answers.",
+    epilog="Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 service unavailable.",
 )
 def holdfast() -> None:
-    """See and steer Holdfast: events, dead letters, documents, agents, subscriptions."""
+    """Inspect and operate Holdfast: events, dead letters, documents, agents, subscriptions."""
 
 
 for command in (
     *(events.events, dead.dead, documents.documents, agents.agents),
     subscriptions.subscriptions,
-    *(reports.stats, reports.sources, reports.audit, reports.reconcile),
+    *(reports.stats, reports.sources, reports.audit, reconcile.reconcile),
     *(send.send, doctor.doctor, completion.completion),
 ):
     holdfast.add_command(command)

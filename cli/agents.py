@@ -1,4 +1,4 @@
-"""`holdfast agents`: other agents that finished documents are handed on to."""
+"""`holdfast agents`: the agents that receive handoffs of finished documents."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from cli import output
 from cli.api import Api
 from cli.options import api_command
 
-HEAD = ("NAME", "URL", "STATE", "RATE", "DELIVERED", "OWED", "DEAD", "FAILING SINCE")
+HEAD = ("NAME", "URL", "STATE", "RATE", "DELIVERED", "PENDING", "DEAD", "FAILING SINCE")
 COLUMNS = ("name", "url", "state", "rate_per_minute", "delivered", "owed", "dead", "failing_since")
 
 
 @click.group()
 def agents() -> None:
-    """Agents that finished documents are handed on to."""
+    """Agents: webhook receivers for finished documents."""
 
 
 @agents.command("list")
 @api_command
 def list_agents(api: Api, *, as_json: bool) -> None:
-    """All, and how their deliveries fare."""
+    """List all agents with their state and the number of handoffs."""
     found = api.get("agents")
     if as_json:
         return output.as_json(found)
@@ -29,34 +29,35 @@ def list_agents(api: Api, *, as_json: bool) -> None:
 
 @agents.command()
 @click.argument("name")
-@click.argument("address")
-@click.option("--rate", type=click.IntRange(min=1), help="Deliveries a minute, at most.")
+@click.argument("agent_url")
+@click.option("--rate", type=click.IntRange(min=1), help="Maximum number of deliveries per minute.")
 @api_command
-def add(api: Api, *, name: str, address: str, rate: int | None, as_json: bool) -> None:
-    """Hand documents on to this ADDRESS. Prints the secret that signs them, this once."""
-    wanted = {"name": name, "url": address} | ({"rate_per_minute": rate} if rate else {})
-    made = api.post("agents", body=wanted)
-    return output.as_json(made) if as_json else output.fields(made)
+def add(api: Api, *, name: str, agent_url: str, rate: int | None, as_json: bool) -> None:
+    """Add an agent. Prints the secret that signs its webhooks; it cannot be shown again."""
+    body = {"name": name, "url": agent_url} | ({"rate_per_minute": rate} if rate else {})
+    added = api.post("agents", body=body)
+    return output.as_json(added) if as_json else output.fields(added)
 
 
 @agents.command()
 @click.argument("name", metavar="NAME|ID")
 @api_command
 def disable(api: Api, *, name: str, as_json: bool) -> None:
-    """Deliver nothing to it any more."""
-    _told(api.post("agents", name, "disable"), f"{name} is disabled", as_json)
+    """Stop deliveries to an agent. Its handoffs become dead letters."""
+    _switch(api, name, "disable", as_json)
 
 
 @agents.command()
 @click.argument("name", metavar="NAME|ID")
 @api_command
 def enable(api: Api, *, name: str, as_json: bool) -> None:
-    """Deliver to it again."""
-    _told(api.post("agents", name, "enable"), f"{name} is enabled", as_json)
+    """Resume deliveries to an agent."""
+    _switch(api, name, "enable", as_json)
 
 
-def _told(answer: dict[str, object], words: str, as_json: bool) -> None:
+def _switch(api: Api, name: str, action: str, as_json: bool) -> None:
+    answer = api.post("agents", name, action)
     if as_json:
         output.as_json(answer)
     else:
-        click.echo(words)
+        click.echo(f"{name} is {action}d")

@@ -1,4 +1,4 @@
-"""The API as the commands ask it: /api/v1 with a key. What goes wrong is told in one line that says what to do."""
+"""Client of the API at /api/v1."""
 
 from __future__ import annotations
 
@@ -10,65 +10,64 @@ import requests
 
 from cli.errors import FAILURE, UNAVAILABLE, USAGE, CommandError
 
-TIMEOUT_SECONDS = (5, 30)  # to connect, to answer
-PAGE = 100  # rows asked for at once
-
-Given = Mapping[str, Any]
+TIMEOUT_SECONDS = (5, 30)  # connect, response
+PAGE_ROWS = 100
 
 
 class Api:
-    """One address and one key to it. Every call raises Failed where the answer is no good one."""
+    """The API at one URL, with one key. Every call raises CommandError unless it succeeds."""
 
     def __init__(self, url: str, key: str) -> None:
         self.url = url
         self._session = requests.Session()
         self._session.headers["Authorization"] = f"Bearer {key}"
-        self._session.trust_env = False  # or ~/.netrc would replace the key
+        self._session.trust_env = False  # otherwise ~/.netrc would replace the key
 
     def get(self, *path: str, **query: Any) -> dict[str, Any]:
-        """`path` in parts, each of which may hold whatever an id may."""
+        """`path` in segments, which may contain any character. Query parameters that are None are left out."""
         return self._call("GET", path, params={name: value for name, value in query.items() if value is not None})
 
-    def post(self, *path: str, body: Given | None = None, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def post(
+        self, *path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         return self._call("POST", path, json=body or {}, headers=headers)
 
-    def rows(self, what: str, most: int, **query: Any) -> Iterator[dict[str, Any]]:
-        """At most `most` rows of a list, page after page: a page of a search may hold few, and still go on."""
+    def rows(self, collection: str, max_rows: int, **query: Any) -> Iterator[dict[str, Any]]:
+        """Up to `max_rows` rows of a list, page by page. Only a missing cursor ends a list: a search may return a
+        short or empty page and still have more."""
         cursor = None
-        while most:
-            page = self.get(what, **query, limit=min(most, PAGE), cursor=cursor)
-            yield from page[what]
-            most, cursor = most - len(page[what]), page["cursor"]
+        while max_rows:
+            page = self.get(collection, **query, limit=min(max_rows, PAGE_ROWS), cursor=cursor)
+            yield from page[collection]
+            max_rows, cursor = max_rows - len(page[collection]), page["cursor"]
             if cursor is None:
                 return
 
-    def _call(self, verb: str, path: tuple[str, ...], **how: Any) -> dict[str, Any]:
-        address = "/".join((self.url, "api/v1", *(quote(part, safe="") for part in path)))
+    def _call(self, method: str, path: tuple[str, ...], **options: Any) -> dict[str, Any]:
+        url = "/".join((self.url, "api/v1", *(quote(segment, safe="") for segment in path)))
         try:
-            answer = self._session.request(verb, address, timeout=TIMEOUT_SECONDS, allow_redirects=False, **how)
+            response = self._session.request(method, url, timeout=TIMEOUT_SECONDS, allow_redirects=False, **options)
         except requests.RequestException:
-            raise CommandError(
-                f"nobody answers at {self.url}: is the receiver running? (--url, HOLDFAST_URL)", UNAVAILABLE
-            ) from None
+            message = f"no answer from {self.url}: is the receiver running? (--url, HOLDFAST_URL)"
+            raise CommandError(message, UNAVAILABLE) from None
         try:
-            told = answer.json()
+            answer = response.json()
         except requests.JSONDecodeError:
-            told = None
-        if answer.ok and isinstance(told, dict):
-            return told
-        raise _failure(answer.status_code, told, self.url)
+            answer = None
+        if response.ok and isinstance(answer, dict):
+            return answer
+        raise _error(response.status_code, answer, self.url)
 
 
-def _failure(status: int, told: Any, url: str) -> CommandError:
-    if not isinstance(told, dict) or "error" not in told:
-        return CommandError(
-            f"what answers at {url} (status {status}) is no Holdfast API (--url, HOLDFAST_URL)", UNAVAILABLE
-        )
+def _error(status: int, answer: Any, url: str) -> CommandError:
+    if not isinstance(answer, dict) or "error" not in answer:
+        message = f"{url} answered with status {status}, but is not a Holdfast API (--url, HOLDFAST_URL)"
+        return CommandError(message, UNAVAILABLE)
     match status:
         case 401:
-            return CommandError(f"{told['error']} (--key-file, HOLDFAST_API_KEY)", USAGE)
+            return CommandError(f"{answer['error']} (--key-file, HOLDFAST_API_KEY)", USAGE)
         case 400 | 413:
-            return CommandError(told["error"], USAGE)
+            return CommandError(answer["error"], USAGE)
         case 503:
-            return CommandError(told["error"], UNAVAILABLE)
-    return CommandError(told["error"], FAILURE)
+            return CommandError(answer["error"], UNAVAILABLE)
+    return CommandError(answer["error"], FAILURE)

@@ -1,6 +1,6 @@
-"""What `holdfast doctor` looks at: each setting, connection and promise, and how to mend what is wrong.
+"""The checks of `holdfast doctor`: settings, connections and durability.
 
-A check answers Findings and changes nothing. None of them holds a secret or an address that might hold one.
+A check returns Findings and changes nothing. No finding contains a secret, or a URL that may contain one.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from cli.network import is_loopback
 from inbox import queries
 from inbox.errors import HoldfastError, StoreUnavailable
 from inbox.event import Event
@@ -34,180 +34,171 @@ from tasks.notifications import apprise_client
 from web.ops import health
 from web.receiver import sources
 
-WAIT_SECONDS = 3.0
-SKEW_SECONDS = 5  # signatures are allowed SIGNATURE_TOLERANCE_SECONDS; this much is no network any more
+TIMEOUT_SECONDS = 3.0
+MAX_CLOCK_SKEW_SECONDS = 5  # more than a slow network explains; signatures allow SIGNATURE_TOLERANCE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`found` is what there is, in words; `mend` says what to do where that is not `ok`."""
+    """The result of one check: what was found, and if that is not `ok`, the command or setting that fixes it."""
 
     ok: bool
-    what: str
+    check: str
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Everything, from what is set to whom it is about."""
-    yield from _access(settings)
+    """Run all checks."""
+    yield from _receiver(settings)
     yield from store(settings)
     yield _broker()
     yield _database(settings)
     yield _documents(settings)
-    yield from _messages(settings)
+    yield from _notifications(settings)
     yield from _peers(settings)
 
 
-# --- who may come in --------------------------------------------------------------------------------------------------
+# --- receiver, API and console ----------------------------------------------------------------------------------------
 
 
-def _access(settings: Settings) -> Iterator[Finding]:
+def _receiver(settings: Settings) -> Iterator[Finding]:
     names = ", ".join(sources.configured(settings))
-    yield Finding(
-        bool(names), "sources", names or "none", "set STRIPE_WEBHOOK_SECRET, DOC_WEBHOOK_SECRET or SOURCES_FILE"
-    )
+    fix = "set STRIPE_WEBHOOK_SECRET, DOC_WEBHOOK_SECRET or SOURCES_FILE: until then every webhook is rejected"
+    yield Finding(bool(names), "sources", names or "none configured", fix)
     try:
         route_check.check(settings)
-        yield Finding(True, "routes", "every route leads somewhere")
+        yield Finding(True, "routes", "every route has a handler")
     except route_check.RouteError as error:
         yield Finding(False, "routes", str(error), "correct tasks/routes.py")
     keys = len(settings.api_keys)
-    yield Finding(bool(keys), "API_KEYS", f"{keys} set", "set one: without it API and console are closed")
+    fix = "set API_KEYS: without a key the API and the console are disabled"
+    yield Finding(bool(keys), "API_KEYS", f"{keys} keys" if keys else "not set", fix)
     yield public_url(settings.public_url)
 
 
 def public_url(url: str) -> Finding:
-    """Others may be told of it only by https; on this machine nobody else listens."""
+    """Must be https, because other services send data there; http is accepted on a loopback address."""
     if not url:
-        return Finding(True, "PUBLIC_URL", "not set: links in messages lead nowhere, and no document can be asked for")
+        return Finding(True, "PUBLIC_URL", "not set: messages contain no links, and documents cannot be requested")
     parts = urlsplit(url)
     ok = parts.scheme == "https" or is_loopback(parts.hostname or "")
-    return Finding(
-        ok, "PUBLIC_URL", url, "give it https: what is sent there by http can be read and changed on its way"
-    )
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return Finding(ok, "PUBLIC_URL", url, "use an https URL: data sent over http can be read and changed on its way")
 
 
 # --- the store --------------------------------------------------------------------------------------------------------
 
 
 def store(settings: Settings) -> Iterator[Finding]:
-    """Is it there, and does it keep the promise?"""
-    record = broker.open_store(settings, timeout_seconds=WAIT_SECONDS)
+    """Reachable, durable, with free memory, and used by a worker."""
+    record = broker.open_store(settings, timeout_seconds=TIMEOUT_SECONDS)
     with closing(record.client):
         try:
             before, now_ms, after = time.time(), record.now_ms(), time.time()
         except StoreUnavailable as error:
-            yield Finding(False, "store", str(error), "start Redis or Valkey, and check REDIS_URL and its password")
+            fix = "start Redis or Valkey; check REDIS_URL and its password"
+            yield Finding(False, "store", str(error), fix)
             return
-        yield Finding(True, "store", "answers")
+        yield Finding(True, "store", "reachable")
         yield clock(now_ms / 1000, before, after)
-        set_so = health.check_store(record, settings)
-        yield _of_check(
-            "durability", set_so, f"set the server so (deploy/valkey.conf), for DURABILITY={settings.durability}"
-        )
-        yield from _room_and_disk(record)
-        yield _of_check("sweep", health.check_sweep(record), "start a worker: celery -A workers.app worker")
+        fix = f"configure the server as in deploy/valkey.conf: DURABILITY={settings.durability} requires it"
+        yield _health("durability", health.check_store(record, settings), fix)
+        yield memory(*record.memory())
+        yield _disk_writes(record)
+        fix = "start a worker: celery -A workers.app worker -Q <queues>"
+        yield _health("workers", health.check_sweep(record), fix)
 
 
-def _room_and_disk(store: Store) -> Iterator[Finding]:
-    yield memory(*store.memory())
-    bad = [f"{name} is {word}" for name, word in queries.persistence_status(store).items() if word not in ("ok", "")]
-    mend = "see the server's log: its disk is full or broken, and what it took since may be lost"
-    yield Finding(not bad, "append-only file", "; ".join(bad) or "the last writes went well", mend)
+def _disk_writes(store: Store) -> Finding:
+    failed = [
+        f"{name} is {status}" for name, status in queries.persistence_status(store).items() if status not in ("ok", "")
+    ]
+    fix = "see the server's log: its disk is full or broken, and what it accepted since may be lost"
+    return Finding(not failed, "append-only file", "; ".join(failed) or "the last writes succeeded", fix)
 
 
 def clock(theirs: float, before: float, after: float) -> Finding:
-    """Seconds since 1970: the store's, and ours before and after it was asked."""
-    apart = max(before - theirs, theirs - after, 0.0)
-    return Finding(
-        apart <= SKEW_SECONDS,
-        "clock",
-        f"{apart:.1f} s apart from the store's",
-        "set both clocks by NTP: signatures are held to the one, retries to the other",
-    )
+    """Seconds since 1970: the store's time, and this machine's before and after the store was asked."""
+    skew = max(before - theirs, theirs - after, 0.0)
+    fix = "synchronize both clocks by NTP: signatures are checked by this machine's, retries are due by the store's"
+    return Finding(skew <= MAX_CLOCK_SKEW_SECONDS, "clock", f"differs from the store's by {skew:.1f} s", fix)
 
 
-def memory(used: int, most: int) -> Finding:
-    """In bytes; `most` is 0 where there is no limit."""
-    if not most:
-        return Finding(True, "memory", f"{used >> 20} MB used; no maxmemory, so only the machine bounds it")
-    words = f"{used >> 20} of {most >> 20} MB used"
-    return Finding(used <= most * NEARLY_FULL, "memory", words, "give maxmemory more: senders hear 503")
+def memory(used: int, limit: int) -> Finding:
+    """In bytes; `limit` is 0 if there is none."""
+    if not limit:
+        return Finding(True, "memory", f"{used >> 20} MB used; maxmemory is not set, so only the machine limits it")
+    fix = f"raise maxmemory: above {NEARLY_FULL:.0%} every webhook is answered with 503"
+    return Finding(used <= limit * NEARLY_FULL, "memory", f"{used >> 20} of {limit >> 20} MB used", fix)
 
 
 def _broker() -> Finding:
-    return _of_check("broker", health.check_broker(), "start it, and check BROKER_URL")
+    return _health("broker", health.check_broker(), "start the broker; check BROKER_URL")
 
 
-def _of_check(what: str, said: str, mend: str) -> Finding:
-    return Finding(said == "ok", what, said, mend)
+def _health(check: str, result: str, fix: str) -> Finding:
+    return Finding(result == "ok", check, result, fix)
 
 
 # --- the database and the documents -----------------------------------------------------------------------------------
 
 
 def _database(settings: Settings) -> Finding:
+    create = "run: python -m tasks.upgrade"
     file = settings.database_url.removeprefix("sqlite:///")
     if file != settings.database_url and not Path(file).is_file():
-        return Finding(False, "database", "its file is not there", "python -m tasks.upgrade")
+        return Finding(False, "database", "the SQLite file does not exist", create)
     try:
-        now, newest = revisions(settings.database_url)
+        current, newest = revisions(settings.database_url)
     except SQLAlchemyError as error:
-        return Finding(False, "database", f"cannot be reached ({type(error).__name__})", "start it; check DATABASE_URL")
-    words = f"tables of revision {now or 'none'}, the newest is {newest}"
-    return Finding(now == newest, "database", words, "python -m tasks.upgrade")
+        found = f"cannot be reached ({type(error).__name__})"
+        return Finding(False, "database", found, "start the database; check DATABASE_URL")
+    return Finding(current == newest, "database", f"schema revision {current or 'none'}, newest is {newest}", create)
 
 
 def _documents(settings: Settings) -> Finding:
-    """S3 is asked for a document that is not there; a folder may be made by the first document."""
-    what = settings.document_incoming_setting
+    """For S3: look up an object that does not exist. A folder may not exist yet: the first document creates it."""
+    check = settings.document_incoming_setting
     if settings.document_store.startswith("s3://"):
         try:
             open_store(settings.document_store).find("doctor")
         except HoldfastError as error:
-            return Finding(False, "DOCUMENT_STORE", str(error), "check the bucket's name and rights, and AWS_…")
-    folder = _standing(Path(settings.document_incoming))
+            fix = "check the bucket's name and permissions, and the AWS_… variables"
+            return Finding(False, "DOCUMENT_STORE", str(error), fix)
+    folder = _nearest_existing(Path(settings.document_incoming))
     if not os.access(folder, os.W_OK | os.X_OK):
-        mend = "let the workers' user write there; only workers need to"
-        return Finding(False, what, f"{folder} cannot be written to", mend)
-    return disk(what, folder, shutil.disk_usage(folder).free, settings.max_document_bytes)
+        fix = "allow the workers' user to write there; the receiver needs no write access"
+        return Finding(False, check, f"{folder} is not writable", fix)
+    return disk(check, folder, shutil.disk_usage(folder).free, settings.max_document_bytes)
 
 
-def disk(what: str, folder: Path, free: int, most: int) -> Finding:
-    """In bytes; `most` is what one document may take."""
-    words = f"{folder} can be written to, {free >> 20} MB free"
-    return Finding(free >= most, what, words, f"make room: a document of MAX_DOCUMENT_BYTES takes {most >> 20} MB")
+def disk(check: str, folder: Path, free: int, max_document: int) -> Finding:
+    """Bytes: `free` on the disk, and the size that one document may have."""
+    found = f"{folder} is writable, {free >> 20} MB free"
+    fix = f"free disk space: one document may have {max_document >> 20} MB (MAX_DOCUMENT_BYTES)"
+    return Finding(free >= max_document, check, found, fix)
 
 
-def _standing(path: Path) -> Path:
-    """The path, or the nearest above it that is there."""
+def _nearest_existing(path: Path) -> Path:
     path = path.absolute()
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-# --- whom we tell and ask ---------------------------------------------------------------------------------------------
+# --- services that we call --------------------------------------------------------------------------------------------
 
 
-def _messages(settings: Settings) -> Iterator[Finding]:
+def _notifications(settings: Settings) -> Iterator[Finding]:
     for name in ("CUSTOMER_NOTIFY_URLS", "ADMIN_NOTIFY_URLS"):
         urls = getattr(settings, name.lower())
-        places = [apprise_client.reached(url) for url in urls]
-        wrong = [str(place) for place, reached in enumerate(places, 1) if reached is None]
-        mend = "see https://github.com/caronc/apprise/wiki for how a URL of each service looks"
-        if wrong:
-            yield Finding(False, name, f"number {', '.join(wrong)} of {len(urls)} is no Apprise URL", mend)
+        servers = [apprise_client.reached(url) for url in urls]
+        invalid = [str(number) for number, server in enumerate(servers, 1) if server is None]
+        if invalid:
+            fix = "see https://github.com/caronc/apprise/wiki for the URL of each service"
+            yield Finding(False, name, f"no valid Apprise URL: number {', '.join(invalid)} of {len(urls)}", fix)
         else:
-            yield Finding(True, name, f"{len(urls)} services" if urls else "not set: nobody is told")
-        for host, port in {place for place in places if place and place[0]}:
-            yield _reachable(f"{name}: mail", host, port)
+            yield Finding(True, name, f"{len(urls)} services" if urls else "not set: these messages are not sent")
+        for host, port in {server for server in servers if server and server[0]}:
+            yield _reachable(f"{name}: mail server", host, port)
 
 
 def _peers(settings: Settings) -> Iterator[Finding]:
@@ -220,22 +211,22 @@ def _peers(settings: Settings) -> Iterator[Finding]:
 
 
 def _stripe(settings: Settings) -> Finding:
-    """One question, the one that reconcile asks."""
+    """One request, the one that reconcile makes."""
     now = datetime.now(UTC)
     attempt = Attempt("doctor", Event("stripe", "doctor", "doctor", b"{}"), {}, 1, now, settings, lambda: None)
     try:
         stripe.list_events(attempt, (), int(now.timestamp()) - 60, int(now.timestamp()), "", everything=True)
     except HoldfastError as error:
-        mend = "check the key, its right to read Events, and the way to STRIPE_API_BASE"
-        return Finding(False, "STRIPE_API_KEY", str(error), mend)
+        fix = "check the key, its permission to read Events, and the connection to STRIPE_API_BASE"
+        return Finding(False, "STRIPE_API_KEY", str(error), fix)
     mode = "live" if "_live_" in settings.stripe_api_key[:8] else "test"
-    return Finding(True, "STRIPE_API_KEY", f"works, a {mode} key")
+    return Finding(True, "STRIPE_API_KEY", f"a valid {mode} key")
 
 
-def _reachable(what: str, host: str, port: int) -> Finding:
+def _reachable(check: str, host: str, port: int) -> Finding:
     try:
-        socket.create_connection((host, port), WAIT_SECONDS).close()
+        socket.create_connection((host, port), TIMEOUT_SECONDS).close()
     except OSError as error:
-        words = f"{host}:{port} cannot be reached ({type(error).__name__})"
-        return Finding(False, what, words, "is it up, and may this machine reach it?")
-    return Finding(True, what, f"{host}:{port} answers")
+        found = f"{host}:{port} cannot be reached ({type(error).__name__})"
+        return Finding(False, check, found, "start the service, or allow this machine to connect to it")
+    return Finding(True, check, f"{host}:{port} is reachable")

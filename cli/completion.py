@@ -1,4 +1,4 @@
-"""`holdfast completion`: what a shell takes to complete commands and options."""
+"""`holdfast completion`: shell completion of commands, options and values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from click.shell_completion import get_completion_class
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the completion for a shell: eval "$(holdfast completion bash)"."""
-    made = get_completion_class(shell)
-    assert made is not None  # noqa: S101  click has these three
-    click.echo(made(ctx.find_root().command, {}, "holdfast", "_HOLDFAST_COMPLETE").source())
+    """Print the completion script for a shell. Use it with: eval "$(holdfast completion bash)"."""
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None  # noqa: S101  click supports these three shells
+    click.echo(completion_class(ctx.find_root().command, {}, "holdfast", "_HOLDFAST_COMPLETE").source())

@@ -1,4 +1,4 @@
-"""`holdfast doctor`: is everything set right, reachable and kept, and if not, how is it mended?"""
+"""`holdfast doctor`: check the installation and say how to fix each problem."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from settings import SettingsError, load, problems
 @click.command()
 @as_json
 def doctor(*, as_json: bool) -> None:
-    """Check every setting, connection and promise, and say how to mend what is wrong.
+    """Check settings, connections and durability, and say how to fix each problem.
 
-    It reads the settings of the machine it runs on: run it where a worker runs. It changes nothing.
+    It reads the settings of the machine on which it runs, so run it where a worker runs. It changes nothing.
     """
-    wrong = problems()
-    found = [{"ok": False, "what": "settings", "found": line, "mend": "docs/settings.md"} for line in wrong]
-    if not wrong:
-        found = [{"ok": True, "what": "settings", "found": "each is understood", "mend": ""}, *_examined()]
-    if as_json:
-        output.as_json({"findings": found})
+    if errors := problems():
+        findings = [{"ok": False, "check": "settings", "found": line, "fix": "see docs/settings.md"} for line in errors]
     else:
-        for finding in found:
-            _tell(finding)
-    if bad := sum(not finding["ok"] for finding in found):
-        raise CommandError(f"{bad} of {len(found)} to mend")
+        findings = [{"ok": True, "check": "settings", "found": "all valid", "fix": ""}, *_run_checks()]
+    if as_json:
+        output.as_json({"findings": findings})
+    else:
+        for finding in findings:
+            _print(finding)
+    if failed := sum(not finding["ok"] for finding in findings):
+        raise CommandError(f"{failed} of {len(findings)} checks failed")
 
 
-def _examined() -> list[dict[str, object]]:
-    from cli.checks import examine  # noqa: PLC0415  Celery reads the settings as it is imported, which must be right
+def _run_checks() -> list[dict[str, object]]:
+    from cli.checks import examine  # noqa: PLC0415  importing Celery reads the settings, which must be valid
 
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # the findings tell it
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # findings only, no logs
     try:
         return [asdict(finding) for finding in examine(load())]
-    except SettingsError as error:  # a file that has changed just now
+    except SettingsError as error:  # a file has changed since problems() read it
         raise CommandError(str(error)) from None
 
 
-def _tell(finding: dict[str, object]) -> None:
-    click.echo(f"{'ok   ' if finding['ok'] else 'WRONG'}  {finding['what']}: {finding['found']}")
+def _print(finding: dict[str, object]) -> None:
+    click.echo(f"{'ok  ' if finding['ok'] else 'FAIL'}  {finding['check']}: {finding['found']}")
     if not finding["ok"]:
-        click.echo(f"       mend: {finding['mend']}")
+        click.echo(f"      fix: {finding['fix']}")

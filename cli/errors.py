@@ -1,4 +1,4 @@
-"""How a command ends: 0 done, 1 refused or in trouble, 2 typed or set wrongly, 3 nobody answers. One line each."""
+"""How a command fails: one line on stderr, and an exit code."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ FAILURE, USAGE, UNAVAILABLE = 1, 2, 3
 
 
 class CommandError(click.ClickException):
-    """It cannot be done, and why; `exit_code` is how the process ends."""
+    """Ends the command with this message and exit code."""
 
-    def __init__(self, words: str, code: int = FAILURE) -> None:
-        super().__init__(words)
-        self.exit_code = code  # type: ignore[misc]  # click calls it a class variable
+    def __init__(self, message: str, code: int = FAILURE) -> None:
+        super().__init__(message)
+        self.exit_code = code  # type: ignore[misc]  # click declares it as a class variable
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"holdfast: {self.message}", err=True)

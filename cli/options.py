@@ -1,4 +1,4 @@
-"""What the commands have in common: whom they ask, how they answer, what a search takes."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ from cli.api import Api
 from cli.errors import USAGE, CommandError
 from settings import SettingsError, load_client
 
-STATES = ("open", "succeeded", "dead", "discarded", "unhandled")
+EVENT_STATES = ("open", "succeeded", "dead", "discarded", "unhandled")
 Command = Callable[..., Any]
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for programs.")
-limit = click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Rows at most.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+limit = click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Maximum number of rows."
+)
 
 
 def api_command(command: Command) -> Command:
-    """A command that asks the API; it gets the Api first."""
+    """Add --url, --key-file and --json to a command, and pass it an Api as its first argument."""
 
-    @click.option("--url", help="Where Holdfast is. Default: HOLDFAST_URL, or this machine's receiver.")
-    @click.option("--key-file", type=click.Path(dir_okay=False), help="A file that holds one of API_KEYS.")
+    @click.option("--url", help="URL of Holdfast. Default: HOLDFAST_URL, or the receiver on this machine.")
+    @click.option("--key-file", type=click.Path(dir_okay=False), help="File that contains one of API_KEYS.")
     @as_json
     @functools.wraps(command)
-    def asking(*, url: str | None, key_file: str | None, **given: Any) -> Any:
-        return command(_api(url, key_file), **given)
+    def with_api(*, url: str | None, key_file: str | None, **options: Any) -> Any:
+        return command(_api(url, key_file), **options)
 
-    return asking
+    return with_api
 
 
 def _api(url: str | None, key_file: str | None) -> Api:
-    """Raises Failed where no key is to be had."""
+    """Raises CommandError if there is no key."""
     try:
         client = load_client()
         key = Path(key_file).read_text(encoding="utf-8").strip() if key_file else client.holdfast_api_key
@@ -43,33 +45,35 @@ def _api(url: str | None, key_file: str | None) -> Api:
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"--key-file cannot be read ({type(error).__name__})", USAGE) from None
     if not (key.isascii() and key.isprintable() and key):
-        raise CommandError("no usable key: set HOLDFAST_API_KEY, or name a file that holds one with --key-file", USAGE)
+        raise CommandError("no valid API key: set HOLDFAST_API_KEY, or pass a file with --key-file", USAGE)
     return Api((url or client.holdfast_url).rstrip("/"), key)
 
 
 def filters(*, of: str) -> Callable[[Command], Command]:
-    """What a search through events or dead letters takes; the function gets it as it is named in the API."""
+    """Add the options of a search through "events" or "dead letters", which are named as in the API."""
     dead = of == "dead letters"
-    when, where = ("died", "id or reason") if dead else ("arrived", "id")
-    takes = [
-        click.option("--source", help="From this sender."),
-        click.option("--type", help="Of this type; invoice.* is all that begin so."),
-        click.option("--since", help=f"That {when} then or later: 2026-11-24T13:00, in UTC, or ms since 1970."),
-        click.option("--until", help=f"That {when} then or earlier."),
-        click.option("--q", help=f"With this in their {where}."),
-        click.option("--customer", help="Of this customer's Stripe id, or of this task's of the document service."),
+    verb, fields = ("died", "id or reason") if dead else ("were received", "id")
+    options = [
+        click.option("--source", help="Only from this source."),
+        click.option("--type", help="Only of this event type; invoice.* matches every type with that prefix."),
+        click.option(
+            "--since", help=f"Only if they {verb} at or after this time: 2026-11-24T13:00 (UTC), or ms since 1970."
+        ),
+        click.option("--until", help=f"Only if they {verb} at or before this time."),
+        click.option("--q", help=f"Only with this text in the {fields}."),
+        click.option("--customer", help="Only of this Stripe customer id, or this task id of the document service."),
     ]
     if not dead:
-        takes.append(click.option("--state", type=click.Choice(STATES), help="That stand so."))
+        options.append(click.option("--state", type=click.Choice(EVENT_STATES), help="Only in this state."))
 
-    def taking(command: Command) -> Command:
-        for option in reversed(takes):
+    def add_options(command: Command) -> Command:
+        for option in reversed(options):
             command = option(command)
         return command
 
-    return taking
+    return add_options
 
 
 def given(filters: dict[str, Any]) -> dict[str, Any]:
-    """Those that were typed."""
+    """Without the options that were not given."""
     return {name: value for name, value in filters.items() if value is not None}

@@ -1,25 +1,34 @@
-"""How answers are shown to people: tables, times, and how far something is."""
+"""Output of the commands: JSON, tables, times, and progress while something runs."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
-LOOK_SECONDS = 0.5  # between two looks at how far something is
+POLL_SECONDS = 0.5
+T = TypeVar("T")
+
+
+class Progress(NamedTuple):
+    """`done` of `total` (0 if unknown), and the same as text."""
+
+    done: int
+    total: int
+    text: str
 
 
 def as_json(answer: Any) -> None:
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
-def as_line(answer: Any) -> None:
-    """One of many, where they come one by one."""
+def as_json_line(answer: Any) -> None:
     click.echo(json.dumps(answer, ensure_ascii=False))
 
 
@@ -28,7 +37,7 @@ def line(text: str) -> None:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns as wide as what is in them; of no rows only that."""
+    """Print aligned columns, or "none" if there are no rows."""
     lines = [[_cell(value) for value in row] for row in rows]
     if not lines:
         click.echo("none")
@@ -36,53 +45,64 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     lines.insert(0, list(head))
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:
-        click.echo("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def fields(answer: dict[str, Any]) -> None:
-    """Name and value of each that has one."""
+    """Print one line per field, without empty ones."""
     width = max(map(len, answer))
     for name, value in answer.items():
         if value not in (None, "", [], {}):
             click.echo(f"{name.ljust(width)}  {_cell(value)}")
 
 
-def at(ms: int | None) -> str:
-    """A time of the record's, as `--since` takes it."""
+def timestamp(ms: int | None) -> str:
+    """Milliseconds since 1970 as a UTC time, in the format that `--since` accepts; "" for None."""
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S") if ms else ""
 
 
-def follow(look: Callable[[], tuple[int, int, str]], over: Callable[[], bool]) -> None:
-    """A bar that grows with what `look` answers, (done, of how many, in words), until it is over.
+def follow(load: Callable[[], T], progress: Callable[[T], Progress], is_finished: Callable[[T], bool]) -> T:
+    """Poll with `load` and show the progress on stderr until `is_finished`. Returns what was loaded last.
 
-    Where nobody watches, a line whenever the words change.
+    Stopping this with Ctrl-C does not stop what it watches.
     """
-    if not sys.stderr.isatty():
-        return _follow_in_lines(look, over)
-    with click.progressbar(length=1000, show_eta=False, bar_template="%(bar)s %(label)s", file=sys.stderr) as bar:
+    with _progress_bar() if sys.stderr.isatty() else _progress_lines() as show:
         while True:
-            done, total, bar.label = look()
-            bar.pos = round(1000 * done / total) if total else 0
+            state = load()
+            show(progress(state))
+            if is_finished(state):
+                return state
+            time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[Progress], None]]:
+    with click.progressbar(length=1000, show_eta=False, bar_template="%(bar)s %(label)s", file=sys.stderr) as bar:
+
+        def show(progress: Progress) -> None:
+            bar.label = progress.text
+            bar.pos = round(1000 * progress.done / progress.total) if progress.total else 0
             bar.render_progress()
-            if over():
-                return None
-            time.sleep(LOOK_SECONDS)
+
+        yield show
 
 
-def _follow_in_lines(look: Callable[[], tuple[int, int, str]], over: Callable[[], bool]) -> None:
+@contextmanager
+def _progress_lines() -> Iterator[Callable[[Progress], None]]:
+    """A line whenever the text changes."""
     last = ""
-    while True:
-        words = look()[2]
-        if words != last:
-            click.echo(words, err=True)
-        last = words
-        if over():
-            return
-        time.sleep(LOOK_SECONDS)
+
+    def show(progress: Progress) -> None:
+        nonlocal last
+        if progress.text != last:
+            click.echo(progress.text, err=True)
+        last = progress.text
+
+    yield show
 
 
 def _cell(value: object) -> str:
-    """A control character of somebody else's must not steer the terminal."""
+    """One line of text. Control characters are replaced, because values from senders must not control the terminal."""
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
     text = "" if value is None else str(value)

@@ -1,6 +1,7 @@
-"""Sample deliveries: an event of any type of any configured source, signed as its sender signs.
+"""Sample deliveries: an event of any type from any configured source, with the signature that the source would use.
 
-https://docs.stripe.com/webhooks#verify-manually, https://www.standardwebhooks.com; the others: signatures.py.
+The schemes: https://docs.stripe.com/webhooks#verify-manually, https://www.standardwebhooks.com, and for the others
+web/receiver/signatures.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from standardwebhooks import Webhook
@@ -24,15 +25,15 @@ from settings.sources import HEADERS
 from tasks.documents import callback_url
 from tasks.routes import ROUTES
 
-EMAIL = "ada@example.com"  # RFC 2606: nobody's
+EMAIL = "ada@example.com"  # RFC 2606: a reserved domain
 DOCUMENT, TASK = "doc_sample", "task_sample"
 
-ObjectFactory = Callable[[int, int], StripeObject]  # (which one, when in seconds since 1970) -> the object
+ObjectFactory = Callable[[int, int], StripeObject]  # (number, seconds since 1970) -> the event's object
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One delivery: where to, behind the receiver's address, and what."""
+    """One signed request; `path` is relative to the receiver's URL."""
 
     event_id: str
     path: str
@@ -40,34 +41,42 @@ class Sample:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+class Auth(NamedTuple):
+    """How a source authenticates; the schemes are those of DOC_WEBHOOK_SCHEME."""
+
+    scheme: str
+    header: str
+    secret: str
+
+
 def sources(settings: Settings) -> list[str]:
-    """Whose events can be signed: those that have a secret."""
+    """The sources that have a secret, so that their events can be signed."""
     known = {"stripe": settings.stripe_webhook_secret, "documents": settings.doc_webhook_secret}
     return [name for name, secret in known.items() if secret] + list(settings.sources)
 
 
 def source_of(kind: str) -> str:
-    """Who sends events of this type, as the routes have it."""
+    """The source whose events of this type are routed; "stripe" if none is."""
     return next((source for source, type_ in ROUTES if type_ == kind), "stripe")
 
 
 def sample(settings: Settings, source: str, kind: str, number: int, now: int) -> Sample:
-    """A new event of the type `kind`, about the objects of this number; it is signed with the first secret.
+    """A new event of type `kind` about the objects with this number, signed with the source's first secret.
 
-    Raises KeyError for a source that has no secret.
+    Raises KeyError if the source has no secret.
     """
     if source not in sources(settings):
         raise KeyError(source)
     if source == "stripe":
         return _stripe(settings, kind, number, now)
-    return _document(settings, kind, number, now) if source == "documents" else _own(settings, source, kind, now)
+    return _document(settings, kind, number, now) if source == "documents" else _custom(settings, source, kind, now)
 
 
 # --- Stripe -----------------------------------------------------------------------------------------------------------
 
 
 def _invoice(status: str) -> ObjectFactory:
-    def made(number: int, now: int) -> StripeObject:
+    def create(number: int, now: int) -> StripeObject:
         invoice = stripe.failed_invoice(number, EMAIL, 1, now, NEW_VERSION)
         if status == "open":
             return invoice
@@ -75,7 +84,7 @@ def _invoice(status: str) -> ObjectFactory:
         settled = {"amount_paid": paid, "amount_remaining": invoice["total"] - paid, "next_payment_attempt": None}
         return invoice | settled | {"status": status}
 
-    return made
+    return create
 
 
 def _checkout(status: str, *, paid: bool) -> ObjectFactory:
@@ -94,7 +103,7 @@ def _dispute(status: str) -> ObjectFactory:
     return lambda number, now: stripe.dispute(number, stripe.refunded_charge(number, now), status, now)
 
 
-# What an event is about. A type that nobody handles is about a customer.
+# The object of each event type; other types are about a customer.
 OBJECTS: Mapping[str, ObjectFactory] = {
     "invoice.payment_failed": _invoice("open"),
     "invoice.payment_action_required": _invoice("open"),
@@ -124,34 +133,34 @@ OBJECTS: Mapping[str, ObjectFactory] = {
 
 
 def _stripe(settings: Settings, kind: str, number: int, now: int) -> Sample:
-    made = OBJECTS.get(kind, _customer)
+    create = OBJECTS.get(kind, _customer)
     new = secrets.randbits(64)
-    body = stripe.event(new, kind, made(number, now), now, livemode=settings.stripe_mode == "live")
-    signed = {"Stripe-Signature": stripe.signature(body, settings.stripe_webhook_secret[0], now)}
-    return Sample(stripe.event_id(new), "/stripe-webhook", body, signed)
+    body = stripe.event(new, kind, create(number, now), now, livemode=settings.stripe_mode == "live")
+    headers = {"Stripe-Signature": stripe.signature(body, settings.stripe_webhook_secret[0], now)}
+    return Sample(stripe.event_id(new), "/stripe-webhook", body, headers)
 
 
-# --- the document service, and senders of the user's own --------------------------------------------------------------
+# --- the document service and sources of SOURCES ----------------------------------------------------------------------
 
 
 def _document(settings: Settings, kind: str, number: int, now: int) -> Sample:
-    """A callback about a task that nobody has started, unless somebody names one of theirs `task_sample`."""
-    told: dict[str, Any] = {"task_id": f"{TASK}_{number}", "status": kind}
+    """A callback about a task id that no document has, unless someone uses `task_sample_<number>`."""
+    status: dict[str, Any] = {"task_id": f"{TASK}_{number}", "status": kind}
     if kind == "completed":
-        told["result_url"] = "https://documents.example.com/result.pdf"
+        status["result_url"] = "https://documents.example.com/result.pdf"
     if kind == "failed":
-        told["error_message"] = "a sample of a failure"
-    body, scheme, secret = json.dumps(told).encode(), settings.doc_webhook_scheme, settings.doc_webhook_secret[0]
+        status["error_message"] = "sample failure"
+    body, scheme, secret = json.dumps(status).encode(), settings.doc_webhook_scheme, settings.doc_webhook_secret[0]
     name = f"msg_{secrets.token_hex(12)}" if scheme == "standard" else ""
     path = callback_url.PATH
     if scheme == "token":
         path += "?" + urlencode({"document": DOCUMENT, "token": callback_url.token(secret, DOCUMENT)})
     header = settings.doc_webhook_header or HEADERS.get(scheme, "")
-    return Sample(name, path, body, _proof((scheme, header, secret), name, body, now))
+    return Sample(name, path, body, _auth_headers(Auth(scheme, header, secret), name, body, now))
 
 
-def _own(settings: Settings, source: str, kind: str, now: int) -> Sample:
-    """With its id and type where SOURCES says that they are."""
+def _custom(settings: Settings, source: str, kind: str, now: int) -> Sample:
+    """An event with its id and type in the header or body field that SOURCES names."""
     setting, name = settings.sources[source], f"evt_{secrets.token_hex(12)}"
     body: dict[str, Any] = {"sample": name}
     headers: dict[str, str] = {}
@@ -162,8 +171,8 @@ def _own(settings: Settings, source: str, kind: str, now: int) -> Sample:
         elif key:
             _put(body, key.split("."), value)
     raw = json.dumps(body).encode()
-    proof = _proof((setting.scheme, setting.header, setting.secrets[0]), name, raw, now)
-    return Sample(name if setting.id else "", f"/hooks/{source}", raw, headers | proof)
+    auth = _auth_headers(Auth(setting.scheme, setting.header, setting.secrets[0]), name, raw, now)
+    return Sample(name if setting.id else "", f"/hooks/{source}", raw, headers | auth)
 
 
 def _put(body: dict[str, Any], path: list[str], value: str) -> None:
@@ -172,15 +181,14 @@ def _put(body: dict[str, Any], path: list[str], value: str) -> None:
     body[path[-1]] = value
 
 
-def _proof(by: tuple[str, str, str], name: str, body: bytes, now: int) -> dict[str, str]:
-    """The headers that prove the sender `by` (scheme, header, secret); the schemes are those of DOC_WEBHOOK_SCHEME."""
-    scheme, header, secret = by
-    match scheme:
+def _auth_headers(auth: Auth, name: str, body: bytes, now: int) -> dict[str, str]:
+    """The headers that authenticate the request."""
+    match auth.scheme:
         case "hmac-sha256":
-            return {header: "sha256=" + hmac.digest(secret.encode(), body, hashlib.sha256).hex()}
+            return {auth.header: "sha256=" + hmac.digest(auth.secret.encode(), body, hashlib.sha256).hex()}
         case "bearer":
-            return {header: f"Bearer {secret}"}
+            return {auth.header: f"Bearer {auth.secret}"}
         case "token":
             return {}
-    signed = Webhook(secret).sign(name, datetime.fromtimestamp(now, UTC), body.decode())
+    signed = Webhook(auth.secret).sign(name, datetime.fromtimestamp(now, UTC), body.decode())
     return {"webhook-id": name, "webhook-timestamp": str(now), "webhook-signature": signed}

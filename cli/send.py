@@ -1,9 +1,8 @@
-"""`holdfast send`: a sample event, signed with our own secret, to whatever address."""
+"""`holdfast send`: sign a sample event with the configured secret and send it."""
 
 from __future__ import annotations
 
 import time
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +11,7 @@ import requests
 
 from cli import output
 from cli.errors import FAILURE, UNAVAILABLE, USAGE, CommandError
+from cli.network import is_loopback
 from cli.options import as_json
 from settings import SettingsError, load, load_client
 
@@ -20,51 +20,49 @@ TIMEOUT_SECONDS = 10
 
 @click.command()
 @click.argument("type")
-@click.option("--to", metavar="URL", help="Default: the receiver that the API commands ask.")
-@click.option("--source", help="Who sends it. Default: whoever the routes say sends this type.")
-@click.option("--count", type=click.IntRange(1, 100_000), default=1, help="So many events, about as many objects.")
-@click.option("--yes", is_flag=True, help="Send it, although the address is not on this machine.")
+@click.option("--to", metavar="URL", help="Where to send it. Default: the receiver that the other commands use.")
+@click.option("--source", help="Source of the event. Default: the source whose events of this type are routed.")
+@click.option(
+    "--count", type=click.IntRange(1, 100_000), default=1, help="Number of events, each about another customer."
+)
+@click.option("--yes", is_flag=True, help="Send it even if the address is not on this machine.")
 @as_json
 def send(*, type: str, to: str | None, source: str | None, count: int, yes: bool, as_json: bool) -> None:
     """Sign a sample event of any TYPE with the secret in the settings, and send it.
 
-    Events about one number, of whatever type, are about one customer: a failed invoice is paid by invoice.paid.
+    Event number N of every run is about the same customer: `send invoice.paid` pays the invoice of an earlier
+    `send invoice.payment_failed`.
     """
-    from cli.samples import sample, source_of, sources  # noqa: PLC0415  the libraries that sign take their time
+    from cli.samples import sample, source_of, sources  # noqa: PLC0415  slow to import
 
     try:
-        settings, here = load(), load_client().holdfast_url
+        settings, receiver = load(), load_client().holdfast_url
     except SettingsError as error:
         raise CommandError(str(error), USAGE) from None
-    sender = source or source_of(type)
-    if sender not in (known := sources(settings)):
-        raise CommandError(f"{sender} has no secret here; with one are: {', '.join(known) or 'none'} (--source)", USAGE)
-    _may_go(to or here, yes)
+    name = source or source_of(type)
+    if name not in (known := sources(settings)):
+        have = ", ".join(known) or "none"
+        raise CommandError(f"source {name} has no secret here; sources with a secret: {have} (--source)", USAGE)
+    _check_target(to or receiver, yes)
     statuses = []
     with requests.Session() as session:
         for number in range(1, count + 1):
-            made = sample(settings, sender, type, number, int(time.time()))
-            answer = _post(session, to or here + made.path, made.body, made.headers)
-            statuses.append(answer.status_code)
-            _tell({"status": answer.status_code, "event": made.event_id, "answer": answer.text[:300]}, as_json)
-    if refused := [status for status in statuses if not 200 <= status < 300]:
-        raise CommandError(f"{len(refused)} of {count} were not taken", UNAVAILABLE if refused[0] == 503 else FAILURE)
+            one = sample(settings, name, type, number, int(time.time()))
+            response = _post(session, to or receiver + one.path, one.body, one.headers)
+            statuses.append(response.status_code)
+            _print({"status": response.status_code, "event": one.event_id, "answer": response.text[:300]}, as_json)
+    if rejected := [status for status in statuses if not 200 <= status < 300]:
+        code = UNAVAILABLE if rejected[0] == 503 else FAILURE
+        raise CommandError(f"{len(rejected)} of {count} events were not accepted", code)
 
 
-def _may_go(url: str, yes: bool) -> None:
-    """It is signed, so whoever gets it acts on it, and mails customers. Raises UsageError."""
+def _check_target(url: str, yes: bool) -> None:
+    """A signed event is processed by its receiver, which may send mails to customers. Raises UsageError."""
     host = urlsplit(url).hostname
     if urlsplit(url).scheme not in ("http", "https") or not host:
-        raise click.UsageError("--to takes an http or https URL")
-    if not (yes or _is_loopback(host)):
-        raise click.UsageError(f"{host} is not this machine, and would act on the event: say --yes to send it there")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        raise click.UsageError("--to must be an http or https URL")
+    if not (yes or is_loopback(host)):
+        raise click.UsageError(f"{host} is not this machine and would process the event: add --yes to send it there")
 
 
 def _post(session: requests.Session, url: str, body: bytes, headers: Any) -> requests.Response:
@@ -72,11 +70,11 @@ def _post(session: requests.Session, url: str, body: bytes, headers: Any) -> req
     try:
         return session.post(url, body, headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False)
     except requests.RequestException:
-        raise CommandError("nobody answers there: is the receiver running? (--to)", UNAVAILABLE) from None
+        raise CommandError("no answer: is the receiver running? (--to)", UNAVAILABLE) from None
 
 
-def _tell(told: dict[str, Any], as_json: bool) -> None:
+def _print(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        output.as_line(told)
+        output.as_json_line(result)
     else:
-        click.echo(f"{told['status']} {told['answer'].strip()}  {told['event']}")
+        click.echo(f"{result['status']} {result['answer'].strip()}  {result['event']}")

@@ -1,6 +1,6 @@
-"""Events as Stripe sends them, before and after its API version 2025-03-31 (`basil`), and their signature.
+"""Events as Stripe sends them, in the formats before and since API version 2025-03-31 (`basil`), and their signature.
 
-tests/unit/tasks/billing/test_stripe_shapes.py compares them with Stripe's own library.
+tests/unit/tasks/billing/test_stripe_shapes.py compares them with Stripe's library.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def event(
             "request": {"id": None, "idempotency_key": None},
             "type": kind,
         },
-        indent=2,  # Stripe pretty-prints; whoever signs a re-serialized body fails here
+        indent=2,  # as Stripe does; verifying a re-serialized body instead of the raw one fails
     ).encode()
 
 
@@ -46,7 +46,7 @@ def event_id(number: int) -> str:
 
 
 def failed_invoice(number: int, email: str, attempt: int, created: int, version: str) -> dict[str, Any]:
-    """An invoice whose payment failed. The subscription stands in another place since `basil`."""
+    """An invoice whose payment failed. Since `basil` the subscription id is in another field."""
     subscription = _id("sub_1Demo", number)
     invoice = {
         "id": _id("in_1Demo", number),
@@ -89,7 +89,7 @@ def failed_invoice(number: int, email: str, attempt: int, created: int, version:
 def checkout_session(
     number: int, email: str, *, paid: bool, created: int, version: str = NEW_VERSION
 ) -> dict[str, Any]:
-    """A completed checkout; one that is unpaid waits for a bank transfer and must not be fulfilled yet."""
+    """A completed checkout. An unpaid one waits for a bank transfer and must not be fulfilled yet."""
     return {
         "id": _id("cs_test_a1Demo", number),
         "object": "checkout.session",
@@ -126,7 +126,7 @@ def checkout_session(
 
 
 def dispute(number: int, charge: StripeObject, status: str, created: int) -> StripeObject:
-    """A customer's bank asks for the money of this charge back."""
+    """A dispute of this charge."""
     return {
         "id": _id("dp_1Demo", number),
         "object": "dispute",
@@ -147,7 +147,6 @@ def dispute(number: int, charge: StripeObject, status: str, created: int) -> Str
 
 
 def customer(number: int, email: str, created: int) -> dict[str, Any]:
-    """Somebody who buys."""
     return {
         "id": _id("cus_Demo", number),
         "object": "customer",
@@ -161,7 +160,7 @@ def customer(number: int, email: str, created: int) -> dict[str, Any]:
 
 
 def subscription(number: int, status: str, created: int) -> StripeObject:
-    """The subscription of the invoice of this number."""
+    """The subscription of the invoice with this number."""
     return {
         "id": _id("sub_1Demo", number),
         "object": "subscription",
@@ -179,7 +178,7 @@ def subscription(number: int, status: str, created: int) -> StripeObject:
 
 
 def refunded_charge(number: int, created: int) -> StripeObject:
-    """What paid for the checkout of this number, wholly refunded."""
+    """The charge of the checkout with this number, fully refunded."""
     return {
         "id": _id("ch_3Demo", number),
         "object": "charge",
@@ -201,7 +200,7 @@ def refunded_charge(number: int, created: int) -> StripeObject:
 
 
 def failed_refund(number: int, created: int) -> StripeObject:
-    """The bank sends the money of that refund back to us."""
+    """A refund that the customer's bank returned."""
     return {
         "id": _id("re_3Demo", number),
         "object": "refund",
@@ -218,7 +217,7 @@ def failed_refund(number: int, created: int) -> StripeObject:
 
 
 def failed_payout(number: int, created: int) -> StripeObject:
-    """Money on its way to our own bank account that did not get there."""
+    """A payout to our bank account that failed."""
     return {
         "id": _id("po_1Demo", number),
         "object": "payout",
@@ -237,5 +236,5 @@ def failed_payout(number: int, created: int) -> StripeObject:
 
 
 def _id(prefix: str, number: int) -> str:
-    """As long and as random-looking as Stripe's, and the same in every run."""
+    """An id as long as Stripe's, and the same in every run."""
     return prefix + hashlib.sha256(f"{prefix}{number}".encode()).hexdigest()[:20]

@@ -1,4 +1,4 @@
-"""`holdfast`: the same powers as the console, by the API; every way it ends; the same for people and for programs."""
+"""`holdfast`: every command against a real receiver, its output as text and JSON, and its exit codes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def terminal(environ: dict[str, str]) -> Iterator[Terminal]:
         yield asking(url, STRIPE_WEBHOOK_SECRET=STRIPE_SECRET)
 
 
-def die(store: Store, name: str = "evt_1", kind: str = "invoice.paid") -> str:
+def dead_letter(store: Store, name: str = "evt_1", kind: str = "invoice.paid") -> str:
     job = f"stripe:{name}:x"
     body = b'{"data": {"object": {"email": "ada@example.com", "total": 5}}}'
     store.record(Event("stripe", name, kind, body), [NewJob(job, "tasks.payments.paid", "payments")])
@@ -70,8 +70,8 @@ def die(store: Store, name: str = "evt_1", kind: str = "invoice.paid") -> str:
 # --- events and dead letters ------------------------------------------------------------------------------------------
 
 
-def test_events_are_listed_and_shown_with_what_people_may_see(terminal: Terminal, real_store: Store) -> None:
-    die(real_store)
+def test_events_are_listed_and_shown_without_personal_data(terminal: Terminal, real_store: Store) -> None:
+    dead_letter(real_store)
     real_store.record(Event("stripe", "evt_2", "customer.created", b"{}"), [])
     listed = terminal.run("events", "list", "--type", "invoice.*", "--state", "dead")
     assert (listed.code, listed.out.splitlines()[0].split()) == (0, ["RECEIVED", "SOURCE", "ID", "TYPE", "STATE"])
@@ -84,18 +84,18 @@ def test_events_are_listed_and_shown_with_what_people_may_see(terminal: Terminal
     assert terminal.run("events", "show", "stripe", "evt_1", "--json").json["jobs"][0]["follows"] is None
 
 
-def test_an_event_and_a_dead_letter_are_replayed_and_discarded_under_the_name_of_the_key(
+def test_replays_and_discards_are_in_the_audit_log_under_the_name_of_the_key(
     terminal: Terminal, real_store: Store
 ) -> None:
-    die(real_store), die(real_store, "evt_2"), die(real_store, "evt_3")
+    dead_letter(real_store), dead_letter(real_store, "evt_2"), dead_letter(real_store, "evt_3")
     assert terminal.run("events", "replay", "stripe", "evt_1", "--json").json == {"replayed": {JOB: "replayed"}}
-    assert terminal.run("events", "replay", "stripe", "evt_1").code == 1, "it is owed"
+    assert terminal.run("events", "replay", "stripe", "evt_1").code == 1, "it is pending"
     assert "replayed" in terminal.run("dead", "replay", "stripe:evt_2:x").out
     gone = terminal.run("dead", "discard", "stripe:evt_3:x", "stripe:evt_9:x", "--why", "a test", "--json")
-    assert (gone.code, gone.json["stripe:evt_3:x"]) == (1, "discarded"), "one of two is not there"
+    assert (gone.code, gone.json["stripe:evt_3:x"]) == (1, "discarded"), "one of two does not exist"
     assert terminal.run("dead", "list").out == "none\n"
-    deeds = terminal.run("audit", "--json").json["audit"]
-    assert [(deed["action"], deed["by"]) for deed in deeds] == [
+    entries = terminal.run("audit", "--json").json["audit"]
+    assert [(entry["action"], entry["by"]) for entry in entries] == [
         ("discard", who(API_KEY)),
         ("replay", who(API_KEY)),
         ("replay", who(API_KEY)),
@@ -104,27 +104,27 @@ def test_an_event_and_a_dead_letter_are_replayed_and_discarded_under_the_name_of
     assert "a test" in terminal.run("dead", "show", "stripe:evt_3:x").out
 
 
-def test_all_that_match_are_told_of_by_a_dry_run_and_then_replayed_while_it_is_told_how_far(
+def test_matching_dead_letters_are_previewed_by_a_dry_run_and_then_replayed_with_progress(
     terminal: Terminal, real_store: Store, environ: dict[str, str], sessions: Callable[[], Session]
 ) -> None:
     for number in range(7):
-        die(real_store, f"evt_{number}")
-    die(real_store, "other", "charge.refunded")
-    told = terminal.run("dead", "replay", "--all-matching", "--type", "invoice.*", "--dry-run")
-    assert told.out.splitlines()[0] == "would run again: 7"
+        dead_letter(real_store, f"evt_{number}")
+    dead_letter(real_store, "other", "charge.refunded")
+    preview = terminal.run("dead", "replay", "--all-matching", "--type", "invoice.*", "--dry-run")
+    assert preview.out.splitlines()[0] == "would be replayed: 7"
     assert terminal.run("dead", "replay", "--all-matching", "--dry-run", "--json").json["matching"] == 8
     with working(real_store, environ, sessions):
         done = terminal.run("dead", "replay", "--all-matching", "--type", "invoice.*")
-    assert (done.code, done.out) == (0, "run again: 7, skipped (gone, or without their payload): 0\n")
-    assert "finished: 7 run again, 8 of 8 looked at" in done.err
+    assert (done.code, done.out) == (0, "replayed: 7, skipped (no longer dead, or payload deleted): 0\n")
+    assert "finished: 7 replayed, 8 of 8 checked" in done.err
     (replay,) = terminal.run("dead", "replays", "--json").json["replays"]
     assert (replay["by"], replay["replayed"]) == (who(API_KEY), 7)
-    asked = terminal.run("dead", "replay", "--all-matching", "--no-wait", "--json").json["id"]
-    assert queries.find_event(real_store, "holdfast", asked)
+    requested = terminal.run("dead", "replay", "--all-matching", "--no-wait", "--json").json["id"]
+    assert queries.find_event(real_store, "holdfast", requested)
 
 
 class working:
-    """A worker in a thread, for the requests of our own."""
+    """A worker in a thread that runs the jobs of the source "holdfast": bulk replays and reconciles."""
 
     def __init__(self, store: Store, environ: dict[str, str], sessions: Callable[[], Session]) -> None:
         self._store, self._over = store, threading.Event()
@@ -147,26 +147,26 @@ class working:
                         run(self._runner, HANDLERS[job["task"]], job["id"], "", 60)
 
 
-def test_tail_begins_with_the_last_and_tells_each_new_event_once(terminal: Terminal, real_store: Store) -> None:
+def test_tail_starts_with_the_last_events_and_prints_each_new_one_once(terminal: Terminal, real_store: Store) -> None:
     for number in range(3):
         real_store.record(Event("stripe", f"evt_{number}", "customer.created", b"{}"), [])
     tail = terminal.start("events", "tail", "--lines", "2", "--json")
-    heard: list[str] = []
+    printed: list[str] = []
     assert tail.stdout
     threading.Thread(
-        target=lambda: heard.extend(json.loads(line)["id"] for line in tail.stdout or ()), daemon=True
+        target=lambda: printed.extend(json.loads(line)["id"] for line in tail.stdout or ()), daemon=True
     ).start()
     try:
-        wait_until(lambda: heard == ["evt_1", "evt_2"], seconds=60, what=f"the last two: {heard}")
+        wait_until(lambda: printed == ["evt_1", "evt_2"], seconds=60, what=f"the last two: {printed}")
         for number in range(3, 8):
             real_store.record(Event("stripe", f"evt_{number}", "customer.created", b"{}"), [])
-        wait_until(lambda: len(heard) >= 7, seconds=60, what=f"the new ones: {heard}")
+        wait_until(lambda: len(printed) >= 7, seconds=60, what=f"the new ones: {printed}")
         real_store.record(Event("stripe", "evt_8", "customer.created", b"{}"), [])
-        wait_until(lambda: "evt_8" in heard, seconds=60, what=f"one more: {heard}")
+        wait_until(lambda: "evt_8" in printed, seconds=60, what=f"one more: {printed}")
     finally:
         tail.kill()
         tail.wait()
-    assert heard == [f"evt_{number}" for number in range(1, 9)]
+    assert printed == [f"evt_{number}" for number in range(1, 9)]
 
 
 # --- documents --------------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def document(sessions: Callable[[], Session], **fields: Any) -> None:
         db.commit()
 
 
-def test_a_document_is_started_once_for_one_key_with_what_is_asked_for(terminal: Terminal, real_store: Store) -> None:
+def test_a_document_is_requested_once_per_idempotency_key(terminal: Terminal, real_store: Store) -> None:
     words = ("start", "a.pdf", "--option", "ocr=true", "--option", "format=PDF", "--email", "ada@example.com")
     first, again = (terminal.run("documents", *words, "--idempotency-key", "k") for _ in range(2))
     assert (first.code, first.out) == (0, again.out)
@@ -194,25 +194,25 @@ def test_a_document_is_started_once_for_one_key_with_what_is_asked_for(terminal:
 
 
 @pytest.mark.parametrize(("end", "code"), [("completed", 0), ("failed", 1)])
-def test_a_document_is_watched_to_its_end_in_lines_where_no_terminal_is(
+def test_watching_a_document_without_a_terminal_prints_a_line_per_change(
     terminal: Terminal, sessions: Callable[[], Session], end: str, code: int
 ) -> None:
     document(sessions)
-    course: list[dict[str, Any]] = [
+    changes: list[dict[str, Any]] = [
         {"progress": 40},
         {"status": "downloading", "received_bytes": 2_500_000, "progress": 90},
         {"status": end},
     ]
 
-    def move() -> None:
-        for step in course:
+    def change() -> None:
+        for step in changes:
             threading.Event().wait(1.2)
             document(sessions, error="a reason" if step == {"status": "failed"} else None, **step)
 
-    mover = threading.Thread(target=move)
-    mover.start()
+    changer = threading.Thread(target=change)
+    changer.start()
     seen = terminal.run("documents", "watch", "doc_1")
-    mover.join()
+    changer.join()
     assert seen.code == code
     lines = ["processing: 0 %", "processing: 40 %", "downloading: 2.5 MB", f"{end}: 0 %"]
     assert seen.err.splitlines()[:4] == lines
@@ -225,7 +225,7 @@ def test_a_document_is_watched_to_its_end_in_lines_where_no_terminal_is(
 
 
 @pytest.mark.parametrize(
-    ("words", "asked", "answer", "said"),
+    ("words", "request_made", "answer", "text"),
     [
         (
             ("add", "crm", "https://crm.example", "--rate", "60"),
@@ -238,18 +238,18 @@ def test_a_document_is_watched_to_its_end_in_lines_where_no_terminal_is(
         (("list",), ("GET", "/api/v1/agents", None), {"agents": []}, "none"),
     ],
 )
-def test_agents_are_asked_for_as_their_api_takes_it(
-    words: tuple[str, ...], asked: tuple[str, str, Any], answer: dict[str, Any], said: str
+def test_agent_commands_make_the_requests_of_the_api(
+    words: tuple[str, ...], request_made: tuple[str, str, Any], answer: dict[str, Any], text: str
 ) -> None:
     with Peer(lambda _: Answer(201, body=json.dumps(answer).encode())) as peer:
         done, program = (asking(peer.url).run("agents", *words, *more) for more in ((), ("--json",)))
     got: Asked = peer.asked[0]
-    assert (got.method, got.path, json.loads(got.body) if got.body else None) == asked
+    assert (got.method, got.path, json.loads(got.body) if got.body else None) == request_made
     assert got.headers["Authorization"] == f"Bearer {API_KEY}"
-    assert (done.code, said in done.out, program.json) == (0, True, answer)
+    assert (done.code, text in done.out, program.json) == (0, True, answer)
 
 
-def test_agents_are_listed_with_how_their_deliveries_fare() -> None:
+def test_agents_are_listed_with_their_handoffs() -> None:
     agent = {"id": "ag_1", "name": "crm", "url": "https://crm.example", "state": "open", "rate_per_minute": 60}
     agent |= {
         "failures": 3,
@@ -267,7 +267,7 @@ def test_agents_are_listed_with_how_their_deliveries_fare() -> None:
 # --- subscriptions: the API itself is tested in tests/integration/web -------------------------------------------------
 
 
-def test_subscriptions_in_dunning_are_listed_with_each_invoice_that_is_owed() -> None:
+def test_subscriptions_in_dunning_are_listed_with_each_unpaid_invoice() -> None:
     owes = {
         "invoice": "in_1",
         "amount_due": 1900,
@@ -287,18 +287,18 @@ def test_subscriptions_in_dunning_are_listed_with_each_invoice_that_is_owed() ->
     assert third.split() == ["sub_2", "cus_2", "unpaid"]
 
 
-# --- figures ----------------------------------------------------------------------------------------------------------
+# --- stats, sources, reconcile ----------------------------------------------------------------------------------------
 
 
-def test_counts_and_senders_are_told(terminal: Terminal, real_store: Store) -> None:
-    die(real_store)
+def test_counts_and_sources_are_shown(terminal: Terminal, real_store: Store) -> None:
+    dead_letter(real_store)
     assert terminal.run("stats", "--json").json["dead"] == 1
     assert ["dead", "1"] in [line.split() for line in terminal.run("stats").out.splitlines()]
     assert terminal.run("sources", "--json").json["sources"][0]["name"] == "stripe"
     assert terminal.run("sources").out.splitlines()[1].startswith("stripe")
 
 
-def test_a_look_at_stripe_is_asked_for_and_followed_to_its_end(
+def test_a_reconcile_is_requested_and_followed_to_its_end(
     environ: dict[str, str], real_store: Store, sessions: Callable[[], Session]
 ) -> None:
     empty = json.dumps({"object": "list", "data": [], "has_more": False}).encode()
@@ -307,11 +307,11 @@ def test_a_look_at_stripe_is_asked_for_and_followed_to_its_end(
         with receiver(environ) as url, working(real_store, environ, sessions):
             done = asking(url).run("reconcile", "--days", "3", "--json")
     assert (done.code, done.json["state"]) == (0, "ok")
-    assert "taken in now: 0" in done.err
+    assert "missed events fetched: 0" in done.err
     assert stripe.asked[0].path.startswith("/v1/events?")
 
 
-def test_without_a_stripe_key_there_is_nothing_to_reconcile(terminal: Terminal) -> None:
+def test_reconcile_fails_without_a_stripe_key(terminal: Terminal) -> None:
     assert terminal.run("reconcile", "--last", "--json").json["state"] == "off"
     assert terminal.run("reconcile").code == 1
     assert terminal.run("reconcile", "--last", "--days", "1").code == 2
@@ -320,7 +320,7 @@ def test_without_a_stripe_key_there_is_nothing_to_reconcile(terminal: Terminal) 
 # --- send -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_sample_is_taken_by_the_receiver_and_its_id_told(terminal: Terminal, real_store: Store) -> None:
+def test_a_sample_is_accepted_by_the_receiver_and_its_id_printed(terminal: Terminal, real_store: Store) -> None:
     sent = terminal.run("send", "payout.failed", "--count", "3")
     assert (sent.code, [line.split()[0] for line in sent.out.splitlines()]) == (0, ["200"] * 3)
     for line in sent.out.splitlines():
@@ -330,70 +330,75 @@ def test_a_sample_is_taken_by_the_receiver_and_its_id_told(terminal: Terminal, r
 
 
 @pytest.mark.parametrize(
-    ("words", "more", "code", "said"),
+    ("words", "more", "code", "text"),
     [
-        (("invoice.paid",), {"STRIPE_WEBHOOK_SECRET": "whsec_of_somebody_else"}, 1, "1 of 1 were not taken"),
+        (
+            ("invoice.paid",),
+            {"STRIPE_WEBHOOK_SECRET": "whsec_of_another_account"},
+            1,
+            "1 of 1 events were not accepted",
+        ),
         (("invoice.paid", "--to", "https://hooks.example/stripe-webhook"), {}, 2, "--yes"),
         (("invoice.paid", "--to", "file:///etc"), {}, 2, "http or https"),
-        (("completed",), {}, 2, "documents has no secret here; with one are: stripe"),
+        (("completed",), {}, 2, "source documents has no secret here; sources with a secret: stripe"),
         (("invoice.paid",), {"STRIPE_WEBHOOK_SECRET": "nonsense"}, 2, "STRIPE_WEBHOOK_SECRET is (hidden)"),
     ],
 )
-def test_what_is_not_sent_or_not_taken_is_told(
-    terminal: Terminal, words: tuple[str, ...], more: dict[str, str], code: int, said: str
+def test_an_event_that_is_not_sent_or_not_accepted_is_reported(
+    terminal: Terminal, words: tuple[str, ...], more: dict[str, str], code: int, text: str
 ) -> None:
     sent = terminal.run("send", *words, **more)
     assert sent.code == code
-    assert said in sent.err
+    assert text in sent.err
     assert "nonsense" not in sent.err
 
 
-# --- how it ends ------------------------------------------------------------------------------------------------------
+# --- exit codes -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("words", "more", "code", "said"),
+    ("words", "more", "code", "text"),
     [
         (("events", "show", "stripe", "none"), {}, 1, "no such event"),
         (("dead", "show", "none"), {}, 1, "no such job"),
         (("events", "list", "--since", "soon"), {}, 2, "since takes a time"),
         (("events", "list", "--colour"), {}, 2, "No such option"),
-        (("dead", "replay"), {}, 2, "name jobs, or say --all-matching"),
-        (("dead", "replay", "x", "--type", "y"), {}, 2, "go with --all-matching"),
+        (("dead", "replay"), {}, 2, "name one or more jobs, or use --all-matching"),
+        (("dead", "replay", "x", "--type", "y"), {}, 2, "require --all-matching"),
         (("stats",), {"HOLDFAST_API_KEY": "wrong-key-0123456789"}, 2, "HOLDFAST_API_KEY"),
-        (("stats",), {"HOLDFAST_API_KEY": "", "API_KEYS": ""}, 2, "no usable key"),
+        (("stats",), {"HOLDFAST_API_KEY": "", "API_KEYS": ""}, 2, "no valid API key"),
         (("stats",), {"HOLDFAST_URL": "nowhere"}, 2, "HOLDFAST_URL is 'nowhere'"),
         (("stats", "--key-file", "/none"), {}, 2, "--key-file cannot be read"),
-        (("stats", "--url", f"http://127.0.0.1:{free_port()}"), {}, 3, "nobody answers at"),
+        (("stats", "--url", f"http://127.0.0.1:{free_port()}"), {}, 3, "no answer from"),
     ],
 )
-def test_each_way_to_end_has_its_code_and_one_line_that_says_what_to_do(
-    terminal: Terminal, words: tuple[str, ...], more: dict[str, str], code: int, said: str
+def test_every_failure_has_its_exit_code_and_one_line_that_says_what_to_do(
+    terminal: Terminal, words: tuple[str, ...], more: dict[str, str], code: int, text: str
 ) -> None:
     ended = terminal.run(*words, **more)
     assert (ended.code, ended.out) == (code, "")
-    assert said in ended.err.splitlines()[-1]
+    assert text in ended.err.splitlines()[-1]
 
 
-def test_what_is_no_holdfast_and_a_store_that_is_away_are_told_apart_from_a_refusal() -> None:
-    for answer, said in (
-        (Answer(200, body=b"<html>"), "is no Holdfast API"),
-        (Answer(302, {"Location": "https://elsewhere.example"}), "is no Holdfast API"),
+def test_another_server_and_an_unavailable_store_end_with_the_exit_code_for_unavailable() -> None:
+    for answer, text in (
+        (Answer(200, body=b"<html>"), "is not a Holdfast API"),
+        (Answer(302, {"Location": "https://elsewhere.example"}), "is not a Holdfast API"),
         (Answer(503, body=b'{"error": "the store does not take this now"}'), "the store does not take this now"),
     ):
         with Peer(lambda _, answer=answer: answer) as peer:  # type: ignore[misc]
             ended = asking(peer.url).run("stats")
         assert (ended.code, len(peer.asked)) == (3, 1), "the key follows no redirect"
-        assert said in ended.err
+        assert text in ended.err
 
 
-def test_a_key_may_come_from_a_file_and_the_receivers_own_will_do(terminal: Terminal, tmp_path: Path) -> None:
+def test_the_key_may_come_from_a_file_or_from_the_receivers_settings(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{API_KEY}\n")
     assert terminal.run("stats", "--key-file", str(tmp_path / "key"), HOLDFAST_API_KEY="").code == 0
     assert terminal.run("stats", HOLDFAST_API_KEY="", API_KEYS=API_KEY).code == 0
 
 
-def test_a_control_character_of_a_senders_does_not_reach_the_terminal(terminal: Terminal, real_store: Store) -> None:
+def test_control_characters_in_an_event_do_not_reach_the_terminal(terminal: Terminal, real_store: Store) -> None:
     real_store.record(Event("stripe", "evt_1", "\x1b[31mred", '{"a": "\x9b31m"}'.encode()), [])
     seen = terminal.run("events", "list").out + terminal.run("events", "show", "stripe", "evt_1").out
     assert not {"\x1b", "\x9b"} & set(seen)

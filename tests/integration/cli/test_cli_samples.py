@@ -1,4 +1,4 @@
-"""Every event that is routed has a sample that its receiver verifies and its handler takes."""
+"""Every routed event type has a sample that the receiver verifies and the handler accepts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.support.senders import DOC_SECRET, STRIPE_SECRET
 from tests.support.stripe_shapes import misfits
 from web.receiver import sources as receiver
 
-SENT = [(source, kind) for source, kind in ROUTES if source in ("stripe", "documents")]
-OWN = """
+ROUTED = [(source, kind) for source, kind in ROUTES if source in ("stripe", "documents")]
+CUSTOM = """
 [github]
 scheme = "hmac-sha256"
 secret = "0123456789abcdef"
@@ -41,7 +41,7 @@ def settings(**environ: str) -> Settings:
 
 
 def received(settings: Settings, source: str, made: Sample) -> tuple[str, str]:
-    """(id, type) as the receiver reads them, once it has verified it by the first secret."""
+    """(id, type) as the receiver reads them after verifying the delivery with the first secret."""
     sender = receiver.configured(settings)[source]
     request = EnvironBuilder(path=made.path, method="POST", headers=list(made.headers.items())).get_request()
     body = made.body.decode()
@@ -50,8 +50,8 @@ def received(settings: Settings, source: str, made: Sample) -> tuple[str, str]:
     return peeked.id, peeked.type
 
 
-@pytest.mark.parametrize(("source", "kind"), SENT, ids=lambda word: word)
-def test_each_routed_event_has_a_sample_that_is_verified_and_that_its_handler_takes(
+@pytest.mark.parametrize(("source", "kind"), ROUTED, ids=str)
+def test_each_routed_event_type_has_a_sample_that_is_verified_and_handled(
     business: Business, source: str, kind: str
 ) -> None:
     made = sample(settings(), source, kind.replace("*", "processing"), 1, int(time.time()))
@@ -64,31 +64,31 @@ def test_each_routed_event_has_a_sample_that_is_verified_and_that_its_handler_ta
     handler = getattr(importlib.import_module(module), name)
     business.run(handler, made.body, source=source, event_id=made.event_id)
     if source == "stripe":
-        assert kind in OBJECTS or kind == "customer.deleted", "it would be about a customer"
+        assert kind in OBJECTS or kind == "customer.deleted", "no object of its own: the sample is about a customer"
         assert misfits(json.loads(made.body)["data"]["object"]) == []
 
 
 @pytest.mark.parametrize("source", ["github", "crm", "plain"])
-def test_a_sender_of_ones_own_is_signed_for_with_id_and_type_where_they_belong(source: str) -> None:
-    ours = settings(SOURCES=OWN)
+def test_a_custom_source_gets_its_signature_and_id_and_type_in_their_fields(source: str) -> None:
+    ours = settings(SOURCES=CUSTOM)
     made = sample(ours, source, "push", 1, int(time.time()))
     assert received(ours, source, made) == (made.event_id, "push")
     assert made.path == f"/hooks/{source}"
 
 
 @pytest.mark.parametrize("scheme", ["hmac-sha256", "bearer", "token", "standard"])
-def test_a_callback_is_signed_in_each_way_that_the_document_service_may_sign(scheme: str) -> None:
+def test_a_callback_is_signed_by_each_scheme_of_the_document_service(scheme: str) -> None:
     ours = settings(DOC_WEBHOOK_SCHEME=scheme)
     assert received(ours, "documents", sample(ours, "documents", "failed", 7, int(time.time())))[1] == "failed"
 
 
-def test_every_event_is_a_new_one_and_of_the_mode_that_is_taken() -> None:
+def test_every_sample_has_a_new_id_and_the_configured_mode() -> None:
     live = settings(STRIPE_MODE="live")
     made = [sample(live, "stripe", "invoice.paid", 1, int(time.time())) for _ in range(2)]
     assert len({received(live, "stripe", one)[0] for one in made}) == 2
 
 
-def test_who_sends_a_type_is_known_from_the_routes_and_needs_a_secret() -> None:
+def test_the_source_of_a_type_comes_from_the_routes_and_needs_a_secret() -> None:
     assert [source_of(kind) for kind in ("invoice.paid", "completed", "nothing.known")] == [
         "stripe",
         "documents",

@@ -1,4 +1,4 @@
-"""`holdfast doctor`: a good world is told to be good, and of each broken one what is wrong and how to mend it."""
+"""`holdfast doctor`: no finding for a correct installation, and for each fault a finding with its fix."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ EVENTS = json.dumps({"object": "list", "data": [], "has_more": False}).encode()
 
 
 @pytest.fixture
-def good(
+def correct(
     request: pytest.FixtureRequest, valkey: Valkey, real_store: Store, mailbox: Mailbox, tmp_path: Path
 ) -> Iterator[dict[str, str]]:
-    """Settings of a world in which everything is as it should be."""
+    """The settings of an installation without faults, whose services are running."""
     with Peer(lambda _: Answer(body=EVENTS)) as peer, sweeping(real_store):
         yield {
             "REDIS_URL": valkey.url,
@@ -51,7 +51,7 @@ def good(
 
 @contextmanager
 def sweeping(store: Store) -> Iterator[None]:
-    """As every worker does each second."""
+    """Sweep every second, as a worker does."""
     over = threading.Event()
 
     def work() -> None:
@@ -68,32 +68,32 @@ def sweeping(store: Store) -> Iterator[None]:
 
 
 def doctor(settings: dict[str, str]) -> tuple[int, list[dict[str, str]], str]:
-    """The exit code, the findings and what was told beside them."""
+    """The exit code, the findings and stderr."""
     command = [sys.executable, "-m", "cli", "doctor", "--json"]
     environ = {"PATH": os.environ["PATH"]} | settings
     done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     return done.returncode, json.loads(done.stdout)["findings"], done.stderr
 
 
-def wrong(settings: dict[str, str]) -> dict[str, str]:
-    """What there is to mend, and what was found there."""
+def failed(settings: dict[str, str]) -> dict[str, str]:
+    """The failed checks, with what each found."""
     code, findings, _ = doctor(settings)
-    bad = {finding["what"]: finding["found"] for finding in findings if not finding["ok"]}
+    bad = {finding["check"]: finding["found"] for finding in findings if not finding["ok"]}
     assert code == bool(bad)
-    assert all(finding["mend"] for finding in findings if not finding["ok"]), "how is it mended?"
+    assert all(finding["fix"] for finding in findings if not finding["ok"]), "every fault has a fix"
     return bad
 
 
-def test_a_good_world_is_told_to_be_good(good: dict[str, str]) -> None:
-    code, findings, told = doctor(good)
+def test_a_correct_installation_has_no_faults(correct: dict[str, str]) -> None:
+    code, findings, errors = doctor(correct)
     assert [finding for finding in findings if not finding["ok"]] == []
-    assert (code, told) == (0, "")
-    assert {"store", "durability", "append-only file", "broker", "database", "sweep", "STRIPE_API_KEY"} <= {
-        finding["what"] for finding in findings
+    assert (code, errors) == (0, "")
+    assert {"store", "durability", "append-only file", "broker", "database", "workers", "STRIPE_API_KEY"} <= {
+        finding["check"] for finding in findings
     }
 
 
-NOBODY = f"127.0.0.1:{free_port()}"
+CLOSED_PORT = f"127.0.0.1:{free_port()}"
 
 
 @pytest.mark.parametrize(
@@ -106,45 +106,45 @@ NOBODY = f"127.0.0.1:{free_port()}"
                 "PUBLIC_URL": "http://hooks.example",
                 "DATABASE_URL": "sqlite:////none/x.db",
                 "DOCUMENT_STORE": "/dev/null/documents",
-                "DOC_SERVICE_URL": f"http://{NOBODY}",
+                "DOC_SERVICE_URL": f"http://{CLOSED_PORT}",
                 "ADMIN_NOTIFY_URLS": "slack://hidden, nonsense",
                 "REPLICAS_ACK": "1",
             },
             {
-                "API_KEYS": "0 set",
-                "sources": "none",
+                "API_KEYS": "not set",
+                "sources": "none configured",
                 "PUBLIC_URL": "http://hooks.example",
-                "database": "its file is not there",
-                "DOCUMENT_STORE": "/dev/null cannot be written to",
-                "DOC_SERVICE_URL": f"{NOBODY} cannot be reached (ConnectionRefusedError)",
-                "ADMIN_NOTIFY_URLS": "number 1, 2 of 2 is no Apprise URL",
+                "database": "the SQLite file does not exist",
+                "DOCUMENT_STORE": "/dev/null is not writable",
+                "DOC_SERVICE_URL": f"{CLOSED_PORT} cannot be reached (ConnectionRefusedError)",
+                "ADMIN_NOTIFY_URLS": "no valid Apprise URL: number 1, 2 of 2",
                 "durability": "0 of 1 replicas confirm what is written: senders hear 503",
             },
         ),
         (
             {
                 "DATABASE_URL": "postgresql://u:hidden@127.0.0.1:9/x",
-                "ADMIN_NOTIFY_URLS": f"mailto://u:hidden@{NOBODY}?from=a@b.de&mode=insecure&smtp=127.0.0.1",
-                "BROKER_URL": f"redis://:hidden@{NOBODY}/0",
+                "ADMIN_NOTIFY_URLS": f"mailto://u:hidden@{CLOSED_PORT}?from=a@b.de&mode=insecure&smtp=127.0.0.1",
+                "BROKER_URL": f"redis://:hidden@{CLOSED_PORT}/0",
             },
             {
                 "database": "cannot be reached (OperationalError)",
-                "ADMIN_NOTIFY_URLS: mail": f"{NOBODY} cannot be reached (ConnectionRefusedError)",
+                "ADMIN_NOTIFY_URLS: mail server": f"{CLOSED_PORT} cannot be reached (ConnectionRefusedError)",
                 "broker": "does not answer; jobs wait until it does",
             },
         ),
     ],
 )
-def test_a_broken_world_is_told_to_be_broken_there_and_nowhere_else(
-    good: dict[str, str], changes: dict[str, str], found: dict[str, str]
+def test_each_fault_is_reported_by_its_check_and_by_no_other(
+    correct: dict[str, str], changes: dict[str, str], found: dict[str, str]
 ) -> None:
-    assert wrong(good | changes) == found
+    assert failed(correct | changes) == found
 
 
-def test_every_wrong_setting_is_told_not_only_the_first(good: dict[str, str]) -> None:
-    _, findings, told = doctor(good | {"PORT": "http", "LEASE_SECONDS": "0"})
+def test_every_invalid_setting_is_reported_not_only_the_first(correct: dict[str, str]) -> None:
+    _, findings, errors = doctor(correct | {"PORT": "http", "LEASE_SECONDS": "0"})
     assert [finding["found"].split()[0] for finding in findings] == ["PORT", "LEASE_SECONDS"]
-    assert told == "holdfast: 2 of 2 to mend\n"
+    assert errors == "holdfast: 2 of 2 checks failed\n"
 
 
 @contextmanager
@@ -159,39 +159,39 @@ def configured(valkey: Valkey, **values: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("values", "what"),
+    ("values", "checks_failed"),
     [
         ({"appendfsync": "everysec"}, ["durability"]),
         ({"maxmemory-policy": "allkeys-lru"}, ["durability"]),
-        ({"maxmemory": "1100000"}, ["durability", "memory"]),  # as /readyz has it, and how to mend it
+        ({"maxmemory": "1100000"}, ["durability", "memory"]),  # /readyz counts it as durability; memory has the fix
     ],
 )
-def test_a_store_that_would_lose_or_is_full_is_told(
-    good: dict[str, str], valkey: Valkey, values: dict[str, str], what: list[str]
+def test_a_store_that_may_lose_data_or_is_full_is_reported(
+    correct: dict[str, str], valkey: Valkey, values: dict[str, str], checks_failed: list[str]
 ) -> None:
     with configured(valkey, **values):
-        assert list(wrong(good)) == what
+        assert list(failed(correct)) == checks_failed
 
 
-def test_a_store_that_is_away_is_told_and_so_is_its_broker(good: dict[str, str], valkey: Valkey) -> None:
+def test_an_unavailable_store_is_reported_and_so_is_the_broker_on_it(correct: dict[str, str], valkey: Valkey) -> None:
     valkey.stop()
-    assert list(wrong(good)) == ["store", "broker"]
+    assert list(failed(correct)) == ["store", "broker"]
 
 
-def test_workers_that_have_never_swept_are_missed(valkey: Valkey) -> None:
-    found = {finding.what: finding for finding in checks.store(load({"REDIS_URL": valkey.url}))}
-    assert found["sweep"] == checks.Finding(False, "sweep", "no worker has ever swept", found["sweep"].mend)
+def test_workers_that_never_reported_are_reported(valkey: Valkey) -> None:
+    found = {finding.check: finding for finding in checks.store(load({"REDIS_URL": valkey.url}))}
+    assert found["workers"] == checks.Finding(False, "workers", "no worker has ever swept", found["workers"].fix)
 
 
-def test_tables_of_another_revision_are_told(good: dict[str, str], tmp_path: Path) -> None:
+def test_another_schema_revision_is_reported(correct: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
-    assert "tables of revision none" in wrong(good | {"DATABASE_URL": f"sqlite:///{tmp_path}/empty.db"})["database"]
+    assert "schema revision none" in failed(correct | {"DATABASE_URL": f"sqlite:///{tmp_path}/empty.db"})["database"]
 
 
-def test_a_stripe_that_refuses_the_key_is_told(good: dict[str, str]) -> None:
+def test_a_key_that_stripe_refuses_is_reported(correct: dict[str, str]) -> None:
     refusal = json.dumps({"error": {"type": "invalid_request_error", "message": "Invalid API Key"}}).encode()
     with Peer(lambda _: Answer(401, body=refusal)) as peer:
-        bad = wrong(good | {"STRIPE_API_BASE": peer.url})
+        bad = failed(correct | {"STRIPE_API_BASE": peer.url})
         assert bad == {"STRIPE_API_KEY": "Stripe refused STRIPE_API_KEY"}
         assert len(peer.asked) == 1
 
@@ -203,7 +203,7 @@ def test_a_stripe_that_refuses_the_key_is_told(good: dict[str, str]) -> None:
         (lambda: checks.clock(100.0, 104.0, 104.1), True),
         (lambda: checks.clock(100.0, 106.0, 106.1), False),
         (lambda: checks.clock(106.1, 100.0, 100.1), False),
-        (lambda: checks.clock(103.0, 100.0, 106.0), True),  # a slow answer is no skew
+        (lambda: checks.clock(103.0, 100.0, 106.0), True),  # a slow answer is not a skew
         (lambda: checks.memory(89, 100), True),
         (lambda: checks.memory(91, 100), False),
         (lambda: checks.memory(91, 0), True),
@@ -216,5 +216,5 @@ def test_a_stripe_that_refuses_the_key_is_told(good: dict[str, str]) -> None:
         (lambda: checks.public_url("https://hooks.example"), True),
     ],
 )
-def test_what_is_found_is_judged(finding: Callable[[], checks.Finding], ok: bool) -> None:
+def test_checks_decide_by_their_limits(finding: Callable[[], checks.Finding], ok: bool) -> None:
     assert finding().ok is ok
