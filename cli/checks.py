@@ -63,7 +63,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def _receiver(settings: Settings) -> Iterator[Finding]:
-    names = ", ".join(sources.configured(settings))
+    names = ", ".join(sources.configured_sources(settings))
     fix = "set STRIPE_WEBHOOK_SECRET, DOC_WEBHOOK_SECRET or SOURCES_FILE: until then every webhook is rejected"
     yield Finding(bool(names), "sources", names or "none configured", fix)
     try:
@@ -158,14 +158,14 @@ def _database(settings: Settings) -> Finding:
 
 def _documents(settings: Settings) -> Finding:
     """For S3: look up an object that does not exist. A folder may not exist yet: the first document creates it."""
-    check = settings.document_incoming_setting
+    check = settings.spool_folder_setting
     if settings.document_store.startswith("s3://"):
         try:
             open_store(settings.document_store).find("doctor")
         except HoldfastError as error:
             fix = "check the bucket's name and permissions, and the AWS_… variables"
             return Finding(False, "DOCUMENT_STORE", str(error), fix)
-    folder = _nearest_existing(Path(settings.document_incoming))
+    folder = _nearest_existing(Path(settings.spool_folder))
     if not os.access(folder, os.W_OK | os.X_OK):
         fix = "allow the workers' user to write there; the receiver needs no write access"
         return Finding(False, check, f"{folder} is not writable", fix)

@@ -22,9 +22,9 @@ STRIPE_RESENDS_DAYS = 30  # by hand or by API, from Stripe's dashboard: "Process
 LOCAL_REDIS = "redis://localhost:6379/0"
 RETRY_ERRORS = "time.?out,timed out,temporar,unavailable,overload,too busy,try again,rate limit"
 HANDOFF_SCHEDULE = "5s,5m,30m,2h,5h,10h,14h,20h,24h"  # as the specification of Standard Webhooks has it: 3 days
-LISTS = (values.several, values.stripe_secrets, values.standard_secrets, values.api_keys, values.media_types)
-TABLES = (values.grants, values.durations_by_name, sources.parse)
-EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  a BIND that listens everywhere: on loopback, too
+LIST_PARSERS = (values.comma_list, values.stripe_secrets, values.standard_secrets, values.api_keys, values.media_types)
+TOML_PARSERS = (values.grants, values.durations_by_name, sources.parse)
+ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104  a BIND that listens everywhere: on loopback, too
 
 # What the console does not show of a payload: fields of these names, or with one of these words in their name.
 PERSONAL = "address,birth,card,email,iban,ip,name,phone,secret,shipping,ssn,tax,token,url"
@@ -54,15 +54,15 @@ class Settings:
     doc_status_path: str = _setting(values.status_path, "/api/v1/process/{task_id}")
     doc_webhook_scheme: str = _setting(values.one_of(*values.DOCUMENT_SCHEMES), "standard")
     doc_webhook_header: str = _setting(values.header, "")
-    doc_webhook_secret: tuple[str, ...] = _setting(values.several, "", secret=True)
+    doc_webhook_secret: tuple[str, ...] = _setting(values.comma_list, "", secret=True)
     public_url: str = _setting(values.url("https", "http"), "")
     redis_url: str = _setting(values.url_or_sentinels("redis", "rediss"), LOCAL_REDIS, secret=True)
     broker_url: str = _setting(values.url_or_sentinels("redis", "rediss", "amqp", "amqps"), "", secret=True)
     database_url: str = _setting(values.database, "sqlite:///holdfast.db", secret=True)
     api_keys: tuple[str, ...] = _setting(values.api_keys, "", secret=True)
-    customer_notify_urls: tuple[str, ...] = _setting(values.several, "", secret=True)
-    admin_notify_urls: tuple[str, ...] = _setting(values.several, "", secret=True)
-    alert_notify_urls: tuple[str, ...] = _setting(values.several, "", secret=True)
+    customer_notify_urls: tuple[str, ...] = _setting(values.comma_list, "", secret=True)
+    admin_notify_urls: tuple[str, ...] = _setting(values.comma_list, "", secret=True)
+    alert_notify_urls: tuple[str, ...] = _setting(values.comma_list, "", secret=True)
     alert_quiet: int = _setting(values.duration, "4h")
     alert_backlog_seconds: int = _setting(values.number(60, 30 * 86400), "1800")
     alert_silent: Mapping[str, int] = _setting(values.durations_by_name, "")
@@ -85,8 +85,8 @@ class Settings:
     fulfilment: Mapping[str, tuple[str, ...]] = _setting(values.grants, "", secret=True)
     access_while_disputed: str = _setting(values.one_of("keep", "revoke"), "keep")
     flower_url: str = _setting(values.url("https", "http"), "")
-    redact_fields: tuple[str, ...] = _setting(values.several, PERSONAL)
-    call_out_allowed_hosts: tuple[str, ...] = _setting(values.several, "")
+    redact_fields: tuple[str, ...] = _setting(values.comma_list, PERSONAL)
+    call_out_allowed_hosts: tuple[str, ...] = _setting(values.comma_list, "")
     payment_retry_schedule: tuple[int, ...] = _setting(values.durations, "1h,1d,3d,5d")
     payment_grace_seconds: int = _setting(values.number(0, 365 * 86400), "259200")
     templates: str = _setting(values.existing_folder, "")
@@ -118,18 +118,18 @@ class Settings:
         return self.job_time_limit_seconds - min(5, self.job_time_limit_seconds / 4)
 
     @property
-    def document_incoming(self) -> str:
+    def spool_folder(self) -> str:
         """Where a download lies until it is whole: beside the finished ones, so that it can be given its name there."""
-        spooled = self.document_incoming_setting == "DOCUMENT_SPOOL"
+        spooled = self.spool_folder_setting == "DOCUMENT_SPOOL"
         return self.document_spool if spooled else f"{self.document_store}/.incoming"
 
     @property
-    def document_incoming_setting(self) -> str:
+    def spool_folder_setting(self) -> str:
         """Which variable says where that is."""
         return "DOCUMENT_SPOOL" if self.document_store.startswith("s3://") else "DOCUMENT_STORE"
 
     @property
-    def takes_mode(self) -> str:
+    def accepted_mode(self) -> str:
         """Whose events of Stripe's are taken: STRIPE_MODE, or else those of the key's own mode, or any."""
         by_key = (mode for mode in ("live", "test") if f"_{mode}_" in self.stripe_api_key[:8])
         return self.stripe_mode or next(by_key, "any")
@@ -157,7 +157,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Read, parse and cross-check every setting. Raises SettingsError on the first that is wrong."""
     environ = os.environ if environ is None else environ
     settings = Settings(**{f.name: _setting_of(environ, f) for f in fields(Settings)})
-    for check in TOGETHER:
+    for check in CROSS_CHECKS:
         check(settings)
     return settings
 
@@ -170,7 +170,7 @@ def load_client(environ: Mapping[str, str] | None = None) -> Client:
     environ = os.environ if environ is None else environ
     client = Client(**{f.name: _setting_of(environ, f) for f in fields(Client)})
     own = {f.name: _setting_of(environ, f) for f in fields(Settings) if f.name in ("bind", "port", "api_keys")}
-    host = "127.0.0.1" if own["bind"] in EVERYWHERE else own["bind"]
+    host = "127.0.0.1" if own["bind"] in ALL_ADDRESSES else own["bind"]
     return Client(
         holdfast_url=client.holdfast_url or f"http://{host}:{own['port']}",
         holdfast_api_key=client.holdfast_api_key.strip() or next(iter(own["api_keys"]), ""),
@@ -182,7 +182,7 @@ def problems(environ: Mapping[str, str] | None = None) -> list[str]:
     environ = os.environ if environ is None else environ
     found: dict[str, Any] = {}
     wrong = _wrong(lambda f: found.update({f.name: _setting_of(environ, f)}), fields(Settings))
-    return wrong or _wrong(lambda check: check(Settings(**found)), TOGETHER)
+    return wrong or _wrong(lambda check: check(Settings(**found)), CROSS_CHECKS)
 
 
 def _wrong(check: Callable[[Any], None], of: Iterable[Any]) -> list[str]:
@@ -201,8 +201,8 @@ def _setting_of(environ: Mapping[str, str], setting: Field[Any]) -> Any:
 
 def _read(environ: Mapping[str, str], name: str, *, parse: Parser, default: str, secret: bool) -> Any:
     raw = _raw(environ, name).strip() or default
-    if raw == "" and parse not in TABLES:  # unset, and unset is allowed: an empty value of the parsed type
-        return () if parse in LISTS else ""
+    if raw == "" and parse not in TOML_PARSERS:  # unset, and unset is allowed: an empty value of the parsed type
+        return () if parse in LIST_PARSERS else ""
     try:
         return parse(raw)
     except ValueError as error:
@@ -271,7 +271,7 @@ def _check_document_scheme(s: Settings) -> None:
         raise SettingsError(f"DOC_WEBHOOK_HEADER is set, and DOC_WEBHOOK_SCHEME={scheme} reads no such header")
 
 
-TOGETHER = (
+CROSS_CHECKS = (
     _check_times,
     _check_stripe_mode,
     _check_retention,

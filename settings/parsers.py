@@ -19,7 +19,7 @@ def text(raw: str) -> str:
     return raw
 
 
-def several(raw: str) -> tuple[str, ...]:
+def comma_list(raw: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in raw.split(",") if part.strip())
 
 
@@ -76,7 +76,7 @@ def database(raw: str) -> str:
 
 
 def stripe_secrets(raw: str) -> tuple[str, ...]:
-    secrets = several(raw)
+    secrets = comma_list(raw)
     if not secrets or not all(s.startswith("whsec_") for s in secrets):
         raise ValueError("one or more secrets, comma-separated, each starting with whsec_")
     return secrets
@@ -84,14 +84,14 @@ def stripe_secrets(raw: str) -> tuple[str, ...]:
 
 def standard_secrets(raw: str) -> tuple[str, ...]:
     """Standard Webhooks: base64 of 24 to 64 random bytes behind whsec_ (its specification, "Signature scheme")."""
-    secrets = several(raw)
+    secrets = comma_list(raw)
     if not secrets or not all(re.fullmatch(r"whsec_[A-Za-z0-9+/]{24,88}={0,2}", s) for s in secrets):
         raise ValueError("one or more secrets, comma-separated, each whsec_ and the base64 of 24 to 64 random bytes")
     return secrets
 
 
 def plain_secrets(raw: str) -> tuple[str, ...]:
-    secrets = several(raw)
+    secrets = comma_list(raw)
     if not secrets or not all(re.fullmatch(r"[!-~]{16,}", s) for s in secrets):
         raise ValueError("one or more secrets, comma-separated, each 16 or more ASCII characters without spaces")
     return secrets
@@ -104,7 +104,7 @@ def header(raw: str) -> str:
 
 
 def api_keys(raw: str) -> tuple[str, ...]:
-    keys = several(raw)
+    keys = comma_list(raw)
     if any(len(key) < 16 for key in keys):
         raise ValueError("keys of 16 characters or more, comma-separated")
     return keys
@@ -115,7 +115,7 @@ def durations(raw: str) -> tuple[int, ...]:
     if raw == "off":
         return ()
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    steps = [re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", step) for step in several(raw)]
+    steps = [re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", step) for step in comma_list(raw)]
     if not steps or not all(steps):
         raise ValueError("'off', or times from one try to the next such as 1h,1d,3d (s, m, h or d)")
     return tuple(int(step[1]) * units[step[2]] for step in steps if step)
@@ -131,7 +131,7 @@ def duration(raw: str) -> int:
 def durations_by_name(raw: str) -> Mapping[str, int]:
     """'stripe=24h,github=7d' -> seconds by name."""
     try:
-        return {name.strip(): duration(time.strip()) for name, time in (one.split("=") for one in several(raw))}
+        return {name.strip(): duration(time.strip()) for name, time in (one.split("=") for one in comma_list(raw))}
     except ValueError:
         raise ValueError("names of sources, each with a time, comma-separated, such as stripe=24h,github=7d") from None
 
@@ -139,7 +139,7 @@ def durations_by_name(raw: str) -> Mapping[str, int]:
 def patterns(raw: str) -> tuple[re.Pattern[str], ...]:
     """'time.?out,overload' -> what is looked for in a text, in whatever case; 'off' -> nothing."""
     try:
-        return () if raw == "off" else tuple(re.compile(part, re.IGNORECASE) for part in several(raw))
+        return () if raw == "off" else tuple(re.compile(part, re.IGNORECASE) for part in comma_list(raw))
     except re.error as error:
         raise ValueError(f"'off', or words or regular expressions, comma-separated ({error})") from None
 
@@ -182,7 +182,7 @@ def store(raw: str) -> str:
 
 
 def media_types(raw: str) -> tuple[str, ...]:
-    types = several(raw.lower())
+    types = comma_list(raw.lower())
     if not all(re.fullmatch(r"[a-z0-9.+-]+/(\*|[a-z0-9.+-]+)", one) for one in types):
         raise ValueError("media types, comma-separated, such as application/pdf,image/*")
     return types

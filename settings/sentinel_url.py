@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 SCHEME = "sentinel://"
-TAKES = "several Sentinels of one service: sentinel://[user:password@]host:port,host:port/0?service=mymaster"
+FORMAT = "several Sentinels of one service: sentinel://[user:password@]host:port,host:port/0?service=mymaster"
 HOST = re.compile(r"(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?")
 
 
@@ -57,7 +57,7 @@ def parse(url: str) -> SentinelUrl | None:
     query = dict(parse_qsl(parts.query))
     known = {"service", "sentinel_username", "sentinel_password"}
     if not all(found) or not re.fullmatch("/?|/[0-9]{1,5}", parts.path) or not {"service"} <= set(query) <= known:
-        raise ValueError(TAKES)
+        raise ValueError(FORMAT)
     return SentinelUrl(
         hosts=tuple((host["name"].strip("[]"), int(host["port"] or 26379)) for host in found if host),
         service=query["service"],

@@ -10,10 +10,10 @@ from typing import Any
 
 from settings import parsers as values
 
-OURS = ("stripe", "documents", "api", "holdfast")
+BUILT_IN_SOURCES = ("stripe", "documents", "api", "holdfast")
 SCHEMES = ("standard", "hmac-sha256", "bearer")
 HEADERS = {"hmac-sha256": "X-Hub-Signature-256", "bearer": "Authorization"}
-PLACE = r"header:[A-Za-z0-9-]{1,100}|body:[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-]{1,100})*"
+LOCATION = r"header:[A-Za-z0-9-]{1,100}|body:[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-]{1,100})*"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -37,8 +37,9 @@ def parse(raw: str) -> Mapping[str, SourceSetting]:
 
 
 def _source(name: str, table: Any) -> SourceSetting:
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name) or name in OURS:
-        raise ValueError(f"names of small letters, digits and -, other than {', '.join(OURS)}; not {name!r}")
+    reserved = BUILT_IN_SOURCES
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name) or name in reserved:
+        raise ValueError(f"names of small letters, digits and -, other than {', '.join(reserved)}; not {name!r}")
     if not isinstance(table, dict) or not table.keys() <= {"scheme", "secret", "header", "id", "type"}:
         raise ValueError(f"scheme, secret, header, id and type, and nothing else, in [{name}]")
     scheme = table.get("scheme", "standard")
@@ -48,12 +49,12 @@ def _source(name: str, table: Any) -> SourceSetting:
     header = _of(name, table, "header", HEADERS.get(scheme, ""), r"[A-Za-z0-9-]{1,100}")
     if standard and header:
         raise ValueError(f"no header in [{name}]: the scheme standard has its own")
-    place = _of(name, table, "id", "header:webhook-id" if standard else "", PLACE)
+    place = _of(name, table, "id", "header:webhook-id" if standard else "", LOCATION)
     return SourceSetting(scheme, _secrets(name, scheme, table.get("secret")), header, place, _type(name, table))
 
 
 def _type(name: str, table: Mapping[str, Any]) -> str:
-    return _of(name, table, "type", "body:type", PLACE)
+    return _of(name, table, "type", "body:type", LOCATION)
 
 
 def _of(name: str, table: Mapping[str, Any], field: str, default: str, pattern: str) -> str:

@@ -13,7 +13,7 @@ from stripe.events import UnknownEventNotification
 from stripe.v2.core import EventNotification
 
 from settings import Settings
-from settings.sources import OURS
+from settings.sources import BUILT_IN_SOURCES
 from tasks.routes import NEWER_TYPES, QUEUES, ROUTES, TASKS
 
 SNAPSHOTS = get_args(stripe.Event.__annotations__["type"])  # as the installed library lists them
@@ -27,7 +27,7 @@ class RouteError(Exception):
 def check(settings: Settings) -> None:
     """Raises RouteError on the first entry that names a queue, a task, a source or an event type there is not, or that
     lets a job outlive its lease."""
-    sources = (*OURS, *settings.sources)
+    sources = (*BUILT_IN_SOURCES, *settings.sources)
     for name, task in TASKS.items():
         if task.queue not in QUEUES:
             raise RouteError(f"tasks/routes.py sends {name} to the queue {task.queue!r}; it takes {_or(QUEUES)}")

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-class Unnoted:
+class NoopSpan:
     """A span of which nothing is noted."""
 
     headers = NOTHING
 
-    def __enter__(self) -> Unnoted:
+    def __enter__(self) -> NoopSpan:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -34,7 +34,7 @@ class Unnoted:
         pass
 
 
-UNNOTED = Unnoted()
+NOOP_SPAN = NoopSpan()
 _traces: Traces | None = None
 
 
@@ -59,20 +59,20 @@ def stop() -> None:
         ending.stop()
 
 
-def received(source: str, event_id: str, seconds: float, *, new: bool, traceparent: str = "") -> None:
+def record_delivery(source: str, event_id: str, seconds: float, *, new: bool, traceparent: str = "") -> None:
     """An event was acknowledged now, so long after its head had come. `traceparent` is its sender's own, if any."""
     if _traces is not None:
         _traces.received(source, event_id, seconds, new=new, traceparent=traceparent)
 
 
-def attempt(ids: Mapping[str, str | int], task: str) -> Span | Unnoted:
+def attempt(ids: Mapping[str, str | int], task: str) -> Span | NoopSpan:
     """An attempt, as long as the block lasts."""
-    return UNNOTED if _traces is None else _traces.attempt(ids, task)
+    return NOOP_SPAN if _traces is None else _traces.attempt(ids, task)
 
 
-def call(what: str, url: str) -> Span | Unnoted:
+def call(what: str, url: str) -> Span | NoopSpan:
     """A call out within an attempt, as long as the block lasts: its method or the like, and of its URL scheme and host.
 
     `headers` of the span are for services of our user's own: they join the trace.
     """
-    return UNNOTED if _traces is None else _traces.call(what, url)
+    return NOOP_SPAN if _traces is None else _traces.call(what, url)

@@ -16,7 +16,7 @@ from web import console, errors
 from web.api import blueprint, content, openapi
 from web.ops import health, metrics
 from web.receiver import sources, view
-from web.receiver.asgi import Front
+from web.receiver.asgi import AsgiApp
 from web.receiver.delivery import Receiver
 
 ANSWER_SECONDS = 0.8  # to connect to Redis, and again for its answer: a sender hears 200 or 503 within 2 seconds
@@ -24,15 +24,15 @@ ANSWER_SECONDS = 0.8  # to connect to Redis, and again for its answer: a sender 
 
 def create_app(settings: Settings) -> Flask:
     """The receiver, the API, the console and the health pages, for any WSGI server. Connects to nothing yet."""
-    return _app(settings, sources.configured(settings), open_store(settings, timeout_seconds=ANSWER_SECONDS))
+    return _app(settings, sources.configured_sources(settings), open_store(settings, timeout_seconds=ANSWER_SECONDS))
 
 
-def create_front(settings: Settings) -> Front:
+def create_asgi_app(settings: Settings) -> AsgiApp:
     """The same, for uvicorn with our connections: webhooks stay in its event loop. Connects to nothing yet."""
-    senders = sources.configured(settings)
+    senders = sources.configured_sources(settings)
     store = open_store(settings, timeout_seconds=ANSWER_SECONDS)
     recorder = Recorder(store, AsyncConnection(settings.redis_url, timeout_seconds=ANSWER_SECONDS))
-    return Front(settings, Receiver(settings, senders, store, recorder), _app(settings, senders, store))
+    return AsgiApp(settings, Receiver(settings, senders, store, recorder), _app(settings, senders, store))
 
 
 def _app(settings: Settings, senders: Mapping[str, sources.Source], store: Store) -> Flask:

@@ -18,11 +18,11 @@ from settings import Settings, SettingsError, load
 from tasks import route_check
 from tasks.broker import open_store
 from telemetry import logs
-from web import ANSWER_SECONDS, create_front
+from web import ANSWER_SECONDS, create_asgi_app
 from web.ops import watchdog
 from web.receiver import sources
-from web.receiver.asgi import Front
-from web.receiver.protocol import MOST, Connection
+from web.receiver.asgi import AsgiApp
+from web.receiver.protocol import MAX_CONNECTIONS, WebhookProtocol
 
 KEEP_ALIVE_SECONDS = 180  # longer than proxies keep a connection: who uses it again must not find it closed
 GRACE_SECONDS = 5  # for requests under way when we are told to stop
@@ -39,14 +39,14 @@ class Supervisor(Multiprocess):
         super().keep_subprocess_alive()
 
 
-def application() -> Front:
+def application() -> AsgiApp:
     """Made in each serving process."""
     logs.configure()
     threading.Thread(target=_end_with_parent, daemon=True, name="parent-watch").start()
     settings = load()
     if settings.alert_urls:
         watchdog.start(settings, open_store(settings, timeout_seconds=ANSWER_SECONDS))
-    front = create_front(settings)
+    front = create_asgi_app(settings)
     gc.collect()
     gc.freeze()  # or Python looks through all these modules again and again, 90 ms each time, and senders wait
     return front
@@ -64,13 +64,13 @@ def main(target: str = "web.__main__:application") -> None:
     """Serve `target` until told to stop; a wrong setting ends it before anything listens."""
     try:
         settings = load()
-        if not sources.configured(settings):
+        if not sources.configured_sources(settings):
             raise SettingsError("no source is configured; set STRIPE_WEBHOOK_SECRET, DOC_WEBHOOK_SECRET or SOURCES")
         route_check.check(settings)
     except (SettingsError, route_check.RouteError) as error:
         sys.exit(f"holdfast: {error}")
     logs.configure()
-    _have_files(2 * MOST)  # each connection is one
+    _have_files(2 * MAX_CONNECTIONS)  # each connection is one
     supervisor = Supervisor(config(target, settings), [_bound(settings.bind, settings.port)])
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
@@ -97,13 +97,13 @@ def _have_files(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
-def config(target: str | Front, settings: Settings) -> Config:
+def config(target: str | AsgiApp, settings: Settings) -> Config:
     """uvicorn's. `target` is an application, or the name of one's factory."""
     return Config(
         target,
         factory=isinstance(target, str),
         interface="asgi3",
-        http=Connection,
+        http=WebhookProtocol,
         ws="none",
         loop="uvloop",
         host=settings.bind,

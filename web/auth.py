@@ -13,13 +13,13 @@ from inbox.store import Store
 MOST_TRIES, TRIES_SECONDS = 10, 60
 
 
-def matching(keys: Collection[str], given: bytes) -> str | None:
+def find_key(keys: Collection[str], given: bytes) -> str | None:
     """The key that was given, if it is one; each is compared whole, so that no time tells how much was right."""
     right = [key for key in keys if compare_digest(key.encode(), given)]
     return right[0] if right else None
 
 
-def too_often(store: Store, address: str) -> bool:
+def too_many_failures(store: Store, address: str) -> bool:
     """Count a wrong key of this address; True where it has had too many of them within a minute. Behind a proxy that
     is everybody together, so a right one is never asked this: what keeps guessers out is that keys are long.
 
@@ -31,7 +31,7 @@ def too_often(store: Store, address: str) -> bool:
         return False
 
 
-def who(key: str) -> str:
+def key_name(key: str) -> str:
     """The name of whoever bears it, for the audit trail; it tells nothing of the key."""
     return f"api key {digest(key)}"
 

@@ -11,13 +11,13 @@ from a2wsgi.asgi_typing import Receive
 from flask import Request
 from pydantic import BaseModel, ValidationError
 
-from web.errors import Refused
+from web.errors import HttpError
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
-ROOM_BYTES = 64 * 1024 * 1024  # for the bodies of webhooks, and as much for those of the API and the pages
-SECONDS = 30  # for a body that comes slowly
-SLOW = f"the body did not come within {SECONDS} seconds"
+BUDGET_BYTES = 64 * 1024 * 1024  # for the bodies of webhooks, and as much for those of the API and the pages
+BODY_TIMEOUT_SECONDS = 30  # for a body that comes slowly
+TIMEOUT_MESSAGE = f"the body did not come within {BODY_TIMEOUT_SECONDS} seconds"
 
 
 def read_body(request: Request, limit_bytes: int) -> bytes:
@@ -33,14 +33,14 @@ def read_body(request: Request, limit_bytes: int) -> bytes:
     return raw
 
 
-def parsed(shape: type[Shape], raw: bytes) -> Shape:
+def parse_json(shape: type[Shape], raw: bytes) -> Shape:
     """The body's JSON as `shape`. Raises Refused, which names the field and never its value."""
     try:
         return shape.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise Refused(f"{field}: {first['msg'].lower()}") from None
+        raise HttpError(f"{field}: {first['msg'].lower()}") from None
 
 
 async def receive_body(receive: Receive, announced: int, limit_bytes: int, reserve: Callable[[int], None]) -> bytes:
@@ -49,7 +49,7 @@ async def receive_body(receive: Receive, announced: int, limit_bytes: int, reser
         raise too_large(limit_bytes)
     raw, more = bytearray(), True
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
             while more:
                 part, more = await _part(receive)
                 reserve(len(part))
@@ -57,7 +57,7 @@ async def receive_body(receive: Receive, announced: int, limit_bytes: int, reser
                 if len(raw) > limit_bytes:
                     raise too_large(limit_bytes)
     except TimeoutError:
-        raise Refused(SLOW, 408) from None
+        raise HttpError(TIMEOUT_MESSAGE, 408) from None
     return bytes(raw)
 
 
@@ -65,43 +65,43 @@ async def _part(receive: Receive) -> tuple[bytes, bool]:
     """And whether there is more."""
     message = await receive()
     if message["type"] != "http.request":
-        raise Refused("the body broke off")
+        raise HttpError("the body broke off")
     return message.get("body", b""), message.get("more_body", False)
 
 
-class Room:
+class BodyBudget:
     """Memory for all bodies that are on their way at once."""
 
     def __init__(self, size_bytes: int) -> None:
         self._free = size_bytes
 
-    def take(self, size_bytes: int) -> None:
+    def reserve(self, size_bytes: int) -> None:
         """Raises Refused, 503, when all is taken."""
         if size_bytes > self._free:
-            raise Refused("too many large bodies at once; send it again", 503)
+            raise HttpError("too many large bodies at once; send it again", 503)
         self._free -= size_bytes
 
-    def give(self, size_bytes: int) -> None:
+    def release(self, size_bytes: int) -> None:
         """What was taken."""
         self._free += size_bytes
 
     @contextmanager
-    def reserved(self) -> Iterator[Callable[[int], None]]:
+    def reservation(self) -> Iterator[Callable[[int], None]]:
         """Room for one body, as it grows: by what is handed out here, which raises what `take` raises. Given back at
         the end."""
         mine = 0
 
         def reserve(size_bytes: int) -> None:
             nonlocal mine
-            self.take(size_bytes)
+            self.reserve(size_bytes)
             mine += size_bytes
 
         try:
             yield reserve
         finally:
-            self.give(mine)
+            self.release(mine)
 
 
-def too_large(limit_bytes: int) -> Refused:
+def too_large(limit_bytes: int) -> HttpError:
     """A body is, for what is allowed."""
-    return Refused(f"the body is larger than {limit_bytes} bytes", 413)
+    return HttpError(f"the body is larger than {limit_bytes} bytes", 413)

@@ -29,7 +29,7 @@ RETRY_AFTER_SECONDS = "5"
 REASONS = ("body", "unsigned", "signature", "timestamp", "payload", "mode", "unavailable")
 
 
-class Refused(Exception):
+class HttpError(Exception):
     """A request that is not taken, with the words for its sender."""
 
     status = 400
@@ -40,7 +40,7 @@ class Refused(Exception):
         self.status = status
 
 
-class BadSignature(Refused):
+class BadSignature(HttpError):
     """Nobody we know has signed this now."""
 
     def __init__(self, reason: Literal["unsigned", "signature", "timestamp"], words: str) -> None:
@@ -54,17 +54,17 @@ def register(app: Flask) -> None:
 
 
 def _answer(error: Exception) -> Response:
-    status, words, headers = told(error)
+    status, words, headers = describe_error(error)
     response = jsonify(error=words)
     response.status_code = int(status)
     response.headers.update(headers)
     return response
 
 
-def told(error: Exception) -> tuple[int, str, dict[str, str]]:
+def describe_error(error: Exception) -> tuple[int, str, dict[str, str]]:
     """What the caller is told: the status, what was wrong in words, and headers that help it."""
     match error:
-        case Refused():
+        case HttpError():
             status, words = int(error.status), str(error)
         case BadPayload():
             status, words = 400, str(error)
@@ -84,9 +84,9 @@ def told(error: Exception) -> tuple[int, str, dict[str, str]]:
     return status, words, _help(status, error)
 
 
-def refusal(error: Exception) -> tuple[int, bytes, dict[str, str]]:
+def error_response(error: Exception) -> tuple[int, bytes, dict[str, str]]:
     """The same as status, body in JSON and headers, where no Flask makes them."""
-    status, words, headers = told(error)
+    status, words, headers = describe_error(error)
     return status, json.dumps({"error": words}).encode(), headers
 
 

@@ -32,7 +32,7 @@ class AlertScheduler:
     """One per worker; `run_if_due` may be called at any time by any number of workers."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
-        self._store, self._documents = store, Path(settings.document_incoming)
+        self._store, self._documents = store, Path(settings.spool_folder)
         self._quiet_ms = settings.alert_quiet * 1000
         silent_ms = {source: seconds * 1000 for source, seconds in settings.alert_silent.items()}
         self._thresholds = AlertThresholds(settings.alert_backlog_seconds * 1000, silent_ms)

@@ -65,7 +65,7 @@ class Runner:
            it, with the next lease: as dying in the effect of that.
         """
         ids = _ids(lease)
-        with logs.about(ids), tracing.attempt(ids, lease.task) as span:
+        with logs.log_context(ids), tracing.attempt(ids, lease.task) as span:
             try:
                 word, found = self._attempted(handler, lease, over, wish)
             except AttemptFailed as error:
@@ -179,7 +179,7 @@ class Runner:
     def release(self, lease: Lease | str) -> None:
         """Let somebody else have the job now, if it is held at all."""
         if isinstance(lease, Lease):
-            with logs.about(_ids(lease)):  # maybe the next job's, while we are at work for another
+            with logs.log_context(_ids(lease)):  # maybe the next job's, while we are at work for another
                 self._let_go(lease, self.store.release)
 
     def _let_go(self, lease: Lease, how: Callable[[Lease], list[Doorbell]]) -> None:

@@ -136,7 +136,7 @@ def _record(attempt: Attempt, events: Sequence[bytes]) -> None:
     with closing(store.client):
         for body in reversed(events):
             try:
-                event, jobs, _ = arrival("stripe", peek_stripe(body.decode(), attempt.settings.takes_mode), body)
+                event, jobs, _ = arrival("stripe", peek_stripe(body.decode(), attempt.settings.accepted_mode), body)
             except BadPayload:  # the receiver would refuse it, too
                 continue
             bells = store.record(event, jobs, counted="missed") if jobs else None

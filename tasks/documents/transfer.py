@@ -61,10 +61,10 @@ def fetch(attempt: Attempt, url: str, document: str, progress: Progress, expecte
     told the bytes so far, and of how many, often.
     """
     settings, stem = attempt.settings, stem_for(document)
-    store, folder = open_store(settings.document_store), Path(settings.document_incoming)
+    store, folder = open_store(settings.document_store), Path(settings.spool_folder)
     stored = patiently(lambda: store.find(stem), attempt.renew)  # of an earlier attempt, or of another job's
     if stored is None:
-        with incoming(folder, settings.document_incoming_setting, stem, url, attempt.now) as part:
+        with incoming(folder, settings.spool_folder_setting, stem, url, attempt.now) as part:
             digests = _received(attempt, url, part, progress)
             _verify(part, digests, expected)
             attempt.renew()

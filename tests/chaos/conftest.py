@@ -19,7 +19,7 @@ from inbox.job import NewJob
 from inbox.store import Rules, Store, connect
 from tasks.broker import message
 from tests.conftest import fresh_database
-from tests.support.senders import signed_by_stripe, stripe_event
+from tests.support.signed_deliveries import signed_by_stripe, stripe_event
 from tests.support.stack import Process, Stack
 
 

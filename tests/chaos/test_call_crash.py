@@ -15,8 +15,8 @@ from inbox.event import Event
 from inbox.job import NewJob
 from tasks.models import Notification, PaymentRetry
 from tests.chaos.conftest import World
-from tests.support.line import Line
 from tests.support.lives import T0, invoice
+from tests.support.lossy_proxy import LossyProxy
 from tests.support.peers import Answer, Asked, Mailbox, Peer
 
 SLOW_START: Any = {
@@ -76,7 +76,7 @@ def test_a_mail_is_sent_again_after_a_death_once_at_most_and_bears_the_same_key(
 
 @pytest.mark.parametrize("world", ["redis-postgres"], indirect=True)
 def test_a_commit_whose_answer_is_lost_is_found_by_the_next_attempt(world: World, postgres: Postgres) -> None:
-    line = Line(postgres.folder / ".s.PGSQL.5432", about=b"COMMIT")
+    line = LossyProxy(postgres.folder / ".s.PGSQL.5432", about=b"COMMIT")
     line.lose = 1
     job = world.record("plain")
     world.stack.worker(DATABASE_URL=f"postgresql+psycopg://postgres@127.0.0.1:{line.port}/test")

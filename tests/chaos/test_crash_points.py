@@ -17,7 +17,7 @@ from dev.stack.servers import wait_until
 from inbox import queries
 from tests.chaos.conftest import PAIRS, World
 from tests.support.peers import Answer, Peer
-from tests.support.senders import API_KEY, signed_by_stripe, stripe_event
+from tests.support.signed_deliveries import API_KEY, signed_by_stripe, stripe_event
 from tests.support.stack import GRACE_SECONDS
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}

@@ -21,7 +21,7 @@ from dev.stack.servers import Sentinel, Valkey, sentinel_url, wait_until
 from inbox import queries
 from inbox.store import Store, connect
 from tests.conftest import fresh_database
-from tests.support.senders import signed_by_stripe, stripe_event
+from tests.support.signed_deliveries import signed_by_stripe, stripe_event
 from tests.support.stack import Stack
 
 
@@ -97,7 +97,7 @@ class Senders:
     """Senders that try each event again until it is answered 200; they note what was, and the slowest answer."""
 
     def __init__(self, stack: Stack) -> None:
-        self.acknowledged: list[str] = []
+        self.count_ack: list[str] = []
         self.heard: Counter[int] = Counter()
         self.slowest = 0.0
         self._stack, self._stopped = stack, threading.Event()
@@ -114,8 +114,8 @@ class Senders:
             thread.join()
 
     def wait_for_more(self, count: int) -> None:
-        goal = len(self.acknowledged) + count
-        wait_until(lambda: len(self.acknowledged) >= goal, seconds=120, what="senders to hear 200 again")
+        goal = len(self.count_ack) + count
+        wait_until(lambda: len(self.count_ack) >= goal, seconds=120, what="senders to hear 200 again")
 
     def _send(self, sender: int) -> None:
         number = 0
@@ -126,7 +126,7 @@ class Senders:
             self.slowest = max(self.slowest, time.monotonic() - began)
             self.heard[status] += 1
             if status == 200:
-                self.acknowledged.append(name)
+                self.count_ack.append(name)
                 number += 1
             time.sleep(0.02)
 
@@ -164,7 +164,7 @@ def test_a_replica_takes_over_under_load_and_nothing_acknowledged_is_lost_or_dou
     store = Store(connect(servers.url, timeout_seconds=5))
     wait_until(lambda: queries.stats(store)["owed"] == 0, seconds=120, what="every job to be done")
     done = effects(stack)
-    lost = [name for name in senders.acknowledged if not done[f"stripe:{name}:tests.support.handlers.plain"]]
+    lost = [name for name in senders.count_ack if not done[f"stripe:{name}:tests.support.handlers.plain"]]
     assert (lost, [job for job, times in done.items() if times > 1]) == ([], [])
     assert (worker.alive(), set(senders.heard)) == (True, {200, 503})
     assert senders.slowest < 5  # 2 s, and a busy machine

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from dev.stack.servers import wait_until
-from tests.support.senders import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
+from tests.support.signed_deliveries import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
 from tests.support.stack import Process, Stack
 
 PERSONAL = {"email": "ada@example.com", "name": "Ada Tell-Tale", "card": "4242424242424242"}

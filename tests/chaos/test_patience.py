@@ -22,7 +22,7 @@ from inbox.event import Event
 from inbox.job import NewJob, job_id
 from inbox.store import Store
 from tests.chaos.conftest import deliver, deliver_to
-from tests.support.senders import STRIPE_SECRET, stripe_event
+from tests.support.signed_deliveries import STRIPE_SECRET, stripe_event
 from tests.support.stack import Stack
 
 CHECKOUT = "fulfilment.checkout_completed"
@@ -36,7 +36,7 @@ class Senders:
 
     def __init__(self, url: str, count: int = 3, pause_seconds: float = 0.02) -> None:
         self.answers: list[tuple[float, str]] = []  # by time.monotonic()
-        self.acknowledged: list[str] = []
+        self.count_ack: list[str] = []
         self._url, self._stopped, self._pause_seconds = url, threading.Event(), pause_seconds
         self._threads = [threading.Thread(target=self._send, args=(n,)) for n in range(count)]
 
@@ -68,7 +68,7 @@ class Senders:
             answer = self._answer(name)
             self.answers.append((time.monotonic(), answer))
             if answer == "200":
-                self.acknowledged.append(name)
+                self.count_ack.append(name)
                 number += 1
             time.sleep(self._pause_seconds)
 
@@ -179,7 +179,7 @@ def test_a_receiver_renewed_under_load_refuses_no_sender(stack: Stack, real_stor
             )
     assert set(senders.heard) <= {"200", "ConnectionError"}
     assert senders.heard["ConnectionError"] <= 2  # one that was accepted in the very moment; it came again
-    assert queries.stats(real_store)["accepted"] == len(set(senders.acknowledged))
+    assert queries.stats(real_store)["accepted"] == len(set(senders.count_ack))
 
 
 @pytest.mark.timeout(300)  # two stops may each take all of their grace
@@ -196,6 +196,6 @@ def test_workers_replaced_under_load_lose_and_double_nothing(stack: Stack, real_
     wait_until(lambda: queries.stats(real_store)["owed"] == 0, seconds=120, what="every job to be done")
     stats = queries.stats(real_store)
     assert set(senders.heard) == {"200"}
-    orders = len(senders.acknowledged)  # each is fulfilled, and has a receipt
+    orders = len(senders.count_ack)  # each is fulfilled, and has a receipt
     assert stats | {"accepted": orders, "succeeded": 2 * orders, "dead": 0} == stats
     assert stats["expired"] == 0  # what was running was finished or given back, and no lease had to run out

@@ -12,7 +12,7 @@ from dev.stack.servers import wait_until
 from inbox import queries
 from inbox.store import Store
 from tests.chaos.test_patience import Senders
-from tests.support.proxy import Caddy, installed
+from tests.support.caddy import Caddy, installed
 from tests.support.stack import Stack
 
 pytestmark = pytest.mark.skipif(not installed(), reason="Caddy is not installed, or too old")
@@ -30,7 +30,7 @@ def test_a_receiver_replaced_behind_the_proxy_refuses_no_sender(
             receiver = stack.receiver()
         time.sleep(1)
     assert set(senders.heard) == {"200"}
-    assert queries.stats(real_store)["accepted"] == len(set(senders.acknowledged)) > 50
+    assert queries.stats(real_store)["accepted"] == len(set(senders.count_ack)) > 50
 
 
 def test_a_receiver_renewed_behind_the_proxy_refuses_no_sender(stack: Stack, real_store: Store, tmp_path: Path) -> None:
@@ -45,4 +45,4 @@ def test_a_receiver_renewed_behind_the_proxy_refuses_no_sender(stack: Stack, rea
                 what="the old process to end",
             )
     assert set(senders.heard) == {"200"}
-    assert queries.stats(real_store)["accepted"] == len(set(senders.acknowledged)) > 50
+    assert queries.stats(real_store)["accepted"] == len(set(senders.count_ack)) > 50

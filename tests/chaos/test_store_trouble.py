@@ -15,7 +15,7 @@ from inbox.errors import StoreUnavailable
 from inbox.event import Event
 from inbox.store import Store, connect
 from tests.chaos.conftest import World, deliver
-from tests.support.line import Line
+from tests.support.lossy_proxy import LossyProxy
 from tests.support.stack import Stack
 
 
@@ -23,7 +23,7 @@ from tests.support.stack import Stack
 def test_an_answer_that_is_lost_in_mid_script_is_asked_for_again_or_no_200(
     stack: Stack, valkey: Valkey, real_store: Store, lost: int, status: int
 ) -> None:
-    line = Line(("127.0.0.1", valkey.port), about=b"evt_1")
+    line = LossyProxy(("127.0.0.1", valkey.port), about=b"evt_1")
     stack.environment["REDIS_URL"] = line.url
     stack.environment["BROKER_URL"] = valkey.url
     stack.receiver()

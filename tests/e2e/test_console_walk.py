@@ -21,7 +21,7 @@ from dev.stack.servers import Valkey, wait_until
 from inbox.store import Store, connect
 from tests.conftest import fresh_database
 from tests.support.peers import Answer, Mailbox, Peer
-from tests.support.senders import API_KEY, deliver, signed_by_documents, signed_by_stripe, stripe_event
+from tests.support.signed_deliveries import API_KEY, deliver, signed_by_documents, signed_by_stripe, stripe_event
 from tests.support.stack import Stack
 
 QUEUES = "payments,fulfilment,documents,downloads,notifications,handoffs"

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from dev.stack.servers import Valkey
-from tests.support.senders import API_KEY, signed_by_stripe, stripe_event
+from tests.support.signed_deliveries import API_KEY, signed_by_stripe, stripe_event
 from tests.support.stack import Process, Stack
 
 MB = 1024 * 1024

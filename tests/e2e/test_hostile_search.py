@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dev.stack.servers import Valkey
 from inbox import queries
 from inbox.store import Store, connect
-from tests.support.senders import signed_by_stripe, stripe_event
+from tests.support.signed_deliveries import signed_by_stripe, stripe_event
 from tests.support.stack import Stack
 
 WAIT_SECONDS = 10

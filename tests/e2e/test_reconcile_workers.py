@@ -20,7 +20,7 @@ from dev.simulators.stripe_event_log import EventLog
 from dev.stack.servers import Valkey, wait_until
 from tests.conftest import fresh_database
 from tests.support.peers import Answer, Asked, Peer, Stripe
-from tests.support.senders import API_KEY, stripe_event
+from tests.support.signed_deliveries import API_KEY, stripe_event
 from tests.support.stack import ROOT, Stack
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}

@@ -14,7 +14,7 @@ from inbox import queries
 from inbox.store import Store
 from tests.conftest import fresh_database
 from tests.support.peers import Mailbox
-from tests.support.senders import API_KEY, deliver, signed_by_stripe, stripe_event
+from tests.support.signed_deliveries import API_KEY, deliver, signed_by_stripe, stripe_event
 from tests.support.stack import Stack
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}

@@ -25,7 +25,7 @@ from inbox.store import connect
 from tasks.documents.callback_url import token
 from tests.conftest import fresh_database
 from tests.support.peers import Answer, Mailbox, Peer
-from tests.support.senders import API_KEY, DOC_SECRET, signed_by_stripe, stripe_event
+from tests.support.signed_deliveries import API_KEY, DOC_SECRET, signed_by_stripe, stripe_event
 from tests.support.stack import ROOT, Stack
 from workers.flowerconfig import tasks_columns
 

@@ -19,7 +19,7 @@ from inbox.job import job_id
 from settings import load
 from tasks.handler import Attempt, FollowUp, Handler
 from tasks.models import Effect
-from tests.support.senders import API_KEY
+from tests.support.signed_deliveries import API_KEY
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HANDOFF_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -17,7 +17,7 @@ from werkzeug.serving import make_server
 
 from cli.__main__ import holdfast
 from settings import load
-from tests.support.senders import API_KEY
+from tests.support.signed_deliveries import API_KEY
 from tests.support.stack import ROOT
 from web import create_app
 

@@ -11,12 +11,12 @@ from tasks import broker
 from tasks.broker import BackgroundRinger
 from tests.support.handlers import DIE, die_around, die_at, register_handlers
 from web import __main__ as web
-from web.receiver.asgi import Front
+from web.receiver.asgi import AsgiApp
 
 RUNG = "after the doorbell, before the 200"
 
 
-def application() -> Front:
+def application() -> AsgiApp:
     """Made in each serving process."""
     register_handlers()
     die_around(Recorder, "record_all", "before the record", "after the record, before the doorbell and the 200")

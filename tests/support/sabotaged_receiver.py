@@ -8,7 +8,7 @@ import os
 
 from inbox.event import NewEvent
 from web import __main__ as web
-from web.receiver.asgi import Front
+from web.receiver.asgi import AsgiApp
 from web.receiver.group_commit import GroupCommit
 
 record = GroupCommit.record
@@ -21,7 +21,7 @@ def _answer_first(group: GroupCommit, arrival: NewEvent) -> asyncio.Future[bool]
     return told
 
 
-def application() -> Front:
+def application() -> AsgiApp:
     """Made in each serving process."""
     if os.environ.get("HOLDFAST_SABOTAGE") == "200 before the record":
         GroupCommit.record = _answer_first  # type: ignore[assignment, method-assign]

@@ -14,7 +14,7 @@ import psutil
 import requests
 
 from dev.stack.servers import free_port, wait_until
-from tests.support.senders import API_KEY, DOC_SECRET, STRIPE_SECRET
+from tests.support.signed_deliveries import API_KEY, DOC_SECRET, STRIPE_SECRET
 
 ROOT = Path(__file__).parents[2]
 GRACE_SECONDS = 45  # stop_grace_period in docker-compose.yml

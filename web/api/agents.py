@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from settings import Settings
 from tasks.agents.registry import secrets
-from web.body import parsed, read_body
+from web.body import parse_json, read_body
 from web.queries import agents
 from web.queries.agents import AgentStatus
 from web.queries.times import iso
@@ -40,7 +40,7 @@ def register(api: Blueprint, settings: Settings, sessions: Callable[[], Session]
     @api.post("/agents")
     def add_agent() -> tuple[Response, int]:
         """Its secret is nowhere else to be seen; but the same call tells it again."""
-        wanted = parsed(AgentRequest, read_body(request, MOST_BYTES))
+        wanted = parse_json(AgentRequest, read_body(request, MOST_BYTES))
         with sessions() as db:
             agent = agents.add(db, settings, wanted.name, wanted.url, g.who)
             agent.rate_per_minute = wanted.rate_per_minute or agent.rate_per_minute

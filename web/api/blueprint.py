@@ -25,11 +25,11 @@ from tasks.routes import jobs_for
 from telemetry import tracing
 from web import auth
 from web.api import agents, events, replays, subscriptions
-from web.body import parsed, read_body
-from web.errors import Refused
+from web.body import parse_json, read_body
+from web.errors import HttpError
 from web.queries import agents as agent_queries
 from web.queries import documents, filters, reconcile_status
-from web.receiver.sources import Source, traffic
+from web.receiver.sources import Source, delivery_stats
 
 MOST = 200  # rows in one answer
 MOST_BYTES = 16 * 1024  # of a body that has little to say
@@ -79,26 +79,26 @@ def blueprint(
     @api.before_request
     def authenticate() -> None:
         given = _bearer_key()
-        key = auth.matching(settings.api_keys, given)
-        if key is None and given and auth.too_often(store, str(request.remote_addr)):
-            raise Refused("too many wrong keys from this address; wait a minute", 429)
+        key = auth.find_key(settings.api_keys, given)
+        if key is None and given and auth.too_many_failures(store, str(request.remote_addr)):
+            raise HttpError("too many wrong keys from this address; wait a minute", 429)
         if key is None:
             why = "the header must be Authorization: Bearer <one of API_KEYS>"
-            raise Refused(why if settings.api_keys else "the API is closed: no API_KEYS are configured", 401)
-        g.who = auth.who(key)
+            raise HttpError(why if settings.api_keys else "the API is closed: no API_KEYS are configured", 401)
+        g.who = auth.key_name(key)
 
     @api.post("/documents")
     def start_document() -> tuple[Response, int]:
         """Durable before the 202: the request itself is an event, and the call to the service its job."""
         began = time.monotonic()
-        wanted = parsed(DocumentRequest, read_body(request, settings.max_body_bytes))
+        wanted = parse_json(DocumentRequest, read_body(request, settings.max_body_bytes))
         wanted.notify.agents = agent_queries.resolve_urls(settings, sessions, wanted.notify.agents)
         document = _document_id(g.who, request.headers.get("Idempotency-Key"))
         body = wanted.model_dump_json(exclude_none=True).encode()
         event = Event(SOURCE, document, "document.requested", body)
         bells = store.record(event, jobs_for(SOURCE, document, event.type))
         seconds, theirs = time.monotonic() - began, request.headers.get("traceparent", "")
-        tracing.received(SOURCE, document, seconds, new=bells is not None, traceparent=theirs)
+        tracing.record_delivery(SOURCE, document, seconds, new=bells is not None, traceparent=theirs)
         if bells is None:
             return jsonify(id=document, status=_known(store, sessions, event)), 202
         broker.ring(bells)
@@ -115,7 +115,7 @@ def blueprint(
     def show_document(document: str) -> Response:
         row = _row(sessions, document)
         if row is None and queries.find_event(store, SOURCE, document) is None:
-            raise Refused("no such document", 404)
+            raise HttpError("no such document", 404)
         return jsonify(_document(row) if row else {"id": document, "status": "submitting", "progress": 0})
 
     @api.get("/documents/<document>/content")
@@ -143,7 +143,7 @@ def _figures(
 
     @api.get("/sources")
     def list_sources() -> Response:
-        return jsonify(sources=traffic(sources, queries.deliveries(store)))
+        return jsonify(sources=delivery_stats(sources, queries.deliveries(store)))
 
     @api.get("/reconcile")
     def show_reconcile() -> Response:
@@ -153,9 +153,9 @@ def _figures(
     @api.post("/reconcile")
     def reconcile() -> tuple[Response, int]:
         """Durable before the 202; a worker does it. How far it is: the event of this id, of the source holdfast."""
-        days = parsed(ReconcileRequest, read_body(request, MOST_BYTES)).days
+        days = parse_json(ReconcileRequest, read_body(request, MOST_BYTES)).days
         if not settings.stripe_api_key:
-            raise Refused("reconcile is off: STRIPE_API_KEY is not set", 409)
+            raise HttpError("reconcile is off: STRIPE_API_KEY is not set", 409)
         return jsonify(id=reconcile_request.ask_now(store, days), state="asked"), 202
 
 
@@ -170,7 +170,7 @@ def _document_id(who: str, idempotency_key: str | None) -> str:
     if idempotency_key is None:
         return f"doc_{uuid.uuid4().hex}"
     if not 1 <= len(idempotency_key) <= 255:
-        raise Refused("Idempotency-Key takes 1 to 255 characters")
+        raise HttpError("Idempotency-Key takes 1 to 255 characters")
     return "doc_" + hashlib.sha256(f"{who} {idempotency_key}".encode()).hexdigest()[:32]
 
 
@@ -178,7 +178,7 @@ def _known(store: Store, sessions: Callable[[], Session], event: Event) -> str:
     """Where a document stands that was asked for before under this Idempotency-Key. Raises Refused for another."""
     before = queries.find_body(store, event.source, event.id)
     if before is not None and json.loads(before) != json.loads(event.body):  # None: it has aged away
-        raise Refused("this Idempotency-Key was used for another request; a new request takes a new key", 422)
+        raise HttpError("this Idempotency-Key was used for another request; a new request takes a new key", 422)
     row = _row(sessions, event.id)
     return row.status if row else "submitting"
 
@@ -187,7 +187,7 @@ def completed(sessions: Callable[[], Session], document: str, otherwise: str) ->
     """The row of a finished document and the name it is stored as. Raises Refused, 404, with the words `otherwise`."""
     row = _row(sessions, document)
     if row is None or row.status != "completed" or row.stored_as is None:
-        raise Refused(otherwise, 404)
+        raise HttpError(otherwise, 404)
     return row, row.stored_as
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from settings import Settings
 from tasks import signed_link
 from web.api.blueprint import completed, content
-from web.errors import Refused
+from web.errors import HttpError
 
 UNTIL = re.compile(r"[0-9]{1,12}")
 HEADERS = {
@@ -36,7 +36,7 @@ def blueprint(settings: Settings, sessions: Callable[[], Session]) -> Blueprint:
     def linked(document: str) -> Response:
         until, signature = request.args.get("until", ""), request.args.get("signature", "")
         if not UNTIL.fullmatch(until) or not signed_link.holds(settings, document, until, signature, time.time()):
-            raise Refused("no such document, or the link is over", 404)
+            raise HttpError("no such document, or the link is over", 404)
         return content(settings, *completed(sessions, document, "no such document, or the link is over"))
 
     return pages

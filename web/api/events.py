@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from inbox import find, queries
 from inbox.store import Store
 from settings import Settings
-from web.body import parsed, read_body
-from web.errors import Refused
+from web.body import parse_json, read_body
+from web.errors import HttpError
 from web.queries import actions, filters, redact
 from web.queries.timeline import load_follow_ups, parents_of
 
@@ -58,7 +58,7 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
     def list_jobs() -> Response:
         """The dead letters that match, the newest first, as `GET /api/v1/events`; times are those of death."""
         if request.args.get("state") != "dead":
-            raise Refused("state takes: dead")
+            raise HttpError("state takes: dead")
         found = _found_by("dead")
         shown = (queries.find_job(store, row["id"]) for row in found.rows)
         return jsonify(jobs=[job for job in shown if job], cursor=found.cursor)
@@ -74,7 +74,7 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
 
     @api.post("/jobs/<path:job_id>/discard")
     def discard_job(job_id: str) -> Response:
-        why = filters.parse_reason(parsed(DiscardRequest, read_body(request, MOST_BYTES)).why)
+        why = filters.parse_reason(parse_json(DiscardRequest, read_body(request, MOST_BYTES)).why)
         _done(actions.discard(store, job_id, g.who, why), "discarded")
         return jsonify(discarded=job_id)
 
@@ -90,10 +90,10 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
 
 def _done(word: str, wanted: str) -> None:
     if word != wanted:
-        raise Refused(f"not {wanted}: {word}", 404 if word == "unknown" else 409)
+        raise HttpError(f"not {wanted}: {word}", 404 if word == "unknown" else 409)
 
 
 def _there(row: dict[str, Any] | None, what: str) -> dict[str, Any]:
     if row is None:
-        raise Refused(f"no such {what}", 404)
+        raise HttpError(f"no such {what}", 404)
     return row

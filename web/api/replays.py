@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.orm import Session
 
 from inbox.store import Store
-from web.body import parsed, read_body
+from web.body import parse_json, read_body
 from web.queries import bulk_replays, filters
 
 MOST = 200  # rows in one answer
@@ -37,7 +37,7 @@ def register(api: Blueprint, store: Store, sessions: Callable[[], Session]) -> N
 
     @api.post("/replays")
     def replay() -> tuple[Response, int]:
-        given = parsed(ReplayRequest, read_body(request, MOST_BYTES))
+        given = parse_json(ReplayRequest, read_body(request, MOST_BYTES))
         texts = {name: str(value) for name, value in given.model_dump(exclude={"dry_run"}).items()}
         wanted = bulk_replays.require_dead(filters.parse_filter(texts))
         if given.dry_run:

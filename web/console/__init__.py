@@ -29,7 +29,7 @@ from web.console import (
     sources,
     subscriptions,
 )
-from web.errors import Refused
+from web.errors import HttpError
 from web.receiver.sources import Source
 
 log = structlog.get_logger()
@@ -75,7 +75,7 @@ def blueprint(
 
     @pages.get("/<path:_>")
     def not_found(_: str) -> str:
-        raise Refused("This page does not exist.", 404)
+        raise HttpError("This page does not exist.", 404)
 
     _register_error_pages(pages)
     jinja_filters.register(pages)
@@ -95,8 +95,8 @@ def blueprint(
 def _register_error_pages(pages: Blueprint) -> None:
     """Show errors as HTML pages; outside the console they are JSON (web/errors.py)."""
 
-    @pages.errorhandler(Refused)
-    def refused(error: Refused) -> ResponseReturnValue:
+    @pages.errorhandler(HttpError)
+    def refused(error: HttpError) -> ResponseReturnValue:
         return _error_page(str(error), error.status)
 
     @pages.errorhandler(StoreUnavailable)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from inbox import queries
 from inbox.store import Store
-from web.errors import Refused
+from web.errors import HttpError
 from web.queries import bulk_replays
 
 ROWS = 50
@@ -24,7 +24,7 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
     def audit() -> str:
         before = request.args.get("before", "")
         if before and not CURSOR.fullmatch(before):
-            raise Refused("before must be a cursor from the previous page")
+            raise HttpError("before must be a cursor from the previous page")
         entries = queries.list_audit_log(store, ROWS, before)
         older = entries[-1]["place"] if len(entries) == ROWS else None
         # A bulk replay is one entry, however many jobs it replayed.

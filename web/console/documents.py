@@ -14,7 +14,7 @@ from inbox.store import Store
 from settings import Settings
 from tasks.models import Document, DocumentStep
 from web.api.blueprint import completed, content
-from web.errors import Refused
+from web.errors import HttpError
 from web.queries.documents import STATES, load_page
 
 ROWS, TIMELINE_ROWS = 50, 200
@@ -36,13 +36,13 @@ def register(pages: Blueprint, settings: Settings, store: Store, sessions: Calla
     @pages.get("/documents/<document>")
     def document(document: str) -> str:
         if not document.isprintable():  # Postgres rejects NUL in a text, even in a query
-            raise Refused("No such document.", 404)
+            raise HttpError("No such document.", 404)
         with sessions() as db:
             row = db.get(Document, document)
             steps = select(DocumentStep).where(DocumentStep.document == document)
             timeline = db.scalars(steps.order_by(DocumentStep.id.desc()).limit(TIMELINE_ROWS)).all()
         if row is None and queries.find_event(store, "api", document) is None:
-            raise Refused("No such document.", 404)
+            raise HttpError("No such document.", 404)
         return render_template("document.html", id=document, document=row, timeline=timeline)
 
     @pages.get("/documents/<document>/content")

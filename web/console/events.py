@@ -14,7 +14,7 @@ from inbox.store import Store
 from settings import Settings
 from tasks.routes import ROUTES
 from web.console.search import search_params
-from web.errors import Refused
+from web.errors import HttpError
 from web.queries import filters
 from web.queries.redact import redact_to_text
 from web.queries.timeline import build_job_tree, build_timeline, load_follow_ups
@@ -45,7 +45,7 @@ def register(
     def event(source: str, event_id: str) -> str:
         row = queries.find_event(store, source, event_id)
         if row is None:
-            raise Refused("No such event. It may have been deleted after RETENTION_DAYS.", 404)
+            raise HttpError("No such event. It may have been deleted after RETENTION_DAYS.", 404)
         body = queries.find_body(store, source, event_id)
         return render_template(
             "event.html",

@@ -23,8 +23,8 @@ from markupsafe import Markup
 
 from inbox.store import Store
 from settings import Settings
-from web.auth import matching, too_often, who
-from web.errors import Refused
+from web.auth import find_key, key_name, too_many_failures
+from web.errors import HttpError
 
 log = structlog.get_logger()
 
@@ -53,7 +53,7 @@ def _person(keys: Collection[str], cookie: str) -> Person | None:
         except BadSignature:
             continue
         token = hmac.digest(key.encode(), b"form " + cookie.encode(), "sha256").hex()
-        return Person(who(key), token)
+        return Person(key_name(key), token)
     return None
 
 
@@ -64,10 +64,10 @@ def _signer(key: str) -> TimestampSigner:
 def check_form() -> None:
     """Raises Refused if the form comes from another site or has no valid token."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
-        raise Refused("This form was sent from another site.", 403)
+        raise HttpError("This form was sent from another site.", 403)
     person = g.get("person")
     if person and not compare_digest(request.form.get("form_token", "").encode(), person.form_token.encode()):
-        raise Refused("This form has expired. Go back, reload the page and try again.", 403)
+        raise HttpError("This form has expired. Go back, reload the page and try again.", 403)
 
 
 def register(pages: Blueprint, settings: Settings, store: Store) -> None:
@@ -81,15 +81,15 @@ def register(pages: Blueprint, settings: Settings, store: Store) -> None:
     def sign_in() -> ResponseReturnValue:
         if request.method == "GET":
             return _form(settings, "", 200)
-        key = matching(settings.api_keys, request.form.get("key", "").strip().encode())
-        if key is None and too_often(store, str(request.remote_addr)):
+        key = find_key(settings.api_keys, request.form.get("key", "").strip().encode())
+        if key is None and too_many_failures(store, str(request.remote_addr)):
             return _form(settings, "Too many wrong keys. Try again in a minute.", 429)
         if key is None:
             return _form(settings, "Wrong key. It must be one of API_KEYS.", 401)
         answer = redirect(console_url(request.form.get("next", "")))
         cookie = _signer(key).sign(secrets.token_hex(16)).decode()
         answer.set_cookie(COOKIE, cookie, SESSION_SECONDS, **_cookie_options())
-        log.info("signed in", by=who(key))
+        log.info("signed in", by=key_name(key))
         return answer
 
     @pages.post("/sign-out")

@@ -12,7 +12,7 @@ from inbox import queries
 from inbox.store import Store
 from settings import Settings
 from web.queries import reconcile_status
-from web.receiver.sources import Source, traffic
+from web.receiver.sources import Source, delivery_stats
 
 
 def register(
@@ -31,5 +31,5 @@ def register(
                 reconcile = reconcile_status.load_status(settings, store, db)
         except SQLAlchemyError:
             reconcile = None
-        rows = traffic(configured, queries.deliveries(store))
+        rows = delivery_stats(configured, queries.deliveries(store))
         return render_template("sources.html", sources=rows, reconcile=reconcile, now=store.now_ms())

@@ -17,7 +17,7 @@ from inbox.store import Store
 from settings import Settings
 from tasks import broker
 from tasks.routes import QUEUES
-from web.errors import Refused
+from web.errors import HttpError
 
 # What the server must be set to for each DURABILITY, and what may then be lost.
 NEVER_EVICTS = {"maxmemory-policy": "noeviction"}
@@ -28,10 +28,10 @@ DURABILITY = {
     "everysec": (APPENDS, "up to 2 seconds of events in a power cut"),
     "none": (NEVER_EVICTS, "every event since the last snapshot, if the store dies"),
 }
-UNSAID = "not said by the store, which refuses CONFIG"
+UNKNOWN = "not said by the store, which refuses CONFIG"
 FAILOVER_LOSES = "; if a replica takes over, also what it had not yet received (see REPLICAS_ACK)"
 SWEEP_LATE_MS = 15_000
-PROBE_SECONDS = 2
+CHECK_TIMEOUT_SECONDS = 2
 
 
 def blueprint(settings: Settings, store: Store, engine: Engine) -> Blueprint:
@@ -45,7 +45,7 @@ def blueprint(settings: Settings, store: Store, engine: Engine) -> Blueprint:
     checks: dict[str, Callable[[], str]] = {
         "store": lambda: check_store(store, settings),
         "broker": check_broker,
-        "database": Probe(lambda: check_database(engine)),
+        "database": TimedCheck(lambda: check_database(engine)),
         "sweep": lambda: check_sweep(store),
     }
 
@@ -57,15 +57,15 @@ def blueprint(settings: Settings, store: Store, engine: Engine) -> Blueprint:
         """
         wanted = request.args.get("only", ",".join(checks)).split(",")
         if not set(wanted) <= set(checks):
-            raise Refused(f"only takes one or more of {','.join(checks)}")
-        answers = {name: ask(checks[name]) for name in wanted}
+            raise HttpError(f"only takes one or more of {','.join(checks)}")
+        answers = {name: run_check(checks[name]) for name in wanted}
         ready = all(answer == "ok" for answer in answers.values())
         return jsonify(ready=ready, checks=answers, loss_window=loss_window(settings)), 200 if ready else 503
 
     return pages
 
 
-def ask(check: Callable[[], str]) -> str:
+def run_check(check: Callable[[], str]) -> str:
     """What a check found: ok, or what is wrong in words."""
     try:
         return check()
@@ -82,7 +82,7 @@ def check_store(store: Store, settings: Settings) -> str:
     """Is it set as DURABILITY and REPLICAS_ACK want it?"""
     wanted, _ = DURABILITY[settings.durability]
     found = queries.durability(store)
-    said = {name: found.get(name, UNSAID) for name in wanted}
+    said = {name: found.get(name, UNKNOWN) for name in wanted}
     wrong = [f"{name} is {said[name]}, it takes {value}" for name, value in wanted.items() if said[name] != value]
     if found["appendonly"] == "yes" and found["aof_last_write_status"] != "ok":
         wrong.append("it could not write to its file (aof_last_write_status)")
@@ -95,7 +95,7 @@ def check_store(store: Store, settings: Settings) -> str:
     return "; ".join(wrong) or "ok"
 
 
-class Probe:
+class TimedCheck:
     """A check that may never come back, in a thread of its own, one at a time: who asks hears so in PROBE_SECONDS."""
 
     def __init__(self, check: Callable[[], str]) -> None:
@@ -110,9 +110,9 @@ class Probe:
                 threading.Thread(target=self._run, args=(self._running,), daemon=True).start()
             running = self._running
         try:
-            return running.result(PROBE_SECONDS)
+            return running.result(CHECK_TIMEOUT_SECONDS)
         except TimeoutError:
-            return f"does not answer within {PROBE_SECONDS} s"
+            return f"does not answer within {CHECK_TIMEOUT_SECONDS} s"
 
     def _run(self, running: Future[str]) -> None:
         try:

@@ -30,7 +30,7 @@ from tasks.routes import QUEUES
 from web.ops.health import loss_window
 from web.queries import reconcile_status
 from web.receiver.counters import ACK_MS
-from web.receiver.sources import Source, traffic
+from web.receiver.sources import Source, delivery_stats
 
 ATTEMPT_MS = (10, 50, 250, 1000, 5000, 30_000, 120_000)  # as in inbox/scripts/common.lua
 OUTCOMES = ("succeeded", "failed", "lost", "released", "put off")
@@ -143,7 +143,7 @@ class Deliveries(Collector):
         for name in sorted(heard.union(self._sources)):  # our own API is a source, too
             accepted.add_metric((name,), counts.get(f"accepted:{name}", 0))
             again.add_metric((name,), counts.get(f"duplicate:{name}", 0))
-        for source in traffic(self._sources, counts):
+        for source in delivery_stats(self._sources, counts):
             name = source["name"]
             doubts.add_metric((name,), source["unproven"])
             for reason, number in source["rejected"].items():

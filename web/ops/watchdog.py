@@ -22,11 +22,11 @@ from tasks.notifications.apprise_client import post, with_key, words
 log = structlog.get_logger()
 
 EVERY_SECONDS = 10
-PATIENCE_MS = 30_000  # a restart is no alarm
+GRACE_MS = 30_000  # a restart is no alarm
 NO_SWEEP_MS = 60_000
 
 
-class Watch:
+class Watchdog:
     """One for each process. Times in ms since 1970."""
 
     def __init__(self, settings: Settings, store: Store, began: int) -> None:
@@ -36,8 +36,8 @@ class Watch:
     def look(self, now: int) -> AlertDigest:
         """Find out what is wrong and tell what is to be told; answers that."""
         quiet = self._settings.alert_quiet * 1000
-        found = wrong(self._store, self._began, now)
-        self._standing, told = alert_rules.decide(self._standing, found, now, quiet, PATIENCE_MS)
+        found = find_problems(self._store, self._began, now)
+        self._standing, told = alert_rules.decide(self._standing, found, now, quiet, GRACE_MS)
         if told:
             self._tell(told, now)
         return told
@@ -52,7 +52,7 @@ class Watch:
             log.error("an alert could not be told", alert=told.subject(), service=url.partition("://")[0])
 
 
-def wrong(store: Store, began: int, now: int) -> dict[str, str]:
+def find_problems(store: Store, began: int, now: int) -> dict[str, str]:
     """What is wrong now, by name, in words; who watches `began` then."""
     try:
         return {name: words for name, words in (_workers(store, began, now), _file(store)) if words}
@@ -72,7 +72,7 @@ def _file(store: Store) -> tuple[str, str]:
 
 def start(settings: Settings, store: Store) -> None:
     """Watch as long as this process lives, from a thread; no error ends it."""
-    watch = Watch(settings, store, _now())
+    watch = Watchdog(settings, store, _now())
 
     def work() -> None:
         while True:

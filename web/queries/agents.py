@@ -15,7 +15,7 @@ from settings import Settings
 from tasks.agents import registry
 from tasks.clients import url_policy
 from tasks.models import Agent, Handoff
-from web.errors import Refused
+from web.errors import HttpError
 
 MAX_AGENTS = 1000  # in one list
 
@@ -53,7 +53,7 @@ def add(db: Session, settings: Settings, name: str, url: str, by: str) -> Agent:
     try:
         return registry.add(db, name, url, by, datetime.now(UTC))
     except registry.Taken as taken:
-        raise Refused(str(taken), 409) from None
+        raise HttpError(str(taken), 409) from None
 
 
 def switch(db: Session, word: str, to: str, by: str) -> Agent:
@@ -61,7 +61,7 @@ def switch(db: Session, word: str, to: str, by: str) -> Agent:
     found = registry.named(db, word)
     agent = db.get(Agent, found.id, with_for_update=True, populate_existing=True) if found else None
     if agent is None:
-        raise Refused("no such agent", 404)
+        raise HttpError("no such agent", 404)
     change = {"disable": registry.disable, "enable": registry.enable}[to]
     change(db, agent, by, datetime.now(UTC))
     return agent
@@ -79,7 +79,7 @@ def resolve_urls(settings: Settings, sessions: Callable[[], Session], words: Seq
     for number, word in enumerate(words):
         agent = known.get(word)
         if word in names and agent is None:
-            raise Refused(f"notify.agents.{number} is no agent that was added; it takes a name or a URL")
+            raise HttpError(f"notify.agents.{number} is no agent that was added; it takes a name or a URL")
         url = agent.url if agent else word
         _check_url(settings, url, f"notify.agents.{number}")
         found.append(url)
@@ -88,11 +88,11 @@ def resolve_urls(settings: Settings, sessions: Callable[[], Session], words: Seq
 
 def _require_handoff_secret(settings: Settings) -> None:
     if not settings.handoff_secret:
-        raise Refused("agents take a configured HANDOFF_SECRET, which signs what we tell them")
+        raise HttpError("agents take a configured HANDOFF_SECRET, which signs what we tell them")
 
 
 def _check_url(settings: Settings, url: str, name: str) -> None:
     try:
         url_policy.check(url, settings.call_out_allowed_hosts)
     except PermanentError as error:
-        raise Refused(f"{name}: {error}") from None
+        raise HttpError(f"{name}: {error}") from None

@@ -21,7 +21,7 @@ from inbox.store import Store
 from tasks import broker
 from tasks.models import Replay
 from tasks.routes import jobs_for
-from web.errors import Refused
+from web.errors import HttpError
 from web.queries.times import iso
 
 log = structlog.get_logger()
@@ -49,7 +49,7 @@ class Preview:
 def require_dead(wanted: Filter) -> Filter:
     """Raises Refused where the filter names another state: what succeeded has had its effect."""
     if wanted.state not in ("", "dead"):
-        raise Refused("state takes dead: only dead letters are replayed by a filter, others one by one")
+        raise HttpError("state takes dead: only dead letters are replayed by a filter, others one by one")
     return replace(wanted, state="")
 
 
@@ -94,7 +94,7 @@ def load_progress(store: Store, sessions: Callable[[], Session], replay: str) ->
     if row:
         return to_json(row)
     if (event := queries.find_event(store, SOURCE, replay)) is None:
-        raise Refused("no such replay", 404)
+        raise HttpError("no such replay", 404)
     asked = datetime.fromtimestamp(event["received"] / 1000, UTC).isoformat()
     body = json.loads(queries.find_body(store, SOURCE, replay) or b"{}")
     none: dict[str, Any] = {"total": 0, "looked": 0, "replayed": 0, "skipped": 0, "finished_at": None}

@@ -9,7 +9,7 @@ from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session
 
 from tasks.models import Document
-from web.errors import Refused
+from web.errors import HttpError
 
 STATES = ("submitting", "processing", "downloading", "completed", "failed")
 
@@ -19,9 +19,9 @@ def load_page(db: Session, given: Mapping[str, str], rows: int) -> tuple[Sequenc
     one. Raises Refused."""
     state, name = given.get("state", ""), given.get("q", "").strip()
     if not name.isprintable():
-        raise Refused("q takes printable characters")
+        raise HttpError("q takes printable characters")
     if state not in ("", *STATES):
-        raise Refused(f"state takes one of {', '.join(STATES)}")
+        raise HttpError(f"state takes one of {', '.join(STATES)}")
     found = db.scalars(_query(state, name, given.get("cursor", "")).limit(rows)).all()
     return found, row_cursor(found[-1].created_at, found[-1].id) if len(found) == rows else None
 
@@ -49,7 +49,7 @@ def parse_row_cursor(cursor: str) -> tuple[datetime, str]:
     try:
         when = datetime.fromisoformat(at)
     except ValueError:
-        raise Refused("cursor takes what the last page gave") from None
+        raise HttpError("cursor takes what the last page gave") from None
     if not (name and name.isprintable()):
-        raise Refused("cursor takes what the last page gave")
+        raise HttpError("cursor takes what the last page gave")
     return when if when.tzinfo else when.replace(tzinfo=UTC), name

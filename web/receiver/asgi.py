@@ -15,14 +15,14 @@ from flask import Flask
 
 from settings import Settings
 from telemetry import tracing
-from web.body import ROOM_BYTES, Room, receive_body
-from web.errors import Refused, refusal
+from web.body import BUDGET_BYTES, BodyBudget, receive_body
+from web.errors import HttpError, error_response
 from web.receiver.delivery import Receiver
 
 THREADS = 32
 
 
-class Front:
+class AsgiApp:
     """`receiver` is for the connections."""
 
     def __init__(self, settings: Settings, receiver: Receiver, pages: Flask) -> None:
@@ -44,16 +44,16 @@ def _in_threads(pages: Flask, limit_bytes: int) -> Callable[[Scope, Receive, Sen
         environ["wsgi.input_terminated"] = True  # type: ignore[typeddict-unknown-key]  # chunked bodies have an end too
         return pages(cast(dict[str, Any], environ), start_response)
 
-    threads, room = WSGIMiddleware(terminated, workers=THREADS), Room(ROOM_BYTES)
+    threads, room = WSGIMiddleware(terminated, workers=THREADS), BodyBudget(BUDGET_BYTES)
 
     async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await threads(scope, receive, send)
             return
-        with room.reserved() as reserve:
+        with room.reservation() as reserve:
             try:
                 raw = await receive_body(receive, _announced(scope), limit_bytes, reserve)
-            except Refused as refused:
+            except HttpError as refused:
                 await _refuse(send, refused)
                 return
 
@@ -70,8 +70,8 @@ def _announced(scope: HTTPScope) -> int:
     return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
 
 
-async def _refuse(send: Send, refused: Refused) -> None:
-    status, body, headers = refusal(refused)
+async def _refuse(send: Send, refused: HttpError) -> None:
+    status, body, headers = error_response(refused)
     pairs = {"content-type": "application/json", **headers}
     head = [(name.lower().encode(), value.encode()) for name, value in pairs.items()]
     await send({"type": "http.response.start", "status": status, "headers": head})

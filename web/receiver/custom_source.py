@@ -16,7 +16,7 @@ from web.receiver.signatures import Delivery
 _anything = msgspec.json.Decoder(Any)
 
 
-def peek_by(setting: SourceSetting) -> Callable[[Delivery, str], Peeked]:
+def custom_peek(setting: SourceSetting) -> Callable[[Delivery, str], Peeked]:
     def peek(delivery: Delivery, body: str) -> Peeked:
         kind = identity(_at(setting.type, delivery, body), "type")
         event = _at(setting.id, delivery, body) if setting.id else hashlib.sha256(body.encode()).hexdigest()

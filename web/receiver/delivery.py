@@ -16,9 +16,9 @@ from inbox.recorder import Recorder
 from inbox.store import Store
 from settings import Settings
 from telemetry import tracing
-from web.body import ROOM_BYTES, Room, too_large
-from web.errors import Refused, refusal
-from web.receiver.counters import Tally
+from web.body import BUDGET_BYTES, BodyBudget, too_large
+from web.errors import HttpError, error_response
+from web.receiver.counters import BufferedCounters
 from web.receiver.group_commit import GroupCommit
 from web.receiver.sources import Source
 from web.receiver.view import ANY_SOURCE, OK, PATHS, take
@@ -26,21 +26,21 @@ from web.receiver.view import ANY_SOURCE, OK, PATHS, take
 Pairs = Sequence[tuple[bytes, bytes]]
 
 
-class Answer(NamedTuple):
+class RawResponse(NamedTuple):
     """What goes on the wire, but for the headers that every answer has. `head` ends with a line break."""
 
     head: bytes
     body: bytes
 
 
-def answer(status: int, body: bytes, headers: Mapping[str, str]) -> Answer:
+def json_response(status: int, body: bytes, headers: Mapping[str, str]) -> RawResponse:
     """An answer in JSON."""
     pairs = {"content-type": "application/json", "content-length": str(len(body)), **headers}
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in pairs.items())]
-    return Answer("".join(f"{line}\r\n" for line in lines).encode(), body)
+    return RawResponse("".join(f"{line}\r\n" for line in lines).encode(), body)
 
 
-ACCEPTED = answer(200, OK, {})
+ACCEPTED = json_response(200, OK, {})
 
 
 class Receiver:
@@ -48,16 +48,17 @@ class Receiver:
 
     def __init__(self, settings: Settings, sources: Mapping[str, Source], store: Store, recorder: Recorder) -> None:
         self.limit_bytes, self.tolerance_seconds = settings.max_body_bytes, settings.signature_tolerance_seconds
-        self.group, self.room, self.tally = GroupCommit(recorder), Room(ROOM_BYTES), Tally(store)
+        self.group_commit, self.counters = GroupCommit(recorder), BufferedCounters(store)
+        self.body_budget = BodyBudget(BUDGET_BYTES)
         by_name = {f"{ANY_SOURCE}{name}": source for name, source in sources.items()}
         own = {path: sources[name] for path, name in PATHS.items() if name in sources}
         self.addresses = {path.encode(): source for path, source in (by_name | own).items()}
 
 
-class Sender(Protocol):
+class Connection(Protocol):
     """The connection that a delivery came by."""
 
-    def reply(self, delivery: Delivery, answer: Answer) -> None: ...
+    def reply(self, delivery: Delivery, response: RawResponse) -> None: ...
 
 
 class Delivery:
@@ -70,7 +71,7 @@ class Delivery:
     message_event = asyncio.Event()  # uvicorn sets it; nobody waits for it
 
     def __init__(
-        self, receiver: Receiver, source: Source, sender: Sender, headers: Pairs, query: bytes, *, keep_alive: bool
+        self, receiver: Receiver, source: Source, sender: Connection, headers: Pairs, query: bytes, *, keep_alive: bool
     ) -> None:
         self.headers = Headers(headers)
         self.keep_alive = keep_alive
@@ -79,7 +80,7 @@ class Delivery:
         self._parts: list[bytes] = []
         self._size = 0
         self._turn = False
-        self._refusal: Answer | None = None
+        self._refusal: RawResponse | None = None
         self._began = time.monotonic()
         if int(self.headers.get("content-length", "0")) > receiver.limit_bytes:
             self.refuse(too_large(receiver.limit_bytes))
@@ -102,8 +103,8 @@ class Delivery:
         if self._refusal is not None:
             return
         try:
-            self._receiver.room.take(len(data))
-        except Refused as refused:
+            self._receiver.body_budget.reserve(len(data))
+        except HttpError as refused:
             self.refuse(refused)
             return
         self._size += len(data)
@@ -120,15 +121,15 @@ class Delivery:
         """Answer with this error, in its turn, whatever else may come."""
         reason = "unavailable" if isinstance(error, StoreUnavailable) else getattr(error, "reason", "")
         if reason:
-            self._receiver.tally.refused(self._source.name, reason)
-        self._refusal = answer(*refusal(error))
+            self._receiver.counters.count_rejection(self._source.name, reason)
+        self._refusal = json_response(*error_response(error))
         self._go_on()
 
     def gone(self) -> None:
         """Its connection is lost. What is being recorded is recorded."""
         self.disconnected = True
         if not self.whole and self._refusal is None:
-            self._receiver.tally.refused(self._source.name, "body")
+            self._receiver.counters.count_rejection(self._source.name, "body")
         self._free()
 
     def _go_on(self) -> None:
@@ -147,7 +148,7 @@ class Delivery:
         except Exception as error:
             self.refuse(error)
             return
-        receiver.group.record(arrival).add_done_callback(partial(self._recorded, arrival.event))
+        receiver.group_commit.record(arrival).add_done_callback(partial(self._recorded, arrival.event))
 
     def _recorded(self, event: Event, outcome: asyncio.Future[bool]) -> None:
         try:
@@ -156,19 +157,19 @@ class Delivery:
             self.refuse(error)
             return
         seconds = time.monotonic() - self._began
-        self._receiver.tally.acknowledged(seconds)
+        self._receiver.counters.count_ack(seconds)
         theirs = self.headers.get("traceparent", "")
-        tracing.received(event.source, event.id, seconds, new=new, traceparent=theirs)
+        tracing.record_delivery(event.source, event.id, seconds, new=new, traceparent=theirs)
         self._reply(ACCEPTED)
 
-    def _reply(self, answer: Answer) -> None:
+    def _reply(self, response: RawResponse) -> None:
         self._free()
         self.response_complete = True
         if not self.disconnected:
-            self._sender.reply(self, answer)
+            self._sender.reply(self, response)
 
     def _free(self) -> None:
-        self._receiver.room.give(self._size)
+        self._receiver.body_budget.release(self._size)
         self._size = 0
         self._parts.clear()
 

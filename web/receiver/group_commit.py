@@ -19,8 +19,8 @@ from tasks.broker import BackgroundRinger
 
 log = structlog.get_logger()
 
-SECONDS = 1.8  # a sender hears 200 or 503 within 2
-MOST = 128  # events in a batch: as many as a store takes in some 20 ms, and others wait for it meanwhile
+DEADLINE_SECONDS = 1.8  # a sender hears 200 or 503 within 2
+MAX_BATCH = 128  # events in a batch: as many as a store takes in some 20 ms, and others wait for it meanwhile
 
 
 class GroupCommit:
@@ -29,8 +29,8 @@ class GroupCommit:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._ringer = BackgroundRinger()
-        self._waiting: list[_Sender] = []
-        self._asked: list[_Sender] = []
+        self._waiting: list[_Waiter] = []
+        self._asked: list[_Waiter] = []
         self._work: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -38,7 +38,7 @@ class GroupCommit:
         """Done when the event is on disk: True since now, False since earlier. StoreUnavailable at the latest after
         SECONDS: then it may or may not have been recorded, and the sender's next try will tell."""
         loop = asyncio.get_running_loop()
-        sender = _Sender(arrival, loop.create_future(), loop.time() + SECONDS)
+        sender = _Waiter(arrival, loop.create_future(), loop.time() + DEADLINE_SECONDS)
         self._waiting.append(sender)
         if self._work is None:
             self._work = loop.create_task(self._commit())
@@ -50,10 +50,10 @@ class GroupCommit:
         try:
             while self._waiting:
                 gathered = [sender for sender in self._waiting if not sender.told.done()]  # some have given up
-                self._asked, self._waiting = gathered[:MOST], gathered[MOST:]
+                self._asked, self._waiting = gathered[:MAX_BATCH], gathered[MAX_BATCH:]
                 outcomes = await self._outcomes([sender.arrival for sender in self._asked])
                 for sender, outcome in zip(self._asked, outcomes, strict=True):
-                    sender.tell(outcome)
+                    sender.resolve(outcome)
         finally:
             self._work = None  # or nobody would ever be heard again
             self._asked = []
@@ -73,20 +73,20 @@ class GroupCommit:
         now, left = asyncio.get_running_loop().time(), []
         for sender in (*self._asked, *self._waiting):
             if sender.until <= now:
-                sender.tell(StoreUnavailable("the store does not take this now (it is too slow)"))
+                sender.resolve(StoreUnavailable("the store does not take this now (it is too slow)"))
             else:
                 left.append(sender.until)
         self._deadline = asyncio.get_running_loop().call_at(left[0], self._give_up) if left else None
 
 
-class _Sender(NamedTuple):
+class _Waiter(NamedTuple):
     """Who waits, and until when, by the clock of the event loop."""
 
     arrival: NewEvent
     told: asyncio.Future[bool]
     until: float
 
-    def tell(self, outcome: StoreUnavailable | bool) -> None:
+    def resolve(self, outcome: StoreUnavailable | bool) -> None:
         if self.told.done():  # whoever waited has given up
             return
         if isinstance(outcome, bool):

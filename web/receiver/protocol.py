@@ -13,24 +13,24 @@ import structlog
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from web.body import SECONDS, SLOW
-from web.errors import Refused, refusal
-from web.receiver.asgi import Front
-from web.receiver.delivery import Answer, Delivery, answer
+from web.body import BODY_TIMEOUT_SECONDS, TIMEOUT_MESSAGE
+from web.errors import HttpError, error_response
+from web.receiver.asgi import AsgiApp
+from web.receiver.delivery import Delivery, RawResponse, json_response
 
 log = structlog.get_logger()
 
-MOST = 4096  # connections of a process; who comes beyond them is cut off, and tries again
-SPARE_BYTES = 64 * 1024  # of a head, or of whatever else that is no body
-LEFT_BYTES = 16 * 1024 * 1024  # read of a body after its answer, for a sender who listens only then
+MAX_CONNECTIONS = 4096  # connections of a process; who comes beyond them is cut off, and tries again
+MAX_NON_BODY_BYTES = 64 * 1024  # of a head, or of whatever else that is no body
+MAX_DISCARDED_BYTES = 16 * 1024 * 1024  # read of a body after its answer, for a sender who listens only then
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE = b"connection: close\r\n\r\n"
 
 
-class Connection(HttpToolsProtocol):
+class WebhookProtocol(HttpToolsProtocol):
     """One of a process. Its requests are answered in the order they came in, as uvicorn sees to it."""
 
-    app: Front
+    app: AsgiApp
     cycle: RequestResponseCycle | Delivery  # type: ignore[assignment]  # None before the first
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -43,9 +43,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > MOST:
+        if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
-        self.timeout_keep_alive_task = self.loop.call_later(SECONDS, self.timeout_keep_alive_handler)
+        self.timeout_keep_alive_task = self.loop.call_later(BODY_TIMEOUT_SECONDS, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for cycle in (self.cycle, *(waiting for waiting, _ in self.pipeline)):
@@ -73,7 +73,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._coming = self._in_head = True
-        self._spare, self._left = SPARE_BYTES, LEFT_BYTES
+        self._spare, self._left = MAX_NON_BODY_BYTES, MAX_DISCARDED_BYTES
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -97,7 +97,7 @@ class Connection(HttpToolsProtocol):
             self.pipeline.appendleft((delivery, self.app))  # type: ignore[arg-type]
 
     def on_body(self, body: bytes) -> None:
-        self._spare = SPARE_BYTES
+        self._spare = MAX_NON_BODY_BYTES
         cycle = self.cycle
         if cycle.response_complete:
             self._left -= len(body)
@@ -123,7 +123,7 @@ class Connection(HttpToolsProtocol):
 
     # --- what a delivery and uvicorn ask -----------------------------------------------------------------------------
 
-    def reply(self, delivery: Delivery, answer: Answer) -> None:
+    def reply(self, delivery: Delivery, response: RawResponse) -> None:
         """Answer it. Its connection is closed after it where it must be; where it was refused before it was whole,
         once the rest has come: until then its sender may not listen, and a closed connection may cost it the answer."""
         if self.flow.write_paused:
@@ -133,7 +133,7 @@ class Connection(HttpToolsProtocol):
         delivery.keep_alive = delivery.keep_alive and delivery.whole
         date = [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
         close = b"\r\n" if delivery.keep_alive else CLOSE
-        self.transport.write(b"".join((answer.head, *date, close, answer.body)))
+        self.transport.write(b"".join((response.head, *date, close, response.body)))
         if delivery.whole and not delivery.keep_alive:
             self.transport.close()
         self.on_response_complete()
@@ -149,9 +149,9 @@ class Connection(HttpToolsProtocol):
     def _bound(self) -> None:
         """What is still coming may not come forever."""
         if self._spare < 0:
-            self._cut_off(431, f"more than {SPARE_BYTES} bytes that are no body")
+            self._cut_off(431, f"more than {MAX_NON_BODY_BYTES} bytes that are no body")
         elif self._late is None:
-            self._late = self.loop.call_later(SECONDS, self._too_slow)
+            self._late = self.loop.call_later(BODY_TIMEOUT_SECONDS, self._too_slow)
 
     def _in_time(self) -> None:
         if self._late is not None:
@@ -163,17 +163,17 @@ class Connection(HttpToolsProtocol):
         if self._in_head or self.cycle is None or self.cycle.response_complete:
             self.transport.close()
         elif isinstance(self.cycle, Delivery):
-            self._cut_off(408, SLOW)
+            self._cut_off(408, TIMEOUT_MESSAGE)
         else:
             self._bound()  # web/body.py waits for it no longer than we do
 
     def _cut_off(self, status: int, words: str) -> None:
         """Say why, to whoever waits for an answer to just this, and close the connection."""
-        cycle, refused = self.cycle, Refused(words, status)
+        cycle, refused = self.cycle, HttpError(words, status)
         if isinstance(cycle, Delivery) and not cycle.whole:
             cycle.refuse(refused)
         elif cycle is None or cycle.response_complete:
-            head, body = answer(*refusal(refused))
+            head, body = json_response(*error_response(refused))
             self.transport.write(head + CLOSE + body)
         self.transport.close()
 

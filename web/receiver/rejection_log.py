@@ -9,13 +9,13 @@ log = structlog.get_logger()
 EVERY_SECONDS = 60.0
 
 
-class Refusals:
+class RejectionLog:
     """Of one process. Threads that meet here may say a line twice."""
 
     def __init__(self) -> None:
         self._said: dict[tuple[str, str], tuple[float, int]] = {}
 
-    def tell(self, source: str, reason: str, now: float) -> None:
+    def log(self, source: str, reason: str, now: float) -> None:
         """The first at once; then one in EVERY_SECONDS, with the `count` of those since the line before. `now` is in
         seconds, by any clock that does not run back."""
         said, unsaid = self._said.get((source, reason), (float("-inf"), 0))

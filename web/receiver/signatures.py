@@ -99,7 +99,7 @@ def bearer(header: str) -> Scheme:
     return verify
 
 
-def by_address(delivery: Delivery, _body: str, secrets: Sequence[str], _now: float, _tolerance: int) -> int:
+def callback_token(delivery: Delivery, _body: str, secrets: Sequence[str], _now: float, _tolerance: int) -> int:
     """`?document=<our id>&token=<token>`, as the callback address had it that the sender was given."""
     document, given = delivery.args.get("document", ""), delivery.args.get("token", "")
     if not document or not given:

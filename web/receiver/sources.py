@@ -15,7 +15,7 @@ from settings.sources import HEADERS, SourceSetting
 from tasks.ingest import Peeked, decode, identity, peek_stripe
 from web.errors import REASONS
 from web.receiver import signatures
-from web.receiver.custom_source import peek_by
+from web.receiver.custom_source import custom_peek
 from web.receiver.signatures import Delivery
 
 
@@ -34,12 +34,12 @@ class Source:
         return self.names[self.scheme(delivery, body, self.secrets, now, tolerance_seconds)]
 
 
-def configured(settings: Settings) -> Mapping[str, Source]:
+def configured_sources(settings: Settings) -> Mapping[str, Source]:
     """The sources that have a secret, by name. One without is unknown: nothing it sends could be believed."""
-    mode = settings.takes_mode
+    mode = settings.accepted_mode
     sources = (
         _source("stripe", signatures.stripe, settings.stripe_webhook_secret, lambda _, body: peek_stripe(body, mode)),
-        _source("documents", _document_scheme(settings), settings.doc_webhook_secret, document_peek(settings)),
+        _source("documents", _document_scheme(settings), settings.doc_webhook_secret, document_identity(settings)),
     )
     own = (_own(name, setting) for name, setting in settings.sources.items())
     return {source.name: source for source in (*sources, *own) if source.secrets}
@@ -58,7 +58,7 @@ def _document_scheme(settings: Settings) -> signatures.Scheme:
 
 def _own(name: str, setting: SourceSetting) -> Source:
     """One of SOURCES."""
-    return _source(name, _scheme(setting.scheme, setting.header), setting.secrets, peek_by(setting))
+    return _source(name, _scheme(setting.scheme, setting.header), setting.secrets, custom_peek(setting))
 
 
 def _scheme(name: str, header: str) -> signatures.Scheme:
@@ -68,11 +68,11 @@ def _scheme(name: str, header: str) -> signatures.Scheme:
         case "bearer":
             return signatures.bearer(header)
         case "token":
-            return signatures.by_address
+            return signatures.callback_token
     return signatures.standard
 
 
-def traffic(sources: Mapping[str, Source], counts: Mapping[str, int]) -> list[dict[str, Any]]:
+def delivery_stats(sources: Mapping[str, Source], counts: Mapping[str, int]) -> list[dict[str, Any]]:
     """What came from each source, by `look.deliveries`: how often and when last (ms) each secret proved it; refusals,
     and how many for want of a proof (`unproven`) since the last delivery that had one.
 
@@ -111,7 +111,7 @@ class _DocumentStatus(msgspec.Struct):
 _document_status = msgspec.json.Decoder(_DocumentStatus)
 
 
-def document_peek(settings: Settings) -> Callable[[Delivery, str], Peeked]:
+def document_identity(settings: Settings) -> Callable[[Delivery, str], Peeked]:
     """How that scheme's callbacks are told apart, and what they are about; their type is the status."""
     scheme = settings.doc_webhook_scheme
 

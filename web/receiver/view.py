@@ -20,9 +20,9 @@ from tasks.broker import BackgroundRinger
 from tasks.ingest import arrival
 from telemetry import tracing
 from web.body import read_body
-from web.errors import Refused
-from web.receiver.counters import refusal
-from web.receiver.rejection_log import Refusals
+from web.errors import HttpError
+from web.receiver.counters import rejection_counts
+from web.receiver.rejection_log import RejectionLog
 from web.receiver.signatures import Delivery
 from web.receiver.sources import Source
 
@@ -34,7 +34,7 @@ ANY_SOURCE = "/hooks/"
 def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store) -> Blueprint:
     """The webhook addresses."""
     pages = Blueprint("receive", __name__)
-    ringer, refusals = BackgroundRinger(), Refusals()
+    ringer, refusals = BackgroundRinger(), RejectionLog()
 
     def receive(name: str) -> Response:
         began = time.monotonic()
@@ -45,22 +45,22 @@ def blueprint(settings: Settings, sources: Mapping[str, Source], store: Store) -
             raw = read_body(request, settings.max_body_bytes)
             # 3. Whoever cannot prove it is not listened to; of the others only the identity is read.
             arrived = take(source, request, raw, time.time(), settings.signature_tolerance_seconds)
-        except (Refused, BadPayload) as refused:
+        except (HttpError, BadPayload) as refused:
             if name in sources:
-                refusals.tell(name, refused.reason, began)
+                refusals.log(name, refused.reason, began)
                 with suppress(StoreUnavailable):  # an uncounted refusal is still a refusal
-                    store.count(refusal(name, refused.reason))
+                    store.count(rejection_counts(name, refused.reason))
             raise
         # 4. One atomic script. If Redis does not answer, neither do we say 200: the sender tries again.
         try:
             bells = store.record(*arrived)
         except StoreUnavailable:
-            refusals.tell(name, "unavailable", began)
+            refusals.log(name, "unavailable", began)
             raise
         # 5. It is on disk. New or seen before, the sender may forget it.
         ringer.ring(bells or ())
         seconds, theirs = time.monotonic() - began, request.headers.get("traceparent", "")
-        tracing.received(name, arrived.event.id, seconds, new=bells is not None, traceparent=theirs)
+        tracing.record_delivery(name, arrived.event.id, seconds, new=bells is not None, traceparent=theirs)
         return Response(OK, mimetype="application/json")
 
     pages.add_url_rule(f"{ANY_SOURCE}<name>", view_func=receive, methods=["POST"])
@@ -73,7 +73,7 @@ def sender(sources: Mapping[str, Source], name: str) -> Source:
     """The source of that name. Raises Refused, 404."""
     source = sources.get(name)
     if source is None:
-        raise Refused(f"no such source; configured: {', '.join(sorted(sources)) or 'none'}", 404)
+        raise HttpError(f"no such source; configured: {', '.join(sorted(sources)) or 'none'}", 404)
     return source
 
 
@@ -89,4 +89,4 @@ def _text(raw: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise Refused("the body is not UTF-8") from None
+        raise HttpError("the body is not UTF-8") from None

@@ -26,8 +26,8 @@ from tests.conftest import fresh_database
 from tests.support.commands import Terminal, asking, receiver
 from tests.support.peers import Answer, Asked, Peer
 from tests.support.running import run
-from tests.support.senders import API_KEY, STRIPE_SECRET
-from web.auth import who
+from tests.support.signed_deliveries import API_KEY, STRIPE_SECRET
+from web.auth import key_name
 from workers.app import HANDLERS
 from workers.run import Runner
 
@@ -96,9 +96,9 @@ def test_replays_and_discards_are_in_the_audit_log_under_the_name_of_the_key(
     assert terminal.run("dead", "list").out == "none\n"
     entries = terminal.run("audit", "--json").json["audit"]
     assert [(entry["action"], entry["by"]) for entry in entries] == [
-        ("discard", who(API_KEY)),
-        ("replay", who(API_KEY)),
-        ("replay", who(API_KEY)),
+        ("discard", key_name(API_KEY)),
+        ("replay", key_name(API_KEY)),
+        ("replay", key_name(API_KEY)),
     ]
     assert "a test" in terminal.run("audit").out
     assert "a test" in terminal.run("dead", "show", "stripe:evt_3:x").out
@@ -118,7 +118,7 @@ def test_matching_dead_letters_are_previewed_by_a_dry_run_and_then_replayed_with
     assert (done.code, done.out) == (0, "replayed: 7, skipped (no longer dead, or payload deleted): 0\n")
     assert "finished: 7 replayed, 8 of 8 checked" in done.err
     (replay,) = terminal.run("dead", "replays", "--json").json["replays"]
-    assert (replay["by"], replay["replayed"]) == (who(API_KEY), 7)
+    assert (replay["by"], replay["replayed"]) == (key_name(API_KEY), 7)
     requested = terminal.run("dead", "replay", "--all-matching", "--no-wait", "--json").json["id"]
     assert queries.find_event(real_store, "holdfast", requested)
 

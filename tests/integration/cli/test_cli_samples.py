@@ -14,7 +14,7 @@ from settings import Settings, load
 from tasks.models import Document
 from tasks.routes import ROUTES, TASKS
 from tests.support.business import NOW, Business
-from tests.support.senders import DOC_SECRET, STRIPE_SECRET
+from tests.support.signed_deliveries import DOC_SECRET, STRIPE_SECRET
 from tests.support.stripe_shapes import misfits
 from web.receiver import sources as receiver
 
@@ -42,7 +42,7 @@ def settings(**environ: str) -> Settings:
 
 def received(settings: Settings, source: str, made: Sample) -> tuple[str, str]:
     """(id, type) as the receiver reads them after verifying the delivery with the first secret."""
-    sender = receiver.configured(settings)[source]
+    sender = receiver.configured_sources(settings)[source]
     request = EnvironBuilder(path=made.path, method="POST", headers=list(made.headers.items())).get_request()
     body = made.body.decode()
     assert sender.verify(request, body, time.time(), 300) == sender.names[0]

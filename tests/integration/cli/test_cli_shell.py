@@ -16,7 +16,7 @@ from cli.__main__ import holdfast
 from dev.stack.environment import write_settings
 from dev.stack.servers import Valkey
 from tests.support.commands import Terminal, receiver
-from tests.support.senders import API_KEY
+from tests.support.signed_deliveries import API_KEY
 from tests.support.stack import ROOT
 
 PACKAGES = ("bin", "cli", "web", "tasks", "inbox", "settings", "telemetry")

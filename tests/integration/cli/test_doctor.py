@@ -21,7 +21,7 @@ from inbox.store import Store, connect
 from settings import load
 from tests.conftest import fresh_database
 from tests.support.peers import Answer, Mailbox, Peer
-from tests.support.senders import API_KEY, STRIPE_SECRET
+from tests.support.signed_deliveries import API_KEY, STRIPE_SECRET
 from tests.support.stack import ROOT
 
 EVENTS = json.dumps({"object": "list", "data": [], "has_more": False}).encode()

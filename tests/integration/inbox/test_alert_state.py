@@ -21,8 +21,8 @@ from tasks.routes import jobs_for
 from tests.conftest import Clock
 from tests.support.business import Business
 from tests.support.peers import Mailbox
-from web.ops.watchdog import Watch
-from web.receiver.counters import refusal
+from web.ops.watchdog import Watchdog
+from web.receiver.counters import rejection_counts
 
 MINUTE = 60_000
 IT = {"dead": AlertState("1 dead letter waits for a person", 1, 1)}
@@ -66,7 +66,7 @@ def test_the_figures_are_those_of_the_record(store: Store, clock: Clock) -> None
     store.fail(lease, "never", DeadLetter("never"))
     store.sweep(1, {})
     store.record(Event("stripe", "e3", "x", b"{}"), [], counted="missed")
-    store.count(refusal("crm", "signature"))
+    store.count(rejection_counts("crm", "signature"))
     alert_state.record_disk(store, "host-1", 7, clock())
     alert_state.record_disk(store, "host-2", 8, clock() - 11 * MINUTE)
     seen = alert_state.measure(store, ("payments", "documents"), clock())
@@ -104,13 +104,13 @@ def test_who_is_told(admin: str, alert: str, told: tuple[str, ...]) -> None:
 
 
 @pytest.fixture
-def watch(valkey: Valkey, mailbox: Mailbox, tmp_path: Path) -> Iterator[Watch]:
+def watch(valkey: Valkey, mailbox: Mailbox, tmp_path: Path) -> Iterator[Watchdog]:
     settings = load({"ADMIN_NOTIFY_URLS": f"{mailbox.url}&to=admin@example.com"})
-    yield Watch(settings, Store(connect(valkey.url, timeout_seconds=5)), 0)
+    yield Watchdog(settings, Store(connect(valkey.url, timeout_seconds=5)), 0)
 
 
 def test_a_store_that_is_away_is_told_by_the_receiver_once_and_its_return_too(
-    watch: Watch, valkey: Valkey, mailbox: Mailbox
+    watch: Watchdog, valkey: Valkey, mailbox: Mailbox
 ) -> None:
     valkey.kill()
     told = [watch.look(n * 10_000) for n in range(20)]
@@ -124,7 +124,7 @@ def test_a_store_that_is_away_is_told_by_the_receiver_once_and_its_return_too(
     assert last.startswith("Holdfast: resolved: the store does not take")
 
 
-def test_that_no_worker_looks_is_told_by_the_receiver(watch: Watch, real_store: Store, mailbox: Mailbox) -> None:
+def test_that_no_worker_looks_is_told_by_the_receiver(watch: Watchdog, real_store: Store, mailbox: Mailbox) -> None:
     told = [watch.look(n * 10_000) for n in range(12)]
     assert [n for n, one in enumerate(told) if one] == [10], "60 seconds after it began, and 30 more"
     assert told[10] == AlertDigest(new=("no worker looks for jobs; events are taken in and wait",))

@@ -20,7 +20,7 @@ from inbox.store import DAY_MS, Rules, Store, connect
 from settings import Settings, load
 from tests.conftest import Clock, fresh_database
 from tests.support import record_model
-from tests.support.senders import API_KEY
+from tests.support.signed_deliveries import API_KEY
 from web import auth, create_app
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
@@ -180,7 +180,7 @@ def test_the_api_discards_once_and_says_who_and_why(client: FlaskClient, real_st
     assert (again.status_code, again.get_json()["error"]) == (409, "not discarded: already")
     assert client.post("/api/v1/jobs/none/discard", json={"why": "x"}, headers=BEARER).status_code == 404
     assert [(deed["by"], deed["why"]) for deed in queries.list_audit_log(real_store, 10)] == [
-        (auth.who(API_KEY), "a test order")
+        (auth.key_name(API_KEY), "a test order")
     ]
     assert "holdfast_discarded 1.0" in client.get("/metrics").text
 
@@ -221,7 +221,7 @@ def test_the_log_says_who_ran_what_again_and_who_put_it_away_but_not_for_what_re
         client.post(f"/api/v1/jobs/{other}/discard", headers=BEARER, json={"why": "once more"})
         asked = client.post("/api/v1/replays", headers=BEARER, json={"type": "invoice.paid"})
         client.post("/console/sign-in", data={"key": API_KEY})
-    by = {"by": auth.who(API_KEY), "log_level": "info"}
+    by = {"by": auth.key_name(API_KEY), "log_level": "info"}
     assert [line for line in lines if "by" in line] == [
         {"event": "replayed", "job": job, **by},
         {"event": "discarded", "job": other, **by},

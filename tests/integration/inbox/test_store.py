@@ -19,7 +19,7 @@ from inbox.retry import DeadLetter, RetryAt
 from inbox.store import Rules, Store, connect
 from tasks import broker
 from tests.conftest import Clock
-from tests.support.line import Line
+from tests.support.lossy_proxy import LossyProxy
 
 EVENT = Event("stripe", "evt_1", "invoice.payment_failed", b'{"id":"evt_1"}')
 BELL = Doorbell("j1", "tasks.a", "payments")
@@ -142,12 +142,12 @@ def test_a_server_that_knows_some_scripts_only_takes_each_step_once(with_broker:
 
 
 @pytest.fixture
-def line(valkey: Valkey) -> Line:
-    return Line(("127.0.0.1", valkey.port), about=b"j1")
+def line(valkey: Valkey) -> LossyProxy:
+    return LossyProxy(("127.0.0.1", valkey.port), about=b"j1")
 
 
 @pytest.fixture
-def over_line(with_broker: Store, line: Line, clock: Clock) -> Store:
+def over_line(with_broker: Store, line: LossyProxy, clock: Clock) -> Store:
     """The store of `with_broker`, whose scripts it has, over a line that may lose the answers to what speaks of j1."""
     over = Store(connect(line.url, timeout_seconds=5), message=broker.message, now_ms=clock)
     for name in ("lease", "finish", "fail"):
@@ -155,7 +155,9 @@ def over_line(with_broker: Store, line: Line, clock: Clock) -> Store:
     return over
 
 
-def test_a_lease_that_was_not_heard_of_is_given_to_its_asker_and_to_nobody_else(over_line: Store, line: Line) -> None:
+def test_a_lease_whose_reply_was_lost_is_given_to_its_caller_and_to_no_other(
+    over_line: Store, line: LossyProxy
+) -> None:
     line.lose = 1
     lease = leased(over_line)
     assert (line.lose, lease.attempt, lease.task_id) == (0, 1, "task-1")
@@ -163,14 +165,14 @@ def test_a_lease_that_was_not_heard_of_is_given_to_its_asker_and_to_nobody_else(
     assert over_line.finish(lease) == []
 
 
-def test_a_finish_that_was_not_heard_of_is_no_lost_lease(over_line: Store, line: Line) -> None:
+def test_a_finish_that_was_not_heard_of_is_no_lost_lease(over_line: Store, line: LossyProxy) -> None:
     lease = leased(over_line)
     line.lose = 1
     assert over_line.finish(lease, [job("j4")]) == []
     assert (line.lose, over_line.client.llen("payments"), stats(over_line)["succeeded"]) == (0, 4, 1)
 
 
-def test_a_next_job_that_was_not_heard_of_is_given_once_more_and_no_second_one(over_line: Store, line: Line) -> None:
+def test_a_next_job_whose_reply_was_lost_is_given_again_and_no_second_one(over_line: Store, line: LossyProxy) -> None:
     over_line.client.rpop("payments")
     message = json.loads(over_line.client.lindex("payments", -1))  # type: ignore[arg-type]
     lease = leased(over_line)

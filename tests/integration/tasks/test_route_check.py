@@ -12,7 +12,7 @@ import pytest
 
 from settings import load
 from tasks import route_check, routes
-from tests.support.senders import STRIPE_SECRET
+from tests.support.signed_deliveries import STRIPE_SECRET
 
 ROOT = Path(__file__).parents[3]
 WEB, WORKER = "from web.__main__ import main; main()", "import workers.app"

@@ -20,7 +20,7 @@ from inbox.store import Store
 from tests.conftest import fresh_database
 from tests.support.business import HANDOFF_SECRET
 from tests.support.peers import Answer, Asked, Mailbox, Peer
-from tests.support.senders import signed_by_stripe, stripe_event
+from tests.support.signed_deliveries import signed_by_stripe, stripe_event
 from tests.support.stack import ROOT, Stack
 
 QUEUES = "payments,fulfilment,notifications,handoffs"

@@ -9,7 +9,7 @@ import sys
 from structlog.testing import capture_logs
 
 from tests.support.stack import ROOT
-from web.receiver.rejection_log import Refusals
+from web.receiver.rejection_log import RejectionLog
 
 FAILS = """
 import structlog
@@ -35,7 +35,7 @@ IN_AN_ATTEMPT = """
 import logging, structlog
 from telemetry import logs
 logs.configure()
-with logs.about({"event_id": "evt_1", "attempt": 2}):
+with logs.log_context({"event_id": "evt_1", "attempt": 2}):
     structlog.get_logger().info("of a handler", event_id="evt_2")
     logging.getLogger("a library").warning("of a library")
 structlog.get_logger().info("afterwards")
@@ -53,7 +53,7 @@ def test_every_line_of_an_attempt_bears_its_ids_and_no_other_line_does() -> None
 
 
 def test_refusals_are_a_line_a_minute_for_each_source_and_reason_with_their_number() -> None:
-    refusals = Refusals()
+    refusals = RejectionLog()
     came = [
         (0, "stripe", "unsigned"),
         (1, "stripe", "unsigned"),
@@ -63,7 +63,7 @@ def test_refusals_are_a_line_a_minute_for_each_source_and_reason_with_their_numb
     came += [(60, "stripe", "unsigned"), (61, "stripe", "unsigned"), (62, "documents", "unsigned")]
     with capture_logs() as lines:
         for now, source, reason in came:
-            refusals.tell(source, reason, now)
+            refusals.log(source, reason, now)
     assert [(line["source"], line["reason"], line["count"]) for line in lines] == [
         ("stripe", "unsigned", 1),
         ("stripe", "signature", 1),

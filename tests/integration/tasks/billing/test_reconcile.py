@@ -27,7 +27,7 @@ from tasks.models import Reconcile
 from tasks.routes import ROUTES
 from tests.support.business import NOW, Business, at_once
 from tests.support.peers import Answer, Asked, Peer, Stripe
-from tests.support.senders import stripe_event
+from tests.support.signed_deliveries import stripe_event
 
 HOUR = 3600
 SECOND = int(NOW.timestamp())

@@ -24,7 +24,7 @@ from tasks.documents.callbacks import completed, failed, progress
 from tasks.models import Document
 from tests.support.business import NOW, Business
 from tests.support.running import run
-from tests.support.senders import API_KEY
+from tests.support.signed_deliveries import API_KEY
 from web import create_app
 from workers.run import AttemptFailed, Runner
 

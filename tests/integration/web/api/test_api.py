@@ -24,7 +24,7 @@ from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Document
 from tests.conftest import Clock
 from tests.support.buckets import S3
-from tests.support.senders import API_KEY, DOC_SECRET
+from tests.support.signed_deliveries import API_KEY, DOC_SECRET
 from web import create_app
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}

@@ -25,9 +25,9 @@ from tasks.agents.registry import made, secrets
 from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Agent, AgentDeed, Document, Handoff
 from tasks.signed_link import link
-from tests.support.senders import API_KEY, DOC_SECRET
+from tests.support.signed_deliveries import API_KEY, DOC_SECRET
 from web import create_app
-from web.auth import who
+from web.auth import key_name
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
 OTHER_KEY = "another-key-0123456789"
@@ -93,7 +93,7 @@ def test_adding_an_agent_tells_its_own_secret_and_again_the_same(
     assert listed == {"id": added["id"], "name": "hub", "url": URL, **standing, **nothing}
     with sessions() as db:
         (deed,) = db.scalars(select(AgentDeed))
-        assert (deed.deed, deed.by) == ("added", who(API_KEY))
+        assert (deed.deed, deed.by) == ("added", key_name(API_KEY))
         assert secrets(settings, db.get_one(Agent, added["id"]))[0] == added["secret"]
 
 
@@ -212,7 +212,7 @@ def test_the_buttons_disable_and_enable_for_whoever_has_the_forms_token(
         assert client.post(f"/console/agents/{agent}/{to}", data={"form_token": token}).status_code == 302
     with sessions() as db:
         deeds = [(deed.deed, deed.by) for deed in db.scalars(select(AgentDeed).order_by(AgentDeed.id))]
-    assert deeds[1:] == [("disabled", who(OTHER_KEY)), ("enabled", who(OTHER_KEY))]
+    assert deeds[1:] == [("disabled", key_name(OTHER_KEY)), ("enabled", key_name(OTHER_KEY))]
 
 
 # --- signed links -----------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from tasks import bulk_replays as task
 from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Replay
 from tests.support.running import run
-from tests.support.senders import API_KEY
+from tests.support.signed_deliveries import API_KEY
 from web import create_app
 from web.queries import bulk_replays
 from workers.run import AttemptFailed, Runner

@@ -13,7 +13,7 @@ from schemathesis.checks import CHECKS
 from dev.stack.servers import Valkey
 from settings import load
 from tests.conftest import fresh_database
-from tests.support.senders import API_KEY, DOC_SECRET, STRIPE_SECRET
+from tests.support.signed_deliveries import API_KEY, DOC_SECRET, STRIPE_SECRET
 from web import create_app
 from web.api import openapi
 

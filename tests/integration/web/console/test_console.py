@@ -19,7 +19,7 @@ from inbox.retry import DeadLetter
 from inbox.store import Store
 from settings import Settings, load
 from tests.conftest import Clock, fresh_database
-from tests.support.senders import API_KEY
+from tests.support.signed_deliveries import API_KEY
 from web import auth, create_app
 from web.console import sign_in
 from web.queries.timeline import build_timeline
@@ -289,7 +289,7 @@ def test_selected_dead_letters_are_replayed_and_the_others_are_reported(client: 
     once_more = client.post("/console/jobs/replay", data=form | {"job": [jobs[2]], "back": back})
     assert once_more.location == "/console/dead?type=invoice.*&replayed=1", "not the counts of the earlier action"
     assert ("evt_2" in page, "evt_0" in page) == (True, False)
-    name = auth.who(API_KEY)
+    name = auth.key_name(API_KEY)
     assert client.get("/console/audit").text.count(name) == 4  # three actions, and the page's header
 
 

@@ -22,7 +22,7 @@ from inbox.store import Store
 from settings import Settings, load
 from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Document, DocumentStep, Invoice, PaymentGrace, PaymentRetry, Reconcile, Subscription
-from tests.support.senders import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
+from tests.support.signed_deliveries import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
 from web import create_app
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

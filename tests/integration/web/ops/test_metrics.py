@@ -23,10 +23,10 @@ from inbox.store import Store
 from settings import load
 from tasks.db.migrate import upgrade
 from tests.conftest import Clock
-from tests.support.senders import STRIPE_SECRET
+from tests.support.signed_deliveries import STRIPE_SECRET
 from tests.support.stack import ROOT
 from web import create_app
-from web.receiver.counters import EVERY_SECONDS, Tally, refusal
+from web.receiver.counters import EVERY_SECONDS, BufferedCounters, rejection_counts
 
 MONITORING = ROOT / "deploy" / "monitoring"
 TASK = "tasks.payments.payment_failed"
@@ -144,7 +144,7 @@ def test_deliveries_are_told_by_source_and_duplicates_apart(client: FlaskClient,
 
 def test_a_delivery_that_is_believed_ends_the_doubts_about_its_sender(client: FlaskClient, real_store: Store) -> None:
     for reason in ("signature", "timestamp", "mode", "unsigned", "body"):
-        real_store.count(refusal("stripe", reason))
+        real_store.count(rejection_counts("stripe", reason))
     assert figures(client)["holdfast_refused_since_verified source=stripe"] == 3
     real_store.record(Event("stripe", "evt_1", "test", b"{}"), [], "a1b2c3d4")
     told = figures(client)
@@ -156,10 +156,10 @@ def test_503s_are_told_when_the_store_is_back(valkey: Valkey, real_store: Store)
     """What a process could not write down it keeps until it can."""
 
     async def outage() -> None:
-        tally = Tally(real_store)
+        tally = BufferedCounters(real_store)
         valkey.kill()
         for _ in range(3):
-            tally.refused("stripe", "unavailable")
+            tally.count_rejection("stripe", "unavailable")
         await asyncio.sleep(1.5 * EVERY_SECONDS)
         valkey.start()
         await asyncio.sleep(3 * EVERY_SECONDS)

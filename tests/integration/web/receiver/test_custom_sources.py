@@ -18,7 +18,7 @@ from inbox.store import Store
 from settings import load
 from tasks import routes
 from tests.integration.web.receiver.test_hostile_input import ABSURD, NO_JSON
-from tests.support.senders import API_KEY, signed_by_documents
+from tests.support.signed_deliveries import API_KEY, signed_by_documents
 from web import create_app
 
 SECRET = "a-secret-of-16-or-more"

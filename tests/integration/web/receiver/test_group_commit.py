@@ -15,8 +15,8 @@ from inbox.event import Event, NewEvent
 from inbox.job import NewJob, job_id
 from inbox.recorder import AsyncConnection, Recorder
 from inbox.store import Outcome, Store, connect
-from web.receiver.counters import Tally
-from web.receiver.group_commit import MOST, GroupCommit
+from web.receiver.counters import BufferedCounters
+from web.receiver.group_commit import MAX_BATCH, GroupCommit
 
 
 class Counting(Recorder):
@@ -51,11 +51,11 @@ async def record(group: GroupCommit, *names: str) -> list[BaseException | bool]:
 
 
 def test_what_arrives_at_once_shares_round_trips_and_each_event_is_there(counting: Counting, web_store: Store) -> None:
-    names = [f"evt_{n}" for n in range(3 * MOST)]
+    names = [f"evt_{n}" for n in range(3 * MAX_BATCH)]
     assert asyncio.run(record(GroupCommit(counting), *names)) == [True] * len(names)
     assert sum(counting.batches) == len(names)
     assert len(counting.batches) <= 5
-    assert max(counting.batches) <= MOST
+    assert max(counting.batches) <= MAX_BATCH
     assert all(queries.find_event(web_store, "stripe", name) for name in names)
 
 
@@ -158,10 +158,10 @@ def test_a_master_that_is_made_a_replica_refuses_events_until_it_is_one_again(va
 
 def test_figures_are_written_down_together(counting: Counting, web_store: Store) -> None:
     async def scene() -> None:
-        tally = Tally(web_store)
+        tally = BufferedCounters(web_store)
         for _ in range(50):
-            tally.refused("stripe", "signature")
-            tally.acknowledged(0.004)
+            tally.count_rejection("stripe", "signature")
+            tally.count_ack(0.004)
         await asyncio.sleep(1.5)
 
     asyncio.run(scene())

@@ -27,10 +27,11 @@ from inbox.store import Store
 from settings import Settings, load
 from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Document
+from tasks.routes import TASKS
 from tests.conftest import fresh_database
 from tests.support.business import NOW
 from tests.support.running import run
-from tests.support.senders import API_KEY, DOC_SECRET, STRIPE_SECRET, signed_by_documents, signed_by_stripe
+from tests.support.signed_deliveries import API_KEY, DOC_SECRET, STRIPE_SECRET, signed_by_documents, signed_by_stripe
 from web import create_app
 from workers.run import AttemptFailed, Runner
 
@@ -177,7 +178,7 @@ class House:
         self.todo += [Doorbell(job["id"], job["task"], job["queue"]) for job in self.newest_jobs()]
         while self.todo:
             bell = self.todo.pop(0)
-            module, _, function = bell.task.rpartition(".")
+            module, _, function = TASKS[bell.task].handler.partition(":")
             with contextlib.suppress(AttemptFailed):
                 run(self.runner, getattr(importlib.import_module(module), function), bell.job_id, "", 60)
         return self.newest_jobs()

@@ -13,10 +13,10 @@ from dev.stack.servers import Valkey, free_port, wait_until
 from inbox import queries
 from inbox.store import Store
 from settings import load
-from tests.support.senders import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
-from tests.support.served import served
+from tests.support.running_receiver import running_receiver
+from tests.support.signed_deliveries import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
 from web.receiver import protocol
-from web.receiver.protocol import SPARE_BYTES
+from web.receiver.protocol import MAX_NON_BODY_BYTES
 
 PAGE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 BAD = b"POST /stripe-webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
@@ -35,7 +35,7 @@ def server(valkey: Valkey, real_store: Store, tmp_path: object) -> Iterator[Serv
             "PORT": str(free_port()),
         }
     )
-    with served(settings) as server:
+    with running_receiver(settings) as server:
         yield server
     valkey.resume()
 
@@ -187,7 +187,7 @@ def test_what_is_no_body_has_an_end(server: Server, start: bytes) -> None:
     with connected(server) as sock:
         sock.sendall(start)
         for _ in range(10):
-            sock.sendall(b"x" * (SPARE_BYTES // 8))
+            sock.sendall(b"x" * (MAX_NON_BODY_BYTES // 8))
             time.sleep(0.01)
         assert statuses(sock.recv(1000)) == [431]
 
@@ -205,8 +205,8 @@ SLOW = {
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web.receiver.protocol.SECONDS", 0.3)
-    monkeypatch.setattr("web.body.SECONDS", 0.3)
+    monkeypatch.setattr("web.receiver.protocol.BODY_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("web.body.BODY_TIMEOUT_SECONDS", 0.3)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -229,7 +229,7 @@ def test_what_comes_steadily_may_take_its_time_between_requests(server: Server) 
 
 
 def test_a_process_has_so_many_connections_and_no_more(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "MOST", 2)
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 2)
     socks = [connected(server) for _ in range(2)]
     with connected(server) as third:
         assert third.recv(1) == b""

@@ -18,14 +18,14 @@ from inbox import queries
 from inbox.job import Lease
 from inbox.store import Store
 from settings import load
-from tests.support.senders import (
+from tests.support.running_receiver import running_receiver
+from tests.support.signed_deliveries import (
     DOC_SECRET,
     STRIPE_SECRET,
     signed_by_documents,
     signed_by_stripe,
     stripe_event,
 )
-from tests.support.served import served
 from web import create_app
 
 OK = {"success": True}
@@ -47,7 +47,7 @@ def client(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Any) -> Ite
     if request.param == "flask":
         yield create_app(settings).test_client()
     else:
-        with served(settings):
+        with running_receiver(settings):
             yield Client(Relay(settings.port))
 
 

@@ -17,7 +17,7 @@ from inbox.job import job_id
 from inbox.store import Store
 from settings import SettingsError, load
 from tasks import routes
-from tests.support.senders import (
+from tests.support.signed_deliveries import (
     API_KEY,
     DOC_SECRET,
     STRIPE_SECRET,
@@ -171,7 +171,7 @@ def test_a_key_of_the_other_mode_stops_start_up(mode: str, key: str) -> None:
     with pytest.raises(SettingsError, match=f"STRIPE_MODE is {mode}, and STRIPE_API_KEY") as caught:
         load({"STRIPE_MODE": mode, "STRIPE_API_KEY": key})
     assert key not in str(caught.value)
-    assert load({"STRIPE_MODE": "any", "STRIPE_API_KEY": key}).takes_mode == "any"
+    assert load({"STRIPE_MODE": "any", "STRIPE_API_KEY": key}).accepted_mode == "any"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_key_of_the_other_mode_stops_start_up(mode: str, key: str) -> None:
     ],
 )
 def test_where_no_mode_is_set_that_of_the_key_is_taken(key: str, mode: str) -> None:
-    assert load({"STRIPE_API_KEY": key}).takes_mode == mode
+    assert load({"STRIPE_API_KEY": key}).accepted_mode == mode
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------------

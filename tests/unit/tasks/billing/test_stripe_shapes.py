@@ -22,7 +22,7 @@ from tests.integration.tasks.billing import test_payments as handlers_payments
 from tests.integration.tasks.billing import test_refunds as handlers_refunds
 from tests.integration.tasks.orders import test_fulfilment as handlers_fulfilment
 from tests.support import lives
-from tests.support.senders import stripe_event
+from tests.support.signed_deliveries import stripe_event
 from tests.support.stripe_shapes import NEWER, OLDER, SHAPES, misfits, misread
 
 CHARGE = {"object": "charge", "id": "ch_1", "amount": 4900, "currency": "usd", "payment_intent": "pi_1"}

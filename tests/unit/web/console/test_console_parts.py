@@ -11,7 +11,7 @@ import pytest
 from inbox.find import Filter
 from settings import PERSONAL
 from web.console import jinja_filters, overview
-from web.errors import Refused
+from web.errors import HttpError
 from web.queries import filters
 from web.queries.redact import HIDDEN, is_personal, redact_to_text
 from web.queries.timeline import build_job_tree, build_timeline
@@ -149,13 +149,13 @@ def test_search_parameters_become_a_filter(given: dict[str, str], found: Filter)
 
 @pytest.mark.parametrize("given", [{"state": "odd"}, {"since": "yesterday"}, {"until": "2026-13-01"}, {"since": "²"}])
 def test_an_invalid_parameter_is_refused_by_name(given: dict[str, str]) -> None:
-    with pytest.raises(Refused, match=next(iter(given))):
+    with pytest.raises(HttpError, match=next(iter(given))):
         filters.parse_filter(given)
 
 
 @pytest.mark.parametrize("cursor", ["stripe:evt_1", ":", "12", "1" * 16 + ":a"])
 def test_an_invalid_cursor_is_refused(cursor: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(HttpError):
         filters.parse_cursor({"cursor": cursor})
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from web import body
-from web.body import Room, receive_body
-from web.errors import Refused
+from web.body import BodyBudget, receive_body
+from web.errors import HttpError
 
 
 def parts(*given: bytes | None) -> Callable[[], Any]:
@@ -29,7 +29,7 @@ def parts(*given: bytes | None) -> Callable[[], Any]:
 
 
 def received(given: Sequence[bytes | None], announced: int = 0, room: int = 100) -> bytes:
-    with Room(room).reserved() as reserve:
+    with BodyBudget(room).reservation() as reserve:
         return asyncio.run(receive_body(parts(*given), announced, 10, reserve))
 
 
@@ -39,7 +39,7 @@ def test_a_body_is_put_together_from_its_parts() -> None:
 
 def test_a_request_that_is_given_up_by_somebody_else_is_not_called_slow() -> None:
     async def scene() -> None:
-        with Room(100).reserved() as reserve:
+        with BodyBudget(100).reservation() as reserve:
             task = asyncio.create_task(receive_body(parts(b"ab", None), 0, 10, reserve))
             await asyncio.sleep(0)
             task.cancel()
@@ -64,19 +64,19 @@ def test_a_request_that_is_given_up_by_somebody_else_is_not_called_slow() -> Non
 def test_what_is_no_whole_body_is_refused(
     monkeypatch: pytest.MonkeyPatch, given: Sequence[bytes | None], more: dict[str, int], status: int
 ) -> None:
-    monkeypatch.setattr(body, "SECONDS", 0.05)
-    with pytest.raises(Refused) as refused:
+    monkeypatch.setattr(body, "BODY_TIMEOUT_SECONDS", 0.05)
+    with pytest.raises(HttpError) as refused:
         received(given, **more)
     assert refused.value.status == status
 
 
 def test_room_is_given_back() -> None:
-    room = Room(10)
+    room = BodyBudget(10)
     for _ in range(3):
-        with room.reserved() as reserve:
+        with room.reservation() as reserve:
             reserve(6)
             reserve(4)
-    with room.reserved() as one, room.reserved() as other:
+    with room.reservation() as one, room.reservation() as other:
         one(6)
-        with pytest.raises(Refused):
+        with pytest.raises(HttpError):
             other(5)

@@ -31,7 +31,7 @@ SCHEMES: dict[str, Scheme] = {
     "hmac-sha256": signatures.hmac_sha256("X-Sign"),
     "bearer": signatures.bearer("Authorization"),
     "key": signatures.bearer("X-Api-Key"),
-    "token": signatures.by_address,
+    "token": signatures.callback_token,
 }
 
 

@@ -10,14 +10,14 @@ from uvicorn import Server
 
 from dev.stack.servers import wait_until
 from settings import Settings
-from web import create_front
+from web import create_asgi_app
 from web.__main__ import config
 
 
 @contextmanager
-def served(settings: Settings) -> Iterator[Server]:
+def running_receiver(settings: Settings) -> Iterator[Server]:
     """As a serving process of `python -m web` serves, on the port of the settings."""
-    server = Server(config(create_front(settings), settings))
+    server = Server(config(create_asgi_app(settings), settings))
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_until(lambda: server.started, seconds=20, what="the server to listen")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 
-class Line:
+class LossyProxy:
     """A TCP line to a server that can be told to lose the next answers: the script ran, and nobody hears of it.
 
     Only answers to what speaks of `about` are lost: the receiver looks at the store's memory at times of its own.
