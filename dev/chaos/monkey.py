@@ -11,14 +11,11 @@ from functools import partial
 
 import psutil
 
-from dev.chaos.document_peer import DocumentPeer
 from dev.chaos.keeper import Part
 from dev.chaos.plan import Disturbance
-from dev.chaos.stripe_peer import StripePeer
 from dev.chaos.world import QUEUES, World
 from dev.harness.timing import Done
-from dev.simulators.faults import WAYS
-from dev.simulators.mail import Sink
+from dev.simulators.http import FAULTS, Simulator
 from dev.stack.servers import wait_until
 
 DOORBELLS = (*QUEUES, "unacked", "unacked_index")
@@ -42,7 +39,7 @@ class Monkey:
             "freeze the store": self._freeze_store,
             "fill the store": self._fill_store,
             "delete the queues": self._delete_queues,
-            "break the mail service": partial(self._break, world.sink, "mail service"),
+            "break the mail service": partial(self._break, world.mail, "mail service"),
             "break the document service": partial(self._break, world.documents, "document service"),
             "break Stripe": partial(self._break, world.stripe, "Stripe"),
             "kill the broker": self._kill_broker,
@@ -131,11 +128,11 @@ class Monkey:
             return f"{self._world.store.delete(*DOORBELLS)} keys of the broker"
         return f"{sum(rabbitmq.control('delete_queue', queue) for queue in QUEUES)} queues"
 
-    def _break(self, peer: Sink | DocumentPeer | StripePeer, name: str, one: Disturbance) -> str:
-        peer.way = way = WAYS[one.choice % len(WAYS)]
+    def _break(self, peer: Simulator, name: str, one: Disturbance) -> str:
+        peer.fault = fault = FAULTS[one.choice % len(FAULTS)]
         time.sleep(one.hold_seconds)
-        peer.way = ""
-        return f"{name}: {way}"
+        peer.fault = ""
+        return f"{name}: {fault}"
 
     def _kill_broker(self, one: Disturbance) -> str:
         assert self._world.rabbitmq

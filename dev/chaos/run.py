@@ -151,8 +151,8 @@ def _count(order: Order, course: Course, world: World, seconds: int, pictures: P
         effects = _effects(connection)
         failed = connection.execute(text(FAILED_DOCUMENTS)).scalar_one()  # each leaves a dead letter, to start it by
     engine.dispose()
-    sent = mails.count(world.sink.mails, course.done + [one for log in world.logs() for one in mails.overruns(log)])
-    found |= {"tasks at the document service": world.documents.tasks()} | sent.found | world.stripe.counted()
+    sent = mails.count(world.mail.mails, course.done + [one for log in world.logs() for one in mails.overruns(log)])
+    found |= {"tasks at the document service": world.documents.tasks()} | sent.found | world.stripe.count_payments()
     verdict = checker.judge(course.traffic.events, acknowledged.keys(), found)
     began = acknowledged | world.documents.acknowledged
     timed = [effect for effect in effects if effect.kind in AT_ONCE]

@@ -15,14 +15,13 @@ from typing import Any
 import redis
 import requests
 
-from dev.chaos import document_peer
-from dev.chaos.document_peer import DocumentPeer
 from dev.chaos.keeper import ROOT, Keeper, Part
-from dev.chaos.stripe_peer import StripePeer
 from dev.harness import write_log
 from dev.harness.api_client import Api
-from dev.harness.traffic import Sent
-from dev.simulators.mail import Sink
+from dev.harness.traffic import ShopEvent
+from dev.simulators.document_service import DocumentService
+from dev.simulators.mail import MailService
+from dev.simulators.stripe import Stripe
 from dev.stack.environment import without_settings
 from dev.stack.postgres import Postgres
 from dev.stack.rabbitmq import RabbitMQ
@@ -30,6 +29,9 @@ from dev.stack.servers import Valkey, free_port, wait_until
 
 SECRET = "whsec_chaos"  # signs between processes of this run only
 API_KEY = "chaos-key-0123456789"
+DOCUMENT_API_KEY = "chaos-document-key"
+DOCUMENT_SECRET = "whsec_Y2hhb3Mtb2YtdGhlLWRvY3VtZW50LXBlZXI="
+DOWNLOAD_SECONDS = 1.5  # so slow that workers die in the middle of a download
 QUEUES = ("payments", "fulfilment", "documents", "downloads", "notifications", "handoffs")
 PROCESSES = 2
 QUICK = {
@@ -48,7 +50,7 @@ class World:
     """Everything that runs; a context manager that leaves nothing behind. `modules`: the receiver's, the workers'."""
 
     def __init__(
-        self, folder: Path, broker: str, database: str, events: Iterable[Sent], modules: tuple[str, str]
+        self, folder: Path, broker: str, database: str, events: Iterable[ShopEvent], modules: tuple[str, str]
     ) -> None:
         self._modules = modules
         self.folder, self.port = folder, free_port()
@@ -56,7 +58,10 @@ class World:
         self.valkey = Valkey(folder / "valkey")
         self.rabbitmq = RabbitMQ() if broker == "rabbitmq" else None
         self.postgres = Postgres(forgetful=False) if database == "postgres" else None
-        self.sink, self.documents, self.stripe = Sink(), DocumentPeer(), StripePeer(events)
+        self.mail, self.stripe = MailService(), Stripe(events)
+        self.documents = DocumentService(
+            DOCUMENT_API_KEY, DOCUMENT_SECRET, pause_seconds=0.2, download_seconds=DOWNLOAD_SECONDS
+        )
         self.api = Api(self.address, API_KEY)
         self._end = ExitStack()
 
@@ -109,10 +114,10 @@ class World:
             **QUICK,
             "STRIPE_WEBHOOK_SECRET": SECRET,
             "STRIPE_API_KEY": "sk_test_chaos",
-            "STRIPE_API_BASE": self.stripe.address,
-            "DOC_SERVICE_URL": self.documents.address,
-            "DOC_SERVICE_API_KEY": document_peer.API_KEY,
-            "DOC_WEBHOOK_SECRET": document_peer.SECRET,
+            "STRIPE_API_BASE": self.stripe.url,
+            "DOC_SERVICE_URL": self.documents.url,
+            "DOC_SERVICE_API_KEY": DOCUMENT_API_KEY,
+            "DOC_WEBHOOK_SECRET": DOCUMENT_SECRET,
             "DOCUMENT_STORE": str(self.document_store),
             "CALL_OUT_ALLOWED_HOSTS": "127.0.0.1",
             "PUBLIC_URL": self.address,
@@ -120,7 +125,7 @@ class World:
             "REDIS_URL": self.valkey.url,
             "BROKER_URL": self.rabbitmq.url if self.rabbitmq else "",
             "DATABASE_URL": self.database_url,
-            "CUSTOMER_NOTIFY_URLS": self.sink.notify_url,
+            "CUSTOMER_NOTIFY_URLS": self.mail.notify_url,
             "TEMPLATES": str(self.folder / "templates"),
             "WEB_PROCESSES": str(PROCESSES),
             "PORT": str(self.port),
@@ -137,6 +142,8 @@ class World:
 
     def _start_servers(self) -> None:
         self._write_templates()
+        for simulator in (self.mail, self.documents, self.stripe):
+            self._end.enter_context(simulator)
         self._end.callback(self.valkey.stop)
         self.valkey.start()
         for server in (self.rabbitmq, self.postgres):

@@ -27,7 +27,7 @@ from dev.demo.stories import play_month
 from dev.demo.verdict import Asked, judge, reader
 from dev.harness.api_client import Api
 from dev.harness.sender import Sender
-from dev.simulators.agents import HANDED, WAYS, Agents
+from dev.simulators.agents import BEHAVIOURS, HANDED, Agents
 from dev.simulators.localstripe_client import StripeCustomer
 from dev.stack.environment import StackError, any_ports, without_settings
 from dev.stack.local import REPOSITORY, Stack, lock_folder
@@ -103,9 +103,8 @@ class Demo:
         self.stack.send_signal(KILLED, signal.SIGKILL)
 
     def _ask_for_documents(self) -> None:
-        self.agents.start()
-        for way in WAYS:
-            self.agents.secrets[way] = self.api.add_agent(way, self.agents.url(way))
+        for way in BEHAVIOURS:
+            self.agents.secrets[way] = self.api.add_agent(way, f"{self.agents.url}/{way}")
         for name in DOCUMENTS:
             self.documents[self.api.start_document(name, reader(name), HANDED.get(name, ()))] = name
             time.sleep(DOCUMENT_PAUSE_SECONDS)
@@ -183,7 +182,8 @@ def _run(console: Console) -> int:
             stack.wait_ready()
             board.say(f"ready; Flower shows the tasks: {stack.flower_address}")
             demo = _demo(stack, board)
-            demo.play()
+            with demo.agents:
+                demo.play()
             events, stats = demo.api.events(), demo.api.stats()
             board.say("all done; stopping the stack")
     finally:
@@ -194,7 +194,7 @@ def _run(console: Console) -> int:
     verdict.lost += demo.agents.lost()
     verdict.doubled += demo.agents.doubled()
     verdict.wrong += demo.agents.wrong()
-    handed = sum(len(ids) for ids in demo.agents.heard.values())
+    handed = sum(len(ids) for ids in demo.agents.received.values())
     verdict.wrong += play_month(console, board.say)
     report(console, FOLDER, Outcome(asked, facts, events, stats, verdict, handed, time.monotonic() - begin))
     return 0 if verdict.good else 1

@@ -15,7 +15,7 @@ from rich.table import Table
 from dev.demo.facts import Facts
 from dev.demo.plan import should_end
 from dev.demo.verdict import Asked, Verdict, percentile
-from dev.simulators.document_behaviour import WAYS
+from dev.simulators.document_behaviour import BEHAVIOURS
 from dev.stack.local import REPOSITORY
 
 Event = dict[str, Any]
@@ -123,7 +123,7 @@ def documents_table(outcome: Outcome) -> Table:
     for column in ("document", "its way", "starts", "course", "end", "seconds"):
         table.add_column(column, justify="right" if column in ("starts", "seconds") else "left")
     for name, row in found:
-        way = WAYS.get(name.partition("-")[0] + "-", "just works")
+        way = BEHAVIOURS.get(name.partition("-")[0] + "-", "just works")
         if row is None:
             table.add_row(name, way, "", "", "never begun", "")
         else:

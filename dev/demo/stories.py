@@ -27,8 +27,9 @@ from rich.table import Table
 from cli.stripe_events import StripeObject, checkout_session, dispute, event, event_id
 from dev.demo.story_checks import STORIES, Found, Line, Story, judge, read_month
 from dev.harness.api_client import Api
+from dev.simulators.http import Response, Simulator
 from dev.simulators.localstripe_client import GOOD_CARD, StripeCustomer
-from dev.simulators.stripe import StripeFront
+from dev.simulators.stripe import Stripe
 from dev.simulators.stripe_event_log import EventLog
 from dev.simulators.stripe_objects import charge, line_item
 from dev.stack.environment import any_ports, without_settings
@@ -55,7 +56,7 @@ LOST_SECONDS = 120  # how old the lost event is when it is asked for: younger on
 class Month:
     """Six stories, and who plays Stripe in them."""
 
-    front: StripeFront
+    front: Stripe
     shop: StripeCustomer
     stack: Stack
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(9001))
@@ -186,10 +187,10 @@ class Month:
 
 def play_month(console: Console, say: Callable[[str], None]) -> list[str]:
     """Start a small stack, play, stop it, show it; answers what was not as it must be, a line each."""
-    with lock_folder(FOLDER), StripeFront() as front:
+    with lock_folder(FOLDER), Stripe() as front, Simulator(lambda _: Response()) as application:
         shutil.rmtree(FOLDER, ignore_errors=True)
         own = without_settings(os.environ) | MONTH_SETTINGS
-        own |= {"STRIPE_API_BASE": front.address, "APP_WEBHOOK_URL": f"{front.address}/application"}
+        own |= {"STRIPE_API_BASE": front.url, "APP_WEBHOOK_URL": application.url}
         with Stack(FOLDER, any_ports(), own, hear=say) as stack:
             stack.parts = _small(stack)
             front.localstripe = stack.ports.stripe_url
@@ -204,12 +205,12 @@ def play_month(console: Console, say: Callable[[str], None]) -> list[str]:
             api = Api(stack.ports.receiver_url, stack.environ["API_KEYS"])
             _settle(api)
             owners, events, stats = month.shop.customers_of_events(), api.events(), api.stats()
-        front.shutdown()  # what follows reads what is on disk
+    told = [json.loads(request.body) for request in application.requests]
     wrong = [f"{stats[name]} jobs are {name}" for name in ("owed", "dead") if stats[name]]
     wrong += [] if stats["missed"] == 1 else [f"events taken in by reconcile: should be 1, is {stats['missed']}"]
     for name, story in stories.items():
         story.events += [id_ for id_, owner in owners.items() if owner == story.customer]
-        found = read_month(FOLDER, story, front.told)
+        found = read_month(FOLDER, story, told)
         mine = [one for (_, id_), one in events.items() if id_ in story.events and one["state"] != "unhandled"]
         came = [Line(one["received"] / 1000, "in", one["type"]) for one in mine]
         console.print(_time_line(STORIES[name].title, begin, [*came, *story.lines, *found.lines]))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-from dev.harness.traffic import Sent
+from dev.harness.traffic import ShopEvent
 
 Owed = tuple[tuple[str, str], ...]
 
@@ -141,7 +141,7 @@ def whole_files(connection: Connection, folder: Path, served: Callable[[str], by
     return {"whole files": +whole}
 
 
-def judge(events: Mapping[str, Sent], acknowledged: Set[str], found: Found) -> Verdict:
+def judge(events: Mapping[str, ShopEvent], acknowledged: Set[str], found: Found) -> Verdict:
     """`events` by id, those of them that were answered 2xx, and what was found of their effects."""
     lost = [
         f"{event_id}: {what} is missing"
@@ -158,7 +158,7 @@ def judge(events: Mapping[str, Sent], acknowledged: Set[str], found: Found) -> V
     return Verdict(tuple(lost), (*doubled, *_not_owed(events, found)))
 
 
-def _not_owed(events: Mapping[str, Sent], found: Found) -> Iterator[str]:
+def _not_owed(events: Mapping[str, ShopEvent], found: Found) -> Iterator[str]:
     owed = {effect for event in events.values() for effect in _effects(event)}
     for what, rows in found.items():
         if not what.startswith(BY_NO_EVENT):
@@ -169,6 +169,6 @@ def _not_owed(events: Mapping[str, Sent], found: Found) -> Iterator[str]:
             )
 
 
-def _effects(event: Sent) -> Iterator[tuple[str, str]]:
+def _effects(event: ShopEvent) -> Iterator[tuple[str, str]]:
     for what, by in OWED[event.kind]:
         yield what, str(getattr(event, by))

@@ -29,7 +29,7 @@ DOCUMENT_WAYS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class ShopEvent:
     """One event as its sender knows it. `address` is the customer's e-mail, which no other event has."""
 
     id: str
@@ -44,7 +44,7 @@ class Sent:
 class Traffic:
     """Every event, and the deliveries of them in the order in which they are begun."""
 
-    events: dict[str, Sent]
+    events: dict[str, ShopEvent]
     deliveries: list[Delivery]
 
 
@@ -62,23 +62,23 @@ def make_traffic(seed: int, count: int, now: int) -> Traffic:
     return Traffic({sent.id: sent for sent, _ in made}, deliveries)
 
 
-def _make(number: int, kind: str, customers: int, now: int) -> tuple[Sent, Delivery]:
+def _make(number: int, kind: str, customers: int, now: int) -> tuple[ShopEvent, Delivery]:
     address = f"customer-{number}@example.test"
     if "document" in kind:
         return _document(number, kind, address)
     event_type, thing = _thing(number, kind, address, now)
     addressless = kind in PAYS_AT and number % WITHOUT_ADDRESS == 0  # such a one keeps a customer of its own
     thing |= {"customer_email": None} if addressless else {"customer": f"cus_Chaos{number % customers}"}
-    sent = Sent(event_id(number), kind, thing["id"], address, thing["customer"], thing)
+    sent = ShopEvent(event_id(number), kind, thing["id"], address, thing["customer"], thing)
     return sent, Delivery(sent.id, event_type, event(number, event_type, thing, now))
 
 
-def _document(number: int, kind: str, address: str) -> tuple[Sent, Delivery]:
+def _document(number: int, kind: str, address: str) -> tuple[ShopEvent, Delivery]:
     """A call of our API. The document's name is its Idempotency-Key too, and tells the service how to treat it."""
     way = "fails-" if kind == "broken document" else DOCUMENT_WAYS[number % len(DOCUMENT_WAYS)]
     name = f"{way}document-{number}"
     wanted = {"document_id": name, "options": {"ocr": True}, "notify": {"email": address}}
-    return Sent(name, kind, name, address), Delivery(name, DOCUMENT_REQUESTED, json.dumps(wanted).encode())
+    return ShopEvent(name, kind, name, address), Delivery(name, DOCUMENT_REQUESTED, json.dumps(wanted).encode())
 
 
 def _thing(number: int, kind: str, address: str, now: int) -> tuple[str, dict[str, Any]]:

@@ -1,104 +1,85 @@
-"""Agents that are told of the demo's documents, one for each way in which they can behave, and what they have heard."""
+"""Simulated agents that get the demo's handoffs, one for each behaviour, and check what they get."""
 
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import requests
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from dev.simulators.document_behaviour import FAIL
+from dev.simulators.http import Request, Response, Simulator
 
-WAYS = {
-    "well": "takes what it is told",
-    "slow": "takes two seconds for it",
+BEHAVIOURS = {
+    "well": "accepts each message",
+    "slow": "needs two seconds for each",
     "down": "answers 503 three times first",
-    "gone": "answers 410: it wants no more, and is disabled",
+    "gone": "answers 410, so that it is disabled",
 }
 HANDED = {"report-1.pdf": ("well", "slow"), "report-2.pdf": ("well", "down"), "fails-1.pdf": ("well", "gone")}
 DOWN_TIMES = 3
-GONE = sum("gone" in ways for ways in HANDED.values())  # handoffs that must end as dead letters
+GONE = sum("gone" in agents for agents in HANDED.values())  # handoffs that must end as dead letters
 
 
-class Agents(ThreadingHTTPServer):
-    """All of them; `secrets` are what each was given when it was added."""
+class Agents(Simulator):
+    """All of them, each at the path of its name. `secrets` are what each was given when it was added."""
 
-    def __init__(self, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+    def __init__(self) -> None:
+        super().__init__(lambda request: Response(self.answer(request)))
         self.secrets: dict[str, str] = {}
-        self.tries: Counter[str] = Counter()
-        self.heard: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # agent and document -> webhook-ids
+        self.calls: Counter[str] = Counter()
+        self.received: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # agent and document -> webhook-ids
         self.bad: list[str] = []
 
-    def start(self) -> None:
-        threading.Thread(target=self.serve_forever, daemon=True, name="agents").start()
-
-    def url(self, way: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}/{way}"
-
     def lost(self) -> Iterator[str]:
-        for name, ways in HANDED.items():
-            for way in ways:
-                if way != "gone" and not self.heard[way, name]:
-                    yield f"{name}: the agent {way!r} was not told"
+        for name, agents in HANDED.items():
+            for agent in agents:
+                if agent != "gone" and not self.received[agent, name]:
+                    yield f"{name}: the agent {agent!r} got no message"
 
     def doubled(self) -> Iterator[str]:
-        for (way, name), ids in self.heard.items():
+        for (agent, name), ids in self.received.items():
             if len(ids) > 1:
-                yield f"{name}: the agent {way!r} was told {len(ids)} different things"
+                yield f"{name}: the agent {agent!r} got {len(ids)} different messages"
 
     def wrong(self) -> Iterator[str]:
         yield from self.bad
-        if self.tries["gone"] > 1:
-            yield f"the agent 'gone' was called {self.tries['gone']} times"
+        if self.calls["gone"] > 1:
+            yield f"the agent 'gone' was called {self.calls['gone']} times"
 
-    def answer(self, way: str, body: bytes, headers: dict[str, str]) -> int:
-        """The status for a message to this agent."""
-        self.tries[way] += 1
-        if way == "gone":
+    def answer(self, request: Request) -> int:
+        """The status for a message to an agent."""
+        agent = request.path.removeprefix("/")
+        self.calls[agent] += 1
+        if agent == "gone":
             return 410
-        if way == "down" and self.tries[way] <= DOWN_TIMES:
+        if agent == "down" and self.calls[agent] <= DOWN_TIMES:
             return 503
-        if way == "slow":
+        if agent == "slow":
             time.sleep(2)
+        headers = {name.lower(): value for name, value in request.headers.items()}
         try:
-            message = Webhook(self.secrets[way]).verify(body, headers)
+            message = Webhook(self.secrets[agent]).verify(request.body, headers)
         except WebhookVerificationError as error:
-            self.bad.append(f"the agent {way!r} got what it cannot verify: {error}")
+            self.bad.append(f"the agent {agent!r} got a message that it cannot verify: {error}")
             return 401
-        self._hear(way, headers["webhook-id"], message)
+        self._check(agent, headers["webhook-id"], message)
         return 204
 
-    def _hear(self, way: str, message_id: str, message: dict[str, Any]) -> None:
+    def _check(self, agent: str, message_id: str, message: dict[str, Any]) -> None:
         name = message["data"]["document_id"]
-        self.heard[way, name].add(message_id)
+        self.received[agent, name].add(message_id)
         failed = name.startswith(FAIL)
         if failed != (message["type"] == "document.failed"):
-            self.bad.append(f"{name}: the agent {way!r} heard {message['type']}")
-        elif not failed and not _is_what_the_link_leads_to(message["data"]):
-            self.bad.append(f"{name}: the link of the agent {way!r} leads to something else")
+            self.bad.append(f"{name}: the agent {agent!r} got {message['type']}")
+        elif not failed and not _link_leads_to_the_document(message["data"]):
+            self.bad.append(f"{name}: the link that the agent {agent!r} got leads to something else")
 
 
-def _is_what_the_link_leads_to(data: dict[str, Any]) -> bool:
+def _link_leads_to_the_document(data: dict[str, Any]) -> bool:
     content = requests.get(data["content_url"], timeout=10).content
     return bool(hashlib.sha256(content).hexdigest() == data["sha256"])
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Agents
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        self.send_response(self.server.answer(self.path.removeprefix("/"), body, headers))
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""

@@ -1,141 +1,193 @@
-"""What localstripe lacks of Stripe, in front of it: everything else is passed on, in the shape of new API versions.
+"""The simulated Stripe. docs/stripe-events.md lists what it cannot do.
 
-Checkout sessions and their line items, an invoice's number and page to pay at, payments of invoices, disputes, the list
-of events that were not delivered, and one answer for one Idempotency-Key. It also plays the user's application, which
-hears of access. docs/stripe-events.md lists what localstripe cannot play.
+It has what localstripe lacks: checkout sessions and their line items, an invoice's number and payment page, payments of
+invoices, disputes, and the list of events that were not delivered. Everything else is passed on to localstripe, where
+there is one, and comes back in the shape of new API versions. Without localstripe it knows the customers and invoices
+of given events, each invoice paid at its first retry, at its second, or never.
+
+One Idempotency-Key gets one response and one attempt to pay: https://docs.stripe.com/api/idempotent_requests.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import requests
 
 from cli.stripe_events import StripeObject
+from dev.harness.traffic import PAYS_AT, ShopEvent
+from dev.simulators.http import LOSE_RESPONSE, Request, Response, Simulator, json_response
 from dev.simulators.stripe_event_log import BadRequest, EventLog
 from dev.simulators.stripe_objects import as_of_now, listed
 
-Answer = tuple[int, bytes]
+Query = dict[str, list[str]]
+
 PASSED_ON = ("Authorization", "Content-Type")
 SHAPED = ("invoice", "charge", "subscription")
 
 
-class StripeFront(ThreadingHTTPServer):
-    """Listens on loopback until it is closed. `log` and `localstripe` are set before the first request."""
+def _error(status: int, **error: str) -> Response:
+    return json_response({"error": error}, status)
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.address = f"http://127.0.0.1:{self.server_port}"
+
+NOT_FOUND = _error(404, type="invalid_request_error", code="resource_missing", message="no such thing")
+DECLINED = _error(402, type="card_error", code="card_declined", decline_code="insufficient_funds")
+PAID_ALREADY = _error(400, type="invalid_request_error", code="invoice_already_paid")
+
+
+@dataclass(slots=True)
+class Invoice:
+    """An invoice that we know from its event. Its card pays at the attempt of this number; 0 for never."""
+
+    id: str
+    pays_at: int
+    thing: StripeObject
+    keys: list[str] = field(default_factory=list)  # of the attempts to pay it, each once
+    paid: bool = False
+
+    def to_json(self) -> StripeObject:
+        return self.thing | {"status": "paid" if self.paid else "open"}
+
+    @property
+    def subscription(self) -> str:
+        return str(self.thing["parent"]["subscription_details"]["subscription"])
+
+    def subscription_to_json(self) -> StripeObject:
+        status = "active" if self.paid else "past_due"
+        return {"id": self.subscription, "object": "subscription", "customer": self.thing["customer"], "status": status}
+
+    def pay(self, key: str) -> Response:
+        self.keys.append(key)
+        if self.paid:
+            return PAID_ALREADY
+        if len(self.keys) != self.pays_at:
+            return DECLINED
+        self.paid = True
+        return json_response(self.to_json())
+
+
+class Stripe(Simulator):
+    """`log` and `localstripe`, its address, may be set before the first request."""
+
+    def __init__(self, events: Iterable[ShopEvent] = ()) -> None:
+        super().__init__(self._reply)
         self.localstripe = ""
         self.log = EventLog()
         self.sessions: dict[str, StripeObject] = {}  # of checkouts, by customer
         self.line_items: dict[str, list[StripeObject]] = {}  # by session
         self.disputes: dict[str, StripeObject] = {}
-        self.told: list[StripeObject] = []  # what the application heard
-        self._answers: dict[str, Answer] = {}  # by Idempotency-Key
-        self._paying = threading.Lock()
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        failed = [Invoice(one.subject, PAYS_AT[one.kind], one.thing) for one in events if one.kind in PAYS_AT]
+        self._invoices = {invoice.id: invoice for invoice in failed}
+        self._subscriptions = {invoice.subscription: invoice for invoice in failed}
+        self._emails = {one.customer: one.address for one in events}
+        self._responses: dict[str, Response] = {}  # by Idempotency-Key
+        self._changing = threading.Lock()
 
-    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
-        url = urlsplit(path)
-        query = parse_qs(url.query)
-        match method, url.path.strip("/").split("/"):
-            case "POST", ["application"]:
-                self.told.append(json.loads(body))
-                return 200, b"{}"
-            case "GET", ["v1", "events"]:
-                return self._events(query)
-            case "GET", ["v1", "disputes", dispute] if dispute in self.disputes:
-                return _json(self.disputes[dispute])
-            case "GET", ["v1", *what] if (found := self._list(what, query, headers)) is not None:
-                return _json(listed(url.path, found))
-        key = headers.get("Idempotency-Key", "")
-        with self._paying:
-            if key not in self._answers:
-                self._answers[key] = self._pass_on(method, path, headers, body)
-            return self._answers[key] if key else self._answers.pop(key)
+    def fault_for(self, method: str) -> str:
+        """Only responses to changes are lost: without its reads, no payment would ever be attempted."""
+        return "" if method == "GET" and self.fault == LOSE_RESPONSE else self.fault
 
-    def _list(self, what: list[str], query: dict[str, list[str]], headers: dict[str, str]) -> list[StripeObject] | None:
+    def count_payments(self) -> dict[str, Counter[str]]:
+        """By invoice: the attempts to pay, and the payments that came of them."""
+        invoices = self._invoices.values()
+        most = max((len(one.keys) for one in invoices), default=0)
+        tries = {f"try {n} to collect": Counter(i.id for i in invoices if len(i.keys) >= n) for n in range(1, most + 1)}
+        return {"payments": Counter(one.id for one in invoices if one.paid)} | tries
+
+    def _reply(self, request: Request) -> Response:
+        url = urlsplit(request.path)
+        query, path = parse_qs(url.query), url.path.removeprefix("/v1/").split("/")
+        if request.method == "GET" and (found := self._find(path, query, request)) is not None:
+            return json_response(found)
+        try:
+            match request.method, path:
+                case "GET", ["events"]:
+                    return json_response(self.log.page(query))
+                case "GET", _ if (found_list := self._list(path, query, request)) is not None:
+                    return json_response(listed(url.path, found_list))
+        except BadRequest as error:
+            return _error(400, type="invalid_request_error", message=str(error))
+        key = request.headers.get("Idempotency-Key") or os.urandom(8).hex()
+        with self._changing:
+            if key not in self._responses:
+                self._responses[key] = self._change(path, key, request)
+            return self._responses[key]
+
+    def _find(self, path: list[str], query: Query, request: Request) -> StripeObject | None:
+        """An object that we have ourselves."""
+        match path:
+            case ["disputes", dispute]:
+                return self.disputes.get(dispute)
+            case ["invoices", invoice] if invoice in self._invoices:
+                return self._invoices[invoice].to_json()
+            case ["subscriptions", subscription] if subscription in self._subscriptions:
+                return self._subscriptions[subscription].subscription_to_json()
+            case ["customers", customer] if customer in self._emails:
+                return {"id": customer, "object": "customer", "email": self._emails[customer]}
+        return None
+
+    def _list(self, path: list[str], query: Query, request: Request) -> list[StripeObject] | None:
         """What localstripe has no list of; None for everything else."""
-        match what:
+        match path:
             case ["checkout", "sessions"]:
-                return self._sessions(query["subscription"][0], headers)
+                return self._sessions(query["subscription"][0], request)
             case ["checkout", "sessions", session, "line_items"]:
                 return self.line_items.get(session)
             case ["invoice_payments"]:
-                return self._payments(query, headers)
+                return self._payments(query, request) if self.localstripe else []
         return None
 
-    def _events(self, query: dict[str, list[str]]) -> Answer:
-        try:
-            return _json(self.log.page(query))
-        except BadRequest as error:
-            return 400, json.dumps({"error": {"type": "invalid_request_error", "message": str(error)}}).encode()
-
-    def _sessions(self, subscription: str, headers: dict[str, str]) -> list[StripeObject]:
-        """The checkout that began a subscription, which is known before the subscription is."""
-        customer = self._ask(f"subscriptions/{subscription}", headers).get("customer")
+    def _sessions(self, subscription: str, request: Request) -> list[StripeObject]:
+        """The checkout that created a subscription, which is known before the subscription is."""
+        customer = self._fetch(f"subscriptions/{subscription}", request).get("customer")
         return [self.sessions[customer]] if customer in self.sessions else []
 
-    def _payments(self, query: dict[str, list[str]], headers: dict[str, str]) -> list[StripeObject]:
+    def _payments(self, query: Query, request: Request) -> list[StripeObject]:
         """Of an invoice or of a payment intent. https://docs.stripe.com/api/invoice-payment/object"""
-        paid_for = query["invoice"][0] if "invoice" in query else self._invoice_of(query, headers)
-        if paid_for is None:
+        intent = query.get("payment[payment_intent]", [""])[0]
+        invoice = (
+            query["invoice"][0]
+            if "invoice" in query
+            else self._fetch(f"payment_intents/{intent}", request).get("invoice")
+        )
+        if not invoice:
             return []
-        found = self._ask(f"invoices/{paid_for}", headers)
+        found = self._fetch(f"invoices/{invoice}", request)
         payment = {"type": "payment_intent", "payment_intent": found["payment_intent"]}
-        invoice = _shown(found) if "expand[0]" in query else paid_for
-        made = {"id": f"inpay_{paid_for}", "object": "invoice_payment", "created": found["created"]}
-        return [made | {"invoice": invoice, "payment": payment}] if found["payment_intent"] else []
+        shown = _to_new_version(found) if "expand[0]" in query else invoice
+        made = {"id": f"inpay_{invoice}", "object": "invoice_payment", "created": found["created"]}
+        return [made | {"invoice": shown, "payment": payment}] if found["payment_intent"] else []
 
-    def _invoice_of(self, query: dict[str, list[str]], headers: dict[str, str]) -> str | None:
-        found = self._ask(f"payment_intents/{query['payment[payment_intent]'][0]}", headers).get("invoice")
-        return str(found) if found else None
+    def _fetch(self, path: str, request: Request) -> StripeObject:
+        """An object as localstripe has it."""
+        return dict(json.loads(self._call("GET", f"/v1/{path}", request).content))
 
-    def _ask(self, what: str, headers: dict[str, str]) -> StripeObject:
-        """As localstripe has it."""
-        return dict(json.loads(self._call("GET", f"/v1/{what}", headers, b"")[1]))
+    def _call(self, method: str, path: str, request: Request, body: bytes = b"") -> requests.Response:
+        kept = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
+        return requests.request(method, self.localstripe + path, data=body, headers=kept, timeout=10)
 
-    def _call(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
-        kept = {name: headers[name] for name in PASSED_ON if name in headers}
-        answer = requests.request(method, self.localstripe + path, data=body, headers=kept, timeout=10)
-        return answer.status_code, answer.content
+    def _change(self, path: list[str], key: str, request: Request) -> Response:
+        """The first response to this key: of ours, or of localstripe."""
+        match path:
+            case ["invoices", invoice, "pay"] if invoice in self._invoices:
+                return self._invoices[invoice].pay(key)
+        if not self.localstripe:
+            return NOT_FOUND
+        answer = self._call(request.method, request.path, request, request.body)
+        thing: Any = answer.json()
+        return json_response(_to_new_version(thing) if thing.get("object") in SHAPED else thing, answer.status_code)
 
-    def _pass_on(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
-        status, answer = self._call(method, path, headers, body)
-        thing = json.loads(answer)
-        return (status, json.dumps(_shown(thing)).encode()) if thing.get("object") in SHAPED else (status, answer)
 
-
-def _shown(thing: StripeObject) -> StripeObject:
-    """In its new shape; an invoice with the number that its customer knows it by, and the page to pay it at."""
+def _to_new_version(thing: StripeObject) -> StripeObject:
+    """In its new shape; an invoice with the number that its customer sees, and the page where it can be paid."""
     if thing["object"] != "invoice":
         return as_of_now(thing)
     page = f"https://invoice.stripe.com/i/acct_1Demo/{thing['id']}"
     return as_of_now(thing) | {"number": f"DEMO-{thing['id'][-4:].upper()}", "hosted_invoice_url": page}
-
-
-def _json(thing: StripeObject) -> Answer:
-    return 200, json.dumps(thing).encode()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: StripeFront
-
-    def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        status, answer = self.server.answer(self.command, self.path, dict(self.headers.items()), body)
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    do_GET = do_POST = do_DELETE = _serve
-
-    def log_message(self, *_: Any) -> None:
-        """Quiet."""

@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, text
 from dev.harness import mails, write_log
 from dev.harness.mails import overruns
 from dev.harness.timing import Done
-from dev.simulators.mail import Sink
+from dev.simulators.mail import MailService
 from dev.stack.postgres import Postgres
 from dev.stack.rabbitmq import BROKERS
 from dev.stack.servers import Valkey, wait_until
@@ -39,18 +39,20 @@ def own_postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def sink() -> Iterator[Sink]:
-    server = Sink()
-    yield server
-    server.shutdown()
-    server.server_close()
+def mail_service() -> Iterator[MailService]:
+    with MailService() as server:
+        yield server
 
 
 @pytest.fixture
 def everything(
-    own_postgres: Postgres, valkey: Valkey, tmp_path: Path, request: pytest.FixtureRequest, sink: Sink
+    own_postgres: Postgres, valkey: Valkey, tmp_path: Path, request: pytest.FixtureRequest, mail_service: MailService
 ) -> Iterator[Stack]:
-    settings = {"REDIS_URL": valkey.url, "DATABASE_URL": own_postgres.fresh(), "CUSTOMER_NOTIFY_URLS": sink.notify_url}
+    settings = {
+        "REDIS_URL": valkey.url,
+        "DATABASE_URL": own_postgres.fresh(),
+        "CUSTOMER_NOTIFY_URLS": mail_service.notify_url,
+    }
     write_log.begin(settings["DATABASE_URL"])
     if "rabbitmq" in BROKERS:
         settings["BROKER_URL"] = request.getfixturevalue("rabbitmq").url
@@ -61,7 +63,7 @@ def everything(
 
 @pytest.mark.timeout(600)  # each stop of a worker may take all of its grace
 def test_every_part_renewed_under_load_loses_and_doubles_nothing(
-    everything: Stack, own_postgres: Postgres, valkey: Valkey, sink: Sink, request: pytest.FixtureRequest
+    everything: Stack, own_postgres: Postgres, valkey: Valkey, mail_service: MailService, request: pytest.FixtureRequest
 ) -> None:
     real_store = Store(connect(valkey.url, timeout_seconds=5))
     receiver = everything.receiver()
@@ -118,7 +120,7 @@ def test_every_part_renewed_under_load_loses_and_doubles_nothing(
     hard = {"broker": renew_broker, "store": renew_store, "database": renew_database}  # a worker has to let go of a job
     parted = [_done(what, *spans[renew]) for what, renew in hard.items()]
     limits = [limit for part in everything.parts for limit in overruns(part.log.read_text(errors="replace"))]
-    sent = mails.count(sink.mails, parted + limits).found
+    sent = mails.count(mail_service.mails, parted + limits).found
     assert all(set(times.values()) == {1} for times in sent.values())
     assert {address.partition("@")[0] for times in sent.values() for address in times} >= done
 

@@ -5,86 +5,30 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import requests
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from dev.simulators.http import Request, Response, Simulator
 from dev.stack.servers import free_port, wait_until
 
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One request that a peer got."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
+Asked = Request
+Answer = Response
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a peer answers. `body` in parts is sent part by part; Content-Length is its true length unless given."""
+class Peer(Simulator):
+    """A server that answers by a function of the request."""
 
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | Iterable[bytes] = b""
-
-
-class Peer:
-    """An HTTP server that answers by a function of the request, and remembers what it was asked."""
-
-    def __init__(self, reply: Callable[[Asked], Answer]) -> None:
-        self.reply = reply
-        self.asked: list[Asked] = []
-        peer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-            def _serve(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                asked = Asked(self.command, self.path, dict(self.headers.items()), body)
-                peer.asked.append(asked)
-                answer = peer.reply(asked)
-                self.send_response(answer.status)
-                headers = dict(answer.headers)
-                if isinstance(answer.body, bytes):
-                    headers.setdefault("Content-Length", str(len(answer.body)))
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                for part in [answer.body] if isinstance(answer.body, bytes) else answer.body:
-                    self.wfile.write(part)
-
-            do_GET = do_POST = _serve
-
-        class Server(ThreadingHTTPServer):
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                pass  # a client that goes away half-way is part of some tests
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.host = f"127.0.0.1:{self.server.server_port}"
-        self.url = f"http://{self.host}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+    @property
+    def asked(self) -> list[Asked]:
+        return self.requests
 
 
 class Mailbox:

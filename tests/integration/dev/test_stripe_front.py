@@ -10,31 +10,30 @@ import pytest
 import stripe
 
 from dev.simulators.localstripe_client import StripeCustomer
-from dev.simulators.stripe import StripeFront
+from dev.simulators.stripe import Stripe
 from dev.simulators.stripe_objects import line_item
 from tests.support.peers import running_stripe
 
 
 @pytest.fixture(scope="module")
-def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StripeFront]:
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stripe]:
     folder: Path = tmp_path_factory.mktemp("localstripe")
-    with running_stripe(folder, "http://127.0.0.1:9/") as local, StripeFront() as made:
+    with running_stripe(folder, "http://127.0.0.1:9/") as local, Stripe() as made:
         made.localstripe = local.url
         yield made
-        made.shutdown()
 
 
 @pytest.fixture
-def library(front: StripeFront) -> stripe.StripeClient:
-    return stripe.StripeClient("sk_test_1", base_addresses={"api": front.address})
+def library(front: Stripe) -> stripe.StripeClient:
+    return stripe.StripeClient("sk_test_1", base_addresses={"api": front.url})
 
 
 @pytest.fixture
-def customer(front: StripeFront) -> StripeCustomer:
+def customer(front: Stripe) -> StripeCustomer:
     return StripeCustomer(front.localstripe, "sk_test_1")
 
 
-def test_a_sessions_line_items_are_listed(front: StripeFront, library: stripe.StripeClient) -> None:
+def test_a_sessions_line_items_are_listed(front: Stripe, library: stripe.StripeClient) -> None:
     front.line_items["cs_1"] = [line_item("prod_club", "Club")]
     (item,) = library.v1.checkout.sessions.line_items.list("cs_1").data
     assert item.price is not None
@@ -70,7 +69,7 @@ def test_what_is_fetched_has_the_shape_of_the_newest_version(
 
 
 def test_the_checkout_of_a_subscription_is_found_and_what_nobody_knows_is_not(
-    front: StripeFront, library: stripe.StripeClient, customer: StripeCustomer
+    front: Stripe, library: stripe.StripeClient, customer: StripeCustomer
 ) -> None:
     ada, eve = customer.join("ada@example.com"), customer.join("eve@example.com")
     front.sessions[ada] = {"id": "cs_9", "object": "checkout.session"}

@@ -10,20 +10,20 @@ import pytest
 from sqlalchemy import Connection, create_engine
 
 from dev.harness.checker import Verdict, find, judge, whole_files
-from dev.harness.traffic import Sent
+from dev.harness.traffic import ShopEvent
 
 EVENTS = {
     event.id: event
     for event in (
-        Sent("evt_1", "failed, pays at 1", "in_1", "1@example.test"),
-        Sent("evt_2", "paid", "cs_2", "2@example.test"),
-        Sent("evt_3", "unpaid", "cs_3", "3@example.test"),
-        Sent("evt_4", "unhandled", "cus_4", "4@example.test"),
-        Sent("evt_5", "failed, pays at 1", "in_5", "5@example.test"),  # never acknowledged
-        Sent("evt_6", "failed, pays at 2", "in_6", "6@example.test"),
-        Sent("evt_7", "failed, never pays", "in_7", "7@example.test"),
-        Sent("file-8", "document", "file-8", "8@example.test"),
-        Sent("file-9", "broken document", "file-9", "9@example.test"),
+        ShopEvent("evt_1", "failed, pays at 1", "in_1", "1@example.test"),
+        ShopEvent("evt_2", "paid", "cs_2", "2@example.test"),
+        ShopEvent("evt_3", "unpaid", "cs_3", "3@example.test"),
+        ShopEvent("evt_4", "unhandled", "cus_4", "4@example.test"),
+        ShopEvent("evt_5", "failed, pays at 1", "in_5", "5@example.test"),  # never acknowledged
+        ShopEvent("evt_6", "failed, pays at 2", "in_6", "6@example.test"),
+        ShopEvent("evt_7", "failed, never pays", "in_7", "7@example.test"),
+        ShopEvent("file-8", "document", "file-8", "8@example.test"),
+        ShopEvent("file-9", "broken document", "file-9", "9@example.test"),
     )
 }
 ACKNOWLEDGED = EVENTS.keys() - {"evt_5"}

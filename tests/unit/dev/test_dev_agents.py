@@ -11,6 +11,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from dev.simulators.agents import HANDED, Agents
+from dev.simulators.http import Request
 from tests.support.business import HANDOFF_SECRET
 from tests.support.peers import Answer, Peer
 
@@ -34,7 +35,7 @@ def tell(
     signature = Webhook(secret).sign(message, now, body)
     stamp = str(int(now.timestamp()))
     headers = {"webhook-id": message, "webhook-timestamp": stamp, "webhook-signature": signature}
-    return agents.answer(way, body.encode(), headers)
+    return agents.answer(Request("POST", f"/{way}", headers, body.encode()))
 
 
 def test_agents_that_are_told_what_they_should_be_find_nothing(agents: Agents) -> None:
@@ -48,8 +49,8 @@ def test_agents_that_are_told_what_they_should_be_find_nothing(agents: Agents) -
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (lambda agents, url: None, "'well' was not told"),
-        (lambda agents, url: tell(agents, "well", "report-1.pdf", url, message="msg_2"), "told 2 different things"),
+        (lambda agents, url: None, "'well' got no message"),
+        (lambda agents, url: tell(agents, "well", "report-1.pdf", url, message="msg_2"), "got 2 different messages"),
         (lambda agents, url: tell(agents, "well", "report-1.pdf", url, secret="whsec_" + "A" * 32), "cannot verify"),
         (lambda agents, url: tell(agents, "well", "report-1.pdf", f"{url}/other"), "leads to something else"),
         (lambda agents, url: [tell(agents, "gone", "report-1.pdf", url) for _ in "12"], "called 2 times"),
@@ -57,7 +58,7 @@ def test_agents_that_are_told_what_they_should_be_find_nothing(agents: Agents) -
 )
 def test_a_fault_is_found(agents: Agents, fault: Callable[[Agents, str], object], words: str) -> None:
     with Peer(lambda asked: Answer(200, body=b"" if asked.path == "/other" else CONTENT)) as files:
-        if "not told" not in words:
+        if "no message" not in words:
             tell(agents, "well", "report-1.pdf", files.url)
         fault(agents, files.url)
     assert any(words in line for line in (*agents.lost(), *agents.doubled(), *agents.wrong()))

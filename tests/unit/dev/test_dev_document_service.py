@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -15,7 +12,8 @@ import requests
 from standardwebhooks import Webhook
 from urllib3.exceptions import ProtocolError
 
-from dev.simulators.document_service import Server
+from dev.simulators.document_service import DocumentService
+from dev.simulators.http import Request, Response, Simulator
 from dev.simulators.pdf import document_pdf
 from dev.stack.servers import free_port, wait_until
 
@@ -23,56 +21,41 @@ KEY = "key-for-tests"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
-class Listener(ThreadingHTTPServer):
-    """Whoever is called back: verifies and keeps what comes; answers what the test wants."""
+class Listener(Simulator):
+    """The receiver of the callbacks: it verifies and keeps them, and answers as `answers` says."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Callback)
-        self.url = f"http://127.0.0.1:{self.server_port}/doc-status-webhook"
+        super().__init__(self._accept)
         self.answers = [200]  # the last one is for all that follow
         self.heard: list[tuple[str, dict[str, Any]]] = []
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # a sender that hangs up in the middle is part of some tests
+    def _accept(self, request: Request) -> Response:
+        body = Webhook(SECRET).verify(request.body, {name.lower(): value for name, value in request.headers.items()})
+        self.heard.append((request.headers["webhook-id"], body))
+        return Response(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
 
     @property
     def statuses(self) -> list[str]:
         return [body["status"] for _, body in self.heard]
 
 
-class _Callback(BaseHTTPRequestHandler):
-    server: Listener
-
-    def do_POST(self) -> None:
-        raw = self.rfile.read(int(self.headers["Content-Length"]))
-        body = Webhook(SECRET).verify(raw, {name.lower(): value for name, value in self.headers.items()})
-        self.server.heard.append((self.headers["webhook-id"], body))
-        answers = self.server.answers
-        self.send_response(answers.pop(0) if len(answers) > 1 else answers[0])
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        """Silent."""
-
-
 @dataclass
 class Peers:
-    service: Server
+    service: DocumentService
     listener: Listener
 
     def ask(self, document_id: str, key: str | None = None, **headers: str) -> requests.Response:
         wanted = {
             "document_id": document_id,
-            "callback_url": self.listener.url,
+            "callback_url": f"{self.listener.url}/doc-status-webhook",
             "processing_options": {"format": "PDF"},
         }
         given = {"Authorization": f"Bearer {KEY}"} | ({"Idempotency-Key": key} if key else {}) | headers
-        return requests.post(f"{self.service.address}/api/v1/process", json=wanted, headers=given, timeout=30)
+        return requests.post(f"{self.service.url}/api/v1/process", json=wanted, headers=given, timeout=30)
 
     def status(self, task: str) -> requests.Response:
         headers = {"Authorization": f"Bearer {KEY}"}
-        return requests.get(f"{self.service.address}/api/v1/process/{task}", headers=headers, timeout=30)
+        return requests.get(f"{self.service.url}/api/v1/process/{task}", headers=headers, timeout=30)
 
     def hears(self, count: int) -> list[str]:
         """The statuses called back, when there are `count` of them and no more are coming."""
@@ -83,22 +66,19 @@ class Peers:
 
 @pytest.fixture
 def peers() -> Iterator[Peers]:
-    both = Peers(Server(0, KEY, SECRET, pause_seconds=0.02), Listener())
-    for server in (both.service, both.listener):
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield both
-    for server in (both.service, both.listener):
-        server.shutdown()
-        server.server_close()
+    with DocumentService(KEY, SECRET, pause_seconds=0.02) as service, Listener() as listener:
+        yield Peers(service, listener)
 
 
-def test_one_that_is_closed_calls_nobody_back(capsys: pytest.CaptureFixture[str]) -> None:
-    server = Server(0, KEY, SECRET, pause_seconds=0.05)
+def test_one_that_is_closed_calls_nobody_back() -> None:
+    lines: list[str] = []
     wanted = {"document_id": "report-1.pdf", "callback_url": f"http://127.0.0.1:{free_port()}/"}
-    server.service.process(json.dumps(wanted).encode(), f"Bearer {KEY}", "a-key")
-    wait_until(lambda: "called back" in capsys.readouterr().out, seconds=30, what="the first callback, which fails")
-    server.server_close()
-    assert server.service.busy == 0
+    with DocumentService(KEY, SECRET, pause_seconds=0.05, log=lines.append) as service:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        requests.post(f"{service.url}/api/v1/process", json=wanted, headers=headers, timeout=30)
+        wait_until(lambda: bool(lines), seconds=30, what="the first callback, which fails")
+    assert service.busy == 0
+    assert "called back, answer none" in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +127,7 @@ def test_a_moved_document_is_found_behind_its_redirect_and_a_slow_one_is_whole(p
 
 
 def test_a_document_that_breaks_off_does_so_once_and_its_rest_can_be_asked_for(peers: Peers) -> None:
-    url, whole = f"{peers.service.address}/files/breaks-1.pdf", document_pdf("breaks-1.pdf")
+    url, whole = f"{peers.service.url}/files/breaks-1.pdf", document_pdf("breaks-1.pdf")
     with requests.get(url, timeout=30, stream=True) as first:
         assert first.headers["Content-Length"] == str(len(whole))
         half = first.raw.read(len(whole) // 2)
@@ -227,7 +207,7 @@ def test_the_result_is_served_whole_with_its_length(peers: Peers) -> None:
 )
 def test_a_request_that_cannot_be_taken_is_refused(peers: Peers, body: bytes, key: str, status: int) -> None:
     headers = {"Authorization": f"Bearer {key}"}
-    answer = requests.post(f"{peers.service.address}/api/v1/process", body, headers=headers, timeout=30)
+    answer = requests.post(f"{peers.service.url}/api/v1/process", body, headers=headers, timeout=30)
     assert (answer.status_code, list(answer.json())) == (status, ["error"])
 
 

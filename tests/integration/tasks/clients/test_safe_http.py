@@ -239,7 +239,7 @@ def test_every_redirect_is_looked_up_and_checked(names: Names) -> None:
 
 def test_a_second_address_is_tried_where_the_first_does_not_answer(names: Names) -> None:
     with Peer(lambda _: Answer(200, body=b"hello")) as peer:
-        port = peer.server.server_port
+        port = peer.server_port
         names.lead("both.example", [["::1", "127.0.0.1"]])
         assert fetched(f"http://both.example:{port}/", load({"CALL_OUT_ALLOWED_HOSTS": "both.example"}))[1] == b"hello"
     assert peer.asked[0].headers["Host"] == f"both.example:{port}"
@@ -257,7 +257,7 @@ def test_a_second_address_is_tried_where_the_first_does_not_answer(names: Names)
 def test_an_allowed_host_is_known_in_every_spelling(names: Names, allowed: str, called: str) -> None:
     names.lead("peer.example", [["127.0.0.1"]])
     with Peer(lambda _: Answer(200, body=b"hello")) as peer:
-        port = peer.server.server_port
+        port = peer.server_port
         settings = load({"CALL_OUT_ALLOWED_HOSTS": allowed.format(port=port)})
         assert fetched(called.format(port=port), settings) == (200, b"hello")
 
@@ -292,7 +292,7 @@ def test_a_redirect_is_followed(status: int) -> None:
 
 @pytest.mark.parametrize("target", ["http://127.0.0.1:{port}/x", "https://127.0.0.1:{port}/x", "file:///etc/passwd"])
 def test_a_redirect_into_our_network_is_refused(target: str) -> None:
-    with Peer(lambda _: Answer()) as inner, Peer(sent_on(target.format(port=inner.server.server_port))) as peer:
+    with Peer(lambda _: Answer()) as inner, Peer(sent_on(target.format(port=inner.server_port))) as peer:
         with pytest.raises(PermanentError):
             fetched(peer.url, allowing(peer))
         assert inner.asked == []
@@ -540,7 +540,7 @@ def secure(peer: Peer, authority: trustme.CA, name: str) -> Iterator[str]:
     """The peer behind TLS, with a certificate for this name; its URL."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert(name).configure_cert(context)
-    peer.server.socket = context.wrap_socket(peer.server.socket, server_side=True)
+    peer.socket = context.wrap_socket(peer.socket, server_side=True)
     with peer:
         yield f"https://{peer.host}/"
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,7 +17,7 @@ import pytest
 from sqlalchemy import Engine, select
 from structlog.testing import capture_logs
 
-from dev.simulators.document_service import Server
+from dev.simulators.document_service import DocumentService
 from dev.simulators.pdf import document_pdf
 from inbox.errors import LeaseLost, PermanentError, TransientError
 from settings import load
@@ -44,14 +43,11 @@ REQUEST = {"document_id": "contract-7", "options": {"format": "PDF", "ocr": True
 
 
 @pytest.fixture
-def service(business: Business) -> Iterator[Server]:
+def service(business: Business) -> Iterator[DocumentService]:
     """The simulator; its callbacks go where nobody listens, because these tests call the handlers themselves."""
-    server = Server(0, API_KEY, HANDOFF_SECRET)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    by_service(business, server.address)
-    yield server
-    server.shutdown()
-    server.server_close()
+    with DocumentService(API_KEY, HANDOFF_SECRET) as server:
+        by_service(business, server.url)
+        yield server
 
 
 def by_service(business: Business, url: str) -> None:
@@ -107,7 +103,9 @@ def stored(business: Business) -> list[Path]:
 # --- initiate ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_document_is_handed_to_the_service_and_its_task_remembered(business: Business, service: Server) -> None:
+def test_a_document_is_handed_to_the_service_and_its_task_remembered(
+    business: Business, service: DocumentService
+) -> None:
     (deadline,) = ask(business, notify={"email": "ada@example.com", "agents": ["https://a.example.com/in"]})
     assert deadline.effect == "documents.deadline.1.1"
     document = row(business)
@@ -136,10 +134,10 @@ def test_the_service_is_asked_by_its_contract() -> None:
     assert asked.headers["Idempotency-Key"] == "the-key"
 
 
-def test_two_at_once_start_one_task(business: Business, service: Server) -> None:
+def test_two_at_once_start_one_task(business: Business, service: DocumentService) -> None:
     at_once(lambda _: ask(business), 2)
     assert row(business).status == "processing"
-    assert len(service.service._tasks) == 1
+    assert len(service.tasks()) == 1
 
 
 def test_a_worker_that_dies_after_the_answer_asks_again_with_the_same_key(business: Business) -> None:
@@ -295,9 +293,9 @@ def test_callbacks_at_once_lead_to_one_download(business: Business) -> None:
 # --- download ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_document_is_stored_whole_with_its_digest_and_size(business: Business, service: Server) -> None:
+def test_a_document_is_stored_whole_with_its_digest_and_size(business: Business, service: DocumentService) -> None:
     processing(business)
-    assert fetch(business, f"{service.address}/files/contract-7") == []
+    assert fetch(business, f"{service.url}/files/contract-7") == []
     content = document_pdf("contract-7")
     document = row(business)
     assert (document.status, document.progress) == ("completed", 100)
@@ -320,11 +318,11 @@ def test_the_result_is_fetched_with_our_key_from_the_service_only(business: Busi
         assert API_KEY not in str(elsewhere.asked[0].headers)
 
 
-def test_whoever_waits_is_told(business: Business, service: Server) -> None:
+def test_whoever_waits_is_told(business: Business, service: DocumentService) -> None:
     processing(
         business, notify_email="ada@example.com", notify_agents=["https://a.example.com", "https://b.example.com"]
     )
-    told, *agents = fetch(business, f"{service.address}/files/contract-7")
+    told, *agents = fetch(business, f"{service.url}/files/contract-7")
     assert told.task == "tasks.notifications.send"
     owed = business.all(select(Handoff).order_by(Handoff.agent))
     assert sorted(f.args["handoff"] for f in agents) == sorted(row.id for row in owed)
@@ -334,12 +332,12 @@ def test_whoever_waits_is_told(business: Business, service: Server) -> None:
 
 
 def test_the_link_in_the_mail_opens_the_document_without_a_key(
-    business: Business, service: Server, mailbox: Mailbox
+    business: Business, service: DocumentService, mailbox: Mailbox
 ) -> None:
     business.now = datetime.now(UTC)
     business.settings["CUSTOMER_NOTIFY_URLS"] = f"{mailbox.url}&to={{email}}"
     processing(business, notify_email="ada@example.com")
-    (told,) = fetch(business, f"{service.address}/files/contract-7")
+    (told,) = fetch(business, f"{service.url}/files/contract-7")
     business.follow(send, told)
     ((_, mail),) = mailbox.mails
     text = mail.get_body(("plain",))
@@ -501,7 +499,9 @@ def test_a_download_whose_lease_is_gone_stops_and_stores_nothing(business: Busin
     assert stored(business) == []
 
 
-def test_what_a_killed_download_left_behind_is_swept_by_a_later_one(business: Business, service: Server) -> None:
+def test_what_a_killed_download_left_behind_is_swept_by_a_later_one(
+    business: Business, service: DocumentService
+) -> None:
     incoming = business.folder / "documents" / ".incoming"
     incoming.mkdir(parents=True)
     for name, age in (("old", timedelta(days=2)), ("new", timedelta(hours=1))):
@@ -509,12 +509,12 @@ def test_what_a_killed_download_left_behind_is_swept_by_a_later_one(business: Bu
         at = (NOW - age).timestamp()
         os.utime(incoming / f"{name}.part", (at, at))
     processing(business)
-    fetch(business, f"{service.address}/files/contract-7")
+    fetch(business, f"{service.url}/files/contract-7")
     assert [path.name for path in stored(business)] == ["new.part", "doc_1.pdf"]
 
 
-def test_a_store_that_cannot_be_written_is_transient_and_named(business: Business, service: Server) -> None:
+def test_a_store_that_cannot_be_written_is_transient_and_named(business: Business, service: DocumentService) -> None:
     (business.folder / "documents").write_text("a file where the folder should be")
     processing(business)
     with pytest.raises(TransientError, match="DOCUMENT_STORE"):
-        fetch(business, f"{service.address}/files/contract-7")
+        fetch(business, f"{service.url}/files/contract-7")
