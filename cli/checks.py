@@ -27,7 +27,7 @@ from inbox.store import Store
 from settings import Settings
 from tasks import broker, route_check
 from tasks.clients import stripe
-from tasks.db.migrate import revisions
+from tasks.db.migrate import current_and_head
 from tasks.documents.store_factory import open_store
 from tasks.handler import Attempt
 from tasks.notifications import apprise_client
@@ -149,7 +149,7 @@ def _database(settings: Settings) -> Finding:
     if file != settings.database_url and not Path(file).is_file():
         return Finding(False, "database", "the SQLite file does not exist", create)
     try:
-        current, newest = revisions(settings.database_url)
+        current, newest = current_and_head(settings.database_url)
     except SQLAlchemyError as error:
         found = f"cannot be reached ({type(error).__name__})"
         return Finding(False, "database", found, "start the database; check DATABASE_URL")

@@ -12,7 +12,7 @@ from inbox.job import Lease
 from inbox.retry import DeadLetter
 from inbox.store import Store
 from tasks.db.engine import make_engine
-from tasks.db.migrate import upgrade
+from tasks.db.migrate import migrate
 from tasks.models import Document, Invoice, Subscription
 from tasks.routes import jobs_for
 
@@ -63,7 +63,7 @@ def _arrival(n: int) -> NewEvent:
 
 def fill_database(url: str, documents: int, debtors: int) -> None:
     """Completed documents, and subscriptions with an unpaid invoice."""
-    upgrade(url)
+    migrate(url)
     engine = make_engine(url)
     with engine.begin() as db:
         db.execute(insert(Document), [_document(n) for n in range(documents)])

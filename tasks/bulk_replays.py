@@ -17,13 +17,13 @@ from inbox.find import Filter
 from inbox.job import StoredState
 from inbox.store import Store
 from tasks import broker
-from tasks.db.locking import insert_if_new, locked
+from tasks.db.locking import insert_if_new, select_for_update
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Replay
-from tasks.payloads import read
+from tasks.payloads import parse
 from tasks.routes import BULK_REPLAY
 
-PAGE = 100
+PAGE_SIZE = 100
 
 
 class Request(Struct):
@@ -33,32 +33,32 @@ class Request(Struct):
     wanted: Filter
 
 
-def run_again(attempt: Attempt, db: Session) -> list[FollowUp]:
+def replay_page(attempt: Attempt, db: Session) -> list[FollowUp]:
     """One page. It is planned and written down first: who comes after a death in the middle keeps to that plan."""
-    asked, number = read(attempt.event.body, Request), int(attempt.args.get("page", 1))
+    asked, number = parse(attempt.event.body, Request), int(attempt.args.get("page", 1))
     store = broker.open_store(attempt.settings, timeout_seconds=5)
     with closing(store.client):
-        page = _planned(attempt, db, store, asked, number)
+        page = _plan_page(attempt, db, store, asked, number)
         db.commit()  # the plan; and no transaction stays open over what follows
-        words = [_replayed(store, job, asked, attempt.event.id) for job in page]
-    return _move_on(attempt, db, number, words)
+        words = [_replay(store, job, asked, attempt.event.id) for job in page]
+    return _finish_page(attempt, db, number, words)
 
 
-def _planned(attempt: Attempt, db: Session, store: Store, asked: Request, number: int) -> list[str]:
+def _plan_page(attempt: Attempt, db: Session, store: Store, asked: Request, number: int) -> list[str]:
     """The jobs of this page; none if somebody else has done it already."""
     values = {"by": asked.by, "wanted": asdict(asked.wanted), "created_at": attempt.now}
     insert_if_new(db, Replay, id=attempt.event.id, total=find.count_dead(store, asked.wanted), **values)
-    row = locked(db, Replay, attempt.event.id)
+    row = select_for_update(db, Replay, attempt.event.id)
     if row is None or row.pages != number - 1:
         return []
     if not row.planned:
-        step = find.search(store, "dead", asked.wanted, PAGE, row.place)
+        step = find.search(store, "dead", asked.wanted, PAGE_SIZE, row.place)
         row.page, row.place, row.planned = [letter["id"] for letter in step.rows], step.cursor or "", True
         row.looked += step.scanned
     return list(row.page)
 
 
-def _replayed(store: Store, job: str, asked: Request, request: str) -> bool:
+def _replay(store: Store, job: str, asked: Request, request: str) -> bool:
     """Have it run again, unless a former try at this page did; False where that cannot be."""
     now = queries.find_job(store, job)
     if now and now["state"] == StoredState.DEAD and (now["finished"] or 0) > (asked.wanted.until or 0):
@@ -70,9 +70,9 @@ def _replayed(store: Store, job: str, asked: Request, request: str) -> bool:
     return True
 
 
-def _move_on(attempt: Attempt, db: Session, number: int, words: list[bool]) -> list[FollowUp]:
+def _finish_page(attempt: Attempt, db: Session, number: int, words: list[bool]) -> list[FollowUp]:
     """Behind this page, in one transaction with the effect row."""
-    row = locked(db, Replay, attempt.event.id)
+    row = select_for_update(db, Replay, attempt.event.id)
     if row is None or row.pages != number - 1:
         return []  # we slept over our lease, and somebody else has moved on
     row.replayed += sum(words)

@@ -16,8 +16,8 @@ T = TypeVar("T")
 
 Text = Annotated[str, Meta(pattern=r"^[^\x00]*\Z")]  # Postgres keeps no NUL in a text
 Id = Annotated[str, Meta(pattern=r"^[^\x00]*\Z", max_length=255)]  # so do Stripe's; longer ones fit in no index
-Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # what a BIGINT holds
-Seconds = Annotated[int, Meta(ge=0, le=253_402_300_799)]  # since 1970, up to the last year that a date can hold
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # what a BIGINT holds
+UnixTime = Annotated[int, Meta(ge=0, le=253_402_300_799)]  # since 1970, up to the last year that a date can hold
 
 
 class Expanded(Struct):
@@ -29,7 +29,7 @@ class Expanded(Struct):
 Ref = Id | Expanded | None
 
 
-def read(body: bytes, shape: type[T]) -> T:
+def parse(body: bytes, shape: type[T]) -> T:
     """The body as `shape`. Raises PermanentError, naming the field."""
     try:
         return msgspec.json.decode(body, type=shape)
@@ -49,7 +49,7 @@ def convert(found: Any, shape: type[T]) -> T:
         raise PermanentError(f"the answer does not fit: {error}") from None
 
 
-def need(value: T | None, field: str) -> T:
+def require(value: T | None, field: str) -> T:
     """`value`, which the effect cannot do without. Raises PermanentError, naming the field."""
     if value is None or value == "":
         raise PermanentError(f"the payload lacks {field}")

@@ -10,17 +10,17 @@ from inbox.store import Store
 from tasks import broker
 from tasks.routes import jobs_for
 
-SOURCE, DUE, KEY = "holdfast", "reconcile.due", "reconcile"
+SOURCE, EVENT_TYPE, ORDERING_KEY = "holdfast", "reconcile.due", "reconcile"
 
 
-def ask(store: Store, event_id: str, days: int | None = None) -> None:
+def request_reconcile(store: Store, event_id: str, days: int | None = None) -> None:
     """Record a request to look, unless it is known; a worker will do it. Raises StoreUnavailable."""
-    event = Event(SOURCE, event_id, DUE, json.dumps({"days": days} if days else {}).encode())
-    broker.ring(store.record(event, jobs_for(SOURCE, event_id, DUE, KEY), counted="due") or ())
+    event = Event(SOURCE, event_id, EVENT_TYPE, json.dumps({"days": days} if days else {}).encode())
+    broker.ring(store.record(event, jobs_for(SOURCE, event_id, EVENT_TYPE, ORDERING_KEY), counted="due") or ())
 
 
-def ask_now(store: Store, days: int | None) -> str:
+def request_reconcile_now(store: Store, days: int | None) -> str:
     """For a person: two who ask in one second have asked for the same. Answers the request's event id."""
     event_id = f"reconcile:{datetime.fromtimestamp(store.now_ms() / 1000, UTC):%Y-%m-%dT%H:%M:%S}"
-    ask(store, event_id, days)
+    request_reconcile(store, event_id, days)
     return event_id

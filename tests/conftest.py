@@ -16,7 +16,7 @@ from hypothesis import settings
 from dev.stack.postgres import Postgres
 from dev.stack.servers import Valkey
 from inbox.store import Store, connect
-from tasks.db.migrate import upgrade
+from tasks.db.migrate import migrate
 from tests.support.buckets import S3, running_s3
 from tests.support.peers import Mailbox
 
@@ -92,7 +92,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 @pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
-    upgrade(f"sqlite:///{path}")
+    migrate(f"sqlite:///{path}")
     return path
 
 

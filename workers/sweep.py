@@ -44,7 +44,7 @@ class Sweeper(threading.Thread):
             try:
                 sweep(self._store)
                 if self._reconciles:
-                    self._asked = reconcile.ask_hourly(self._store, self._asked)
+                    self._asked = reconcile.request_hourly(self._store, self._asked)
                 if self._alerts:
                     self._alerts.run_if_due()
             except Exception as error:

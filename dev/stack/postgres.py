@@ -24,7 +24,7 @@ import psutil
 import psycopg
 
 from dev.stack.servers import wait_until
-from tasks.db.migrate import upgrade
+from tasks.db.migrate import migrate
 from tasks.models import Base
 
 # Found, not imported: the import makes folders, takes locks and warns.
@@ -52,7 +52,7 @@ class Postgres:
             self._prepare()
             self.start()
             self._sql("CREATE DATABASE test")
-            upgrade(self.url("test"))
+            migrate(self.url("test"))
         except BaseException:
             self.__exit__(None, None, None)
             raise

@@ -19,7 +19,7 @@ from inbox.errors import NotNow, PermanentError, TransientError
 from inbox.job import job_id
 from tasks.agents import circuit_breaker, registry
 from tasks.clients.standard_webhook import Gone, Receiver, post
-from tasks.db.locking import insert_if_new, locked
+from tasks.db.locking import insert_if_new, select_for_update
 from tasks.handler import Attempt, FollowUp, GaveUp, replayed
 from tasks.models import Agent, Document, Handoff
 from tasks.notifications.notify import notify_admin
@@ -81,8 +81,8 @@ def deliver(attempt: Attempt, db: Session) -> list[FollowUp]:
 def _locked(attempt: Attempt, db: Session) -> tuple[Handoff, Agent]:
     """The agent's row first, for that is what everybody wants."""
     found = db.get(Handoff, str(attempt.args["handoff"]))
-    agent = locked(db, Agent, found.agent) if found else None
-    handoff = locked(db, Handoff, found.id) if found else None
+    agent = select_for_update(db, Agent, found.agent) if found else None
+    handoff = select_for_update(db, Handoff, found.id) if found else None
     if agent is None or handoff is None:
         raise PermanentError("there is no such handoff")
     return handoff, agent

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError
 from settings import Settings
-from tasks.db.locking import alone, insert_if_new, locked
+from tasks.db.locking import advisory_lock, insert_if_new, select_for_update
 from tasks.models import Agent, AgentDeed
 
 PER_MINUTE = 60  # where nobody says otherwise
@@ -51,8 +51,8 @@ def made(db: Session, url: str) -> str:
 
 def add(db: Session, name: str, url: str, by: str, now: datetime) -> Agent:
     """The agent of this URL, which has this name from here on, if it had not before. Raises Taken."""
-    alone(db, ["agents"])  # or two at once would both find the name free
-    agent = locked(db, Agent, made(db, url))
+    advisory_lock(db, ["agents"])  # or two at once would both find the name free
+    agent = select_for_update(db, Agent, made(db, url))
     namesake = named(db, name)
     if agent is None or agent.name not in (None, name):
         raise Taken("the URL belongs to an agent of another name")

@@ -12,9 +12,9 @@ from tasks.billing import refetch
 from tasks.clients import stripe
 from tasks.handler import Attempt
 from tasks.models import Charge, Dispute, Order
-from tasks.payloads import Id, Ref, Text, Whole, ref
+from tasks.payloads import Id, Int64, Ref, Text, ref
 
-Names = dict[str, str | None]  # by which a charge and its order are found
+PaymentRefs = dict[str, str | None]  # by which a charge and its order are found
 
 
 class ChargeObject(Struct):
@@ -23,26 +23,26 @@ class ChargeObject(Struct):
     id: Id | None = None
     payment_intent: Ref = None
     invoice: Ref = None
-    amount: Whole | None = None
-    amount_refunded: Whole | None = None
+    amount: Int64 | None = None
+    amount_refunded: Int64 | None = None
     refunded: bool = False
     currency: Text = ""
-    created: Whole = 0
+    created: Int64 = 0
 
 
-def look(attempt: Attempt, db: Session, charge: str | None) -> ChargeObject | None:
+def fetch_current(attempt: Attempt, db: Session, charge: str | None) -> ChargeObject | None:
     """The charge as it is at Stripe now; None without a key, or where Stripe does not know it. May commit."""
-    return refetch.look(attempt, db, stripe.fetch_charge, charge, ChargeObject)
+    return refetch.fetch_current(attempt, db, stripe.fetch_charge, charge, ChargeObject)
 
 
-def paid_for(attempt: Attempt, db: Session, charge: ChargeObject) -> Names:
+def resolve_payment_refs(attempt: Attempt, db: Session, charge: ChargeObject) -> PaymentRefs:
     """What a charge and its order can have in common: with an API key, what the charge does not name is asked for.
 
     An order that was paid at the checkout itself knows the payment intent; only invoices are worth a question.
     May commit.
     """
     payment_intent, invoice = ref(charge.payment_intent), ref(charge.invoice)
-    known: Names = {"payment_intent": payment_intent, "invoice": invoice, "subscription": None}
+    known: PaymentRefs = {"payment_intent": payment_intent, "invoice": invoice, "subscription": None}
     if not attempt.settings.stripe_api_key or not (payment_intent or invoice) or _is_ordered(db, payment_intent):
         return known
     db.commit()  # no transaction stays open over a call
@@ -53,14 +53,14 @@ def paid_for(attempt: Attempt, db: Session, charge: ChargeObject) -> Names:
     return known | {"invoice": found.get("id", invoice), "subscription": stripe.subscription_of(found)}
 
 
-def learn(row: Charge | Dispute, values: dict[str, Any]) -> None:
+def merge_known(row: Charge | Dispute, values: dict[str, Any]) -> None:
     """What is known into the row; what is not (None) leaves there what was known before."""
     for name, value in values.items():
         if value is not None:
             setattr(row, name, value)
 
 
-def names_of(row: Charge | Dispute) -> Names:
+def payment_refs(row: Charge | Dispute) -> PaymentRefs:
     """All the names that are known by now, whichever event told them."""
     return {"payment_intent": row.payment_intent, "invoice": row.invoice, "subscription": row.subscription}
 

@@ -9,7 +9,7 @@ from tasks.db.locking import insert_if_new
 from tasks.handler import Attempt, FollowUp
 from tasks.models import DeletedCustomer
 from tasks.orders import access
-from tasks.payloads import Id, need, read
+from tasks.payloads import Id, parse, require
 
 
 class CustomerObject(Struct):
@@ -24,8 +24,8 @@ class CustomerEvent(Struct):
     data: CustomerData
 
 
-def deleted(attempt: Attempt, db: Session) -> list[FollowUp]:
+def customer_deleted(attempt: Attempt, db: Session) -> list[FollowUp]:
     """customer.deleted: whatever they bought ends. Stripe has cancelled their subscriptions."""
-    key = need(read(attempt.event.body, CustomerEvent).data.object.id, "data.object.id")
+    key = require(parse(attempt.event.body, CustomerEvent).data.object.id, "data.object.id")
     insert_if_new(db, DeletedCustomer, id=key, deleted_at=attempt.now)
-    return access.follow(db, attempt, customer=key)
+    return access.sync_entitlements(db, attempt, customer=key)

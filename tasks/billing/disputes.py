@@ -17,15 +17,15 @@ from tasks.models import Dispute
 from tasks.notifications.money import amount_text
 from tasks.notifications.notify import notify_admin
 from tasks.orders import access
-from tasks.payloads import Id, Ref, Seconds, Text, Whole, need, read, ref
+from tasks.payloads import Id, Int64, Ref, Text, UnixTime, parse, ref, require
 
 # From these no dispute comes back, but for a lost one by an appeal: for us it stays lost until the appeal is won.
 # https://docs.stripe.com/api/disputes/object#dispute_object-status
-OVER = frozenset({"won", "lost", "warning_closed", "prevented"})
+CLOSED = frozenset({"won", "lost", "warning_closed", "prevented"})
 
 
 class EvidenceDetails(Struct):
-    due_by: Seconds | None = None
+    due_by: UnixTime | None = None
 
 
 class DisputeObject(Struct):
@@ -34,11 +34,11 @@ class DisputeObject(Struct):
     id: Id | None = None
     charge: Ref = None
     payment_intent: Ref = None
-    amount: Whole = 0
+    amount: Int64 = 0
     currency: Text = ""
     reason: Text = ""
     status: Text | None = None
-    created: Whole | None = None
+    created: Int64 | None = None
     evidence_details: EvidenceDetails | None = None
 
 
@@ -48,39 +48,43 @@ class DisputeData(Struct):
 
 class DisputeEvent(Struct):
     data: DisputeData
-    created: Whole | None = None
+    created: Int64 | None = None
 
 
-def changed(attempt: Attempt, db: Session) -> list[FollowUp]:
+def dispute_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
     """charge.dispute.created, updated, closed: access follows; the administrator is told of its start and its end.
 
     Nobody hears of a start after the end, whatever came first. As with refunds, what is paid for since outweighs it.
     """
-    event = read(attempt.event.body, DisputeEvent)
-    key, created = need(event.data.object.id, "data.object.id"), need(event.created, "created")
-    found = refetch.look(attempt, db, stripe.fetch_dispute, key, DisputeObject)
+    event = parse(attempt.event.body, DisputeEvent)
+    key, created = require(event.data.object.id, "data.object.id"), require(event.created, "created")
+    found = refetch.fetch_current(attempt, db, stripe.fetch_dispute, key, DisputeObject)
     dispute = found or event.data.object
     values: dict[str, Any] = {
-        "charge": need(ref(dispute.charge), "data.object.charge"),
+        "charge": require(ref(dispute.charge), "data.object.charge"),
         "amount": dispute.amount,
         "currency": dispute.currency,
         "reason": dispute.reason,
-        "status": need(dispute.status, "data.object.status"),
-        "seen_created": refetch.fetched_at(attempt, created) if found else created,
+        "status": require(dispute.status, "data.object.status"),
+        "seen_created": refetch.observed_at(attempt, created) if found else created,
         "seen_event": attempt.event.id,
         "updated_at": attempt.now,
     }
-    charge = charges.look(attempt, db, values["charge"]) or ChargeObject()
+    charge = charges.fetch_current(attempt, db, values["charge"]) or ChargeObject()
     charge_created = charge.created or dispute.created or created
     charge.payment_intent = dispute.payment_intent or charge.payment_intent
-    names = charges.paid_for(attempt, db, charge)
-    row, was = _record(db, key, values, names, charge_created, fetched=found is not None)
-    told = [_tell(attempt, db, row, dispute)] if was is None or (row.status in OVER and was not in OVER) else []
-    return [*told, *access.follow(db, attempt, **charges.names_of(row))]
+    names = charges.resolve_payment_refs(attempt, db, charge)
+    row, was = _upsert(db, key, values, names, charge_created, fetched=found is not None)
+    told = (
+        [_notify_admin(attempt, db, row, dispute)]
+        if was is None or (row.status in CLOSED and was not in CLOSED)
+        else []
+    )
+    return [*told, *access.sync_entitlements(db, attempt, **charges.payment_refs(row))]
 
 
-def _record(
-    db: Session, key: str, values: dict[str, Any], names: charges.Names, charge_created: int, *, fetched: bool
+def _upsert(
+    db: Session, key: str, values: dict[str, Any], names: charges.PaymentRefs, charge_created: int, *, fetched: bool
 ) -> tuple[Dispute, str | None]:
     """The dispute's row, locked, as the newest event has it, and the status it had; None for a new one."""
     new = insert_if_new(db, Dispute, id=key, charge_created=charge_created, **values, **names)
@@ -89,14 +93,14 @@ def _record(
     if new:
         return row, None
     was = row.status
-    seen, last = (values["status"] in OVER, values["seen_created"]), (was in OVER, row.seen_created)
+    seen, last = (values["status"] in CLOSED, values["seen_created"]), (was in CLOSED, row.seen_created)
     if seen > last or (seen == last and (fetched or values["seen_event"] > row.seen_event)):
-        charges.learn(row, values)
-    charges.learn(row, names)
+        charges.merge_known(row, values)
+    charges.merge_known(row, names)
     return row, was
 
 
-def _tell(attempt: Attempt, db: Session, row: Dispute, dispute: DisputeObject) -> FollowUp:
+def _notify_admin(attempt: Attempt, db: Session, row: Dispute, dispute: DisputeObject) -> FollowUp:
     words = {
         "dispute": row.id,
         "charge": row.charge,
@@ -104,11 +108,11 @@ def _tell(attempt: Attempt, db: Session, row: Dispute, dispute: DisputeObject) -
         "reason": row.reason,
         "status": row.status,
     }
-    if row.status in OVER:
+    if row.status in CLOSED:
         return notify_admin(db, attempt, "dispute_closed", **words)
     due = dispute.evidence_details.due_by if dispute.evidence_details else None
-    return notify_admin(db, attempt, "dispute_opened", due=_day(due) if due else "not known", **words)
+    return notify_admin(db, attempt, "dispute_opened", due=_iso_date(due) if due else "not known", **words)
 
 
-def _day(at: int) -> str:
+def _iso_date(at: int) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")

@@ -11,45 +11,45 @@ from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.orm import Session
 
 from settings import Settings
-from tasks.billing.subscription_state import is_sign_up, next_retry, wants_grace
+from tasks.billing.subscription_state import is_sign_up, next_retry_number, should_start_grace
 from tasks.clients.stripe import Origin
-from tasks.db.locking import insert_if_new, locked
+from tasks.db.locking import insert_if_new, select_for_update
 from tasks.handler import Attempt, FollowUp
 from tasks.ingest import stripe_ordering_key
 from tasks.models import Invoice, PaymentFailure, PaymentGrace, PaymentRetry
-from tasks.payloads import read
+from tasks.payloads import parse
 from tasks.routes import END_GRACE_PERIOD, RETRY_PAYMENT, effect_of
 
 Plan = TypeVar("Plan", PaymentRetry, PaymentGrace)
-LOST = timedelta(days=1)  # longer than the attempts of a job take
+LOST_AFTER = timedelta(days=1)  # longer than the attempts of a job take
 # Who has written an invoice off has given up on it: until something newer is paid, that is no reason for access.
 FAILING = Invoice.state.in_(("open", "uncollectible")) & exists().where(PaymentFailure.invoice == Invoice.id)
 
 
-def schedule_of(settings: Settings) -> tuple[int, ...]:
+def retry_schedule(settings: Settings) -> tuple[int, ...]:
     """Seconds from one try to the next; empty where Stripe does the trying."""
     return settings.payment_retry_schedule if settings.stripe_api_key else ()
 
 
-def follow(attempt: Attempt, db: Session, invoice: Invoice, *, unpaid: bool) -> list[FollowUp]:
+def plan_next_step(attempt: Attempt, db: Session, invoice: Invoice, *, unpaid: bool) -> list[FollowUp]:
     """Plan what comes next for a failing invoice, unless it is planned. `unpaid`: its subscription's status."""
     written_off = invoice.state == "uncollectible"
-    schedule = () if invoice.sent or written_off else schedule_of(attempt.settings)
+    schedule = () if invoice.sent or written_off else retry_schedule(attempt.settings)
     last = newest_retry(db, invoice.id)
     if schedule and last is not None and _is_lost(attempt, last):
-        return [_owe_again(attempt, RETRY_PAYMENT, invoice, last)]
+        return [_enqueue_again(attempt, RETRY_PAYMENT, invoice, last)]
     standing = (last.number, last.state) if last else None
-    number = next_retry(schedule, standing)
+    number = next_retry_number(schedule, standing)
     if number is not None:
         return _plan_retry(attempt, db, invoice, number, schedule[number - 1])
-    if wants_grace(schedule, standing, unpaid or written_off or invoice.last_try):
+    if should_start_grace(schedule, standing, unpaid or written_off or invoice.last_try):
         return _plan_grace(attempt, db, invoice)
     if not schedule:  # a newer event says that Stripe will try again after all
         _cancel(attempt, db, PaymentGrace, PaymentGrace.invoice == invoice.id)
     return []
 
 
-def is_first(invoice: Invoice, word: str | None) -> bool:
+def is_sign_up_invoice(invoice: Invoice, word: str | None) -> bool:
     """Is it the first invoice of a subscription that has not begun? Then nobody is at fault, and nothing is done."""
     return is_sign_up(word, invoice.billing_reason, sent=invoice.sent)
 
@@ -67,13 +67,13 @@ def newest_retry(db: Session, invoice: str) -> PaymentRetry | None:
     return db.scalars(newest_first.limit(1)).first()
 
 
-def planned(db: Session, table: type[Plan], key: tuple[str, int]) -> Plan | None:
+def select_planned(db: Session, table: type[Plan], key: tuple[str, int]) -> Plan | None:
     """The row, locked, if it is still planned. `key`: invoice and number."""
-    row = locked(db, table, key)
+    row = select_for_update(db, table, key)
     return row if row is not None and row.state == "planned" else None
 
 
-def answer_pending(attempt: Attempt, db: Session, invoice: str) -> None:
+def resolve_pending_retry(attempt: Attempt, db: Session, invoice: str) -> None:
     """A failure was reported while a retry was under way at the bank: that was its answer."""
     last = newest_retry(db, invoice)
     if last is not None and last.state == "pending":
@@ -85,7 +85,7 @@ def _plan_retry(attempt: Attempt, db: Session, invoice: Invoice, number: int, de
     due_at = attempt.now + timedelta(seconds=delay_seconds)
     if not insert_if_new(db, PaymentRetry, invoice=invoice.id, number=number, state="planned", due_at=due_at):
         return []
-    return [_delayed(attempt, RETRY_PAYMENT, invoice, number, delay_seconds)]
+    return [_follow_up(attempt, RETRY_PAYMENT, invoice, number, delay_seconds)]
 
 
 def _plan_grace(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowUp]:
@@ -93,7 +93,7 @@ def _plan_grace(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowU
     newest_first = select(PaymentGrace).filter_by(invoice=invoice.id).order_by(PaymentGrace.number.desc())
     last = db.scalars(newest_first.limit(1)).first()
     if last is not None and _is_lost(attempt, last):
-        return [_owe_again(attempt, END_GRACE_PERIOD, invoice, last)]
+        return [_enqueue_again(attempt, END_GRACE_PERIOD, invoice, last)]
     if last is not None and last.state != "cancelled":
         return []
     number = last.number + 1 if last else 1
@@ -102,23 +102,23 @@ def _plan_grace(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowU
     due_at = attempt.now + timedelta(seconds=delay_seconds)
     if not insert_if_new(db, PaymentGrace, invoice=invoice.id, number=number, state="planned", due_at=due_at):
         return []
-    return [_delayed(attempt, END_GRACE_PERIOD, invoice, number, delay_seconds)]
+    return [_follow_up(attempt, END_GRACE_PERIOD, invoice, number, delay_seconds)]
 
 
 def _is_lost(attempt: Attempt, row: PaymentRetry | PaymentGrace) -> bool:
     """Has the job of what is planned died, or was it lost with the record? One that only comes late does no harm."""
-    return row.state == "planned" and attempt.now - row.due_at > LOST
+    return row.state == "planned" and attempt.now - row.due_at > LOST_AFTER
 
 
-def _owe_again(attempt: Attempt, task: str, invoice: Invoice, row: PaymentRetry | PaymentGrace) -> FollowUp:
+def _enqueue_again(attempt: Attempt, task: str, invoice: Invoice, row: PaymentRetry | PaymentGrace) -> FollowUp:
     """Another job for it. Whichever runs first does it, and the other then finds nothing planned."""
     row.due_at = attempt.now
-    return _delayed(attempt, task, invoice, row.number, 0)
+    return _follow_up(attempt, task, invoice, row.number, 0)
 
 
-def _delayed(attempt: Attempt, task: str, invoice: Invoice, number: int, delay_seconds: int) -> FollowUp:
+def _follow_up(attempt: Attempt, task: str, invoice: Invoice, number: int, delay_seconds: int) -> FollowUp:
     """A job that never runs beside an event of the same customer: they share the ordering key."""
-    origin = read(attempt.event.body, Origin)
+    origin = parse(attempt.event.body, Origin)
     return FollowUp(
         f"{effect_of(task)}.{invoice.id}.{number}",
         task,

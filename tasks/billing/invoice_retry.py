@@ -18,50 +18,50 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError, TransientError
-from tasks.billing.dunning import planned
-from tasks.billing.subscription_state import HARD, SETTLED
+from tasks.billing.dunning import select_planned
+from tasks.billing.subscription_state import HARD_DECLINES, SETTLED
 from tasks.clients import stripe
 from tasks.clients.stripe import Payment
 from tasks.handler import Attempt
 from tasks.models import PaymentRetry
 
-TRIES = 5  # of a job, before a 5xx is taken for a saved one
-WAIT = timedelta(hours=25)
-Outcome = tuple[str, str | None, dict[str, Any]]  # the retry's new state, the decline code, the invoice then
+MAX_TRIES = 5  # of a job, before a 5xx is taken for a saved one
+NEW_KEY_DELAY = timedelta(hours=25)
+RetryOutcome = tuple[str, str | None, dict[str, Any]]  # the retry's new state, the decline code, the invoice then
 
 
-def collect(attempt: Attempt, db: Session, retry: PaymentRetry) -> Outcome:
+def retry_payment(attempt: Attempt, db: Session, retry: PaymentRetry) -> RetryOutcome:
     """Try to collect a planned retry's invoice, if it still needs that and may succeed. Commits."""
     invoice, number, broken, due_at = retry.invoice, retry.number, retry.broken, retry.due_at
     db.commit()  # no transaction stays open over a call
     found = stripe.fetch_invoice(attempt, invoice)
     if found.get("status") in SETTLED:  # perhaps by this very retry, whose answer was lost
-        return _settled_as(found), None, found
+        return _state_of_settled(found), None, found
     if found.get("collection_method") == "send_invoice":
         return "stopped", None, found
     payment = _payment_of(attempt, found)
     if payment.under_way:
         return "pending", None, found
-    if _is_hopeless(attempt, found, payment):
+    if _would_decline_again(attempt, found, payment):
         return "declined", payment.code, found
     if broken and attempt.now < due_at:
-        raise _not_yet((due_at - attempt.now).total_seconds())
+        raise _retry_in((due_at - attempt.now).total_seconds())
     try:
         return _pay(attempt, invoice, f"{invoice}:retry:{number}" + (f":{broken}" if broken else ""))
     except stripe.Broken:
-        if attempt.number < TRIES:
+        if attempt.number < MAX_TRIES:
             raise
-        _put_off(attempt, db, (invoice, number), broken)
-        raise _not_yet(WAIT.total_seconds()) from None
+        _postpone_with_new_key(attempt, db, (invoice, number), broken)
+        raise _retry_in(NEW_KEY_DELAY.total_seconds()) from None
 
 
-def _pay(attempt: Attempt, invoice: str, key: str) -> Outcome:
+def _pay(attempt: Attempt, invoice: str, key: str) -> RetryOutcome:
     try:
         answer = stripe.pay_invoice(attempt, invoice, key)
     except stripe.Refused as refused:
         found = stripe.fetch_invoice(attempt, invoice)
         if found.get("status") in SETTLED:  # in this very moment
-            return _settled_as(found), None, found
+            return _state_of_settled(found), None, found
         return "declined", refused.code, found
     if answer.get("status") == "paid":
         return "paid", None, answer
@@ -69,7 +69,7 @@ def _pay(attempt: Attempt, invoice: str, key: str) -> Outcome:
     return ("declined" if code else "pending"), code, answer  # a bank debit takes days; an event will tell
 
 
-def _settled_as(invoice: dict[str, Any]) -> str:
+def _state_of_settled(invoice: dict[str, Any]) -> str:
     """The state of a retry that need not try: nobody can tell whose payment it was, and nobody has to."""
     return "paid" if invoice["status"] == "paid" else "stopped"
 
@@ -81,9 +81,9 @@ def _payment_of(attempt: Attempt, invoice: dict[str, Any]) -> Payment:
         return Payment()
 
 
-def _is_hopeless(attempt: Attempt, invoice: dict[str, Any], payment: Payment) -> bool:
+def _would_decline_again(attempt: Attempt, invoice: dict[str, Any], payment: Payment) -> bool:
     """Was it declined for ever, and is it the same card still? Where that cannot be known it is worth a try."""
-    if payment.method is None or not (payment.final or payment.code in HARD):
+    if payment.method is None or not (payment.final or payment.code in HARD_DECLINES):
         return False
     try:
         return stripe.method_for(attempt, invoice) == payment.method
@@ -91,15 +91,15 @@ def _is_hopeless(attempt: Attempt, invoice: dict[str, Any], payment: Payment) ->
         return False
 
 
-def _put_off(attempt: Attempt, db: Session, key: tuple[str, int], broken: int) -> None:
+def _postpone_with_new_key(attempt: Attempt, db: Session, key: tuple[str, int], broken: int) -> None:
     """Under a new key, when the old one's answer cannot change any more."""
-    retry = planned(db, PaymentRetry, key)
+    retry = select_planned(db, PaymentRetry, key)
     if retry is not None and retry.broken == broken:
-        retry.broken, retry.due_at = broken + 1, attempt.now + WAIT
+        retry.broken, retry.due_at = broken + 1, attempt.now + NEW_KEY_DELAY
     db.commit()
 
 
-def _not_yet(seconds: float) -> TransientError:
+def _retry_in(seconds: float) -> TransientError:
     return TransientError(
         "Stripe answered 5xx to a payment: it is tried again in a day, if it has not come", int(seconds)
     )

@@ -9,16 +9,16 @@ from msgspec import UNSET, Struct, UnsetType, field
 from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError
-from tasks.billing.refetch import fetched_at
-from tasks.billing.subscription_state import INVOICE_WAY, Seen, is_newer
+from tasks.billing.refetch import observed_at
+from tasks.billing.subscription_state import INVOICE_ORDER, Version, is_newer
 from tasks.clients import stripe
-from tasks.db.locking import insert_if_new, locked
+from tasks.db.locking import insert_if_new, select_for_update
 from tasks.handler import Attempt
 from tasks.models import Invoice
-from tasks.payloads import Id, Ref, Seconds, Text, Whole, convert, need, ref
+from tasks.payloads import Id, Int64, Ref, Text, UnixTime, convert, ref, require
 
 # None: by what an old event, or a peer of Stripe's, does not tell.
-RENEWING = frozenset({None, "subscription", "subscription_create", "subscription_cycle", "quote_accept"})
+RENEWAL_REASONS = frozenset({None, "subscription", "subscription_create", "subscription_cycle", "quote_accept"})
 
 
 class ItemDetails(Struct):
@@ -40,7 +40,7 @@ class Parent(Struct):
 class LineItem(Struct):
     """What it is of stands under `parent` since Stripe's version basil; before that on the line itself."""
 
-    amount: Whole = 0
+    amount: Int64 = 0
     type: Text | None = None
     proration: bool = False
     parent: LineParent | None = None
@@ -75,19 +75,19 @@ class InvoiceObject(Struct):
     subscription: Ref = None
     parent: Parent | None = None
     status: Text | None = None
-    amount_due: Whole | None = None  # what is to be collected: less than the total if there was credit
-    amount_remaining: Whole | None = None  # after what was paid of it
-    total: Whole | None = None
+    amount_due: Int64 | None = None  # what is to be collected: less than the total if there was credit
+    amount_remaining: Int64 | None = None  # after what was paid of it
+    total: Int64 | None = None
     currency: Text | None = None
-    attempt_count: Whole = 0
-    next_payment_attempt: Seconds | UnsetType | None = UNSET
+    attempt_count: Int64 = 0
+    next_payment_attempt: UnixTime | UnsetType | None = UNSET
     hosted_invoice_url: Text | None = None
     billing_reason: Text | None = None
     lines: Lines = field(default_factory=Lines)
     collection_method: Text | None = None
-    due_date: Seconds | None = None  # of one that is sent to be paid by hand
+    due_date: UnixTime | None = None  # of one that is sent to be paid by hand
     last_finalization_error: FinalizationError | None = None
-    created: Seconds = 0
+    created: UnixTime = 0
 
     @property
     def customer_id(self) -> str | None:
@@ -126,7 +126,7 @@ def renews(invoice: InvoiceObject) -> bool:
         return False
     if invoice.billing_reason == "subscription_update":
         return any(line.begins_a_time for line in invoice.lines.data)
-    return invoice.billing_reason in RENEWING
+    return invoice.billing_reason in RENEWAL_REASONS
 
 
 class InvoiceData(Struct):
@@ -135,32 +135,32 @@ class InvoiceData(Struct):
 
 class InvoiceEvent(Struct):
     data: InvoiceData
-    created: Seconds | None = None
+    created: UnixTime | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class InvoiceSnapshot:
     """An invoice as it was seen; `fetched` is Stripe's whole answer where it was asked."""
 
     object: InvoiceObject
-    seen: Seen
+    seen: Version
     fetched: dict[str, Any] | None = None
 
     @property
     def customer(self) -> str:
-        return need(self.object.customer_id, "data.object.customer")
+        return require(self.object.customer_id, "data.object.customer")
 
 
-def sight(attempt: Attempt, event: InvoiceEvent, state: str) -> Sight:
+def snapshot_from_event(attempt: Attempt, event: InvoiceEvent, state: str) -> InvoiceSnapshot:
     """The invoice as its event has it."""
-    need(event.data.object.id, "data.object.id")
-    need(event.data.object.customer_id, "data.object.customer")
-    need(event.data.object.amount_due, "data.object.amount_due")
-    need(event.data.object.currency, "data.object.currency")
-    return Sight(event.data.object, Seen(state, need(event.created, "created"), attempt.event.id))
+    require(event.data.object.id, "data.object.id")
+    require(event.data.object.customer_id, "data.object.customer")
+    require(event.data.object.amount_due, "data.object.amount_due")
+    require(event.data.object.currency, "data.object.currency")
+    return InvoiceSnapshot(event.data.object, Version(state, require(event.created, "created"), attempt.event.id))
 
 
-def look(attempt: Attempt, db: Session, told: Sight) -> Sight:
+def fetch_current(attempt: Attempt, db: Session, told: InvoiceSnapshot) -> InvoiceSnapshot:
     """The invoice as it is at Stripe now; as it was told without a key, or where Stripe does not know it. Commits."""
     if not attempt.settings.stripe_api_key:
         return told
@@ -169,17 +169,19 @@ def look(attempt: Attempt, db: Session, told: Sight) -> Sight:
         found = stripe.fetch_invoice(attempt, str(told.object.id))
     except stripe.Refused:
         return told
-    return from_stripe(attempt, found, told.seen.at)
+    return snapshot_from_stripe(attempt, found, told.seen.at)
 
 
-def from_stripe(attempt: Attempt, found: dict[str, Any], created: int = 0) -> Sight:
+def snapshot_from_stripe(attempt: Attempt, found: dict[str, Any], created: int = 0) -> InvoiceSnapshot:
     """What Stripe answered just now, on account of an event of that age."""
     invoice = convert(found, InvoiceObject)
-    state = invoice.status if invoice.status in INVOICE_WAY else "open"
-    return Sight(invoice, Seen(state, fetched_at(attempt, created), attempt.event.id, fetched=True), found)
+    state = invoice.status if invoice.status in INVOICE_ORDER else "open"
+    return InvoiceSnapshot(
+        invoice, Version(state, observed_at(attempt, created), attempt.event.id, fetched=True), found
+    )
 
 
-def why_declined(attempt: Attempt, seen: Sight) -> str | None:
+def decline_reason(attempt: Attempt, seen: InvoiceSnapshot) -> str | None:
     """The bank's reason, where it can be known. It is not worth failing for."""
     if seen.fetched is None:
         return seen.object.decline_code
@@ -189,30 +191,30 @@ def why_declined(attempt: Attempt, seen: Sight) -> str | None:
         return seen.object.decline_code
 
 
-def observe(attempt: Attempt, db: Session, new: Sight) -> Invoice:
+def upsert_snapshot(attempt: Attempt, db: Session, new: InvoiceSnapshot) -> Invoice:
     """The invoice's row, locked, with what was seen if that is news."""
     values = _values(new)
     inserted = insert_if_new(db, Invoice, **values)
-    row = locked(db, Invoice, values["id"])
+    row = select_for_update(db, Invoice, values["id"])
     assert row is not None  # noqa: S101  just inserted, and nobody deletes
-    if not inserted and is_newer(new.seen, Seen(row.state, row.seen_created, row.seen_event), INVOICE_WAY):
+    if not inserted and is_newer(new.seen, Version(row.state, row.seen_created, row.seen_event), INVOICE_ORDER):
         for name, value in values.items():
             setattr(row, name, value)
     return row
 
 
-def _values(new: Sight) -> dict[str, Any]:
+def _values(new: InvoiceSnapshot) -> dict[str, Any]:
     invoice = new.object
     return {
-        "id": need(invoice.id, "data.object.id"),
+        "id": require(invoice.id, "data.object.id"),
         "number": invoice.number,
         "customer": new.customer,
         "subscription": invoice.subscription_id,
         "state": new.seen.state,
-        "amount_due": need(invoice.amount_due, "data.object.amount_due"),
+        "amount_due": require(invoice.amount_due, "data.object.amount_due"),
         "amount_remaining": invoice.amount_due if invoice.amount_remaining is None else invoice.amount_remaining,
         "renews": renews(invoice),
-        "currency": need(invoice.currency, "data.object.currency"),
+        "currency": require(invoice.currency, "data.object.currency"),
         "hosted_invoice_url": invoice.hosted_invoice_url,
         "email": invoice.customer_email,
         "phone": invoice.customer_phone,

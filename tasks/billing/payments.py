@@ -12,20 +12,20 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from tasks.billing import dunning, invoice_retry, invoices, subscriptions
-from tasks.billing.invoices import InvoiceEvent, Sight
+from tasks.billing.invoices import InvoiceEvent, InvoiceSnapshot
 from tasks.billing.subscription_state import FINAL, SUSPENDED
 from tasks.clients import stripe
-from tasks.db.locking import insert_if_new, locked
+from tasks.db.locking import insert_if_new, select_for_update
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.notifications.money import amount_text
 from tasks.notifications.notify import notify_admin, notify_customer
 from tasks.orders import access
-from tasks.payloads import need, read
+from tasks.payloads import parse, require
 
-TOLD_OF_FAILURE = ("payment_failed", "payment_action_required", "subscription_suspended")
-THANKS = "payment_recovered"
-SAME_TRY_SECONDS = 60  # one try that the customer must confirm is reported as failed and as in need of action
+FAILURE_KINDS = ("payment_failed", "payment_action_required", "subscription_suspended")
+RECOVERED = "payment_recovered"
+SAME_ATTEMPT_SECONDS = 60  # one try that the customer must confirm is reported as failed and as in need of action
 
 
 def payment_failed(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -38,17 +38,17 @@ def payment_action_required(attempt: Attempt, db: Session) -> list[FollowUp]:
     return _failed(attempt, db, "payment_action_required")
 
 
-def paid(attempt: Attempt, db: Session) -> list[FollowUp]:
+def invoice_paid(attempt: Attempt, db: Session) -> list[FollowUp]:
     """invoice.paid and invoice.payment_succeeded: what the failures brought is undone, and the customer thanked."""
     return _settled(attempt, db, "paid")
 
 
-def voided(attempt: Attempt, db: Session) -> list[FollowUp]:
+def invoice_voided(attempt: Attempt, db: Session) -> list[FollowUp]:
     """invoice.voided: nobody has to pay it any more, so its dunning ends."""
     return _settled(attempt, db, "void")
 
 
-def uncollectible(attempt: Attempt, db: Session) -> list[FollowUp]:
+def invoice_uncollectible(attempt: Attempt, db: Session) -> list[FollowUp]:
     """invoice.marked_uncollectible: written off, so nobody tries any more, and its grace time is the last."""
     return _settled(attempt, db, "uncollectible")
 
@@ -56,65 +56,67 @@ def uncollectible(attempt: Attempt, db: Session) -> list[FollowUp]:
 def retry_payment(attempt: Attempt, db: Session) -> list[FollowUp]:
     """Try to collect an invoice once more, if that is still planned. A declined card is an outcome, no error."""
     key = str(attempt.args["invoice"]), int(attempt.args["number"])
-    retry = dunning.planned(db, PaymentRetry, key)
+    retry = dunning.select_planned(db, PaymentRetry, key)
     if retry is None:
         return []
-    state, code, found = invoice_retry.collect(attempt, db, retry)
-    sight = invoices.from_stripe(attempt, found)
-    word = subscriptions.look(attempt, db, sight.object.subscription_id, 0)
-    retry = dunning.planned(db, PaymentRetry, key)
+    state, code, found = invoice_retry.retry_payment(attempt, db, retry)
+    sight = invoices.snapshot_from_stripe(attempt, found)
+    word = subscriptions.fetch_current(attempt, db, sight.object.subscription_id, 0)
+    retry = dunning.select_planned(db, PaymentRetry, key)
     if retry is None:
         return []
     retry.state, retry.decline_code, retry.done_at = state, code, attempt.now
-    return _take_in(attempt, db, sight, word)[1]
+    return _apply(attempt, db, sight, word)[1]
 
 
-def end_grace(attempt: Attempt, db: Session) -> list[FollowUp]:
+def end_grace_period(attempt: Attempt, db: Session) -> list[FollowUp]:
     """The grace time is over: if the invoice is still to be paid, suspend and tell customer and administrator."""
     key = str(attempt.args["invoice"]), int(attempt.args["number"])
-    if not dunning.planned(db, PaymentGrace, key):
+    if not dunning.select_planned(db, PaymentGrace, key):
         return []
-    owed = _look_again(attempt, db, key[0])
-    grace = dunning.planned(db, PaymentGrace, key)
+    owed = _refetch(attempt, db, key[0])
+    grace = dunning.select_planned(db, PaymentGrace, key)
     if grace is None:
         return owed
     grace.state, grace.done_at = "over", attempt.now
-    return [*owed, *_give_up(attempt, db, db.get_one(Invoice, key[0]))]
+    return [*owed, *_end_dunning(attempt, db, db.get_one(Invoice, key[0]))]
 
 
 def _failed(attempt: Attempt, db: Session, kind: str) -> list[FollowUp]:
-    event = read(attempt.event.body, InvoiceEvent)
-    told = invoices.sight(attempt, event, "open")
-    now = invoices.look(attempt, db, told)
-    word = subscriptions.look(attempt, db, now.object.subscription_id, told.seen.at)
-    code = invoices.why_declined(attempt, now)
-    failure = _failure(attempt, event, kind, code)
+    event = parse(attempt.event.body, InvoiceEvent)
+    told = invoices.snapshot_from_event(attempt, event, "open")
+    now = invoices.fetch_current(attempt, db, told)
+    word = subscriptions.fetch_current(attempt, db, now.object.subscription_id, told.seen.at)
+    code = invoices.decline_reason(attempt, now)
+    failure = _failure_values(attempt, event, kind, code)
     insert_if_new(db, PaymentFailure, **failure)
-    newest = not _known_failure(db, told, PaymentFailure.created > failure["created"])
+    newest = not _failure_exists(db, told, PaymentFailure.created > failure["created"])
     if newest:
-        dunning.answer_pending(attempt, db, failure["invoice"])
-    invoice, owed = _take_in(attempt, db, now, word)
-    repeats = _known_failure(
+        dunning.resolve_pending_retry(attempt, db, failure["invoice"])
+    invoice, owed = _apply(attempt, db, now, word)
+    repeats = _failure_exists(
         db,
         told,
         PaymentFailure.kind != kind,
-        PaymentFailure.created.between(failure["created"] - SAME_TRY_SECONDS, failure["created"] + SAME_TRY_SECONDS),
+        PaymentFailure.created.between(
+            failure["created"] - SAME_ATTEMPT_SECONDS, failure["created"] + SAME_ATTEMPT_SECONDS
+        ),
     )
     if repeats and kind == "payment_action_required":
-        _ask_to_confirm(db, invoice)
-    if not newest or repeats or not _to_be_paid(db, invoice):
+        _switch_to_confirmation(db, invoice)
+    if not newest or repeats or not _is_payable(db, invoice):
         return owed
-    return [_tell(attempt, db, kind, invoice), *owed]
+    return [_notify_customer(attempt, db, kind, invoice), *owed]
 
 
 def _settled(attempt: Attempt, db: Session, state: str) -> list[FollowUp]:
-    told = invoices.sight(attempt, read(attempt.event.body, InvoiceEvent), state)
-    now = invoices.look(attempt, db, told)
-    word = subscriptions.look(attempt, db, now.object.subscription_id, told.seen.at)
-    return _take_in(attempt, db, now, word)[1]
+    told = invoices.snapshot_from_event(attempt, parse(attempt.event.body, InvoiceEvent), state)
+    now = invoices.fetch_current(attempt, db, told)
+    word = subscriptions.fetch_current(attempt, db, now.object.subscription_id, told.seen.at)
+    return _apply(attempt, db, now, word)[1]
 
 
-def _failure(attempt: Attempt, event: InvoiceEvent, kind: str, code: str | None) -> dict[str, Any]:
+def _failure_values(attempt: Attempt, event: InvoiceEvent, kind: str, code: str | None) -> dict[str, Any]:
     invoice = event.data.object
     return {
         "event_id": attempt.event.id,
@@ -127,32 +129,34 @@ def _failure(attempt: Attempt, event: InvoiceEvent, kind: str, code: str | None)
         "attempt_count": invoice.attempt_count,
         "decline_code": code,
         "hosted_invoice_url": invoice.hosted_invoice_url,
-        "created": need(event.created, "created"),
+        "created": require(event.created, "created"),
         "recorded_at": attempt.now,
     }
 
 
-def _known_failure(db: Session, told: Sight, *which: Any) -> bool:
+def _failure_exists(db: Session, told: InvoiceSnapshot, *which: Any) -> bool:
     same = exists().where(PaymentFailure.invoice == told.object.id, *which)
     return bool(db.scalar(select(same)))
 
 
-def _take_in(
-    attempt: Attempt, db: Session, now: Sight, word: subscriptions.Word | None
+def _apply(
+    attempt: Attempt, db: Session, now: InvoiceSnapshot, word: subscriptions.SubscriptionSnapshot | None
 ) -> tuple[Invoice, list[FollowUp]]:
     """The new facts into their rows, and what follows from them."""
-    invoice = invoices.observe(attempt, db, now)
+    invoice = invoices.upsert_snapshot(attempt, db, now)
     if invoice.subscription is None:
-        owed = subscriptions.follow_facts(attempt, db, Invoice.id == invoice.id, None)
-        return invoice, [*_thank(attempt, db, invoice), *owed]
-    row = subscriptions.observe(attempt, db, invoice.subscription, word or subscriptions.Word(invoice.customer))
+        owed = subscriptions.recompute(attempt, db, Invoice.id == invoice.id, None)
+        return invoice, [*_notify_recovered(attempt, db, invoice), *owed]
+    row = subscriptions.upsert_snapshot(
+        attempt, db, invoice.subscription, word or subscriptions.SubscriptionSnapshot(invoice.customer)
+    )
     before = row.status
-    access.hold(db, invoice=invoice.id)  # somebody may just now record a refund that names no more than it
-    owed = subscriptions.follow_facts(attempt, db, Invoice.subscription == row.id, row)
-    return invoice, [*_thank(attempt, db, invoice, restored=before == SUSPENDED != row.status), *owed]
+    access.lock_entitlements(db, invoice=invoice.id)  # somebody may just now record a refund that names no more than it
+    owed = subscriptions.recompute(attempt, db, Invoice.subscription == row.id, row)
+    return invoice, [*_notify_recovered(attempt, db, invoice, restored=before == SUSPENDED != row.status), *owed]
 
 
-def _ask_to_confirm(db: Session, invoice: Invoice) -> None:
+def _switch_to_confirmation(db: Session, invoice: Invoice) -> None:
     """Of a try that wants confirming we knew only that it had failed: if nobody has been told so yet, say it right."""
     plain = select(Notification).filter_by(about=invoice.id, kind="payment_failed", state="owed")
     newest = db.scalars(plain.order_by(Notification.created_at.desc()).limit(1)).first()
@@ -160,13 +164,13 @@ def _ask_to_confirm(db: Session, invoice: Invoice) -> None:
         newest.kind = "payment_action_required"
 
 
-def _to_be_paid(db: Session, invoice: Invoice) -> bool:
+def _is_payable(db: Session, invoice: Invoice) -> bool:
     row = db.get(Subscription, invoice.subscription) if invoice.subscription else None
     word = row.stripe_status if row is not None else None
-    return invoice.state == "open" and word not in FINAL and not dunning.is_first(invoice, word)
+    return invoice.state == "open" and word not in FINAL and not dunning.is_sign_up_invoice(invoice, word)
 
 
-def _look_again(attempt: Attempt, db: Session, invoice: str) -> list[FollowUp]:
+def _refetch(attempt: Attempt, db: Session, invoice: str) -> list[FollowUp]:
     """With a key: what Stripe says of the invoice and its subscription just now, and what follows."""
     if not attempt.settings.stripe_api_key:
         return []
@@ -175,24 +179,24 @@ def _look_again(attempt: Attempt, db: Session, invoice: str) -> list[FollowUp]:
         found = stripe.fetch_invoice(attempt, invoice)
     except stripe.Refused:
         return []
-    sight = invoices.from_stripe(attempt, found)
-    word = subscriptions.look(attempt, db, sight.object.subscription_id, 0)
-    return _take_in(attempt, db, sight, word)[1]
+    sight = invoices.snapshot_from_stripe(attempt, found)
+    word = subscriptions.fetch_current(attempt, db, sight.object.subscription_id, 0)
+    return _apply(attempt, db, sight, word)[1]
 
 
-def _give_up(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowUp]:
-    row = locked(db, Subscription, invoice.subscription) if invoice.subscription else None
+def _end_dunning(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowUp]:
+    row = select_for_update(db, Subscription, invoice.subscription) if invoice.subscription else None
     before = row.status if row else None
     mine = Invoice.subscription == row.id if row else Invoice.id == invoice.id
-    owed = subscriptions.follow_facts(attempt, db, mine, row)
-    told = [_tell_admin(attempt, db, invoice)]
+    owed = subscriptions.recompute(attempt, db, mine, row)
+    told = [_notify_admin(attempt, db, invoice)]
     if row is not None and row.status == SUSPENDED != before:
-        told.append(_tell(attempt, db, "subscription_suspended", invoice))
+        told.append(_notify_customer(attempt, db, "subscription_suspended", invoice))
     return [*told, *owed]
 
 
-def _tell(attempt: Attempt, db: Session, kind: str, invoice: Invoice) -> FollowUp:
-    amount = invoice.amount_due if kind == THANKS else invoice.amount_remaining
+def _notify_customer(attempt: Attempt, db: Session, kind: str, invoice: Invoice) -> FollowUp:
+    amount = invoice.amount_due if kind == RECOVERED else invoice.amount_remaining
     return notify_customer(
         db,
         attempt,
@@ -207,7 +211,7 @@ def _tell(attempt: Attempt, db: Session, kind: str, invoice: Invoice) -> FollowU
     )
 
 
-def _tell_admin(attempt: Attempt, db: Session, invoice: Invoice) -> FollowUp:
+def _notify_admin(attempt: Attempt, db: Session, invoice: Invoice) -> FollowUp:
     return notify_admin(
         db,
         attempt,
@@ -220,9 +224,9 @@ def _tell_admin(attempt: Attempt, db: Session, invoice: Invoice) -> FollowUp:
     )
 
 
-def _thank(attempt: Attempt, db: Session, invoice: Invoice, *, restored: bool = False) -> list[FollowUp]:
+def _notify_recovered(attempt: Attempt, db: Session, invoice: Invoice, *, restored: bool = False) -> list[FollowUp]:
     """Once per invoice, and only a customer who was told that it had failed, or whose suspension it `restored`."""
     told = set(db.scalars(select(Notification.kind).filter_by(about=invoice.id)))
-    if invoice.state != "paid" or THANKS in told or not (restored or told.intersection(TOLD_OF_FAILURE)):
+    if invoice.state != "paid" or RECOVERED in told or not (restored or told.intersection(FAILURE_KINDS)):
         return []
-    return [_tell(attempt, db, THANKS, invoice)]
+    return [_notify_customer(attempt, db, RECOVERED, invoice)]

@@ -8,14 +8,14 @@ from sqlalchemy.orm import Session
 from tasks.handler import Attempt, FollowUp
 from tasks.notifications.money import amount_text
 from tasks.notifications.notify import notify_admin
-from tasks.payloads import Id, Text, Whole, need, read
+from tasks.payloads import Id, Int64, Text, parse, require
 
 
 class Payout(Struct):
     """What we use of https://docs.stripe.com/api/payouts/object."""
 
     id: Id | None = None
-    amount: Whole | None = None
+    amount: Int64 | None = None
     currency: Text | None = None
     failure_code: Text | None = None
 
@@ -31,8 +31,8 @@ class PayoutEvent(Struct):
 
 def payout_failed(attempt: Attempt, db: Session) -> list[FollowUp]:
     """payout.failed: the administrator is told, once."""
-    event = read(attempt.event.body, PayoutEvent)
+    event = parse(attempt.event.body, PayoutEvent)
     payout = event.data.object
-    amount = amount_text(need(payout.amount, "data.object.amount"), need(payout.currency, "data.object.currency"))
-    about = {"payout": need(payout.id, "data.object.id"), "reason": payout.failure_code or "not told"}
+    amount = amount_text(require(payout.amount, "data.object.amount"), require(payout.currency, "data.object.currency"))
+    about = {"payout": require(payout.id, "data.object.id"), "reason": payout.failure_code or "not told"}
     return [notify_admin(db, attempt, "payout_failed", amount=amount, account=event.account or "our own", **about)]

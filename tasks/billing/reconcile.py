@@ -38,37 +38,37 @@ from inbox.store import Store
 from settings import STRIPE_RESENDS_DAYS, SettingsError, load
 from tasks import broker
 from tasks.clients import stripe
-from tasks.db.locking import insert_if_new, locked
+from tasks.db.locking import insert_if_new, select_for_update
 from tasks.handler import Attempt, FollowUp
 from tasks.ingest import arrival, peek_stripe
 from tasks.models import Reconcile
-from tasks.payloads import Whole, read
-from tasks.reconcile_request import KEY, SOURCE, ask, ask_now
+from tasks.payloads import Int64, parse
+from tasks.reconcile_request import ORDERING_KEY, SOURCE, request_reconcile, request_reconcile_now
 from tasks.routes import RECONCILE, ROUTES
 
 log = structlog.get_logger()
 
 OVERLAP_SECONDS = 3600  # clocks that differ, and events that Stripe lists late
-IN_DELIVERY_SECONDS = 60
+MIN_AGE_SECONDS = 60
 DAY_SECONDS = 86400
 
 
 class Request(Struct):
     """What is asked for: the events that were not delivered, or all events of some days."""
 
-    days: Whole | None = None
+    days: Int64 | None = None
 
 
-def ask_hourly(store: Store, last: str) -> str:
+def request_hourly(store: Store, last: str) -> str:
     """Ask at the first call, then once an hour, all workers together; answers the hour, to be passed in next time."""
     now = datetime.fromtimestamp(store.now_ms() / 1000, UTC)
     hour = f"reconcile:{now:%Y-%m-%dT%H}:00"
     if hour != last:
-        ask(store, hour if last else f"reconcile:{now:%Y-%m-%dT%H:%M}")
+        request_reconcile(store, hour if last else f"reconcile:{now:%Y-%m-%dT%H:%M}")
     return hour
 
 
-def take_in(attempt: Attempt, db: Session) -> list[FollowUp]:
+def reconcile_page(attempt: Attempt, db: Session) -> list[FollowUp]:
     """One page of Stripe's list. Errors are transient: a key may be given the right to list events at any time."""
     if not attempt.settings.stripe_api_key:
         return []
@@ -78,24 +78,24 @@ def take_in(attempt: Attempt, db: Session) -> list[FollowUp]:
     after = row.after
     db.commit()  # no transaction stays open over a call
     try:
-        page = _page(attempt, row)
-        _record(attempt, page.events)
+        page = _fetch_page(attempt, row)
+        _record_missed(attempt, page.events)
     except HoldfastError as error:
         row.failure = str(error)
         db.commit()
         raise TransientError(str(error), getattr(error, "retry_after_seconds", 0)) from None
-    return _move_on(attempt, db, page, after)
+    return _finish_page(attempt, db, page, after)
 
 
 def _begin(attempt: Attempt, db: Session) -> Reconcile | None:
     """The span to go through; None if there is none any more, or a newer request has taken it over."""
     insert_if_new(db, Reconcile, source="stripe", asked="", everything=False, after="", tried_at=attempt.now)
-    row = locked(db, Reconcile, "stripe")
+    row = select_for_update(db, Reconcile, "stripe")
     if row is None or attempt.event.id < row.asked:
         return None
     if attempt.event.id > row.asked:
         row.asked = attempt.event.id
-        days = read(attempt.event.body, Request).days
+        days = parse(attempt.event.body, Request).days
         if days or row.until is None or not row.after:  # one that got somewhere is gone on with
             _new_span(row, int(attempt.now.timestamp()), days or 0)
     row.tried_at = attempt.now
@@ -107,7 +107,7 @@ def _new_span(row: Reconcile, now: int, days: int) -> None:
 
     An unfinished one is gone on with from its own start: the day's look through everything waits until it is over.
     """
-    until = now - IN_DELIVERY_SECONDS
+    until = now - MIN_AGE_SECONDS
     if row.everything_until is None:
         row.everything_until = until + OVERLAP_SECONDS  # which is taken off again
     since, everything = (row.seen_until or now) - OVERLAP_SECONDS, False
@@ -120,7 +120,7 @@ def _new_span(row: Reconcile, now: int, days: int) -> None:
     row.after = ""
 
 
-def _page(attempt: Attempt, row: Reconcile) -> stripe.EventPage:
+def _fetch_page(attempt: Attempt, row: Reconcile) -> stripe.EventPage:
     """The page behind `row.after`. Forgets that place if Stripe does: then the span is begun again."""
     types = [kind for source, kind in ROUTES if source == "stripe"]
     try:
@@ -130,7 +130,7 @@ def _page(attempt: Attempt, row: Reconcile) -> stripe.EventPage:
         raise
 
 
-def _record(attempt: Attempt, events: Sequence[bytes]) -> None:
+def _record_missed(attempt: Attempt, events: Sequence[bytes]) -> None:
     """Through the same record as a delivery, the oldest first; what is known already stays as it is."""
     store = broker.open_store(attempt.settings, timeout_seconds=5)
     with closing(store.client):
@@ -147,16 +147,16 @@ def _record(attempt: Attempt, events: Sequence[bytes]) -> None:
                 broker.ring(bells)
 
 
-def _move_on(attempt: Attempt, db: Session, page: stripe.EventPage, after: str) -> list[FollowUp]:
+def _finish_page(attempt: Attempt, db: Session, page: stripe.EventPage, after: str) -> list[FollowUp]:
     """Behind this page, in one transaction with the effect row; or the end of the span."""
-    row = locked(db, Reconcile, "stripe")
+    row = select_for_update(db, Reconcile, "stripe")
     if row is None or (row.asked, row.after) != (attempt.event.id, after):
         return []  # we slept over our lease, and somebody else has moved on
     row.failure = None
     if page.last:
         row.after = page.last
         number = int(attempt.args.get("page", 1)) + 1
-        return [FollowUp(f"reconcile.take_in.{number}", RECONCILE, {"page": number}, ordering_key=KEY)]
+        return [FollowUp(f"reconcile.take_in.{number}", RECONCILE, {"page": number}, ordering_key=ORDERING_KEY)]
     row.seen_until = max(row.seen_until or 0, row.until or 0)
     if row.everything:
         row.everything_until = max(row.everything_until or 0, row.until or 0)
@@ -174,13 +174,13 @@ def main() -> None:
         raise SettingsError("reconcile is off: STRIPE_API_KEY is not set")
     store = broker.open_store(settings, timeout_seconds=5)
     before = queries.stats(store)["missed"]
-    event_id = ask_now(store, days)
+    event_id = request_reconcile_now(store, days)
     print(f"asked for: {event_id}; a worker does it now")
-    _follow(store, event_id)
+    _wait_for(store, event_id)
     print(f"events that never arrived and were taken in now: {queries.stats(store)['missed'] - before}")
 
 
-def _follow(store: Store, event_id: str) -> None:
+def _wait_for(store: Store, event_id: str) -> None:
     """Until no job of the request is owed; each new trouble is told once."""
     told: set[str] = set()
     while event := queries.find_event(store, SOURCE, event_id):

@@ -14,7 +14,7 @@ from tasks.payloads import convert
 T = TypeVar("T")
 
 
-def look(
+def fetch_current(
     attempt: Attempt, db: Session, fetch: Callable[[Attempt, str], dict[str, Any]], key: str | None, shape: type[T]
 ) -> T | None:
     """The thing with this id, by one of the calls in tasks/clients/stripe.py; None without a key, or where Stripe does
@@ -28,6 +28,6 @@ def look(
         return None
 
 
-def fetched_at(attempt: Attempt, created: int) -> int:
+def observed_at(attempt: Attempt, created: int) -> int:
     """When it is fetched, for the watermark: a slow clock of ours must not make it older than its event."""
     return max(int(attempt.now.timestamp()), created)

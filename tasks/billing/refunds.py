@@ -8,14 +8,14 @@ from sqlalchemy.orm import Session
 
 from tasks.billing import charges
 from tasks.billing.charges import ChargeObject
-from tasks.billing.refetch import fetched_at
-from tasks.db.locking import alone, insert_if_new
+from tasks.billing.refetch import observed_at
+from tasks.db.locking import advisory_lock, insert_if_new
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Charge, Notification
 from tasks.notifications.money import amount_text
 from tasks.notifications.notify import notify_admin
 from tasks.orders import access
-from tasks.payloads import Id, Ref, Text, Whole, need, read, ref
+from tasks.payloads import Id, Int64, Ref, Text, parse, ref, require
 
 NOT_REFUNDED = frozenset({"failed", "canceled"})  # https://docs.stripe.com/api/refunds/object#refund_object-status
 
@@ -26,7 +26,7 @@ class ChargeData(Struct):
 
 class ChargeEvent(Struct):
     data: ChargeData
-    created: Whole | None = None
+    created: Int64 | None = None
 
 
 class RefundObject(Struct):
@@ -34,7 +34,7 @@ class RefundObject(Struct):
 
     id: Id | None = None
     charge: Ref = None
-    amount: Whole | None = None
+    amount: Int64 | None = None
     currency: Text | None = None
     status: Text | None = None
     failure_reason: Text | None = None
@@ -46,7 +46,7 @@ class RefundData(Struct):
 
 class RefundEvent(Struct):
     data: RefundData
-    created: Whole | None = None
+    created: Int64 | None = None
 
 
 def charge_refunded(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -54,13 +54,13 @@ def charge_refunded(attempt: Attempt, db: Session) -> list[FollowUp]:
 
     Of two events of one second, the greater amount is the newer.
     """
-    event = read(attempt.event.body, ChargeEvent)
-    told, created = event.data.object, need(event.created, "created")
-    found = charges.look(attempt, db, told.id)
+    event = parse(attempt.event.body, ChargeEvent)
+    told, created = event.data.object, require(event.created, "created")
+    found = charges.fetch_current(attempt, db, told.id)
     charge = found or told
     charge.invoice = charge.invoice or told.invoice  # which only events of old API versions name
-    names = charges.paid_for(attempt, db, charge)
-    return _take_in(attempt, db, charge, created, names, fetched=found is not None)
+    names = charges.resolve_payment_refs(attempt, db, charge)
+    return _upsert_charge(attempt, db, charge, created, names, fetched=found is not None)
 
 
 def refund_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -70,49 +70,51 @@ def refund_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
     failed or was cancelled is looked at again, and access follows what is still refunded of it.
     https://docs.stripe.com/refunds#failed-refunds
     """
-    event = read(attempt.event.body, RefundEvent)
+    event = parse(attempt.event.body, RefundEvent)
     refund = event.data.object
-    if need(refund.status, "data.object.status") not in NOT_REFUNDED:
+    if require(refund.status, "data.object.status") not in NOT_REFUNDED:
         return []
-    created = need(event.created, "created")
-    charge = charges.look(attempt, db, ref(refund.charge))
-    names = charges.paid_for(attempt, db, charge) if charge else {}  # all that commits comes before all that is written
-    told = _tell_failed(attempt, db, refund) if refund.status == "failed" else []
-    return [*told, *(_take_in(attempt, db, charge, created, names, fetched=True) if charge else [])]
+    created = require(event.created, "created")
+    charge = charges.fetch_current(attempt, db, ref(refund.charge))
+    names = (
+        charges.resolve_payment_refs(attempt, db, charge) if charge else {}
+    )  # all that commits comes before all that is written
+    told = _notify_failed_refund(attempt, db, refund) if refund.status == "failed" else []
+    return [*told, *(_upsert_charge(attempt, db, charge, created, names, fetched=True) if charge else [])]
 
 
-def _take_in(
-    attempt: Attempt, db: Session, charge: ChargeObject, created: int, names: charges.Names, *, fetched: bool
+def _upsert_charge(
+    attempt: Attempt, db: Session, charge: ChargeObject, created: int, names: charges.PaymentRefs, *, fetched: bool
 ) -> list[FollowUp]:
     """What is known of a charge into its row, if that is news, and access as it now should be.
 
     `created` is the event's age. What was fetched replaces all before it: a refund that failed has a smaller amount.
     """
-    seen_created = fetched_at(attempt, created) if fetched else created
+    seen_created = observed_at(attempt, created) if fetched else created
     values = {
-        "amount": need(charge.amount, "data.object.amount"),
-        "amount_refunded": need(charge.amount_refunded, "data.object.amount_refunded"),
+        "amount": require(charge.amount, "data.object.amount"),
+        "amount_refunded": require(charge.amount_refunded, "data.object.amount_refunded"),
         "refunded": charge.refunded,
         "currency": charge.currency,
         "created": charge.created,
         "seen_created": seen_created,
         "updated_at": attempt.now,
     }
-    key = need(charge.id, "data.object.id")
+    key = require(charge.id, "data.object.id")
     new = insert_if_new(db, Charge, id=key, **values, **names)
     row = db.get_one(Charge, key, with_for_update=True, populate_existing=True)
     later = (values["seen_created"], values["amount_refunded"]) > (row.seen_created, row.amount_refunded)
     if not new and (seen_created >= row.seen_created if fetched else later):
-        charges.learn(row, values)
-    charges.learn(row, names)
-    return access.follow(db, attempt, **charges.names_of(row))
+        charges.merge_known(row, values)
+    charges.merge_known(row, names)
+    return access.sync_entitlements(db, attempt, **charges.payment_refs(row))
 
 
-def _tell_failed(attempt: Attempt, db: Session, refund: RefundObject) -> list[FollowUp]:
+def _notify_failed_refund(attempt: Attempt, db: Session, refund: RefundObject) -> list[FollowUp]:
     """Once per refund: up to three types of event tell of one failure."""
-    key = need(refund.id, "data.object.id")
-    amount = amount_text(need(refund.amount, "data.object.amount"), need(refund.currency, "data.object.currency"))
-    alone(db, [f"refund:{key}"])
+    key = require(refund.id, "data.object.id")
+    amount = amount_text(require(refund.amount, "data.object.amount"), require(refund.currency, "data.object.currency"))
+    advisory_lock(db, [f"refund:{key}"])
     if db.scalar(select(exists().where(Notification.kind == "refund_failed", Notification.about == key))):
         return []
     words = {"charge": ref(refund.charge) or "not told", "reason": refund.failure_reason or "not told"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 # How far along a state is: of two events of one second, the one further along is the newer.
 # https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses
 # https://docs.stripe.com/invoicing/overview#invoice-statuses
-SUBSCRIPTION_WAY = (
+SUBSCRIPTION_ORDER = (
     "incomplete",
     "trialing",
     "active",
@@ -18,7 +18,7 @@ SUBSCRIPTION_WAY = (
     "incomplete_expired",
     "canceled",
 )
-INVOICE_WAY = ("open", "uncollectible", "void", "paid")
+INVOICE_ORDER = ("open", "uncollectible", "void", "paid")
 FINAL = frozenset({"canceled", "incomplete_expired", "void", "paid"})  # Stripe takes none of these back
 SETTLED = frozenset({"paid", "void", "uncollectible"})  # invoices that nobody tries to collect any more
 SUSPENDED = "suspended"  # our own word: given up after the grace time
@@ -27,7 +27,7 @@ SIGN_UP = frozenset(
 )  # the first payment has not come: the customer is at the checkout
 # A card that was declined so is declined again, or as long as its owner is not there to confirm. After the first nine
 # Stripe too waits for another card: https://docs.stripe.com/billing/revenue-recovery/smart-retries
-HARD = frozenset(
+HARD_DECLINES = frozenset(
     {
         "incorrect_number",
         "lost_card",
@@ -47,7 +47,7 @@ COLLECTING = (None, "active", "trialing", "past_due", "unpaid")  # what an open 
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Version:
     """A state, and where it was seen: in an event, or, `fetched`, at Stripe itself. `at`: seconds since 1970."""
 
     state: str
@@ -56,16 +56,16 @@ class Seen:
     fetched: bool = False
 
 
-def is_newer(new: Seen, old: Seen | None, way: Sequence[str]) -> bool:
+def is_newer(new: Version, old: Version | None, way: Sequence[str]) -> bool:
     """Does `new` replace `old`? Of events the same one wins in any order; what was fetched replaces all before it."""
     if old is None:
         return True
     if new.fetched:
         return new.at >= old.at
-    return _mark(new, way) > _mark(old, way)
+    return _rank(new, way) > _rank(old, way)
 
 
-def _mark(seen: Seen, way: Sequence[str]) -> tuple[bool, int, int, str]:
+def _rank(seen: Version, way: Sequence[str]) -> tuple[bool, int, int, str]:
     along = way.index(seen.state) if seen.state in way else -1
     return (seen.state in FINAL, seen.at, along, seen.event)
 
@@ -79,7 +79,7 @@ def is_sign_up(word: str | None, billing_reason: str | None, *, sent: bool) -> b
     return word in SIGN_UP or (word is None and billing_reason == "subscription_create" and not sent)
 
 
-def status_of(word: str | None, *, failing: bool, given_up: bool, paid_since: bool) -> str:
+def derive_status(word: str | None, *, failing: bool, given_up: bool, paid_since: bool) -> str:
     """A subscription's status.
 
     `word` is Stripe's (None: not known); `failing`: an invoice failed, and is open or written off; `given_up`: its
@@ -94,7 +94,7 @@ def status_of(word: str | None, *, failing: bool, given_up: bool, paid_since: bo
     return "active" if word is None or (word == "past_due" and paid_since) else word
 
 
-def wants_grace(schedule: Sequence[int], retry: tuple[int, str] | None, stripes_last_word: bool) -> bool:
+def should_start_grace(schedule: Sequence[int], retry: tuple[int, str] | None, stripes_last_word: bool) -> bool:
     """Has a failing invoice been tried for the last time? `retry` is its newest one of ours: (number, state).
 
     Without a schedule Stripe tries, and its last word counts.
@@ -104,7 +104,7 @@ def wants_grace(schedule: Sequence[int], retry: tuple[int, str] | None, stripes_
     return retry is not None and retry[1] == "declined" and retry[0] >= len(schedule)
 
 
-def next_retry(schedule: Sequence[int], retry: tuple[int, str] | None) -> int | None:
+def next_retry_number(schedule: Sequence[int], retry: tuple[int, str] | None) -> int | None:
     """The number of the retry to plan now for a failing invoice, 1 for the first; None: not now, or no more."""
     number = 1 if retry is None else retry[0] + 1 if retry[1] == "declined" else None
     return number if number is not None and number <= len(schedule) else None

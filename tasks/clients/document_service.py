@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from inbox.errors import PermanentError, TransientError
 from settings import Settings
 from tasks.clients.responses import check
-from tasks.payloads import Id, Text, read
+from tasks.payloads import Id, Text, parse
 from telemetry import tracing
 
 WHO = "the document service"
@@ -80,7 +80,7 @@ def status(settings: Settings, task: str, now: datetime) -> Told:
     Raises TransientError as `submit` does, PermanentError where the service does not know the task or does not tell.
     """
     path = settings.doc_status_path.replace("{task_id}", quote(task, safe=""))
-    told = read(_ask(settings, "GET", path, now), Told)
+    told = parse(_ask(settings, "GET", path, now), Told)
     told.status = told.status and told.status.lower()  # services write COMPLETED as well as completed
     return told
 

@@ -17,7 +17,7 @@ from msgspec import DecodeError, Raw, Struct, json
 from inbox.errors import PermanentError, TransientError
 from tasks.clients.responses import retry_after_seconds
 from tasks.handler import Attempt
-from tasks.payloads import Id, read
+from tasks.payloads import Id, parse
 from telemetry import tracing
 
 logging.getLogger("stripe").setLevel(logging.WARNING)  # at INFO it writes Stripe's error messages
@@ -232,7 +232,7 @@ def _related(client: stripe.StripeClient, body: bytes) -> stripe.StripeObject:
 
 
 def _client(attempt: Attempt) -> stripe.StripeClient:
-    origin = read(attempt.event.body, Origin)
+    origin = parse(attempt.event.body, Origin)
     return stripe.StripeClient(
         attempt.settings.stripe_api_key,
         stripe_account=None if origin.context else origin.account,  # a Connect event may name both

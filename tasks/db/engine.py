@@ -9,7 +9,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
-POSTGRES = {
+POSTGRES_OPTIONS = {
     "connect_timeout": 5,
     "client_encoding": "utf8",  # told, because an old database may itself be SQL_ASCII
     # A server whose machine is gone says nothing. Whoever waits for its answer is told in 25 seconds, not 2 hours.
@@ -26,7 +26,7 @@ def make_engine(url: str) -> Engine:
     On SQLite a commit is on disk before it returns, as on Postgres.
     """
     if not url.startswith("sqlite"):
-        return create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=2, connect_args=POSTGRES)
+        return create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=2, connect_args=POSTGRES_OPTIONS)
     engine = create_engine(url, hide_parameters=True, connect_args={"timeout": 15})
     event.listen(engine, "connect", _tune_sqlite)
     event.listen(engine, "begin", _begin_immediate)

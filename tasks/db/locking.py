@@ -24,12 +24,12 @@ def insert_if_new(db: Session, row: type[Base], **values: Any) -> bool:
     return db.execute(statement).first() is not None
 
 
-def locked(db: Session, row: type[Row], key: Any) -> Row | None:
+def select_for_update(db: Session, row: type[Row], key: Any) -> Row | None:
     """The row as it is now, which nobody else can change until the end of this transaction."""
     return db.get(row, key, with_for_update=True, populate_existing=True)
 
 
-def alone(db: Session, keys: Iterable[str]) -> None:
+def advisory_lock(db: Session, keys: Iterable[str]) -> None:
     """Wait until nobody else who names one of these keys is in a transaction, and keep them out until this one ends.
 
     For what no row can be locked for, because it may not exist yet. Call it before rows are locked, or two wait for

@@ -19,7 +19,7 @@ MIGRATIONS = Path(__file__).parents[1] / "migrations"
 MIGRATION_LOCK = 7_418_523_690_113  # any number that nobody else uses as an advisory lock in this database
 
 
-def upgrade(url: str) -> None:
+def migrate(url: str) -> None:
     """Bring the tables up to date: in one transaction, and one process at a time, so that every part may call this."""
     config, engine = _config(), make_engine(url)
     try:
@@ -32,7 +32,7 @@ def upgrade(url: str) -> None:
         engine.dispose()
 
 
-def revisions(url: str) -> tuple[str | None, str | None]:
+def current_and_head(url: str) -> tuple[str | None, str | None]:
     """(what the tables are now, what they should be). Raises SQLAlchemyError. Changes nothing; but connecting makes the
     file of a SQLite database that is not there."""
     engine = make_engine(url)
@@ -52,6 +52,6 @@ def _config() -> Config:
 
 def main() -> None:
     try:
-        upgrade(load().database_url)
+        migrate(load().database_url)
     except SettingsError as error:
         raise SystemExit(f"holdfast: {error}") from None

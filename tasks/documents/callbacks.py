@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError, TransientError
 from tasks.clients.document_service import Told
-from tasks.db.locking import insert_if_new, locked
+from tasks.db.locking import insert_if_new, select_for_update
 from tasks.documents.lifecycle import (
     OPEN,
     advance,
@@ -26,7 +26,7 @@ from tasks.documents.lifecycle import (
 )
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Document, FormerTask
-from tasks.payloads import Id, Text, need, read
+from tasks.payloads import Id, Text, parse, require
 
 
 class Notify(Struct):
@@ -44,9 +44,9 @@ class Request(Struct):
 
 def initiate(attempt: Attempt, db: Session) -> list[FollowUp]:
     """document.requested: from here on it has a row, a start and a deadline. The event's id is our document id."""
-    request = read(attempt.event.body, Request)
+    request = parse(attempt.event.body, Request)
     values = {
-        "document_id": need(request.document_id, "document_id"),
+        "document_id": require(request.document_id, "document_id"),
         "options": request.options,
         "notify_email": request.notify.email,
         "notify_agents": request.notify.agents,
@@ -86,8 +86,8 @@ def failed(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 def _called_back(attempt: Attempt, db: Session) -> tuple[Told, Document | None]:
     """What was told, and the document that it may change: none, if it is told too late."""
-    told = read(attempt.event.body, Told)
-    task = need(told.task_id, "task_id")
+    told = parse(attempt.event.body, Told)
+    task = require(told.task_id, "task_id")
     document = db.scalars(select(Document).filter_by(task_id=task).with_for_update()).first()
     if document is None and db.get(FormerTask, task) is None:
         document = _overtaken(attempt, db)
@@ -98,7 +98,7 @@ def _called_back(attempt: Attempt, db: Session) -> tuple[Told, Document | None]:
 
 def _overtaken(attempt: Attempt, db: Session) -> Document:
     """The document whose task is not known yet, if the address tells; else we try again when it is."""
-    document = locked(db, Document, str(attempt.args.get("document", "")))
+    document = select_for_update(db, Document, str(attempt.args.get("document", "")))
     if document is None:
         raise TransientError("the task is not known yet")
     if document.task_id:

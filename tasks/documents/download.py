@@ -14,7 +14,7 @@ from tasks.documents.store import Stored
 from tasks.documents.submissions import asked
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Document
-from tasks.payloads import need
+from tasks.payloads import require
 
 
 def download(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -50,7 +50,7 @@ def _reason(error: Exception) -> str:
 
 def _fetched(attempt: Attempt, db: Session, document: Document) -> Stored:
     """The result, from the address that we know, or, where that is no good or may be old, the one of today."""
-    url = need(document.result_url, "result_url")
+    url = require(document.result_url, "result_url")
     if attempt.replays:
         url = _todays_address(attempt, db, document) or url
     try:

@@ -14,12 +14,12 @@ import structlog
 from sqlalchemy.orm import Session
 
 from tasks.clients.document_service import Told
-from tasks.db.locking import insert_if_new, locked
+from tasks.db.locking import insert_if_new, select_for_update
 from tasks.documents.announcements import tell
 from tasks.handler import Attempt, FollowUp, GaveUp, replayed
 from tasks.models import Document, DocumentStep, FormerTask
 from tasks.notifications.notify import notify_admin, tell_admin_now
-from tasks.payloads import need
+from tasks.payloads import require
 from tasks.routes import CHECK_DOCUMENT, DOWNLOAD_DOCUMENT, SUBMIT_DOCUMENT
 
 log = structlog.get_logger()
@@ -46,7 +46,7 @@ def advance(attempt: Attempt, db: Session, document: Document, told: Told) -> No
 
 def pick_up(attempt: Attempt, db: Session, document: Document, told: Told, effect: str) -> FollowUp:
     """The service is done: the job, by the name of `effect`, that fetches the result."""
-    document.result_url = need(told.result_url, "result_url")
+    document.result_url = require(told.result_url, "result_url")
     document.result_sha256, document.result_size = told.digest, told.length
     step(db, document, "downloading", attempt.now)
     return FollowUp(effect, DOWNLOAD_DOCUMENT, {"document": document.id}, ordering_key=document.id)
@@ -81,7 +81,7 @@ def give_up(attempt: Attempt, db: Session, key: str, reason: str) -> GaveUp:
 
     One that was killed after that comes here again, and leaves the same.
     """
-    document = locked(db, Document, key)
+    document = select_for_update(db, Document, key)
     if document is None:
         return GaveUp(reason, [])
     if document.status in UNFINISHED:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from inbox.errors import PermanentError, TransientError
 from tasks.clients import document_service
 from tasks.clients.document_service import Told, Wanted
-from tasks.db.locking import insert_if_new, locked
+from tasks.db.locking import insert_if_new, select_for_update
 from tasks.documents.announcements import tell
 from tasks.documents.callback_url import callback_url
 from tasks.documents.lifecycle import (
@@ -128,7 +128,7 @@ def _standing(document: Document) -> tuple[str, int, str | None]:
 
 
 def _document(attempt: Attempt, db: Session) -> Document:
-    document = locked(db, Document, str(attempt.args["document"]))
+    document = select_for_update(db, Document, str(attempt.args["document"]))
     if document is None:
         raise PermanentError("there is no such document")
     return document

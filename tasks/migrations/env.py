@@ -1,4 +1,4 @@
-"""Alembic's entry: tasks.db.migrate.upgrade hands over an open connection, inside a transaction that it will commit."""
+"""Alembic's entry: tasks.db.migrate.migrate hands over an open connection, inside a transaction that it will commit."""
 
 from alembic import context
 

@@ -7,12 +7,12 @@ from sqlalchemy.orm import Session
 from inbox.alert_rules import AlertDigest
 from tasks.handler import Attempt, FollowUp
 from tasks.notifications.notify import notify_operator
-from tasks.payloads import read
+from tasks.payloads import parse
 
 SOURCE, DUE = "holdfast", "alert.due"
 
 
 def tell(attempt: Attempt, db: Session) -> list[FollowUp]:
     """alert.due: one message with all that has begun, lasts or is over."""
-    told = read(attempt.event.body, AlertDigest)
+    told = parse(attempt.event.body, AlertDigest)
     return [notify_operator(db, attempt, "alert", subject=told.subject(), text=told.text())]

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, false, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from tasks.db.locking import alone, insert_if_new, locked
+from tasks.db.locking import advisory_lock, insert_if_new, select_for_update
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Charge, DeletedCustomer, Dispute, Entitlement, Invoice, Order, Subscription
 from tasks.orders import app_webhook, entitlements
@@ -22,7 +22,7 @@ ENTITLING = frozenset({"active", "trialing", "past_due"})
 # https://docs.stripe.com/api/disputes/object#dispute_object-status; the warning_ ones are inquiries: no money moved.
 OPEN_DISPUTE = frozenset({"needs_response", "under_review", "appeal_needs_response", "appeal_under_review"})
 PAYMENTS = ("payment_intent", "invoice", "subscription")  # what a payment and its order can have in common
-NAMES: Mapping[str, InstrumentedAttribute[Any]] = {
+ORDER_IDS: Mapping[str, InstrumentedAttribute[Any]] = {
     "session": Order.session_id,
     "customer": Order.customer,
     "subscription": Order.subscription,
@@ -32,7 +32,7 @@ NAMES: Mapping[str, InstrumentedAttribute[Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class AccessFacts:
     """What is known about an order besides its own row. The defaults say: nothing is known against it."""
 
     subscription_status: str | None = None  # empty: Stripe has not told it yet
@@ -41,7 +41,7 @@ class Known:
     customer_deleted: bool = False
 
 
-def why_not(state: str, known: Known, *, while_disputed: str = "keep") -> str:
+def denial_reason(state: str, known: AccessFacts, *, while_disputed: str = "keep") -> str:
     """Why an order in this `state` gives no access, in a word; "" if it does.
 
     `while_disputed` says whether an open dispute takes the access away: keep or revoke. A lost one always does.
@@ -58,30 +58,30 @@ def why_not(state: str, known: Known, *, while_disputed: str = "keep") -> str:
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
-def follow(db: Session, attempt: Attempt, **names: str | None) -> list[FollowUp]:
+def sync_entitlements(db: Session, attempt: Attempt, **names: str | None) -> list[FollowUp]:
     """Grant or revoke the access of every order that one of these ids (see NAMES) names, and owe the application word.
 
     The ids first: somebody may just now record the order that they name, and would not see what we have just changed.
     """
     db.flush()
-    hold(db, **names)
+    lock_entitlements(db, **names)
     follow_ups = []
-    named = [NAMES[name] == value for name, value in names.items() if value]
+    named = [ORDER_IDS[name] == value for name, value in names.items() if value]
     if names.get("invoice"):
         named.append(Order.subscription.in_(select(Invoice.subscription).filter_by(id=names["invoice"])))
     for session in db.scalars(select(Order.session_id).where(or_(false(), *named)).order_by(Order.session_id)).all():
-        order = locked(db, Order, session)
+        order = select_for_update(db, Order, session)
         if order is not None:
-            follow_ups += _turn(db, attempt, order)
+            follow_ups += _sync_order(db, attempt, order)
     return follow_ups
 
 
-def hold(db: Session, **names: str | None) -> None:
+def lock_entitlements(db: Session, **names: str | None) -> None:
     """Keep everybody else's `follow` of these ids waiting; for whoever records an order, before it does."""
-    alone(db, [f"{name}:{value}" for name, value in names.items() if value])
+    advisory_lock(db, [f"{name}:{value}" for name, value in names.items() if value])
 
 
-def renewed_at(db: Session, subscription: str | None) -> int:
+def last_renewal_at(db: Session, subscription: str | None) -> int:
     """When the newest invoice that was paid for this subscription was made; 0 if there is none.
 
     What was billed before that is of a time that is over: that it was refunded, disputed or given up takes back nothing
@@ -93,11 +93,11 @@ def renewed_at(db: Session, subscription: str | None) -> int:
     return (db.scalar(paid) or 0) if subscription else 0
 
 
-def _turn(db: Session, attempt: Attempt, order: Order) -> list[FollowUp]:
+def _sync_order(db: Session, attempt: Attempt, order: Order) -> list[FollowUp]:
     """Bring an order's entitlements to what is known now. What is new is told before what is gone: no gap between."""
     subscription = db.get(Subscription, order.subscription) if order.subscription else None
-    reason = why_not(
-        order.state, _known(db, order, subscription), while_disputed=attempt.settings.access_while_disputed
+    reason = denial_reason(
+        order.state, _load_facts(db, order, subscription), while_disputed=attempt.settings.access_while_disputed
     )
     rows = _entitlements(db, attempt, order, subscription)
     before = {name for name, (row, _) in rows.items() if row.revoked_at is None}
@@ -110,7 +110,7 @@ def _turn(db: Session, attempt: Attempt, order: Order) -> list[FollowUp]:
         if turned:
             order.access_changes += 1
             what = {"entitlements": sorted(turned), "in_force": sorted(left), "change": order.access_changes}
-            follow_ups += app_webhook.owe(db, attempt, kind, order, what | why)
+            follow_ups += app_webhook.enqueue(db, attempt, kind, order, what | why)
     return follow_ups
 
 
@@ -118,8 +118,8 @@ def _entitlements(
     db: Session, attempt: Attempt, order: Order, subscription: Subscription | None
 ) -> dict[str, tuple[Entitlement, bool]]:
     """All that the order ever gave, by its product, and whether it is to give it now; what is new gives nothing yet."""
-    items = entitlements.current(order.bought, subscription.items if subscription else None)
-    wanted = entitlements.granted(attempt.settings.fulfilment, items) if order.state == "fulfilled" else []
+    items = entitlements.current_items(order.bought, subscription.items if subscription else None)
+    wanted = entitlements.granted_names(attempt.settings.fulfilment, items) if order.state == "fulfilled" else []
     about = {name: getattr(order, name) for name in ("session_id", "customer", "client_reference", "subscription")}
     for name in wanted:
         insert_if_new(db, Entitlement, product=name, granted_at=attempt.now, revoked_at=attempt.now, **about)
@@ -127,11 +127,11 @@ def _entitlements(
     return {row.product: (row, row.product in wanted) for row in rows}
 
 
-def _known(db: Session, order: Order, subscription: Subscription | None) -> Known:
-    return Known(
+def _load_facts(db: Session, order: Order, subscription: Subscription | None) -> AccessFacts:
+    return AccessFacts(
         subscription_status=subscription.status if subscription else None,
         refunded=_is_refunded(db, order),
-        disputes=_disputes(db, order),
+        disputes=_dispute_statuses(db, order),
         customer_deleted=order.customer is not None and db.get(DeletedCustomer, order.customer) is not None,
     )
 
@@ -139,21 +139,21 @@ def _known(db: Session, order: Order, subscription: Subscription | None) -> Know
 def _is_refunded(db: Session, order: Order) -> bool:
     billed_at = func.coalesce(Invoice.created, Charge.created)
     charges = select(Charge.id).outerjoin(Invoice, Invoice.id == Charge.invoice)
-    ours = or_(_paid_for(Charge, order), _renews(order))
-    taken_back = charges.where(ours, Charge.refunded, billed_at >= renewed_at(db, order.subscription))
+    ours = or_(_pays_for(Charge, order), _renews(order))
+    taken_back = charges.where(ours, Charge.refunded, billed_at >= last_renewal_at(db, order.subscription))
     return db.scalar(taken_back.limit(1)) is not None
 
 
-def _disputes(db: Session, order: Order) -> frozenset[str]:
+def _dispute_statuses(db: Session, order: Order) -> frozenset[str]:
     """A dispute may name nothing but its charge, of which we know more if some of it was refunded."""
     billed_at = func.coalesce(Invoice.created, Charge.created, Dispute.charge_created)
     disputes = select(Dispute.status).outerjoin(Charge, Charge.id == Dispute.charge)
     billed = disputes.outerjoin(Invoice, Invoice.id == func.coalesce(Dispute.invoice, Charge.invoice))
-    ours = or_(_paid_for(Dispute, order), _paid_for(Charge, order), _renews(order))
-    return frozenset(db.scalars(billed.where(ours, billed_at >= renewed_at(db, order.subscription))))
+    ours = or_(_pays_for(Dispute, order), _pays_for(Charge, order), _renews(order))
+    return frozenset(db.scalars(billed.where(ours, billed_at >= last_renewal_at(db, order.subscription))))
 
 
-def _paid_for(row: type[Charge] | type[Dispute], order: Order) -> ColumnElement[bool]:
+def _pays_for(row: type[Charge] | type[Dispute], order: Order) -> ColumnElement[bool]:
     """The charges or disputes of this order's payments."""
     same = (getattr(row, name) == getattr(order, name) for name in PAYMENTS if getattr(order, name))
     return or_(false(), *same)

@@ -18,13 +18,13 @@ from tasks.notifications.notify import notify_admin
 from tasks.routes import DELIVER_APP_WEBHOOK
 
 
-def owe(db: Session, attempt: Attempt, kind: str, order: Order, what: Mapping[str, Any]) -> list[FollowUp]:
+def enqueue(db: Session, attempt: Attempt, kind: str, order: Order, what: Mapping[str, Any]) -> list[FollowUp]:
     """Owe the application word of `kind` about an order; nothing where APP_WEBHOOK_URL is not set."""
     if not attempt.settings.app_webhook_url:
         return []
     effect = f"{kind}.{order.session_id}"
     key = job_id(attempt.event.source, attempt.event.id, effect)
-    insert_if_new(db, AppMessage, id=key, type=kind, data={**_about(order), **what}, created_at=attempt.now)
+    insert_if_new(db, AppMessage, id=key, type=kind, data={**_order_ids(order), **what}, created_at=attempt.now)
     return [FollowUp(effect, DELIVER_APP_WEBHOOK, {"message": key}, ordering_key=order.session_id)]
 
 
@@ -42,17 +42,17 @@ def deliver(attempt: Attempt, db: Session) -> list[FollowUp]:
     try:
         post(attempt, receiver, body)
     except (TransientError, PermanentError) as error:
-        raise _gave_up(db, attempt, message, error) if attempt.last or isinstance(error, Gone) else error from None
+        raise _give_up(db, attempt, message, error) if attempt.last or isinstance(error, Gone) else error from None
     return []
 
 
-def _gave_up(db: Session, attempt: Attempt, message: AppMessage, error: Exception) -> GaveUp:
+def _give_up(db: Session, attempt: Attempt, message: AppMessage, error: Exception) -> GaveUp:
     told = notify_admin(db, attempt, "app_not_told", about=message.type, type=message.type, answer=str(error))
     db.commit()
     return GaveUp(str(error), [told])
 
 
-def _about(order: Order) -> dict[str, Any]:
+def _order_ids(order: Order) -> dict[str, Any]:
     return {
         "session": order.session_id,
         "customer": order.customer,

@@ -18,32 +18,32 @@ from tasks.models import Order, Subscription
 from tasks.orders import access
 from tasks.routes import RECORD_DIRECT_SUBSCRIPTION
 
-SETTLED_SECONDS = 30
+RECHECK_SECONDS = 30
 DAY_SECONDS = 86400
 
 
-def look(attempt: Attempt, db: Session, subscription: str) -> list[FollowUp]:
+def enqueue_recording(attempt: Attempt, db: Session, subscription: str) -> list[FollowUp]:
     """The job that makes the subscription an order, where it seems to have none. May commit."""
     if not _has_no_order(attempt, db, subscription):
         return []
     task, args = RECORD_DIRECT_SUBSCRIPTION, {"subscription": subscription}
-    return [FollowUp(f"sold_elsewhere.{subscription}", task, args, delay_seconds=SETTLED_SECONDS)]
+    return [FollowUp(f"sold_elsewhere.{subscription}", task, args, delay_seconds=RECHECK_SECONDS)]
 
 
-def record(attempt: Attempt, db: Session) -> list[FollowUp]:
+def record_order(attempt: Attempt, db: Session) -> list[FollowUp]:
     """The order of a subscription, by the subscription's own id, if there still is no other; access follows."""
     key = str(attempt.args["subscription"])
     if not _has_no_order(attempt, db, key):
         return []
     customer = db.scalar(select(Subscription.customer).filter_by(id=key))
-    access.hold(db, session=key, subscription=key, customer=customer)
+    access.lock_entitlements(db, session=key, subscription=key, customer=customer)
     if _is_ordered(db, key):  # since we asked
         return []
     about = {"customer": customer, "subscription": key, "amount_total": 0, "currency": ""}
     insert_if_new(
         db, Order, session_id=key, state="fulfilled", created_at=attempt.now, fulfilled_at=attempt.now, **about
     )
-    return access.follow(db, attempt, session=key)
+    return access.sync_entitlements(db, attempt, session=key)
 
 
 def _has_no_order(attempt: Attempt, db: Session, subscription: str) -> bool:

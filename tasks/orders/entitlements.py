@@ -18,7 +18,7 @@ class Price(Struct):
     type: Text | None = None  # recurring | one_time
 
 
-def item(price: Price | None, quantity: int | None) -> Item:
+def make_item(price: Price | None, quantity: int | None) -> Item:
     """`renews`: it is part of a subscription, whose items stand for it as soon as they are known."""
     price = price or Price()
     return {
@@ -29,12 +29,12 @@ def item(price: Price | None, quantity: int | None) -> Item:
     }
 
 
-def told(items: Sequence[Item]) -> list[Item]:
+def serialize_items(items: Sequence[Item]) -> list[Item]:
     """As the application hears of them."""
     return [{name: one[name] for name in ("price", "product", "quantity")} for one in items]
 
 
-def current(bought: Sequence[Item], plan: Sequence[Item] | None) -> list[Item]:
+def current_items(bought: Sequence[Item], plan: Sequence[Item] | None) -> list[Item]:
     """What is bought now: of a subscription, its `plan` as it is now stands for what renews; None: it is not known.
 
     Where the shop itself named what was bought, nothing renews, and the plan is of no matter.
@@ -44,7 +44,7 @@ def current(bought: Sequence[Item], plan: Sequence[Item] | None) -> list[Item]:
     return [*(one for one in bought if not one["renews"]), *plan]
 
 
-def granted(grants: Mapping[str, tuple[str, ...]], items: Sequence[Item]) -> list[str]:
+def granted_names(grants: Mapping[str, tuple[str, ...]], items: Sequence[Item]) -> list[str]:
     """The entitlements for what was bought: those of the price, else of the product, else one named like the product.
 
     `default` stands for a purchase of which nobody knows what it was.

@@ -9,14 +9,14 @@ from msgspec import Struct, field
 from sqlalchemy.orm import Session
 
 from tasks.clients import stripe
-from tasks.db.locking import insert_if_new, locked
+from tasks.db.locking import insert_if_new, select_for_update
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Order
 from tasks.notifications.money import amount_text
 from tasks.notifications.notify import notify_customer
 from tasks.orders import access, app_webhook, entitlements
 from tasks.orders.entitlements import Price
-from tasks.payloads import Id, Ref, Text, Whole, convert, need, read, ref
+from tasks.payloads import Id, Int64, Ref, Text, convert, parse, ref, require
 
 PAID = frozenset({"paid", "no_payment_required"})
 STATES = ("expired", "awaiting_payment", "payment_failed", "fulfilled")  # an order only ever moves to the right
@@ -29,7 +29,7 @@ class CustomerDetails(Struct):
 
 class LineItem(Struct):
     price: Price | None = None
-    quantity: Whole | None = None
+    quantity: Int64 | None = None
     description: Text | None = None  # the product's name, as the customer saw it
 
 
@@ -53,7 +53,7 @@ class CheckoutSession(Struct):
     subscription: Ref = None
     payment_intent: Ref = None
     invoice: Ref = None
-    amount_total: Whole | None = None
+    amount_total: Int64 | None = None
     currency: Text | None = None
     customer_details: CustomerDetails | None = None
     customer_email: Text | None = None
@@ -86,45 +86,45 @@ class SessionEvent(Struct):
 
 def checkout_completed(attempt: Attempt, db: Session) -> list[FollowUp]:
     """checkout.session.completed: fulfilled, if it is paid or needs no payment; else the order waits."""
-    return _reach(attempt, db, "awaiting_payment", may_be_paid=True)
+    return _advance(attempt, db, "awaiting_payment", may_be_paid=True)
 
 
 def async_payment_succeeded(attempt: Attempt, db: Session) -> list[FollowUp]:
     """checkout.session.async_payment_succeeded: the money of a completed checkout has come; fulfilled."""
-    return _reach(attempt, db, "awaiting_payment", may_be_paid=True)
+    return _advance(attempt, db, "awaiting_payment", may_be_paid=True)
 
 
 def async_payment_failed(attempt: Attempt, db: Session) -> list[FollowUp]:
     """checkout.session.async_payment_failed: the money will not come; the customer is told."""
-    return _reach(attempt, db, "payment_failed")
+    return _advance(attempt, db, "payment_failed")
 
 
 def expired(attempt: Attempt, db: Session) -> list[FollowUp]:
     """checkout.session.expired: nobody completed it. Its payment_status says nothing: free ones are never unpaid."""
-    return _reach(attempt, db, "expired")
+    return _advance(attempt, db, "expired")
 
 
-def _reach(attempt: Attempt, db: Session, state: str, *, may_be_paid: bool = False) -> list[FollowUp]:
+def _advance(attempt: Attempt, db: Session, state: str, *, may_be_paid: bool = False) -> list[FollowUp]:
     """Move the order up to `state`, or to fulfilled, whichever events of its session came before.
 
     States are ordered and orders only rise, so that any order of arrival ends in the same one.
     """
-    session = read(attempt.event.body, SessionEvent).data.object
+    session = parse(attempt.event.body, SessionEvent).data.object
     if session.mode == "setup":  # a card for later: nothing was bought
         return []
-    if may_be_paid and need(session.payment_status, "data.object.payment_status") in PAID:
+    if may_be_paid and require(session.payment_status, "data.object.payment_status") in PAID:
         state = "fulfilled"
-    bought = _bought(attempt, db, session) if state == "fulfilled" else []
-    order, risen = _record(attempt, db, session, state)
+    bought = _fetch_items(attempt, db, session) if state == "fulfilled" else []
+    order, risen = _upsert_order(attempt, db, session, state)
     owed: list[FollowUp] = []
     if risen and state == "fulfilled":
         owed = _fulfil(attempt, db, session, order, bought)
     elif risen and state == "payment_failed":
-        owed = [_tell(attempt, db, "order_payment_failed", session, order)]
-    return [*owed, *access.follow(db, attempt, session=order.session_id)]
+        owed = [_notify_customer(attempt, db, "order_payment_failed", session, order)]
+    return [*owed, *access.sync_entitlements(db, attempt, session=order.session_id)]
 
 
-def _bought(attempt: Attempt, db: Session, session: CheckoutSession) -> list[LineItem]:
+def _fetch_items(attempt: Attempt, db: Session, session: CheckoutSession) -> list[LineItem]:
     """What the session's metadata names; else its line items, from Stripe where we may ask, or as they came along."""
     if session.metadata and session.metadata.product:
         return [LineItem(Price(product=session.metadata.product, type="one_time"), quantity=1)]
@@ -132,14 +132,16 @@ def _bought(attempt: Attempt, db: Session, session: CheckoutSession) -> list[Lin
     if (came and not came.has_more) or not attempt.settings.stripe_api_key:
         return came.data if came else []
     db.commit()  # no transaction stays open over a call
-    items = stripe.list_line_items(attempt, need(session.id, "data.object.id"))
+    items = stripe.list_line_items(attempt, require(session.id, "data.object.id"))
     return convert(items, list[LineItem])
 
 
-def _record(attempt: Attempt, db: Session, session: CheckoutSession, state: str) -> tuple[Order, bool]:
+def _upsert_order(attempt: Attempt, db: Session, session: CheckoutSession, state: str) -> tuple[Order, bool]:
     """The order, locked, in `state` or a higher one, and whether it has just risen to it."""
-    key = need(session.id, "data.object.id")
-    access.hold(db, session=key, **{name: value for name, value in session.names.items() if name in access.NAMES})
+    key = require(session.id, "data.object.id")
+    access.lock_entitlements(
+        db, session=key, **{name: value for name, value in session.names.items() if name in access.ORDER_IDS}
+    )
     values = {
         "amount_total": session.amount_total or 0,  # null where nothing is charged
         "currency": session.currency or "",
@@ -147,7 +149,7 @@ def _record(attempt: Attempt, db: Session, session: CheckoutSession, state: str)
         **session.names,
     }
     new = insert_if_new(db, Order, session_id=key, state=state, **values)
-    order = locked(db, Order, key)
+    order = select_for_update(db, Order, key)
     assert order is not None  # noqa: S101  just inserted, and nobody deletes
     for name, value in session.names.items():
         if getattr(order, name) is None:
@@ -162,20 +164,22 @@ def _fulfil(
     attempt: Attempt, db: Session, session: CheckoutSession, order: Order, bought: list[LineItem]
 ) -> list[FollowUp]:
     """Once per order: what it bought, by which access follows; the receipt; word to the application."""
-    order.fulfilled_at, order.bought = attempt.now, [entitlements.item(one.price, one.quantity) for one in bought]
-    granted = entitlements.granted(attempt.settings.fulfilment, order.bought)
+    order.fulfilled_at, order.bought = attempt.now, [entitlements.make_item(one.price, one.quantity) for one in bought]
+    granted = entitlements.granted_names(attempt.settings.fulfilment, order.bought)
     names = [one.description for one in bought if one.description] or granted
-    receipt = _tell(attempt, db, "receipt", session, order, products=", ".join(names))
+    receipt = _notify_customer(attempt, db, "receipt", session, order, products=", ".join(names))
     what = {
         "entitlements": granted,
-        "items": entitlements.told(order.bought),
+        "items": entitlements.serialize_items(order.bought),
         "amount_total": order.amount_total,
         "currency": order.currency,
     }
-    return [receipt, *app_webhook.owe(db, attempt, "order.fulfilled", order, what)]
+    return [receipt, *app_webhook.enqueue(db, attempt, "order.fulfilled", order, what)]
 
 
-def _tell(attempt: Attempt, db: Session, kind: str, session: CheckoutSession, order: Order, **words: str) -> FollowUp:
+def _notify_customer(
+    attempt: Attempt, db: Session, kind: str, session: CheckoutSession, order: Order, **words: str
+) -> FollowUp:
     return notify_customer(
         db,
         attempt,

@@ -18,22 +18,22 @@ T0 = 1_772_000_000
 HANDLERS: dict[str, Callable[..., Any]] = {
     "invoice.payment_failed": payments.payment_failed,
     "invoice.payment_action_required": payments.payment_action_required,
-    "invoice.paid": payments.paid,
-    "invoice.payment_succeeded": payments.paid,
-    "invoice.voided": payments.voided,
-    "invoice.marked_uncollectible": payments.uncollectible,
+    "invoice.paid": payments.invoice_paid,
+    "invoice.payment_succeeded": payments.invoice_paid,
+    "invoice.voided": payments.invoice_voided,
+    "invoice.marked_uncollectible": payments.invoice_uncollectible,
     "checkout.session.completed": fulfilment.checkout_completed,
     "checkout.session.async_payment_succeeded": fulfilment.async_payment_succeeded,
     "checkout.session.async_payment_failed": fulfilment.async_payment_failed,
     "checkout.session.expired": fulfilment.expired,
     "charge.refunded": refunds.charge_refunded,
-    "charge.dispute.created": disputes.changed,
-    "charge.dispute.closed": disputes.changed,
-    "customer.subscription.created": subscriptions.changed,
-    "customer.subscription.updated": subscriptions.changed,
-    "customer.subscription.deleted": subscriptions.changed,
-    "customer.subscription.paused": subscriptions.changed,
-    "customer.subscription.resumed": subscriptions.changed,
+    "charge.dispute.created": disputes.dispute_changed,
+    "charge.dispute.closed": disputes.dispute_changed,
+    "customer.subscription.created": subscriptions.subscription_changed,
+    "customer.subscription.updated": subscriptions.subscription_changed,
+    "customer.subscription.deleted": subscriptions.subscription_changed,
+    "customer.subscription.paused": subscriptions.subscription_changed,
+    "customer.subscription.resumed": subscriptions.subscription_changed,
     "customer.subscription.trial_will_end": subscriptions.trial_will_end,
 }
 
@@ -56,7 +56,7 @@ class Happened:
 def buy_access(business: Business) -> None:
     """An order that sub_1 pays for, with access, as if nobody had been told of it."""
     ids = {"customer": "cus_1", "subscription": "sub_1", "invoice": "in_1"}
-    bought = [entitlements.item(Price(product="club", type="one_time"), 1)]
+    bought = [entitlements.make_item(Price(product="club", type="one_time"), 1)]
     about: dict[str, Any] = {"amount_total": 1, "currency": "eur", "created_at": NOW, "bought": bought}
     with business.sessions() as db:
         db.add(Order(session_id="cs_1", state="fulfilled", **about, **ids))

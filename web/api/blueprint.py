@@ -156,7 +156,7 @@ def _figures(
         days = parse_json(ReconcileRequest, read_body(request, MOST_BYTES)).days
         if not settings.stripe_api_key:
             raise HttpError("reconcile is off: STRIPE_API_KEY is not set", 409)
-        return jsonify(id=reconcile_request.ask_now(store, days), state="asked"), 202
+        return jsonify(id=reconcile_request.request_reconcile_now(store, days), state="asked"), 202
 
 
 def _bearer_key() -> bytes:

@@ -88,9 +88,9 @@ def answer(asked: Asked) -> bytes:
         (checkout_completed, checkout(metadata={}), {}),
         (charge_refunded, refund(), {}),
         (charge_refunded, refund(invoice="in_1"), {}),
-        (disputes.changed, dispute(payment_intent=None), {}),
+        (disputes.dispute_changed, dispute(payment_intent=None), {}),
         (refund_changed, failed_refund(), {}),
-        (direct_subscriptions.record, None, {"subscription": "sub_1"}),
+        (direct_subscriptions.record_order, None, {"subscription": "sub_1"}),
     ],
 )
 def test_no_transaction_is_open_while_somebody_else_is_asked(

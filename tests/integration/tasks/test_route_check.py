@@ -44,7 +44,7 @@ WRONG = {  # what somebody wrote into the table -> what both say
 NO_HANDLER = {  # only the workers import handlers
     "tasks.billing.payments:nobody": "not there",
     "tasks.nowhere:refunded": "not there",
-    "tasks.billing.payments:THANKS": "no function of (attempt, db)",
+    "tasks.billing.payments:RECOVERED": "no function of (attempt, db)",
     "tasks.payloads:ref": "no function of (attempt, db)",
 }
 

@@ -14,18 +14,18 @@ from tasks.clients.responses import LONGEST_WAIT_SECONDS, check, retry_after_sec
 from tasks.documents.store import name_for
 from tasks.notifications.money import amount_text
 from tasks.orders.fulfilment import CheckoutSession
-from tasks.payloads import Ref, Text, need, read, ref
+from tasks.payloads import Ref, Text, parse, ref, require
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 def as_invoice(**fields: Any) -> InvoiceObject:
     body = {"created": 1, "data": {"object": {"id": "in_1", "object": "invoice", **fields}}}
-    return read(json.dumps(body).encode(), InvoiceEvent).data.object
+    return parse(json.dumps(body).encode(), InvoiceEvent).data.object
 
 
 def as_session(**fields: Any) -> CheckoutSession:
-    return read(json.dumps({"id": "cs_1", "object": "checkout.session", **fields}).encode(), CheckoutSession)
+    return parse(json.dumps({"id": "cs_1", "object": "checkout.session", **fields}).encode(), CheckoutSession)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_session_names_its_buyer(fields: Any, email: str | None) -> None:
 )
 def test_a_payload_that_does_not_fit_is_refused_by_field_and_never_by_value(body: bytes, words: str) -> None:
     with pytest.raises(PermanentError) as error:
-        read(body, InvoiceEvent)
+        parse(body, InvoiceEvent)
     assert words in str(error.value)
     assert "ada" not in str(error.value)
 
@@ -95,12 +95,12 @@ def test_fields_nobody_uses_may_be_anything() -> None:
 @pytest.mark.parametrize("value", [None, ""])
 def test_what_an_effect_needs_is_named_when_it_is_missing(value: Text | None) -> None:
     with pytest.raises(PermanentError, match=r"the payload lacks data\.object\.id"):
-        need(value, "data.object.id")
+        require(value, "data.object.id")
 
 
 @pytest.mark.parametrize("value", ["x", 0])
 def test_a_zero_is_not_missing(value: Any) -> None:
-    assert need(value, "amount") == value
+    assert require(value, "amount") == value
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.event import listen
 
-from tasks.billing.payments import end_grace
+from tasks.billing.payments import end_grace_period
 from tasks.db.engine import make_engine, make_sessions
 from tasks.models import (
     Base,
@@ -97,7 +97,7 @@ def end_graces(business: Business) -> None:
     """Time goes by: every grace time that is planned ends."""
     for number, grace in enumerate(business.all(select(PaymentGrace).filter_by(state="planned"))):
         args = {"invoice": grace.invoice, "number": grace.number}
-        business.run(end_grace, {"id": "evt_1"}, effect=f"end of grace {number}", args=args)
+        business.run(end_grace_period, {"id": "evt_1"}, effect=f"end of grace {number}", args=args)
         assert_sane(business)
 
 

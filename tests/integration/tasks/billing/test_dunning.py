@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from tasks.billing.payments import end_grace, retry_payment
+from tasks.billing.payments import end_grace_period, retry_payment
 from tasks.handler import FollowUp
 from tasks.ingest import peek_stripe
 from tasks.models import Entitlement, Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
@@ -47,7 +47,7 @@ def only(follow_ups: list[FollowUp], task: str) -> FollowUp:
 
 def end_of(business: Business, follow_up: FollowUp, event: str = "evt_1") -> list[FollowUp]:
     """Run the job at the end of a grace time."""
-    return business.follow(end_grace, follow_up, AFTER_EVT_1, event_id=event)
+    return business.follow(end_grace_period, follow_up, AFTER_EVT_1, event_id=event)
 
 
 def given_up(business: Business) -> FollowUp:
@@ -123,7 +123,7 @@ def test_a_grace_time_whose_job_was_lost_is_ended_by_another_a_day_later(busines
 
 def test_the_end_of_a_grace_time_happens_once(business: Business) -> None:
     grace = given_up(business)
-    business.run(end_grace, AFTER_EVT_1, effect="replayed under another key", args=grace.args)
+    business.run(end_grace_period, AFTER_EVT_1, effect="replayed under another key", args=grace.args)
     assert len(told(business)) == 3
 
 

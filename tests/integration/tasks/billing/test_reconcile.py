@@ -74,7 +74,7 @@ class World:
     def job(self, event_id: str, body: Any = None, follow_up: FollowUp | None = None) -> list[FollowUp]:
         effect, args = (follow_up.effect, follow_up.args) if follow_up else ("reconcile.take_in", {})
         return self.business.run(
-            reconcile.take_in, body or {}, source="holdfast", event_id=event_id, effect=effect, args=args
+            reconcile.reconcile_page, body or {}, source="holdfast", event_id=event_id, effect=effect, args=args
         )
 
     def look(self, event_id: str = "", days: int | None = None) -> int:
@@ -467,7 +467,7 @@ def test_all_workers_together_ask_once_at_the_start_and_once_an_hour(store: Stor
     clock.ms = int(datetime(2026, 11, 23, 21, 50, 10, tzinfo=UTC).timestamp() * 1000)
     last = ["", "", ""]
     for _ in range(3 * 60):  # each worker, every minute, for three hours
-        last = [reconcile.ask_hourly(store, one) for one in last]
+        last = [reconcile.request_hourly(store, one) for one in last]
         clock.forward(60)
     asked = sorted(
         event["id"].removeprefix("reconcile:2026-11-") for event in find.search(store, "events", Filter(), 100).rows
@@ -483,9 +483,9 @@ def test_all_workers_together_ask_once_at_the_start_and_once_an_hour(store: Stor
 def test_a_request_that_could_not_be_recorded_is_made_again(store: Store, clock: Any, valkey: Any) -> None:
     valkey.kill()
     with pytest.raises(TransientError):
-        reconcile.ask_hourly(store, "")
+        reconcile.request_hourly(store, "")
     valkey.start()
-    assert reconcile.ask_hourly(store, "")
+    assert reconcile.request_hourly(store, "")
     assert queries.stats(store)["owed"] == 1
 
 

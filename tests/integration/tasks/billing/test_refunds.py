@@ -186,7 +186,7 @@ def test_an_old_invoice_that_is_paid_late_is_not_what_was_paid_for_last(business
     invoice("paid", 3, 50, next_payment_attempt=None).to(business)
     lives_refund(4, 60, made=50, invoice="in_1").to(business)
     assert in_force(business)
-    run(business, disputes.changed, dispute("lost", T0 + 70, begun=T0 + 65, charge="ch_4", payment_intent=None))
+    run(business, disputes.dispute_changed, dispute("lost", T0 + 70, begun=T0 + 65, charge="ch_4", payment_intent=None))
     assert in_force(business), "its charge is disputed, too"
     lives_refund(5, 80, made=40, invoice="in_2").to(business)
     assert not in_force(business), "the newest invoice"
@@ -210,8 +210,8 @@ def test_a_later_invoice_of_nothing_gives_back_nothing(business: Business, nothi
     [
         (charge_refunded, refund(payment_intent="pi_9")),
         (charge_refunded, refund(payment_intent="pi_9", invoice="in_9")),
-        (disputes.changed, dispute("lost", payment_intent="pi_9")),
-        (disputes.changed, dispute("lost", payment_intent=None)),
+        (disputes.dispute_changed, dispute("lost", payment_intent="pi_9")),
+        (disputes.dispute_changed, dispute("lost", payment_intent=None)),
     ],
 )
 def test_a_renewals_subscription_is_asked_for_where_the_event_does_not_name_it(
@@ -245,7 +245,7 @@ def test_what_stripe_does_not_know_is_recorded_as_it_came(business: Business) ->
     with Peer(lambda _: GONE) as peer:
         business.settings = asking(peer)
         run(business, charge_refunded, refund())
-        run(business, disputes.changed, dispute(payment_intent=None))
+        run(business, disputes.dispute_changed, dispute(payment_intent=None))
     assert business.one(select(Charge.payment_intent)) == "pi_1"
     assert business.one(select(Dispute.charge)) == "ch_1"
 
@@ -349,11 +349,11 @@ def test_without_a_key_a_failed_refund_is_told_and_no_more(business: Business) -
 
 def test_a_dispute_is_told_at_its_start_and_its_end_and_revokes_when_it_is_lost(business: Business) -> None:
     run(business, checkout_completed, checkout())
-    assert run(business, disputes.changed, dispute()) == ["notify.dispute_opened"]
+    assert run(business, disputes.dispute_changed, dispute()) == ["notify.dispute_opened"]
     assert in_force(business)
-    assert run(business, disputes.changed, dispute("under_review", created=1_700_000_300)) == []
-    assert run(business, disputes.changed, dispute("lost", created=1_700_000_400)) == ["notify.dispute_closed"]
-    assert run(business, disputes.changed, dispute("lost", created=1_700_000_400)) == []
+    assert run(business, disputes.dispute_changed, dispute("under_review", created=1_700_000_300)) == []
+    assert run(business, disputes.dispute_changed, dispute("lost", created=1_700_000_400)) == ["notify.dispute_closed"]
+    assert run(business, disputes.dispute_changed, dispute("lost", created=1_700_000_400)) == []
     assert not in_force(business)
     words = business.one(select(Notification).filter_by(kind="dispute_opened"))
     assert (words.audience, words.params["due"], words.params["amount"]) == ("admin", "2023-11-21", "49.00 USD")
@@ -362,24 +362,24 @@ def test_a_dispute_is_told_at_its_start_and_its_end_and_revokes_when_it_is_lost(
 def test_a_dispute_that_is_won_gives_back_what_it_took(business: Business) -> None:
     business.settings = APP | {"ACCESS_WHILE_DISPUTED": "revoke"}
     run(business, checkout_completed, checkout())
-    assert "access.revoked.cs_1" in run(business, disputes.changed, dispute())
-    assert "access.granted.cs_1" in run(business, disputes.changed, dispute("won", created=1_700_000_400))
+    assert "access.revoked.cs_1" in run(business, disputes.dispute_changed, dispute())
+    assert "access.granted.cs_1" in run(business, disputes.dispute_changed, dispute("won", created=1_700_000_400))
     assert in_force(business)
 
 
 def test_a_dispute_whose_end_came_first_stays_over(business: Business) -> None:
     run(business, checkout_completed, checkout())
-    assert run(business, disputes.changed, dispute("lost", created=1_700_000_400)) == ["notify.dispute_closed"]
-    assert run(business, disputes.changed, dispute()) == []
+    assert run(business, disputes.dispute_changed, dispute("lost", created=1_700_000_400)) == ["notify.dispute_closed"]
+    assert run(business, disputes.dispute_changed, dispute()) == []
     assert business.one(select(Dispute.status)) == "lost"
 
 
 def test_a_lost_dispute_stays_lost_until_its_appeal_is_won(business: Business) -> None:
     run(business, checkout_completed, checkout())
-    run(business, disputes.changed, dispute("lost", created=1_700_000_400))
-    assert run(business, disputes.changed, dispute("appeal_under_review", created=1_700_000_500)) == []
+    run(business, disputes.dispute_changed, dispute("lost", created=1_700_000_400))
+    assert run(business, disputes.dispute_changed, dispute("appeal_under_review", created=1_700_000_500)) == []
     assert not in_force(business)
-    run(business, disputes.changed, dispute("won", created=1_700_000_600))
+    run(business, disputes.dispute_changed, dispute("won", created=1_700_000_600))
     assert in_force(business)
 
 
@@ -388,22 +388,22 @@ def test_a_dispute_as_it_is_now_outweighs_what_its_event_says(business: Business
     won = json.dumps(dispute("won")["data"]["object"]).encode()
     with Peer(lambda asked: Answer(200, body=won) if asked.path.startswith("/v1/disputes/dp_1") else GONE) as peer:
         business.settings = asking(peer) | {"ACCESS_WHILE_DISPUTED": "revoke"}
-        assert run(business, disputes.changed, dispute()) == ["notify.dispute_closed"]
-        assert run(business, disputes.changed, dispute("lost", created=1_700_000_400)) == []
+        assert run(business, disputes.dispute_changed, dispute()) == ["notify.dispute_closed"]
+        assert run(business, disputes.dispute_changed, dispute("lost", created=1_700_000_400)) == []
     assert business.one(select(Dispute.status)) == "won"
     assert in_force(business)
 
 
 def test_an_event_that_names_less_than_the_one_before_it_counts_all_the_same(business: Business) -> None:
     run(business, checkout_completed, checkout())
-    run(business, disputes.changed, dispute())
-    run(business, disputes.changed, dispute("lost", created=1_700_000_400, payment_intent=None))
+    run(business, disputes.dispute_changed, dispute())
+    run(business, disputes.dispute_changed, dispute("lost", created=1_700_000_400, payment_intent=None))
     assert not in_force(business)
 
 
 def test_an_older_state_of_an_open_dispute_changes_nothing(business: Business) -> None:
-    run(business, disputes.changed, dispute("needs_response", created=300))
-    run(business, disputes.changed, dispute("warning_needs_response", created=200))
+    run(business, disputes.dispute_changed, dispute("needs_response", created=300))
+    run(business, disputes.dispute_changed, dispute("warning_needs_response", created=200))
     assert business.one(select(Dispute.status)) == "needs_response"
 
 
@@ -412,11 +412,11 @@ def test_a_lost_dispute_takes_away_what_was_paid_for_and_not_what_is_paid_for_la
     business.settings = APP
     run(business, checkout_completed, checkout(payment_intent="pi_1", subscription="sub_1", invoice="in_1"))
     invoice("paid", 1, 10, next_payment_attempt=None).to(business)
-    owed = run(business, disputes.changed, dispute("lost", T0 + 30, begun=T0 + 20))
+    owed = run(business, disputes.dispute_changed, dispute("lost", T0 + 30, begun=T0 + 20))
     assert owed == ["notify.dispute_closed", "access.revoked.cs_1"]
     invoice("paid", 3, 40, id="in_2", created=T0 + 39, next_payment_attempt=None).to(business)
     assert in_force(business)
-    run(business, disputes.changed, dispute("lost", T0 + 60, begun=T0 + 50, id="dp_2"))
+    run(business, disputes.dispute_changed, dispute("lost", T0 + 60, begun=T0 + 50, id="dp_2"))
     assert not in_force(business), "the renewal was disputed too"
 
 
@@ -430,10 +430,10 @@ def test_an_old_charge_that_is_disputed_after_the_renewal_takes_nothing_away(bus
     with Peer(lambda asked: GONE if asked.path.startswith("/v1/disputes") else found) as peer:
         business.settings = asking(peer) | {"ACCESS_WHILE_DISPUTED": "revoke"}
         for status in ("needs_response", "lost"):
-            run(business, disputes.changed, dispute(status, T0 + 60, begun=T0 + 50))
+            run(business, disputes.dispute_changed, dispute(status, T0 + 60, begun=T0 + 50))
             assert in_force(business)
     business.settings = {}
-    run(business, disputes.changed, dispute("lost", T0 + 70, begun=T0 + 50))
+    run(business, disputes.dispute_changed, dispute("lost", T0 + 70, begun=T0 + 50))
     assert business.one(select(Dispute.charge_created)) == T0 + 1, "what is known of the charge stays known"
 
 
@@ -442,9 +442,9 @@ def test_an_old_charge_that_is_disputed_after_the_renewal_takes_nothing_away(bus
 
 def test_a_deleted_customer_may_use_nothing_any_more(business: Business) -> None:
     run(business, checkout_completed, checkout())
-    run(business, customers.deleted, deleted("cus_2"))
+    run(business, customers.customer_deleted, deleted("cus_2"))
     assert in_force(business)
-    run(business, customers.deleted, deleted())
+    run(business, customers.customer_deleted, deleted())
     assert not in_force(business)
 
 
@@ -455,10 +455,10 @@ STORY: Mapping[str, tuple[Handler, dict[str, Any]]] = {
     "2 failed": (async_payment_failed, checkout(**UNPAID)),
     "3 paid": (async_payment_succeeded, checkout()),
     "4 partly refunded": (charge_refunded, refund(1000, created=1_700_000_150)),
-    "5 disputed": (disputes.changed, dispute(created=1_700_000_200)),
-    "6 won": (disputes.changed, dispute("won", created=1_700_000_300)),
-    "7 disputed again": (disputes.changed, dispute(created=1_700_000_400, id="dp_2")),
-    "8 lost": (disputes.changed, dispute("lost", created=1_700_000_500, id="dp_2")),
+    "5 disputed": (disputes.dispute_changed, dispute(created=1_700_000_200)),
+    "6 won": (disputes.dispute_changed, dispute("won", created=1_700_000_300)),
+    "7 disputed again": (disputes.dispute_changed, dispute(created=1_700_000_400, id="dp_2")),
+    "8 lost": (disputes.dispute_changed, dispute("lost", created=1_700_000_500, id="dp_2")),
     "9 refunded": (charge_refunded, refund(4900, created=1_700_000_600)),
 }
 
@@ -513,11 +513,11 @@ def test_any_order_of_an_orders_events_ends_alike(
         (refund_changed, failed_refund(amount=None), "data.object.amount"),
         (refund_changed, failed_refund(currency=None), "data.object.currency"),
         (refund_changed, failed_refund() | {"created": None}, "created"),
-        (disputes.changed, dispute(id=None), "data.object.id"),
-        (disputes.changed, dispute(charge=None), "data.object.charge"),
-        (disputes.changed, dispute(status=None), "data.object.status"),
-        (disputes.changed, dispute(evidence_details={"due_by": 10**15}), "due_by"),
-        (customers.deleted, deleted(""), "data.object.id"),
+        (disputes.dispute_changed, dispute(id=None), "data.object.id"),
+        (disputes.dispute_changed, dispute(charge=None), "data.object.charge"),
+        (disputes.dispute_changed, dispute(status=None), "data.object.status"),
+        (disputes.dispute_changed, dispute(evidence_details={"due_by": 10**15}), "due_by"),
+        (customers.customer_deleted, deleted(""), "data.object.id"),
     ],
 )
 def test_a_payload_without_what_it_takes_changes_nothing(

@@ -25,8 +25,8 @@ from sqlalchemy.orm import Session
 
 from dev.stack.postgres import Postgres
 from tasks.db.engine import make_engine
-from tasks.db.locking import insert_if_new, locked
-from tasks.db.migrate import MIGRATION_LOCK, upgrade
+from tasks.db.locking import insert_if_new, select_for_update
+from tasks.db.migrate import MIGRATION_LOCK, migrate
 from tasks.models import Base, Document, Effect
 from tests.support.business import NOW, Business
 
@@ -106,7 +106,7 @@ def test_a_migration_waits_for_the_one_under_way(kind: str, tmp_path: Path, post
     with ThreadPoolExecutor(1) as thread, engine.begin() as under_way:
         if kind == "postgres":
             under_way.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
-        waiting = thread.submit(upgrade, url)
+        waiting = thread.submit(migrate, url)
         with pytest.raises(TimeoutError):
             waiting.result(timeout=1)
         under_way.rollback()
@@ -117,7 +117,7 @@ def test_a_migration_waits_for_the_one_under_way(kind: str, tmp_path: Path, post
 
 def test_migrating_again_keeps_the_rows(business: Business, database: str) -> None:
     business.run(lambda attempt, db: [], effect="first")
-    upgrade(database)
+    migrate(database)
     assert business.one(select(Effect)).job_id == "stripe:evt_1:first"
 
 
@@ -142,7 +142,7 @@ def test_who_locks_a_row_sees_what_the_one_before_made_of_it(business: Business)
             return row_of(db).follow_ups
 
     def row_of(db: Session) -> Effect:
-        row = locked(db, Effect, "j")
+        row = select_for_update(db, Effect, "j")
         assert row is not None
         return row
 

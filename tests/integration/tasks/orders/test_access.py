@@ -15,7 +15,7 @@ from tasks.billing import payments, refunds
 from tasks.handler import Attempt, FollowUp
 from tasks.models import AppMessage, Base, Charge, DeletedCustomer, Dispute, Entitlement, Order, Subscription
 from tasks.orders import access
-from tasks.orders.entitlements import Price, item
+from tasks.orders.entitlements import Price, make_item
 from tests.support.business import HANDOFF_SECRET, NOW, Business, at_once
 from tests.support.lives import invoice
 from tests.support.lives import refund as lives_refund
@@ -28,7 +28,7 @@ APP = {"APP_WEBHOOK_URL": "http://app.internal/hook", "APP_WEBHOOK_SECRET": HAND
 def order(business: Business, session: str = "cs_1", **ids: str) -> None:
     """A fulfilled order of two products, whose access nobody has looked at yet."""
     state: dict[str, Any] = {"state": "fulfilled", "amount_total": 4900, "currency": "eur", "created_at": NOW}
-    bought = [item(Price(product=name, type="one_time"), 1) for name in ("book", "club")]
+    bought = [make_item(Price(product=name, type="one_time"), 1) for name in ("book", "club")]
     with business.sessions() as db:
         db.add(Order(session_id=session, bought=bought, **state, **(ids or IDS)))
         db.commit()
@@ -39,7 +39,7 @@ def learn(*rows: Base, **names: str) -> Callable[[Attempt, Session], list[Follow
 
     def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
         db.add_all(rows)
-        return access.follow(db, attempt, **names)
+        return access.sync_entitlements(db, attempt, **names)
 
     return handler
 
@@ -146,11 +146,11 @@ def test_an_order_and_what_is_known_against_it_recorded_at_once_end_without_acce
     """Each works on while the other has not committed, and would not see its rows; whoever commits last must."""
 
     def record_order(attempt: Attempt, db: Session) -> list[FollowUp]:
-        access.hold(db, session="cs_1", payment_intent="pi_1")
-        bought = [item(Price(product="book"), 1)]
+        access.lock_entitlements(db, session="cs_1", payment_intent="pi_1")
+        bought = [make_item(Price(product="book"), 1)]
         fields: dict[str, Any] = {"amount_total": 1, "currency": "eur", "created_at": NOW, "bought": bought}
         db.add(Order(session_id="cs_1", state="fulfilled", **fields, **IDS))
-        return slowly(access.follow(db, attempt, session="cs_1"))
+        return slowly(access.sync_entitlements(db, attempt, session="cs_1"))
 
     def record_refund(attempt: Attempt, db: Session) -> list[FollowUp]:
         return slowly(learn(refund(payment_intent="pi_1"), payment_intent="pi_1")(attempt, db))
@@ -168,7 +168,7 @@ def test_a_renewal_and_its_refund_recorded_at_once_end_without_access(business: 
     renewal, refunded = invoice("paid", 2, 10, id="in_2"), lives_refund(3, 10, made=5, invoice="in_2")
 
     def tell(number: int) -> None:
-        event, handler = ((renewal, payments.paid), (refunded, refunds.charge_refunded))[number]
+        event, handler = ((renewal, payments.invoice_paid), (refunded, refunds.charge_refunded))[number]
         body = {"created": event.created, "data": {"object": event.object}}
         business.run(lambda attempt, db: slowly(handler(attempt, db)), body, event_id=event.id, effect="slowly")
 

@@ -50,7 +50,7 @@ def test_a_subscription_made_by_api_gives_access_and_the_application_hears_of_it
         (later,) = told(business, peer)
         assert (later.task, later.delay_seconds) == ("tasks.sold_elsewhere.record", 30)
         assert in_force(business) == []
-        business.follow(direct_subscriptions.record, later)
+        business.follow(direct_subscriptions.record_order, later)
     assert in_force(business) == [("sub_1", "basic")]
     said = business.one(select(AppMessage))
     assert (said.type, said.data["session"], said.data["customer"]) == ("access.granted", "sub_1", "cus_1")
@@ -59,7 +59,7 @@ def test_a_subscription_made_by_api_gives_access_and_the_application_hears_of_it
 def test_its_end_takes_the_access_away(business: Business) -> None:
     with stripe_with() as peer:
         (later,) = told(business, peer)
-        business.follow(direct_subscriptions.record, later)
+        business.follow(direct_subscriptions.record_order, later)
     with stripe_with(status="canceled") as peer:
         business.settings["STRIPE_API_BASE"] = peer.url
         subscription("deleted", 2, 10, "canceled").to(business)
@@ -77,7 +77,7 @@ def test_a_session_that_is_found_only_at_the_second_look_makes_no_order_either(b
         (later,) = told(business, peer)
     with stripe_with({"id": "cs_1", "created": int(NOW.timestamp())}) as peer:
         business.settings["STRIPE_API_BASE"] = peer.url
-        assert business.follow(direct_subscriptions.record, later) == []
+        assert business.follow(direct_subscriptions.record_order, later) == []
     assert business.all(select(Order)) == []
 
 
@@ -85,7 +85,7 @@ def test_a_session_that_came_meanwhile_keeps_its_order_the_only_one(business: Bu
     with stripe_with() as peer:
         (later,) = told(business, peer)
         checkout("completed", 2, 5, metadata={"product": "club"}).to(business)
-        assert business.follow(direct_subscriptions.record, later) == []
+        assert business.follow(direct_subscriptions.record_order, later) == []
     assert in_force(business) == [("cs_1", "club")]
 
 
@@ -100,7 +100,7 @@ def test_a_session_that_comes_while_stripe_is_asked_keeps_its_order_the_only_one
             return reply(asked)
 
         peer.reply = slowly
-        assert business.follow(direct_subscriptions.record, later) == []
+        assert business.follow(direct_subscriptions.record_order, later) == []
     assert in_force(business) == [("cs_1", "club")]
 
 
@@ -108,14 +108,14 @@ def test_a_session_of_which_stripe_tells_nobody_any_more_never_becomes_an_order(
     """Of a subscription that began before there was a Holdfast."""
     with stripe_with({"id": "cs_0", "created": int(NOW.timestamp()) - 31 * DAY}) as peer:
         (later,) = told(business, peer)
-        business.follow(direct_subscriptions.record, later)
+        business.follow(direct_subscriptions.record_order, later)
     assert in_force(business) == [("sub_1", "basic")]
 
 
 def test_events_of_one_subscription_at_once_make_one_order_and_one_message(business: Business) -> None:
     with stripe_with() as peer:
         (later,) = told(business, peer)
-        at_once(lambda n: business.follow(direct_subscriptions.record, later, event_id=f"evt_{n}"), 3)
+        at_once(lambda n: business.follow(direct_subscriptions.record_order, later, event_id=f"evt_{n}"), 3)
     assert in_force(business) == [("sub_1", "basic")]
     assert business.one(select(AppMessage.type)) == "access.granted"
 

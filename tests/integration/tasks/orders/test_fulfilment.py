@@ -16,7 +16,7 @@ from inbox.errors import PermanentError
 from tasks.handler import Handler
 from tasks.models import Entitlement, Notification, Order
 from tasks.notifications.notify import send
-from tasks.orders.entitlements import Price, granted, item
+from tasks.orders.entitlements import Price, granted_names, make_item
 from tasks.orders.fulfilment import async_payment_failed, async_payment_succeeded, checkout_completed, expired
 from tasks.payloads import Expanded
 from tests.support.business import NOW, Business, at_once
@@ -282,12 +282,12 @@ GRANTS = {"prod_1": ("course", "forum"), "price_9": ("coaching", "course"), "pro
 def test_a_purchase_grants_what_its_prices_and_products_are_mapped_to(
     bought: list[Price | None], names: list[str]
 ) -> None:
-    assert granted(GRANTS, [item(price, 1) for price in bought]) == names
+    assert granted_names(GRANTS, [make_item(price, 1) for price in bought]) == names
 
 
 def test_without_a_mapping_each_product_grants_itself() -> None:
-    assert granted({}, [item(Price("price_1", "prod_1"), 1)]) == ["prod_1"]
-    assert granted({}, []) == ["default"]
+    assert granted_names({}, [make_item(Price("price_1", "prod_1"), 1)]) == ["prod_1"]
+    assert granted_names({}, []) == ["default"]
 
 
 def test_the_mapping_of_the_settings_is_used(business: Business) -> None:
@@ -300,8 +300,17 @@ def page(asked: Asked) -> Answer:
     """Two pages of line items, as Stripe answers."""
     second = "starting_after=li_1" in asked.path
     number = 2 if second else 1
-    item = {"id": f"li_{number}", "object": "item", "price": {"id": f"price_{number}", "product": f"prod_{number}"}}
-    found = {"object": "list", "data": [item], "has_more": not second, "url": "/v1/checkout/sessions/cs_1/line_items"}
+    item = {
+        "id": f"li_{number}",
+        "object": "item",
+        "price": {"id": f"price_{number}", "product": f"prod_{number}"},
+    }
+    found = {
+        "object": "list",
+        "data": [item],
+        "has_more": not second,
+        "url": "/v1/checkout/sessions/cs_1/line_items",
+    }
     return Answer(200, body=json.dumps(found).encode())
 
 

@@ -74,7 +74,7 @@ def work(runner: Runner, replay: str) -> int:
         owed = [job["id"] for job in event["jobs"] if job["state"] == "ready"] if event else []
         if not owed:
             return pages - 1
-        run(runner, task.run_again, owed[0], "", 60)
+        run(runner, task.replay_page, owed[0], "", 60)
     raise AssertionError("it does not end")
 
 
@@ -127,7 +127,7 @@ def test_a_death_in_the_middle_of_a_page_costs_nothing_and_runs_nothing_twice(
         done.append(job)
         return real(store, job, *rest)
 
-    real = task._replayed
+    real = task._replay
     with monkeypatch.context() as patched:
         patched.setattr(task, "_replayed", breaks)
         with pytest.raises(AttemptFailed):
@@ -159,7 +159,7 @@ def test_who_comes_late_to_a_page_that_is_done_changes_nothing(
     attempt = runner._attempt(lease)
     for _ in range(2):  # two holders of one lease, one of which slept
         with sessions() as db:
-            assert task.run_again(attempt, db) == []
+            assert task.replay_page(attempt, db) == []
             db.commit()
     with sessions() as db:
         row = db.get(Replay, replay)
@@ -246,7 +246,7 @@ def test_what_was_put_away_after_the_page_was_planned_stays_away(
 ) -> None:
     jobs = [die(real_store, f"evt_{n}") for n in range(3)]
     replay = client.post("/api/v1/replays", json={}, headers=BEARER).get_json()["id"]
-    planned = task._planned
+    planned = task._plan_page
 
     def discarded_then(*args: Any) -> list[str]:
         page = planned(*args)

@@ -21,7 +21,7 @@ from inbox.job import Lease, NewJob, job_id
 from inbox.retry import DeadLetter, RetryAt
 from inbox.store import Store
 from settings import load
-from tasks.db.migrate import upgrade
+from tasks.db.migrate import migrate
 from tests.conftest import Clock
 from tests.support.signed_deliveries import STRIPE_SECRET
 from tests.support.stack import ROOT
@@ -35,7 +35,7 @@ TASK = "tasks.payments.payment_failed"
 @pytest.fixture
 def client(valkey: Valkey, tmp_path: Path) -> FlaskClient:
     database = f"sqlite:///{tmp_path}/x.db"
-    upgrade(database)
+    migrate(database)
     environ = {"REDIS_URL": valkey.url, "STRIPE_WEBHOOK_SECRET": STRIPE_SECRET, "DATABASE_URL": database}
     return create_app(load(environ)).test_client()
 

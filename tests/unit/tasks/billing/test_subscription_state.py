@@ -7,14 +7,14 @@ import itertools
 import pytest
 
 from tasks.billing.subscription_state import (
-    INVOICE_WAY,
-    SUBSCRIPTION_WAY,
-    Seen,
+    INVOICE_ORDER,
+    SUBSCRIPTION_ORDER,
+    Version,
+    derive_status,
     is_newer,
     is_sign_up,
-    next_retry,
-    status_of,
-    wants_grace,
+    next_retry_number,
+    should_start_grace,
 )
 
 
@@ -43,7 +43,7 @@ from tasks.billing.subscription_state import (
 )
 def test_a_subscriptions_status_follows_from_what_is_known(word: str | None, facts: str, status: str) -> None:
     known = {name: name in facts.split() for name in ("failing", "given_up", "paid_since")}
-    assert status_of(word, **known) == status
+    assert derive_status(word, **known) == status
 
 
 @pytest.mark.parametrize(
@@ -68,37 +68,44 @@ def test_only_a_subscription_that_has_not_begun_is_a_sign_up(
 @pytest.mark.parametrize(
     ("older", "newer"),
     [
-        (Seen("active", 1, "evt_z"), Seen("past_due", 2, "evt_a")),
-        (Seen("incomplete", 1, "evt_z"), Seen("active", 1, "evt_a")),  # created and updated in one second
-        (Seen("active", 1, "evt_a"), Seen("active", 1, "evt_b")),
-        (Seen("active", 9, "evt_z"), Seen("canceled", 1, "evt_a")),  # what is final stays
-        (Seen("a word of next year", 1, "evt_z"), Seen("active", 1, "evt_a")),
+        (Version("active", 1, "evt_z"), Version("past_due", 2, "evt_a")),
+        (Version("incomplete", 1, "evt_z"), Version("active", 1, "evt_a")),  # created and updated in one second
+        (Version("active", 1, "evt_a"), Version("active", 1, "evt_b")),
+        (Version("active", 9, "evt_z"), Version("canceled", 1, "evt_a")),  # what is final stays
+        (Version("a word of next year", 1, "evt_z"), Version("active", 1, "evt_a")),
     ],
 )
-def test_of_two_events_the_same_one_is_newer_in_either_order(older: Seen, newer: Seen) -> None:
-    assert is_newer(newer, older, SUBSCRIPTION_WAY)
-    assert not is_newer(older, newer, SUBSCRIPTION_WAY)
+def test_of_two_events_the_same_one_is_newer_in_either_order(older: Version, newer: Version) -> None:
+    assert is_newer(newer, older, SUBSCRIPTION_ORDER)
+    assert not is_newer(older, newer, SUBSCRIPTION_ORDER)
 
 
 def test_no_event_is_newer_than_itself() -> None:
-    seen = Seen("open", 1, "evt_a")
-    assert not is_newer(seen, seen, INVOICE_WAY)
+    seen = Version("open", 1, "evt_a")
+    assert not is_newer(seen, seen, INVOICE_ORDER)
 
 
 def test_any_order_of_invoice_events_ends_with_the_same_one() -> None:
-    events = [Seen("open", 5, "a"), Seen("open", 7, "b"), Seen("paid", 6, "c"), Seen("uncollectible", 8, "d")]
+    events = [
+        Version("open", 5, "a"),
+        Version("open", 7, "b"),
+        Version("paid", 6, "c"),
+        Version("uncollectible", 8, "d"),
+    ]
     ends = set()
     for order in itertools.permutations(events):
-        last: Seen | None = None
+        last: Version | None = None
         for seen in order:
-            last = seen if is_newer(seen, last, INVOICE_WAY) else last
+            last = seen if is_newer(seen, last, INVOICE_ORDER) else last
         ends.add(last)
-    assert ends == {Seen("paid", 6, "c")}
+    assert ends == {Version("paid", 6, "c")}
 
 
 def test_what_was_fetched_later_or_in_the_same_second_wins_and_earlier_loses() -> None:
-    known = Seen("active", 10, "evt_z", fetched=True)
-    assert [is_newer(Seen("past_due", at, "evt_a", fetched=True), known, SUBSCRIPTION_WAY) for at in (9, 10, 11)] == [
+    known = Version("active", 10, "evt_z", fetched=True)
+    assert [
+        is_newer(Version("past_due", at, "evt_a", fetched=True), known, SUBSCRIPTION_ORDER) for at in (9, 10, 11)
+    ] == [
         False,
         True,
         True,
@@ -123,5 +130,5 @@ def test_what_was_fetched_later_or_in_the_same_second_wins_and_earlier_loses() -
 def test_a_failing_invoice_is_tried_by_the_schedule_and_then_has_its_grace(
     schedule: tuple[int, ...], retry: tuple[int, str] | None, last_word: bool, number: int | None, grace: bool
 ) -> None:
-    assert next_retry(schedule, retry) == number
-    assert wants_grace(schedule, retry, last_word) is grace
+    assert next_retry_number(schedule, retry) == number
+    assert should_start_grace(schedule, retry, last_word) is grace
