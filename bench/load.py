@@ -1,7 +1,12 @@
-"""Load generators: wrk for the maximum rate, bench/paced.py for a steady rate."""
+"""Load generators: wrk for the maximum rate, and a sender of our own for a steady rate.
+
+Of the packaged generators wrk has no rate, hey does not correct for coordinated omission, and neither can send a
+different signed body each time at a rate.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import resource
@@ -13,8 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import uvloop
+
 from bench.events import write_requests
-from bench.paced import send
 
 MAX_PER_SECOND = 16_000  # requests prepared for one second of wrk
 SCRIPT = Path(__file__).parent / "wrk.lua"
@@ -69,10 +75,34 @@ def paced(port: int, rate: float, seconds: float, connections: int) -> Load:
         raw = file.read_bytes()
     requests = [raw[at : at + length] for at in range(0, len(raw), length)]
     cpu, began = time.process_time(), time.monotonic()
-    latencies = sorted(send(port, requests, rate, connections))
+    latencies = sorted(uvloop.run(_send(port, requests, rate, connections)))
     spent = time.monotonic() - began
     p50, p99, p999 = (percentile(latencies, percent) for percent in (50, 99, 99.9))
     return Load(count, began, spent, p50, p99, p999, (time.process_time() - cpu) / spent)
+
+
+async def _send(port: int, requests: Sequence[bytes], rate: float, connections: int) -> list[float]:
+    """Milliseconds from each request's due time to its response. Each connection takes the next request when free."""
+    numbers, latencies, begin = iter(range(len(requests))), list[float](), time.monotonic() + 0.1
+
+    async def connection() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for number in numbers:
+            due = begin + number / rate
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            writer.write(requests[number])
+            head = await reader.readuntil(b"\r\n\r\n")
+            body = await reader.readexactly(int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]))
+            if head.split(b" ", 2)[1] != b"200":
+                raise RuntimeError(f"the response was {head[:30]!r}: {body[:200]!r}")
+            latencies.append((time.monotonic() - due) * 1000)
+        writer.close()
+
+    try:
+        await asyncio.gather(*(connection() for _ in range(connections)))
+    except (asyncio.IncompleteReadError, OSError) as error:
+        raise RuntimeError("a connection broke") from error
+    return latencies
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:

@@ -1,4 +1,4 @@
-"""The benchmark counts nothing that was not done, and forgets no CPU time."""
+"""The benchmark counts only completed work, and all of its CPU time."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ PARENT = (
 
 
 class Counted:
-    """A contender that has recorded `before`, and `after` once it is asked again."""
+    """A contender with `before` recorded events at the first call, and `after` at the second."""
 
-    name = "someone"
+    name = "contender"
 
     def __init__(self, before: int, after: int) -> None:
         self._answers: Iterator[int] = iter((before, after))
@@ -41,7 +41,7 @@ class Counted:
 
 
 @pytest.fixture(autouse=True)
-def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_settle_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "SETTLE_SECONDS", 0)
 
 
@@ -60,13 +60,13 @@ def test_the_cpu_of_children_that_have_ended_is_counted(tmp_path: Path) -> None:
     part = Part([sys.executable, "-u", "-c", PARENT], {}, tmp_path / "log")
     try:
         wait_until(lambda: "over" in part.log.read_text(), seconds=30, what="the child to end")
-        assert part.cpu_seconds() >= 0.5  # the kernel counts whole ticks, of each kind of time
+        assert part.cpu_seconds() >= 0.5  # the kernel counts whole ticks of each kind of time
     finally:
         part.stop()
     assert not part.alive()
 
 
-def test_every_request_is_a_new_event_signed_and_of_one_length(tmp_path: Path) -> None:
+def test_every_request_is_a_new_signed_event_of_the_same_length(tmp_path: Path) -> None:
     length = events.write_requests(tmp_path / "requests", 50)
     raw = (tmp_path / "requests").read_bytes()
     heads, bodies = zip(
@@ -78,32 +78,34 @@ def test_every_request_is_a_new_event_signed_and_of_one_length(tmp_path: Path) -
         assert len(body) == events.BYTES == int(header["Content-Length"])
     parsed: list[dict[str, Any]] = [json.loads(body) for body in bodies]
     assert len({event["id"] for event in parsed}) == 50
-    assert len({event["data"]["object"]["customer"] for event in parsed}) == 50, "or they would wait for one another"
+    assert len({event["data"]["object"]["customer"] for event in parsed}) == 50, (
+        "or their ordering keys would serialize them"
+    )
 
 
 @pytest.mark.parametrize(("percent", "value"), [(50, 50), (99, 99), (99.9, 100), (100, 100)])
-def test_a_percentile_is_the_value_that_so_many_do_not_exceed(percent: float, value: int) -> None:
+def test_a_percentile_is_the_smallest_value_that_this_share_does_not_exceed(percent: float, value: int) -> None:
     assert percentile(range(1, 101), percent) == value
 
 
-def test_a_goal_that_was_missed_is_said_plainly(tmp_path: Path) -> None:
-    dear = rounds.Acks(web_us=400, store_us=70, per_second=2000, p50=10, p99=20, p999=30, generator=0.1)
-    found = Results(quick=True, acks={"Holdfast": [dear, dear, ACKS], "BullMQ": [ACKS]})
+def test_a_missed_goal_is_marked() -> None:
+    expensive = rounds.Acks(web_us=400, store_us=70, per_second=2000, p50=10, p99=20, p999=30, generator=0.1)
+    found = Results(quick=True, acks={"Holdfast": [expensive, expensive, ACKS], "BullMQ": [ACKS]})
     assert "| 2.00 | at most 1 | **missed** |" in report.tables(found)
     found.acks["Holdfast"] = [ACKS]
     assert "| 1.00 | at most 1 | met |" in report.tables(found)
 
 
-def test_who_is_left_out_is_named(tmp_path: Path) -> None:
+def test_the_page_names_contenders_that_are_left_out(tmp_path: Path) -> None:
     found = Results(quick=False, acks={"Holdfast": [ACKS]}, left_out={"BullMQ": "Node is not installed"})
     save(found, tmp_path / "results.json")
     report.write(load(tmp_path / "results.json"), tmp_path)
     page = (tmp_path / "benchmarks.md").read_text()
     assert "BullMQ is not compared: Node is not installed" in page
-    assert "BullMQ's" not in page.partition("## The goals")[2], "a goal without figures is not judged"
+    assert "BullMQ's" not in page.partition("## The goals")[2], "a goal without figures is left out"
 
 
-def test_a_steady_sender_has_every_request_answered_and_counts_from_when_it_was_due() -> None:
+def test_a_steady_load_waits_for_every_response_and_counts_from_the_due_time() -> None:
     class Slow(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -120,7 +122,7 @@ def test_a_steady_sender_has_every_request_answered_and_counts_from_when_it_was_
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    load = paced(server.server_port, 50, 1, 1)  # one connection: each waits for the one before it
+    load = paced(server.server_port, 50, 1, 1)  # one connection, so requests wait for each other
     server.shutdown()
     server.server_close()
     assert load.acks == 50
