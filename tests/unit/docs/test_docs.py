@@ -42,7 +42,8 @@ def test_every_make_target_the_documents_name_exists() -> None:
 
 def test_every_file_the_architecture_names_exists() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text()
-    named = set(re.findall(r"`((?:cli|web|inbox|tasks|workers|dev|tests|docs|deploy)/[\w/.-]+)`", text))
+    folders = "bench|cli|web|inbox|settings|tasks|telemetry|workers|dev|tests|docs|deploy"
+    named = set(re.findall(rf"`((?:{folders})/[\w/.-]+)`", text))
     assert named, "it names none"
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
