@@ -18,6 +18,7 @@ from inbox.job import StoredState
 from inbox.store import Store
 from tasks import broker
 from tasks.db.locking import insert_if_new, select_for_update
+from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Replay
 from tasks.payloads import parse
@@ -39,8 +40,8 @@ def replay_page(attempt: Attempt, db: Session) -> list[FollowUp]:
     store = broker.open_store(attempt.settings, timeout_seconds=5)
     with closing(store.client):
         page = _plan_page(attempt, db, store, asked, number)
-        db.commit()  # the plan; and no transaction stays open over what follows
-        words = [_replay(store, job, asked, attempt.event.id) for job in page]
+        with outside_transaction(db):  # the page's job ids are committed before any is replayed
+            words = [_replay(store, job, asked, attempt.event.id) for job in page]
     return _finish_page(attempt, db, number, words)
 
 

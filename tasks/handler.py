@@ -3,7 +3,7 @@
     def order_placed(attempt: Attempt, db: Session) -> list[FollowUp]: ...
 
 Its SQL is committed by the caller (workers/run.py), together with the unique effect row of the job: all of it or none,
-and only once. A handler that calls out does so while no transaction is open (`db.commit()` before it), with
+and only once. A handler calls other servers within `outside_transaction(db)` (tasks/db/transactions.py), with
 `attempt.key` as the idempotency key, and may be called again for the same key when the worker dies in between.
 Errors: PermanentError -> dead letter at once; GaveUp -> the same, with what it leaves behind; NotNow -> at its time,
 uncounted; anything else -> tried again later.

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from tasks.billing import refetch
 from tasks.clients import stripe
+from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt
 from tasks.models import Charge, Dispute, Order
 from tasks.payloads import Id, Int64, Ref, Text, ref
@@ -45,9 +46,9 @@ def resolve_payment_refs(attempt: Attempt, db: Session, charge: ChargeObject) ->
     known: PaymentRefs = {"payment_intent": payment_intent, "invoice": invoice, "subscription": None}
     if not attempt.settings.stripe_api_key or not (payment_intent or invoice) or _is_ordered(db, payment_intent):
         return known
-    db.commit()  # no transaction stays open over a call
     try:
-        found = stripe.find_invoice(attempt, payment_intent, invoice)
+        with outside_transaction(db):
+            found = stripe.find_invoice(attempt, payment_intent, invoice)
     except stripe.Refused:  # not known to this key: then what the event says is all there is
         return known
     return known | {"invoice": found.get("id", invoice), "subscription": stripe.subscription_of(found)}

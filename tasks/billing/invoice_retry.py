@@ -22,6 +22,7 @@ from tasks.billing.dunning import select_planned
 from tasks.billing.subscription_state import HARD_DECLINES, SETTLED
 from tasks.clients import stripe
 from tasks.clients.stripe import Payment
+from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt
 from tasks.models import PaymentRetry
 
@@ -31,11 +32,30 @@ RetryOutcome = tuple[str, str | None, dict[str, Any]]  # the retry's new state, 
 
 
 def retry_payment(attempt: Attempt, db: Session, retry: PaymentRetry) -> RetryOutcome:
-    """Try to collect a planned retry's invoice, if it still needs that and may succeed. Commits."""
+    """Charge a planned retry's invoice, if it is still open and the charge may succeed. Commits.
+
+    Raises TransientError for an outcome that is not known yet.
+    """
     invoice, number, broken, due_at = retry.invoice, retry.number, retry.broken, retry.due_at
-    db.commit()  # no transaction stays open over a call
-    found = stripe.fetch_invoice(attempt, invoice)
-    if found.get("status") in SETTLED:  # perhaps by this very retry, whose answer was lost
+    with outside_transaction(db):
+        found = stripe.fetch_invoice(attempt, invoice)
+        outcome = _outcome_without_charge(attempt, found)
+        if outcome is not None:
+            return outcome
+        if broken and attempt.now < due_at:
+            raise _retry_in((due_at - attempt.now).total_seconds())
+        try:
+            return _pay(attempt, invoice, f"{invoice}:retry:{number}" + (f":{broken}" if broken else ""))
+        except stripe.Broken:
+            if attempt.number < MAX_TRIES:
+                raise
+    _postpone_with_new_key(attempt, db, (invoice, number), broken)
+    raise _retry_in(NEW_KEY_DELAY.total_seconds())
+
+
+def _outcome_without_charge(attempt: Attempt, found: dict[str, Any]) -> RetryOutcome | None:
+    """The outcome for an invoice that is not to be charged; None if it is."""
+    if found.get("status") in SETTLED:  # perhaps by an earlier attempt of this retry whose response was lost
         return _state_of_settled(found), None, found
     if found.get("collection_method") == "send_invoice":
         return "stopped", None, found
@@ -44,15 +64,7 @@ def retry_payment(attempt: Attempt, db: Session, retry: PaymentRetry) -> RetryOu
         return "pending", None, found
     if _would_decline_again(attempt, found, payment):
         return "declined", payment.code, found
-    if broken and attempt.now < due_at:
-        raise _retry_in((due_at - attempt.now).total_seconds())
-    try:
-        return _pay(attempt, invoice, f"{invoice}:retry:{number}" + (f":{broken}" if broken else ""))
-    except stripe.Broken:
-        if attempt.number < MAX_TRIES:
-            raise
-        _postpone_with_new_key(attempt, db, (invoice, number), broken)
-        raise _retry_in(NEW_KEY_DELAY.total_seconds()) from None
+    return None
 
 
 def _pay(attempt: Attempt, invoice: str, key: str) -> RetryOutcome:

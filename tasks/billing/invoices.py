@@ -13,6 +13,7 @@ from tasks.billing.refetch import observed_at
 from tasks.billing.subscription_state import INVOICE_ORDER, Version, is_newer
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, select_for_update
+from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt
 from tasks.models import Invoice
 from tasks.payloads import Id, Int64, Ref, Text, UnixTime, convert, ref, require
@@ -164,9 +165,9 @@ def fetch_current(attempt: Attempt, db: Session, told: InvoiceSnapshot) -> Invoi
     """The invoice as it is at Stripe now; as it was told without a key, or where Stripe does not know it. Commits."""
     if not attempt.settings.stripe_api_key:
         return told
-    db.commit()  # no transaction stays open over a call
     try:
-        found = stripe.fetch_invoice(attempt, str(told.object.id))
+        with outside_transaction(db):
+            found = stripe.fetch_invoice(attempt, str(told.object.id))
     except stripe.Refused:
         return told
     return snapshot_from_stripe(attempt, found, told.seen.at)

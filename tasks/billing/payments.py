@@ -16,6 +16,7 @@ from tasks.billing.invoices import InvoiceEvent, InvoiceSnapshot
 from tasks.billing.subscription_state import FINAL, SUSPENDED
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, select_for_update
+from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.notifications.money import amount_text
@@ -174,9 +175,9 @@ def _refetch(attempt: Attempt, db: Session, invoice: str) -> list[FollowUp]:
     """With a key: what Stripe says of the invoice and its subscription just now, and what follows."""
     if not attempt.settings.stripe_api_key:
         return []
-    db.commit()  # no transaction stays open over a call
     try:
-        found = stripe.fetch_invoice(attempt, invoice)
+        with outside_transaction(db):
+            found = stripe.fetch_invoice(attempt, invoice)
     except stripe.Refused:
         return []
     sight = invoices.snapshot_from_stripe(attempt, found)

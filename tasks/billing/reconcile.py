@@ -39,6 +39,7 @@ from settings import STRIPE_RESENDS_DAYS, SettingsError, load
 from tasks import broker
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, select_for_update
+from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp
 from tasks.ingest import arrival, peek_stripe
 from tasks.models import Reconcile
@@ -76,10 +77,10 @@ def reconcile_page(attempt: Attempt, db: Session) -> list[FollowUp]:
     if row is None:
         return []
     after = row.after
-    db.commit()  # no transaction stays open over a call
     try:
-        page = _fetch_page(attempt, row)
-        _record_missed(attempt, page.events)
+        with outside_transaction(db):
+            page = _fetch_page(attempt, row)
+            _record_missed(attempt, page.events)
     except HoldfastError as error:
         row.failure = str(error)
         db.commit()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from tasks.clients import stripe
+from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt
 from tasks.payloads import convert
 
@@ -21,9 +22,9 @@ def fetch_current(
     not know it. May commit."""
     if not key or not attempt.settings.stripe_api_key:
         return None
-    db.commit()  # no transaction stays open over a call
     try:
-        return convert(fetch(attempt, key), shape)
+        with outside_transaction(db):
+            return convert(fetch(attempt, key), shape)
     except stripe.Refused:
         return None
 

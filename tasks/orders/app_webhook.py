@@ -12,6 +12,7 @@ from inbox.errors import PermanentError, TransientError
 from inbox.job import job_id
 from tasks.clients.standard_webhook import Gone, Receiver, post
 from tasks.db.locking import insert_if_new
+from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp, GaveUp
 from tasks.models import AppMessage, Order
 from tasks.notifications.notify import notify_admin
@@ -36,11 +37,11 @@ def deliver(attempt: Attempt, db: Session) -> list[FollowUp]:
     message = db.get(AppMessage, str(attempt.args["message"]))
     if message is None:
         raise PermanentError("there is no such message")
-    db.commit()  # no transaction stays open over a call
     body = json.dumps({"type": message.type, "timestamp": message.created_at.isoformat(), "data": message.data})
     receiver = Receiver("the application", settings.app_webhook_url, settings.app_webhook_secret, trusted=True)
     try:
-        post(attempt, receiver, body)
+        with outside_transaction(db):
+            post(attempt, receiver, body)
     except (TransientError, PermanentError) as error:
         raise _give_up(db, attempt, message, error) if attempt.last or isinstance(error, Gone) else error from None
     return []

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from settings import STRIPE_RESENDS_DAYS
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new
+from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Order, Subscription
 from tasks.orders import access
@@ -50,9 +51,9 @@ def _has_no_order(attempt: Attempt, db: Session, subscription: str) -> bool:
     """Neither here nor at Stripe; a session of which Stripe tells nobody any more never becomes one."""
     if _is_ordered(db, subscription) or not attempt.settings.stripe_api_key:
         return False
-    db.commit()  # no transaction stays open over a call
     try:
-        sessions = stripe.list_sessions(attempt, subscription)
+        with outside_transaction(db):
+            sessions = stripe.list_sessions(attempt, subscription)
     except stripe.Refused:
         return False
     told_since = attempt.now.timestamp() - STRIPE_RESENDS_DAYS * DAY_SECONDS

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, select_for_update
+from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Order
 from tasks.notifications.money import amount_text
@@ -131,8 +132,8 @@ def _fetch_items(attempt: Attempt, db: Session, session: CheckoutSession) -> lis
     came = session.line_items
     if (came and not came.has_more) or not attempt.settings.stripe_api_key:
         return came.data if came else []
-    db.commit()  # no transaction stays open over a call
-    items = stripe.list_line_items(attempt, require(session.id, "data.object.id"))
+    with outside_transaction(db):
+        items = stripe.list_line_items(attempt, require(session.id, "data.object.id"))
     return convert(items, list[LineItem])
 
 

@@ -19,6 +19,7 @@ from inbox.job import job_id
 from settings import load
 from tasks.handler import Attempt, FollowUp, Handler
 from tasks.models import Effect
+from tests.support.call_guard import no_calls_in_transactions
 from tests.support.signed_deliveries import API_KEY
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -88,7 +89,8 @@ class Business:
             done = db.get(Effect, attempt.key)
             if done is not None:
                 return _decode(done)
-            follow_ups = list(handler(attempt, db))
+            with no_calls_in_transactions(db):
+                follow_ups = list(handler(attempt, db))
             raw = json.dumps([asdict(follow_up) for follow_up in follow_ups])
             db.add(Effect(job_id=attempt.key, follow_ups=raw, done_at=attempt.now))
             db.commit()
