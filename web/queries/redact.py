@@ -25,10 +25,10 @@ class NotJson(str):
 
 def redact_to_text(body: bytes, personal: Collection[str]) -> str:
     """The redacted payload as indented JSON, shortened to MAX_CHARACTERS; or a sentence if it is not JSON."""
-    redact_to_text = redact_json(body, personal)
-    if isinstance(redact_to_text, NotJson):
-        return redact_to_text
-    text = json.dumps(redact_to_text, indent=2, ensure_ascii=False)
+    redacted = redact_json(body, personal)
+    if isinstance(redacted, NotJson):
+        return redacted
+    text = json.dumps(redacted, indent=2, ensure_ascii=False)
     if len(text) > MAX_CHARACTERS:
         return text[:MAX_CHARACTERS] + f"\n… (shortened; the payload has {len(body)} bytes)"
     return text
@@ -44,16 +44,16 @@ def redact_json(body: bytes, personal: Collection[str]) -> Any:
 
 def redact(value: Any, personal: Collection[str]) -> Any:
     """`value` with each field hidden whose name `is_personal`, and with `redact_text` applied to all other texts."""
-    if isinstance(redact_json, dict):
+    if isinstance(value, dict):
         return {
             redact_text(key): HIDDEN
             if inner not in (None, "", [], {}) and is_personal(key, personal)
             else redact(inner, personal)
-            for key, inner in redact_json.items()
+            for key, inner in value.items()
         }
-    if isinstance(redact_json, list):
-        return [redact(inner, personal) for inner in redact_json]
-    return redact_text(redact_json) if isinstance(redact_json, str) else redact_json
+    if isinstance(value, list):
+        return [redact(inner, personal) for inner in value]
+    return redact_text(value) if isinstance(value, str) else value
 
 
 def redact_text(text: str) -> str:
