@@ -33,7 +33,7 @@ def list_agents(api: Api, *, as_json: bool) -> None:
 @click.option("--rate", type=click.IntRange(min=1), help="Maximum number of deliveries per minute.")
 @api_command
 def add(api: Api, *, name: str, agent_url: str, rate: int | None, as_json: bool) -> None:
-    """Add an agent. Prints the secret that signs its webhooks; it cannot be shown again."""
+    """Add an agent. Prints the secret that signs its webhooks; repeating the command prints it again."""
     body = {"name": name, "url": agent_url} | ({"rate_per_minute": rate} if rate else {})
     added = api.post("agents", body=body)
     return output.as_json(added) if as_json else output.fields(added)

@@ -14,6 +14,17 @@ from settings import Settings
 from web.queries import reconcile_status
 from web.receiver.sources import Source, delivery_stats
 
+# What each reason of web/errors.py means, and what to check.
+REJECTIONS = {
+    "body": "too large, incomplete or not text",
+    "unsigned": "no signature, or an unreadable one: usually random traffic",
+    "signature": "matches no secret: compare the secret here with the sender's",
+    "timestamp": "signed too long ago or in the future: check the clocks",
+    "payload": "signed, but not a valid event: the sender's format may have changed",
+    "mode": "a test event in live mode, or the reverse (STRIPE_MODE)",
+    "unavailable": "answered with 503 because the store was unavailable; the sender retries",
+}
+
 
 def register(
     pages: Blueprint,
@@ -32,4 +43,5 @@ def register(
         except SQLAlchemyError:
             reconcile = None
         rows = delivery_stats(configured, queries.deliveries(store))
-        return render_template("sources.html", sources=rows, reconcile=reconcile, now=store.now_ms())
+        now = store.now_ms()
+        return render_template("sources.html", sources=rows, reconcile=reconcile, rejections=REJECTIONS, now=now)

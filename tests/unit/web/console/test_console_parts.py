@@ -10,8 +10,8 @@ import pytest
 
 from inbox.find import Filter
 from settings import PERSONAL
-from web.console import jinja_filters, overview
-from web.errors import HttpError
+from web.console import jinja_filters, overview, sources
+from web.errors import REASONS, HttpError
 from web.queries import filters
 from web.queries.redact import HIDDEN, is_personal, redact_to_text
 from web.queries.timeline import build_job_tree, build_timeline
@@ -185,8 +185,12 @@ def test_succeeded_jobs_are_counted_from_one_sample_to_the_next() -> None:
     bars = next(plot.bars for plot in plots if plot.name == "Jobs succeeded")
     assert {plot.name: plot.top for plot in plots} | {
         "Jobs succeeded": "12",
-        "Oldest unfinished job": "1 min 30 s",
-        "Rejected deliveries": "1",
+        "Oldest unfinished": "1 min 30 s",
+        "Rejected": "1",
     } == {plot.name: plot.top for plot in plots}
     assert [bar.label.partition(": ")[2] for bar in bars[:6]] == ["0", "4", "0", "0", "12", "0"]
     assert [bar.height for bar in bars[:5]] == [0, pytest.approx(100 / 3), 0, 0, 100]
+
+
+def test_every_reason_for_a_rejection_is_explained() -> None:
+    assert tuple(sources.REJECTIONS) == REASONS
