@@ -9,7 +9,7 @@ from cli.api import Api
 from cli.options import api_command
 
 HEAD = ("NAME", "URL", "STATE", "RATE", "DELIVERED", "PENDING", "DEAD", "FAILING SINCE")
-COLUMNS = ("name", "url", "state", "rate_per_minute", "delivered", "owed", "dead", "failing_since")
+COLUMNS = ("name", "url", "state", "rate_per_minute", "delivered", "pending", "dead", "failing_since")
 
 
 @click.group()

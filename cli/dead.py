@@ -13,7 +13,7 @@ from cli.errors import CommandError
 from cli.options import api_command, filters, given, limit
 
 HEAD = ("DIED", "JOB", "TYPE", "REASON")
-COUNTS = ("replayed", "skipped", "looked", "total")
+COUNTS = ("replayed", "skipped", "scanned", "total")
 COUNT_HEADS = ("REPLAYED", "SKIPPED", "CHECKED", "TOTAL")
 
 
@@ -96,7 +96,7 @@ def list_replays(api: Api, *, as_json: bool, limit: int) -> None:
 @api_command
 def discard(api: Api, *, jobs: tuple[str, ...], why: str, as_json: bool) -> None:
     """Discard dead letters that need no action. A discarded job can still be replayed."""
-    _for_each(jobs, lambda job: api.post("jobs", job, "discard", body={"why": why}), "discarded", as_json)
+    _for_each(jobs, lambda job: api.post("jobs", job, "discard", body={"reason": why}), "discarded", as_json)
 
 
 def _for_each(jobs: tuple[str, ...], call: Callable[[str], object], done: str, as_json: bool) -> None:
@@ -121,7 +121,7 @@ def _for_each(jobs: tuple[str, ...], call: Callable[[str], object], done: str, a
 def _preview(preview: dict[str, Any], as_json: bool) -> None:
     if as_json:
         return output.as_json(preview)
-    checked = "" if preview["whole"] else f" (only the newest {preview['looked']} were checked)"
+    checked = "" if preview["complete"] else f" (only the newest {preview['scanned']} were checked)"
     click.echo(f"would be replayed: {preview['matching']}{checked}")
     for group in ("tasks", "reasons"):
         for name, count in preview[group].items():
@@ -139,5 +139,5 @@ def _follow(api: Api, replay: str, as_json: bool) -> None:
 
 
 def _progress(now: dict[str, Any]) -> output.Progress:
-    text = f"{now['state']}: {now['replayed']} replayed, {now['looked']} of {now['total']} checked"
-    return output.Progress(now["looked"], now["total"], text)
+    text = f"{now['state']}: {now['replayed']} replayed, {now['scanned']} of {now['total']} checked"
+    return output.Progress(now["scanned"], now["total"], text)

@@ -131,7 +131,7 @@ def _row(event: Event) -> tuple[str, ...]:
 def _tree(jobs: list[Job], parent: str | None = None, depth: int = 0) -> Iterator[tuple[int, Job]]:
     """Each job after the one that it follows, with its depth."""
     for job in jobs:
-        if job["follows"] == parent:
+        if job["parent"] == parent:
             yield depth, job
             yield from _tree(jobs, job["id"], depth + 1)
 

@@ -41,7 +41,7 @@ def audit(api: Api, *, as_json: bool, limit: int) -> None:
     if as_json:
         return output.as_json(found)
     rows = (
-        (output.timestamp(one["at"]), one["by"], one["action"], one["job"], one.get("why")) for one in found["audit"]
+        (output.timestamp(one["at"]), one["by"], one["action"], one["job"], one.get("reason")) for one in found["audit"]
     )
     return output.table(("TIME", "BY", "ACTION", "JOB", "REASON"), rows)
 
@@ -52,4 +52,4 @@ def _source_row(source: dict[str, Any], secret: dict[str, Any]) -> tuple[object,
 
 
 def _audit_row(entry: dict[str, Any]) -> tuple[object, ...]:
-    return output.timestamp(entry["at"]), entry["by"], entry["action"], entry["job"], entry.get("why")
+    return output.timestamp(entry["at"]), entry["by"], entry["action"], entry["job"], entry.get("reason")

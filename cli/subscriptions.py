@@ -33,8 +33,15 @@ def list_subscriptions(api: Api, *, as_json: bool, limit: int) -> None:
 def _rows(subscription: dict[str, Any]) -> Iterator[tuple[object, ...]]:
     """One row per unpaid invoice."""
     first = (subscription["id"], subscription["customer"], subscription["status"])
-    for owes in subscription["owes"]:
-        amount = f"{owes['amount_due']} {owes['currency']}"
-        yield (*first, owes["invoice"], amount, len(owes["tries"]), owes["next_try_at"], owes["access_ends_at"])
-    if not subscription["owes"]:
+    for invoice in subscription["open_invoices"]:
+        amount = f"{invoice['amount_due']} {invoice['currency']}"
+        yield (
+            *first,
+            invoice["invoice"],
+            amount,
+            len(invoice["retries"]),
+            invoice["next_retry_at"],
+            invoice["access_ends_at"],
+        )
+    if not subscription["open_invoices"]:
         yield first + ("",) * (len(HEAD) - len(first))

@@ -63,20 +63,20 @@ def find_event(store: Store, source: str, event_id: str) -> dict[str, Any] | Non
     if not raw:
         return None
     fields = _text(raw)
-    found = [find_job for find_job in (find_job(store, raw_id.decode()) for raw_id in jobs) if find_job]
+    found = [job for job in (find_job(store, raw_id.decode()) for raw_id in jobs) if job]
     return {
         "source": source,
         "id": event_id,
         "type": fields["type"],
         "received": int(fields["received"]),
         "deliveries": int(fields["deliveries"]),
-        "heard": _heard(fields),
+        "last_deliveries": _last_deliveries(fields),
         "state": _event_state(fields, found),
         "jobs": found,
     }
 
 
-def _heard(fields: Mapping[str, str]) -> list[dict[str, Any]]:
+def _last_deliveries(fields: Mapping[str, str]) -> list[dict[str, Any]]:
     """When (ms) the last five deliveries came, in that order, and the name of the secret that proved each."""
     last = sorted(value.split(":") for name, value in fields.items() if name.startswith("heard:"))
     return [{"at": int(at), "secret": secret} for at, secret in last]
@@ -91,7 +91,7 @@ def find_body(store: Store, source: str, event_id: str) -> bytes | None:
 
 def _event_state(fields: Mapping[str, str], jobs: list[dict[str, Any]]) -> str:
     """The same words as in scripts/find.lua."""
-    if any(find_job["state"] == "dead" for find_job in jobs):
+    if any(job["state"] == "dead" for job in jobs):
         return "dead"
     done = "discarded" if int(fields.get("discarded", 0)) else "succeeded"
     return {"0": done, "-1": "unhandled"}.get(fields["open"], "open")
@@ -118,7 +118,7 @@ def find_job(store: Store, job_id: str) -> dict[str, Any] | None:
         "finished": int(fields["finished"]) if "finished" in fields else None,
         "reason": fields.get("reason"),
         "discarded": int(fields["discarded"]) if "discarded" in fields else None,
-        "why": fields.get("why"),
+        "discard_reason": fields.get("why"),
         "replays": int(fields.get("replays", 0)),
         "replayed_by": fields.get("replayed_by"),
         "attempts": [attempt for _, attempt in sorted(attempts)],
@@ -133,11 +133,16 @@ def list_dead(store: Store, limit: int) -> list[dict[str, Any]]:
 
 
 def list_audit_log(store: Store, limit: int, before: str = "") -> list[dict[str, Any]]:
-    """The newest `limit` of what people have done, or of what they had `before` an entry's `place`: `at` (ms), action,
-    job, by, what it `was`; of a discard `why`."""
+    """The newest `limit` of what people have done, or of what they had `before` an entry's `id`: `at` (ms), action,
+    job, by, what it `was`; of a discard the `reason`."""
     with translate_errors():
         rows: Any = store.client.xrevrange(PREFIX + "audit", max=f"({before}" if before else "+", count=limit)
-    return [{"at": int(name.split(b"-")[0]), "place": name.decode(), **_text(fields)} for name, fields in rows]
+    return [_audit_entry(name.decode(), _text(fields)) for name, fields in rows]
+
+
+def _audit_entry(name: str, fields: dict[str, str]) -> dict[str, Any]:
+    reason = {"reason": fields.pop("why")} if "why" in fields else {}
+    return {"id": name, "at": int(name.split("-", maxsplit=1)[0]), **fields, **reason}
 
 
 def last_sweep_ms(store: Store) -> int | None:

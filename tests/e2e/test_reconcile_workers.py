@@ -102,7 +102,7 @@ def test_a_worker_that_starts_finds_what_was_lost_and_says_so(stack: Stack, acco
     account.lose(3)
     stack.receiver()
     assert ask(stack, "/api/v1/reconcile") == {
-        "state": "never",
+        "state": "never_run",
         "reason": None,
         "tried_at": None,
         "finished_at": None,

@@ -67,7 +67,7 @@ def test_a_worker_killed_in_the_middle_of_a_replay_loses_and_repeats_nothing(
     stack.worker(app="workers.app")
     wait_until(lambda: ask(stack, f"replays/{replay}")["state"] == "finished", seconds=120, what="the replay")
     told = ask(stack, f"replays/{replay}")
-    assert told | {"replayed": LETTERS, "skipped": 0, "total": LETTERS, "looked": LETTERS} == told
+    assert told | {"replayed": LETTERS, "skipped": 0, "total": LETTERS, "scanned": LETTERS} == told
     letters: Any = real_store.client.keys("{holdfast}:job:*notify*")
     assert [real_store.client.hget(letter, "replays") for letter in letters] == [b"1"] * LETTERS
 

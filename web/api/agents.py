@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from flask import Blueprint, Response, g, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field
@@ -35,7 +35,7 @@ def register(api: Blueprint, settings: Settings, sessions: Callable[[], Session]
     @api.get("/agents")
     def list_agents() -> Response:
         with sessions() as db:
-            return jsonify(agents=[told(one) for one in agents.load_statuses(db)])
+            return jsonify(agents=[to_json(status) for status in agents.load_statuses(db)])
 
     @api.post("/agents")
     def add_agent() -> tuple[Response, int]:
@@ -47,24 +47,13 @@ def register(api: Blueprint, settings: Settings, sessions: Callable[[], Session]
             db.commit()
             return jsonify(id=agent.id, name=agent.name, secret=secrets(settings, agent)[0]), 201
 
-    @api.post("/agents/<agent>/disable")
-    def disable_agent(agent: str) -> Response:
-        return _switched(agent, "disable")
-
-    @api.post("/agents/<agent>/enable")
-    def enable_agent(agent: str) -> Response:
-        return _switched(agent, "enable")
-
-    def _switched(word: str, to: Literal["disable", "enable"]) -> Response:
-        with sessions() as db:
-            key = agents.switch(db, word, to, g.who).id
-            db.commit()
-            (standing,) = agents.load_statuses(db, key)
-            return jsonify(told(standing))
+    @api.post("/agents/<agent>/<any(disable, enable):action>")
+    def change_state(agent: str, action: str) -> Response:
+        return jsonify(to_json(agents.change_state(sessions, agent, action, g.who)))
 
 
-def told(standing: AgentStatus) -> dict[str, Any]:
-    agent, handoffs = standing.agent, standing.handoffs
+def to_json(status: AgentStatus) -> dict[str, Any]:
+    agent, handoffs = status.agent, status.handoffs
     return {
         "id": agent.id,
         "name": agent.name,
@@ -74,6 +63,8 @@ def told(standing: AgentStatus) -> dict[str, Any]:
         "failures": agent.failures,
         "failing_since": iso(agent.failing_since),
         "open_until": iso(agent.open_until),
-        "last_answer": agent.last_answer,
-        **{state: handoffs[state] for state in ("delivered", "owed", "dead")},
+        "last_response": agent.last_answer,
+        "delivered": handoffs["delivered"],
+        "pending": handoffs["owed"],
+        "dead": handoffs["dead"],
     }

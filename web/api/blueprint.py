@@ -156,7 +156,7 @@ def _figures(
         days = parse_json(ReconcileRequest, read_body(request, MOST_BYTES)).days
         if not settings.stripe_api_key:
             raise HttpError("reconcile is off: STRIPE_API_KEY is not set", 409)
-        return jsonify(id=reconcile_request.request_reconcile_now(store, days), state="asked"), 202
+        return jsonify(id=reconcile_request.request_reconcile_now(store, days), state="requested"), 202
 
 
 def _bearer_key() -> bytes:
@@ -170,21 +170,21 @@ def _document_id(who: str, idempotency_key: str | None) -> str:
     if idempotency_key is None:
         return f"doc_{uuid.uuid4().hex}"
     if not 1 <= len(idempotency_key) <= 255:
-        raise HttpError("Idempotency-Key takes 1 to 255 characters")
+        raise HttpError("Idempotency-Key must be 1 to 255 characters")
     return "doc_" + hashlib.sha256(f"{who} {idempotency_key}".encode()).hexdigest()[:32]
 
 
 def _known(store: Store, sessions: Callable[[], Session], event: Event) -> str:
-    """Where a document stands that was asked for before under this Idempotency-Key. Raises Refused for another."""
+    """Where a document stands that was asked for before under this Idempotency-Key. Raises HttpError for another."""
     before = queries.find_body(store, event.source, event.id)
     if before is not None and json.loads(before) != json.loads(event.body):  # None: it has aged away
-        raise HttpError("this Idempotency-Key was used for another request; a new request takes a new key", 422)
+        raise HttpError("this Idempotency-Key was used for another request; use a new key for a new request", 422)
     row = _row(sessions, event.id)
     return row.status if row else "submitting"
 
 
 def completed(sessions: Callable[[], Session], document: str, otherwise: str) -> tuple[Document, str]:
-    """The row of a finished document and the name it is stored as. Raises Refused, 404, with the words `otherwise`."""
+    """The row of a completed document and its stored name. Raises HttpError, 404, with the text `otherwise`"""
     row = _row(sessions, document)
     if row is None or row.status != "completed" or row.stored_as is None:
         raise HttpError(otherwise, 404)

@@ -22,11 +22,11 @@ MOST_BYTES = 16 * 1024
 
 
 class DiscardRequest(BaseModel):
-    """`POST /api/v1/jobs/<id>/discard`: `why` is for the audit trail."""
+    """`POST /api/v1/jobs/<id>/discard`: `reason` is for the audit log."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    why: str = Field(min_length=1, max_length=300)
+    reason: str = Field(min_length=1, max_length=300)
 
 
 def register(api: Blueprint, settings: Settings, store: Store, sessions: Callable[[], Session]) -> None:
@@ -45,7 +45,7 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
         event = _there(queries.find_event(store, source, event_id), "event")
         parents = parents_of(event["jobs"], load_follow_ups(sessions, event["jobs"]))
         for job in event["jobs"]:
-            job["follows"] = parents.get(job["id"])
+            job["parent"] = parents.get(job["id"])
         body = queries.find_body(store, source, event_id)
         return jsonify(event | {"payload": None if body is None else redact.redact_json(body, settings.redact_fields)})
 
@@ -58,7 +58,7 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
     def list_jobs() -> Response:
         """The dead letters that match, the newest first, as `GET /api/v1/events`; times are those of death."""
         if request.args.get("state") != "dead":
-            raise HttpError("state takes: dead")
+            raise HttpError("state must be dead")
         found = _found_by("dead")
         shown = (queries.find_job(store, row["id"]) for row in found.rows)
         return jsonify(jobs=[job for job in shown if job], cursor=found.cursor)
@@ -74,12 +74,12 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
 
     @api.post("/jobs/<path:job_id>/discard")
     def discard_job(job_id: str) -> Response:
-        why = filters.parse_reason(parse_json(DiscardRequest, read_body(request, MOST_BYTES)).why)
-        _done(actions.discard(store, job_id, g.who, why), "discarded")
+        reason = filters.parse_reason(parse_json(DiscardRequest, read_body(request, MOST_BYTES)).reason)
+        _done(actions.discard(store, job_id, g.who, reason), "discarded")
         return jsonify(discarded=job_id)
 
     @api.get("/audit")
-    def list_deeds() -> Response:
+    def list_audit_log() -> Response:
         """What people have done, the newest first."""
         return jsonify(audit=queries.list_audit_log(store, filters.parse_limit(request.args, MOST)))
 

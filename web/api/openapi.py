@@ -224,7 +224,7 @@ def _record() -> Schema:
                 "Run all dead letters again that match, or say what that would do",
                 {
                     **answer(200, "what it would do", ref("Forecast")),
-                    **answer(202, "it is recorded", having(id=TEXT, state={"const": "asked"})),
+                    **answer(202, "it is recorded", having(id=TEXT, state={"const": "requested"})),
                     **errors("not understood", 400, 413),
                 },
                 requestBody=body("ReplayRequest"),
@@ -244,7 +244,7 @@ def _record() -> Schema:
             "post": call(
                 "Look now; its event is of the source holdfast",
                 {
-                    **answer(202, "it is recorded", having(id=TEXT, state={"const": "asked"})),
+                    **answer(202, "it is recorded", having(id=TEXT, state={"const": "requested"})),
                     **errors("not understood, or off without a STRIPE_API_KEY", 400, 409, 413),
                 },
                 requestBody=body("ReconcileRequest"),

@@ -22,45 +22,45 @@ def shapes() -> Schema:
         },
         "Agent": having(
             **{"id": TEXT, "name": MAYBE_TEXT, "url": TEXT, "state": {"enum": ["active", "disabled"]}},
-            **dict.fromkeys(("rate_per_minute", "failures", "delivered", "owed", "dead"), NUMBER),
-            **dict.fromkeys(("failing_since", "open_until", "last_answer"), MAYBE_TEXT),
+            **dict.fromkeys(("rate_per_minute", "failures", "delivered", "pending", "dead"), NUMBER),
+            **dict.fromkeys(("failing_since", "open_until", "last_response"), MAYBE_TEXT),
         ),
         "Subscription": {
-            **having(id=TEXT, customer=TEXT, status=TEXT, updated_at=TEXT, owes=list_of("Owing")),
-            "description": "in dunning; owes: its unpaid invoices",
+            **having(id=TEXT, customer=TEXT, status=TEXT, updated_at=TEXT, open_invoices=list_of("OpenInvoice")),
+            "description": "in dunning; open_invoices: its unpaid invoices",
         },
-        "Owing": {
+        "OpenInvoice": {
             **having(
                 **dict.fromkeys(("invoice", "currency"), TEXT),
-                **dict.fromkeys(("next_try_at", "access_ends_at"), MAYBE_TEXT),
+                **dict.fromkeys(("next_retry_at", "access_ends_at"), MAYBE_TEXT),
                 amount_due=NUMBER,
-                tries=objects(),
+                reretries=objects(),
             ),
             "description": "amount_due in minor units; access_ends_at: then, or since then, if nobody pays",
         },
         "Reconcile": having(
-            state={"enum": ["off", "never", "at work", "ok", "failing"]},
+            state={"enum": ["off", "never_run", "running", "ok", "failing"]},
             reason=MAYBE_TEXT,
             tried_at=MAYBE_TEXT,
             finished_at=MAYBE_TEXT,
             seen_until=MAYBE_NUMBER,
             missed=NUMBER,
         ),
-        "Forecast": having(dry_run={"const": True}, matching=NUMBER, looked=NUMBER, whole={"type": "boolean"}),
+        "Forecast": having(dry_run={"const": True}, matching=NUMBER, scanned=NUMBER, complete={"type": "boolean"}),
         "Replay": {
             **having(
                 id=TEXT,
-                state={"enum": ["asked", "running", "finished"]},
+                state={"enum": ["requested", "running", "finished"]},
                 by=MAYBE_TEXT,
-                **dict.fromkeys(("total", "looked", "replayed", "skipped"), NUMBER),
+                **dict.fromkeys(("total", "scanned", "replayed", "skipped"), NUMBER),
                 finished_at=MAYBE_TEXT,
             ),
-            "description": "of total dead letters so many are looked at; with the filter and created_at",
+            "description": "of total dead letters so many are scanned; with the filter and created_at",
         },
         "Event": having(**names, received=NUMBER, deliveries=NUMBER, state=TEXT, jobs=list_of("Job")),
         "EventWithPayload": {
             "allOf": [ref("Event"), having(payload={})],
-            "description": "payload: as people may see it, null once it has aged away; jobs: what each `follows`",
+            "description": "payload: as people may see it, null once it has aged away; jobs: what each `parent`",
         },
         "Job": having(
             **names,
@@ -71,7 +71,7 @@ def shapes() -> Schema:
             state={"enum": STATES},
             reason=MAYBE_TEXT,
             discarded=MAYBE_NUMBER,
-            why=MAYBE_TEXT,
+            discard_reason=MAYBE_TEXT,
             attempts=objects(),
         ),
     }

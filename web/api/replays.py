@@ -42,7 +42,7 @@ def register(api: Blueprint, store: Store, sessions: Callable[[], Session]) -> N
         wanted = bulk_replays.require_dead(filters.parse_filter(texts))
         if given.dry_run:
             return jsonify(_told(bulk_replays.preview(store, wanted))), 200
-        return jsonify(id=bulk_replays.request_replay(store, wanted, g.who), state="asked"), 202
+        return jsonify(id=bulk_replays.request_replay(store, wanted, g.who), state="requested"), 202
 
     @api.get("/replays")
     def list_replays() -> Response:
@@ -58,8 +58,8 @@ def _told(forecast: bulk_replays.Preview) -> dict[str, Any]:
     return {
         "dry_run": True,
         "matching": forecast.matching,
-        "looked": forecast.looked,
-        "whole": forecast.whole,
+        "scanned": forecast.scanned,
+        "complete": forecast.complete,
         "until": forecast.until,
         "tasks": dict(forecast.tasks.most_common()),
         "reasons": dict(forecast.reasons.most_common(50)),

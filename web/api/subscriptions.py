@@ -30,7 +30,7 @@ def _told(late: PastDueSubscription) -> dict[str, Any]:
         "customer": row.customer,
         "status": row.status,
         "updated_at": row.updated_at.isoformat(),
-        "owes": [_owing(one) for one in late.owes],
+        "open_invoices": [_owing(one) for one in late.open_invoices],
     }
 
 
@@ -41,11 +41,11 @@ def _owing(owing: OpenInvoice) -> dict[str, Any]:
         "invoice": owing.invoice.id,
         "amount_due": owing.invoice.amount_due,
         "currency": owing.invoice.currency,
-        "tries": [
+        "retries": [
             {"state": one.state, "decline_code": one.decline_code, "done_at": iso(one.done_at)}
             for one in owing.retries
             if one.state != "planned"
         ],
-        "next_try_at": iso(planned.due_at if planned else None),
+        "next_retry_at": iso(planned.due_at if planned else None),
         "access_ends_at": iso(owing.grace.due_at if owing.grace else None),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal
 from urllib.parse import urlsplit
 
 from flask import Blueprint, g, redirect, render_template, url_for
@@ -33,21 +32,12 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
         with sessions() as db:
             rows = agents.load_statuses(db)
             audit = db.scalars(select(AgentDeed).order_by(AgentDeed.id.desc()).limit(AUDIT_ROWS)).all()
-        pending = {row.owed: queries.find_job(store, row.owed) for row in rows if row.owed}
+        pending = {row.pending_job: queries.find_job(store, row.pending_job) for row in rows if row.pending_job}
         names = {row.agent.id: row.agent.name or host(row.agent.url) for row in rows}
         now = datetime.now(UTC)
         return render_template("agents.html", agents=rows, pending=pending, audit=audit, names=names, now=now)
 
-    @pages.post("/agents/<agent>/disable")
-    def disable_agent(agent: str) -> ResponseReturnValue:
-        return _switch(agent, "disable")
-
-    @pages.post("/agents/<agent>/enable")
-    def enable_agent(agent: str) -> ResponseReturnValue:
-        return _switch(agent, "enable")
-
-    def _switch(agent: str, action: Literal["disable", "enable"]) -> ResponseReturnValue:
-        with sessions() as db:
-            agents.switch(db, agent, action, g.person.name)
-            db.commit()
+    @pages.post("/agents/<agent>/<any(disable, enable):action>")
+    def change_agent_state(agent: str, action: str) -> ResponseReturnValue:
+        agents.change_state(sessions, agent, action, g.person.name)
         return redirect(url_for("console.agents"))

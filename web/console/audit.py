@@ -26,7 +26,7 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
         if before and not CURSOR.fullmatch(before):
             raise HttpError("before must be a cursor from the previous page")
         entries = queries.list_audit_log(store, ROWS, before)
-        older = entries[-1]["place"] if len(entries) == ROWS else None
+        older = entries[-1]["id"] if len(entries) == ROWS else None
         # A bulk replay is one entry, however many jobs it replayed.
         runs = [] if before else bulk_replays.load_newest(sessions, ROWS)
         return render_template("audit.html", entries=entries, older=older, replays=runs)

@@ -53,8 +53,8 @@ def register(pages: Blueprint, store: Store) -> None:
 
     @pages.post("/jobs/discard")
     def discard_jobs() -> ResponseReturnValue:
-        why = parse_reason(request.form.get("why", ""))
-        return _redirect_back(actions.discard(store, job, g.person.name, why) for job in request.form.getlist("job"))
+        reason = parse_reason(request.form.get("reason", ""))
+        return _redirect_back(actions.discard(store, job, g.person.name, reason) for job in request.form.getlist("job"))
 
 
 def _redirect_back(results: Iterable[str]) -> ResponseReturnValue:

@@ -1,4 +1,4 @@
-"""What people do to a job by hand, from wherever they do it; the record's audit trail has it, and the log."""
+"""What a person can do to a job: replay or discard it. Each action is recorded in the audit log and logged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ log = structlog.get_logger()
 
 
 def replay(store: Store, job: str, by: str) -> str:
-    """Have it run again. Answers "replayed", or the record's word why not."""
+    """Run the job again. Returns "replayed", or the record's code for why it cannot."""
     bells = store.replay(job, by)
     if isinstance(bells, str):
         return bells
@@ -20,9 +20,9 @@ def replay(store: Store, job: str, by: str) -> str:
     return "replayed"
 
 
-def discard(store: Store, job: str, by: str, why: str) -> str:
-    """Put it away. Answers "discarded", or the record's word why not. What they wrote as the reason is not logged."""
-    if word := store.discard(job, by, why):
-        return word
+def discard(store: Store, job: str, by: str, reason: str) -> str:
+    """Discard the dead letter. Returns "discarded", or the record's code for why it cannot. `reason` is not logged."""
+    if code := store.discard(job, by, reason):
+        return code
     log.info("discarded", job=job, by=by)
     return "discarded"

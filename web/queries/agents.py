@@ -1,4 +1,4 @@
-"""Agents, for the API and the console: found, added, disabled, enabled, and how each stands."""
+"""Agents, for the API and the console: list, add, disable, enable, and look up by name."""
 
 from __future__ import annotations
 
@@ -22,77 +22,83 @@ MAX_AGENTS = 1000  # in one list
 
 @dataclass(frozen=True, slots=True)
 class AgentStatus:
-    """An agent, how many handoffs are delivered, owed and dead, and the id of one that is owed."""
+    """An agent, its number of handoffs by state, and the job id of one that is pending."""
 
     agent: Agent
     handoffs: Counter[str] = field(default_factory=Counter)
-    owed: str | None = None
+    pending_job: str | None = None
 
 
 def load_statuses(db: Session, key: str | None = None) -> list[AgentStatus]:
-    """All agents, or the one with this id; those with names first."""
-    wanted = select(Agent).order_by(Agent.name.is_(None), Agent.name, Agent.url).limit(MAX_AGENTS)
-    numbers = select(Handoff.agent, Handoff.state, func.count()).group_by(Handoff.agent, Handoff.state)
-    owed = (
+    """All agents, or the one with this id. Agents with a name come first."""
+    agents = select(Agent).order_by(Agent.name.is_(None), Agent.name, Agent.url).limit(MAX_AGENTS)
+    counts = select(Handoff.agent, Handoff.state, func.count()).group_by(Handoff.agent, Handoff.state)
+    pending = (
         select(Handoff.agent, func.min(Handoff.id).label("id")).where(Handoff.state == "owed").group_by(Handoff.agent)
     )
     if key:
-        wanted, numbers = wanted.where(Agent.id == key), numbers.where(Handoff.agent == key)
-        owed = owed.where(Handoff.agent == key)
-    counted: dict[str, Counter[str]] = defaultdict(Counter)
-    for agent, state, number in db.execute(numbers):
-        counted[agent][state] = number
-    first = {row.agent: row.id for row in db.execute(owed)}
-    return [AgentStatus(row, counted[row.id], first.get(row.id)) for row in db.scalars(wanted)]
+        agents, counts = agents.where(Agent.id == key), counts.where(Handoff.agent == key)
+        pending = pending.where(Handoff.agent == key)
+    by_agent: dict[str, Counter[str]] = defaultdict(Counter)
+    for agent, state, number in db.execute(counts):
+        by_agent[agent][state] = number
+    pending_jobs = {row.agent: row.id for row in db.execute(pending)}
+    return [AgentStatus(row, by_agent[row.id], pending_jobs.get(row.id)) for row in db.scalars(agents)]
 
 
 def add(db: Session, settings: Settings, name: str, url: str, by: str) -> Agent:
-    """Add it, or find it added. Raises Refused, in words."""
+    """Add an agent, or return it if it has been added before. Raises HttpError."""
     _require_handoff_secret(settings)
     _check_url(settings, url, "url")
     try:
         return registry.add(db, name, url, by, datetime.now(UTC))
-    except registry.Taken as taken:
-        raise HttpError(str(taken), 409) from None
+    except registry.Taken as error:
+        raise HttpError(str(error), 409) from None
 
 
-def switch(db: Session, word: str, to: str, by: str) -> Agent:
-    """Disable or enable the agent of this id or name: it is so when this is committed. Raises Refused, 404."""
-    found = registry.named(db, word)
-    agent = db.get(Agent, found.id, with_for_update=True, populate_existing=True) if found else None
-    if agent is None:
-        raise HttpError("no such agent", 404)
-    change = {"disable": registry.disable, "enable": registry.enable}[to]
-    change(db, agent, by, datetime.now(UTC))
-    return agent
+def change_state(sessions: Callable[[], Session], agent: str, action: str, by: str) -> AgentStatus:
+    """Disable or enable the agent with this id or name, and commit. `action` is "disable" or "enable".
+
+    Raises HttpError, 404, if there is no such agent.
+    """
+    change = {"disable": registry.disable, "enable": registry.enable}[action]
+    with sessions() as db:
+        found = registry.named(db, agent)
+        row = db.get(Agent, found.id, with_for_update=True, populate_existing=True) if found else None
+        if row is None:
+            raise HttpError("no such agent", 404)
+        change(db, row, by, datetime.now(UTC))
+        db.commit()
+        (status,) = load_statuses(db, row.id)
+        return status
 
 
-def resolve_urls(settings: Settings, sessions: Callable[[], Session], words: Sequence[str]) -> list[str]:
-    """Where those agents are, each named or by its URL. Raises Refused where one is not to be found or called."""
-    if not words:
+def resolve_urls(settings: Settings, sessions: Callable[[], Session], agents: Sequence[str]) -> list[str]:
+    """The URL of each agent, given by name or by URL. Raises HttpError if one is unknown or its URL is not allowed."""
+    if not agents:
         return []
     _require_handoff_secret(settings)
-    names = {word for word in words if "://" not in word}
+    names = {agent for agent in agents if "://" not in agent}
     with sessions() as db:
         known = {name: registry.named(db, name) for name in sorted(names)}
-    found = []
-    for number, word in enumerate(words):
-        agent = known.get(word)
-        if word in names and agent is None:
-            raise HttpError(f"notify.agents.{number} is no agent that was added; it takes a name or a URL")
-        url = agent.url if agent else word
+    urls = []
+    for number, agent in enumerate(agents):
+        row = known.get(agent)
+        if agent in names and row is None:
+            raise HttpError(f"notify.agents.{number} must be the name of an agent that was added, or a URL")
+        url = row.url if row else agent
         _check_url(settings, url, f"notify.agents.{number}")
-        found.append(url)
-    return found
+        urls.append(url)
+    return urls
 
 
 def _require_handoff_secret(settings: Settings) -> None:
     if not settings.handoff_secret:
-        raise HttpError("agents take a configured HANDOFF_SECRET, which signs what we tell them")
+        raise HttpError("HANDOFF_SECRET must be set to notify agents: it signs the messages to them")
 
 
-def _check_url(settings: Settings, url: str, name: str) -> None:
+def _check_url(settings: Settings, url: str, field: str) -> None:
     try:
         url_policy.check(url, settings.call_out_allowed_hosts)
     except PermanentError as error:
-        raise HttpError(f"{name}: {error}") from None
+        raise HttpError(f"{field}: {error}") from None

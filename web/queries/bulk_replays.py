@@ -27,97 +27,99 @@ from web.queries.times import iso
 log = structlog.get_logger()
 
 SOURCE, EVENT_TYPE = "holdfast", "replay.asked"
-PREVIEW_SEARCHES = 10  # of a dry run: about half a second
+PREVIEW_SEARCHES = 10  # about half a second
 SAMPLE_ROWS = 20
 
 
 @dataclass(slots=True)
 class Preview:
-    """What a replay would do: how many match, of how many that were looked through; `whole` if those are all. Asked
-    for with the same `until` (ms), it does that, and leaves what dies meanwhile."""
+    """What a replay would do: how many dead letters match, of how many scanned.
+
+    `complete` is False if the preview stopped before it had scanned all. A replay with the same `until` (ms since 1970)
+    does not touch jobs that die after the preview.
+    """
 
     until: int
     matching: int = 0
-    looked: int = 0
+    scanned: int = 0
     dead: int = 0
-    whole: bool = False
+    complete: bool = False
     tasks: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     sample: list[dict[str, Any]] = field(default_factory=list)
 
 
-def require_dead(wanted: Filter) -> Filter:
-    """Raises Refused where the filter names another state: what succeeded has had its effect."""
-    if wanted.state not in ("", "dead"):
-        raise HttpError("state takes dead: only dead letters are replayed by a filter, others one by one")
-    return replace(wanted, state="")
+def require_dead(query: Filter) -> Filter:
+    """The filter without its state. Raises HttpError if that is not `dead`: a succeeded job has had its effect."""
+    if query.state not in ("", "dead"):
+        raise HttpError("state must be dead: a filter replays dead letters only; replay other jobs one by one")
+    return replace(query, state="")
 
 
-def preview(store: Store, wanted: Filter) -> Preview:
-    """Look without touching anything."""
-    wanted = _until_now(store, wanted)
-    to_json, place = Preview(until=wanted.until or 0, dead=queries.stats(store)["dead"]), ""
+def preview(store: Store, query: Filter) -> Preview:
+    """Count the dead letters that match, without a change."""
+    query = _until_now(store, query)
+    result, cursor = Preview(until=query.until or 0, dead=queries.stats(store)["dead"]), ""
     for _ in range(PREVIEW_SEARCHES):
-        step = find.search(store, "dead", wanted, 10_000, place)
-        to_json.matching, to_json.looked = to_json.matching + len(step.rows), to_json.looked + step.scanned
-        to_json.tasks.update(row["task"] for row in step.rows)
-        to_json.reasons.update(row.get("reason") or "" for row in step.rows)
-        to_json.sample = (to_json.sample + step.rows)[:SAMPLE_ROWS]
+        step = find.search(store, "dead", query, 10_000, cursor)
+        result.matching, result.scanned = result.matching + len(step.rows), result.scanned + step.scanned
+        result.tasks.update(row["task"] for row in step.rows)
+        result.reasons.update(row.get("reason") or "" for row in step.rows)
+        result.sample = (result.sample + step.rows)[:SAMPLE_ROWS]
         if step.cursor is None:
-            to_json.whole = True
+            result.complete = True
             break
-        place = step.cursor
-    return to_json
+        cursor = step.cursor
+    return result
 
 
-def request_replay(store: Store, wanted: Filter, by: str) -> str:
-    """Have all that match now run again; durable when this returns. Answers the replay's id."""
+def request_replay(store: Store, query: Filter, by: str) -> str:
+    """Record a request to replay all dead letters that match now; returns its id. The request is then durable."""
     now = store.now_ms()
-    wanted = _until_now(store, wanted)
+    query = _until_now(store, query)
     replay = f"replay:{datetime.fromtimestamp(now / 1000, UTC):%Y-%m-%dT%H:%M:%S}-{secrets.token_hex(2)}"
-    event = Event(SOURCE, replay, EVENT_TYPE, json.dumps({"by": by, "wanted": asdict(wanted)}).encode())
+    event = Event(SOURCE, replay, EVENT_TYPE, json.dumps({"by": by, "wanted": asdict(query)}).encode())
     broker.ring(store.record(event, jobs_for(SOURCE, replay, EVENT_TYPE), counted="due") or ())
-    log.info("replay asked for", replay=replay, by=by)
+    log.info("bulk replay requested", replay=replay, by=by)
     return replay
 
 
-def _until_now(store: Store, wanted: Filter) -> Filter:
-    """What dies later is not meant."""
+def _until_now(store: Store, query: Filter) -> Filter:
+    """The filter, limited to jobs that are dead by now."""
     now = store.now_ms()
-    return replace(wanted, until=min(wanted.until or now, now))
+    return replace(query, until=min(query.until or now, now))
 
 
 def load_progress(store: Store, sessions: Callable[[], Session], replay: str) -> dict[str, Any]:
-    """How far it is; before a worker has begun it, all zero. Raises Refused, 404."""
+    """The replay as JSON; all counts are zero until a worker starts it. Raises HttpError, 404, if unknown."""
     with sessions() as db:
-        row = db.get(Replay, replay) if "\0" not in replay else None
+        row = db.get(Replay, replay) if "\0" not in replay else None  # Postgres refuses a NUL in a query
     if row:
         return to_json(row)
     if (event := queries.find_event(store, SOURCE, replay)) is None:
         raise HttpError("no such replay", 404)
-    asked = datetime.fromtimestamp(event["received"] / 1000, UTC).isoformat()
     body = json.loads(queries.find_body(store, SOURCE, replay) or b"{}")
-    none: dict[str, Any] = {"total": 0, "looked": 0, "replayed": 0, "skipped": 0, "finished_at": None}
-    return {"id": replay, "state": "asked", "by": body.get("by"), "filter": {}, "created_at": asked, **none}
+    created_at = datetime.fromtimestamp(event["received"] / 1000, UTC)
+    return to_json(Replay(id=replay, by=body.get("by"), wanted={}, created_at=created_at)) | {"state": "requested"}
 
 
-def load_newest(sessions: Callable[[], Session], most: int) -> list[dict[str, Any]]:
-    """The last that were begun."""
+def load_newest(sessions: Callable[[], Session], limit: int) -> list[dict[str, Any]]:
+    """The newest replays that a worker has started, as JSON."""
     with sessions() as db:
-        return [to_json(row) for row in db.scalars(select(Replay).order_by(Replay.created_at.desc()).limit(most))]
+        return [to_json(row) for row in db.scalars(select(Replay).order_by(Replay.created_at.desc()).limit(limit))]
 
 
 def to_json(row: Replay) -> dict[str, Any]:
-    """A replay as the API and the console tell of it."""
+    """A replay, as the API and the console show it."""
     return {
         "id": row.id,
         "state": "finished" if row.finished_at else "running",
         "by": row.by,
         "filter": {name: value for name, value in row.wanted.items() if value not in (None, "")},
-        "total": row.total,
-        "looked": row.looked,
-        "replayed": row.replayed,
-        "skipped": row.skipped,
+        "total": row.total or 0,
+        "scanned": row.looked or 0,
+        "replayed": row.replayed or 0,
+        "skipped": row.skipped or 0,
         "created_at": row.created_at.isoformat(),
         "finished_at": iso(row.finished_at),
     }

@@ -1,55 +1,39 @@
-"""A page of the documents that were asked for, the newest first; for the API and the console."""
+"""A page of documents, the newest first; for the API and the console."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session
 
 from tasks.models import Document
 from web.errors import HttpError
+from web.queries.filters import parse_row_cursor, row_cursor
 
 STATES = ("submitting", "processing", "downloading", "completed", "failed")
 
 
-def load_page(db: Session, given: Mapping[str, str], rows: int) -> tuple[Sequence[Document], str | None]:
-    """Those of the state and with the document_id (`q`) that are `given`, and where the next page begins, if there is
-    one. Raises Refused."""
-    state, name = given.get("state", ""), given.get("q", "").strip()
-    if not name.isprintable():
-        raise HttpError("q takes printable characters")
+def load_page(db: Session, params: Mapping[str, str], limit: int) -> tuple[Sequence[Document], str | None]:
+    """At most `limit` documents and the cursor of the next page, or None if this is the last page.
+
+    `params`: `state`, `q` (a document_id) and `cursor`, all optional. Raises HttpError.
+    """
+    state, document_id = params.get("state", ""), params.get("q", "").strip()
+    if not document_id.isprintable():
+        raise HttpError("q must consist of printable characters")
     if state not in ("", *STATES):
-        raise HttpError(f"state takes one of {', '.join(STATES)}")
-    found = db.scalars(_query(state, name, given.get("cursor", "")).limit(rows)).all()
-    return found, row_cursor(found[-1].created_at, found[-1].id) if len(found) == rows else None
+        raise HttpError(f"state must be one of {', '.join(STATES)}")
+    rows = db.scalars(_query(state, document_id, params.get("cursor", "")).limit(limit)).all()
+    return rows, row_cursor(rows[-1].created_at, rows[-1].id) if len(rows) == limit else None
 
 
-def row_cursor(at: datetime, name: str) -> str:
-    """Where the page behind the row of this time and id begins."""
-    return f"{at.isoformat()}_{name}"
-
-
-def _query(state: str, name: str, cursor: str) -> Select[Document]:
-    """The newest first, behind the one that `cursor` names."""
+def _query(state: str, document_id: str, cursor: str) -> Select[Document]:
     rows = select(Document).order_by(Document.created_at.desc(), Document.id.desc())
     if state:
         rows = rows.where(Document.status == state)
-    if name:
-        rows = rows.where(Document.document_id == name)
+    if document_id:
+        rows = rows.where(Document.document_id == document_id)
     if cursor:
         rows = rows.where(tuple_(Document.created_at, Document.id) < tuple_(*parse_row_cursor(cursor)))
     return rows
-
-
-def parse_row_cursor(cursor: str) -> tuple[datetime, str]:
-    """The time and the id of the row that such a cursor is behind. Raises Refused."""
-    at, _, name = cursor.partition("_")
-    try:
-        when = datetime.fromisoformat(at)
-    except ValueError:
-        raise HttpError("cursor takes what the last page gave") from None
-    if not (name and name.isprintable()):
-        raise HttpError("cursor takes what the last page gave")
-    return when if when.tzinfo else when.replace(tzinfo=UTC), name

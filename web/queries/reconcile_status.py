@@ -1,4 +1,4 @@
-"""What the last look at Stripe's own list of events found: for the API and for Prometheus."""
+"""The outcome of the last reconcile with Stripe's list of events: for the API, the console and Prometheus."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from web.queries.times import iso
 
 
 def load_status(settings: Settings, store: Store, db: Session) -> dict[str, Any]:
-    """off, never, at work, ok or failing, with the reason where there is one; times in ISO 8601, `seen_until` in
-    Stripe's seconds since 1970; and how many events were ever `missed`: Stripe had them, and they had not arrived."""
+    """The state of the last reconcile, with the reason if it is off or failing.
+
+    `state`: off, never_run, running, ok or failing. Times are in ISO 8601, `seen_until` in seconds since 1970 as Stripe
+    has it. `missed`: how many events reconciles have ever found that had not been delivered.
+    """
     row = db.get(Reconcile, "stripe")
-    word, reason = _state(settings, row)
+    state, reason = _state(settings, row)
     return {
-        "state": word,
+        "state": state,
         "reason": reason,
         "tried_at": row.tried_at.isoformat() if row else None,
         "finished_at": iso(row.finished_at) if row else None,
@@ -36,14 +39,14 @@ def _state(settings: Settings, row: Reconcile | None) -> tuple[str, str | None]:
     if not settings.stripe_api_key:
         return "off", "STRIPE_API_KEY is not set"
     if row is None:
-        return "never", None
+        return "never_run", None
     if row.failure:
         return "failing", row.failure
-    return "ok" if row.until is None else "at work", None
+    return "ok" if row.until is None else "running", None
 
 
 class ReconcileMetrics(Collector):
-    """When it last finished, and whether it fails now; nothing before the first look."""
+    """When a reconcile last finished, and whether the last one failed; no samples before the first one."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -55,5 +58,5 @@ class ReconcileMetrics(Collector):
             return
         finished = row.finished_at.timestamp() if row.finished_at else 0
         name = "holdfast_reconcile"
-        yield GaugeMetricFamily(f"{name}_finished_seconds", "When a look last finished, since 1970", value=finished)
-        yield GaugeMetricFamily(f"{name}_failing", "1: the last try failed", value=bool(row.failure))
+        yield GaugeMetricFamily(f"{name}_finished_seconds", "When a reconcile last finished, since 1970", finished)
+        yield GaugeMetricFamily(f"{name}_failing", "1 if the last reconcile failed", bool(row.failure))

@@ -72,7 +72,7 @@ def build_timeline(event: Mapping[str, Any]) -> list[TimelineEntry]:
     for job in event["jobs"]:
         entries += [_attempt_entry(job, number, attempt) for number, attempt in enumerate(job["attempts"], 1)]
         if job.get("discarded"):
-            entries.append(TimelineEntry(job["discarded"], "discarded", reason=job["why"], job=job["id"]))
+            entries.append(TimelineEntry(job["discarded"], "discarded", reason=job["discard_reason"], job=job["id"]))
         if job["state"] == "ready":
             entries.append(TimelineEntry(job["due"], "is due", "ready", job=job["id"]))
     return sorted(entries, key=lambda entry: entry.at)
@@ -80,7 +80,7 @@ def build_timeline(event: Mapping[str, Any]) -> list[TimelineEntry]:
 
 def _delivery_entries(event: Mapping[str, Any]) -> list[TimelineEntry]:
     """The first delivery, and the last ones that the record remembers."""
-    secrets = {delivery["at"]: delivery["secret"] for delivery in event.get("heard", ())}
+    secrets = {delivery["at"]: delivery["secret"] for delivery in event.get("last_deliveries", ())}
     labels = {event["received"]: "arrived"} | {at: "came again" for at in secrets if at > event["received"]}
     return [
         TimelineEntry(at, label + (f", by secret {secrets[at]}" if secrets.get(at) else ""))

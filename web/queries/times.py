@@ -1,4 +1,4 @@
-"""How the API tells a time of the database."""
+"""Times of the database, as the API writes them."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from datetime import datetime
 
 
 def iso(at: datetime | None) -> str | None:
-    """As ISO 8601 has it; None where there is none."""
+    """The time in ISO 8601, or None."""
     return at.isoformat() if at else None

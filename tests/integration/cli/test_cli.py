@@ -81,7 +81,7 @@ def test_events_are_listed_and_shown_without_personal_data(terminal: Terminal, r
     shown = terminal.run("events", "show", "stripe", "evt_1").out
     assert "Stripe answered 500" in shown and "tasks.payments.paid" in shown and '"total": 5' in shown
     assert "ada@example.com" not in shown
-    assert terminal.run("events", "show", "stripe", "evt_1", "--json").json["jobs"][0]["follows"] is None
+    assert terminal.run("events", "show", "stripe", "evt_1", "--json").json["jobs"][0]["parent"] is None
 
 
 def test_replays_and_discards_are_in_the_audit_log_under_the_name_of_the_key(
@@ -256,7 +256,7 @@ def test_agents_are_listed_with_their_handoffs() -> None:
         "failing_since": "2026-03-01T12:00",
         "open_until": None,
         "delivered": 7,
-        "owed": 1,
+        "pending": 1,
         "dead": 2,
     }
     with Peer(lambda _: Answer(body=json.dumps({"agents": [agent]}).encode())) as peer:
@@ -272,12 +272,17 @@ def test_subscriptions_in_dunning_are_listed_with_each_unpaid_invoice() -> None:
         "invoice": "in_1",
         "amount_due": 1900,
         "currency": "eur",
-        "tries": [{"state": "declined", "decline_code": "expired_card", "done_at": "2026-11-24T00:00:00+00:00"}],
-        "next_try_at": "2026-11-25T00:00:00+00:00",
+        "retries": [{"state": "declined", "decline_code": "expired_card", "done_at": "2026-11-24T00:00:00+00:00"}],
+        "next_retry_at": "2026-11-25T00:00:00+00:00",
         "access_ends_at": None,
     }
-    late = {"id": "sub_1", "customer": "cus_1", "status": "past_due", "owes": [owes, owes | {"invoice": "in_2"}]}
-    bare = {"id": "sub_2", "customer": "cus_2", "status": "unpaid", "owes": []}
+    late = {
+        "id": "sub_1",
+        "customer": "cus_1",
+        "status": "past_due",
+        "open_invoices": [owes, owes | {"invoice": "in_2"}],
+    }
+    bare = {"id": "sub_2", "customer": "cus_2", "status": "unpaid", "open_invoices": []}
     answer = {"subscriptions": [late, bare], "cursor": None}
     with Peer(lambda _: Answer(body=json.dumps(answer).encode())) as peer:
         _, first, second, third = asking(peer.url).run("subscriptions", "list").out.splitlines()
@@ -361,7 +366,7 @@ def test_an_event_that_is_not_sent_or_not_accepted_is_reported(
     [
         (("events", "show", "stripe", "none"), {}, 1, "no such event"),
         (("dead", "show", "none"), {}, 1, "no such job"),
-        (("events", "list", "--since", "soon"), {}, 2, "since takes a time"),
+        (("events", "list", "--since", "soon"), {}, 2, "since must be a time"),
         (("events", "list", "--colour"), {}, 2, "No such option"),
         (("dead", "replay"), {}, 2, "name one or more jobs, or use --all-matching"),
         (("dead", "replay", "x", "--type", "y"), {}, 2, "require --all-matching"),

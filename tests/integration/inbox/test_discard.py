@@ -63,9 +63,9 @@ def test_a_discarded_letter_leaves_the_dead_and_stands_in_the_audit_trail_with_i
     assert (queries.list_dead(store, 10), find.search(store, "dead", Filter(), 10).rows) == ([], [])
     assert queries.stats(store) | {"dead": 0, "discarded": 1, "owed": 0} == queries.stats(store)
     (deed,) = queries.list_audit_log(store, 10)
-    assert deed | {"action": "discard", "job": job, "by": "ada", "was": "dead", "why": "a test order"} == deed
+    assert deed | {"action": "discard", "job": job, "by": "ada", "was": "dead", "reason": "a test order"} == deed
     shown = queries.find_job(store, job)
-    assert shown and (shown["state"], shown["why"], shown["reason"]) == (
+    assert shown and (shown["state"], shown["discard_reason"], shown["reason"]) == (
         "discarded",
         "a test order",
         "no such customer",
@@ -174,18 +174,20 @@ def test_what_was_answered_is_discarded_after_the_store_was_killed(valkey: Valke
 def test_the_api_discards_once_and_says_who_and_why(client: FlaskClient, real_store: Store) -> None:
     job = letter(real_store)
     asked = f"/api/v1/jobs/{job}/discard"
-    answer = client.post(asked, json={"why": "a test order"}, headers=BEARER)
+    answer = client.post(asked, json={"reason": "a test order"}, headers=BEARER)
     assert (answer.status_code, answer.get_json()) == (200, {"discarded": job})
-    again = client.post(asked, json={"why": "a test order"}, headers=BEARER)
+    again = client.post(asked, json={"reason": "a test order"}, headers=BEARER)
     assert (again.status_code, again.get_json()["error"]) == (409, "not discarded: already")
-    assert client.post("/api/v1/jobs/none/discard", json={"why": "x"}, headers=BEARER).status_code == 404
-    assert [(deed["by"], deed["why"]) for deed in queries.list_audit_log(real_store, 10)] == [
+    assert client.post("/api/v1/jobs/none/discard", json={"reason": "x"}, headers=BEARER).status_code == 404
+    assert [(deed["by"], deed["reason"]) for deed in queries.list_audit_log(real_store, 10)] == [
         (auth.key_name(API_KEY), "a test order")
     ]
     assert "holdfast_discarded 1.0" in client.get("/metrics").text
 
 
-@pytest.mark.parametrize("body", [{}, {"why": ""}, {"why": " "}, {"why": "a\nb"}, {"why": "x" * 301}, {"why": 7}, []])
+@pytest.mark.parametrize(
+    "body", [{}, {"reason": ""}, {"reason": " "}, {"reason": "a\nb"}, {"reason": "x" * 301}, {"reason": 7}, []]
+)
 def test_nothing_is_discarded_without_a_reason_that_can_be_shown(
     client: FlaskClient, real_store: Store, body: Any
 ) -> None:
@@ -197,7 +199,7 @@ def test_nothing_is_discarded_without_a_reason_that_can_be_shown(
 def test_an_event_is_shown_with_its_payload_but_nothing_personal(client: FlaskClient, real_store: Store) -> None:
     letter(real_store)
     event = client.get("/api/v1/events/stripe/evt_1", headers=BEARER).get_json()
-    assert (event["payload"], event["jobs"][0]["follows"]) == ({"email": "•••"}, None)
+    assert (event["payload"], event["jobs"][0]["parent"]) == ({"email": "•••"}, None)
 
 
 def test_dead_letters_are_found_by_what_they_died_of_a_page_at_a_time(client: FlaskClient, real_store: Store) -> None:
@@ -217,14 +219,14 @@ def test_the_log_says_who_ran_what_again_and_who_put_it_away_but_not_for_what_re
     job, other = letter(real_store), letter(real_store, "evt_2")
     with capture_logs() as lines:
         client.post(f"/api/v1/jobs/{job}/replay", headers=BEARER)
-        client.post(f"/api/v1/jobs/{other}/discard", headers=BEARER, json={"why": "Ada has called"})
-        client.post(f"/api/v1/jobs/{other}/discard", headers=BEARER, json={"why": "once more"})
+        client.post(f"/api/v1/jobs/{other}/discard", headers=BEARER, json={"reason": "Ada has called"})
+        client.post(f"/api/v1/jobs/{other}/discard", headers=BEARER, json={"reason": "once more"})
         asked = client.post("/api/v1/replays", headers=BEARER, json={"type": "invoice.paid"})
         client.post("/console/sign-in", data={"key": API_KEY})
     by = {"by": auth.key_name(API_KEY), "log_level": "info"}
     assert [line for line in lines if "by" in line] == [
         {"event": "replayed", "job": job, **by},
         {"event": "discarded", "job": other, **by},
-        {"event": "replay asked for", "replay": asked.get_json()["id"], **by},
+        {"event": "bulk replay requested", "replay": asked.get_json()["id"], **by},
         {"event": "signed in", **by},
     ]

@@ -88,8 +88,8 @@ def test_adding_an_agent_tells_its_own_secret_and_again_the_same(
     assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=", added["secret"])
     assert post(client, "agents", {"name": "hub", "url": URL}) == (201, added)
     (listed,) = client.get("/api/v1/agents", headers=BEARER).get_json()["agents"]
-    standing = {"state": "active", "rate_per_minute": 10, "failures": 0, "delivered": 0, "owed": 0, "dead": 0}
-    nothing = dict.fromkeys(("failing_since", "open_until", "last_answer"))
+    standing = {"state": "active", "rate_per_minute": 10, "failures": 0, "delivered": 0, "pending": 0, "dead": 0}
+    nothing = dict.fromkeys(("failing_since", "open_until", "last_response"))
     assert listed == {"id": added["id"], "name": "hub", "url": URL, **standing, **nothing}
     with sessions() as db:
         (deed,) = db.scalars(select(AgentDeed))
@@ -166,7 +166,10 @@ def test_a_document_names_agents_by_name_or_url_and_unfit_ones_are_refused_at_on
     assert status == 202
     body = queries.find_body(real_store, "api", started["id"])
     assert json.loads(body or b"")["notify"]["agents"] == [URL, "https://b.example/"]
-    for unfit, words in (("spoke", "notify.agents.0 is no agent"), ("https://10.0.0.1/", "notify.agents.0: 10.0.0.1")):
+    for unfit, words in (
+        ("spoke", "notify.agents.0 must be the name of an agent"),
+        ("https://10.0.0.1/", "notify.agents.0: 10.0.0.1"),
+    ):
         status, answer = post(client, "documents", {"document_id": "d", "notify": {"agents": [unfit]}})
         assert (status, answer["error"][: len(words)]) == (400, words)
 
@@ -195,8 +198,8 @@ def test_the_page_shows_how_each_agent_stands_and_no_secret(
     client.post("/console/sign-in", data={"key": API_KEY})
     page = client.get("/console/agents").text
     figures = re.findall(r'<td class="number" data-label="([a-z]+)">(\d+)', page)
-    assert figures == [("delivered", "3"), ("owed", "2"), ("dead", "1")]
-    assert all(words in page for words in ("hub", "the agent answered 503", "not called until", "7 failures"))
+    assert figures == [("delivered", "3"), ("pending", "2"), ("dead", "1")]
+    assert all(words in page for words in ("hub", "the agent answered 503", "circuit breaker open until", "7 failures"))
     assert "hush" not in page
     assert added["secret"] not in page
 

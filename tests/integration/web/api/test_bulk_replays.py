@@ -82,7 +82,7 @@ def work(runner: Runner, replay: str) -> int:
 def test_all_that_match_run_again_and_no_others(
     real_store: Store, runner: Runner, sessions: Callable[[], Session], monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
-    monkeypatch.setattr(task, "PAGE", page)
+    monkeypatch.setattr(task, "PAGE_SIZE", page)
     wanted = [die(real_store, f"evt_{n}") for n in range(7)]
     others = [die(real_store, f"other_{n}", "charge.refunded") for n in range(7)]
     replay = bulk_replays.request_replay(real_store, Filter(type="invoice.*"), WHO)
@@ -91,7 +91,7 @@ def test_all_that_match_run_again_and_no_others(
     assert {state(real_store, job) for job in wanted} == {"ready"}
     assert {state(real_store, job) for job in [*others, late]} == {"dead"}
     told = bulk_replays.load_progress(real_store, sessions, replay)
-    assert told | {"state": "finished", "by": WHO, "replayed": 7, "skipped": 0, "total": 14, "looked": 14} == told
+    assert told | {"state": "finished", "by": WHO, "replayed": 7, "skipped": 0, "total": 14, "scanned": 14} == told
     assert {replayed(real_store, job) for job in wanted} == {(1, f"{WHO}, {replay}")}
     assert queries.list_audit_log(real_store, 100) == [], (
         "a great run must not push all else out of the trail: its row is its entry"
@@ -129,7 +129,7 @@ def test_a_death_in_the_middle_of_a_page_costs_nothing_and_runs_nothing_twice(
 
     real = task._replay
     with monkeypatch.context() as patched:
-        patched.setattr(task, "_replayed", breaks)
+        patched.setattr(task, "_replay", breaks)
         with pytest.raises(AttemptFailed):
             work(runner, replay)
     again = next(job for job in jobs if job in done)
@@ -137,7 +137,7 @@ def test_a_death_in_the_middle_of_a_page_costs_nothing_and_runs_nothing_twice(
     real_store.client.hset(f"{{holdfast}}:job:holdfast:{replay}:replays.run_again", "due", 0)
     work(runner, replay)
     told = bulk_replays.load_progress(real_store, sessions, replay)
-    assert told | {"state": "finished", "replayed": 9, "skipped": 0, "looked": 9} == told
+    assert told | {"state": "finished", "replayed": 9, "skipped": 0, "scanned": 9} == told
     assert state(real_store, again) == "dead"  # it waits for a person
     assert [replayed(real_store, job)[0] for job in jobs] == [1] * 9
 
@@ -192,7 +192,7 @@ def test_a_dry_run_tells_what_would_happen_and_does_nothing(client: FlaskClient,
     assert (status, answer) == (
         200,
         {
-            **{"dry_run": True, "matching": 3, "looked": 4, "whole": True},
+            **{"dry_run": True, "matching": 3, "scanned": 4, "complete": True},
             "tasks": {"tasks.payments.paid": 3},
             "reasons": {"Stripe answered 500": 3},
         },
@@ -205,9 +205,9 @@ def test_a_replay_by_the_api_is_durable_and_tells_how_far_it_is(
 ) -> None:
     job = die(real_store, "evt_1")
     status, answer = post(client, {})
-    assert (status, answer["state"]) == (202, "asked")
+    assert (status, answer["state"]) == (202, "requested")
     path = f"/api/v1/replays/{answer['id']}"
-    assert client.get(path, headers=BEARER).get_json()["state"] == "asked"
+    assert client.get(path, headers=BEARER).get_json()["state"] == "requested"
     work(runner, answer["id"])
     told = client.get(path, headers=BEARER).get_json()
     assert (told["state"], told["replayed"], state(real_store, job)) == ("finished", 1, "ready")
@@ -217,10 +217,10 @@ def test_a_replay_by_the_api_is_durable_and_tells_how_far_it_is(
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"state": "succeeded"}, "state takes dead"),
-        ({"since": "soon"}, "since takes a time"),
+        ({"state": "succeeded"}, "state must be dead"),
+        ({"since": "soon"}, "since must be a time"),
         ({"colour": "red"}, "colour: extra inputs"),
-        ({"q": "a\0b"}, "q takes printable"),
+        ({"q": "a\0b"}, "q must consist of printable"),
         ([], "the body: "),
     ],
 )
@@ -253,7 +253,7 @@ def test_what_was_put_away_after_the_page_was_planned_stays_away(
         real_store.discard(jobs[1], WHO, "a test order")
         return page
 
-    monkeypatch.setattr(task, "_planned", discarded_then)
+    monkeypatch.setattr(task, "_plan_page", discarded_then)
     work(runner, replay)
     assert [state(real_store, job) for job in jobs] == ["ready", "discarded", "ready"]
     told = client.get(f"/api/v1/replays/{replay}", headers=BEARER).get_json()

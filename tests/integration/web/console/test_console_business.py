@@ -203,19 +203,19 @@ def test_the_api_lists_subscriptions_in_dunning_page_by_page(
     second = ask(f"cursor={quote(first['cursor'])}")
     (suspended,), (late,) = first["subscriptions"], second["subscriptions"]
     assert late | {"id": "sub_a", "customer": "cus_a", "status": "past_due"} == late
-    assert late["owes"] == [
+    assert late["open_invoices"] == [
         {
             "invoice": "in_a",
             "amount_due": 1900,
             "currency": "eur",
-            "tries": [{"state": "declined", "decline_code": "expired_card", "done_at": NOW.isoformat()}],
-            "next_try_at": tomorrow.isoformat(),
+            "retries": [{"state": "declined", "decline_code": "expired_card", "done_at": NOW.isoformat()}],
+            "next_retry_at": tomorrow.isoformat(),
             "access_ends_at": None,
         }
     ]
-    assert (suspended["id"], suspended["owes"][0]["access_ends_at"]) == ("sub_b", NOW.isoformat())
+    assert (suspended["id"], suspended["open_invoices"][0]["access_ends_at"]) == ("sub_b", NOW.isoformat())
     assert ask(f"cursor={quote(second['cursor'])}") == {"subscriptions": [], "cursor": None}
-    assert ask("cursor=x") == {"error": "cursor takes what the last page gave"}
+    assert ask("cursor=x") == {"error": "cursor must be one from an earlier page"}
 
 
 def test_sources_show_the_use_of_each_secret_and_rejected_deliveries(client: FlaskClient) -> None:
