@@ -12,13 +12,13 @@ from inbox.event import NewEvent
 from inbox.job import NewJob
 from inbox.store import Store
 from tasks import broker
-from tasks.ingest import arrival, peek_stripe
+from tasks.ingest import build_delivery, identify_stripe_event
 
 BATCH = 100
 
 
 def new_events(count: int) -> Iterator[NewEvent]:
-    return (arrival("stripe", peek_stripe(body.decode()), body) for body in bodies(count))
+    return (build_delivery("stripe", identify_stripe_event(body.decode()), body) for body in bodies(count))
 
 
 def record(store: Store, events: Iterable[NewEvent]) -> None:
@@ -31,11 +31,11 @@ def record(store: Store, events: Iterable[NewEvent]) -> None:
 
 
 def fill_record(ours: Holdfast, count: int) -> None:
-    record(Store(ours.client, message=broker.message), new_events(count))
+    record(Store(ours.client, message=broker.task_message), new_events(count))
 
 
 def fill_queue(ours: Holdfast, count: int) -> None:
     """Only the Celery messages, without a record."""
     for number in range(count):
         name = f"stripe:evt_{number:025}:payments.payment_failed"
-        ours.client.lpush("payments", broker.message(NewJob(name, "tasks.payments.payment_failed", "payments")))
+        ours.client.lpush("payments", broker.task_message(NewJob(name, "tasks.payments.payment_failed", "payments")))

@@ -73,7 +73,7 @@ class GrowingRecord:
 
     def __init__(self, ours: Holdfast, most: int) -> None:
         self.ours, self.step = ours, most // STEPS
-        self.store = Store(connect(ours.valkey.url, timeout_seconds=60), message=broker.message)
+        self.store = Store(connect(ours.valkey.url, timeout_seconds=60), message=broker.task_message)
         self.console = requests.Session()
         self.console.post(self._url("sign-in"), data={"key": KEY}, timeout=10)
 

@@ -190,7 +190,7 @@ def _nearest_existing(path: Path) -> Path:
 def _notifications(settings: Settings) -> Iterator[Finding]:
     for name in ("CUSTOMER_NOTIFY_URLS", "ADMIN_NOTIFY_URLS"):
         urls = getattr(settings, name.lower())
-        servers = [apprise_client.reached(url) for url in urls]
+        servers = [apprise_client.mail_server(url) for url in urls]
         invalid = [str(number) for number, server in enumerate(servers, 1) if server is None]
         if invalid:
             fix = "see https://github.com/caronc/apprise/wiki for the URL of each service"

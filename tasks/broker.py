@@ -24,11 +24,11 @@ app = Celery("holdfast")
 app.config_from_object("celeryconfig")
 
 # One more try, at once: a pooled connection may have been broken by a fork or a restart of the broker.
-ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
-LONG_QUEUE = 100  # doorbells in a queue; behind so many, one that seems lost is probably only waiting
+RETRY_ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+MAX_QUEUE_LENGTH = 100  # doorbells in a queue; behind so many, one that seems lost is probably only waiting
 
 
-def message(job: NewJob) -> bytes:
+def task_message(job: NewJob) -> bytes:
     """The very bytes that `apply_async` would push to a Redis list for this job, at a hundredth of its cost.
 
     Task message protocol 2 is documented by Celery, the JSON around it is kombu's own: the golden test in
@@ -102,18 +102,18 @@ def ring(bells: Sequence[Doorbell]) -> None:
                     producer=producer,
                     ignore_result=True,
                     retry=True,
-                    retry_policy=ONCE_MORE,
+                    retry_policy=RETRY_ONCE,
                 )
     except Exception as error:  # whatever the transport raises, the job is owed all the same
         log.warning("the doorbell could not be rung; the sweep will", error=type(error).__name__)
 
 
-def room(queues: Sequence[str]) -> Mapping[str, int]:
+def doorbell_capacity(queues: Sequence[str]) -> Mapping[str, int]:
     """How many more doorbells each queue may get from a sweep; none while the broker does not answer."""
     try:
         with app.connection_or_acquire() as connection:
-            connection.ensure_connection(**ONCE_MORE)
-            return {name: LONG_QUEUE - depth for name, depth in _depths(connection, queues)}
+            connection.ensure_connection(**RETRY_ONCE)
+            return {name: MAX_QUEUE_LENGTH - depth for name, depth in _depths(connection, queues)}
     except Exception as error:
         log.warning("the broker does not say how long its queues are", error=type(error).__name__)
         return {}
@@ -163,5 +163,5 @@ def open_store(settings: Settings, *, timeout_seconds: float) -> Store:
         ring_again_seconds=settings.ring_again_seconds,
     )
     client = connect(settings.redis_url, timeout_seconds=timeout_seconds)
-    ours = message if settings.broker == settings.redis_url else no_message
+    ours = task_message if settings.broker == settings.redis_url else no_message
     return Store(client, rules, message=ours, replicas_ack=settings.replicas_ack)

@@ -60,7 +60,7 @@ class GaveUp(PermanentError):
         self.follow_ups = follow_ups
 
 
-def replayed(attempt: Attempt) -> str:
+def replay_suffix(attempt: Attempt) -> str:
     """What sets apart the follow-ups of a replay, and of those that follow from it; empty where nobody replayed."""
     before = str(attempt.args.get("replayed", ""))
     return f"{before}.again{attempt.args.get('number', 0)}-{attempt.replays}" if attempt.replays else before

@@ -17,7 +17,7 @@ IDENTITY = re.compile(r"[!-~]{1,255}")  # printable ASCII without spaces; Stripe
 
 
 @dataclass(frozen=True, slots=True)
-class Peeked:
+class EventIdentity:
     """What is read of an event before it is recorded; the full parse is the worker's."""
 
     id: str
@@ -27,7 +27,7 @@ class Peeked:
     wanted: bool = True  # False: recorded, and nothing is done about it
 
 
-def arrival(source: str, peeked: Peeked, body: bytes, secret: str = "") -> NewEvent:
+def build_delivery(source: str, peeked: EventIdentity, body: bytes, secret: str = "") -> NewEvent:
     """What to record of a message, the same for one that was delivered and one that we had to fetch."""
     jobs = jobs_for(source, peeked.id, peeked.type, peeked.ordering_key, peeked.args) if peeked.wanted else ()
     return NewEvent(Event(source, peeked.id, peeked.type, body), jobs, secret)
@@ -59,7 +59,7 @@ class _StripeEvent(msgspec.Struct):
 _stripe_event = msgspec.json.Decoder(_StripeEvent)
 
 
-def peek_stripe(body: str, mode: str = "any") -> Peeked:
+def identify_stripe_event(body: str, mode: str = "any") -> EventIdentity:
     """The event's own id and type, if it is of our `mode` (live, test, any). Raises BadPayload, WrongMode.
 
     Events of one customer never run at once, so their rows are safe from each other.
@@ -72,7 +72,7 @@ def peek_stripe(body: str, mode: str = "any") -> Peeked:
         owner = owner.get("id")
     key = stripe_ordering_key(account, owner)
     wanted = _of_mode(mode, event.livemode, connected=bool(account))
-    return Peeked(identity(event.id, "id"), identity(event.type, "type"), key, wanted=wanted)
+    return EventIdentity(identity(event.id, "id"), identity(event.type, "type"), key, wanted=wanted)
 
 
 def stripe_ordering_key(account: Any, owner: Any) -> str:

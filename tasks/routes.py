@@ -81,9 +81,9 @@ TASKS: Mapping[str, Task] = {
     DISPUTE_CHANGED: Task("tasks.billing.disputes:dispute_changed", "fulfilment"),
     CUSTOMER_DELETED: Task("tasks.billing.customers:customer_deleted", "fulfilment"),
     PAYOUT_FAILED: Task("tasks.billing.payouts:payout_failed", "payments"),
-    DOCUMENT_REQUESTED: Task("tasks.documents.callbacks:initiate", "documents"),
-    SUBMIT_DOCUMENT: Task("tasks.documents.submissions:start", "documents"),
-    CHECK_DOCUMENT: Task("tasks.documents.submissions:deadline", "documents"),
+    DOCUMENT_REQUESTED: Task("tasks.documents.callbacks:create_document", "documents"),
+    SUBMIT_DOCUMENT: Task("tasks.documents.submissions:submit", "documents"),
+    CHECK_DOCUMENT: Task("tasks.documents.submissions:check_deadline", "documents"),
     DOCUMENT_COMPLETED: Task("tasks.documents.callbacks:completed", "documents"),
     DOCUMENT_FAILED: Task("tasks.documents.callbacks:failed", "documents"),
     DOCUMENT_PROGRESS: Task("tasks.documents.callbacks:progress", "documents"),
@@ -93,7 +93,7 @@ TASKS: Mapping[str, Task] = {
     DELIVER_HANDOFF: Task("tasks.agents.handoff:deliver", "handoffs", schedule="handoff_schedule"),
     RECONCILE: Task("tasks.billing.reconcile:reconcile_page", "payments"),
     BULK_REPLAY: Task("tasks.bulk_replays:replay_page", "payments"),
-    SEND_ALERTS: Task("tasks.notifications.alerts:tell", "notifications"),
+    SEND_ALERTS: Task("tasks.notifications.alerts:send_alert", "notifications"),
 }
 
 # "*" is every other type of that source. A type with no route is recorded and counted as unhandled.

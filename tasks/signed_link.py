@@ -14,10 +14,10 @@ from urllib.parse import quote, urlencode
 from settings import Settings
 
 PATH = "/content/"
-MAIL_SECONDS = 7 * 86400  # people read mails late
+MAIL_LINK_SECONDS = 7 * 86400  # people read mails late
 
 
-def link(settings: Settings, document: str, now: datetime, seconds: int) -> str:
+def create_link(settings: Settings, document: str, now: datetime, seconds: int) -> str:
     """Where the document can be had for so long, by whoever has this address. Without API_KEYS it opens nothing."""
     until = str(int(now.timestamp()) + seconds)
     key = next(iter(settings.api_keys), "")
@@ -25,7 +25,7 @@ def link(settings: Settings, document: str, now: datetime, seconds: int) -> str:
     return f"{settings.public_url}{PATH}{quote(document, safe='')}?{query}"
 
 
-def holds(settings: Settings, document: str, until: str, signature: str, now: float) -> bool:
+def is_valid(settings: Settings, document: str, until: str, signature: str, now: float) -> bool:
     """Whether a link says the truth and is not over; `now` in seconds since 1970."""
     given = signature.encode()
     signed = [hmac.compare_digest(_signature(key, document, until).encode(), given) for key in settings.api_keys]

@@ -25,7 +25,7 @@ LIMIT = 200  # jobs a sweep; the next one comes in a second
 
 def sweep(store: Store) -> int:
     """Look once. Returns how many doorbells were rung."""
-    bells = store.sweep(LIMIT, broker.room(QUEUES))
+    bells = store.sweep(LIMIT, broker.doorbell_capacity(QUEUES))
     broker.ring(bells)
     return len(bells)
 

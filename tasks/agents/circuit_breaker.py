@@ -11,33 +11,33 @@ from datetime import datetime, timedelta
 from tasks.models import Agent
 
 FAILURES_TO_OPEN = 5
-OPEN_SECONDS, LONGEST_OPEN_SECONDS = 30, 3600
-PLACE_LASTS = timedelta(minutes=1)  # one that was missed is given up, or a jam would end in a burst
+OPEN_SECONDS, MAX_OPEN_SECONDS = 30, 3600
+SLOT_TTL = timedelta(minutes=1)  # one that was missed is given up, or a jam would end in a burst
 
 
-def place(agent: Agent, kept: datetime | None, now: datetime) -> datetime:
+def reserve_slot(agent: Agent, kept: datetime | None, now: datetime) -> datetime:
     """When a handoff may be made: at the time that is kept for it; else at the agent's next, which is kept from now on.
 
     So each waits once, however many there are.
     """
-    if kept is not None and now < kept + PLACE_LASTS:
+    if kept is not None and now < kept + SLOT_TTL:
         return kept
     first = max(agent.next_at or now, now)
     agent.next_at = first + timedelta(minutes=1) / agent.rate_per_minute
     return first
 
 
-def closed_until(agent: Agent, now: datetime) -> datetime | None:
+def open_until(agent: Agent, now: datetime) -> datetime | None:
     """The time before which nobody may call."""
     return agent.open_until if agent.open_until and agent.open_until > now else None
 
 
-def succeeded(agent: Agent, now: datetime) -> None:
+def record_success(agent: Agent, now: datetime) -> None:
     agent.failures, agent.failing_since, agent.open_until = 0, None, None
     agent.last_answer, agent.last_at = "taken", now
 
 
-def failed(agent: Agent, answer: str, wait_seconds: int, now: datetime) -> None:
+def record_failure(agent: Agent, answer: str, wait_seconds: int, now: datetime) -> None:
     """It answered so, or not at all; it may have asked for so long a pause."""
     agent.failures += 1
     agent.failing_since = agent.failing_since or now
@@ -46,7 +46,7 @@ def failed(agent: Agent, answer: str, wait_seconds: int, now: datetime) -> None:
     agent.open_until = now + timedelta(seconds=pause) if pause else None
 
 
-def given_up(agent: Agent, after_seconds: int, now: datetime) -> bool:
+def should_disable(agent: Agent, after_seconds: int, now: datetime) -> bool:
     """Whether it has failed for so long that nobody should call any more."""
     return agent.failing_since is not None and now - agent.failing_since > timedelta(seconds=after_seconds)
 
@@ -54,4 +54,4 @@ def given_up(agent: Agent, after_seconds: int, now: datetime) -> bool:
 def _pause(failures: int) -> int:
     if failures < FAILURES_TO_OPEN:
         return 0
-    return min(OPEN_SECONDS << min(failures - FAILURES_TO_OPEN, 10), LONGEST_OPEN_SECONDS)
+    return min(OPEN_SECONDS << min(failures - FAILURES_TO_OPEN, 10), MAX_OPEN_SECONDS)

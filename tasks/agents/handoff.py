@@ -20,24 +20,24 @@ from inbox.job import job_id
 from tasks.agents import circuit_breaker, registry
 from tasks.clients.standard_webhook import Gone, Receiver, post
 from tasks.db.locking import insert_if_new, select_for_update
-from tasks.handler import Attempt, FollowUp, GaveUp, replayed
+from tasks.handler import Attempt, FollowUp, GaveUp, replay_suffix
 from tasks.models import Agent, Document, Handoff
 from tasks.notifications.notify import notify_admin
 from tasks.routes import DELIVER_HANDOFF
-from tasks.signed_link import link
+from tasks.signed_link import create_link
 
 SPREAD_SECONDS = 30  # over which those come back that waited for an agent together
 
 
-def owe(db: Session, attempt: Attempt, document: Document) -> list[FollowUp]:
+def enqueue_handoffs(db: Session, attempt: Attempt, document: Document) -> list[FollowUp]:
     """Owe each agent that waits for the document word that it is completed, or has failed."""
     urls = sorted(set(document.notify_agents))  # in one order, or two documents' rows might wait for each other
-    return [_owed(db, attempt, document, registry.made(db, url)) for url in urls]
+    return [_enqueue(db, attempt, document, registry.get_or_create(db, url)) for url in urls]
 
 
-def _owed(db: Session, attempt: Attempt, document: Document, agent: str) -> FollowUp:
+def _enqueue(db: Session, attempt: Attempt, document: Document, agent: str) -> FollowUp:
     kind = f"document.{document.status}"
-    effect = f"handoff.{kind}.{document.start}.{agent}{replayed(attempt)}"
+    effect = f"handoff.{kind}.{document.start}.{agent}{replay_suffix(attempt)}"
     key = job_id(attempt.event.source, attempt.event.id, effect)
     stamp = {"state": "owed", "created_at": attempt.now, "updated_at": attempt.now}
     about = {"document": document.id, "agent": agent, "kind": kind, "data": _data(document)}
@@ -67,13 +67,13 @@ def deliver(attempt: Attempt, db: Session) -> list[FollowUp]:
     try:
         post(
             attempt,
-            Receiver("the agent", agent.url, registry.secrets(attempt.settings, agent)),
+            Receiver("the agent", agent.url, registry.signing_secrets(attempt.settings, agent)),
             _body(attempt, handoff),
         )
     except (TransientError, PermanentError) as error:
         raise _failed(attempt, db, error) from None
     handoff, agent = _locked(attempt, db)
-    circuit_breaker.succeeded(agent, attempt.now)
+    circuit_breaker.record_success(agent, attempt.now)
     handoff.state, handoff.updated_at = "delivered", attempt.now
     return []
 
@@ -93,13 +93,13 @@ def _await_turn(attempt: Attempt, db: Session, handoff: Handoff, agent: Agent) -
     if agent.state == "disabled":
         handoff.state, handoff.updated_at = "dead", attempt.now
         raise _disabled(attempt, db, agent)
-    if until := circuit_breaker.closed_until(agent, attempt.now):
+    if until := circuit_breaker.open_until(agent, attempt.now):
         spread = timedelta(seconds=zlib.crc32(attempt.key.encode()) % SPREAD_SECONDS)
         raise _not_before(until + spread, f"the agent is not called for a while, after {agent.failures} failures")
-    handoff.place = circuit_breaker.place(agent, handoff.place, attempt.now)
-    if handoff.place > attempt.now:
-        raise _not_before(handoff.place, "the agent's rate is reached")
-    handoff.place = None
+    handoff.slot = circuit_breaker.reserve_slot(agent, handoff.slot, attempt.now)
+    if handoff.slot > attempt.now:
+        raise _not_before(handoff.slot, "the agent's rate is reached")
+    handoff.slot = None
 
 
 def _not_before(at: datetime, why: str) -> NotNow:
@@ -109,8 +109,8 @@ def _not_before(at: datetime, why: str) -> NotNow:
 def _failed(attempt: Attempt, db: Session, error: TransientError | PermanentError) -> Exception:
     """What the attempt is to end in; what it did to the agent's standing is committed first."""
     handoff, agent = _locked(attempt, db)
-    circuit_breaker.failed(agent, str(error), getattr(error, "retry_after_seconds", 0), attempt.now)
-    gone = isinstance(error, Gone) or circuit_breaker.given_up(
+    circuit_breaker.record_failure(agent, str(error), getattr(error, "retry_after_seconds", 0), attempt.now)
+    gone = isinstance(error, Gone) or circuit_breaker.should_disable(
         agent, attempt.settings.handoff_disable_after, attempt.now
     )
     if gone:
@@ -147,5 +147,5 @@ def _body(attempt: Attempt, handoff: Handoff) -> str:
     data = dict(handoff.data)
     if handoff.kind == "document.completed":
         seconds = attempt.settings.content_link_seconds
-        data["content_url"] = link(attempt.settings, handoff.document, attempt.now, seconds)
+        data["content_url"] = create_link(attempt.settings, handoff.document, attempt.now, seconds)
     return json.dumps({"type": handoff.kind, "timestamp": handoff.created_at.isoformat(), "data": data})

@@ -14,7 +14,7 @@ from tasks.clients import stripe
 from tasks.db.locking import insert_if_new
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Dispute
-from tasks.notifications.money import amount_text
+from tasks.notifications.money import format_amount
 from tasks.notifications.notify import notify_admin
 from tasks.orders import access
 from tasks.payloads import Id, Int64, Ref, Text, UnixTime, parse, ref, require
@@ -104,7 +104,7 @@ def _notify_admin(attempt: Attempt, db: Session, row: Dispute, dispute: DisputeO
     words = {
         "dispute": row.id,
         "charge": row.charge,
-        "amount": amount_text(row.amount, row.currency),
+        "amount": format_amount(row.amount, row.currency),
         "reason": row.reason,
         "status": row.status,
     }

@@ -46,7 +46,7 @@ def retry_payment(attempt: Attempt, db: Session, retry: PaymentRetry) -> RetryOu
             raise _retry_in((due_at - attempt.now).total_seconds())
         try:
             return _pay(attempt, invoice, f"{invoice}:retry:{number}" + (f":{broken}" if broken else ""))
-        except stripe.Broken:
+        except stripe.OutcomeUnknown:
             if attempt.number < MAX_TRIES:
                 raise
     _postpone_with_new_key(attempt, db, (invoice, number), broken)
@@ -88,7 +88,7 @@ def _state_of_settled(invoice: dict[str, Any]) -> str:
 
 def _payment_of(attempt: Attempt, invoice: dict[str, Any]) -> Payment:
     try:
-        return stripe.payment_of(attempt, invoice)
+        return stripe.fetch_payment(attempt, invoice)
     except PermanentError:  # a key that may not read payments
         return Payment()
 
@@ -98,7 +98,7 @@ def _would_decline_again(attempt: Attempt, invoice: dict[str, Any], payment: Pay
     if payment.method is None or not (payment.final or payment.code in HARD_DECLINES):
         return False
     try:
-        return stripe.method_for(attempt, invoice) == payment.method
+        return stripe.fetch_payment_method(attempt, invoice) == payment.method
     except PermanentError:  # a key that may not read customers
         return False
 

@@ -187,7 +187,7 @@ def decline_reason(attempt: Attempt, seen: InvoiceSnapshot) -> str | None:
     if seen.fetched is None:
         return seen.object.decline_code
     try:
-        return stripe.payment_of(attempt, seen.fetched).code or seen.object.decline_code
+        return stripe.fetch_payment(attempt, seen.fetched).code or seen.object.decline_code
     except PermanentError:  # a key that may not read payments
         return seen.object.decline_code
 

@@ -19,7 +19,7 @@ from tasks.db.locking import insert_if_new, select_for_update
 from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
-from tasks.notifications.money import amount_text
+from tasks.notifications.money import format_amount
 from tasks.notifications.notify import notify_admin, notify_customer
 from tasks.orders import access
 from tasks.payloads import parse, require
@@ -207,7 +207,7 @@ def _notify_customer(attempt: Attempt, db: Session, kind: str, invoice: Invoice)
         customer=invoice.customer,
         about=invoice.id,
         invoice=invoice.number or invoice.id,
-        amount=amount_text(amount, invoice.currency),
+        amount=format_amount(amount, invoice.currency),
         link=invoice.hosted_invoice_url or "",
     )
 
@@ -221,7 +221,7 @@ def _notify_admin(attempt: Attempt, db: Session, invoice: Invoice) -> FollowUp:
         invoice=invoice.id,
         customer=invoice.customer,
         subscription=invoice.subscription or "none",
-        amount=amount_text(invoice.amount_remaining, invoice.currency),
+        amount=format_amount(invoice.amount_remaining, invoice.currency),
     )
 
 

@@ -6,7 +6,7 @@ from msgspec import Struct
 from sqlalchemy.orm import Session
 
 from tasks.handler import Attempt, FollowUp
-from tasks.notifications.money import amount_text
+from tasks.notifications.money import format_amount
 from tasks.notifications.notify import notify_admin
 from tasks.payloads import Id, Int64, Text, parse, require
 
@@ -33,6 +33,7 @@ def payout_failed(attempt: Attempt, db: Session) -> list[FollowUp]:
     """payout.failed: the administrator is told, once."""
     event = parse(attempt.event.body, PayoutEvent)
     payout = event.data.object
-    amount = amount_text(require(payout.amount, "data.object.amount"), require(payout.currency, "data.object.currency"))
+    currency = require(payout.currency, "data.object.currency")
+    amount = format_amount(require(payout.amount, "data.object.amount"), currency)
     about = {"payout": require(payout.id, "data.object.id"), "reason": payout.failure_code or "not told"}
     return [notify_admin(db, attempt, "payout_failed", amount=amount, account=event.account or "our own", **about)]

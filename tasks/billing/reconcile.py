@@ -41,7 +41,7 @@ from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, select_for_update
 from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp
-from tasks.ingest import arrival, peek_stripe
+from tasks.ingest import build_delivery, identify_stripe_event
 from tasks.models import Reconcile
 from tasks.payloads import Int64, parse
 from tasks.reconcile_request import ORDERING_KEY, SOURCE, request_reconcile, request_reconcile_now
@@ -137,7 +137,8 @@ def _record_missed(attempt: Attempt, events: Sequence[bytes]) -> None:
     with closing(store.client):
         for body in reversed(events):
             try:
-                event, jobs, _ = arrival("stripe", peek_stripe(body.decode(), attempt.settings.accepted_mode), body)
+                identity = identify_stripe_event(body.decode(), attempt.settings.accepted_mode)
+                event, jobs, _ = build_delivery("stripe", identity, body)
             except BadPayload:  # the receiver would refuse it, too
                 continue
             bells = store.record(event, jobs, counted="missed") if jobs else None

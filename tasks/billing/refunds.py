@@ -12,7 +12,7 @@ from tasks.billing.refetch import observed_at
 from tasks.db.locking import advisory_lock, insert_if_new
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Charge, Notification
-from tasks.notifications.money import amount_text
+from tasks.notifications.money import format_amount
 from tasks.notifications.notify import notify_admin
 from tasks.orders import access
 from tasks.payloads import Id, Int64, Ref, Text, parse, ref, require
@@ -113,7 +113,8 @@ def _upsert_charge(
 def _notify_failed_refund(attempt: Attempt, db: Session, refund: RefundObject) -> list[FollowUp]:
     """Once per refund: up to three types of event tell of one failure."""
     key = require(refund.id, "data.object.id")
-    amount = amount_text(require(refund.amount, "data.object.amount"), require(refund.currency, "data.object.currency"))
+    currency = require(refund.currency, "data.object.currency")
+    amount = format_amount(require(refund.amount, "data.object.amount"), currency)
     advisory_lock(db, [f"refund:{key}"])
     if db.scalar(select(exists().where(Notification.kind == "refund_failed", Notification.about == key))):
         return []

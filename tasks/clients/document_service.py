@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from inbox.errors import PermanentError, TransientError
 from settings import Settings
-from tasks.clients.responses import check
+from tasks.clients.responses import raise_for_status
 from tasks.payloads import Id, Text, parse
 from telemetry import tracing
 
@@ -31,7 +31,7 @@ class Accepted(Struct):
     task_id: Id
 
 
-class Told(Struct):
+class StatusUpdate(Struct):
     """What the service tells of a task, when it calls back or is asked."""
 
     task_id: Id | None = None
@@ -53,7 +53,7 @@ class Told(Struct):
         return self.size if type(self.size) is int and 0 <= self.size < 2**63 else None
 
 
-class Wanted(Struct):
+class ProcessRequest(Struct):
     """The request of POST /api/v1/process."""
 
     document_id: str
@@ -61,7 +61,7 @@ class Wanted(Struct):
     processing_options: dict[str, Any]
 
 
-def submit(settings: Settings, wanted: Wanted, key: str, now: datetime) -> str:
+def request_processing(settings: Settings, wanted: ProcessRequest, key: str, now: datetime) -> str:
     """Have a document processed; once per `key`. Returns the service's task id.
 
     Raises TransientError (no connection, 429, 5xx) or PermanentError (every other refusal; DOC_SERVICE_URL not set).
@@ -74,13 +74,13 @@ def submit(settings: Settings, wanted: Wanted, key: str, now: datetime) -> str:
         raise PermanentError("the document service's answer has no task_id") from None
 
 
-def status(settings: Settings, task: str, now: datetime) -> Told:
+def fetch_status(settings: Settings, task: str, now: datetime) -> StatusUpdate:
     """What became of a task, by DOC_STATUS_PATH; the answer is as a callback.
 
     Raises TransientError as `submit` does, PermanentError where the service does not know the task or does not tell.
     """
     path = settings.doc_status_path.replace("{task_id}", quote(task, safe=""))
-    told = parse(_ask(settings, "GET", path, now), Told)
+    told = parse(_ask(settings, "GET", path, now), StatusUpdate)
     told.status = told.status and told.status.lower()  # services write COMPLETED as well as completed
     return told
 
@@ -93,7 +93,7 @@ def _ask(settings: Settings, method: str, path: str, now: datetime, **request: A
         request["headers"] = {**request.get("headers", {}), **span.headers}
         with requests.request(method, url, timeout=TIMEOUT_SECONDS, stream=True, **request) as answer:
             span.answered(answer.status_code)
-            check(WHO, answer.status_code, answer.headers, now)
+            raise_for_status(WHO, answer.status_code, answer.headers, now)
             return _bounded(answer)
 
 

@@ -12,7 +12,7 @@ WINDOW_SECONDS = 60.0
 SETTING = "DOCUMENT_MIN_BYTES_PER_SECOND"
 
 
-class Pace:
+class MinSpeedGuard:
     """Looks once in WINDOW_SECONDS, from a thread of its own: a peer can make a single read last for days.
 
     Only the time that we wait for the peer counts, so that a slow disk of ours is not taken for it.

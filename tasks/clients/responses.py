@@ -12,7 +12,7 @@ LONGEST_WAIT_SECONDS = 86400  # whatever a peer asks for
 WORTH_ANOTHER_TRY = frozenset({408, 425, 429})
 
 
-def check(who: str, status: int, headers: Mapping[str, str], now: datetime) -> None:
+def raise_for_status(who: str, status: int, headers: Mapping[str, str], now: datetime) -> None:
     """Pass on 2xx. Raises TransientError for 5xx and for "not now", PermanentError for every other status."""
     if 200 <= status < 300:
         return

@@ -26,7 +26,7 @@ from requests.structures import CaseInsensitiveDict
 from inbox.errors import PermanentError, TransientError
 from settings import Settings
 from tasks.clients import url_policy
-from tasks.clients.min_speed import Pace
+from tasks.clients.min_speed import MinSpeedGuard
 from tasks.clients.url_policy import Address
 from telemetry import tracing
 
@@ -34,8 +34,8 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 20.0  # from one read to the next
 HEAD_SECONDS = 40.0  # who trickles header lines must not outlast our lease
 CHUNK_BYTES = 1024 * 1024
-MOST_ADDRESSES = 4
-MOST_REDIRECTS = 5
+MAX_ADDRESSES = 4
+MAX_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 GZIP = 31  # the window of zlib.decompressobj
 PACKED_BYTES = (
@@ -82,7 +82,7 @@ class Stream:
 
     def _sent(self) -> Iterator[bytes]:
         received, most = 0, self._settings.max_document_bytes
-        pace = Pace(self._cut, self._settings.document_min_bytes_per_second)
+        pace = MinSpeedGuard(self._cut, self._settings.document_min_bytes_per_second)
         for chunk in pace.kept(lambda: self._response.read1(CHUNK_BYTES)):
             received += len(chunk)
             if received > most:
@@ -103,7 +103,7 @@ def get_stream(
     end = time.monotonic() + HEAD_SECONDS
     ours = url_policy.parse(bearer_for).origin if bearer and bearer_for else None
     address = url_policy.parse(url)
-    for _ in range(MOST_REDIRECTS + 1):
+    for _ in range(MAX_REDIRECTS + 1):
         sent = {"Accept-Encoding": "identity", **(headers or {})}
         if address.origin == ours:
             sent["Authorization"] = f"Bearer {bearer}"
@@ -161,7 +161,7 @@ def _response(
 
 
 def _trusted(address: Address, settings: Settings) -> bool:
-    return url_policy.trusted(address, settings.call_out_allowed_hosts)
+    return url_policy.is_allowed(address, settings.call_out_allowed_hosts)
 
 
 class _Connection(http.client.HTTPConnection):
@@ -197,7 +197,7 @@ def _connected(address: Address, trusted: bool) -> socket.socket:
     if not trusted and not all(url_policy.is_public(str(sockaddr[0])) for *_, sockaddr in found):
         raise PermanentError(f"{address.host} has a private address; CALL_OUT_ALLOWED_HOSTS can allow it")
     last: OSError | None = None
-    for *_, sockaddr in found[:MOST_ADDRESSES]:
+    for *_, sockaddr in found[:MAX_ADDRESSES]:
         try:
             return socket.create_connection((str(sockaddr[0]), address.port), CONNECT_SECONDS)  # no second look-up
         except OSError as error:

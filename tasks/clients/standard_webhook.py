@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from standardwebhooks import Webhook
 
 from inbox.errors import PermanentError, TransientError
-from tasks.clients.responses import check, retry_after_seconds
+from tasks.clients.responses import raise_for_status, retry_after_seconds
 from tasks.clients.safe_http import post_json
 from tasks.handler import Attempt
 
@@ -40,7 +40,7 @@ def post(attempt: Attempt, receiver: Receiver, body: str) -> None:
     if answer.status_code == GONE:
         raise Gone(f"{receiver.name} answered 410: it wants no more")
     try:
-        check(receiver.name, answer.status_code, answer.headers, attempt.now)
+        raise_for_status(receiver.name, answer.status_code, answer.headers, attempt.now)
     except PermanentError as error:
         raise TransientError(str(error), retry_after_seconds(answer.headers, attempt.now)) from None
 

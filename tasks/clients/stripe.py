@@ -23,8 +23,8 @@ from telemetry import tracing
 logging.getLogger("stripe").setLevel(logging.WARNING)  # at INFO it writes Stripe's error messages
 
 TIMEOUT_SECONDS = (5.0, 25.0)  # to connect, to read
-MOST = 100  # on one page
-MOST_TYPES = 20  # to list events of
+PAGE_SIZE = 100  # on one page
+MAX_TYPES = 20  # to list events of
 DECLINED = {"requires_payment_method": "declined", "requires_action": "authentication_required"}  # what a status says
 UNDER_WAY = frozenset({"processing", "requires_capture"})
 
@@ -37,7 +37,7 @@ class Refused(PermanentError):
         self.code = code
 
 
-class Broken(TransientError):
+class OutcomeUnknown(TransientError):
     """Stripe answered 5xx, and not that a retry may help: nobody knows what became of the call.
 
     If it had begun, its idempotency key hears the same for a day.
@@ -97,7 +97,7 @@ def subscription_of(invoice: dict[str, Any]) -> str | None:
 
 def list_line_items(attempt: Attempt, session: str) -> list[dict[str, Any]]:
     """Everything a checkout session sells, over all pages."""
-    return _ask_all(attempt, lambda client: client.v1.checkout.sessions.line_items.list(session, {"limit": MOST}))
+    return _ask_all(attempt, lambda client: client.v1.checkout.sessions.line_items.list(session, {"limit": PAGE_SIZE}))
 
 
 def list_sessions(attempt: Attempt, subscription: str) -> list[dict[str, Any]]:
@@ -147,8 +147,8 @@ def list_events(
 
     Those that were not delivered everywhere, or `everything`. https://docs.stripe.com/api/events/list
     """
-    asked: dict[str, Any] = {"limit": MOST, "created": {"gte": since, "lte": until}}
-    if len(types) <= MOST_TYPES:  # or all of them come, and the caller picks
+    asked: dict[str, Any] = {"limit": PAGE_SIZE, "created": {"gte": since, "lte": until}}
+    if len(types) <= MAX_TYPES:  # or all of them come, and the caller picks
         asked["types"] = list(types)
     if after:
         asked["starting_after"] = after
@@ -174,7 +174,7 @@ class _Named(Struct):
     id: Id
 
 
-def payment_of(attempt: Attempt, invoice: dict[str, Any]) -> Payment:
+def fetch_payment(attempt: Attempt, invoice: dict[str, Any]) -> Payment:
     """How the payment of an unpaid invoice stands, as its payment intent tells. Nothing of it is known where none does.
 
     https://docs.stripe.com/payments/paymentintents/lifecycle
@@ -192,7 +192,7 @@ def payment_of(attempt: Attempt, invoice: dict[str, Any]) -> Payment:
     return Payment(str(code), method, final=error.get("advice_code") == "do_not_try_again")
 
 
-def method_for(attempt: Attempt, invoice: dict[str, Any]) -> str | None:
+def fetch_payment_method(attempt: Attempt, invoice: dict[str, Any]) -> str | None:
     """The payment method that `pay_invoice` would charge: the invoice's own, its subscription's, or its customer's.
 
     https://docs.stripe.com/api/invoices/object#invoice_object-default_payment_method
@@ -281,7 +281,7 @@ def _named_errors(attempt: Attempt) -> Iterator[None]:
         headers: Mapping[str, str] = error.headers or {}
         what = f"Stripe answered {error.http_status or 'nothing that can be read'}"
         broken = (error.http_status or 0) >= 500 and headers.get("Stripe-Should-Retry") != "true"
-        kind = Broken if broken else TransientError
+        kind = OutcomeUnknown if broken else TransientError
         raise kind(what, retry_after_seconds(headers, attempt.now)) from None
 
 

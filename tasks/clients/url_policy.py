@@ -83,7 +83,7 @@ def parse(url: str) -> Address:
     return Address(parts.scheme, host, DEFAULT_PORTS[parts.scheme] if port is None else port, target)
 
 
-def trusted(address: Address, allowed: Collection[str]) -> bool:
+def is_allowed(address: Address, allowed: Collection[str]) -> bool:
     """Whether CALL_OUT_ALLOWED_HOSTS names it. Raises PermanentError where only that would let us call it."""
     if address.names & {name.lower() for name in allowed}:
         return True
@@ -93,10 +93,10 @@ def trusted(address: Address, allowed: Collection[str]) -> bool:
     return False
 
 
-def check(url: str, allowed: Collection[str]) -> None:
+def check_url(url: str, allowed: Collection[str]) -> None:
     """Raises PermanentError for a URL that we would not call, as far as it can be told before its name is looked up."""
     address = parse(url)
-    if not trusted(address, allowed) and _is_ip(address.host) and not is_public(address.host):
+    if not is_allowed(address, allowed) and _is_ip(address.host) and not is_public(address.host):
         raise PermanentError(f"{address.host} is a private address; CALL_OUT_ALLOWED_HOSTS can allow it")
 
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from tasks.agents import handoff
-from tasks.handler import Attempt, FollowUp, replayed
+from tasks.handler import Attempt, FollowUp, replay_suffix
 from tasks.models import Document
 from tasks.notifications.notify import notify_customer
-from tasks.signed_link import MAIL_SECONDS, link
+from tasks.signed_link import MAIL_LINK_SECONDS, create_link
 
 
-def tell(db: Session, attempt: Attempt, document: Document) -> list[FollowUp]:
+def notify_waiters(db: Session, attempt: Attempt, document: Document) -> list[FollowUp]:
     """Owe them word that it is completed, or has failed; each start's end once, and once more when it was replayed."""
     mail = [_mail(db, attempt, document, document.notify_email)] if document.notify_email else []
-    return [*mail, *handoff.owe(db, attempt, document)]
+    return [*mail, *handoff.enqueue_handoffs(db, attempt, document)]
 
 
 def _mail(db: Session, attempt: Attempt, document: Document, email: str) -> FollowUp:
     if document.status == "failed":
-        about = f"{document.id}/{document.start}{replayed(attempt)}"
+        about = f"{document.id}/{document.start}{replay_suffix(attempt)}"
         return notify_customer(db, attempt, "document_not_ready", email, about=about, document=document.document_id)
-    where = link(attempt.settings, document.id, attempt.now, MAIL_SECONDS)
+    where = create_link(attempt.settings, document.id, attempt.now, MAIL_LINK_SECONDS)
     return notify_customer(db, attempt, "document_ready", email, document=document.document_id, link=where)

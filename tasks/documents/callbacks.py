@@ -12,17 +12,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError, TransientError
-from tasks.clients.document_service import Told
+from tasks.clients.document_service import StatusUpdate
 from tasks.db.locking import insert_if_new, select_for_update
 from tasks.documents.lifecycle import (
     OPEN,
-    advance,
     deadline_job,
     fail,
-    may_pass,
-    pick_up,
-    start_job,
-    step,
+    is_retryable,
+    record_progress,
+    set_status,
+    start_download,
+    submission_job,
 )
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Document, FormerTask
@@ -42,7 +42,7 @@ class Request(Struct):
     notify: Notify = field(default_factory=Notify)
 
 
-def initiate(attempt: Attempt, db: Session) -> list[FollowUp]:
+def create_document(attempt: Attempt, db: Session) -> list[FollowUp]:
     """document.requested: from here on it has a row, a start and a deadline. The event's id is our document id."""
     request = parse(attempt.event.body, Request)
     values = {
@@ -57,22 +57,22 @@ def initiate(attempt: Attempt, db: Session) -> list[FollowUp]:
     new = insert_if_new(db, Document, id=attempt.event.id, **progress, **values)
     document = db.get_one(Document, attempt.event.id)
     if new:
-        step(db, document, "submitting", attempt.now)
-    return [start_job(document, 1), deadline_job(attempt, document, 1)]
+        set_status(db, document, "submitting", attempt.now)
+    return [submission_job(document, 1), deadline_job(attempt, document, 1)]
 
 
 def progress(attempt: Attempt, db: Session) -> list[FollowUp]:
     """Any other status: the document is still being processed."""
     told, document = _called_back(attempt, db)
     if document:
-        advance(attempt, db, document, told)
+        record_progress(attempt, db, document, told)
     return []
 
 
 def completed(attempt: Attempt, db: Session) -> list[FollowUp]:
     """The service is done: fetch the result."""
     told, document = _called_back(attempt, db)
-    return [pick_up(attempt, db, document, told, "documents.download")] if document else []
+    return [start_download(attempt, db, document, told, "documents.download")] if document else []
 
 
 def failed(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -81,12 +81,12 @@ def failed(attempt: Attempt, db: Session) -> list[FollowUp]:
     if document is None:
         return []
     reason = told.error_message or "no reason given"
-    return fail(attempt, db, document, reason, passes=may_pass(reason, attempt.settings.document_retry_errors))
+    return fail(attempt, db, document, reason, passes=is_retryable(reason, attempt.settings.document_retry_errors))
 
 
-def _called_back(attempt: Attempt, db: Session) -> tuple[Told, Document | None]:
+def _called_back(attempt: Attempt, db: Session) -> tuple[StatusUpdate, Document | None]:
     """What was told, and the document that it may change: none, if it is told too late."""
-    told = parse(attempt.event.body, Told)
+    told = parse(attempt.event.body, StatusUpdate)
     task = require(told.task_id, "task_id")
     document = db.scalars(select(Document).filter_by(task_id=task).with_for_update()).first()
     if document is None and db.get(FormerTask, task) is None:

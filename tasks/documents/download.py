@@ -8,10 +8,10 @@ from sqlalchemy.orm import Session
 
 from inbox.errors import HoldfastError, LeaseLost, PermanentError
 from tasks.documents import transfer
-from tasks.documents.announcements import tell
-from tasks.documents.lifecycle import FETCHABLE, give_up, step
+from tasks.documents.announcements import notify_waiters
+from tasks.documents.lifecycle import DOWNLOADABLE, give_up, set_status
 from tasks.documents.store import Stored
-from tasks.documents.submissions import asked
+from tasks.documents.submissions import poll_status
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Document
 from tasks.payloads import require
@@ -20,10 +20,10 @@ from tasks.payloads import require
 def download(attempt: Attempt, db: Session) -> list[FollowUp]:
     """Fetch the result into DOCUMENT_STORE, then tell whoever waits for it."""
     document = db.get_one(Document, str(attempt.args["document"]))
-    if document.status not in FETCHABLE:  # another job was first, or it is started again
+    if document.status not in DOWNLOADABLE:  # another job was first, or it is started again
         return []
     if attempt.replays and document.status == "failed":
-        step(db, document, "downloading", attempt.now)
+        set_status(db, document, "downloading", attempt.now)
     db.commit()  # no transaction stays open over a call
     try:
         stored = _fetched(attempt, db, document)
@@ -34,14 +34,14 @@ def download(attempt: Attempt, db: Session) -> list[FollowUp]:
             raise give_up(attempt, db, document.id, _reason(error)) from None
         raise
     document = db.get_one(Document, document.id, with_for_update=True, populate_existing=True)
-    if document.status not in FETCHABLE:
+    if document.status not in DOWNLOADABLE:
         return []
     document.stored_as, document.content_type = stored.name, stored.content_type
     document.sha256, document.size = stored.sha256, stored.size
     document.received_bytes = document.total_bytes = stored.size
     document.error, document.progress = None, 100
-    step(db, document, "completed", attempt.now)
-    return tell(db, attempt, document)
+    set_status(db, document, "completed", attempt.now)
+    return notify_waiters(db, attempt, document)
 
 
 def _reason(error: Exception) -> str:
@@ -69,7 +69,7 @@ def _from(url: str, attempt: Attempt, db: Session, document: Document) -> Stored
 
 def _todays_address(attempt: Attempt, db: Session, document: Document) -> str | None:
     """Where the service says that the result is now, kept for the next attempt; None where it says nothing of it."""
-    told = asked(attempt, document.task_id)
+    told = poll_status(attempt, document.task_id)
     if told is None or told.status != "completed" or not told.result_url:
         return None
     document.result_url, document.result_sha256, document.result_size = told.result_url, told.digest, told.length

@@ -10,7 +10,7 @@ T = TypeVar("T")
 RENEW_EVERY_SECONDS = 1.0
 
 
-def patiently(work: Callable[[], T], renew: Callable[[], None]) -> T:
+def run_renewing_lease(work: Callable[[], T], renew: Callable[[], None]) -> T:
     """Do work that gives no sign of life (an fsync, a digest, an upload), renewing the lease meanwhile.
 
     Raises LeaseLost, once the work has ended, and what the work raises.

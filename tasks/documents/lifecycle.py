@@ -13,12 +13,12 @@ from datetime import datetime
 import structlog
 from sqlalchemy.orm import Session
 
-from tasks.clients.document_service import Told
+from tasks.clients.document_service import StatusUpdate
 from tasks.db.locking import insert_if_new, select_for_update
-from tasks.documents.announcements import tell
-from tasks.handler import Attempt, FollowUp, GaveUp, replayed
+from tasks.documents.announcements import notify_waiters
+from tasks.handler import Attempt, FollowUp, GaveUp, replay_suffix
 from tasks.models import Document, DocumentStep, FormerTask
-from tasks.notifications.notify import notify_admin, tell_admin_now
+from tasks.notifications.notify import notify_admin, notify_admin_now
 from tasks.payloads import require
 from tasks.routes import CHECK_DOCUMENT, DOWNLOAD_DOCUMENT, SUBMIT_DOCUMENT
 
@@ -26,35 +26,37 @@ log = structlog.get_logger()
 
 OPEN = frozenset({"submitting", "processing"})  # what the service's word may still change
 UNFINISHED = OPEN | {"downloading"}
-FETCHABLE = frozenset({"downloading", "failed"})  # failed: a person replays the download
-LONGEST_REASON = 2000  # characters of an error: what is kept, mailed, and looked at by expressions that people wrote
+DOWNLOADABLE = frozenset({"downloading", "failed"})  # failed: a person replays the download
+MAX_REASON_CHARACTERS = (
+    2000  # characters of an error: what is kept, mailed, and looked at by expressions that people wrote
+)
 
 
-def step(db: Session, document: Document, status: str, now: datetime) -> None:
+def set_status(db: Session, document: Document, status: str, now: datetime) -> None:
     """The document is there now, and its time line says so."""
     document.status, document.updated_at = status, now
     db.add(DocumentStep(document=document.id, status=status, progress=document.progress, at=now))
 
 
-def advance(attempt: Attempt, db: Session, document: Document, told: Told) -> None:
+def record_progress(attempt: Attempt, db: Session, document: Document, told: StatusUpdate) -> None:
     """It is still being processed."""
     reached = min(max(int(told.progress or 0), 0), 100)
     if document.status in OPEN and reached > document.progress:
         document.progress = reached
-        step(db, document, "processing", attempt.now)
+        set_status(db, document, "processing", attempt.now)
 
 
-def pick_up(attempt: Attempt, db: Session, document: Document, told: Told, effect: str) -> FollowUp:
+def start_download(attempt: Attempt, db: Session, document: Document, told: StatusUpdate, effect: str) -> FollowUp:
     """The service is done: the job, by the name of `effect`, that fetches the result."""
     document.result_url = require(told.result_url, "result_url")
     document.result_sha256, document.result_size = told.digest, told.length
-    step(db, document, "downloading", attempt.now)
+    set_status(db, document, "downloading", attempt.now)
     return FollowUp(effect, DOWNLOAD_DOCUMENT, {"document": document.id}, ordering_key=document.id)
 
 
-def may_pass(reason: str, patterns: tuple[re.Pattern[str], ...]) -> bool:
+def is_retryable(reason: str, patterns: tuple[re.Pattern[str], ...]) -> bool:
     """Whether a failure for this reason is worth another start, by DOCUMENT_RETRY_ERRORS."""
-    return any(pattern.search(reason[:LONGEST_REASON]) for pattern in patterns)
+    return any(pattern.search(reason[:MAX_REASON_CHARACTERS]) for pattern in patterns)
 
 
 def fail(attempt: Attempt, db: Session, document: Document, reason: str, *, passes: bool) -> list[FollowUp]:
@@ -65,15 +67,15 @@ def fail(attempt: Attempt, db: Session, document: Document, reason: str, *, pass
     """
     number, limit = document.start + 1, attempt.settings.document_starts
     again = passes and number <= limit
-    document.error = reason[:LONGEST_REASON]
-    step(db, document, "failed", attempt.now)
+    document.error = reason[:MAX_REASON_CHARACTERS]
+    set_status(db, document, "failed", attempt.now)
     log.warning("document failed", document=document.id, start=document.start, again=again)
     what = f"It is started again: start {number} of {limit}." if again else "To start it again, replay its dead letter."
     told = notify_admin(db, attempt, "document_failed", **_failure_words(attempt, document, what))
     if not again:
-        return [told, *tell(db, attempt, document), start_job(document, number)]
+        return [told, *notify_waiters(db, attempt, document), submission_job(document, number)]
     restart(db, document, number, attempt.now)
-    return [told, start_job(document, number), deadline_job(attempt, document, 1)]
+    return [told, submission_job(document, number), deadline_job(attempt, document, 1)]
 
 
 def give_up(attempt: Attempt, db: Session, key: str, reason: str) -> GaveUp:
@@ -86,17 +88,17 @@ def give_up(attempt: Attempt, db: Session, key: str, reason: str) -> GaveUp:
         return GaveUp(reason, [])
     if document.status in UNFINISHED:
         _fail_for_good(attempt, db, document, reason)
-    told = tell(db, attempt, document) if document.status == "failed" else []
+    told = notify_waiters(db, attempt, document) if document.status == "failed" else []
     db.commit()
     return GaveUp(reason, told)
 
 
 def _fail_for_good(attempt: Attempt, db: Session, document: Document, reason: str) -> None:
-    document.error = reason[:LONGEST_REASON]
-    step(db, document, "failed", attempt.now)
+    document.error = reason[:MAX_REASON_CHARACTERS]
+    set_status(db, document, "failed", attempt.now)
     log.warning("document failed", document=document.id, reason=reason)
     words = _failure_words(attempt, document, "To try it again, replay its dead letter.")
-    tell_admin_now(db, attempt, "document_failed", **words)
+    notify_admin_now(db, attempt, "document_failed", **words)
 
 
 def restart(db: Session, document: Document, number: int, now: datetime) -> None:
@@ -106,10 +108,10 @@ def restart(db: Session, document: Document, number: int, now: datetime) -> None
     document.start, document.task_id, document.result_url = number, None, None
     document.progress = document.received_bytes = 0
     document.total_bytes = document.result_sha256 = document.result_size = None
-    step(db, document, "submitting", now)
+    set_status(db, document, "submitting", now)
 
 
-def start_job(document: Document, number: int) -> FollowUp:
+def submission_job(document: Document, number: int) -> FollowUp:
     args: dict[str, str | int] = {"document": document.id, "start": number}
     return FollowUp(f"documents.start.{number}", SUBMIT_DOCUMENT, args, ordering_key=document.id)
 
@@ -117,7 +119,7 @@ def start_job(document: Document, number: int) -> FollowUp:
 def deadline_job(attempt: Attempt, document: Document, number: int) -> FollowUp:
     """The `number`th question what became of the present start; after a replay a question of its own, because a job
     that was done is not made again."""
-    again = replayed(attempt)
+    again = replay_suffix(attempt)
     args: dict[str, str | int] = {"document": document.id, "start": document.start, "number": number}
     return FollowUp(
         f"documents.deadline.{document.start}.{number}{again}",
@@ -130,4 +132,4 @@ def deadline_job(attempt: Attempt, document: Document, number: int) -> FollowUp:
 
 def _failure_words(attempt: Attempt, document: Document, what: str) -> dict[str, str]:
     told = {"document": document.document_id, "id": document.id, "reason": document.error or "", "next": what}
-    return {**told, "about": f"{document.id}/{document.start}{replayed(attempt)}"}  # each failure is told of
+    return {**told, "about": f"{document.id}/{document.start}{replay_suffix(attempt)}"}  # each failure is told of

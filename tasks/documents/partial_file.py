@@ -30,7 +30,7 @@ MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+( *;[ -~]*)?", re.ASCII)  #
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class ResumeInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What the answer that began a download said of it."""
 
     source: str  # digest of the URL
@@ -41,7 +41,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     digest: tuple[str, str] | None = None  # algorithm and hex
 
 
-class Part:
+class PartialFile:
     """The file of one download, locked."""
 
     def __init__(self, path: Path, file: IO[bytes], url: str) -> None:
@@ -107,13 +107,13 @@ class Part:
     def _facts_path(self) -> Path:
         return self.path.with_suffix(".json")
 
-    def _new_facts(self, **known: object) -> Facts:
-        return Facts(source=hashlib.sha256(self._url.encode()).hexdigest(), boot=_boot(), **known)  # type: ignore[arg-type]
+    def _new_facts(self, **known: object) -> ResumeInfo:
+        return ResumeInfo(source=hashlib.sha256(self._url.encode()).hexdigest(), boot=_boot(), **known)  # type: ignore[arg-type]
 
-    def _recalled(self) -> Facts | None:
+    def _recalled(self) -> ResumeInfo | None:
         """What was written down of these bytes, if it still holds; it may be torn."""
         try:
-            facts = msgspec.json.decode(self._facts_path.read_bytes(), type=Facts)
+            facts = msgspec.json.decode(self._facts_path.read_bytes(), type=ResumeInfo)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
         here = self._new_facts()
@@ -125,7 +125,7 @@ class Part:
 
 
 @contextmanager
-def incoming(folder: Path, setting: str, stem: str, url: str, now: datetime) -> Iterator[Part]:
+def open_partial(folder: Path, setting: str, stem: str, url: str, now: datetime) -> Iterator[PartialFile]:
     """The part of the download `stem`, to go on with. It stays if a later attempt can use it, or else goes.
 
     Raises TransientError, naming the `setting` of the folder, where that cannot be written, and passes on what the
@@ -151,18 +151,18 @@ def incoming(folder: Path, setting: str, stem: str, url: str, now: datetime) -> 
         part.close()
 
 
-def forget(folder: Path, stem: str) -> None:
+def delete_partials(folder: Path, stem: str) -> None:
     """The document is stored: nothing unfinished of it is needed, by whomever it was begun."""
     for path in sorted(folder.glob(f"{stem}.*")):  # .json before .part, as in discard
         path.unlink(missing_ok=True)
 
 
-def _claimed(folder: Path, stem: str, url: str) -> Part:
+def _claimed(folder: Path, stem: str, url: str) -> PartialFile:
     for name in (stem, f"{stem}.{uuid.uuid4().hex}"):
         path = folder / f"{name}.part"
         file = path.open("ab", buffering=0)
         if _locked(file, path) and os.fstat(file.fileno()).st_nlink == 1:  # 2: it is a finished document already
-            return Part(path, file, url)
+            return PartialFile(path, file, url)
         file.close()
     raise TransientError("another attempt is about to store the document")
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tasks.documents.lease_heartbeat import patiently
+from tasks.documents.lease_heartbeat import run_renewing_lease
 from tasks.documents.store import Stored
 
 
@@ -26,7 +26,7 @@ class Folder:
         return None
 
     def keep(self, part: Path, document: Stored, renew: Callable[[], None]) -> Stored:
-        patiently(lambda: sync(part), renew)  # the bytes before the name
+        run_renewing_lease(lambda: sync(part), renew)  # the bytes before the name
         try:
             os.link(part, self._path / document.name)  # a rename would replace what another attempt has stored
         except FileExistsError:

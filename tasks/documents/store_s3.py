@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from inbox.errors import TransientError
-from tasks.documents.lease_heartbeat import patiently
+from tasks.documents.lease_heartbeat import run_renewing_lease
 from tasks.documents.store import Stored
 from telemetry import tracing
 
@@ -49,7 +49,7 @@ class Bucket:
             with self._call("keep"), part.open("rb") as file:
                 self._abort_others(target)
                 if document.size <= PIECE_BYTES:
-                    patiently(lambda: self._s3.put_object(**described, Body=file, IfNoneMatch="*"), renew)
+                    run_renewing_lease(lambda: self._s3.put_object(**described, Body=file, IfNoneMatch="*"), renew)
                 else:
                     self._upload(described, target, file, renew)
         except _Taken:
@@ -78,7 +78,7 @@ class Bucket:
             raise
 
     def _piece(self, upload: dict[str, Any], number: int, piece: bytes, renew: Any) -> dict[str, Any]:
-        answer = patiently(lambda: self._s3.upload_part(**upload, PartNumber=number, Body=piece), renew)
+        answer = run_renewing_lease(lambda: self._s3.upload_part(**upload, PartNumber=number, Body=piece), renew)
         renew()
         return {"ETag": answer["ETag"], "PartNumber": number}
 

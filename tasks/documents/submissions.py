@@ -11,29 +11,29 @@ from sqlalchemy.orm import Session
 
 from inbox.errors import PermanentError, TransientError
 from tasks.clients import document_service
-from tasks.clients.document_service import Told, Wanted
+from tasks.clients.document_service import ProcessRequest, StatusUpdate
 from tasks.db.locking import insert_if_new, select_for_update
-from tasks.documents.announcements import tell
+from tasks.documents.announcements import notify_waiters
 from tasks.documents.callback_url import callback_url
 from tasks.documents.lifecycle import (
     UNFINISHED,
-    advance,
     deadline_job,
     fail,
     give_up,
-    may_pass,
-    pick_up,
+    is_retryable,
+    record_progress,
     restart,
-    step,
+    set_status,
+    start_download,
 )
-from tasks.handler import Attempt, FollowUp, GaveUp, replayed
+from tasks.handler import Attempt, FollowUp, GaveUp, replay_suffix
 from tasks.models import Document, FormerTask
 
 TOO_LONG = "it has not ended, however often the document service was asked (DOCUMENT_WAITS)"
 NO_ANSWER = "the document service has lost the task, or does not tell what became of it"
 
 
-def start(attempt: Attempt, db: Session) -> list[FollowUp]:
+def submit(attempt: Attempt, db: Session) -> list[FollowUp]:
     """Hand the document to the service and remember its task.
 
     A failed document is started again by a person only, who replays this job: it is a dead letter until then.
@@ -42,22 +42,22 @@ def start(attempt: Attempt, db: Session) -> list[FollowUp]:
     if document.status == "failed" and number >= document.start:
         if not attempt.replays:
             # Of its own failure it tells again: it may have been killed before it was heard.
-            told = tell(db, attempt, document) if number == document.start else []
+            told = notify_waiters(db, attempt, document) if number == document.start else []
             db.commit()
             raise GaveUp("the document failed; to start it again, replay this job", told)
         restart(db, document, number, attempt.now)
     if document.start != number or document.status not in UNFINISHED:
         return []
-    wanted = Wanted(document.document_id, callback_url(attempt.settings, document.id), document.options)
+    wanted = ProcessRequest(document.document_id, callback_url(attempt.settings, document.id), document.options)
     db.commit()  # no transaction stays open over a call
     try:
-        task = document_service.submit(attempt.settings, wanted, attempt.key, attempt.now)
+        task = document_service.request_processing(attempt.settings, wanted, attempt.key, attempt.now)
     except PermanentError as error:
         raise give_up(attempt, db, document.id, str(error)) from None
-    return _begun(attempt, db, number, task)
+    return _record_task_id(attempt, db, number, task)
 
 
-def _begun(attempt: Attempt, db: Session, number: int, task: str) -> list[FollowUp]:
+def _record_task_id(attempt: Attempt, db: Session, number: int, task: str) -> list[FollowUp]:
     document = _document(attempt, db)
     if document.start != number:  # the deadline came first
         insert_if_new(db, FormerTask, task_id=task, document=document.id)
@@ -65,30 +65,30 @@ def _begun(attempt: Attempt, db: Session, number: int, task: str) -> list[Follow
     document.task_id = task
     if document.status == "submitting":  # else a callback overtook the answer
         document.error = None
-        step(db, document, "processing", attempt.now)
+        set_status(db, document, "processing", attempt.now)
     return [deadline_job(attempt, document, 1)]
 
 
-def deadline(attempt: Attempt, db: Session) -> list[FollowUp]:
+def check_deadline(attempt: Attempt, db: Session) -> list[FollowUp]:
     """Nobody has told how this start ended: ask."""
     document = _document(attempt, db)
     if document.start != attempt.args["start"] or document.status not in UNFINISHED:
         return []
-    seen = _standing(document)
+    seen = _observed_state(document)
     db.commit()  # no transaction stays open over a call
-    told = asked(attempt, document.task_id)
+    told = poll_status(attempt, document.task_id)
     document = _document(attempt, db)
     if document.start != attempt.args["start"] or document.status not in UNFINISHED:
         return []
-    if _standing(document) != seen:  # the service called in just this moment
+    if _observed_state(document) != seen:  # the service called in just this moment
         return [_next_deadline(attempt, document)]
-    return _followed(attempt, db, document, told)
+    return _apply_status(attempt, db, document, told)
 
 
-def asked(attempt: Attempt, task: str | None) -> Told | None:
+def poll_status(attempt: Attempt, task: str | None) -> StatusUpdate | None:
     """What the service says of the task; None where it does not say, and asking again is of no use."""
     try:
-        return document_service.status(attempt.settings, task, attempt.now) if task else None
+        return document_service.fetch_status(attempt.settings, task, attempt.now) if task else None
     except PermanentError:
         return None
     except TransientError:
@@ -97,23 +97,23 @@ def asked(attempt: Attempt, task: str | None) -> Told | None:
         return None
 
 
-def _followed(attempt: Attempt, db: Session, document: Document, told: Told | None) -> list[FollowUp]:
+def _apply_status(attempt: Attempt, db: Session, document: Document, told: StatusUpdate | None) -> list[FollowUp]:
     if told is None or (told.status == "completed" and not told.result_url):
         return fail(attempt, db, document, NO_ANSWER, passes=True)
     if told.status == "failed":
         reason = told.error_message or "no reason given"
-        return fail(attempt, db, document, reason, passes=may_pass(reason, attempt.settings.document_retry_errors))
+        return fail(attempt, db, document, reason, passes=is_retryable(reason, attempt.settings.document_retry_errors))
     if _waited_enough(attempt, document, told):
         return fail(attempt, db, document, TOO_LONG, passes=True)
     again = _next_deadline(attempt, document)
     if told.status == "completed":
-        effect = f"documents.download.{document.start}.{attempt.args['number']}{replayed(attempt)}"
-        return [pick_up(attempt, db, document, told, effect), again]
-    advance(attempt, db, document, told)
+        effect = f"documents.download.{document.start}.{attempt.args['number']}{replay_suffix(attempt)}"
+        return [start_download(attempt, db, document, told, effect), again]
+    record_progress(attempt, db, document, told)
     return [again]
 
 
-def _waited_enough(attempt: Attempt, document: Document, told: Told) -> bool:
+def _waited_enough(attempt: Attempt, document: Document, told: StatusUpdate) -> bool:
     """Whether this was the last question, and there is nothing new to fetch."""
     over = int(attempt.args["number"]) >= attempt.settings.document_waits
     return over and (told.status != "completed" or document.status == "downloading")
@@ -123,7 +123,7 @@ def _next_deadline(attempt: Attempt, document: Document) -> FollowUp:
     return deadline_job(attempt, document, int(attempt.args["number"]) + 1)
 
 
-def _standing(document: Document) -> tuple[str, int, str | None]:
+def _observed_state(document: Document) -> tuple[str, int, str | None]:
     return document.status, document.progress, document.task_id
 
 

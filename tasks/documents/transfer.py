@@ -16,11 +16,11 @@ from pathlib import Path
 
 from inbox.errors import PermanentError, TransientError
 from settings import Settings
-from tasks.clients.responses import check
+from tasks.clients.responses import raise_for_status
 from tasks.clients.safe_http import Stream, get_stream
 from tasks.documents.checksums import Hasher
-from tasks.documents.lease_heartbeat import patiently
-from tasks.documents.partial_file import Facts, Part, forget, incoming
+from tasks.documents.lease_heartbeat import run_renewing_lease
+from tasks.documents.partial_file import PartialFile, ResumeInfo, delete_partials, open_partial
 from tasks.documents.store import Stored, name_for, stem_for
 from tasks.documents.store_factory import open_store
 from tasks.handler import Attempt
@@ -62,20 +62,20 @@ def fetch(attempt: Attempt, url: str, document: str, progress: Progress, expecte
     """
     settings, stem = attempt.settings, stem_for(document)
     store, folder = open_store(settings.document_store), Path(settings.spool_folder)
-    stored = patiently(lambda: store.find(stem), attempt.renew)  # of an earlier attempt, or of another job's
+    stored = run_renewing_lease(lambda: store.find(stem), attempt.renew)  # of an earlier attempt, or of another job's
     if stored is None:
-        with incoming(folder, settings.spool_folder_setting, stem, url, attempt.now) as part:
+        with open_partial(folder, settings.spool_folder_setting, stem, url, attempt.now) as part:
             digests = _received(attempt, url, part, progress)
             _verify(part, digests, expected)
             attempt.renew()
             name = name_for(document, part.facts.content_type)
             whole = Stored(name, part.facts.content_type, digests["sha256"], part.size)
             stored = store.keep(part.path, whole, attempt.renew)
-    forget(folder, stem)
+    delete_partials(folder, stem)
     return stored
 
 
-def _received(attempt: Attempt, url: str, part: Part, progress: Progress) -> dict[str, str]:
+def _received(attempt: Attempt, url: str, part: PartialFile, progress: Progress) -> dict[str, str]:
     """All bytes are in the part; their digests."""
     if part.whole:
         return _written(attempt, part, (), progress)
@@ -85,7 +85,7 @@ def _received(attempt: Attempt, url: str, part: Part, progress: Progress) -> dic
         return _written(attempt, part, answer.chunks(), progress)
 
 
-def _begin(attempt: Attempt, part: Part, answer: Stream) -> None:
+def _begin(attempt: Attempt, part: PartialFile, answer: Stream) -> None:
     """Look at the head of the answer: does it go on where we are, or start over?"""
     partial = answer.status == HTTPStatus.PARTIAL_CONTENT
     if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or (partial and not part.continued_by(answer)):
@@ -93,7 +93,7 @@ def _begin(attempt: Attempt, part: Part, answer: Stream) -> None:
         raise TransientError(f"{WHO} sends another range than was asked for; the download starts over")
     if answer.status in EXPIRED:
         raise AddressRefused(f"{WHO} answered {answer.status}")
-    check(WHO, answer.status, answer.headers, attempt.now)
+    raise_for_status(WHO, answer.status, answer.headers, attempt.now)
     if not partial:
         if answer.status != HTTPStatus.OK:
             raise PermanentError(f"{WHO} answered {answer.status}, which brings no document")
@@ -101,7 +101,7 @@ def _begin(attempt: Attempt, part: Part, answer: Stream) -> None:
     _check_head(part.facts, attempt.settings)
 
 
-def _check_head(facts: Facts, settings: Settings) -> None:
+def _check_head(facts: ResumeInfo, settings: Settings) -> None:
     kind = _kind(facts)
     if settings.document_types and not any(fnmatch(kind, allowed) for allowed in settings.document_types):
         raise PermanentError("the document is of a type that DOCUMENT_TYPES does not allow")
@@ -113,7 +113,7 @@ def _check_size(size: int, settings: Settings) -> None:
         raise PermanentError(f"the document is bigger than {settings.max_document_bytes} bytes (MAX_DOCUMENT_BYTES)")
 
 
-def _written(attempt: Attempt, part: Part, chunks: Iterable[bytes], progress: Progress) -> dict[str, str]:
+def _written(attempt: Attempt, part: PartialFile, chunks: Iterable[bytes], progress: Progress) -> dict[str, str]:
     """Write the chunks to the end of the part, while a thread digests all of it."""
     renewed = time.monotonic()
     algorithms = {"sha256", part.facts.digest[0]} if part.facts.digest else {"sha256"}
@@ -127,10 +127,10 @@ def _written(attempt: Attempt, part: Part, chunks: Iterable[bytes], progress: Pr
                 attempt.renew()
                 progress(part.size, part.facts.total)
                 renewed = time.monotonic()
-        return patiently(hasher.result, attempt.renew)
+        return run_renewing_lease(hasher.result, attempt.renew)
 
 
-def _verify(part: Part, digests: dict[str, str], expected: Expected) -> None:
+def _verify(part: PartialFile, digests: dict[str, str], expected: Expected) -> None:
     """Length, digest, type. Raises TransientError where another download may be whole, PermanentError where not."""
     facts = part.facts
     if facts.total not in (None, part.size):
@@ -147,5 +147,5 @@ def _verify(part: Part, digests: dict[str, str], expected: Expected) -> None:
             raise PermanentError(f"the document says that it is {_kind(facts)}, and is not")
 
 
-def _kind(facts: Facts) -> str:
+def _kind(facts: ResumeInfo) -> str:
     return facts.content_type.partition(";")[0].strip().lower()

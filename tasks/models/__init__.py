@@ -1,6 +1,6 @@
 """The business state in SQL, the same on SQLite and Postgres. Money is in minor units; times are UTC."""
 
-from tasks.models.agents import Agent, AgentDeed, Handoff
+from tasks.models.agents import Agent, AgentAudit, Handoff
 from tasks.models.base import Base, Effect, UtcTime
 from tasks.models.documents import Document, DocumentStep, FormerTask
 from tasks.models.fulfilment import AppMessage, Charge, DeletedCustomer, Dispute, Entitlement, Order
@@ -11,7 +11,7 @@ from tasks.models.replays import Replay
 
 __all__ = [
     "Agent",
-    "AgentDeed",
+    "AgentAudit",
     "AppMessage",
     "Base",
     "Charge",

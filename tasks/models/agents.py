@@ -29,14 +29,14 @@ class Agent(Base):
     last_at: Mapped[datetime | None]
 
 
-class AgentDeed(Base):
+class AgentAudit(Base):
     """Who has added, disabled or enabled an agent: a person, or the handoff (by its id) that found it gone."""
 
     __tablename__ = "agent_deeds"
 
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     agent: Mapped[str] = mapped_column(ForeignKey("agents.id"), index=True)
-    deed: Mapped[str]  # added | disabled | enabled
+    action: Mapped[str] = mapped_column("deed")  # added | disabled | enabled
     by: Mapped[str] = mapped_column(String(800))
     at: Mapped[datetime]
 
@@ -52,6 +52,6 @@ class Handoff(Base):
     kind: Mapped[str]  # document.completed | document.failed
     data: Mapped[dict[str, Any]]
     state: Mapped[str] = mapped_column(default="owed")  # owed | delivered | dead
-    place: Mapped[datetime | None]  # the time that is kept for it, by the agent's rate
+    slot: Mapped[datetime | None] = mapped_column("place")  # the time reserved for it under the agent's rate limit
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]

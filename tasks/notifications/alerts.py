@@ -12,7 +12,7 @@ from tasks.payloads import parse
 SOURCE, DUE = "holdfast", "alert.due"
 
 
-def tell(attempt: Attempt, db: Session) -> list[FollowUp]:
+def send_alert(attempt: Attempt, db: Session) -> list[FollowUp]:
     """alert.due: one message with all that has begun, lasts or is over."""
     told = parse(attempt.event.body, AlertDigest)
     return [notify_operator(db, attempt, "alert", subject=told.subject(), text=told.text())]

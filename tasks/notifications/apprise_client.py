@@ -14,7 +14,7 @@ from apprise.plugins.email.base import NotifyEmail
 
 from inbox.errors import PermanentError
 from settings import Settings
-from tasks.notifications.localize import written
+from tasks.notifications.localize import localize_params
 from telemetry import tracing
 
 logging.getLogger("apprise").disabled = True  # it writes recipients into its lines
@@ -24,7 +24,7 @@ LOCALE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")  # becomes part of a p
 ASSET = apprise.AppriseAsset(async_mode=False)
 
 
-def words(settings: Settings, kind: str, locale: str | None, params: dict[str, str]) -> tuple[str, str]:
+def render_message(settings: Settings, kind: str, locale: str | None, params: dict[str, str]) -> tuple[str, str]:
     """(subject, body) from the template of this kind: its first line is the subject, the rest the body.
 
     Raises PermanentError for a template that somebody has broken.
@@ -32,7 +32,7 @@ def words(settings: Settings, kind: str, locale: str | None, params: dict[str, s
     path = template_path(settings, kind, locale)
     try:
         subject, _, body = path.read_text(encoding="utf-8").partition("\n")
-        told = written(params, path.parent.name)
+        told = localize_params(params, path.parent.name)
         return Template(subject.strip()).substitute(told), Template(body.strip()).substitute(told)
     except (KeyError, ValueError):  # a UnicodeDecodeError is a ValueError
         name = f"{path.parent.name}/{path.name}"
@@ -48,14 +48,14 @@ def template_path(settings: Settings, kind: str, locale: str | None) -> Path:
     return next((path for path in paths if path.is_file()), paths[-1])
 
 
-def with_key(url: str, key: str) -> str:
+def with_idempotency_key(url: str, key: str) -> str:
     """A mail carries the idempotency key in a header of its own."""
     if not url.startswith(("mailto://", "mailtos://")):
         return url
     return f"{url}{'&' if '?' in url else '?'}+X-Idempotency-Key={quote(key, safe='')}"
 
 
-def post(url: str, subject: str, body: str) -> bool:
+def send_message(url: str, subject: str, body: str) -> bool:
     """Hand one message to one service; says whether it took it."""
     service = apprise.Apprise(asset=ASSET)
     if not service.add(url):
@@ -69,7 +69,7 @@ def post(url: str, subject: str, body: str) -> bool:
     return taken
 
 
-def reached(url: str) -> tuple[str, int] | None:
+def mail_server(url: str) -> tuple[str, int] | None:
     """(host, port) of the mail server behind an Apprise URL, ("", 0) of another service; None if it is no such URL."""
     filled = url.replace("{email}", "a@example.com").replace("{phone}", "+49301234567")
     service: Any = apprise.Apprise.instantiate(filled, ASSET)

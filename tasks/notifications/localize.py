@@ -10,7 +10,7 @@ COMMA = re.compile("bg|ca|cs|da|de|el|es|et|fi|fr|hr|hu|id|is|it|lt|lv|nb|nl|nn|
 DAY = {"de": "{2}.{1}.{0}", "fr": "{2}/{1}/{0}"}  # all others as 2026-03-01, which nobody takes for another day
 
 
-def written(params: Mapping[str, str], language: str) -> dict[str, str]:
+def localize_params(params: Mapping[str, str], language: str) -> dict[str, str]:
     """`amount` ("19.99 EUR") and `trial_end` ("2026-03-01") as they are written in "de" or "fr-CA"; "": in English."""
     spoken = language.partition("-")[0]
     told = dict(params)

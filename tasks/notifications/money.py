@@ -8,7 +8,7 @@ PLACES = dict.fromkeys(
 ) | dict.fromkeys(("BHD", "JOD", "KWD", "OMR", "TND"), 3)
 
 
-def amount_text(minor: int, currency: str) -> str:
+def format_amount(minor: int, currency: str) -> str:
     """(1050, "usd") -> "10.50 USD"."""
     code = currency.upper()
     places = PLACES.get(code, 2)

@@ -24,7 +24,7 @@ from tasks.clients import stripe
 from tasks.db.locking import insert_if_new
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Notification
-from tasks.notifications.apprise_client import post, with_key, words
+from tasks.notifications.apprise_client import render_message, send_message, with_idempotency_key
 from tasks.payloads import Text, convert
 from tasks.routes import SEND_NOTIFICATION
 
@@ -61,20 +61,20 @@ def notify_customer(
     if not email and not phone and not (customer and attempt.settings.stripe_api_key):
         return notify_admin(db, attempt, "no_address", message=kind, event=attempt.event.id)
     whom = {"audience": "customer", "email": email, "phone": phone, "customer": customer, "about": about}
-    return _owe(db, attempt, kind, params, whom | {"locale": locale})
+    return _enqueue(db, attempt, kind, params, whom | {"locale": locale})
 
 
 def notify_admin(db: Session, attempt: Attempt, kind: str, *, about: str = "", **params: str) -> FollowUp:
     """Owe the administrator the message `kind`."""
-    return _owe(db, attempt, kind, params, {"audience": "admin", "about": about})
+    return _enqueue(db, attempt, kind, params, {"audience": "admin", "about": about})
 
 
 def notify_operator(db: Session, attempt: Attempt, kind: str, **params: str) -> FollowUp:
     """Owe the message `kind` to whoever runs this (ALERT_NOTIFY_URLS)."""
-    return _owe(db, attempt, kind, params, {"audience": "operator", "about": ""})
+    return _enqueue(db, attempt, kind, params, {"audience": "operator", "about": ""})
 
 
-def tell_admin_now(db: Session, attempt: Attempt, kind: str, **params: str) -> None:
+def notify_admin_now(db: Session, attempt: Attempt, kind: str, **params: str) -> None:
     """Send at once, for a job that is about to end as a dead letter and so can leave no follow-up.
 
     Commits. What cannot be sent now stays in the table as owed; the dead letter is there to be seen.
@@ -134,7 +134,7 @@ def _is_address(email: str) -> bool:
     return bool(ADDRESS.fullmatch(email)) and understood.get("full_email") == email
 
 
-def _owe(db: Session, attempt: Attempt, kind: str, params: dict[str, str], whom: dict[str, str | None]) -> FollowUp:
+def _enqueue(db: Session, attempt: Attempt, kind: str, params: dict[str, str], whom: dict[str, str | None]) -> FollowUp:
     effect = f"notify.{kind}"
     if attempt.args and whom["about"]:  # several delayed jobs of one event may each tell of something else
         effect += f".{whom['about']}"
@@ -156,7 +156,7 @@ class Service:
         return self.url.partition("://")[0]
 
 
-def services(settings: Settings, notification: Notification) -> list[Service]:
+def services_for(settings: Settings, notification: Notification) -> list[Service]:
     """Where this notification goes. A URL with a placeholder that cannot be filled is left out."""
     customer = notification.audience == "customer"
     urls = {"customer": settings.customer_notify_urls, "operator": settings.alert_urls}
@@ -168,7 +168,9 @@ def services(settings: Settings, notification: Notification) -> list[Service]:
             url = url.replace(f"{{{name}}}", quote(value, safe="") if value else f"{{{name}}}")
         if customer and ("{email}" in url or "{phone}" in url):
             continue
-        found.append(Service(hashlib.sha256(template.encode()).hexdigest()[:16], with_key(url, notification.id)))
+        found.append(
+            Service(hashlib.sha256(template.encode()).hexdigest()[:16], with_idempotency_key(url, notification.id))
+        )
     return found
 
 
@@ -176,13 +178,13 @@ def _deliver(attempt: Attempt, db: Session, notification: Notification) -> None:
     if notification.state == "sent":
         return
     db.commit()  # no transaction stays open over a call
-    chosen = services(attempt.settings, notification)
-    subject, body = words(attempt.settings, notification.kind, notification.locale, notification.params)
+    chosen = services_for(attempt.settings, notification)
+    subject, body = render_message(attempt.settings, notification.kind, notification.locale, notification.params)
     refused = []
     for service in chosen:
         if service.digest in notification.sent_by:
             continue
-        if post(service.url, subject, body):
+        if send_message(service.url, subject, body):
             notification.sent_by = [*notification.sent_by, service.digest]
             db.commit()
         else:

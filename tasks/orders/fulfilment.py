@@ -13,7 +13,7 @@ from tasks.db.locking import insert_if_new, select_for_update
 from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Order
-from tasks.notifications.money import amount_text
+from tasks.notifications.money import format_amount
 from tasks.notifications.notify import notify_customer
 from tasks.orders import access, app_webhook, entitlements
 from tasks.orders.entitlements import Price
@@ -190,6 +190,6 @@ def _notify_customer(
         customer=order.customer,
         locale=session.locale,
         order=order.session_id,
-        amount=amount_text(order.amount_total, order.currency),
+        amount=format_amount(order.amount_total, order.currency),
         **words,
     )

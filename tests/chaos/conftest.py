@@ -17,7 +17,7 @@ from inbox import queries
 from inbox.event import Event
 from inbox.job import NewJob
 from inbox.store import Rules, Store, connect
-from tasks.broker import message
+from tasks.broker import task_message
 from tests.conftest import fresh_database
 from tests.support.signed_deliveries import signed_by_stripe, stripe_event
 from tests.support.stack import Process, Stack
@@ -111,7 +111,7 @@ def world(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Ite
     environment = {"REDIS_URL": valkey.url, "DATABASE_URL": database}
     server: RabbitMQ | None = None
     rules = Rules(ring_again_seconds=2)
-    store = Store(connect(valkey.url, timeout_seconds=5), rules, message=message)
+    store = Store(connect(valkey.url, timeout_seconds=5), rules, message=task_message)
     if broker == "rabbitmq":
         server = request.getfixturevalue("rabbitmq")
         server.control("delete_queue", "payments")

@@ -63,7 +63,9 @@ def test_the_room_of_queues_is_told_though_others_between_them_do_not_exist(
             app.send_task("any", queue=name, ignore_result=True)
     names = ["none-1", there[0], "none-2", "none-3", there[1], there[2], "none-4"]
     for _ in range(2):
-        assert list(broker.room(names).items()) == list(zip(names, [100, 99, 100, 100, 98, 97, 100], strict=True))
+        assert list(broker.doorbell_capacity(names).items()) == list(
+            zip(names, [100, 99, 100, 100, 98, 97, 100], strict=True)
+        )
 
 
 def test_a_broker_that_is_away_delays_no_acknowledgement_and_loses_nothing(

@@ -13,8 +13,8 @@ from dev.stack.servers import wait_until
 from inbox import queries
 from inbox.event import Event
 from inbox.job import NewJob
-from tasks.agents.registry import made
-from tasks.models import Agent, AgentDeed, Document, Handoff
+from tasks.agents.registry import get_or_create
+from tasks.models import Agent, AgentAudit, Document, Handoff
 from tests.chaos.conftest import World
 from tests.support.business import HANDOFF_SECRET
 from tests.support.peers import Answer, Mailbox, Peer
@@ -40,7 +40,12 @@ class Handing:
         with self.db() as db:
             db.add(Document(id="doc_1", document_id="d", status="completed", created_at=now, updated_at=now))
             db.flush()
-            about = {"document": "doc_1", "agent": made(db, self.peer.url), "kind": "document.completed", "data": {}}
+            about = {
+                "document": "doc_1",
+                "agent": get_or_create(db, self.peer.url),
+                "kind": "document.completed",
+                "data": {},
+            }
             db.add(Handoff(id=JOB, **about, created_at=now, updated_at=now))
             db.commit()
         job = NewJob(JOB, "tasks.handoff.deliver", "handoffs", {"handoff": JOB}, ordering_key="agent:agt_1")
@@ -75,6 +80,6 @@ def test_an_agent_that_is_gone_is_disabled_and_told_of_though_its_worker_dies_be
     assert (len(peer.asked), world.state(JOB)) == (1, "dead")
     with handing.db() as db:
         assert (db.get_one(Handoff, JOB).state, db.scalars(select(Agent.state)).one()) == ("dead", "disabled")
-        assert db.scalars(select(AgentDeed.deed)).all() == ["disabled"]
+        assert db.scalars(select(AgentAudit.action)).all() == ["disabled"]
     ((recipients, mail),) = mailbox.mails
     assert (recipients, mail["Subject"]) == (["ops@example.com"], "The agent 127.0.0.1 is not told any more")

@@ -8,7 +8,7 @@ import redis
 
 from dev.stack.servers import Valkey, wait_until
 from inbox.job import NewJob
-from tasks.broker import message
+from tasks.broker import task_message
 from tests.support.stack import Stack
 
 
@@ -21,7 +21,7 @@ def test_a_record_that_is_away_is_an_expected_failure_whose_address_is_not_logge
     try:
         worker = stack.worker(app="workers.app")
         record.kill()
-        bell = message(NewJob("stripe:evt_1:payments.payment_failed", "tasks.payments.payment_failed", "payments"))
+        bell = task_message(NewJob("stripe:evt_1:payments.payment_failed", "tasks.payments.payment_failed", "payments"))
         redis.Redis.from_url(valkey.url).lpush("payments", bell)
         wait_until(lambda: worker.said("the store does not take this now"), seconds=120, what="the failure")
     finally:

@@ -13,7 +13,7 @@ import pytest
 from dev.stack.servers import wait_until
 from inbox import queries
 from inbox.job import NewJob
-from tasks.broker import message
+from tasks.broker import task_message
 from tests.chaos.conftest import World
 
 pytestmark = pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)  # most of it is about that transport
@@ -36,7 +36,7 @@ class Bomb:
 
 @pytest.mark.parametrize("poison", ["pickle", "unknown task"])
 def test_a_poisoned_queue_is_passed_over_and_nothing_is_unpickled(world: World, poison: str, tmp_path: Path) -> None:
-    bad = json.loads(message(NewJob("j", "tests.support.handlers.plain", "payments")))
+    bad = json.loads(task_message(NewJob("j", "tests.support.handlers.plain", "payments")))
     if poison == "pickle":
         bad |= {
             "content-type": "application/x-python-serialize",

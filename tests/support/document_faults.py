@@ -6,16 +6,16 @@ from pathlib import Path
 
 from tasks.clients import document_service
 from tasks.documents import partial_file, store_folder, store_s3, submissions, transfer
-from tasks.documents.partial_file import Part
+from tasks.documents.partial_file import PartialFile
 from tests.support.handlers import die_around, die_at
 
 _found: dict[int, int] = {}  # the bytes that a part had when it was opened
 
 
 def register() -> None:
-    die_around(document_service, "submit", "before it is handed over", "handed over, before the commit")
-    die_around(submissions, "asked", "before the service is asked", "asked, before the commit")
-    die_around(Part, "begin", "before the head of the answer is kept", "at the head of the answer")
+    die_around(document_service, "request_processing", "before it is handed over", "handed over, before the commit")
+    die_around(submissions, "poll_status", "before the service is asked", "asked, before the commit")
+    die_around(PartialFile, "begin", "before the head of the answer is kept", "at the head of the answer")
     _die_in_the_stream()
     die_around(transfer, "_verify", "received, before it is verified", "verified, before it is kept")
     die_around(store_folder, "sync", "before the bytes are synced", "synced, before it has its name")
@@ -26,9 +26,9 @@ def register() -> None:
 
 
 def _die_in_the_stream() -> None:
-    write = Part.write
+    write = PartialFile.write
 
-    def dying(part: Part, chunk: bytes) -> None:
+    def dying(part: PartialFile, chunk: bytes) -> None:
         found = _found.setdefault(id(part), part.size)
         write(part, chunk)
         total = part.facts.total or 0
@@ -38,11 +38,11 @@ def _die_in_the_stream() -> None:
         if found and part.size > total * 2 / 3:
             die_at("in the middle of the rest")
 
-    setattr(Part, "write", dying)  # noqa: B010  mypy wants the very signature
+    setattr(PartialFile, "write", dying)  # noqa: B010  mypy wants the very signature
 
 
 def _die_while_forgetting() -> None:
-    forget = partial_file.forget
+    forget = partial_file.delete_partials
 
     def dying(folder: Path, stem: str) -> None:
         first = min(folder.glob(f"{stem}.*"), default=None)
@@ -52,4 +52,4 @@ def _die_while_forgetting() -> None:
         forget(folder, stem)
         die_at("forgotten, before the commit")
 
-    setattr(transfer, "forget", dying)  # noqa: B010  where it is called from
+    setattr(transfer, "delete_partials", dying)  # noqa: B010  where it is called from

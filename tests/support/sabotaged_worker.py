@@ -42,7 +42,7 @@ def never_sweep() -> None:
 
 
 def mail_twice() -> None:
-    post = apprise_client.post
+    post = apprise_client.send_message
     vars(notify)["post"] = lambda *mail: post(*mail) and post(*mail)
 
 

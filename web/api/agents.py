@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from settings import Settings
-from tasks.agents.registry import secrets
+from tasks.agents.registry import signing_secrets
 from web.body import parse_json, read_body
 from web.queries import agents
 from web.queries.agents import AgentStatus
@@ -45,7 +45,7 @@ def register(api: Blueprint, settings: Settings, sessions: Callable[[], Session]
             agent = agents.add(db, settings, wanted.name, wanted.url, g.who)
             agent.rate_per_minute = wanted.rate_per_minute or agent.rate_per_minute
             db.commit()
-            return jsonify(id=agent.id, name=agent.name, secret=secrets(settings, agent)[0]), 201
+            return jsonify(id=agent.id, name=agent.name, secret=signing_secrets(settings, agent)[0]), 201
 
     @api.post("/agents/<agent>/<any(disable, enable):action>")
     def change_state(agent: str, action: str) -> Response:

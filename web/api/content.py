@@ -35,7 +35,7 @@ def blueprint(settings: Settings, sessions: Callable[[], Session]) -> Blueprint:
     @pages.get(f"{signed_link.PATH}<document>")
     def linked(document: str) -> Response:
         until, signature = request.args.get("until", ""), request.args.get("signature", "")
-        if not UNTIL.fullmatch(until) or not signed_link.holds(settings, document, until, signature, time.time()):
+        if not UNTIL.fullmatch(until) or not signed_link.is_valid(settings, document, until, signature, time.time()):
             raise HttpError("no such document, or the link is over", 404)
         return content(settings, *completed(sessions, document, "no such document, or the link is over"))
 

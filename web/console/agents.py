@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from inbox import queries
 from inbox.store import Store
-from tasks.models import AgentDeed
+from tasks.models import AgentAudit
 from web.queries import agents
 
 AUDIT_ROWS = 50
@@ -31,7 +31,7 @@ def register(pages: Blueprint, store: Store, sessions: Callable[[], Session]) ->
     def list_agents() -> str:
         with sessions() as db:
             rows = agents.load_statuses(db)
-            audit = db.scalars(select(AgentDeed).order_by(AgentDeed.id.desc()).limit(AUDIT_ROWS)).all()
+            audit = db.scalars(select(AgentAudit).order_by(AgentAudit.id.desc()).limit(AUDIT_ROWS)).all()
         pending = {row.pending_job: queries.find_job(store, row.pending_job) for row in rows if row.pending_job}
         names = {row.agent.id: row.agent.name or host(row.agent.url) for row in rows}
         now = datetime.now(UTC)

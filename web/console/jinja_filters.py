@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from flask import Blueprint
 
-from tasks.notifications.money import amount_text
+from tasks.notifications.money import format_amount
 
 UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"))
 NO_VALUE = "–"
@@ -15,7 +15,7 @@ NO_VALUE = "–"
 def register(pages: Blueprint) -> None:
     for one in (timestamp, age, duration, size, task_name, datetime_text, iso_text, number):
         pages.add_app_template_filter(one)
-    pages.add_app_template_filter(amount_text, "money")
+    pages.add_app_template_filter(format_amount, "money")
 
 
 def timestamp(ms: int | None) -> str:

@@ -130,7 +130,7 @@ def check_database(engine: Engine) -> str:
 
 def check_broker() -> str:
     """Does it take doorbells?"""
-    return "ok" if broker.room(QUEUES[:1]) else "does not answer; jobs wait until it does"
+    return "ok" if broker.doorbell_capacity(QUEUES[:1]) else "does not answer; jobs wait until it does"
 
 
 def check_sweep(store: Store) -> str:

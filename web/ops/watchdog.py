@@ -17,7 +17,7 @@ from inbox.alert_rules import AlertDigest, AlertState
 from inbox.errors import HoldfastError, StoreUnavailable
 from inbox.store import Store
 from settings import Settings
-from tasks.notifications.apprise_client import post, with_key, words
+from tasks.notifications.apprise_client import render_message, send_message, with_idempotency_key
 
 log = structlog.get_logger()
 
@@ -47,7 +47,7 @@ class Watchdog:
         key = f"holdfast:watch:{datetime.fromtimestamp(now / 1000, UTC):%Y-%m-%dT%H:%M:%S}"
         for url in self._settings.alert_urls:
             with suppress(HoldfastError):  # a URL or a template that is wrong; workers tell that, too
-                if post(with_key(url, key), *words(self._settings, "alert", None, about)):
+                if send_message(with_idempotency_key(url, key), *render_message(self._settings, "alert", None, about)):
                     continue
             log.error("an alert could not be told", alert=told.subject(), service=url.partition("://")[0])
 

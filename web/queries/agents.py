@@ -52,7 +52,7 @@ def add(db: Session, settings: Settings, name: str, url: str, by: str) -> Agent:
     _check_url(settings, url, "url")
     try:
         return registry.add(db, name, url, by, datetime.now(UTC))
-    except registry.Taken as error:
+    except registry.NameTaken as error:
         raise HttpError(str(error), 409) from None
 
 
@@ -63,7 +63,7 @@ def change_state(sessions: Callable[[], Session], agent: str, action: str, by: s
     """
     change = {"disable": registry.disable, "enable": registry.enable}[action]
     with sessions() as db:
-        found = registry.named(db, agent)
+        found = registry.find(db, agent)
         row = db.get(Agent, found.id, with_for_update=True, populate_existing=True) if found else None
         if row is None:
             raise HttpError("no such agent", 404)
@@ -80,7 +80,7 @@ def resolve_urls(settings: Settings, sessions: Callable[[], Session], agents: Se
     _require_handoff_secret(settings)
     names = {agent for agent in agents if "://" not in agent}
     with sessions() as db:
-        known = {name: registry.named(db, name) for name in sorted(names)}
+        known = {name: registry.find(db, name) for name in sorted(names)}
     urls = []
     for number, agent in enumerate(agents):
         row = known.get(agent)
@@ -99,6 +99,6 @@ def _require_handoff_secret(settings: Settings) -> None:
 
 def _check_url(settings: Settings, url: str, field: str) -> None:
     try:
-        url_policy.check(url, settings.call_out_allowed_hosts)
+        url_policy.check_url(url, settings.call_out_allowed_hosts)
     except PermanentError as error:
         raise HttpError(f"{field}: {error}") from None

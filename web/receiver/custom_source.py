@@ -10,17 +10,17 @@ import msgspec
 
 from inbox.errors import BadPayload
 from settings.sources import SourceSetting
-from tasks.ingest import Peeked, decode, identity
+from tasks.ingest import EventIdentity, decode, identity
 from web.receiver.signatures import Delivery
 
 _anything = msgspec.json.Decoder(Any)
 
 
-def custom_peek(setting: SourceSetting) -> Callable[[Delivery, str], Peeked]:
-    def peek(delivery: Delivery, body: str) -> Peeked:
+def custom_peek(setting: SourceSetting) -> Callable[[Delivery, str], EventIdentity]:
+    def peek(delivery: Delivery, body: str) -> EventIdentity:
         kind = identity(_at(setting.type, delivery, body), "type")
         event = _at(setting.id, delivery, body) if setting.id else hashlib.sha256(body.encode()).hexdigest()
-        return Peeked(identity(event, "id"), kind)
+        return EventIdentity(identity(event, "id"), kind)
 
     return peek
 

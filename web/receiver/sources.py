@@ -12,7 +12,7 @@ import msgspec
 from inbox.errors import BadPayload
 from settings import Settings
 from settings.sources import HEADERS, SourceSetting
-from tasks.ingest import Peeked, decode, identity, peek_stripe
+from tasks.ingest import EventIdentity, decode, identify_stripe_event, identity
 from web.errors import REASONS
 from web.receiver import signatures
 from web.receiver.custom_source import custom_peek
@@ -26,7 +26,7 @@ class Source:
     name: str
     scheme: signatures.Scheme
     secrets: tuple[str, ...]
-    peek: Callable[[Delivery, str], Peeked]
+    peek: Callable[[Delivery, str], EventIdentity]
     names: tuple[str, ...]
 
     def verify(self, delivery: Delivery, body: str, now: float, tolerance_seconds: int) -> str:
@@ -38,7 +38,12 @@ def configured_sources(settings: Settings) -> Mapping[str, Source]:
     """The sources that have a secret, by name. One without is unknown: nothing it sends could be believed."""
     mode = settings.accepted_mode
     sources = (
-        _source("stripe", signatures.stripe, settings.stripe_webhook_secret, lambda _, body: peek_stripe(body, mode)),
+        _source(
+            "stripe",
+            signatures.stripe,
+            settings.stripe_webhook_secret,
+            lambda _, body: identify_stripe_event(body, mode),
+        ),
         _source("documents", _document_scheme(settings), settings.doc_webhook_secret, document_identity(settings)),
     )
     own = (_own(name, setting) for name, setting in settings.sources.items())
@@ -46,7 +51,7 @@ def configured_sources(settings: Settings) -> Mapping[str, Source]:
 
 
 def _source(
-    name: str, scheme: signatures.Scheme, secrets: tuple[str, ...], peek: Callable[[Delivery, str], Peeked]
+    name: str, scheme: signatures.Scheme, secrets: tuple[str, ...], peek: Callable[[Delivery, str], EventIdentity]
 ) -> Source:
     return Source(name, scheme, secrets, peek, tuple(hashlib.sha256(s.encode()).hexdigest()[:8] for s in secrets))
 
@@ -111,11 +116,11 @@ class _DocumentStatus(msgspec.Struct):
 _document_status = msgspec.json.Decoder(_DocumentStatus)
 
 
-def document_identity(settings: Settings) -> Callable[[Delivery, str], Peeked]:
+def document_identity(settings: Settings) -> Callable[[Delivery, str], EventIdentity]:
     """How that scheme's callbacks are told apart, and what they are about; their type is the status."""
     scheme = settings.doc_webhook_scheme
 
-    def peek(delivery: Delivery, body: str) -> Peeked:
+    def peek(delivery: Delivery, body: str) -> EventIdentity:
         status = decode(_document_status, body)
         kind = status.status.lower()  # services write COMPLETED as well as completed
         task = identity(status.task_id, "task_id")
@@ -127,7 +132,7 @@ def document_identity(settings: Settings) -> Callable[[Delivery, str], Peeked]:
         else:
             event = _made_id(status, document, body)
         args = {"document": document} if document else {}
-        return Peeked(event, identity(kind, "status"), f"task:{task}", args=args)
+        return EventIdentity(event, identity(kind, "status"), f"task:{task}", args=args)
 
     return peek
 

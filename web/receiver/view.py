@@ -17,7 +17,7 @@ from inbox.event import NewEvent
 from inbox.store import Store
 from settings import Settings
 from tasks.broker import BackgroundRinger
-from tasks.ingest import arrival
+from tasks.ingest import build_delivery
 from telemetry import tracing
 from web.body import read_body
 from web.errors import HttpError
@@ -81,7 +81,7 @@ def take(source: Source, delivery: Delivery, raw: bytes, now: float, tolerance_s
     """What to record of a delivery; the full parse is the worker's. Raises Refused, BadPayload."""
     body = _text(raw)
     secret = source.verify(delivery, body, now, tolerance_seconds)
-    return arrival(source.name, source.peek(delivery, body), raw, secret)
+    return build_delivery(source.name, source.peek(delivery, body), raw, secret)
 
 
 def _text(raw: bytes) -> str:

@@ -15,7 +15,7 @@ from inbox.job import Doorbell, Lease, NewJob
 from inbox.retry import DeadLetter
 from inbox.store import Store, connect
 from settings import load
-from tasks.notifications.alerts import tell
+from tasks.notifications.alerts import send_alert
 from tasks.notifications.notify import send
 from tasks.routes import jobs_for
 from tests.conftest import Clock
@@ -86,7 +86,7 @@ def test_all_of_a_look_is_one_mail_to_whoever_is_to_be_told(business: Business, 
     business.settings["ADMIN_NOTIFY_URLS"] = f"{mailbox.url}&to=admin@example.com"
     business.settings["ALERT_NOTIFY_URLS"] = f"{mailbox.url}&to=pager@example.com"
     told = {"new": ["it is full"], "again": [], "over": ["one had died"]}
-    (owed,) = business.run(tell, told, source="holdfast")
+    (owed,) = business.run(send_alert, told, source="holdfast")
     business.follow(send, owed)
     ((recipients, mail),) = mailbox.mails
     assert (recipients, mail["Subject"]) == (["pager@example.com"], "Holdfast: it is full, and 1 more")

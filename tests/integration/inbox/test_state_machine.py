@@ -105,7 +105,7 @@ class History(RuleBasedStateMachine):
     def begin(self, same_server: bool) -> None:
         """With the broker in the same Redis, doorbells are pushed in the same step and not handed back."""
         self.same_server = same_server
-        message = broker.message if same_server else no_message
+        message = broker.task_message if same_server else no_message
         self.store = Forgetful(self.client, RULES, message=message, now_ms=self.clock)
 
     # --- the calls ----------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def wish(*tasks: str) -> NextJobRequest:
 @pytest.fixture
 def with_broker(store: Store, clock: Clock) -> Store:
     """A store whose broker is the same server, with the doorbells of j1, j2 and j3 in its list."""
-    both = Store(store.client, message=broker.message, now_ms=clock)
+    both = Store(store.client, message=broker.task_message, now_ms=clock)
     both.record(EVENT, [job("j1"), job("j2"), job("j3")])
     return both
 
@@ -96,9 +96,9 @@ def test_who_finishes_may_have_the_job_of_the_next_doorbell(with_broker: Store) 
 @pytest.mark.parametrize(
     "message",
     [
-        broker.message(NewJob("j9", "tasks.b", "payments")),
-        broker.message(NewJob("it's", "tasks.a", "payments")),
-        broker.message(NewJob("a\\b", "tasks.a", "payments")),
+        broker.task_message(NewJob("j9", "tasks.b", "payments")),
+        broker.task_message(NewJob("it's", "tasks.a", "payments")),
+        broker.task_message(NewJob("a\\b", "tasks.a", "payments")),
         b"no JSON",
         b"[]",
         b'{"headers": {"task": "tasks.a"}}',
@@ -149,7 +149,7 @@ def line(valkey: Valkey) -> LossyProxy:
 @pytest.fixture
 def over_line(with_broker: Store, line: LossyProxy, clock: Clock) -> Store:
     """The store of `with_broker`, whose scripts it has, over a line that may lose the answers to what speaks of j1."""
-    over = Store(connect(line.url, timeout_seconds=5), message=broker.message, now_ms=clock)
+    over = Store(connect(line.url, timeout_seconds=5), message=broker.task_message, now_ms=clock)
     for name in ("lease", "finish", "fail"):
         over.client.script_load(over._scripts[name].script)
     return over

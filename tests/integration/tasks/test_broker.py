@@ -50,7 +50,7 @@ def plain(message: dict[str, Any]) -> dict[str, Any]:
 def test_the_ready_made_message_is_what_celery_sends(celery: Celery, real_store: Store) -> None:
     celery.send_task(JOB.task, args=[JOB.id], queue=JOB.queue, ignore_result=True)
     (sent,) = queued(real_store, JOB.queue)
-    ours = json.loads(broker.message(JOB))
+    ours = json.loads(broker.task_message(JOB))
     assert plain(ours) == plain(sent)
     for part in ("headers", "properties"):
         assert ours[part].keys() == sent[part].keys()
@@ -58,15 +58,15 @@ def test_the_ready_made_message_is_what_celery_sends(celery: Celery, real_store:
 
 
 def test_two_messages_of_one_job_have_tags_of_their_own() -> None:
-    one, two = (json.loads(broker.message(JOB)) for _ in range(2))
+    one, two = (json.loads(broker.task_message(JOB)) for _ in range(2))
     assert one["properties"]["delivery_tag"] != two["properties"]["delivery_tag"]
     assert one["headers"]["id"] != two["headers"]["id"]
 
 
 def test_the_record_pushes_the_message_into_the_list_that_celery_reads(celery: Celery, real_store: Store) -> None:
-    store = Store(real_store.client, message=broker.message)
+    store = Store(real_store.client, message=broker.task_message)
     assert store.record(Event("stripe", "evt_1", "x", b"{}"), [JOB]) == []
-    assert broker.room(["payments", "documents"]) == {"payments": 99, "documents": 100}
+    assert broker.doorbell_capacity(["payments", "documents"]) == {"payments": 99, "documents": 100}
     with celery.connection_or_acquire() as connection, connection.SimpleQueue("payments") as incoming:
         received = incoming.get(block=True, timeout=5)
         received.ack()
@@ -76,7 +76,7 @@ def test_the_record_pushes_the_message_into_the_list_that_celery_reads(celery: C
 def test_a_broker_that_is_away_costs_the_caller_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker, "app", app_at(f"redis://127.0.0.1:{free_port()}/0"))
     broker.ring([Doorbell(JOB.id, JOB.task, JOB.queue)])
-    assert broker.room(["payments"]) == {}
+    assert broker.doorbell_capacity(["payments"]) == {}
 
 
 def test_where_nobody_is_to_be_rung_celery_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import Engine
 
 from tasks.agents.handoff import deliver
-from tasks.agents.registry import made
+from tasks.agents.registry import get_or_create
 from tasks.billing import disputes
 from tasks.billing.payments import payment_failed, retry_payment
 from tasks.billing.refunds import charge_refunded, refund_changed
 from tasks.documents.download import download
-from tasks.documents.submissions import deadline, start
+from tasks.documents.submissions import check_deadline, submit
 from tasks.handler import Handler
 from tasks.models import AppMessage, Document, Handoff, Notification, PaymentFailure, PaymentRetry
 from tasks.notifications.notify import send
@@ -60,7 +60,7 @@ def prepare(business: Business, peer: Peer) -> None:
         db.add(Document(id="doc_1", task_id="task_1", result_url=peer.url, notify_agents=[peer.url], **document))
         db.flush()
         words = {"document": "doc_1", "kind": "document.completed", "data": {}, "created_at": NOW, "updated_at": NOW}
-        db.add(Handoff(id="h", agent=made(db, peer.url), **words))
+        db.add(Handoff(id="h", agent=get_or_create(db, peer.url), **words))
         row = {"kind": "document_ready", "params": {"document": "d", "link": ""}, "state": "owed", "created_at": NOW}
         db.add(Notification(id="n", audience="customer", email="ada@example.com", **row))
         db.add(AppMessage(id="m", type="order.fulfilled", data={}, created_at=NOW))
@@ -79,8 +79,8 @@ def answer(asked: Asked) -> bytes:
     [
         (payment_failed, failure(customer_email=None), {}),
         (retry_payment, None, {"invoice": "in_1", "number": 1}),
-        (start, None, {"document": "doc_1", "start": 1}),
-        (deadline, None, {"document": "doc_1", "start": 1, "number": 1}),
+        (submit, None, {"document": "doc_1", "start": 1}),
+        (check_deadline, None, {"document": "doc_1", "start": 1, "number": 1}),
         (download, None, {"document": "doc_1"}),
         (send, None, {"notification": "n"}),
         (deliver, None, {"handoff": "h"}),

@@ -33,7 +33,7 @@ def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
 @pytest.fixture
 def runner(real_store: Store, request: pytest.FixtureRequest) -> Iterator[Runner]:
     """Of a store with two jobs, whose doorbells are in the broker's list."""
-    store = Store(real_store.client, message=broker.message)
+    store = Store(real_store.client, message=broker.task_message)
     jobs = [NewJob(name, TASK, "payments") for name in ("j1", "j2")]
     store.record(Event("stripe", "evt_1", "invoice.payment_failed", b"{}"), jobs)
     store.client.rpop("payments")

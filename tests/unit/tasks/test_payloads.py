@@ -10,9 +10,9 @@ import pytest
 
 from inbox.errors import PermanentError, TransientError
 from tasks.billing.invoices import InvoiceEvent, InvoiceObject
-from tasks.clients.responses import LONGEST_WAIT_SECONDS, check, retry_after_seconds
+from tasks.clients.responses import LONGEST_WAIT_SECONDS, raise_for_status, retry_after_seconds
 from tasks.documents.store import name_for
-from tasks.notifications.money import amount_text
+from tasks.notifications.money import format_amount
 from tasks.orders.fulfilment import CheckoutSession
 from tasks.payloads import Ref, Text, parse, ref, require
 
@@ -115,7 +115,7 @@ def test_a_zero_is_not_missing(value: Any) -> None:
     ],
 )
 def test_money_is_written_with_the_decimals_of_its_currency(minor: int, currency: str, text: str) -> None:
-    assert amount_text(minor, currency) == text
+    assert format_amount(minor, currency) == text
 
 
 @pytest.mark.parametrize(
@@ -161,18 +161,18 @@ def test_retry_after_is_read_in_seconds_or_as_a_date(raw: str, seconds: int) -> 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
 def test_a_2xx_answer_is_fine(status: int) -> None:
-    check("the peer", status, {}, NOW)
+    raise_for_status("the peer", status, {}, NOW)
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_an_answer_that_may_change_is_transient(status: int) -> None:
     at = (NOW + timedelta(seconds=30)).strftime("%a, %d %b %Y %H:%M:%S GMT")
     with pytest.raises(TransientError, match=f"the peer answered {status}") as error:
-        check("the peer", status, {"Retry-After": at}, NOW)
+        raise_for_status("the peer", status, {"Retry-After": at}, NOW)
     assert error.value.retry_after_seconds == 30
 
 
 @pytest.mark.parametrize("status", [301, 304, 400, 401, 403, 404, 409, 422])
 def test_any_other_answer_is_permanent(status: int) -> None:
     with pytest.raises(PermanentError, match=f"the peer answered {status}"):
-        check("the peer", status, {}, NOW)
+        raise_for_status("the peer", status, {}, NOW)

@@ -14,9 +14,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from inbox.errors import NotNow, PermanentError, TransientError
 from settings import load
 from tasks.agents import circuit_breaker, registry
-from tasks.agents.handoff import deliver, owe
+from tasks.agents.handoff import deliver, enqueue_handoffs
 from tasks.handler import FollowUp, GaveUp
-from tasks.models import Agent, AgentDeed, Document, Handoff, Notification
+from tasks.models import Agent, AgentAudit, Document, Handoff, Notification
 from tests.support.business import HANDOFF_SECRET, NOW, Business, at_once
 from tests.support.peers import Answer, Asked, Peer
 
@@ -32,7 +32,7 @@ def told(business: Business, *urls: str, number: int = 1, status: str = "complet
     with business.sessions() as db:
         db.add(document)
         db.flush()
-        found = owe(db, attempt, document)
+        found = enqueue_handoffs(db, attempt, document)
         db.commit()
     return found
 
@@ -86,7 +86,7 @@ def test_an_agent_that_was_added_is_told_under_a_secret_of_its_own(business: Bus
         business.settings["HANDOFF_SECRET"] = f"{other},{HANDOFF_SECRET}"  # while it is rotated, both verify
         with business.sessions() as db:
             agent = registry.add(db, "hub", peer.url, "ada", NOW)
-            own = registry.secrets(load(business.settings), agent)
+            own = registry.signing_secrets(load(business.settings), agent)
             db.commit()
         try_(business, follow_up)
     (asked,) = peer.asked
@@ -131,8 +131,8 @@ def test_the_pause_that_an_agent_asks_for_holds_for_all_it_is_owed(business: Bus
 )
 def test_the_breaker_opens_for_longer_and_longer(failures: int, seconds: int) -> None:
     agent = Agent(failures=failures - 1)
-    circuit_breaker.failed(agent, "it answered 500", 0, NOW)
-    until = circuit_breaker.closed_until(agent, NOW)
+    circuit_breaker.record_failure(agent, "it answered 500", 0, NOW)
+    until = circuit_breaker.open_until(agent, NOW)
     assert until == (NOW + timedelta(seconds=seconds) if seconds else None)
 
 
@@ -180,10 +180,10 @@ def test_calls_to_one_agent_are_spread_by_its_rate_and_each_waits_once(business:
 def test_a_place_that_was_missed_is_given_up(business: Business) -> None:
     """Or all that waited for an agent that was away would come at once."""
     agent = Agent(rate_per_minute=6, next_at=None)
-    kept = [circuit_breaker.place(agent, None, NOW) for _ in range(3)]
+    kept = [circuit_breaker.reserve_slot(agent, None, NOW) for _ in range(3)]
     assert [(place - NOW).seconds for place in kept] == [0, 10, 20]
     later = NOW + timedelta(hours=1)
-    again = [circuit_breaker.place(agent, place, later) for place in kept]
+    again = [circuit_breaker.reserve_slot(agent, place, later) for place in kept]
     assert [(place - later).seconds for place in again] == [0, 10, 20]
 
 
@@ -210,7 +210,7 @@ def test_who_was_killed_in_disabling_an_agent_says_so_at_the_next_try(business: 
                 try_(business, follow_up)
             left.append(gave_up.value.follow_ups)
     assert left[0] == left[1]
-    assert business.one(select(AgentDeed.deed)) == "disabled"
+    assert business.one(select(AgentAudit.action)) == "disabled"
 
 
 def test_an_agent_that_has_failed_for_days_is_disabled(business: Business) -> None:
@@ -237,7 +237,7 @@ def test_an_agent_that_is_enabled_again_is_called_as_if_it_had_never_failed(busi
         business.now += timedelta(seconds=1)
         try_(business, follow_up)  # by replay
     assert business.one(select(Handoff.state)) == "delivered"
-    assert business.all(select(AgentDeed.deed).order_by(AgentDeed.id)) == ["disabled", "enabled"]
+    assert business.all(select(AgentAudit.action).order_by(AgentAudit.id)) == ["disabled", "enabled"]
 
 
 def test_after_the_last_try_the_administrator_is_told_of_the_host_only(business: Business) -> None:
@@ -293,7 +293,7 @@ def test_of_two_who_add_at_once_one_has_the_name(business: Business, same: str) 
             try:
                 registry.add(db, name, url, "ada", NOW)
                 db.commit()
-            except registry.Taken:
+            except registry.NameTaken:
                 return "taken"
         return "added"
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from tasks.billing.payments import end_grace_period, retry_payment
 from tasks.handler import FollowUp
-from tasks.ingest import peek_stripe
+from tasks.ingest import identify_stripe_event
 from tasks.models import Entitlement, Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.notifications import notify
 from tests.support.business import Business
@@ -348,7 +348,7 @@ def test_a_customer_that_is_an_account_is_a_customer_too(business: Business) -> 
     assert business.one(select(Subscription.customer)) == "acct_9"
     assert (
         grace.ordering_key
-        == peek_stripe(json.dumps({"id": "e", "type": "t", "data": {"object": event.object}})).ordering_key
+        == identify_stripe_event(json.dumps({"id": "e", "type": "t", "data": {"object": event.object}})).ordering_key
     )
     changed = subscription("updated", 3, 20, "canceled")
     changed.object.update(customer=None, customer_account="acct_9")

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from inbox.errors import PermanentError, TransientError
 from tasks.billing.payments import payment_failed, retry_payment
 from tasks.handler import FollowUp
-from tasks.ingest import peek_stripe
+from tasks.ingest import identify_stripe_event
 from tasks.models import Invoice, Notification, PaymentFailure, PaymentRetry, Subscription
 from tests.support.business import NOW, Business, at_once
 from tests.support.peers import Answer, Asked, Peer, Stripe
@@ -206,7 +206,7 @@ def test_a_retry_never_runs_beside_an_event_of_the_same_customer(
     by_api(business, unknowing)
     body = failure() | account
     (retry,) = planned(business.run(payment_failed, body))
-    assert retry.ordering_key == peek_stripe(json.dumps(body)).ordering_key != ""
+    assert retry.ordering_key == identify_stripe_event(json.dumps(body)).ordering_key != ""
 
 
 def test_a_retry_collects_the_money(business: Business, stripe: Stripe) -> None:

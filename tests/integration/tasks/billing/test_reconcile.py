@@ -22,7 +22,7 @@ from inbox.store import Store
 from tasks.billing import reconcile
 from tasks.clients import stripe
 from tasks.handler import FollowUp
-from tasks.ingest import arrival, peek_stripe
+from tasks.ingest import build_delivery, identify_stripe_event
 from tasks.models import Reconcile
 from tasks.routes import ROUTES
 from tests.support.business import NOW, Business, at_once
@@ -64,7 +64,7 @@ class World:
     def arrives(self, name: str) -> None:
         """Its delivery, after all."""
         body = json.dumps(next(event for event in self.log.events if event["id"] == name)).encode()
-        self.store.record(*arrival("stripe", peek_stripe(body.decode()), body))
+        self.store.record(*build_delivery("stripe", identify_stripe_event(body.decode()), body))
 
     def request(self, event_id: str = "", days: int | None = None) -> list[FollowUp]:
         """A new request to look, and its first job."""
@@ -181,7 +181,7 @@ def test_it_leaves_alone(world: World, kind: str, ago: float, delivered: bool) -
 
 
 def test_more_routed_types_than_stripe_takes_are_picked_here(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stripe, "MOST_TYPES", 0)
+    monkeypatch.setattr(stripe, "MAX_TYPES", 0)
     world.happens("evt_wanted", 600)
     world.happens("evt_other", 600, "customer.created")
     world.look()

@@ -10,7 +10,7 @@ import pytest
 
 from inbox.errors import PermanentError
 from settings import load
-from tasks.clients.document_service import Told, status
+from tasks.clients.document_service import StatusUpdate, fetch_status
 from tests.support.business import NOW
 from tests.support.peers import Answer, Peer
 
@@ -20,7 +20,9 @@ def test_no_netrc_speaks_in_our_place(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with Peer(lambda _: Answer(body=b"{}")) as peer:
-        status(load({"DOC_SERVICE_URL": peer.url, "DOC_SERVICE_API_KEY": key, "PUBLIC_URL": "https://x"}), "t", NOW)
+        fetch_status(
+            load({"DOC_SERVICE_URL": peer.url, "DOC_SERVICE_API_KEY": key, "PUBLIC_URL": "https://x"}), "t", NOW
+        )
     (asked,) = peer.asked
     assert asked.headers.get("Authorization") == (f"Bearer {key}" if key else None)
     assert base64.b64encode(b"somebody:else").decode() not in str(asked.headers)
@@ -35,7 +37,7 @@ def test_an_answer_without_end_is_not_read_to_its_end() -> None:
         Peer(lambda _: Answer(200, {}, endless())) as peer,
         pytest.raises(PermanentError, match="more than 1048576 bytes"),
     ):
-        status(load({"DOC_SERVICE_URL": peer.url, "PUBLIC_URL": "https://x"}), "t", NOW)
+        fetch_status(load({"DOC_SERVICE_URL": peer.url, "PUBLIC_URL": "https://x"}), "t", NOW)
 
 
 @pytest.mark.parametrize(
@@ -43,11 +45,11 @@ def test_an_answer_without_end_is_not_read_to_its_end() -> None:
     [("AB" * 32, "ab" * 32), ("ab" * 31, None), ("q83v", None), (7, None), (["ab" * 32], None), (None, None)],
 )
 def test_a_digest_that_is_none_is_not_told(sha256: object, digest: str | None) -> None:
-    assert Told(sha256=sha256).digest == digest
+    assert StatusUpdate(sha256=sha256).digest == digest
 
 
 @pytest.mark.parametrize(
     ("size", "length"), [(7, 7), (0, 0), (-1, None), (2**63, None), ("7", None), (True, None), (7.0, None)]
 )
 def test_a_size_that_is_none_is_not_told(size: object, length: int | None) -> None:
-    assert Told(size=size).length == length
+    assert StatusUpdate(size=size).length == length

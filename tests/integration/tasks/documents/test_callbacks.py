@@ -21,12 +21,12 @@ from dev.simulators.document_service import DocumentService
 from dev.simulators.pdf import document_pdf
 from inbox.errors import LeaseLost, PermanentError, TransientError
 from settings import load
-from tasks.clients.document_service import Wanted, submit
+from tasks.clients.document_service import ProcessRequest, request_processing
 from tasks.documents import transfer
 from tasks.documents.callback_url import callback_url
-from tasks.documents.callbacks import completed, failed, initiate, progress
+from tasks.documents.callbacks import completed, create_document, failed, progress
 from tasks.documents.download import download
-from tasks.documents.submissions import start
+from tasks.documents.submissions import submit
 from tasks.handler import FollowUp, GaveUp
 from tasks.models import Document, DocumentStep, Handoff, Notification
 from tasks.notifications.notify import send
@@ -62,9 +62,9 @@ def by_service(business: Business, url: str) -> None:
 def ask(business: Business, **more: Any) -> list[FollowUp]:
     """Have a document started, as far as its first start."""
     body = {**REQUEST, **more}
-    first, deadline = business.run(initiate, body, source="api", event_id="doc_1")
+    first, deadline = business.run(create_document, body, source="api", event_id="doc_1")
     assert (deadline.effect, deadline.delay_seconds) == ("documents.deadline.1.1", 86400)
-    return business.follow(start, first, body, source="api", event_id="doc_1")
+    return business.follow(submit, first, body, source="api", event_id="doc_1")
 
 
 def call_back(business: Business, handler: Any, event_id: str = "msg_1", **fields: Any) -> list[FollowUp]:
@@ -121,8 +121,8 @@ def test_the_service_is_asked_by_its_contract() -> None:
         settings = load(
             {"DOC_SERVICE_URL": peer.url, "DOC_SERVICE_API_KEY": API_KEY, "PUBLIC_URL": "https://us.example.com"}
         )
-        wanted = Wanted("contract-7", callback_url(settings, "doc_1"), {"ocr": True})
-        assert submit(settings, wanted, "the-key", NOW) == "task_1"
+        wanted = ProcessRequest("contract-7", callback_url(settings, "doc_1"), {"ocr": True})
+        assert request_processing(settings, wanted, "the-key", NOW) == "task_1"
     (asked,) = peer.asked
     assert (asked.method, asked.path) == ("POST", "/api/v1/process")
     assert json.loads(asked.body) == {
@@ -143,10 +143,10 @@ def test_two_at_once_start_one_task(business: Business, service: DocumentService
 def test_a_worker_that_dies_after_the_answer_asks_again_with_the_same_key(business: Business) -> None:
     with Peer(lambda _: Answer(200, body=TASK)) as peer:
         by_service(business, peer.url)
-        first, _ = business.run(initiate, REQUEST, source="api", event_id="doc_1")
+        first, _ = business.run(create_document, REQUEST, source="api", event_id="doc_1")
         attempt = business.attempt("api", "doc_1", REQUEST, first.effect, first.args)
         with business.sessions() as db:
-            start(attempt, db)  # and no commit
+            submit(attempt, db)  # and no commit
         assert row(business).status == "submitting"
         ask(business)
         assert [asked.headers["Idempotency-Key"] for asked in peer.asked] == ["api:doc_1:documents.start.1"] * 2

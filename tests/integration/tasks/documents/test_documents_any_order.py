@@ -22,8 +22,8 @@ from sqlalchemy.event import listen
 
 from inbox.errors import PermanentError, TransientError
 from tasks.db.engine import make_engine, make_sessions
-from tasks.documents.callbacks import completed, failed, initiate, progress
-from tasks.documents.submissions import deadline, start
+from tasks.documents.callbacks import completed, create_document, failed, progress
+from tasks.documents.submissions import check_deadline, submit
 from tasks.handler import FollowUp
 from tasks.models import Document, Notification
 from tests.integration.tasks.documents.test_callbacks import REQUEST, by_service
@@ -78,7 +78,7 @@ class House:
     seen: tuple[int, int, int] = (1, 0, 0)  # start, rank, progress
 
     def live(self, happenings: Sequence[Happening]) -> None:
-        self.owed = self.business.run(initiate, REQUEST, source="api", event_id="doc_1")
+        self.owed = self.business.run(create_document, REQUEST, source="api", event_id="doc_1")
         for happening in happenings:
             self._do(happening)
         for _ in range(len(happenings)):  # each round at least one of them finds what it waits for
@@ -103,7 +103,7 @@ class House:
         self._then(self.business.run(handler, body, source="documents", event_id=told.id), "documents", told.id)
 
     def _job(self, job: FollowUp, source: str, event_id: str) -> None:
-        handler = start if job.task.endswith("start") else deadline
+        handler = submit if job.task.endswith("start") else check_deadline
         self._then(self.business.follow(handler, job, REQUEST, source=source, event_id=event_id), source, event_id)
 
     def _then(self, follow_ups: list[FollowUp], source: str, event_id: str) -> None:

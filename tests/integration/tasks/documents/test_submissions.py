@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import select
 
 from inbox.errors import PermanentError, TransientError
-from tasks.clients.document_service import status
-from tasks.documents.callbacks import completed, failed, initiate, progress
+from tasks.clients.document_service import fetch_status
+from tasks.documents.callbacks import completed, create_document, failed, progress
 from tasks.documents.download import download
-from tasks.documents.submissions import deadline, start
+from tasks.documents.submissions import check_deadline, submit
 from tasks.handler import FollowUp
 from tasks.models import Document, FormerTask, Notification
 from tests.integration.tasks.documents.test_callbacks import REQUEST, by_service, call_back, row, steps
@@ -55,14 +55,14 @@ def service(business: Business) -> Iterator[Service]:
 
 
 def follow(business: Business, follow_up: FollowUp, event_id: str = "doc_1", source: str = "api") -> list[FollowUp]:
-    handlers = {"start": start, "deadline": deadline, "download": download}
+    handlers = {"start": submit, "deadline": check_deadline, "download": download}
     handler = handlers[follow_up.task.rpartition(".")[2]]
     return business.follow(handler, follow_up, REQUEST, source=source, event_id=event_id)
 
 
 def handed_over(business: Business) -> FollowUp:
     """A document that is processed as task_1; returns its deadline."""
-    first, over = business.run(initiate, REQUEST, source="api", event_id="doc_1")
+    first, over = business.run(create_document, REQUEST, source="api", event_id="doc_1")
     follow(business, first)
     return over
 
@@ -177,7 +177,7 @@ def test_after_the_last_start_it_has_failed_and_the_administrator_knows(business
 
 
 def test_a_start_that_never_reached_the_service_is_made_again(business: Business, service: Service) -> None:
-    lost, over = business.run(initiate, REQUEST, source="api", event_id="doc_1")
+    lost, over = business.run(create_document, REQUEST, source="api", event_id="doc_1")
     _, again, _ = follow(business, over)
     assert service.asked == []
     follow(business, again)
@@ -267,7 +267,7 @@ def test_a_deadline_that_dies_before_its_commit_has_done_nothing(business: Busin
     over = handed_over(business)
     service.says = Answer(404)
     with business.sessions() as db:
-        deadline(business.attempt("api", "doc_1", REQUEST, over.effect, over.args), db)
+        check_deadline(business.attempt("api", "doc_1", REQUEST, over.effect, over.args), db)
         db.rollback()  # SIGKILL
     assert (row(business).status, row(business).start, alerts(business)) == ("processing", 1, [])
     assert len(follow(business, over)) == 3
@@ -276,7 +276,7 @@ def test_a_deadline_that_dies_before_its_commit_has_done_nothing(business: Busin
 def test_an_answer_that_comes_after_the_deadline_started_another_task_is_of_no_account(
     business: Business, service: Service
 ) -> None:
-    slow, over = business.run(initiate, REQUEST, source="api", event_id="doc_1")
+    slow, over = business.run(create_document, REQUEST, source="api", event_id="doc_1")
 
     def reply(asked: Asked) -> Answer:
         found.extend(follow(business, over))
@@ -399,7 +399,7 @@ def test_a_replay_that_dies_while_it_is_handed_over_goes_on_with_the_same_key(
     _, dead = call_back(business, failed, error_message="page 3 cannot be read")
     business.replays = 1
     with business.sessions() as db:
-        start(business.attempt("documents", "msg_1", {}, dead.effect, dead.args), db)
+        submit(business.attempt("documents", "msg_1", {}, dead.effect, dead.args), db)
         db.rollback()  # SIGKILL
     follow(business, dead, "msg_1", "documents")
     assert service.keys == ["api:doc_1:documents.start.1", "documents:msg_1:documents.start.2"]
@@ -419,9 +419,9 @@ def test_a_failed_document_that_failed_twice_leaves_one_dead_letter(business: Bu
 def test_the_status_is_asked_by_its_contract_and_at_the_path_that_is_set(business: Business, service: Service) -> None:
     service.says = {"task_id": "a/b", "status": "processing", "progress": 12.5, "more": 1}
     settings = business.attempt("api", "doc_1", None, "x", {}).settings
-    assert status(settings, "a/b?c", business.now).progress == 12.5
+    assert fetch_status(settings, "a/b?c", business.now).progress == 12.5
     business.settings["DOC_STATUS_PATH"] = "/tasks/{task_id}?full=1"
-    status(business.attempt("api", "doc_1", None, "x", {}).settings, "a/b", business.now)
+    fetch_status(business.attempt("api", "doc_1", None, "x", {}).settings, "a/b", business.now)
     assert [asked.path for asked in service.peer.asked] == ["/api/v1/process/a%2Fb%3Fc", "/tasks/a%2Fb?full=1"]
     assert service.peer.asked[0].headers["Authorization"].startswith("Bearer ")
 
@@ -431,4 +431,4 @@ def test_a_status_that_is_none_is_an_error_in_words(business: Business, service:
     service.says = Answer(body=body)
     settings = business.attempt("api", "doc_1", None, "x", {}).settings
     with pytest.raises(PermanentError):
-        status(settings, "task_1", business.now)
+        fetch_status(settings, "task_1", business.now)

@@ -15,8 +15,8 @@ from inbox.errors import PermanentError, TransientError
 from settings import load
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Notification
-from tasks.notifications.apprise_client import TEMPLATES, template_path, words
-from tasks.notifications.money import amount_text
+from tasks.notifications.apprise_client import TEMPLATES, render_message, template_path
+from tasks.notifications.money import format_amount
 from tasks.notifications.notify import notify_admin, notify_customer, send
 from tasks.orders.fulfilment import checkout_completed
 from tests.integration.tasks.orders.test_fulfilment import checkout
@@ -212,19 +212,19 @@ def test_every_translation_uses_the_names_of_the_original() -> None:
 )
 def test_the_words_are_in_the_customers_language_where_there_is_a_template(locale: str | None, subject: str) -> None:
     params = {"amount": "1 EUR", "products": "course", "order": "cs_1"}
-    assert words(load({}), "receipt", locale, params)[0] == subject
+    assert render_message(load({}), "receipt", locale, params)[0] == subject
 
 
 @pytest.mark.parametrize(
     ("kind", "locale", "params", "told"),
     [
-        ("receipt", None, {"amount": amount_text(1999, "eur")}, "19.99 EUR"),
-        ("receipt", "de-AT", {"amount": amount_text(1999, "eur")}, "19,99 EUR"),
-        ("receipt", "fr", {"amount": amount_text(1234567, "eur")}, "12345,67 EUR"),
-        ("receipt", "de", {"amount": amount_text(2500, "jpy")}, "2500 JPY"),
-        ("receipt", "en-GB", {"amount": amount_text(4900, "kwd")}, "4.900 KWD"),
-        ("receipt", "fr", {"amount": amount_text(4900, "kwd")}, "4,900 KWD"),
-        ("receipt", "es", {"amount": amount_text(1999, "eur")}, "19.99 EUR"),  # of no words in Spanish
+        ("receipt", None, {"amount": format_amount(1999, "eur")}, "19.99 EUR"),
+        ("receipt", "de-AT", {"amount": format_amount(1999, "eur")}, "19,99 EUR"),
+        ("receipt", "fr", {"amount": format_amount(1234567, "eur")}, "12345,67 EUR"),
+        ("receipt", "de", {"amount": format_amount(2500, "jpy")}, "2500 JPY"),
+        ("receipt", "en-GB", {"amount": format_amount(4900, "kwd")}, "4.900 KWD"),
+        ("receipt", "fr", {"amount": format_amount(4900, "kwd")}, "4,900 KWD"),
+        ("receipt", "es", {"amount": format_amount(1999, "eur")}, "19.99 EUR"),  # of no words in Spanish
         ("trial_will_end", None, {"trial_end": "2026-03-01"}, "on 2026-03-01"),
         ("trial_will_end", "de", {"trial_end": "2026-03-01"}, "am 01.03.2026"),
         ("trial_will_end", "fr", {"trial_end": "2026-03-01"}, "le 01/03/2026"),
@@ -233,7 +233,7 @@ def test_the_words_are_in_the_customers_language_where_there_is_a_template(local
 def test_amounts_and_days_are_written_in_the_language_of_the_words(
     kind: str, locale: str | None, params: dict[str, str], told: str
 ) -> None:
-    subject, body = words(load({}), kind, locale, {"products": "course v1.5", "order": "cs_1", **params})
+    subject, body = render_message(load({}), kind, locale, {"products": "course v1.5", "order": "cs_1", **params})
     assert told in subject
     assert told in body
     assert "v1.5" in body or kind != "receipt", "what is no amount stays as it is"
@@ -253,7 +253,7 @@ def test_a_folder_of_ones_own_is_looked_in_first(tmp_path: Path) -> None:
 def test_a_template_that_asks_for_what_there_is_not_is_a_dead_letter(tmp_path: Path, text: str) -> None:
     (tmp_path / "receipt.txt").write_text(text)
     with pytest.raises(PermanentError, match=r"/receipt\.txt"):
-        words(load({"TEMPLATES": str(tmp_path)}), "receipt", None, {"name": "Ada"})
+        render_message(load({"TEMPLATES": str(tmp_path)}), "receipt", None, {"name": "Ada"})
 
 
 def test_a_mail_is_in_the_language_that_stripe_knows_and_goes_to_the_address_it_knows(

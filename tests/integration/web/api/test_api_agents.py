@@ -21,10 +21,10 @@ from dev.stack.servers import Valkey
 from inbox import queries
 from inbox.store import Store
 from settings import Settings, load
-from tasks.agents.registry import made, secrets
+from tasks.agents.registry import get_or_create, signing_secrets
 from tasks.db.engine import make_engine, make_sessions
-from tasks.models import Agent, AgentDeed, Document, Handoff
-from tasks.signed_link import link
+from tasks.models import Agent, AgentAudit, Document, Handoff
+from tasks.signed_link import create_link
 from tests.support.signed_deliveries import API_KEY, DOC_SECRET
 from web import create_app
 from web.auth import key_name
@@ -92,9 +92,9 @@ def test_adding_an_agent_tells_its_own_secret_and_again_the_same(
     nothing = dict.fromkeys(("failing_since", "open_until", "last_response"))
     assert listed == {"id": added["id"], "name": "hub", "url": URL, **standing, **nothing}
     with sessions() as db:
-        (deed,) = db.scalars(select(AgentDeed))
-        assert (deed.deed, deed.by) == ("added", key_name(API_KEY))
-        assert secrets(settings, db.get_one(Agent, added["id"]))[0] == added["secret"]
+        (entry,) = db.scalars(select(AgentAudit))
+        assert (entry.action, entry.by) == ("added", key_name(API_KEY))
+        assert signing_secrets(settings, db.get_one(Agent, added["id"]))[0] == added["secret"]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_an_agent_is_disabled_and_enabled_as_the_answer_says(
         assert (status, answer["state"], answer["name"]) == (200, state, "hub")
         assert client.get("/api/v1/agents", headers=BEARER).get_json()["agents"] == [answer]
     with sessions() as db:
-        assert [deed.deed for deed in db.scalars(select(AgentDeed))] == ["added", "disabled", "enabled"]
+        assert [entry.action for entry in db.scalars(select(AgentAudit))] == ["added", "disabled", "enabled"]
 
 
 @pytest.mark.parametrize("agent", ["none", "a%00b"])
@@ -154,7 +154,7 @@ def test_of_many_who_disable_at_once_one_is_written_down(
         calls = [pool.submit(post, app.test_client(), "agents/hub/disable") for _ in range(6)]
         assert {call.result()[0] for call in calls} == {200}
     with sessions() as db:
-        assert [deed.deed for deed in db.scalars(select(AgentDeed))] == ["added", "disabled"]
+        assert [entry.action for entry in db.scalars(select(AgentAudit))] == ["added", "disabled"]
 
 
 def test_a_document_names_agents_by_name_or_url_and_unfit_ones_are_refused_at_once(
@@ -179,7 +179,7 @@ def test_a_document_names_agents_by_name_or_url_and_unfit_ones_are_refused_at_on
 
 def handed(db: Session, state: str, number: int) -> None:
     now = datetime.now(UTC)
-    about = {"document": "doc_1", "agent": made(db, URL), "kind": "document.completed", "data": {}}
+    about = {"document": "doc_1", "agent": get_or_create(db, URL), "kind": "document.completed", "data": {}}
     db.add(Handoff(id=f"api:doc_1:h.{number}", **about, state=state, created_at=now, updated_at=now))
 
 
@@ -214,15 +214,15 @@ def test_the_buttons_disable_and_enable_for_whoever_has_the_forms_token(
     for to in ("disable", "enable"):
         assert client.post(f"/console/agents/{agent}/{to}", data={"form_token": token}).status_code == 302
     with sessions() as db:
-        deeds = [(deed.deed, deed.by) for deed in db.scalars(select(AgentDeed).order_by(AgentDeed.id))]
-    assert deeds[1:] == [("disabled", key_name(OTHER_KEY)), ("enabled", key_name(OTHER_KEY))]
+        entries = [(entry.action, entry.by) for entry in db.scalars(select(AgentAudit).order_by(AgentAudit.id))]
+    assert entries[1:] == [("disabled", key_name(OTHER_KEY)), ("enabled", key_name(OTHER_KEY))]
 
 
 # --- signed links -----------------------------------------------------------------------------------------------------
 
 
 def path_of(settings: Settings, seconds: int = 60, document: str = "doc_1") -> str:
-    parts = urlsplit(link(settings, document, datetime.now(UTC), seconds))
+    parts = urlsplit(create_link(settings, document, datetime.now(UTC), seconds))
     return f"{parts.path}?{parts.query}"
 
 
