@@ -16,7 +16,7 @@ from inbox.job import Doorbell
 from inbox.store import Store
 from settings import load
 from tasks.handler import Handler
-from tasks.routes import QUEUES, jobs_for
+from tasks.routes import QUEUES, TASKS, jobs_for
 from tests.conftest import Clock
 from tests.support.running import run
 from workers.run import AttemptFailed, Runner
@@ -63,6 +63,6 @@ class Workplace:
 
 
 def _handler(task: str) -> Handler:
-    module, _, name = task.rpartition(".")
+    module, _, name = TASKS[task].handler.partition(":")
     found: Any = getattr(importlib.import_module(module), name)
     return found  # type: ignore[no-any-return]
