@@ -5,7 +5,7 @@ The texts of the errors name a field and what it should be, never what it held: 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -27,6 +27,18 @@ class Expanded(Struct):
 
 
 Ref = Id | Expanded | None
+
+
+class StripeData(Struct, Generic[T]):
+    object: T
+
+
+class StripeEvent(Struct, Generic[T]):
+    """Stripe's event around an object: `parse(body, StripeEvent[Payout])`. https://docs.stripe.com/api/events/object"""
+
+    data: StripeData[T]
+    created: UnixTime | None = None
+    account: Id | None = None  # the connected account that the event comes from
 
 
 def parse(body: bytes, shape: type[T]) -> T:

@@ -9,23 +9,15 @@ from tasks.db.locking import insert_if_new
 from tasks.handler import Attempt, FollowUp
 from tasks.models import DeletedCustomer
 from tasks.orders import access
-from tasks.payloads import Id, parse, require
+from tasks.payloads import Id, StripeEvent, parse, require
 
 
 class CustomerObject(Struct):
     id: Id | None = None
 
 
-class CustomerData(Struct):
-    object: CustomerObject
-
-
-class CustomerEvent(Struct):
-    data: CustomerData
-
-
 def customer_deleted(attempt: Attempt, db: Session) -> list[FollowUp]:
     """customer.deleted: whatever they bought ends. Stripe has cancelled their subscriptions."""
-    key = require(parse(attempt.event.body, CustomerEvent).data.object.id, "data.object.id")
+    key = require(parse(attempt.event.body, StripeEvent[CustomerObject]).data.object.id, "data.object.id")
     insert_if_new(db, DeletedCustomer, id=key, deleted_at=attempt.now)
     return access.sync_entitlements(db, attempt, customer=key)

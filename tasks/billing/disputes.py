@@ -17,7 +17,7 @@ from tasks.models import Dispute
 from tasks.notifications.money import format_amount
 from tasks.notifications.notify import notify_admin
 from tasks.orders import access
-from tasks.payloads import Id, Int64, Ref, Text, UnixTime, parse, ref, require
+from tasks.payloads import Id, Int64, Ref, StripeEvent, Text, UnixTime, parse, ref, require
 
 # From these no dispute comes back, but for a lost one by an appeal: for us it stays lost until the appeal is won.
 # https://docs.stripe.com/api/disputes/object#dispute_object-status
@@ -42,21 +42,12 @@ class DisputeObject(Struct):
     evidence_details: EvidenceDetails | None = None
 
 
-class DisputeData(Struct):
-    object: DisputeObject
-
-
-class DisputeEvent(Struct):
-    data: DisputeData
-    created: Int64 | None = None
-
-
 def dispute_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
     """charge.dispute.created, updated, closed: access follows; the administrator is told of its start and its end.
 
     Nobody hears of a start after the end, whatever came first. As with refunds, what is paid for since outweighs it.
     """
-    event = parse(attempt.event.body, DisputeEvent)
+    event = parse(attempt.event.body, StripeEvent[DisputeObject])
     key, created = require(event.data.object.id, "data.object.id"), require(event.created, "created")
     found = refetch.fetch_current(attempt, db, stripe.fetch_dispute, key, DisputeObject)
     dispute = found or event.data.object

@@ -16,7 +16,7 @@ from tasks.db.locking import insert_if_new, select_for_update
 from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt
 from tasks.models import Invoice
-from tasks.payloads import Id, Int64, Ref, Text, UnixTime, convert, ref, require
+from tasks.payloads import Id, Int64, Ref, StripeEvent, Text, UnixTime, convert, ref, require
 
 # None: by what an old event, or a peer of Stripe's, does not tell.
 RENEWAL_REASONS = frozenset({None, "subscription", "subscription_create", "subscription_cycle", "quote_accept"})
@@ -130,15 +130,6 @@ def renews(invoice: InvoiceObject) -> bool:
     return invoice.billing_reason in RENEWAL_REASONS
 
 
-class InvoiceData(Struct):
-    object: InvoiceObject
-
-
-class InvoiceEvent(Struct):
-    data: InvoiceData
-    created: UnixTime | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class InvoiceSnapshot:
     """An invoice as it was seen; `fetched` is Stripe's whole answer where it was asked."""
@@ -152,7 +143,7 @@ class InvoiceSnapshot:
         return require(self.object.customer_id, "data.object.customer")
 
 
-def snapshot_from_event(attempt: Attempt, event: InvoiceEvent, state: str) -> InvoiceSnapshot:
+def snapshot_from_event(attempt: Attempt, event: StripeEvent[InvoiceObject], state: str) -> InvoiceSnapshot:
     """The invoice as its event has it."""
     require(event.data.object.id, "data.object.id")
     require(event.data.object.customer_id, "data.object.customer")

@@ -12,7 +12,7 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from tasks.billing import dunning, invoice_retry, invoices, subscriptions
-from tasks.billing.invoices import InvoiceEvent, InvoiceSnapshot
+from tasks.billing.invoices import InvoiceObject, InvoiceSnapshot
 from tasks.billing.subscription_state import FINAL, SUSPENDED
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new, select_for_update
@@ -22,7 +22,7 @@ from tasks.models import Invoice, Notification, PaymentFailure, PaymentGrace, Pa
 from tasks.notifications.money import format_amount
 from tasks.notifications.notify import notify_admin, notify_customer
 from tasks.orders import access
-from tasks.payloads import parse, require
+from tasks.payloads import StripeEvent, parse, require
 
 FAILURE_KINDS = ("payment_failed", "payment_action_required", "subscription_suspended")
 RECOVERED = "payment_recovered"
@@ -84,7 +84,7 @@ def end_grace_period(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 
 def _failed(attempt: Attempt, db: Session, kind: str) -> list[FollowUp]:
-    event = parse(attempt.event.body, InvoiceEvent)
+    event = parse(attempt.event.body, StripeEvent[InvoiceObject])
     told = invoices.snapshot_from_event(attempt, event, "open")
     now = invoices.fetch_current(attempt, db, told)
     word = subscriptions.fetch_current(attempt, db, now.object.subscription_id, told.seen.at)
@@ -111,13 +111,13 @@ def _failed(attempt: Attempt, db: Session, kind: str) -> list[FollowUp]:
 
 
 def _settled(attempt: Attempt, db: Session, state: str) -> list[FollowUp]:
-    told = invoices.snapshot_from_event(attempt, parse(attempt.event.body, InvoiceEvent), state)
+    told = invoices.snapshot_from_event(attempt, parse(attempt.event.body, StripeEvent[InvoiceObject]), state)
     now = invoices.fetch_current(attempt, db, told)
     word = subscriptions.fetch_current(attempt, db, now.object.subscription_id, told.seen.at)
     return _apply(attempt, db, now, word)[1]
 
 
-def _failure_values(attempt: Attempt, event: InvoiceEvent, kind: str, code: str | None) -> dict[str, Any]:
+def _failure_values(attempt: Attempt, event: StripeEvent[InvoiceObject], kind: str, code: str | None) -> dict[str, Any]:
     invoice = event.data.object
     return {
         "event_id": attempt.event.id,

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from tasks.handler import Attempt, FollowUp
 from tasks.notifications.money import format_amount
 from tasks.notifications.notify import notify_admin
-from tasks.payloads import Id, Int64, Text, parse, require
+from tasks.payloads import Id, Int64, StripeEvent, Text, parse, require
 
 
 class Payout(Struct):
@@ -20,18 +20,9 @@ class Payout(Struct):
     failure_code: Text | None = None
 
 
-class PayoutData(Struct):
-    object: Payout
-
-
-class PayoutEvent(Struct):
-    data: PayoutData
-    account: Id | None = None  # the connected account whose payout it was
-
-
 def payout_failed(attempt: Attempt, db: Session) -> list[FollowUp]:
     """payout.failed: the administrator is told, once."""
-    event = parse(attempt.event.body, PayoutEvent)
+    event = parse(attempt.event.body, StripeEvent[Payout])
     payout = event.data.object
     currency = require(payout.currency, "data.object.currency")
     amount = format_amount(require(payout.amount, "data.object.amount"), currency)

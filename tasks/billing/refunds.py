@@ -15,18 +15,9 @@ from tasks.models import Charge, Notification
 from tasks.notifications.money import format_amount
 from tasks.notifications.notify import notify_admin
 from tasks.orders import access
-from tasks.payloads import Id, Int64, Ref, Text, parse, ref, require
+from tasks.payloads import Id, Int64, Ref, StripeEvent, Text, parse, ref, require
 
 NOT_REFUNDED = frozenset({"failed", "canceled"})  # https://docs.stripe.com/api/refunds/object#refund_object-status
-
-
-class ChargeData(Struct):
-    object: ChargeObject
-
-
-class ChargeEvent(Struct):
-    data: ChargeData
-    created: Int64 | None = None
 
 
 class RefundObject(Struct):
@@ -40,21 +31,12 @@ class RefundObject(Struct):
     failure_reason: Text | None = None
 
 
-class RefundData(Struct):
-    object: RefundObject
-
-
-class RefundEvent(Struct):
-    data: RefundData
-    created: Int64 | None = None
-
-
 def charge_refunded(attempt: Attempt, db: Session) -> list[FollowUp]:
     """charge.refunded: the amount is recorded; a full refund takes the access away, a partial one does not.
 
     Of two events of one second, the greater amount is the newer.
     """
-    event = parse(attempt.event.body, ChargeEvent)
+    event = parse(attempt.event.body, StripeEvent[ChargeObject])
     told, created = event.data.object, require(event.created, "created")
     found = charges.fetch_current(attempt, db, told.id)
     charge = found or told
@@ -70,7 +52,7 @@ def refund_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
     failed or was cancelled is looked at again, and access follows what is still refunded of it.
     https://docs.stripe.com/refunds#failed-refunds
     """
-    event = parse(attempt.event.body, RefundEvent)
+    event = parse(attempt.event.body, StripeEvent[RefundObject])
     refund = event.data.object
     if require(refund.status, "data.object.status") not in NOT_REFUNDED:
         return []

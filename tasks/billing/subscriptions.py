@@ -18,7 +18,7 @@ from tasks.models import Invoice, PaymentGrace, Subscription
 from tasks.notifications.notify import notify_customer
 from tasks.orders import access, direct_subscriptions
 from tasks.orders.entitlements import Item, Price, make_item
-from tasks.payloads import Id, Int64, Ref, Text, UnixTime, parse, ref, require
+from tasks.payloads import Id, Int64, Ref, StripeEvent, Text, UnixTime, parse, ref, require
 
 
 class SubscriptionSnapshot(NamedTuple):
@@ -53,23 +53,14 @@ class SubscriptionObject(Struct):
     trial_end: UnixTime | None = None
 
 
-class SubscriptionData(Struct):
-    object: SubscriptionObject
-
-
-class SubscriptionEvent(Struct):
-    data: SubscriptionData
-    created: UnixTime | None = None
-
-
 def subscription_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
     """customer.subscription.created, updated, deleted, paused, resumed: the row, dunning and access follow."""
-    return _apply_event(attempt, db, parse(attempt.event.body, SubscriptionEvent))[1]
+    return _apply_event(attempt, db, parse(attempt.event.body, StripeEvent[SubscriptionObject]))[1]
 
 
 def trial_will_end(attempt: Attempt, db: Session) -> list[FollowUp]:
     """customer.subscription.trial_will_end: as any change, and the customer is told, if it is still on trial."""
-    event = parse(attempt.event.body, SubscriptionEvent)
+    event = parse(attempt.event.body, StripeEvent[SubscriptionObject])
     row, owed = _apply_event(attempt, db, event)
     if row.stripe_status != "trialing":
         return owed
@@ -136,7 +127,9 @@ def recompute(attempt: Attempt, db: Session, mine: ColumnElement[bool], row: Sub
     return owed
 
 
-def _apply_event(attempt: Attempt, db: Session, event: SubscriptionEvent) -> tuple[Subscription, list[FollowUp]]:
+def _apply_event(
+    attempt: Attempt, db: Session, event: StripeEvent[SubscriptionObject]
+) -> tuple[Subscription, list[FollowUp]]:
     created = require(event.created, "created")
     subscription = require(event.data.object.id, "data.object.id")
     told = _snapshot(event.data.object, created, attempt.event.id)

@@ -17,7 +17,7 @@ from tasks.notifications.money import format_amount
 from tasks.notifications.notify import notify_customer
 from tasks.orders import access, app_webhook, entitlements
 from tasks.orders.entitlements import Price
-from tasks.payloads import Id, Int64, Ref, Text, convert, parse, ref, require
+from tasks.payloads import Id, Int64, Ref, StripeEvent, Text, convert, parse, ref, require
 
 PAID = frozenset({"paid", "no_payment_required"})
 STATES = ("expired", "awaiting_payment", "payment_failed", "fulfilled")  # an order only ever moves to the right
@@ -77,14 +77,6 @@ class CheckoutSession(Struct):
         return found | {"client_reference": self.client_reference_id}
 
 
-class SessionData(Struct):
-    object: CheckoutSession
-
-
-class SessionEvent(Struct):
-    data: SessionData
-
-
 def checkout_completed(attempt: Attempt, db: Session) -> list[FollowUp]:
     """checkout.session.completed: fulfilled, if it is paid or needs no payment; else the order waits."""
     return _advance(attempt, db, "awaiting_payment", may_be_paid=True)
@@ -110,7 +102,7 @@ def _advance(attempt: Attempt, db: Session, state: str, *, may_be_paid: bool = F
 
     States are ordered and orders only rise, so that any order of arrival ends in the same one.
     """
-    session = parse(attempt.event.body, SessionEvent).data.object
+    session = parse(attempt.event.body, StripeEvent[CheckoutSession]).data.object
     if session.mode == "setup":  # a card for later: nothing was bought
         return []
     if may_be_paid and require(session.payment_status, "data.object.payment_status") in PAID:

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from inbox.errors import PermanentError, TransientError
-from tasks.billing.invoices import InvoiceEvent, InvoiceObject
+from tasks.billing.invoices import InvoiceObject
 from tasks.clients.responses import LONGEST_WAIT_SECONDS, raise_for_status, retry_after_seconds
 from tasks.documents.store import name_for
 from tasks.notifications.money import format_amount
 from tasks.orders.fulfilment import CheckoutSession
-from tasks.payloads import Ref, Text, parse, ref, require
+from tasks.payloads import Ref, StripeEvent, Text, parse, ref, require
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 def as_invoice(**fields: Any) -> InvoiceObject:
     body = {"created": 1, "data": {"object": {"id": "in_1", "object": "invoice", **fields}}}
-    return parse(json.dumps(body).encode(), InvoiceEvent).data.object
+    return parse(json.dumps(body).encode(), StripeEvent[InvoiceObject]).data.object
 
 
 def as_session(**fields: Any) -> CheckoutSession:
@@ -83,7 +83,7 @@ def test_a_session_names_its_buyer(fields: Any, email: str | None) -> None:
 )
 def test_a_payload_that_does_not_fit_is_refused_by_field_and_never_by_value(body: bytes, words: str) -> None:
     with pytest.raises(PermanentError) as error:
-        parse(body, InvoiceEvent)
+        parse(body, StripeEvent[InvoiceObject])
     assert words in str(error.value)
     assert "ada" not in str(error.value)
 
