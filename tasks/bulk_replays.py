@@ -17,7 +17,7 @@ from inbox.find import Filter
 from inbox.job import StoredState
 from inbox.store import Store
 from tasks import broker
-from tasks.db.locking import insert_if_new, select_for_update
+from tasks.db.locking import select_for_update, upsert_locked
 from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Replay
@@ -48,9 +48,8 @@ def replay_page(attempt: Attempt, db: Session) -> list[FollowUp]:
 def _plan_page(attempt: Attempt, db: Session, store: Store, asked: Request, number: int) -> list[str]:
     """The jobs of this page; none if somebody else has done it already."""
     values = {"by": asked.by, "wanted": asdict(asked.wanted), "created_at": attempt.now}
-    insert_if_new(db, Replay, id=attempt.event.id, total=find.count_dead(store, asked.wanted), **values)
-    row = select_for_update(db, Replay, attempt.event.id)
-    if row is None or row.pages != number - 1:
+    row, _ = upsert_locked(db, Replay, id=attempt.event.id, total=find.count_dead(store, asked.wanted), **values)
+    if row.pages != number - 1:
         return []
     if not row.planned:
         step = find.search(store, "dead", asked.wanted, PAGE_SIZE, row.place)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from tasks.billing import charges, refetch
 from tasks.billing.charges import ChargeObject
 from tasks.clients import stripe
-from tasks.db.locking import insert_if_new
+from tasks.db.locking import upsert_locked
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Dispute
 from tasks.notifications.money import format_amount
@@ -78,8 +78,7 @@ def _upsert(
     db: Session, key: str, values: dict[str, Any], names: charges.PaymentRefs, charge_created: int, *, fetched: bool
 ) -> tuple[Dispute, str | None]:
     """The dispute's row, locked, as the newest event has it, and the status it had; None for a new one."""
-    new = insert_if_new(db, Dispute, id=key, charge_created=charge_created, **values, **names)
-    row = db.get_one(Dispute, key, with_for_update=True, populate_existing=True)
+    row, new = upsert_locked(db, Dispute, id=key, charge_created=charge_created, **values, **names)
     row.charge_created = min(row.charge_created, charge_created)  # whoever knows the charge knows the earlier time
     if new:
         return row, None

@@ -12,7 +12,7 @@ from inbox.errors import PermanentError
 from tasks.billing.refetch import observed_at
 from tasks.billing.subscription_state import INVOICE_ORDER, Version, is_newer
 from tasks.clients import stripe
-from tasks.db.locking import insert_if_new, select_for_update
+from tasks.db.locking import upsert_locked
 from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt
 from tasks.models import Invoice
@@ -186,9 +186,7 @@ def decline_reason(attempt: Attempt, seen: InvoiceSnapshot) -> str | None:
 def upsert_snapshot(attempt: Attempt, db: Session, new: InvoiceSnapshot) -> Invoice:
     """The invoice's row, locked, with what was seen if that is news."""
     values = _values(new)
-    inserted = insert_if_new(db, Invoice, **values)
-    row = select_for_update(db, Invoice, values["id"])
-    assert row is not None  # noqa: S101  just inserted, and nobody deletes
+    row, inserted = upsert_locked(db, Invoice, **values)
     if not inserted and is_newer(new.seen, Version(row.state, row.seen_created, row.seen_event), INVOICE_ORDER):
         for name, value in values.items():
             setattr(row, name, value)

@@ -38,7 +38,7 @@ from inbox.store import Store
 from settings import STRIPE_RESENDS_DAYS, SettingsError, load
 from tasks import broker
 from tasks.clients import stripe
-from tasks.db.locking import insert_if_new, select_for_update
+from tasks.db.locking import select_for_update, upsert_locked
 from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp
 from tasks.ingest import build_delivery, identify_stripe_event
@@ -90,9 +90,8 @@ def reconcile_page(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 def _begin(attempt: Attempt, db: Session) -> Reconcile | None:
     """The span to go through; None if there is none any more, or a newer request has taken it over."""
-    insert_if_new(db, Reconcile, source="stripe", asked="", everything=False, after="", tried_at=attempt.now)
-    row = select_for_update(db, Reconcile, "stripe")
-    if row is None or attempt.event.id < row.asked:
+    row, _ = upsert_locked(db, Reconcile, source="stripe", asked="", everything=False, after="", tried_at=attempt.now)
+    if attempt.event.id < row.asked:
         return None
     if attempt.event.id > row.asked:
         row.asked = attempt.event.id

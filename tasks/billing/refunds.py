@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from tasks.billing import charges
 from tasks.billing.charges import ChargeObject
 from tasks.billing.refetch import observed_at
-from tasks.db.locking import advisory_lock, insert_if_new
+from tasks.db.locking import advisory_lock, upsert_locked
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Charge, Notification
 from tasks.notifications.money import format_amount
@@ -83,8 +83,7 @@ def _upsert_charge(
         "updated_at": attempt.now,
     }
     key = require(charge.id, "data.object.id")
-    new = insert_if_new(db, Charge, id=key, **values, **names)
-    row = db.get_one(Charge, key, with_for_update=True, populate_existing=True)
+    row, new = upsert_locked(db, Charge, id=key, **values, **names)
     later = (values["seen_created"], values["amount_refunded"]) > (row.seen_created, row.amount_refunded)
     if not new and (seen_created >= row.seen_created if fetched else later):
         charges.merge_known(row, values)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from tasks.billing import dunning, refetch
 from tasks.billing.subscription_state import FINAL, SUBSCRIPTION_ORDER, Version, derive_status, is_newer
 from tasks.clients import stripe
-from tasks.db.locking import insert_if_new, select_for_update
+from tasks.db.locking import upsert_locked
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Invoice, PaymentGrace, Subscription
 from tasks.notifications.notify import notify_customer
@@ -89,9 +89,7 @@ def fetch_current(attempt: Attempt, db: Session, subscription: str | None, creat
 
 def upsert_snapshot(attempt: Attempt, db: Session, subscription: str, word: SubscriptionSnapshot) -> Subscription:
     """The subscription's row, locked, with Stripe's word for it if that is news."""
-    insert_if_new(db, Subscription, id=subscription, customer=word.customer, status="", updated_at=attempt.now)
-    row = select_for_update(db, Subscription, subscription)
-    assert row is not None  # noqa: S101  just inserted, and nobody deletes
+    row, _ = upsert_locked(db, Subscription, id=subscription, customer=word.customer, status="", updated_at=attempt.now)
     seen = word.seen
     if seen is not None and is_newer(seen, _current_version(row), SUBSCRIPTION_ORDER):
         row.stripe_status, row.seen_created, row.seen_event = seen.state, seen.at, seen.event

@@ -24,6 +24,16 @@ def insert_if_new(db: Session, row: type[Base], **values: Any) -> bool:
     return db.execute(statement).first() is not None
 
 
+def upsert_locked(db: Session, row: type[Row], **values: Any) -> tuple[Row, bool]:
+    """Insert a row unless its primary key exists; return the row, locked, and whether it is new.
+
+    An existing row keeps its values: the caller decides what to change.
+    """
+    new = insert_if_new(db, row, **values)
+    key = tuple(values[column.name] for column in row.__mapper__.primary_key)
+    return db.get_one(row, key, with_for_update=True, populate_existing=True), new
+
+
 def select_for_update(db: Session, row: type[Row], key: Any) -> Row | None:
     """The row as it is now, which nobody else can change until the end of this transaction."""
     return db.get(row, key, with_for_update=True, populate_existing=True)

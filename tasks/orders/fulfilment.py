@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from sqlalchemy.orm import Session
 
 from tasks.clients import stripe
-from tasks.db.locking import insert_if_new, select_for_update
+from tasks.db.locking import upsert_locked
 from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Order
@@ -141,9 +141,7 @@ def _upsert_order(attempt: Attempt, db: Session, session: CheckoutSession, state
         "created_at": attempt.now,
         **session.names,
     }
-    new = insert_if_new(db, Order, session_id=key, state=state, **values)
-    order = select_for_update(db, Order, key)
-    assert order is not None  # noqa: S101  just inserted, and nobody deletes
+    order, new = upsert_locked(db, Order, session_id=key, state=state, **values)
     for name, value in session.names.items():
         if getattr(order, name) is None:
             setattr(order, name, value)

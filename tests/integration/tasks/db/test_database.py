@@ -25,9 +25,9 @@ from sqlalchemy.orm import Session
 
 from dev.stack.postgres import Postgres
 from tasks.db.engine import make_engine
-from tasks.db.locking import insert_if_new, select_for_update
+from tasks.db.locking import insert_if_new, select_for_update, upsert_locked
 from tasks.db.migrate import MIGRATION_LOCK, migrate
-from tasks.models import Base, Document, Effect
+from tasks.models import Base, Document, Effect, PaymentRetry
 from tests.support.business import NOW, Business
 
 ROOT = Path(__file__).parents[4]
@@ -172,3 +172,29 @@ def test_inserting_what_is_there_changes_nothing_and_says_so(business: Business)
         assert not insert_if_new(db, Document, document_id="b", status="failed", **base)
         db.commit()
     assert business.one(select(Document)).document_id == "a"
+
+
+def test_an_upsert_returns_the_locked_row_and_whether_it_is_new(business: Business) -> None:
+    with business.sessions() as db:
+        first, new = upsert_locked(db, PaymentRetry, invoice="in_1", number=1, state="planned", due_at=NOW)
+        assert (first.state, new) == ("planned", True)
+        first.state = "paid"
+        again, new = upsert_locked(db, PaymentRetry, invoice="in_1", number=1, state="planned", due_at=NOW)
+        assert (again.state, new) == ("paid", False), "an existing row keeps its values"
+        other, new = upsert_locked(db, PaymentRetry, invoice="in_1", number=2, state="planned", due_at=NOW)
+        assert (other.number, new) == (2, True)
+
+
+def test_an_upsert_waits_for_the_transaction_that_holds_the_row_and_sees_its_changes(business: Business) -> None:
+    def upsert() -> tuple[str, bool]:
+        with business.sessions() as db:
+            row, new = upsert_locked(db, Effect, job_id="j", follow_ups="second", done_at=NOW)
+            return row.follow_ups, new
+
+    with business.sessions() as first, ThreadPoolExecutor(1) as thread:
+        row, _ = upsert_locked(first, Effect, job_id="j", follow_ups="first", done_at=NOW)
+        waiting = thread.submit(upsert)
+        time.sleep(0.2)  # the second upsert starts now and waits
+        row.follow_ups = "changed"
+        first.commit()
+        assert waiting.result(timeout=30) == ("changed", False)
