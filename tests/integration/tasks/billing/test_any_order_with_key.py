@@ -36,7 +36,7 @@ FETCHED = ("invoice", "customer.subscription")
 # The checkout is over before: what is bought is an order already.
 SINCE = {name: life.events[1:] for name, life in LIVES.items() if name != UNTOLD and life.events[0] is BOUGHT}
 NAMES = [name for name, events in SINCE.items() if all(event.type.startswith(FETCHED) for event in events)]
-NewEvent = tuple[int, int]  # which event of the life, and how many had happened by then
+Arrival = tuple[int, int]  # which event of the life, and how many had happened by then
 
 
 class PlayedStripe:
@@ -77,7 +77,7 @@ def peer() -> Iterator[Peer]:
 
 
 @st.composite
-def arrivals(draw: st.DrawFn, length: int) -> list[NewEvent]:
+def arrivals(draw: st.DrawFn, length: int) -> list[Arrival]:
     """A life's events in any order, some twice, none before it happened, while more and more has happened."""
     twice = draw(st.lists(st.integers(0, length - 1), max_size=4))
     order, happened, found = draw(st.permutations([*range(length), *twice])), 0, []
@@ -87,11 +87,11 @@ def arrivals(draw: st.DrawFn, length: int) -> list[NewEvent]:
     return found
 
 
-def in_order(length: int) -> list[NewEvent]:
+def in_order(length: int) -> list[Arrival]:
     return [(number, number + 1) for number in range(length)]
 
 
-def ends(migrated: Path, peer: Peer, life: Sequence[Happened], order: Sequence[NewEvent]) -> dict[str, Any]:
+def ends(migrated: Path, peer: Peer, life: Sequence[Happened], order: Sequence[Arrival]) -> dict[str, Any]:
     """What is known after these arrivals, on a fresh database."""
     peer.reply = played = PlayedStripe(life)
     with TemporaryDirectory() as folder:
@@ -135,7 +135,7 @@ def test_events_in_any_order_while_stripe_moves_on_end_with_what_stripe_says(
     @searching(quick=3, deep=1000)
     @given(arrivals(length))
     @example([(number, length) for number in reversed(range(length))])
-    def same(order: list[NewEvent]) -> None:
+    def same(order: list[Arrival]) -> None:
         assert ends(migrated_sqlite, peer, events, order) == wanted
 
     same()
