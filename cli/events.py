@@ -68,7 +68,7 @@ def replay(api: Api, *, source: str, event_id: str, as_json: bool) -> None:
     else:
         output.table(("JOB", "RESULT"), results.items())
     if "replayed" not in results.values():
-        raise CommandError("no job was replayed: pending jobs run anyway, and jobs without a payload cannot run")
+        raise CommandError("no job was replayed: unfinished jobs run anyway, and jobs without a payload cannot run")
 
 
 @events.command()

@@ -10,7 +10,7 @@ from cli import output
 from cli.api import Api
 from cli.options import api_command
 
-UNFINISHED = ("ready", "leased")
+UNFINISHED = ("pending", "scheduled", "running")
 Job = dict[str, Any]
 
 

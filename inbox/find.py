@@ -1,4 +1,4 @@
-"""Search the record for events and dead letters, a bounded number of entries at a time. Read only.
+"""Search the record for events and jobs, a bounded number of entries at a time. Read only.
 
 No index is kept for searches: it would cost memory for every event that is remembered. One page scans at most `BUDGET`
 entries and returns a cursor for the next page.
@@ -7,27 +7,48 @@ entries and returns a cursor for the next page.
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
-from typing import Any, Literal
+from typing import Any
 
+from inbox.job import JobState, StoredState
 from inbox.roundtrip import translate_errors
 from inbox.store import PREFIX, Store
 
 BUDGET = 100  # entries per page; the store serves no other client meanwhile: 1 to 4 ms, more on a busy machine
 SEARCH_SECONDS = 0.05
-STATES = ("open", "succeeded", "dead", "discarded", "unhandled", "missed")
+STATES = ("open", "succeeded", "dead", "discarded", "unhandled", "missed")  # of events
+LIST_NUMBER = re.compile(r"[0-9]{1,3}/")  # begins the cursor of a search through several lists
+
+# Where the jobs of a state are: pending ones in several lists (see _lists), finished ones only by their events.
+LISTS: Mapping[str, str] = {
+    "events": "events",
+    JobState.SCHEDULED: "scheduled",
+    JobState.RUNNING: "later",
+    JobState.DEAD: "dead",
+    JobState.SUCCEEDED: "events",
+    JobState.DISCARDED: "events",
+}
+# The stored code of a job's state, and whether its due time is past or future ("": either).
+CODES: Mapping[str, tuple[str, str]] = {
+    JobState.PENDING: (StoredState.PENDING, "past"),
+    JobState.SCHEDULED: (StoredState.PENDING, "future"),
+    JobState.RUNNING: (StoredState.RUNNING, ""),
+    **{state: (StoredState(state), "") for state in (JobState.SUCCEEDED, JobState.DEAD, JobState.DISCARDED)},
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
     """The conditions of a search; an empty one matches everything. Times are milliseconds since 1970: the time of
-    arrival of an event, the time of death of a dead letter.
+    arrival of an event or of a finished job's event, the time of death of a dead letter, the due time of another job.
 
-    `type` may end in `*`. The state `missed` matches events that were never delivered but found by a reconcile,
-    whatever their jobs' states are. `text` is a part of the id, or of a dead letter's reason. `customer` is Stripe's
-    customer id, or a task id of the document service; it matches by the jobs' ordering keys, so never an event without
-    jobs.
+    `type` may end in `*`. `state` is one of STATES, for events only; `missed` matches events that were never delivered
+    but found by a reconcile, whatever their jobs' states are. `text` is a part of the id, or of a job's reason.
+    `customer` is Stripe's customer id, or a task id of the document service; it matches by the jobs' ordering keys, so
+    never an event without jobs.
     """
 
     source: str = ""
@@ -48,16 +69,29 @@ class Page:
     cursor: str | None
 
 
-def find_page(store: Store, of: Literal["events", "dead"], criteria: Filter, limit: int, cursor: str = "") -> Page:
-    """Scan up to BUDGET events or dead letters, the newest first, starting at the `cursor` of an earlier page."""
+def find_page(store: Store, of: str, criteria: Filter, limit: int, cursor: str = "") -> Page:
+    """Scan up to BUDGET entries, starting at the `cursor` of an earlier page.
+
+    `of` is "events" or the state of the jobs to find. Events and dead letters come newest first, unfinished jobs in
+    the order of their due times. A page may exceed `limit` by the other jobs of its last event.
+    """
+    lists = _lists(store, of)
+    number, position = _parse_cursor(cursor)
+    if number >= len(lists):
+        return Page([], 0, None)
+    stored, when = CODES.get(of, ("", ""))
     flat = ["" if value is None else value for value in astuple(criteria)]
-    scanned, following, *rows = store.find(of, cursor, BUDGET, limit, *flat)
-    return Page([_parse_row(raw) for raw in rows], int(scanned), following.decode() or None)
+    scanned, end, *rows = store.find(lists[number], stored, when, position, BUDGET, limit, *flat)
+    if end:
+        following = f"{number}/{end.decode()}" if number else end.decode()
+    else:
+        following = f"{number + 1}/" if number + 1 < len(lists) else None
+    return Page([_parse_row(raw) for raw in rows], int(scanned), following)
 
 
-def search(store: Store, of: Literal["events", "dead"], criteria: Filter, limit: int, cursor: str = "") -> Page:
-    """Scan page by page until `limit` rows are found or SEARCH_SECONDS are over. The store serves other clients between
-    two pages."""
+def search(store: Store, of: str, criteria: Filter, limit: int, cursor: str = "") -> Page:
+    """As `find_page`, page by page until `limit` rows are found or SEARCH_SECONDS are over. The store serves other
+    clients between two pages."""
     end = time.monotonic() + SEARCH_SECONDS
     rows: list[dict[str, Any]] = []
     scanned = 0
@@ -68,6 +102,23 @@ def search(store: Store, of: Literal["events", "dead"], criteria: Filter, limit:
             return Page(rows, scanned, cursor or None)
 
 
+def _parse_cursor(cursor: str) -> tuple[int, str]:
+    """The number of the list, and the position in it that scripts/find.lua returned."""
+    if not LIST_NUMBER.match(cursor):
+        return 0, cursor
+    number, _, position = cursor.partition("/")
+    return int(number), position
+
+
+def _lists(store: Store, of: str) -> list[str]:
+    """The sorted sets in which to look, in this order."""
+    if of in LISTS:
+        return [LISTS[of]]
+    with translate_errors():
+        queues: Any = store.client.smembers(PREFIX + "queues")
+    return [*(f"rung:{queue.decode()}" for queue in sorted(queues)), "later"]
+
+
 def count_dead(store: Store, criteria: Filter) -> int:
     """How many dead letters lie within the filter's time span; the other conditions are ignored."""
     with translate_errors():
@@ -76,4 +127,4 @@ def count_dead(store: Store, criteria: Filter) -> int:
 
 def _parse_row(raw: bytes) -> dict[str, Any]:
     row: dict[str, Any] = json.loads(raw)
-    return row | {name: int(row[name]) for name in ("received", "deliveries", "died") if name in row}
+    return row | {name: int(row[name]) for name in ("received", "deliveries", "died", "due") if name in row}

@@ -1,7 +1,7 @@
 """A job: one event x one effect, the unit of durability.
 
-ready -> leased -> succeeded | ready (due later) | dead
-by a person: dead -> discarded;  dead | succeeded | discarded -> ready (replay)
+pending or scheduled -> running -> succeeded | scheduled (retry) | dead
+by a person: dead -> discarded;  dead | succeeded | discarded -> pending (replay)
 """
 
 from __future__ import annotations
@@ -11,35 +11,57 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class StoredState(StrEnum):
-    """Where a job stands. `ready` and `leased` jobs are owed; the others are final, but for what a person does."""
+class JobState(StrEnum):
+    """The state of a job as people and programs see it; `job_state` computes it. The last three are final, except that
+    a person may replay or discard a job."""
 
-    READY = "ready"
-    LEASED = "leased"
+    PENDING = "pending"  # waits for a worker
+    SCHEDULED = "scheduled"  # due later: a retry, a delay, a timer
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"  # a dead letter: waits for a person
+    DISCARDED = "discarded"  # a dead letter that a person has discarded
+
+
+UNFINISHED = frozenset({JobState.PENDING, JobState.SCHEDULED, JobState.RUNNING})
+
+
+class StoredState(StrEnum):
+    """The codes in Redis; scripts/common.lua has the same. They never change: other versions read them."""
+
+    PENDING = "ready"  # pending or scheduled, by its due time
+    RUNNING = "leased"
     SUCCEEDED = "succeeded"
     DEAD = "dead"
-    DISCARDED = "discarded"  # a dead letter that a person has put away
+    DISCARDED = "discarded"
 
 
 MOVES: Mapping[StoredState, frozenset[StoredState]] = {
-    StoredState.READY: frozenset({StoredState.LEASED}),
-    StoredState.LEASED: frozenset({StoredState.SUCCEEDED, StoredState.READY, StoredState.DEAD}),
-    StoredState.SUCCEEDED: frozenset({StoredState.READY}),  # by replay only
-    StoredState.DEAD: frozenset({StoredState.READY, StoredState.DISCARDED}),  # by replay, by discard only
-    StoredState.DISCARDED: frozenset({StoredState.READY}),  # by replay only
+    StoredState.PENDING: frozenset({StoredState.RUNNING}),
+    StoredState.RUNNING: frozenset({StoredState.SUCCEEDED, StoredState.PENDING, StoredState.DEAD}),
+    StoredState.SUCCEEDED: frozenset({StoredState.PENDING}),  # by replay only
+    StoredState.DEAD: frozenset({StoredState.PENDING, StoredState.DISCARDED}),  # by replay, by discard only
+    StoredState.DISCARDED: frozenset({StoredState.PENDING}),  # by replay only
 }
 
 
+def job_state(stored: str, due_ms: int, now_ms: int) -> JobState:
+    """The state of a job with this code in Redis and this due time."""
+    if stored == StoredState.PENDING:
+        return JobState.SCHEDULED if due_ms > now_ms else JobState.PENDING
+    return JobState.RUNNING if stored == StoredState.RUNNING else JobState(stored)
+
+
 def job_id(source: str, event_id: str, effect: str) -> str:
-    """The job's id is also its idempotency key: the same over attempts and replays."""
+    """The id of a job, which is also its idempotency key: the same in every attempt and replay."""
     return f"{source}:{event_id}:{effect}"
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job about to be recorded.
+    """A job to be recorded.
 
-    `args` are small and hold ids, never personal data. Jobs that share an `ordering_key` never run at once.
+    `args` are small and contain ids, never personal data. Jobs with the same `ordering_key` never run at the same time.
     """
 
     id: str
@@ -52,7 +74,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Doorbell:
-    """A job that somebody should look at now. `Celery task name` and queue say who."""
+    """A job that a worker should lease now, with its Celery task name and queue (tasks/broker.py rings it)."""
 
     job_id: str
     task: str
@@ -61,7 +83,7 @@ class Doorbell:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A time-limited exclusive claim on a job. `token` is the fence: a newer lease makes it worthless."""
+    """A time-limited exclusive claim on a job. `token` is the fencing token: a newer lease invalidates it."""
 
     job_id: str
     token: int
@@ -72,15 +94,15 @@ class Lease:
     event_type: str
     body: bytes
     received_ms: int
-    replays: int = 0  # how often a person has had it run again
-    first: bool = False  # nobody ever had it before, so nothing can have come of it yet
+    replays: int = 0  # how often a person has replayed it
+    first: bool = False  # the job was never leased before, so it cannot have had any effect yet
     task: str = ""
-    task_id: str = ""  # Celery's, of the message that brought it
+    task_id: str = ""  # Celery's id of the message that announced the job
 
 
 @dataclass(frozen=True, slots=True)
 class NextJobRequest:
-    """Who wants what: the next job of a queue, if it is one of `tasks`, leased to `holder`."""
+    """A request for the next job of a queue if its task is one of `tasks`, leased to `holder`."""
 
     holder: str
     lease_seconds: float

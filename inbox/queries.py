@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from inbox.errors import StoreUnavailable
+from inbox.job import JobState, StoredState, job_state
 from inbox.packing import unpack
 from inbox.roundtrip import translate_errors
 from inbox.store import PREFIX, Store
 
-STATS = (
+COUNTS = (
     "accepted",
     "missed",
     "duplicates",
     "rejected",
     "unhandled",
-    "owed",
-    "leased",
     "succeeded",
     "dead",
     "discarded",
@@ -29,12 +29,18 @@ STATS = (
 
 
 def stats(store: Store) -> dict[str, int]:
-    """How many events were accepted, repeated, rejected or unhandled, and how many jobs stand where."""
-    with translate_errors():
-        raw: Any = store.client.hgetall(PREFIX + "counts")
-    counts = {name.decode(): int(value) for name, value in raw.items()}
-    counts["owed"] = counts.get("ready", 0) + counts.get("leased", 0)
-    return {name: counts.get(name, 0) for name in STATS}
+    """The number of events accepted, missed, rejected, …, and of jobs in each state; `unfinished` jobs are those that
+    are pending, scheduled or running."""
+    now = store.now_ms()
+    with translate_errors(), store.client.pipeline(transaction=False) as pipe:
+        pipe.hgetall(PREFIX + "counts")
+        pipe.zcount(PREFIX + "scheduled", f"({now}", "+inf")
+        raw, scheduled = pipe.execute()
+    stored = Counter({name.decode(): int(value) for name, value in raw.items()})
+    unfinished, running = stored[StoredState.PENDING] + stored[StoredState.RUNNING], stored[StoredState.RUNNING]
+    pending = max(stored[StoredState.PENDING] - scheduled, 0)
+    states = {"pending": pending, "scheduled": scheduled, "running": running, "unfinished": unfinished}
+    return {name: stored[name] for name in COUNTS} | states
 
 
 def deliveries(store: Store) -> dict[str, int]:
@@ -59,11 +65,11 @@ def find_event(store: Store, source: str, event_id: str) -> dict[str, Any] | Non
     name = f"{source}:{event_id}"
     with translate_errors():
         raw: Any = store.client.hgetall(f"{PREFIX}event:{name}")
-        jobs: Any = store.client.lrange(f"{PREFIX}jobs:{name}", 0, -1) if raw else []
+        job_ids: Any = store.client.lrange(f"{PREFIX}jobs:{name}", 0, -1) if raw else []
     if not raw:
         return None
     fields = _text(raw)
-    found = [job for job in (find_job(store, raw_id.decode()) for raw_id in jobs) if job]
+    jobs = _find_jobs(store, job_ids)
     return {
         "source": source,
         "id": event_id,
@@ -71,8 +77,8 @@ def find_event(store: Store, source: str, event_id: str) -> dict[str, Any] | Non
         "received": int(fields["received"]),
         "deliveries": int(fields["deliveries"]),
         "last_deliveries": _last_deliveries(fields),
-        "state": _event_state(fields, found),
-        "jobs": found,
+        "state": _event_state(fields, jobs),
+        "jobs": jobs,
     }
 
 
@@ -91,19 +97,34 @@ def find_body(store: Store, source: str, event_id: str) -> bytes | None:
 
 def _event_state(fields: Mapping[str, str], jobs: list[dict[str, Any]]) -> str:
     """The same words as in scripts/find.lua."""
-    if any(job["state"] == "dead" for job in jobs):
+    if any(job["state"] == JobState.DEAD for job in jobs):
         return "dead"
     done = "discarded" if int(fields.get("discarded", 0)) else "succeeded"
     return {"0": done, "-1": "unhandled"}.get(fields["open"], "open")
 
 
 def find_job(store: Store, job_id: str) -> dict[str, Any] | None:
-    """One job with its attempts, or None if it is unknown or has aged away."""
+    """One job with its attempts, or None if it is unknown or has been pruned."""
+    return next(iter(_find_jobs(store, [job_id.encode()])), None)
+
+
+def list_dead(store: Store, limit: int) -> list[dict[str, Any]]:
+    """The newest `limit` dead letters."""
     with translate_errors():
-        raw: Any = store.client.hgetall(f"{PREFIX}job:{job_id}")
-    if not raw:
-        return None
-    fields = _text(raw)
+        job_ids: Any = store.client.zrevrange(PREFIX + "dead", 0, limit - 1)
+    return _find_jobs(store, job_ids)
+
+
+def _find_jobs(store: Store, job_ids: Sequence[bytes]) -> list[dict[str, Any]]:
+    now = store.now_ms()
+    with translate_errors(), store.client.pipeline(transaction=False) as pipe:
+        for job_id in job_ids:
+            pipe.hgetall(f"{PREFIX}job:{job_id.decode()}")
+        found: Any = pipe.execute()
+    return [_job(job_id.decode(), _text(raw), now) for job_id, raw in zip(job_ids, found, strict=True) if raw]
+
+
+def _job(job_id: str, fields: Mapping[str, str], now: int) -> dict[str, Any]:
     attempts = [(int(name[8:]), json.loads(value)) for name, value in fields.items() if name.startswith("attempt:")]
     return {
         "id": job_id,
@@ -112,7 +133,7 @@ def find_job(store: Store, job_id: str) -> dict[str, Any] | None:
         "type": fields["type"],
         "task": fields["task"],
         "queue": fields["queue"],
-        "state": fields["state"],
+        "state": job_state(fields["state"], int(fields["due"]), now),
         "created": int(fields["created"]),
         "due": int(fields["due"]),
         "finished": int(fields["finished"]) if "finished" in fields else None,
@@ -123,13 +144,6 @@ def find_job(store: Store, job_id: str) -> dict[str, Any] | None:
         "replayed_by": fields.get("replayed_by"),
         "attempts": [attempt for _, attempt in sorted(attempts)],
     }
-
-
-def list_dead(store: Store, limit: int) -> list[dict[str, Any]]:
-    """The newest `limit` dead letters."""
-    with translate_errors():
-        ids: Any = store.client.zrevrange(PREFIX + "dead", 0, limit - 1)
-    return [found for found in (find_job(store, raw.decode()) for raw in ids) if found]
 
 
 def list_audit_log(store: Store, limit: int, before: str = "") -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inbox.memory_guard import NEARLY_FULL
@@ -12,6 +12,7 @@ from inbox.roundtrip import translate_errors
 from inbox.store import PREFIX, Store
 
 LAST_MS = 60_000
+SAMPLE_NAMES = {b"owed": "unfinished", b"done": "succeeded"}  # as stored
 FIRST = 50  # of a queue, to find the one that has waited longest: who was rung longest ago need not be it
 
 
@@ -77,8 +78,13 @@ def _first(entries: Sequence[tuple[bytes, float]]) -> int | None:
 
 
 def samples(store: Store, since_ms: int) -> list[dict[str, int]]:
-    """What the sweep wrote down once a minute, of a day at the most: `at` (ms); jobs owed, done and dead; `age` (ms) of
-    what was owed the longest; and attempts failed, deliveries rejected and events missed since the record began."""
+    """The figures the sweep stored once a minute, for at most a day: `at` (ms); the number of jobs `unfinished`,
+    `succeeded` and `dead`; `age` (ms) of the oldest unfinished job; and attempts `failed`, deliveries `rejected` and
+    events `missed` since the record began."""
     with translate_errors():
         rows: Any = store.client.xrange(PREFIX + "samples", min=f"{since_ms}-0")
-    return [{"at": int(name.split(b"-")[0]), **{k.decode(): int(v) for k, v in row.items()}} for name, row in rows]
+    return [{"at": int(name.split(b"-")[0]), **_sample(row)} for name, row in rows]
+
+
+def _sample(row: Mapping[bytes, bytes]) -> dict[str, int]:
+    return {SAMPLE_NAMES.get(name, name.decode()): int(value) for name, value in row.items()}

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from inbox import find, queries
 from inbox.find import Filter
-from inbox.job import StoredState
+from inbox.job import JobState
 from inbox.store import Store
 from tasks import broker
 from tasks.db.locking import select_for_update, upsert_locked
@@ -61,11 +61,11 @@ def _plan_page(attempt: Attempt, db: Session, store: Store, asked: Request, numb
 def _replay(store: Store, job: str, asked: Request, request: str) -> bool:
     """Have it run again, unless a former try at this page did; False where that cannot be."""
     now = queries.find_job(store, job)
-    if now and now["state"] == StoredState.DEAD and (now["finished"] or 0) > (asked.wanted.until or 0):
+    if now and now["state"] == JobState.DEAD and (now["finished"] or 0) > (asked.wanted.until or 0):
         return True  # and it has died of that once more
-    bells = store.replay(job, f"{asked.by}, {request}", only=StoredState.DEAD)
+    bells = store.replay(job, f"{asked.by}, {request}", only=JobState.DEAD)
     if isinstance(bells, str):
-        return bells in ("owed", StoredState.SUCCEEDED)
+        return bells in ("unfinished", JobState.SUCCEEDED)
     broker.ring(bells)
     return True
 

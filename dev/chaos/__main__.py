@@ -69,7 +69,7 @@ def _tell(result: report.Result, folder: Path) -> None:
     print(
         f"{result.pair}: {result.acknowledged} of {result.events} events acknowledged in {result.tries} requests,"
         f" {len(result.recoveries)} disturbances in {result.seconds} s\n"
-        f"  lost {len(result.lost)}  doubled {len(result.doubled)}  dead {result.dead}  owed {result.owed}"
+        f"  lost {len(result.lost)}  doubled {len(result.doubled)}  dead {result.dead}  unfinished {result.unfinished}"
         f"  mails repeated {result.repeated_mails}  drained in {result.drained} s\n"
         f"  p50/p99/max: flowing again {_spread(result.flowing)}, caught up {_spread(result.caught_up)},"
         f" ack to effect {_spread(result.delay)}\n"

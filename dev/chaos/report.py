@@ -32,7 +32,7 @@ class Result:
     lost: tuple[str, ...]
     doubled: tuple[str, ...]
     dead: int
-    owed: int
+    unfinished: int
     repeated_mails: int
     restarts: int
     drained: float  # seconds from the last disturbance or acknowledgement until nothing was owed
@@ -46,7 +46,7 @@ class Result:
     @property
     def kept(self) -> bool:
         """The promise was kept, and nobody gave up."""
-        return not (self.lost or self.doubled or self.dead or self.owed or self.unacknowledged)
+        return not (self.lost or self.doubled or self.dead or self.unfinished or self.unacknowledged)
 
     @property
     def flowing(self) -> Spread:

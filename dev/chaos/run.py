@@ -127,7 +127,7 @@ def _drain(course: Course, world: World, stuck_seconds: int) -> None:
     while owed > 0 and time.monotonic() < moved + stuck_seconds:
         calling = world.documents.busy  # asked before `owed`: what it has told us by now is owed by us, or done
         stats = _stats(world)
-        owed = calling + stats.get("owed", float("inf"))
+        owed = calling + stats.get("unfinished", float("inf"))
         if stats.get("succeeded", done) > done:
             done, moved = stats["succeeded"], time.monotonic()
         time.sleep(0.2)
@@ -138,7 +138,7 @@ def _stats(world: World) -> Mapping[str, int]:
     """The counts, without the questions of tomorrow that each document owes; empty while nobody answers."""
     with suppress(requests.RequestException, redis.RedisError):
         stats = world.api.stats()
-        return stats | {"owed": stats["owed"] - world.deadlines()}
+        return stats | {"unfinished": stats["unfinished"] - world.deadlines()}
     return {}
 
 
@@ -174,7 +174,7 @@ def _count(order: Order, course: Course, world: World, seconds: int, pictures: P
         lost=verdict.lost,
         doubled=verdict.doubled,
         dead=stats.get("dead", -1) - failed,
-        owed=stats.get("owed", -1),
+        unfinished=stats.get("unfinished", -1),
         repeated_mails=sent.excused,
         restarts=sum(part.starts - 1 for part in (world.receiver, *world.workers)),
         drained=course.drained,

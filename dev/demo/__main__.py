@@ -133,7 +133,7 @@ class Demo:
     def _is_quiet(self, stats: dict[str, int]) -> bool:
         midway = look_midway(self.stack.folder)
         arrived = midway.documents == len(DOCUMENTS) and midway.invoices.issuperset(self.invoices)
-        return arrived and stats["leased"] == 0 and stats["owed"] == midway.retries
+        return arrived and stats["running"] == 0 and stats["unfinished"] == midway.retries
 
     def _watch(self) -> None:
         while not self.over.wait(0.2):
@@ -148,7 +148,7 @@ class Demo:
             sent=len(answers),
             to_acknowledge=sum(not delivery.flaw for delivery in deliveries),
             acknowledged=sum(answer.acknowledged for answer in answers),
-            jobs=stats["succeeded"] + stats["owed"] + stats["dead"] - midway.retries,
+            jobs=stats["succeeded"] + stats["unfinished"] + stats["dead"] - midway.retries,
             done=stats["succeeded"],
             documents=len(DOCUMENTS),
             documents_done=midway.documents,

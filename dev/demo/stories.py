@@ -206,7 +206,7 @@ def play_month(console: Console, say: Callable[[str], None]) -> list[str]:
             _settle(api)
             owners, events, stats = month.shop.customers_of_events(), api.events(), api.stats()
     told = [json.loads(request.body) for request in application.requests]
-    wrong = [f"{stats[name]} jobs are {name}" for name in ("owed", "dead") if stats[name]]
+    wrong = [f"{stats[name]} jobs are {name}" for name in ("unfinished", "dead") if stats[name]]
     wrong += [] if stats["missed"] == 1 else [f"events taken in by reconcile: should be 1, is {stats['missed']}"]
     for name, story in stories.items():
         story.events += [id_ for id_, owner in owners.items() if owner == story.customer]
@@ -232,7 +232,7 @@ def _small(stack: Stack) -> list[Part]:
 
 def _settle(api: Api) -> None:
     end = time.monotonic() + PATIENCE_SECONDS
-    while api.stats()["owed"] and time.monotonic() < end:
+    while api.stats()["unfinished"] and time.monotonic() < end:
         time.sleep(0.2)
 
 

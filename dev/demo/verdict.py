@@ -138,8 +138,8 @@ def _wrong(asked: Asked, facts: Facts, stats: Mapping[str, int]) -> Iterator[str
     failed = sum(row.status == "failed" for row in facts.documents.values())  # each leaves one, to be tried again by
     if stats["dead"] != failed + GONE:
         yield f"{stats['dead']} jobs are dead letters, {failed + GONE} of them by design"
-    if stats["owed"] != sum(facts.retries.values()):
-        yield f"{stats['owed']} jobs are owed, {sum(facts.retries.values())} of them by design"
+    if stats["unfinished"] != sum(facts.retries.values()):
+        yield f"{stats['unfinished']} jobs are owed, {sum(facts.retries.values())} of them by design"
     if stats["succeeded"] != facts.effects:
         yield f"{stats['succeeded']} jobs count as done, {facts.effects} effects are in the database"
 

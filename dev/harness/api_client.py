@@ -48,7 +48,7 @@ class Api:
     def held_jobs(self, task: str) -> int:
         """How many jobs of this task are leased, among those of the newest events."""
         jobs = [job for event in self._get("events")["events"] for job in event["jobs"]]
-        return sum(job["task"] == task and job["state"] == "leased" for job in jobs)
+        return sum(job["task"] == task and job["state"] == "running" for job in jobs)
 
     def _get(self, path: str, query: dict[str, Any] | None = None) -> dict[str, Any]:
         answer = self._session.get(f"{self._address}/{path}", params=query, timeout=30)

@@ -25,7 +25,10 @@ local function read(id, ...)
   return unpack(values)
 end
 
-local OWED = { ready = true, leased = true }
+-- The codes of a job's state, as stored. Other versions read them, so they never change; inbox/job.py maps them to the
+-- states that people see. A pending job whose due time is in the future is shown as scheduled.
+local PENDING, RUNNING, SUCCEEDED, DEAD, DISCARDED = 'ready', 'leased', 'succeeded', 'dead', 'discarded'
+local UNFINISHED = { [PENDING] = true, [RUNNING] = true }
 local function owed_since(id, queue, when)
   redis.call('ZADD', P .. 'owed:' .. queue, when, id)
   redis.call('SADD', P .. 'queues', queue)
@@ -36,15 +39,22 @@ local function move(id, from, to, ...)
   redis.call('HSET', job_key(id), 'state', to, ...)
   count(from, -1)
   count(to, 1)
-  if OWED[from] and OWED[to] then return end
+  if UNFINISHED[from] and UNFINISHED[to] then return end
   local queue = read(id, 'queue')
-  if OWED[to] then return owed_since(id, queue, now) end
+  if UNFINISHED[to] then return owed_since(id, queue, now) end
   redis.call('ZREM', P .. 'owed:' .. queue, id)
 end
 
 local function owe_later(id, queue, when)
   redis.call('ZREM', P .. 'rung:' .. queue, id)
   redis.call('ZADD', P .. 'later', when, id)
+end
+
+-- A retry, a delay or a timer. `scheduled` is for people: it counts and lists these jobs. What is in the past is ignored
+-- there and removed by the next sweep.
+local function schedule(id, queue, when)
+  owe_later(id, queue, when)
+  redis.call('ZADD', P .. 'scheduled', when, id)
 end
 
 local function owe_rung(id, queue)
@@ -101,7 +111,7 @@ local function close_attempt(id, attempt, outcome, reason)
 end
 
 local function bury(id, queue, reason)
-  move(id, 'leased', 'dead', 'reason', reason, 'finished', now)
+  move(id, RUNNING, DEAD, 'reason', reason, 'finished', now)
   redis.call('ZREM', P .. 'later', id)
   redis.call('ZADD', P .. 'dead', now, id)
 end
@@ -117,7 +127,7 @@ local function expire(id)
   if lost >= max_tries then
     bury(id, queue, 'the worker died or stalled in ' .. lost .. ' attempts')
   else
-    move(id, 'leased', 'ready')
+    move(id, RUNNING, PENDING)
     owe_later(id, queue, now)
   end
   unlock(id, key)
@@ -126,21 +136,21 @@ end
 -- True if `token` still holds the job; a late finisher whose lease ran out but was given to nobody is accepted.
 local function held(id, token)
   local state, current = read(id, 'state', 'token')
-  return state == 'leased' and current == token
+  return state == RUNNING and current == token
 end
 
 -- Create a job unless it exists (a follow-up of a replayed job does). `message` is the ready-made Celery message for a
 -- broker that lives in this same server, or empty.
 local function create(id, task, queue, key, args, delay_ms, message, event)
   if redis.call('EXISTS', job_key(id)) == 1 then return end
-  redis.call('HSET', job_key(id), 'task', task, 'queue', queue, 'key', key, 'args', args, 'state', 'ready',
+  redis.call('HSET', job_key(id), 'task', task, 'queue', queue, 'key', key, 'args', args, 'state', PENDING,
     'tries', 0, 'token', 0, 'due', now + delay_ms, 'created', now,
     'source', event.source, 'event', event.id, 'type', event.type, 'received', event.received)
   redis.call('HINCRBY', event_key(event.source, event.id), 'open', 1)
   redis.call('RPUSH', P .. 'jobs:' .. event.source .. ':' .. event.id, id)
-  count('ready', 1)
+  count(PENDING, 1)
   owed_since(id, queue, now + delay_ms)
-  if delay_ms > 0 then return owe_later(id, queue, now + delay_ms) end
+  if delay_ms > 0 then return schedule(id, queue, now + delay_ms) end
   if message == '' then return ring(id, task, queue) end
   owe_rung(id, queue)
   redis.call('LPUSH', queue, message) -- the list that kombu reads; see docs/decisions/0002

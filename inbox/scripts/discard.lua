@@ -4,11 +4,11 @@
 local id, by, why = arg(1), arg(2), arg(3)
 local state, source, event, received = read(id, 'state', 'source', 'event', 'received')
 if not state then return { 'unknown' } end
-if state == 'discarded' then return { 'already' } end
-if state == 'succeeded' then return { 'done' } end
-if state ~= 'dead' then return { 'owed' } end
+if state == DISCARDED then return { 'already' } end
+if state == SUCCEEDED then return { 'done' } end
+if state ~= DEAD then return { 'unfinished' } end
 local ekey = event_key(source, event)
-move(id, 'dead', 'discarded', 'discarded', now, 'why', why)
+move(id, DEAD, DISCARDED, 'discarded', now, 'why', why)
 redis.call('ZREM', P .. 'dead', id)
 redis.call('HINCRBY', ekey, 'discarded', 1)
 redis.call('XADD', P .. 'audit', 'MAXLEN', '~', 100000, '*', 'action', 'discard', 'job', id, 'by', by, 'was', 'dead', 'why', why)

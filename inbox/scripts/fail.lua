@@ -10,8 +10,8 @@ if due == '' then
   bury(id, queue, reason)
   create_all(5, (#ARGV - 9) / 7, { source = source, id = event, type = type, received = received })
 else
-  move(id, 'leased', 'ready', 'reason', reason, 'due', due)
-  owe_later(id, queue, tonumber(due))
+  move(id, RUNNING, PENDING, 'reason', reason, 'due', due)
+  schedule(id, queue, tonumber(due))
 end
 unlock(id, key)
 return { 'ok', unpack(bells) }

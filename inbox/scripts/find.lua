@@ -1,92 +1,117 @@
--- find: what matches, the newest first, from a place in the list on; as JSON. It changes nothing.
--- Guards against a search that holds up everybody else: it looks through `budget` entries at the most, and then says
--- where to go on. It reads the lists that are there anyway (events by arrival, dead letters by death): no index more.
--- Arguments: list, place, budget, most; then what to match: source, type, state, text, customer, since, until; '' is any.
-local list, place, budget, most = arg(1), arg(2), tonumber(arg(3)), tonumber(arg(4))
-local source, kind, state, text, customer = arg(5), arg(6), arg(7), arg(8), string.lower(arg(9))
-local since, till = tonumber(arg(10)) or -1, arg(11)
-local prefix = string.match(kind, '^(.*)%*$')
+-- find: the matching events or jobs of one sorted set, from a cursor on, as JSON. Read only.
+-- Guards against a search that blocks all other clients: it scans at most `budget` entries and then returns a cursor.
+-- It reads the sets that exist anyway (events by arrival, dead letters by death, unfinished jobs by time): no extra index.
+-- Arguments: the set; the stored code of the jobs to find, or '' for events; whether their due time must be `past` or
+-- `future` ('' is any); cursor, budget, limit; then the filter: source, type, state, text, customer, since, until ('' is any).
+local list, code, when, cursor, budget, limit = arg(1), arg(2), arg(3), arg(4), tonumber(arg(5)), tonumber(arg(6))
+local source, type_filter, state, text, customer = arg(7), arg(8), arg(9), arg(10), string.lower(arg(11))
+local since, till = tonumber(arg(12)) or -1, arg(13)
+local type_prefix = string.match(type_filter, '^(.*)%*$')
+local newest_first = list == 'events' or list == 'dead'
+local MAX_LEASE_MS = 86400000 -- see LEASE_SECONDS
 
--- `invoice.*` is every type that begins so.
-local function of_kind(found)
-  return kind == '' or found == kind or (prefix and string.sub(found, 1, #prefix) == prefix)
+-- `invoice.*` matches every type with that prefix.
+local function matches_type(found)
+  return type_filter == '' or found == type_filter
+    or (type_prefix and string.sub(found, 1, #type_prefix) == type_prefix)
 end
 
-local function says(words, wanted)
-  return wanted == '' or string.find(string.lower(words), string.lower(wanted), 1, true) ~= nil
+local function contains(haystack, needle)
+  return needle == '' or string.find(string.lower(haystack), string.lower(needle), 1, true) ~= nil
 end
 
--- An ordering key ends in the customer's own id: stripe:cus_1, stripe:acct_1/cus_1, task:t1.
-local function of_customer(key)
+-- An ordering key ends in the customer's id: stripe:cus_1, stripe:acct_1/cus_1, task:t1.
+local function matches_customer(key)
   local rest = #key - #customer
   return customer == '' or (rest > 0 and string.sub(string.lower(key), rest + 1) == customer
     and string.find(string.sub(key, rest, rest), '[:/]') ~= nil)
 end
 
-local function letter(id)
-  local from, event, type, task, reason, key, died = read(id, 'source', 'event', 'type', 'task', 'reason', 'key', 'finished')
-  if not from or (source ~= '' and from ~= source) or not of_kind(type) or not of_customer(key) then return end
-  if not says(id .. ' ' .. (reason or ''), text) then return end
-  return { id = id, source = from, event = event, type = type, task = task, reason = reason, died = died }
+-- The job's row if it matches. The score limits the time of jobs that are listed newest first; of others, the due time does.
+local function job_row(id)
+  local from, event, type, task, reason, key, died, stored, due =
+    read(id, 'source', 'event', 'type', 'task', 'reason', 'key', 'finished', 'state', 'due')
+  if stored ~= code or (when ~= '' and (tonumber(due) > now) ~= (when == 'future')) then return end
+  if not newest_first and (tonumber(due) < since or (till ~= '' and tonumber(due) > tonumber(till))) then return end
+  if (source ~= '' and from ~= source) or not matches_type(type) or not matches_customer(key) then return end
+  if not contains(id .. ' ' .. (reason or ''), text) then return end
+  return { id = id, source = from, event = event, type = type, task = task, reason = reason, died = died, due = due }
 end
 
--- Where an event stands, by its jobs; why, if it is dead; and whether the customer is one that they are about.
-local function standing(from, id, open, discarded)
+-- The state of an event, by its jobs; the reason, if one is dead; and whether a job matches the customer.
+local function event_state(from, id, open, discarded)
   local ours = customer == ''
-  local done = (tonumber(discarded) or 0) > 0 and 'discarded' or 'succeeded'
+  local done = (tonumber(discarded) or 0) > 0 and DISCARDED or SUCCEEDED
   local worst, why = open == '0' and done or open == '-1' and 'unhandled' or 'open', nil
   if worst ~= 'open' and ours then return worst, why, ours end
-  local jobs = redis.call('LRANGE', P .. 'jobs:' .. from .. ':' .. id, 0, -1)
-  for _, job in ipairs(jobs) do
-    local stands, reason, key = read(job, 'state', 'reason', 'key')
-    if stands == 'dead' then worst, why = 'dead', reason end
-    ours = ours or (key and of_customer(key))
+  for _, job in ipairs(redis.call('LRANGE', P .. 'jobs:' .. from .. ':' .. id, 0, -1)) do
+    local stored, reason, key = read(job, 'state', 'reason', 'key')
+    if stored == DEAD then worst, why = DEAD, reason end
+    ours = ours or (key and matches_customer(key))
   end
   return worst, why, ours
 end
 
-local function event(name)
+local function event_row(name)
   local from, id = string.match(name, '^([^:]*):(.*)$')
-  if (source ~= '' and from ~= source) or not says(id, text) then return end
+  if (source ~= '' and from ~= source) or not contains(id, text) then return end
   local type, open, deliveries, received, discarded, missed =
     unpack(redis.call('HMGET', event_key(from, id), 'type', 'open', 'deliveries', 'received', 'discarded', 'missed'))
   if state == 'missed' and not missed then return end
-  if not type or not of_kind(type) then return end
-  local stands, why, ours = standing(from, id, open, discarded)
-  if not ours or (state ~= '' and state ~= 'missed' and stands ~= state) then return end
+  if not type or not matches_type(type) then return end
+  local found, why, ours = event_state(from, id, open, discarded)
+  if not ours or (state ~= '' and state ~= 'missed' and found ~= state) then return end
   return { source = from, id = id, type = type, received = received, deliveries = deliveries,
-    state = stands, reason = why }
+    state = found, reason = why }
 end
 
--- A place is `score:member`. That entry may be gone, or, a job that died once more, stand elsewhere now.
-local from_score, from_member = string.match(place, '^(%d+):(.*)$')
-local rank = 0
-if from_score and redis.call('ZSCORE', P .. list, from_member) == from_score then
-  rank = redis.call('ZREVRANK', P .. list, from_member) + 1
-elseif from_score then
-  rank = redis.call('ZCOUNT', P .. list, '(' .. from_score, '+inf')
-elseif till ~= '' then
-  rank = redis.call('ZCOUNT', P .. list, '(' .. till, '+inf')
+-- A member of the set is an event, or a job, or an event whose jobs are to be found.
+local function rows_of(member)
+  if code == '' then return { event_row(member) } end
+  if list ~= 'events' then return { job_row(member) } end
+  local rows = {}
+  for _, job in ipairs(redis.call('LRANGE', P .. 'jobs:' .. member, 0, -1)) do rows[#rows + 1] = job_row(job) end
+  return rows
 end
 
-local function passed(score, member)
-  return score == from_score and member >= from_member
+-- A cursor is `score:member`. That entry may have left the set, or have another score by now (a job that died again).
+local from_score, from_member = string.match(cursor, '^(%d+):(.*)$')
+local function first_rank()
+  if from_score and redis.call('ZSCORE', P .. list, from_member) == from_score then
+    return redis.call(newest_first and 'ZREVRANK' or 'ZRANK', P .. list, from_member) + 1
+  end
+  if newest_first then
+    local before = from_score or till
+    return before == '' and 0 or redis.call('ZCOUNT', P .. list, '(' .. before, '+inf')
+  end
+  if from_score then return redis.call('ZCOUNT', P .. list, '-inf', '(' .. from_score) end
+  return list == 'scheduled' and redis.call('ZCOUNT', P .. list, '-inf', now) or 0
 end
 
-local match = list == 'dead' and letter or event
-local found, looked, last = {}, 0, ''
+local function is_before_cursor(score, member)
+  if score ~= from_score then return false end
+  if newest_first then return member >= from_member end
+  return member <= from_member
+end
+
+-- The end of a lease is never further away than MAX_LEASE_MS: what comes later in that set is scheduled.
+local function is_past_end(score)
+  if newest_first then return tonumber(score) < since end
+  return list == 'later' and tonumber(score) > now + MAX_LEASE_MS
+end
+
+local found, scanned, rank = {}, 0, first_rank()
 while true do
-  local chunk = redis.call('ZREVRANGE', P .. list, rank, rank + 99, 'WITHSCORES')
+  local chunk = redis.call(newest_first and 'ZREVRANGE' or 'ZRANGE', P .. list, rank, rank + 99, 'WITHSCORES')
   rank = rank + 100
   for i = 1, #chunk, 2 do
     local member, score = chunk[i], chunk[i + 1]
-    if tonumber(score) < since then return { looked, '', unpack(found) } end
-    if not passed(score, member) then
-      looked = looked + 1
-      local row = match(member)
-      if row then found[#found + 1] = cjson.encode(row) end
-      if #found == most or looked == budget then return { looked, score .. ':' .. member, unpack(found) } end
+    if is_past_end(score) then return { scanned, '', unpack(found) } end
+    if not is_before_cursor(score, member) then
+      scanned = scanned + 1
+      for _, row in ipairs(rows_of(member)) do found[#found + 1] = cjson.encode(row) end
+      if #found >= limit or scanned == budget then return { scanned, score .. ':' .. member, unpack(found) } end
     end
   end
-  if #chunk < 200 then return { looked, '', unpack(found) } end
+  if #chunk < 200 then return { scanned, '', unpack(found) } end
 end

@@ -3,11 +3,11 @@
 local id, token = arg(1), arg(2)
 local state, current, source, event, type, received, key, reason =
   read(id, 'state', 'token', 'source', 'event', 'type', 'received', 'key', 'reason')
-if state ~= 'leased' or current ~= token then
-  if state == 'succeeded' and current == token then return { 'ok' } end -- asked once more; the sweep rings, if need be
+if state ~= RUNNING or current ~= token then
+  if state == SUCCEEDED and current == token then return { 'ok' } end -- asked once more; the sweep rings, if need be
   return { 'stale' }
 end
-move(id, 'leased', 'succeeded', 'finished', now)
+move(id, RUNNING, SUCCEEDED, 'finished', now)
 close_attempt(id, token, 'succeeded')
 if reason then redis.call('HDEL', job_key(id), 'reason') end
 redis.call('ZREM', P .. 'later', id)

@@ -37,7 +37,7 @@ if not id then return { 'none' } end
 
 local function live(job)
   local state, until_ms = read(job, 'state', 'until')
-  return state == 'leased' and tonumber(until_ms) > now
+  return state == RUNNING and tonumber(until_ms) > now
 end
 
 -- Who asks for a lease rings for nobody: whoever an expiry lets go is rung by the next sweep.
@@ -53,7 +53,7 @@ local function given(token, first)
   return { 'leased', id, token, tries, args, source, event, type, body, received, replays or 0, first, task, task_id }
 end
 
-if read(id, 'state') == 'leased' then
+if read(id, 'state') == RUNNING then
   if live(id) then
     local token, by = read(id, 'token', 'nonce')
     if by ~= nonce then return { 'busy' } end
@@ -64,7 +64,7 @@ if read(id, 'state') == 'leased' then
 end
 local state, due, key, queue, before, tries = read(id, 'state', 'due', 'key', 'queue', 'token', 'tries')
 if not state then return { 'unknown' } end
-if state ~= 'ready' then return { 'done' } end
+if state ~= PENDING then return { 'done' } end
 if tonumber(due) > now then return { 'early' } end
 
 if key ~= '' then
@@ -76,7 +76,7 @@ if key ~= '' then
       owe_later(id, queue, read(other, 'until'))
       return { 'waiting' }
     end
-    if read(other, 'state') == 'leased' then expire_quietly(other) end
+    if read(other, 'state') == RUNNING then expire_quietly(other) end
   end
   redis.call('ZREM', P .. 'waiting:' .. key, id)
   redis.call('SET', P .. 'lock:' .. key, id)
@@ -84,7 +84,7 @@ end
 
 -- A time, not a number: a replica that took over without having heard of the last lease must not give its token again.
 local token = math.max(before + 1, now)
-move(id, 'ready', 'leased', 'token', token, 'tries', tries + 1, 'until', now + lease_ms, 'nonce', nonce,
+move(id, PENDING, RUNNING, 'token', token, 'tries', tries + 1, 'until', now + lease_ms, 'nonce', nonce,
   'attempt:' .. token, cjson.encode({ started = now, holder = holder, task_id = task_id }))
 owe_later(id, queue, now + lease_ms)
 if tonumber(due) > served(queue) then redis.call('HSET', P .. 'served', queue, due) end

@@ -5,7 +5,7 @@
 local id, token, reason, due = arg(1), arg(2), arg(3), arg(4)
 if not held(id, token) then return { 'stale' } end
 local task, queue, key, tries = read(id, 'task', 'queue', 'key', 'tries')
-move(id, 'leased', 'ready', 'tries', tries - 1, 'token', token + 1)
+move(id, RUNNING, PENDING, 'tries', tries - 1, 'token', token + 1)
 if due == '' then
   close_attempt(id, token, 'released', reason)
   ring(id, task, queue)
@@ -13,7 +13,7 @@ else
   close_attempt(id, token, 'put off')
   redis.call('HDEL', job_key(id), 'attempt:' .. token)
   redis.call('HSET', job_key(id), 'due', due, 'reason', reason)
-  owe_later(id, queue, tonumber(due))
+  schedule(id, queue, tonumber(due))
 end
 unlock(id, key)
 return { 'ok', unpack(bells) }

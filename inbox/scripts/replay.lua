@@ -6,17 +6,17 @@
 local id, by, only = arg(1), arg(2), arg(3)
 local state, task, queue, source, event = read(id, 'state', 'task', 'queue', 'source', 'event')
 if not state then return { 'unknown' } end
-if state == 'ready' or state == 'leased' then return { 'owed' } end
+if UNFINISHED[state] then return { 'unfinished' } end
 if only ~= '' and state ~= only then return { state } end
 if redis.call('EXISTS', body_key(source, event)) == 0 then return { 'pruned' } end
-if state ~= 'dead' then -- its event may be about to age away
+if state ~= DEAD then -- its event may be about to age away
   local ekey, jkey = event_key(source, event), P .. 'jobs:' .. source .. ':' .. event
   redis.call('HINCRBY', ekey, 'open', 1)
-  if state == 'discarded' then redis.call('HINCRBY', ekey, 'discarded', -1) end
+  if state == DISCARDED then redis.call('HINCRBY', ekey, 'discarded', -1) end
   for _, key in ipairs({ ekey, jkey, body_key(source, event) }) do redis.call('PERSIST', key) end
   for _, job in ipairs(redis.call('LRANGE', jkey, 0, -1)) do redis.call('PERSIST', job_key(job)) end
 end
-move(id, state, 'ready', 'tries', 0, 'due', now, 'replayed_by', by)
+move(id, state, PENDING, 'tries', 0, 'due', now, 'replayed_by', by)
 redis.call('ZREM', P .. 'dead', id)
 redis.call('HINCRBY', job_key(id), 'replays', 1)
 redis.call('HDEL', job_key(id), 'finished', 'discarded', 'why', 'lost')

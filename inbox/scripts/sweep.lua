@@ -29,15 +29,16 @@ local function prune(most)
 end
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'later', '-inf', now, 'LIMIT', 0, limit)) do
-  if read(id, 'state') == 'leased' then expire(id) end
+  if read(id, 'state') == RUNNING then expire(id) end
   local state, task, queue = read(id, 'state', 'task', 'queue')
-  if state == 'ready' then ring(id, task, queue) end
+  if state == PENDING then ring(id, task, queue) end
 end
 for i = 2, #ARGV - 5, 2 do
   local queue, room = arg(i), tonumber(arg(i + 1))
   ring_unanswered(queue, served(queue), limit)
   ring_unanswered(queue, now, room)
 end
+redis.call('ZREMRANGEBYSCORE', P .. 'scheduled', '-inf', now)
 redis.call('ZREMRANGEBYSCORE', P .. 'seen', '-inf', '(' .. now)
 prune(500)
 -- Since when the oldest of what is owed now is.
@@ -53,7 +54,7 @@ end
 local swept = tonumber(redis.call('GET', P .. 'swept') or 0)
 if math.floor(swept / 60000) ~= math.floor(now / 60000) then
   local ready, leased, done, dead, failed, rejected, missed = unpack(redis.call('HMGET', P .. 'counts',
-    'ready', 'leased', 'succeeded', 'dead', 'failed', 'rejected', 'missed'))
+    PENDING, RUNNING, SUCCEEDED, DEAD, 'failed', 'rejected', 'missed'))
   redis.pcall('XADD', P .. 'samples', 'MAXLEN', '~', 1440, now .. '-1',
     'owed', (ready or 0) + (leased or 0), 'done', done or 0, 'dead', dead or 0, 'failed', failed or 0,
     'rejected', rejected or 0, 'missed', missed or 0, 'age', now - oldest())

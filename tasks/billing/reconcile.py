@@ -33,7 +33,7 @@ from sqlalchemy.orm import Session
 
 from inbox import queries
 from inbox.errors import BadPayload, HoldfastError, TransientError
-from inbox.job import StoredState
+from inbox.job import UNFINISHED
 from inbox.store import Store
 from settings import STRIPE_RESENDS_DAYS, SettingsError, load
 from tasks import broker
@@ -185,7 +185,7 @@ def _wait_for(store: Store, event_id: str) -> None:
     """Until no job of the request is owed; each new trouble is told once."""
     told: set[str] = set()
     while event := queries.find_event(store, SOURCE, event_id):
-        owed = [job for job in event["jobs"] if job["state"] in (StoredState.READY, StoredState.LEASED)]
+        owed = [job for job in event["jobs"] if job["state"] in UNFINISHED]
         if not owed:
             return
         for reason in {job["reason"] for job in owed if job["reason"]} - told:

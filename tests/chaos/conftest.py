@@ -84,7 +84,7 @@ class World:
     def settle(self, *, owed: int = 0) -> dict[str, int]:
         """Wait until no more than `owed` jobs are owed; returns the counts."""
         try:
-            wait_until(lambda: queries.stats(self.store)["owed"] <= owed, seconds=120, what="the jobs to be done")
+            wait_until(lambda: queries.stats(self.store)["unfinished"] <= owed, seconds=120, what="the jobs to be done")
         except TimeoutError as error:
             error.add_note(f"{queries.stats(self.store)}\n{self.stack.last_words()}")
             raise

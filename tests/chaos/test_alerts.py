@@ -45,7 +45,7 @@ def test_a_dead_letter_is_told_once_and_its_end_once_though_a_worker_dies_in_the
     wait_until(lambda: len(mailbox.mails) == 2, seconds=60, what="word that it is over")
     time.sleep(3)
     assert subjects(mailbox)[1:] == ["Holdfast: resolved: 1 dead letter waits for a person"]
-    assert queries.stats(store)["owed"] == 0
+    assert queries.stats(store)["unfinished"] == 0
 
 
 def test_a_receiver_whose_store_is_away_tells_so_once(stack: Stack, valkey: Valkey, mailbox: Mailbox) -> None:

@@ -118,7 +118,7 @@ def test_a_receiver_killed_around_a_replay_leaves_it_undone_or_done(world: World
     with pytest.raises(requests.ConnectionError):
         requests.post(world.stack.url(f"/api/v1/jobs/{job}/replay"), headers=BEARER, timeout=10)
     assert world.died(point)
-    assert world.state(job) == ("dead" if point.startswith("before") else "ready")
+    assert world.state(job) == ("dead" if point.startswith("before") else "scheduled")
     world.stack.worker()
     world.settle()
     assert world.effects(job) == (0 if point.startswith("before") else 1)
@@ -204,9 +204,9 @@ def test_a_holder_that_slept_over_its_lease_wakes_up_and_changes_nothing(world: 
 def test_sigterm_gives_back_what_does_not_finish_in_time(world: World) -> None:
     first, job = world.busy_worker(LEASE_SECONDS="600", JOB_TIME_LIMIT_SECONDS="500")
     first.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: world.state(job) == "ready", seconds=120, what="the job to be given back")
+    wait_until(lambda: world.state(job) == "pending", seconds=120, what="the job to be given back")
     assert first.process.wait(GRACE_SECONDS) == 0
-    assert (world.state(job), world.outcomes(job)) == ("ready", ["released"])
+    assert (world.state(job), world.outcomes(job)) == ("pending", ["released"])
     world.stack.worker(LEASE_SECONDS="600", JOB_TIME_LIMIT_SECONDS="500")
     world.settle()
     assert (world.effects(job), world.outcomes(job)) == (1, ["released", "succeeded"])

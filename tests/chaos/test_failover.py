@@ -162,7 +162,7 @@ def test_a_replica_takes_over_under_load_and_nothing_acknowledged_is_lost_or_dou
             server.resume()
         senders.wait_for_more(20)
     store = Store(connect(servers.url, timeout_seconds=5))
-    wait_until(lambda: queries.stats(store)["owed"] == 0, seconds=120, what="every job to be done")
+    wait_until(lambda: queries.stats(store)["unfinished"] == 0, seconds=120, what="every job to be done")
     done = effects(stack)
     lost = [name for name in senders.count_ack if not done[f"stripe:{name}:tests.support.handlers.plain"]]
     assert (lost, [job for job, times in done.items() if times > 1]) == ([], [])

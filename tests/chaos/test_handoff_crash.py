@@ -53,7 +53,7 @@ class Handing:
 
     def die(self, point: str) -> None:
         self.world.stack.worker(queues="handoffs,notifications", HOLDFAST_TEST_DIE=point)
-        wait_until(lambda: not queries.stats(self.world.store)["owed"], seconds=120, what="all that is owed")
+        wait_until(lambda: not queries.stats(self.world.store)["unfinished"], seconds=120, what="all that is owed")
         assert (self.world.stack.folder / f"died-{point}").exists()
 
     def db(self) -> Session:

@@ -86,7 +86,7 @@ def test_a_backlog_is_taken_whole_without_workers_and_done_in_the_order_it_came(
     names = [f"evt_{n}" for n in range(300)]
     assert {deliver(stack, name) for name in names} == {200}
     stack.worker(queues="fulfilment", app="workers.app")
-    wait_until(lambda: queries.stats(real_store)["owed"] == 0, seconds=60, what="the backlog to drain")
+    wait_until(lambda: queries.stats(real_store)["unfinished"] == 0, seconds=60, what="the backlog to drain")
     begun = [_received_and_begun(real_store, name)[1] for name in names]
     assert begun == sorted(begun)
 
@@ -123,7 +123,7 @@ def test_fifty_times_the_usual_rate_without_workers_is_taken_whole_and_drains_in
 
     for _ in range(2):
         stack.worker(queues="fulfilment", app="workers.app")
-    wait_until(lambda: queries.stats(real_store)["owed"] == 0, seconds=300, what="the backlog to drain")
+    wait_until(lambda: queries.stats(real_store)["unfinished"] == 0, seconds=300, what="the backlog to drain")
     stats = queries.stats(real_store)
     assert (stats["succeeded"], stats["dead"]) == (BURST + RETRIES, 0)
     assert _most_overtaken(real_store, names) < LATE_SECONDS
@@ -193,7 +193,7 @@ def test_workers_replaced_under_load_lose_and_double_nothing(stack: Stack, real_
             new = stack.worker(queues="fulfilment,notifications", app="workers.app")
             assert old.stop() == 0
             old = new
-    wait_until(lambda: queries.stats(real_store)["owed"] == 0, seconds=120, what="every job to be done")
+    wait_until(lambda: queries.stats(real_store)["unfinished"] == 0, seconds=120, what="every job to be done")
     stats = queries.stats(real_store)
     assert set(senders.heard) == {"200"}
     orders = len(senders.count_ack)  # each is fulfilled, and has a receipt

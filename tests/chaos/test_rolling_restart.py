@@ -127,7 +127,7 @@ def test_every_part_renewed_under_load_loses_and_doubles_nothing(
 
 def _drain(stack: Stack, store: Store) -> None:
     try:
-        wait_until(lambda: queries.stats(store)["owed"] == 0, seconds=180, what="every job to be done")
+        wait_until(lambda: queries.stats(store)["unfinished"] == 0, seconds=180, what="every job to be done")
     except TimeoutError as error:
         error.add_note(f"{queries.stats(store)}\n{stack.last_words()}")
         raise

@@ -93,7 +93,7 @@ def test_a_busy_worker_leaves_the_next_doorbell_to_an_idle_one(world: World) -> 
     jobs = [world.record("plain", f"evt_{n}") for n in range(3)]
     world.stack.worker()
     world.settle(owed=1)
-    assert ([world.effects(job) for job in jobs], world.state(held)) == ([1, 1, 1], "leased")
+    assert ([world.effects(job) for job in jobs], world.state(held)) == ([1, 1, 1], "running")
 
 
 def test_a_worker_started_before_its_broker_waits_for_it(world: World) -> None:

@@ -189,7 +189,7 @@ def test_all_matching_dead_letters_are_replayed_after_a_dry_run(page: Page, stac
     expect(page.locator("#progress .state")).to_have_text("finished")
     assert page.locator("progress").get_attribute("value") == page.locator("progress").get_attribute("max")
     wait_until(lambda: len(mailbox.mails) == 12, seconds=60, what="each mail once")
-    wait_until(lambda: stats(stack)["owed"] == 0, seconds=60, what="all to be done")
+    wait_until(lambda: stats(stack)["unfinished"] == 0, seconds=60, what="all to be done")
     assert (len(mailbox.mails), stats(stack)["dead"]) == (12, 0)
 
 

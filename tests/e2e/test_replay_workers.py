@@ -72,5 +72,5 @@ def test_a_worker_killed_in_the_middle_of_a_replay_loses_and_repeats_nothing(
     assert [real_store.client.hget(letter, "replays") for letter in letters] == [b"1"] * LETTERS
 
     stack.worker(queues="notifications", app="workers.app")
-    wait_until(lambda: queries.stats(real_store)["owed"] == 0, seconds=120, what=f"{queries.stats(real_store)}")
+    wait_until(lambda: queries.stats(real_store)["unfinished"] == 0, seconds=120, what=f"{queries.stats(real_store)}")
     assert (len(mailbox.mails), queries.stats(real_store)["dead"]) == (LETTERS, 0)

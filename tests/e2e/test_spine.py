@@ -68,7 +68,7 @@ def stats(stack: Stack) -> dict[str, int]:
 
 
 def settle(stack: Stack) -> dict[str, int]:
-    wait_until(lambda: stats(stack)["owed"] == 0, seconds=120, what="every job to be done")
+    wait_until(lambda: stats(stack)["unfinished"] == 0, seconds=120, what="every job to be done")
     return stats(stack)
 
 

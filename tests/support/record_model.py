@@ -29,14 +29,14 @@ class Job:
     queue: str
     key: str
     due: int
-    state: StoredState = StoredState.READY
+    state: StoredState = StoredState.PENDING
     until: int = 0
     tries: int = 0
     token: int = 0
     lost: int = 0
 
     @property
-    def owed(self) -> bool:
+    def unfinished(self) -> bool:
         return self.state not in FINAL
 
 
@@ -63,7 +63,7 @@ class Model:
         return True
 
     def age(self, event: str) -> None:
-        """Its parts have aged away, which only those of an event may of which nothing is owed."""
+        """Its parts have aged away, which only those of an event may of which nothing is unfinished."""
         names = self.events[event]
         assert all(self.jobs[name].state in DONE_WITH for name in names), event
         self.gone.update(self.jobs.pop(name).state for name in names)
@@ -86,10 +86,10 @@ class Model:
     def lease(self, name: str, now: int) -> str:
         """What the answer to a lease should be: 'leased', or the word why not."""
         job = self.jobs[name]
-        if job.state is StoredState.LEASED and job.until > now:
+        if job.state is StoredState.RUNNING and job.until > now:
             return "busy"
         self.expire(job, now)
-        if not job.owed:
+        if not job.unfinished:
             return "done"
         if job.due > now:
             return "early"
@@ -101,16 +101,16 @@ class Model:
 
     def leased(self, name: str, lease: Lease, until: int) -> None:
         job = self.jobs[name]
-        job.state, job.token, job.until, job.tries = StoredState.LEASED, lease.token, until, job.tries + 1
+        job.state, job.token, job.until, job.tries = StoredState.RUNNING, lease.token, until, job.tries + 1
 
     def expire(self, job: Job, now: int) -> None:
-        if job.state is StoredState.LEASED and job.until <= now:
+        if job.state is StoredState.RUNNING and job.until <= now:
             job.lost += 1
-            job.state = StoredState.DEAD if job.lost >= self.max_attempts else StoredState.READY
+            job.state = StoredState.DEAD if job.lost >= self.max_attempts else StoredState.PENDING
             self.counts["expired"] += 1
 
     def holders(self, key: str) -> list[Job]:
-        return [job for job in self.jobs.values() if key and job.key == key and job.state is StoredState.LEASED]
+        return [job for job in self.jobs.values() if key and job.key == key and job.state is StoredState.RUNNING]
 
     def finished(self, lease: Lease) -> bool:
         """By this very lease."""
@@ -119,7 +119,7 @@ class Model:
 
     def held(self, lease: Lease) -> bool:
         job = self.jobs.get(lease.job_id)
-        return job is not None and job.state is StoredState.LEASED and job.token == lease.token
+        return job is not None and job.state is StoredState.RUNNING and job.token == lease.token
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,9 @@ class Record:
     jobs: Mapping[str, Mapping[str, str]]
     events: Mapping[str, Mapping[str, str]]
     later: frozenset[str]
+    scheduled: frozenset[str]
     rung: Mapping[str, frozenset[str]]
-    owed: Mapping[str, frozenset[str]]
+    unfinished: Mapping[str, frozenset[str]]
     waiting: Mapping[str, frozenset[str]]
     locks: Mapping[str, str]
     dead: frozenset[str]
@@ -164,8 +165,9 @@ def read(client: redis.Redis) -> Record:
         jobs=found["job"],
         events=found["event"],
         later=found["later"].get("", frozenset()),
+        scheduled=found["scheduled"].get("", frozenset()),
         rung=found["rung"],
-        owed=found["owed"],
+        unfinished=found["owed"],
         waiting=found["waiting"],
         locks=found["lock"],
         dead=found["dead"].get("", frozenset()),
@@ -209,15 +211,15 @@ def restore(client: redis.Redis, kept: Dump) -> None:
 
 def check(record: Record, now: int, gone: Mapping[StoredState, int] = NOTHING) -> None:
     """What is true of every record, whatever has happened to it; `gone`: jobs that have aged away."""
-    _check_owed(record)
+    _check_unfinished(record, now)
     _check_keys(record)
     _check_counts(record, gone)
     for name, event in record.events.items():
         theirs = [job["state"] for job in record.jobs.values() if f"{job['source']}:{job['event']}" == name]
-        owed = sum(state not in DONE_WITH for state in theirs) if theirs else -1  # it never owed anything
-        assert int(event["open"]) == owed, name
+        unfinished = sum(state not in DONE_WITH for state in theirs) if theirs else -1  # it never had a job
+        assert int(event["open"]) == unfinished, name
         assert int(event.get("discarded", 0)) == theirs.count(StoredState.DISCARDED), name
-        settled = owed <= 0
+        settled = unfinished <= 0
         assert (f"event:{name}" in record.expiring) is settled, name
         assert (f"body:{name}" in record.expiring) is settled, name
         if settled:
@@ -236,25 +238,28 @@ def _check_remembered(record: Record, name: str, until: int, now: int) -> None:
     assert {str(end) for end in sets if end >= now} <= record.seen_sets
 
 
-def _check_owed(record: Record) -> None:
+def _check_unfinished(record: Record, now: int) -> None:
     """Owed is what is not final, each job in exactly one of the two sets, and in the set of its own queue."""
     sets = [record.later, *record.rung.values()]
-    assert sorted(name for one in sets for name in one) == sorted(record.where(StoredState.READY, StoredState.LEASED))
-    assert sorted(name for one in record.owed.values() for name in one) == sorted(name for one in sets for name in one)
-    for by_queue in (record.rung, record.owed):
+    in_sets = sorted(name for names in sets for name in names)
+    assert in_sets == sorted(record.where(StoredState.PENDING, StoredState.RUNNING))
+    assert in_sets == sorted(name for names in record.unfinished.values() for name in names)
+    due = {name for name in record.where(StoredState.PENDING) if int(record.jobs[name]["due"]) > now}
+    assert due <= record.scheduled, "every job that is due later is listed as scheduled"
+    for by_queue in (record.rung, record.unfinished):
         assert all(record.jobs[name]["queue"] == queue for queue, names in by_queue.items() for name in names)
-    assert record.where(StoredState.LEASED) <= record.later, "the end of every lease is known"
+    assert record.where(StoredState.RUNNING) <= record.later, "the end of every lease is known"
     assert record.dead == record.where(StoredState.DEAD)
 
 
 def _check_keys(record: Record) -> None:
     """An ordering key belongs to at most one leased job, which has its lock; whoever waits is ready."""
-    leased = record.where(StoredState.LEASED)
+    leased = record.where(StoredState.RUNNING)
     holders = Counter(record.jobs[name]["key"] for name in leased if record.jobs[name]["key"])
     assert all(n == 1 for n in holders.values()), holders
     assert record.locks == {record.jobs[name]["key"]: name for name in leased if record.jobs[name]["key"]}
     for key, names in record.waiting.items():
-        assert names <= record.where(StoredState.READY), key
+        assert names <= record.where(StoredState.PENDING), key
         assert {record.jobs[name]["key"] for name in names} == {key}
 
 

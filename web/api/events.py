@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Blueprint, Response, g, jsonify, request
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from inbox import find, queries
+from inbox.job import JobState
 from inbox.store import Store
 from settings import Settings
 from web.body import parse_json, read_body
@@ -35,7 +36,7 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
     @api.get("/events")
     def list_events() -> Response:
         """What matches, the newest first. A search through many may find less than a page, and still go on."""
-        found = _found_by("events")
+        found = _found_by("events", request.args)
         shown = (queries.find_event(store, row["source"], row["id"]) for row in found.rows)
         return jsonify(events=[event for event in shown if event], cursor=found.cursor)
 
@@ -56,12 +57,14 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
 
     @api.get("/jobs")
     def list_jobs() -> Response:
-        """The dead letters that match, the newest first, as `GET /api/v1/events`; times are those of death."""
-        if request.args.get("state") != "dead":
-            raise HttpError("state must be dead")
-        found = _found_by("dead")
-        shown = (queries.find_job(store, row["id"]) for row in found.rows)
-        return jsonify(jobs=[job for job in shown if job], cursor=found.cursor)
+        """The matching jobs of one state, paged as `GET /api/v1/events`. Unfinished jobs come in the order of their due
+        times, others newest first. `since` and `until` limit the due time, the time of death, or of the event."""
+        state = request.args.get("state")
+        if state not in list(JobState):
+            raise HttpError(f"state must be one of {', '.join(JobState)}")
+        found = _found_by(state, {name: value for name, value in request.args.items() if name != "state"})
+        jobs = (queries.find_job(store, row["id"]) for row in found.rows)
+        return jsonify(jobs=[job for job in jobs if job and job["state"] == state], cursor=found.cursor)
 
     @api.get("/jobs/<path:job_id>")
     def show_job(job_id: str) -> Response:
@@ -83,9 +86,9 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
         """What people have done, the newest first."""
         return jsonify(audit=queries.list_audit_log(store, filters.parse_limit(request.args, MOST)))
 
-    def _found_by(of: Any) -> find.Page:
-        most = filters.parse_limit(request.args, MOST)
-        return find.search(store, of, filters.parse_filter(request.args), most, filters.parse_cursor(request.args))
+    def _found_by(of: str, params: Mapping[str, str]) -> find.Page:
+        limit = filters.parse_limit(params, MOST)
+        return find.search(store, of, filters.parse_filter(params), limit, filters.parse_cursor(params))
 
 
 def _done(word: str, wanted: str) -> None:

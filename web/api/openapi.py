@@ -204,7 +204,7 @@ def _record() -> Schema:
         "/api/v1/jobs/{job_id}/replay": {
             "post": call(
                 "Run one job again",
-                {**answer(200, "it will run", having(replayed=TEXT)), **errors("unknown, or owed", 404, 409)},
+                {**answer(200, "it will run", having(replayed=TEXT)), **errors("unknown, or not finished", 404, 409)},
             ),
             "parameters": [in_path("job_id")],
         },

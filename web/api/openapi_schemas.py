@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from inbox.job import JobState
 from web.api.openapi_text import MAYBE_NUMBER, MAYBE_TEXT, NUMBER, TEXT, Schema, having, list_of, objects, ref
 from web.queries import documents
 
-STATES = ["ready", "leased", "succeeded", "dead", "discarded"]
+STATES = [state.value for state in JobState]
 
 
 def shapes() -> Schema:

@@ -10,7 +10,7 @@ from flask import Blueprint, g, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 
 from inbox import find, queries
-from inbox.job import StoredState
+from inbox.job import JobState
 from inbox.store import Store
 from web.console.search import search_params
 from web.console.sign_in import console_url
@@ -24,7 +24,7 @@ RESULTS = {
     "replayed": "replayed",
     "had": "replayed with no effect, because the job had succeeded before",
     "discarded": "discarded",
-    "owed": "not replayed: still pending",
+    "unfinished": "not replayed: it has not finished",
     "pruned": "not replayed: payload already deleted (PAYLOAD_DAYS)",
     "unknown": "not found",
     "already": "already discarded",
@@ -67,4 +67,4 @@ def _redirect_back(results: Iterable[str]) -> ResponseReturnValue:
 def _replay(store: Store, job: str) -> str:
     before = queries.find_job(store, job)
     result = actions.replay(store, job, g.person.name)
-    return "had" if result == "replayed" and before and before["state"] == StoredState.SUCCEEDED else result
+    return "had" if result == "replayed" and before and before["state"] == JobState.SUCCEEDED else result

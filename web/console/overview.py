@@ -74,7 +74,7 @@ def _plots(arrived: list[int], samples: list[dict[str, int]], start: int, span_m
         _plot("Jobs succeeded", per_bar, _increases(samples, "done", start, span_ms), start, span_ms),
         _plot("Failed attempts", per_bar, _increases(samples, "failed", start, span_ms), start, span_ms),
         _plot("Rejected", per_bar, _increases(samples, "rejected", start, span_ms), start, span_ms),
-        _plot("Unfinished jobs", "", _maxima(samples, "owed", start, span_ms), start, span_ms),
+        _plot("Unfinished jobs", "", _maxima(samples, "unfinished", start, span_ms), start, span_ms),
         _plot("Oldest unfinished", "", _maxima(samples, "age", start, span_ms), start, span_ms, label=age),
         _plot("Dead letters", "", _maxima(samples, "dead", start, span_ms), start, span_ms),
     ]

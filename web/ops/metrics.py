@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from inbox import queries, statistics
 from inbox.errors import StoreUnavailable
+from inbox.job import JobState
 from inbox.store import Store
 from settings import Settings
 from tasks.routes import QUEUES
@@ -87,7 +88,8 @@ class Counts(Collector):
 
     def collect(self) -> Iterable[Metric]:
         used, most = self._store.memory()
-        values = queries.stats(self._store) | {
+        stats = queries.stats(self._store)
+        values = stats | {
             "store_bytes": used,
             "store_limit_bytes": most,
             "store_full_seconds": statistics.seconds_until_full(self._store, self._store.now_ms()),
@@ -101,10 +103,6 @@ class Counts(Collector):
             "sweeps": "Looks for jobs that are due or orphaned; every worker looks every second",
         }
         gauges = {
-            "leased": "Jobs being worked on",
-            "succeeded": "Jobs done",
-            "dead": "Jobs that a person must look at",
-            "discarded": "Dead letters that a person has put away",
             "store_bytes": "Memory the store uses",
             "store_limit_bytes": "Memory it may use, 0 for no limit; at 90 % senders hear 503",
             "store_full_seconds": "Until that, at the last minute's rate; +Inf: none come, or there is no limit",
@@ -114,10 +112,18 @@ class Counts(Collector):
         return [
             *(CounterMetricFamily(f"holdfast_{name}", help_, value=values[name]) for name, help_ in counters.items()),
             *(GaugeMetricFamily(f"holdfast_{name}", help_, value=values[name]) for name, help_ in gauges.items()),
+            self._jobs(stats),
             InfoMetricFamily(
                 "holdfast_loss_window", "What a crash may cost after the 200", {"loses": loss_window(self._settings)}
             ),
         ]
+
+    @staticmethod
+    def _jobs(stats: Mapping[str, int]) -> GaugeMetricFamily:
+        jobs = GaugeMetricFamily("holdfast_jobs", "Jobs by state; dead ones wait for a person", labels=("state",))
+        for state in JobState:
+            jobs.add_metric((state,), stats[state])
+        return jobs
 
 
 class Deliveries(Collector):
@@ -163,7 +169,7 @@ class Deliveries(Collector):
 
 
 class Queues(Collector):
-    """What is owed in each queue, and what of it waits for a worker."""
+    """The unfinished jobs of each queue, and those that wait for a worker."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -173,14 +179,14 @@ class Queues(Collector):
         return (
             *_ages(
                 statistics.unfinished_by_queue(self._store, QUEUES),
-                _by_queue("owed", "Jobs not yet done, those that are tried again later among them"),
-                _by_queue("oldest_owed_seconds", "How long the oldest of them has been to be done"),
+                _by_queue("unfinished_jobs", "Jobs that are pending, scheduled or running"),
+                _by_queue("oldest_unfinished_seconds", "How long the oldest of them has been due, retries included"),
                 now,
             ),
             *_ages(
                 statistics.pending_by_queue(self._store, QUEUES),
-                _by_queue("waiting", "Jobs that wait for a worker"),
-                _by_queue("oldest_seconds", "How long the oldest of them has"),
+                _by_queue("pending_jobs", "Jobs that a worker can take now"),
+                _by_queue("oldest_pending_seconds", "How long the oldest of them has been due"),
                 now,
             ),
         )

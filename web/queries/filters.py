@@ -11,7 +11,7 @@ from web.errors import HttpError
 
 FIELDS = {"source": "source", "type": "type", "state": "state", "q": "text", "customer": "customer"}
 SEARCH_FIELDS = (*FIELDS, "since", "until")
-CURSOR = re.compile(r"[0-9]{1,15}:.{1,1000}", re.DOTALL)
+CURSOR = re.compile(r"[0-9]{1,15}:.{1,1000}|[0-9]{1,3}/(?:[0-9]{1,15}:.{1,1000})?", re.DOTALL)
 BAD_CURSOR = "cursor must be one from an earlier page"
 
 

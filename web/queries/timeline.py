@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from inbox.job import job_id
+from inbox.job import JobState, job_id
 from tasks.models import Effect
 
 
@@ -73,8 +73,8 @@ def build_timeline(event: Mapping[str, Any]) -> list[TimelineEntry]:
         entries += [_attempt_entry(job, number, attempt) for number, attempt in enumerate(job["attempts"], 1)]
         if job.get("discarded"):
             entries.append(TimelineEntry(job["discarded"], "discarded", reason=job["discard_reason"], job=job["id"]))
-        if job["state"] == "ready":
-            entries.append(TimelineEntry(job["due"], "is due", "ready", job=job["id"]))
+        if job["state"] in (JobState.PENDING, JobState.SCHEDULED):
+            entries.append(TimelineEntry(job["due"], "is due", job["state"], job=job["id"]))
     return sorted(entries, key=lambda entry: entry.at)
 
 

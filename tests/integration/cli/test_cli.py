@@ -143,7 +143,7 @@ class working:
             for row in find.search(self._store, "events", Filter("holdfast"), 100).rows:
                 event = queries.find_event(self._store, "holdfast", row["id"])
                 for job in event["jobs"] if event else []:
-                    if job["state"] == "ready":
+                    if job["state"] in ("pending", "scheduled"):
                         run(self._runner, HANDLERS[job["task"]], job["id"], "", 60)
 
 

@@ -40,7 +40,7 @@ def test_of_two_that_decide_at_once_one_tells(store: Store) -> None:
     assert queries.find_event(store, "holdfast", "alert:2") is None
     assert alert_state.load_alerts(store).alerts == IT
     assert alert_state.save_alerts(store, alert_state.load_alerts(store), {}, None) == []
-    assert queries.stats(store)["owed"] == 1
+    assert queries.stats(store)["unfinished"] == 1
 
 
 def test_it_is_told_when_memory_is_so_short_that_events_are_refused(real_store: Store) -> None:

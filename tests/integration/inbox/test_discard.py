@@ -14,7 +14,7 @@ from dev.stack.servers import Valkey
 from inbox import find, queries
 from inbox.event import Event
 from inbox.find import Filter
-from inbox.job import Doorbell, Lease, NewJob, StoredState
+from inbox.job import Doorbell, JobState, Lease, NewJob
 from inbox.retry import DeadLetter
 from inbox.store import DAY_MS, Rules, Store, connect
 from settings import Settings, load
@@ -61,7 +61,7 @@ def test_a_discarded_letter_leaves_the_dead_and_stands_in_the_audit_trail_with_i
     job = letter(store)
     assert store.discard(job, "ada", "a test order") == ""
     assert (queries.list_dead(store, 10), find.search(store, "dead", Filter(), 10).rows) == ([], [])
-    assert queries.stats(store) | {"dead": 0, "discarded": 1, "owed": 0} == queries.stats(store)
+    assert queries.stats(store) | {"dead": 0, "discarded": 1, "unfinished": 0} == queries.stats(store)
     (deed,) = queries.list_audit_log(store, 10)
     assert deed | {"action": "discard", "job": job, "by": "ada", "was": "dead", "reason": "a test order"} == deed
     shown = queries.find_job(store, job)
@@ -99,13 +99,13 @@ def test_it_can_be_run_again_by_its_id_until_its_payload_has_aged_away(store: St
 
 
 def test_what_is_not_dead_is_not_discarded_and_the_word_says_why(store: Store) -> None:
-    store.record(Event("stripe", "evt_2", "invoice.paid", b"{}"), [NewJob("owed", "tasks.a", "payments")])
-    assert (store.discard("owed", "ada", "-"), store.discard("nothing", "ada", "-")) == ("owed", "unknown")
-    lease = store.lease("owed", "w", 60)
+    store.record(Event("stripe", "evt_2", "invoice.paid", b"{}"), [NewJob("unfinished", "tasks.a", "payments")])
+    assert (store.discard("unfinished", "ada", "-"), store.discard("nothing", "ada", "-")) == ("unfinished", "unknown")
+    lease = store.lease("unfinished", "w", 60)
     assert isinstance(lease, Lease)
-    assert store.discard("owed", "ada", "-") == "owed"
+    assert store.discard("unfinished", "ada", "-") == "unfinished"
     store.finish(lease)
-    assert store.discard("owed", "ada", "-") == "done"
+    assert store.discard("unfinished", "ada", "-") == "done"
     assert queries.list_audit_log(store, 10) == []
 
 
@@ -154,7 +154,7 @@ def test_discards_and_replays_of_one_letter_at_once_follow_one_another_in_some_o
         assert sorted(done) == sorted(deeds)
         assert deeds in (["replay"], ["discard", "replay"], ["discard"])
         shown = queries.find_job(real_store, job)
-        assert shown and shown["state"] == (StoredState.READY if deeds[-1] == "replay" else StoredState.DISCARDED)
+        assert shown and shown["state"] == (JobState.PENDING if deeds[-1] == "replay" else JobState.DISCARDED)
         record_model.check(record_model.read(real_store.client), real_store.now_ms())
 
 
@@ -182,7 +182,7 @@ def test_the_api_discards_once_and_says_who_and_why(client: FlaskClient, real_st
     assert [(deed["by"], deed["reason"]) for deed in queries.list_audit_log(real_store, 10)] == [
         (auth.key_name(API_KEY), "a test order")
     ]
-    assert "holdfast_discarded 1.0" in client.get("/metrics").text
+    assert 'holdfast_jobs{state="discarded"} 1.0' in client.get("/metrics").text
 
 
 @pytest.mark.parametrize(

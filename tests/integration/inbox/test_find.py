@@ -25,8 +25,8 @@ def filled(store: Store, clock: Clock) -> Store:
             ("stripe", "invoice.payment_failed", "dead"),
             ("documents", "completed", "succeeded"),
             ("stripe", "product.updated", ""),
-            ("stripe", "customer.deleted", "owed"),
-            ("stripe", "invoice.paid", "owed"),
+            ("stripe", "customer.deleted", "unfinished"),
+            ("stripe", "invoice.paid", "unfinished"),
         ]
     ):
         clock.forward(1)

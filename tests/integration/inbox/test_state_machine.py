@@ -203,7 +203,7 @@ class History(RuleBasedStateMachine):
     def fail(self, lease: Lease, seconds: int) -> None:
         due = self.clock.ms + seconds * 1000
         if self._changed(lease, lambda: self.store.fail(lease, "the peer is down", RetryAt(due))):
-            self.model.jobs[lease.job_id].state, self.model.jobs[lease.job_id].due = StoredState.READY, due
+            self.model.jobs[lease.job_id].state, self.model.jobs[lease.job_id].due = StoredState.PENDING, due
 
     @rule(lease=leases, specs=specs)
     def fail_for_good(self, lease: Lease, specs: list[tuple[str, str, int]]) -> None:
@@ -217,7 +217,7 @@ class History(RuleBasedStateMachine):
     def release(self, lease: Lease) -> None:
         if self._changed(lease, lambda: self.store.release(lease)):
             job = self.model.jobs[lease.job_id]
-            job.state, job.tries = StoredState.READY, job.tries - 1
+            job.state, job.tries = StoredState.PENDING, job.tries - 1
 
     @rule(lease=leases, seconds=st.sampled_from([-5, 0, 5, 3 * DAYS]))
     def postpone(self, lease: Lease, seconds: int) -> None:
@@ -225,7 +225,7 @@ class History(RuleBasedStateMachine):
         due, traces = self.clock.ms + seconds * 1000, self._traces(lease)
         if self._changed(lease, lambda: self.store.postpone(lease, "its turn is later", due)):
             job = self.model.jobs[lease.job_id]
-            job.state, job.tries, job.due = StoredState.READY, job.tries - 1, due
+            job.state, job.tries, job.due = StoredState.PENDING, job.tries - 1, due
             assert self._traces(lease) == traces - 1
 
     @rule(limit=st.integers(1, 5), room=st.integers(-1, 2))
@@ -238,12 +238,12 @@ class History(RuleBasedStateMachine):
         name = self._one(which)
         job = self.model.jobs[name]
         answer = self.store.replay(name, "ada")
-        if job.owed:
-            assert answer == "owed"
+        if job.unfinished:
+            assert answer == "unfinished"
             return
-        assert answer == ("owed" if self.store.lost else [Doorbell(name, "tasks.a", job.queue)])
+        assert answer == ("unfinished" if self.store.lost else [Doorbell(name, "tasks.a", job.queue)])
         self._told(answer if isinstance(answer, list) else [])
-        job.state, job.tries, job.lost, job.due = StoredState.READY, 0, 0, self.clock.ms
+        job.state, job.tries, job.lost, job.due = StoredState.PENDING, 0, 0, self.clock.ms
         self.by_a_person = True
 
     @precondition(lambda self: self.model.jobs)
@@ -255,7 +255,9 @@ class History(RuleBasedStateMachine):
         if state is StoredState.DEAD:
             self.replay(which)
         else:
-            assert self.store.replay(name, "ada", only="dead") == ("owed" if self.model.jobs[name].owed else state)
+            assert self.store.replay(name, "ada", only="dead") == (
+                "unfinished" if self.model.jobs[name].unfinished else state
+            )
 
     @precondition(lambda self: self.model.jobs)
     @rule(which=some)
@@ -269,7 +271,7 @@ class History(RuleBasedStateMachine):
         }
         before = record_model.content(self.client)
         word = self.store.discard(name, "ada", "a test order")
-        assert word == words.get(job.state, "owed")
+        assert word == words.get(job.state, "unfinished")
         if job.state is not StoredState.DEAD:
             assert record_model.content(self.client) == before
             return
@@ -321,7 +323,7 @@ class History(RuleBasedStateMachine):
             self.time_passes(RULES.ring_again_seconds + 1)
             for bell in self._sweep(2, 1):
                 self._work(bell.job_id)
-        assert not [name for name, job in self.model.jobs.items() if job.owed]
+        assert not [name for name, job in self.model.jobs.items() if job.unfinished]
         self.the_record_is_sound_and_as_the_model_says()
 
     # --- helpers ------------------------------------------------------------------------------------------------------
@@ -368,10 +370,10 @@ class History(RuleBasedStateMachine):
         for queue in QUEUES:
             assert len(still[queue] & {bell.job_id for bell in bells}) <= max(room, 0), "no queue is flooded"
         for name, job in self.model.jobs.items():
-            if job.state is StoredState.LEASED and self.client.hget(f"{{holdfast}}:job:{name}", "state") != b"leased":
+            if job.state is StoredState.RUNNING and self.client.hget(f"{{holdfast}}:job:{name}", "state") != b"leased":
                 assert job.until <= self.clock.ms
                 self.model.expire(job, self.clock.ms)
-        assert all(self.model.jobs[bell.job_id].state is StoredState.READY for bell in bells)
+        assert all(self.model.jobs[bell.job_id].state is StoredState.PENDING for bell in bells)
         return bells
 
     def _mark(self, queue: str) -> int:

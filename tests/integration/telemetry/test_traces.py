@@ -89,7 +89,7 @@ def deliver(stack: Stack, event_id: str) -> None:
 
 def done(store: Store) -> bool:
     stats = queries.stats(store)
-    return stats["succeeded"] >= 4 and stats["owed"] == 0
+    return stats["succeeded"] >= 4 and stats["unfinished"] == 0
 
 
 def told(span: Span) -> dict[str, Any]:

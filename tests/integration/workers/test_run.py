@@ -117,7 +117,7 @@ def test_a_rerun_after_a_death_between_commit_and_finish_owes_the_same_follow_up
     assert calls == [1]
     found = queries.find_job(runner.store, "stripe:evt_1:notify")
     assert found is not None
-    assert found["state"] == "ready"
+    assert found["state"] == "pending"
 
 
 def test_a_failed_attempt_leaves_no_row_behind(runner: Runner) -> None:
@@ -199,7 +199,7 @@ def test_what_a_dead_job_leaves_behind_is_owed(runner: Runner, rung: list[Doorbe
     with pytest.raises(AttemptFailed):
         run(runner, handler, JOB.id, "task-1", 55)
     stats = queries.stats(runner.store)
-    assert (stats["dead"], stats["owed"]) == (1, 1)
+    assert (stats["dead"], stats["unfinished"]) == (1, 1)
     assert rung == [Doorbell("stripe:evt_1:notify", "tasks.notifications.send", "notifications")]
 
 

@@ -70,7 +70,7 @@ def outcomes(runner: Runner, job: str) -> tuple[str, list[str]]:
 
 @pytest.mark.parametrize(
     ("stop_at", "first", "second"),
-    [(1, ("ready", ["released"]), ("ready", [])), (2, ("succeeded", ["succeeded"]), ("ready", ["released"]))],
+    [(1, ("pending", ["released"]), ("pending", [])), (2, ("succeeded", ["succeeded"]), ("pending", ["released"]))],
 )
 def test_who_is_told_to_stop_before_a_job_has_begun_gives_it_back(
     runner: Runner, stop_at: int, first: tuple[str, list[str]], second: tuple[str, list[str]]
@@ -89,7 +89,7 @@ def test_who_is_told_to_stop_while_it_rings_gives_the_next_job_back(runner: Runn
     with pytest.raises(SystemExit):
         work(replace(runner, ring=ring), {TASK: handler})
     assert outcomes(runner, "j1") == ("succeeded", ["succeeded"])
-    assert outcomes(runner, "j2") == ("ready", ["released"])
+    assert outcomes(runner, "j2") == ("pending", ["released"])
 
 
 def told_to_stop() -> None:
@@ -100,4 +100,4 @@ def test_who_cannot_finish_a_job_gives_the_next_one_back(runner: Runner) -> None
     runner.store.client.set("{holdfast}:jobs:stripe:evt_1", "no list")
     with pytest.raises(AttemptFailed):
         work(runner, {TASK: handler})
-    assert outcomes(runner, "j2") == ("ready", ["released"])
+    assert outcomes(runner, "j2") == ("pending", ["released"])

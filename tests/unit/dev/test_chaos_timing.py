@@ -73,7 +73,7 @@ RESULT = Result(
     lost=(),
     doubled=(),
     dead=0,
-    owed=0,
+    unfinished=0,
     repeated_mails=1,
     restarts=2,
     drained=0.5,
@@ -88,8 +88,8 @@ RESULT = Result(
         {"lost": ("evt_1: orders is missing",)},
         {"doubled": ("cs_1: orders is there 2 times",)},
         {"dead": 1},
-        {"owed": 1},
-        {"owed": -1, "dead": -1},  # nobody answered at the end
+        {"unfinished": 1},
+        {"unfinished": -1, "dead": -1},  # nobody answered at the end
         {"unacknowledged": 1},
     ],
 )

@@ -101,7 +101,7 @@ def perfect() -> World:
         asked=Asked(PLAN, answers, documents, ["in_localstripe"]),
         facts=facts,
         events={("stripe", event): {"state": state} for event, state in states.items()},
-        stats={"owed": sum(facts.retries.values()), "dead": 3, "succeeded": 1000},
+        stats={"unfinished": sum(facts.retries.values()), "dead": 3, "succeeded": 1000},
     )
 
 
@@ -140,7 +140,11 @@ FAULTS: list[tuple[str, str, Callable[[World], Any]]] = [
     ("lost", "is not in payment_failures", lambda w: w.facts.failures.pop(EVENT)),
     ("lost", "localstripe's failed payment", lambda w: w.facts.failures.pop("evt_localstripe")),
     ("lost", "is not past due", lambda w: w.facts.past_due.discard(EVENT)),
-    ("lost", "no retry is planned", lambda w: (w.facts.retries.pop(INVOICE), w.stats.update(owed=w.stats["owed"] - 1))),
+    (
+        "lost",
+        "no retry is planned",
+        lambda w: (w.facts.retries.pop(INVOICE), w.stats.update(unfinished=w.stats["unfinished"] - 1)),
+    ),
     ("lost", "got no mail", lambda w: w.facts.mail_keys.pop(f"stripe:{EVENT}:notify.payment_failed")),
     ("lost", "not fulfilled", lambda w: w.facts.orders.update({PAID_SESSION: "awaiting_payment"})),
     ("lost", "not fulfilled", lambda w: w.facts.entitlements.pop(PAID_SESSION)),
@@ -159,7 +163,7 @@ FAULTS: list[tuple[str, str, Callable[[World], Any]]] = [
     ("wrong", "refused, and had an effect", lambda w: w.facts.failures.update({min(PLAN.flawed): "in_forged"})),
     ("wrong", "fulfilled without payment", lambda w: w.facts.orders.update({UNPAID_SESSION: "fulfilled"})),
     ("wrong", "dead letters", lambda w: w.stats.update(dead=4)),
-    ("wrong", "are owed", lambda w: w.stats.update(owed=w.stats["owed"] + 1)),
+    ("wrong", "are owed", lambda w: w.stats.update(unfinished=w.stats["unfinished"] + 1)),
     ("wrong", "effects are in the database", lambda w: w.stats.update(succeeded=1001)),
 ]
 

@@ -162,7 +162,7 @@ def test_a_delivery_that_comes_after_all_is_a_duplicate(world: World) -> None:
     world.look()
     world.arrives("evt_late")
     assert (world.missed(), queries.stats(world.store)["duplicates"]) == (1, 1)
-    assert queries.stats(world.store)["owed"] == 1
+    assert queries.stats(world.store)["unfinished"] == 1
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_dying_anywhere_in_the_middle_loses_nothing_and_doubles_nothing(
     assert done == ([""] if at < 100 else ["evt_50"])
     world.look("reconcile:2026-03-01T13:00")
     assert (len(world.recorded()), world.missed()) == (150, 150)
-    assert queries.stats(world.store)["owed"] == 150
+    assert queries.stats(world.store)["unfinished"] == 150
     assert world.row().seen_until == SECOND - 60
 
 
@@ -419,7 +419,7 @@ def test_two_looks_at_once_take_in_each_event_once(world: World, hours: tuple[in
     for number in range(150):
         world.happens(f"evt_{number}", ago=3000 - number)
     at_once(lambda one: world.look(f"reconcile:2026-03-01T{hours[one]}:00"), 2)
-    assert (len(world.recorded()), world.missed(), queries.stats(world.store)["owed"]) == (150, 150, 150)
+    assert (len(world.recorded()), world.missed(), queries.stats(world.store)["unfinished"]) == (150, 150, 150)
     assert (world.row().until, world.row().seen_until) == (None, SECOND - 60)
 
 
@@ -442,7 +442,7 @@ def test_events_that_are_delivered_while_a_look_finds_them_are_recorded_once(wor
         world.business.settings["STRIPE_API_BASE"] = peer.url
         at_once(lambda one: (world.look, deliver)[one](), 2)
     found = queries.stats(world.store)
-    assert (len(world.recorded()), found["owed"], found["missed"] + found["accepted"]) == (100, 100, 100)
+    assert (len(world.recorded()), found["unfinished"], found["missed"] + found["accepted"]) == (100, 100, 100)
     assert found["duplicates"] == found["missed"]  # whatever the look had first was then delivered
     assert {event["deliveries"] for event in find.search(world.store, "events", Filter(), 1000).rows} == {1}
 
@@ -473,7 +473,11 @@ def test_all_workers_together_ask_once_at_the_start_and_once_an_hour(store: Stor
         event["id"].removeprefix("reconcile:2026-11-") for event in find.search(store, "events", Filter(), 100).rows
     )
     assert asked == ["23T21:50", "23T22:00", "23T23:00", "24T00:00"]
-    assert (queries.stats(store)["owed"], queries.stats(store)["duplicates"], queries.stats(store)["accepted"]) == (
+    assert (
+        queries.stats(store)["unfinished"],
+        queries.stats(store)["duplicates"],
+        queries.stats(store)["accepted"],
+    ) == (
         4,
         0,
         0,
@@ -486,7 +490,7 @@ def test_a_request_that_could_not_be_recorded_is_made_again(store: Store, clock:
         reconcile.request_hourly(store, "")
     valkey.start()
     assert reconcile.request_hourly(store, "")
-    assert queries.stats(store)["owed"] == 1
+    assert queries.stats(store)["unfinished"] == 1
 
 
 def _plain(asked: Asked) -> str:

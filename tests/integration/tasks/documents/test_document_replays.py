@@ -67,7 +67,7 @@ def refused_and_replayed(place: Workplace, service: Service) -> None:
     place.record("api", "doc_1", "document.requested", b'{"document_id": "contract-7"}')
     assert (place.dead(), row(place.sessions).status) == ([START], "failed")
     place.pass_time(2 * DAY)
-    assert queries.stats(place.store)["owed"] == 0
+    assert queries.stats(place.store)["unfinished"] == 0
     service.takes = True
     place.replay(START)
     assert row(place.sessions).status == "processing"
@@ -75,7 +75,7 @@ def refused_and_replayed(place: Workplace, service: Service) -> None:
 
 def test_a_replayed_start_has_a_deadline_of_its_own(place: Workplace, service: Service) -> None:
     refused_and_replayed(place, service)
-    assert queries.stats(place.store)["owed"] == 1
+    assert queries.stats(place.store)["unfinished"] == 1
     service.says = {"status": "processing"}
     place.pass_time(DAY)
     service.says = {"status": "completed", "result_url": f"{service.peer.url}/files/1"}

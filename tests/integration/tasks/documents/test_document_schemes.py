@@ -232,7 +232,7 @@ def test_a_callback_of_an_unknown_task_is_answered_200_and_shown_until_it_is_a_d
     assert call(client, "bearer", DONE) == 200
     (event,) = recorded(real_store)
     job, key = event["jobs"][0]["id"], {"Authorization": f"Bearer {API_KEY}"}
-    for attempts, state in ((2, "ready"), (1, "dead")):
+    for attempts, state in ((2, "scheduled"), (1, "dead")):
         runner = Runner(
             real_store, business.sessions, load({"MAX_ATTEMPTS": str(attempts)}), lambda _: None, "worker-1"
         )

@@ -217,10 +217,10 @@ def test_stats_and_metrics_tell_the_records_own_counts(client: FlaskClient, real
     dead_job(real_store)
     real_store.record(Event("stripe", "evt_1", "x", b"{}"), [])
     stats = client.get("/api/v1/stats", headers=BEARER).get_json()
-    assert stats | {"accepted": 1, "duplicates": 1, "dead": 1, "owed": 0, "leased": 0} == stats
+    assert stats | {"accepted": 1, "duplicates": 1, "dead": 1, "unfinished": 0, "running": 0} == stats
     metrics = client.get("/metrics").text
     assert 'holdfast_accepted_total{source="stripe"} 1.0' in metrics
-    assert "holdfast_dead 1.0" in metrics
+    assert 'holdfast_jobs{state="dead"} 1.0' in metrics
 
 
 @pytest.fixture

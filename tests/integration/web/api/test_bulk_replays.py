@@ -71,7 +71,7 @@ def work(runner: Runner, replay: str) -> int:
     """Do every page; answers how many there were."""
     for pages in range(1, 100):
         event = queries.find_event(runner.store, "holdfast", replay)
-        owed = [job["id"] for job in event["jobs"] if job["state"] == "ready"] if event else []
+        owed = [job["id"] for job in event["jobs"] if job["state"] in ("pending", "scheduled")] if event else []
         if not owed:
             return pages - 1
         run(runner, task.replay_page, owed[0], "", 60)
@@ -88,7 +88,7 @@ def test_all_that_match_run_again_and_no_others(
     replay = bulk_replays.request_replay(real_store, Filter(type="invoice.*"), WHO)
     late = die(real_store, "late")
     work(runner, replay)
-    assert {state(real_store, job) for job in wanted} == {"ready"}
+    assert {state(real_store, job) for job in wanted} == {"pending"}
     assert {state(real_store, job) for job in [*others, late]} == {"dead"}
     told = bulk_replays.load_progress(real_store, sessions, replay)
     assert told | {"state": "finished", "by": WHO, "replayed": 7, "skipped": 0, "total": 14, "scanned": 14} == told
@@ -111,7 +111,7 @@ def test_what_dies_after_the_dry_run_is_not_run_again(real_store: Store, runner:
     time.sleep(0.002)
     late = die(real_store, "evt_2")
     work(runner, bulk_replays.request_replay(real_store, Filter(until=told.until), WHO))
-    assert (state(real_store, meant), state(real_store, late)) == ("ready", "dead")
+    assert (state(real_store, meant), state(real_store, late)) == ("pending", "dead")
 
 
 def test_a_death_in_the_middle_of_a_page_costs_nothing_and_runs_nothing_twice(
@@ -197,7 +197,7 @@ def test_a_dry_run_tells_what_would_happen_and_does_nothing(client: FlaskClient,
             "reasons": {"Stripe answered 500": 3},
         },
     )
-    assert queries.stats(real_store)["owed"] == 0
+    assert queries.stats(real_store)["unfinished"] == 0
 
 
 def test_a_replay_by_the_api_is_durable_and_tells_how_far_it_is(
@@ -210,7 +210,7 @@ def test_a_replay_by_the_api_is_durable_and_tells_how_far_it_is(
     assert client.get(path, headers=BEARER).get_json()["state"] == "requested"
     work(runner, answer["id"])
     told = client.get(path, headers=BEARER).get_json()
-    assert (told["state"], told["replayed"], state(real_store, job)) == ("finished", 1, "ready")
+    assert (told["state"], told["replayed"], state(real_store, job)) == ("finished", 1, "pending")
     assert client.get("/api/v1/replays/none", headers=BEARER).status_code == 404
 
 
@@ -255,6 +255,6 @@ def test_what_was_put_away_after_the_page_was_planned_stays_away(
 
     monkeypatch.setattr(task, "_plan_page", discarded_then)
     work(runner, replay)
-    assert [state(real_store, job) for job in jobs] == ["ready", "discarded", "ready"]
+    assert [state(real_store, job) for job in jobs] == ["pending", "discarded", "pending"]
     told = client.get(f"/api/v1/replays/{replay}", headers=BEARER).get_json()
     assert told | {"replayed": 2, "skipped": 1} == told

@@ -210,7 +210,7 @@ def test_the_sweep_samples_the_unfinished_jobs_once_a_minute(store: Store, clock
         clock.forward(30)
         store.sweep(1, {})
     samples = statistics.samples(store, began)
-    assert [(s["at"] - began, s["owed"], s["dead"]) for s in samples] == [
+    assert [(s["at"] - began, s["unfinished"], s["dead"]) for s in samples] == [
         (30_000, 1, 0),
         (60_000, 1, 0),
         (120_000, 1, 0),
@@ -344,7 +344,7 @@ def test_a_dry_run_changes_nothing_and_its_button_starts_the_replay(client: Flas
 def test_no_action_is_performed_without_the_form_token(client: FlaskClient, real_store: Store, path: str) -> None:
     job = dead_letter(real_store, "evt_1")
     assert client.post(f"/console/{path}", data={"job": job, "reason": "x"}).status_code == 403
-    assert queries.stats(real_store) | {"owed": 0, "dead": 1} == queries.stats(real_store)
+    assert queries.stats(real_store) | {"unfinished": 0, "dead": 1} == queries.stats(real_store)
 
 
 def test_an_unexpected_error_is_a_page_without_details(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,8 +81,8 @@ def test_what_waits_is_told_by_queue_with_the_age_of_the_oldest(client: FlaskCli
     for name in ("evt_1", "evt_2"):
         record(real_store, name)
     told = figures(client)
-    assert (told["holdfast_waiting queue=payments"], told["holdfast_waiting queue=documents"]) == (2, 0)
-    assert 0 <= told["holdfast_oldest_seconds queue=payments"] < 60
+    assert (told["holdfast_pending_jobs queue=payments"], told["holdfast_pending_jobs queue=documents"]) == (2, 0)
+    assert 0 <= told["holdfast_oldest_pending_seconds queue=payments"] < 60
 
 
 def test_what_is_tried_again_later_is_owed_since_it_was_first_to_be_done(
@@ -95,9 +95,12 @@ def test_what_is_tried_again_later_is_owed_since_it_was_first_to_be_done(
     planned = NewJob("stripe:evt_2:later", TASK, "fulfilment", delay_seconds=86_400)
     store.record(Event("stripe", "evt_2", "test", b"{}"), [planned])
     told = figures(client)
-    assert (told["holdfast_waiting queue=payments"], told["holdfast_owed queue=payments"]) == (0, 1)
-    assert 3600 <= told["holdfast_oldest_owed_seconds queue=payments"] < 3700
-    assert (told["holdfast_owed queue=fulfilment"], told["holdfast_oldest_owed_seconds queue=fulfilment"]) == (1, 0)
+    assert (told["holdfast_pending_jobs queue=payments"], told["holdfast_unfinished_jobs queue=payments"]) == (0, 1)
+    assert 3600 <= told["holdfast_oldest_unfinished_seconds queue=payments"] < 3700
+    assert (
+        told["holdfast_unfinished_jobs queue=fulfilment"],
+        told["holdfast_oldest_unfinished_seconds queue=fulfilment"],
+    ) == (1, 0)
 
 
 def test_what_is_done_dead_or_replayed_is_owed_no_longer_or_again(store: Store, clock: Clock) -> None:
@@ -129,7 +132,7 @@ def test_a_part_that_cannot_be_read_costs_no_other(client: FlaskClient, real_sto
         "holdfast_up part=attempts",
         "holdfast_up part=reconcile",
     }
-    assert told["holdfast_dead"] == 0
+    assert told["holdfast_jobs state=dead"] == 0
 
 
 def test_deliveries_are_told_by_source_and_duplicates_apart(client: FlaskClient, real_store: Store) -> None:

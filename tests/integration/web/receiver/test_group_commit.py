@@ -62,7 +62,7 @@ def test_what_arrives_at_once_shares_round_trips_and_each_event_is_there(countin
 def test_one_event_twice_in_a_batch_is_recorded_once(counting: Counting, web_store: Store) -> None:
     assert asyncio.run(record(GroupCommit(counting), "evt_1", "evt_1", "evt_2")) == [True, False, True]
     stats = queries.stats(web_store)
-    assert stats | {"accepted": 2, "duplicates": 1, "owed": 2} == stats
+    assert stats | {"accepted": 2, "duplicates": 1, "unfinished": 2} == stats
 
 
 def test_a_store_that_hangs_is_told_to_all_in_one_deadline(

@@ -81,7 +81,7 @@ def test_a_signed_event_is_recorded_with_its_job_and_its_doorbell(client: Client
     assert post(client, "/stripe-webhook", signed_by_stripe(event)) == (200, OK)
     recorded = queries.find_event(real_store, "stripe", "evt_1")
     assert recorded is not None
-    assert [(job["task"], job["state"]) for job in recorded["jobs"]] == [("tasks.payments.payment_failed", "ready")]
+    assert [(job["task"], job["state"]) for job in recorded["jobs"]] == [("tasks.payments.payment_failed", "pending")]
     assert real_store.client.llen("payments") == 1
 
 
@@ -105,7 +105,7 @@ def test_a_duplicate_answers_200_and_changes_nothing(client: Client, real_store:
     answers = [post(client, "/stripe-webhook", signed_by_stripe(event)) for _ in range(3)]
     assert answers == [(200, OK)] * 3
     stats = queries.stats(real_store)
-    assert stats | {"accepted": 1, "duplicates": 2, "owed": 1} == stats
+    assert stats | {"accepted": 1, "duplicates": 2, "unfinished": 1} == stats
     assert real_store.client.llen("payments") == 1
 
 

@@ -124,12 +124,12 @@ def test_jobs_form_a_tree_by_the_follow_ups_of_their_effects() -> None:
 
 def test_the_timeline_shows_arrival_attempts_and_due_times_in_order() -> None:
     tried = [{"started": 20, "ended": 50, "outcome": "failed", "reason": "no"}, {"started": 90}]
-    event = {"received": 10, "jobs": [job("b", state="ready", due=200), job("a", attempts=tried)]}
+    event = {"received": 10, "jobs": [job("b", state="pending", due=200), job("a", attempts=tried)]}
     assert [(moment.at, moment.what, moment.outcome, moment.took) for moment in build_timeline(event)] == [
         (10, "arrived", "", None),
         (20, "attempt 1", "failed", 30),
         (90, "attempt 2", "running", None),
-        (200, "is due", "ready", None),
+        (200, "is due", "pending", None),
     ]
 
 
@@ -181,7 +181,7 @@ def test_a_short_duration_is_shown_precisely(ms: int | None, words: str) -> None
 def test_succeeded_jobs_are_counted_from_one_sample_to_the_next() -> None:
     minute, start = 60_000, 1_800_000_000_000
     samples = [{"at": start + n * minute, "done": done} for n, done in enumerate((5, 9, 8, 8, 20))]
-    plots = overview._plots([0] * 60, [one | {"owed": 0, "age": 90_000} for one in samples], start, 60 * minute)
+    plots = overview._plots([0] * 60, [one | {"unfinished": 0, "age": 90_000} for one in samples], start, 60 * minute)
     bars = next(plot.bars for plot in plots if plot.name == "Jobs succeeded")
     assert {plot.name: plot.top for plot in plots} | {
         "Jobs succeeded": "12",
