@@ -188,7 +188,7 @@ def test_a_dead_job_is_listed_with_its_reason_and_can_be_replayed_once(client: F
     assert (listed["id"], listed["reason"]) == (job, "the invoice has no customer")
     assert client.post(f"/api/v1/jobs/{job}/replay", headers=BEARER).get_json() == {"replayed": job}
     again = client.post(f"/api/v1/jobs/{job}/replay", headers=BEARER)
-    assert (again.status_code, again.get_json()["error"]) == (409, "not replayed: owed")
+    assert (again.status_code, again.get_json()["error"]) == (409, "not replayed: unfinished")
     audit: Any = real_store.client.xrange("{holdfast}:audit")
     assert [fields[b"by"][:8] for _, fields in audit] == [b"api key "]
 
