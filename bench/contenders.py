@@ -41,7 +41,7 @@ class Contender(ABC):
 
     def __init__(self, valkey: Valkey, folder: Path) -> None:
         self.valkey, self.folder, self.port = valkey, folder, free_port()
-        self.client: redis.Redis = redis.Redis.from_url(valkey.url)
+        self.client: redis.Redis = redis.Redis.from_url(valkey.url, socket_timeout=60)  # more than any BLPOP waits
         folder.mkdir(parents=True, exist_ok=True)
 
     @abstractmethod

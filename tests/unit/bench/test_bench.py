@@ -102,7 +102,7 @@ def test_the_page_names_contenders_that_are_left_out(tmp_path: Path) -> None:
     report.write(load(tmp_path / "results.json"), tmp_path)
     page = (tmp_path / "benchmarks.md").read_text()
     assert "BullMQ is not compared: Node is not installed" in page
-    assert "BullMQ's" not in page.partition("## The goals")[2], "a goal without figures is left out"
+    assert "relative to BullMQ" not in page.partition("## The goals")[2], "a goal without figures is left out"
 
 
 def test_a_steady_load_waits_for_every_response_and_counts_from_the_due_time() -> None:
@@ -122,8 +122,9 @@ def test_a_steady_load_waits_for_every_response_and_counts_from_the_due_time() -
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    load = paced(server.server_port, 50, 1, 1)  # one connection, so requests wait for each other
+    load = paced(server.server_port, 100, 0.5, 1)  # the one connection can only do 50 per second
     server.shutdown()
     server.server_close()
     assert load.acks == 50
-    assert 20 <= load.p50 <= load.p99
+    assert load.p50 > 200, "the wait before a request is sent counts"
+    assert load.p99 > 400
