@@ -7,10 +7,9 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
-from flask import Blueprint, Response, g, jsonify, request, send_file
+from flask import Blueprint, Response, g, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
@@ -19,7 +18,6 @@ from inbox.event import Event
 from inbox.store import Store
 from settings import STRIPE_RESENDS_DAYS, Settings
 from tasks import broker, reconcile_request
-from tasks.documents.store_factory import open_store
 from tasks.models import Document
 from tasks.routes import jobs_for
 from telemetry import tracing
@@ -29,6 +27,7 @@ from web.body import parse_json, read_body
 from web.errors import HttpError
 from web.queries import agents as agent_queries
 from web.queries import documents, filters, reconcile_status
+from web.queries.document_content import find_document, send_content
 from web.receiver.sources import Source, delivery_stats
 
 MOST = 200  # rows in one answer
@@ -113,14 +112,14 @@ def blueprint(
 
     @api.get("/documents/<document>")
     def show_document(document: str) -> Response:
-        row = _row(sessions, document)
+        row = find_document(sessions, document)
         if row is None and queries.find_event(store, SOURCE, document) is None:
             raise HttpError("no such document", 404)
         return jsonify(_document(row) if row else {"id": document, "status": "submitting", "progress": 0})
 
     @api.get("/documents/<document>/content")
     def document_content(document: str) -> Response:
-        return content(settings, *completed(sessions, document, "no such document, or it is not complete"))
+        return send_content(settings, sessions, document, "no such document, or it is not complete")
 
     events.register(api, settings, store, sessions)
     agents.register(api, settings, sessions)
@@ -179,34 +178,8 @@ def _known(store: Store, sessions: Callable[[], Session], event: Event) -> str:
     before = queries.find_body(store, event.source, event.id)
     if before is not None and json.loads(before) != json.loads(event.body):  # None: it has aged away
         raise HttpError("this Idempotency-Key was used for another request; use a new key for a new request", 422)
-    row = _row(sessions, event.id)
+    row = find_document(sessions, event.id)
     return row.status if row else "submitting"
-
-
-def completed(sessions: Callable[[], Session], document: str, otherwise: str) -> tuple[Document, str]:
-    """The row of a completed document and its stored name. Raises HttpError, 404, with the text `otherwise`"""
-    row = _row(sessions, document)
-    if row is None or row.status != "completed" or row.stored_as is None:
-        raise HttpError(otherwise, 404)
-    return row, row.stored_as
-
-
-def content(settings: Settings, row: Document, name: str) -> Response:
-    """The file, of which a part may be asked for; of a store that is no folder, all of it."""
-    stored = open_store(settings.document_store).read(name)
-    kind = row.content_type or "application/octet-stream"
-    answer = send_file(stored, mimetype=kind, as_attachment=True, download_name=name)
-    if row.size and not isinstance(stored, Path):  # of a file it knows the length, and can send a part
-        answer.content_length = row.size
-    answer.headers["X-Content-Type-Options"] = "nosniff"  # it is what its type says, and no page of ours
-    return answer
-
-
-def _row(sessions: Callable[[], Session], document: str) -> Document | None:
-    if "\0" in document:  # Postgres takes no NUL in a text, not even to look for
-        return None
-    with sessions() as db:
-        return db.get(Document, document)
 
 
 def _document(row: Document) -> dict[str, Any]:

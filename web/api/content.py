@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from settings import Settings
 from tasks import signed_link
-from web.api.blueprint import completed, content
 from web.errors import HttpError
+from web.queries.document_content import send_content
 
 UNTIL = re.compile(r"[0-9]{1,12}")
 HEADERS = {
@@ -37,6 +37,6 @@ def blueprint(settings: Settings, sessions: Callable[[], Session]) -> Blueprint:
         until, signature = request.args.get("until", ""), request.args.get("signature", "")
         if not UNTIL.fullmatch(until) or not signed_link.is_valid(settings, document, until, signature, time.time()):
             raise HttpError("no such document, or the link is over", 404)
-        return content(settings, *completed(sessions, document, "no such document, or the link is over"))
+        return send_content(settings, sessions, document, "no such document, or the link is over")
 
     return pages
