@@ -20,6 +20,7 @@ from inbox.job import job_id
 from tasks.agents import circuit_breaker, registry
 from tasks.clients.standard_webhook import Gone, Receiver, post
 from tasks.db.locking import insert_if_new, select_for_update
+from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp, GaveUp, replay_suffix
 from tasks.models import Agent, Document, Handoff
 from tasks.notifications.notify import notify_admin
@@ -63,13 +64,11 @@ def deliver(attempt: Attempt, db: Session) -> list[FollowUp]:
     try:
         _await_turn(attempt, db, handoff, agent)
     finally:
-        db.commit()  # its place in the queue; and no transaction stays open over a call
+        db.commit()  # its place in the queue, even if it is not its turn
     try:
-        post(
-            attempt,
-            Receiver("the agent", agent.url, registry.signing_secrets(attempt.settings, agent)),
-            _body(attempt, handoff),
-        )
+        receiver = Receiver("the agent", agent.url, registry.signing_secrets(attempt.settings, agent))
+        with outside_transaction(db):
+            post(attempt, receiver, _body(attempt, handoff))
     except (TransientError, PermanentError) as error:
         raise _failed(attempt, db, error) from None
     handoff, agent = _locked(attempt, db)

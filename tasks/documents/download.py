@@ -7,6 +7,7 @@ import time
 from sqlalchemy.orm import Session
 
 from inbox.errors import HoldfastError, LeaseLost, PermanentError
+from tasks.db.transactions import outside_transaction
 from tasks.documents import transfer
 from tasks.documents.announcements import notify_waiters
 from tasks.documents.lifecycle import DOWNLOADABLE, give_up, set_status
@@ -24,15 +25,15 @@ def download(attempt: Attempt, db: Session) -> list[FollowUp]:
         return []
     if attempt.replays and document.status == "failed":
         set_status(db, document, "downloading", attempt.now)
-    db.commit()  # no transaction stays open over a call
-    try:
-        stored = _fetched(attempt, db, document)
-    except LeaseLost:
-        raise
-    except Exception as error:  # Celery's, too, when its time is over
-        if isinstance(error, PermanentError) or attempt.last:
-            raise give_up(attempt, db, document.id, _reason(error)) from None
-        raise
+    with outside_transaction(db):
+        try:
+            stored = _fetched(attempt, db, document)
+        except LeaseLost:
+            raise
+        except Exception as error:  # Celery's, too, when its time is over
+            if isinstance(error, PermanentError) or attempt.last:
+                raise give_up(attempt, db, document.id, _reason(error)) from None
+            raise
     document = db.get_one(Document, document.id, with_for_update=True, populate_existing=True)
     if document.status not in DOWNLOADABLE:
         return []

@@ -13,6 +13,7 @@ from inbox.errors import PermanentError, TransientError
 from tasks.clients import document_service
 from tasks.clients.document_service import ProcessRequest, StatusUpdate
 from tasks.db.locking import insert_if_new, select_for_update
+from tasks.db.transactions import outside_transaction
 from tasks.documents.announcements import notify_waiters
 from tasks.documents.callback_url import callback_url
 from tasks.documents.lifecycle import (
@@ -49,9 +50,9 @@ def submit(attempt: Attempt, db: Session) -> list[FollowUp]:
     if document.start != number or document.status not in UNFINISHED:
         return []
     wanted = ProcessRequest(document.document_id, callback_url(attempt.settings, document.id), document.options)
-    db.commit()  # no transaction stays open over a call
     try:
-        task = document_service.request_processing(attempt.settings, wanted, attempt.key, attempt.now)
+        with outside_transaction(db):
+            task = document_service.request_processing(attempt.settings, wanted, attempt.key, attempt.now)
     except PermanentError as error:
         raise give_up(attempt, db, document.id, str(error)) from None
     return _record_task_id(attempt, db, number, task)
@@ -75,8 +76,8 @@ def check_deadline(attempt: Attempt, db: Session) -> list[FollowUp]:
     if document.start != attempt.args["start"] or document.status not in UNFINISHED:
         return []
     seen = _observed_state(document)
-    db.commit()  # no transaction stays open over a call
-    told = poll_status(attempt, document.task_id)
+    with outside_transaction(db):
+        told = poll_status(attempt, document.task_id)
     document = _document(attempt, db)
     if document.start != attempt.args["start"] or document.status not in UNFINISHED:
         return []

@@ -22,6 +22,7 @@ from inbox.job import job_id
 from settings import Settings
 from tasks.clients import stripe
 from tasks.db.locking import insert_if_new
+from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Notification
 from tasks.notifications.apprise_client import render_message, send_message, with_idempotency_key
@@ -110,9 +111,9 @@ def _look_up(attempt: Attempt, db: Session, notification: Notification) -> None:
     """The customer's language, and an address where the event had none, as Stripe knows them now."""
     if notification.state != "owed" or not notification.customer or not attempt.settings.stripe_api_key:
         return
-    db.commit()  # no transaction stays open over a call
     try:
-        found = convert(stripe.fetch_customer(attempt, notification.customer), Customer)
+        with outside_transaction(db):
+            found = convert(stripe.fetch_customer(attempt, notification.customer), Customer)
     except PermanentError:  # deleted, or a key that may not read customers: then we know what the event told
         return
     notification.locale = found.preferred_locales[0] if found.preferred_locales else notification.locale
@@ -177,19 +178,19 @@ def services_for(settings: Settings, notification: Notification) -> list[Service
 def _deliver(attempt: Attempt, db: Session, notification: Notification) -> None:
     if notification.state == "sent":
         return
-    db.commit()  # no transaction stays open over a call
     chosen = services_for(attempt.settings, notification)
     subject, body = render_message(attempt.settings, notification.kind, notification.locale, notification.params)
     refused = []
-    for service in chosen:
-        if service.digest in notification.sent_by:
-            continue
-        if send_message(service.url, subject, body):
-            notification.sent_by = [*notification.sent_by, service.digest]
-            db.commit()
-        else:
-            refused.append(service.scheme)
-        attempt.renew()
+    with outside_transaction(db):
+        for service in chosen:
+            if service.digest in notification.sent_by:
+                continue
+            if send_message(service.url, subject, body):
+                notification.sent_by = [*notification.sent_by, service.digest]
+                db.commit()
+            else:
+                refused.append(service.scheme)
+            attempt.renew()
     if refused:
         raise TransientError(f"{len(refused)} of {len(chosen)} services did not take it: {', '.join(refused)}")
     notification.state = "sent" if chosen else "not_configured"
