@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify
 
+from inbox.job import JobState
 from web.api.agents import AgentRequest
 from web.api.blueprint import DocumentRequest, ReconcileRequest
 from web.api.events import MOST, DiscardRequest
@@ -169,7 +170,7 @@ def _record() -> Schema:
     one_event = [in_path("source"), in_path("event_id")]
     replayed = having(replayed={"type": "object", "additionalProperties": TEXT})
     search = [{"name": name, "in": "query", "schema": TEXT} for name in (*SEARCH_FIELDS, "cursor")]
-    dead = {"name": "state", "in": "query", "required": True, "schema": {"const": "dead"}}
+    state = {"name": "state", "in": "query", "required": True, "schema": {"enum": list(JobState)}}
     listed = having(events=list_of("Event"), cursor=MAYBE_TEXT)
     return {
         "/api/v1/events": {
@@ -189,12 +190,12 @@ def _record() -> Schema:
         },
         "/api/v1/jobs": {
             "get": call(
-                "Dead letters that match, the newest first; times are those of death, and q matches reasons too",
+                "Matching jobs of one state; times are those of death of dead ones, the due times of unfinished ones",
                 {
                     **answer(200, "found", having(jobs=list_of("Job"), cursor=MAYBE_TEXT)),
                     **errors("another state", 400),
                 },
-                parameters=[*(one for one in search if one["name"] != "state"), dead, PAGE],
+                parameters=[*(one for one in search if one["name"] != "state"), state, PAGE],
             )
         },
         "/api/v1/jobs/{job_id}": {

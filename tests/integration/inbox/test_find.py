@@ -10,8 +10,8 @@ import pytest
 from inbox import find, queries
 from inbox.event import Event
 from inbox.find import Filter
-from inbox.job import Lease, NewJob
-from inbox.retry import DeadLetter
+from inbox.job import JobState, Lease, NewJob
+from inbox.retry import DeadLetter, RetryAt
 from inbox.store import Store
 from tests.conftest import Clock
 
@@ -165,3 +165,74 @@ def test_a_search_is_bounded_and_says_how_far_it_came(store: Store, monkeypatch:
             break
         place = step.cursor
     assert looked == [(10, 0), (10, 0), (5, 1)]
+
+
+@pytest.fixture
+def in_all_states(store: Store, clock: Clock) -> Store:
+    """Jobs named after their states, in two queues; `key` waits for the ordering key of `run`."""
+    names = ("done", "lost", "out", "run", "key", "retry", "now", "soon")
+    for n, name in enumerate(names):
+        clock.forward(1)
+        key, delay = ("k" if name in ("run", "key") else ""), (30 if name == "soon" else 0)
+        job = NewJob(name, "tasks.x", "documents" if n % 2 else "payments", delay_seconds=delay, ordering_key=key)
+        store.record(Event("stripe", f"evt_{name}", "x", b"{}"), [job])
+    settle(store, "done", "succeeded")
+    settle(store, "lost", "dead")
+    settle(store, "out", "dead")
+    assert store.discard("out", "ada", "known") == ""
+    retry, running = store.lease("retry", "w", 60), store.lease("run", "w", 60)
+    assert isinstance(retry, Lease)
+    assert isinstance(running, Lease)
+    store.fail(retry, "no reply", RetryAt(store.now_ms() + 90_000))
+    assert store.lease("key", "w", 60) == "waiting"
+    return store
+
+
+STATES = {
+    JobState.PENDING: ["now", "key"],
+    JobState.SCHEDULED: ["soon", "retry"],
+    JobState.RUNNING: ["run"],
+    JobState.SUCCEEDED: ["done"],
+    JobState.DEAD: ["lost"],
+    JobState.DISCARDED: ["out"],
+}
+
+
+@pytest.mark.parametrize(("state", "names"), STATES.items())
+@pytest.mark.parametrize("limit", [1, 100])
+def test_jobs_are_listed_by_state_and_each_is_shown_and_counted_in_it(
+    in_all_states: Store, state: JobState, names: list[str], limit: int
+) -> None:
+    page = find.search(in_all_states, state, Filter(), limit)
+    ids = [row["id"] for row in page.rows]
+    while page.cursor:
+        page = find.search(in_all_states, state, Filter(), limit, page.cursor)
+        ids += [row["id"] for row in page.rows]
+    assert ids == names
+    shown = [queries.find_job(in_all_states, name) for name in names]
+    assert {job["state"] for job in shown if job} == {state}
+    assert queries.stats(in_all_states)[state] == len(names)
+
+
+def test_a_scheduled_job_is_pending_once_it_is_due(in_all_states: Store, clock: Clock) -> None:
+    clock.forward(31)
+    assert [row["id"] for row in find.search(in_all_states, JobState.SCHEDULED, Filter(), 9).rows] == ["retry"]
+    assert {"soon"} < {row["id"] for row in find.search(in_all_states, JobState.PENDING, Filter(), 9).rows}
+    stats = queries.stats(in_all_states)
+    assert (stats["pending"], stats["scheduled"], stats["running"], stats["unfinished"]) == (3, 1, 1, 5)
+    in_all_states.sweep(10, {})
+    assert queries.stats(in_all_states) | {"pending": 3, "scheduled": 1} == queries.stats(in_all_states)
+
+
+def test_a_list_of_unfinished_jobs_is_filtered_by_source_text_and_due_time(in_all_states: Store) -> None:
+    now = in_all_states.now_ms()
+
+    def ids(criteria: Filter) -> list[str]:
+        return [row["id"] for row in find.search(in_all_states, JobState.SCHEDULED, criteria, 9).rows]
+
+    assert (ids(Filter(source="documents")), ids(Filter(text="no reply"))) == ([], ["retry"])
+    assert (ids(Filter(since=now + 60_000)), ids(Filter(until=now + 60_000))) == (["retry"], ["soon"])
+
+
+def test_a_cursor_beyond_the_last_list_ends_the_search(store: Store) -> None:
+    assert find.search(store, JobState.PENDING, Filter(), 9, "99/") == find.Page([], 0, None)
