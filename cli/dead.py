@@ -92,11 +92,11 @@ def list_replays(api: Api, *, as_json: bool, limit: int) -> None:
 
 @dead.command()
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
-@click.option("--why", required=True, help="The reason, for the audit log.")
+@click.option("--reason", required=True, help="Why, for the audit log.")
 @api_command
-def discard(api: Api, *, jobs: tuple[str, ...], why: str, as_json: bool) -> None:
+def discard(api: Api, *, jobs: tuple[str, ...], reason: str, as_json: bool) -> None:
     """Discard dead letters that need no action. A discarded job can still be replayed."""
-    _for_each(jobs, lambda job: api.post("jobs", job, "discard", body={"reason": why}), "discarded", as_json)
+    _for_each(jobs, lambda job: api.post("jobs", job, "discard", body={"reason": reason}), "discarded", as_json)
 
 
 def _for_each(jobs: tuple[str, ...], call: Callable[[str], object], done: str, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from cli.api import Api
 from cli.errors import USAGE, CommandError
 from settings import SettingsError, load_client
 
-EVENT_STATES = ("open", "succeeded", "dead", "discarded", "unhandled")
+EVENT_STATES = ("open", "succeeded", "dead", "discarded", "unhandled", "missed")
 Command = Callable[..., Any]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

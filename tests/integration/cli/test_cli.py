@@ -91,7 +91,7 @@ def test_replays_and_discards_are_in_the_audit_log_under_the_name_of_the_key(
     assert terminal.run("events", "replay", "stripe", "evt_1", "--json").json == {"replayed": {JOB: "replayed"}}
     assert terminal.run("events", "replay", "stripe", "evt_1").code == 1, "it is pending"
     assert "replayed" in terminal.run("dead", "replay", "stripe:evt_2:x").out
-    gone = terminal.run("dead", "discard", "stripe:evt_3:x", "stripe:evt_9:x", "--why", "a test", "--json")
+    gone = terminal.run("dead", "discard", "stripe:evt_3:x", "stripe:evt_9:x", "--reason", "a test", "--json")
     assert (gone.code, gone.json["stripe:evt_3:x"]) == (1, "discarded"), "one of two does not exist"
     assert terminal.run("dead", "list").out == "none\n"
     entries = terminal.run("audit", "--json").json["audit"]
