@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from inbox.errors import PermanentError
 from inbox.event import Event
 from settings import Settings
+from tasks.routes import effect_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,17 @@ def replay_suffix(attempt: Attempt) -> str:
     """What sets apart the follow-ups of a replay, and of those that follow from it; empty where nobody replayed."""
     before = str(attempt.args.get("replayed", ""))
     return f"{before}.again{attempt.args.get('number', 0)}-{attempt.replays}" if attempt.replays else before
+
+
+def page_number(attempt: Attempt) -> int:
+    """Which page of a long list this job processes; 1 for the first."""
+    return int(attempt.args.get("page", 1))
+
+
+def next_page(attempt: Attempt, task: str, ordering_key: str = "") -> FollowUp:
+    """The follow-up job that processes the next page."""
+    number = page_number(attempt) + 1
+    return FollowUp(f"{effect_of(task)}.{number}", task, {"page": number}, ordering_key=ordering_key)
 
 
 Handler = Callable[[Attempt, Session], Sequence[FollowUp]]

@@ -1,4 +1,4 @@
-"""`python -m tasks.reconcile`: asks Stripe now for the events that it could not deliver."""
+"""`python -m tasks.reconcile`: fetches the events from Stripe that never arrived."""
 
 from inbox.errors import HoldfastError
 from settings import SettingsError

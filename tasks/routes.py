@@ -24,6 +24,7 @@ class Task:
     schedule: str = ""
 
 
+OWN_SOURCE = "holdfast"  # events that Holdfast records itself: requests and timers
 QUEUES = ("payments", "fulfilment", "documents", "downloads", "notifications", "handoffs")
 
 # The names of the tasks. They are stored: in the record, in Celery messages, and, without "tasks.", in job ids and
@@ -127,9 +128,9 @@ ROUTES: Mapping[tuple[str, str], str] = {
     ("documents", "failed"): DOCUMENT_FAILED,
     ("documents", "*"): DOCUMENT_PROGRESS,
     ("api", "document.requested"): DOCUMENT_REQUESTED,
-    ("holdfast", "reconcile.due"): RECONCILE,
-    ("holdfast", "replay.asked"): BULK_REPLAY,
-    ("holdfast", "alert.due"): SEND_ALERTS,
+    (OWN_SOURCE, "reconcile.due"): RECONCILE,
+    (OWN_SOURCE, "replay.asked"): BULK_REPLAY,
+    (OWN_SOURCE, "alert.due"): SEND_ALERTS,
 }
 
 # Event types that Stripe has and the installed library does not know yet; any other unknown one stops start-up.

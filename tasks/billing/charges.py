@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from tasks.billing import refetch
@@ -13,6 +12,7 @@ from tasks.clients import stripe
 from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt
 from tasks.models import Charge, Dispute, Order
+from tasks.orders import access
 from tasks.payloads import Id, Int64, Ref, Text, ref
 
 PaymentRefs = dict[str, str | None]  # by which a charge and its order are found
@@ -44,7 +44,11 @@ def resolve_payment_refs(attempt: Attempt, db: Session, charge: ChargeObject) ->
     """
     payment_intent, invoice = ref(charge.payment_intent), ref(charge.invoice)
     known: PaymentRefs = {"payment_intent": payment_intent, "invoice": invoice, "subscription": None}
-    if not attempt.settings.stripe_api_key or not (payment_intent or invoice) or _is_ordered(db, payment_intent):
+    if (
+        not attempt.settings.stripe_api_key
+        or not (payment_intent or invoice)
+        or access.order_exists(db, Order.payment_intent, payment_intent)
+    ):
         return known
     try:
         with outside_transaction(db):
@@ -64,9 +68,3 @@ def merge_known(row: Charge | Dispute, values: dict[str, Any]) -> None:
 def payment_refs(row: Charge | Dispute) -> PaymentRefs:
     """All the names that are known by now, whichever event told them."""
     return {"payment_intent": row.payment_intent, "invoice": row.invoice, "subscription": row.subscription}
-
-
-def _is_ordered(db: Session, payment_intent: str | None) -> bool:
-    return payment_intent is not None and bool(
-        db.scalar(select(exists().where(Order.payment_intent == payment_intent)))
-    )

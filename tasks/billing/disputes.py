@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import Struct
@@ -14,6 +13,7 @@ from tasks.clients import stripe
 from tasks.db.locking import upsert_locked
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Dispute
+from tasks.notifications.localize import iso_date
 from tasks.notifications.money import format_amount
 from tasks.notifications.notify import notify_admin
 from tasks.orders import access
@@ -101,8 +101,4 @@ def _notify_admin(attempt: Attempt, db: Session, row: Dispute, dispute: DisputeO
     if row.status in CLOSED:
         return notify_admin(db, attempt, "dispute_closed", **words)
     due = dispute.evidence_details.due_by if dispute.evidence_details else None
-    return notify_admin(db, attempt, "dispute_opened", due=_iso_date(due) if due else "not known", **words)
-
-
-def _iso_date(at: int) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
+    return notify_admin(db, attempt, "dispute_opened", due=iso_date(due) if due else "not known", **words)

@@ -1,22 +1,22 @@
-"""Reconcile: ask Stripe for the events that it could not deliver, and take in those that never arrived.
+"""Reconcile: ask Stripe for events that it could not deliver, and record those that never arrived.
 
-    python -m tasks.reconcile             ask now
-    python -m tasks.reconcile --days 3    go through all events of 3 days, delivered or not: after the store was lost
+    python -m tasks.reconcile             fetch them now
+    python -m tasks.reconcile --days 3    fetch all events of 3 days, delivered or not: after the store was lost
 
-Each request to look is an event of our own (source `holdfast`), recorded when a worker starts and once for each hour by
-whichever worker comes first: so its job has a lease, retries and a place among the jobs, and no process is the only one
-that looks. A job takes in one page; the next page is its follow-up. How far it has come stands in the row `Reconcile`,
-so that the newest request goes on where an elder one stopped; the elder one then gives way.
+Each request is an event of our own (source `holdfast`), recorded when a worker starts and once an hour by whichever
+worker comes first. So its job has a lease and retries, and no single process is responsible for it. A job processes one
+page of Stripe's list; the next page is its follow-up. The progress is in the row `Reconcile`, so that a new request
+resumes the run of an older one, which then stops.
 
-What is taken in: events that Stripe lists as not delivered everywhere (https://docs.stripe.com/api/events/list), of a
-type that has a route, not younger than a minute (those may still be on their way) and not in the record. Since when:
-one hour before the end of the last finished look, 30 days at the most, for Stripe lists no more. The very first look
-goes back one hour: what happened before that is for a person to ask for. Only events of the account itself are listed,
-not those of accounts that are connected to it.
+What is recorded: events that Stripe lists as not delivered (https://docs.stripe.com/api/events/list), of a type that
+has a route, at least a minute old (younger ones may still be on their way) and not yet in the record. A run starts one
+hour before the end of the last finished one, at most 30 days ago, because Stripe lists no older events. The first run
+starts one hour ago: anything earlier must be requested by a person. Only the account's own events are listed, not those
+of connected accounts.
 
-Once a day a look goes through everything since the last one that did, delivered or not: what happened while the
-endpoint was disabled was never to be delivered to it, and need not be listed as undelivered. What was delivered before
-the very first look, to whatever was there before us, stays out.
+Once a day a run lists everything since the last such run, delivered or not: events from a time when the endpoint was
+disabled were never due for delivery, and may not be listed as undelivered. Events delivered before the very first run,
+to a receiver that we replaced, are not fetched.
 """
 
 from __future__ import annotations
@@ -40,28 +40,31 @@ from tasks import broker
 from tasks.clients import stripe
 from tasks.db.locking import select_for_update, upsert_locked
 from tasks.db.transactions import outside_transaction
-from tasks.handler import Attempt, FollowUp
+from tasks.handler import Attempt, FollowUp, next_page
 from tasks.ingest import build_delivery, identify_stripe_event
 from tasks.models import Reconcile
 from tasks.payloads import Int64, parse
-from tasks.reconcile_request import ORDERING_KEY, SOURCE, request_reconcile, request_reconcile_now
-from tasks.routes import RECONCILE, ROUTES
+from tasks.reconcile_request import ORDERING_KEY, request_reconcile, request_reconcile_now
+from tasks.routes import OWN_SOURCE, RECONCILE, ROUTES
 
 log = structlog.get_logger()
 
-OVERLAP_SECONDS = 3600  # clocks that differ, and events that Stripe lists late
+OVERLAP_SECONDS = 3600  # allows for clocks that differ, and for events that Stripe lists late
 MIN_AGE_SECONDS = 60
 DAY_SECONDS = 86400
 
 
 class Request(Struct):
-    """What is asked for: the events that were not delivered, or all events of some days."""
+    """The body of the request's event. None: the undelivered events; else all events of so many days."""
 
     days: Int64 | None = None
 
 
 def request_hourly(store: Store, last: str) -> str:
-    """Ask at the first call, then once an hour, all workers together; answers the hour, to be passed in next time."""
+    """Record a request at the first call of a process, and one per hour among all workers.
+
+    `last` is what the previous call returned, "" at the first.
+    """
     now = datetime.fromtimestamp(store.now_ms() / 1000, UTC)
     hour = f"reconcile:{now:%Y-%m-%dT%H}:00"
     if hour != last:
@@ -70,7 +73,10 @@ def request_hourly(store: Store, last: str) -> str:
 
 
 def reconcile_page(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """One page of Stripe's list. Errors are transient: a key may be given the right to list events at any time."""
+    """Fetch and record one page of Stripe's list.
+
+    All errors are transient: even a key that may not list events may be given that right at any time.
+    """
     if not attempt.settings.stripe_api_key:
         return []
     row = _begin(attempt, db)
@@ -89,27 +95,29 @@ def reconcile_page(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 
 def _begin(attempt: Attempt, db: Session) -> Reconcile | None:
-    """The span to go through; None if there is none any more, or a newer request has taken it over."""
-    row, _ = upsert_locked(db, Reconcile, source="stripe", asked="", everything=False, after="", tried_at=attempt.now)
-    if attempt.event.id < row.asked:
+    """The run to work on; None if it is finished, or belongs to a newer request."""
+    row, _ = upsert_locked(
+        db, Reconcile, source="stripe", request_id="", everything=False, after="", tried_at=attempt.now
+    )
+    if attempt.event.id < row.request_id:
         return None
-    if attempt.event.id > row.asked:
-        row.asked = attempt.event.id
+    if attempt.event.id > row.request_id:
+        row.request_id = attempt.event.id
         days = parse(attempt.event.body, Request).days
-        if days or row.until is None or not row.after:  # one that got somewhere is gone on with
-            _new_span(row, int(attempt.now.timestamp()), days or 0)
+        if days or row.until is None or not row.after:  # else resume the run: it has recorded a page
+            _start_run(row, int(attempt.now.timestamp()), days or 0)
     row.tried_at = attempt.now
     return row if row.until is not None else None
 
 
-def _new_span(row: Reconcile, now: int, days: int) -> None:
-    """From where the last look, or the last one through everything, ended, to what must have been delivered by now.
+def _start_run(row: Reconcile, now: int, days: int) -> None:
+    """Start a run, from where the last one ended until MIN_AGE_SECONDS ago.
 
-    An unfinished one is gone on with from its own start: the day's look through everything waits until it is over.
+    An unfinished run starts again from its own beginning; the daily run over everything waits for it.
     """
     until = now - MIN_AGE_SECONDS
     if row.everything_until is None:
-        row.everything_until = until + OVERLAP_SECONDS  # which is taken off again
+        row.everything_until = until + OVERLAP_SECONDS  # subtracted again below
     since, everything = (row.seen_until or now) - OVERLAP_SECONDS, False
     if row.until is not None and row.since is not None:
         since, everything = row.since, row.everything
@@ -121,7 +129,7 @@ def _new_span(row: Reconcile, now: int, days: int) -> None:
 
 
 def _fetch_page(attempt: Attempt, row: Reconcile) -> stripe.EventPage:
-    """The page behind `row.after`. Forgets that place if Stripe does: then the span is begun again."""
+    """The page after `row.after`. If Stripe no longer knows that event, clear it, so that the run starts again."""
     types = [kind for source, kind in ROUTES if source == "stripe"]
     try:
         return stripe.list_events(attempt, types, row.since or 0, row.until or 0, row.after, everything=row.everything)
@@ -131,33 +139,30 @@ def _fetch_page(attempt: Attempt, row: Reconcile) -> stripe.EventPage:
 
 
 def _record_missed(attempt: Attempt, events: Sequence[bytes]) -> None:
-    """Through the same record as a delivery, the oldest first; what is known already stays as it is."""
+    """Record the events as deliveries are recorded, oldest first; those already in the record do not change."""
     store = broker.open_store(attempt.settings, timeout_seconds=5)
     with closing(store.client):
         for body in reversed(events):
             try:
                 identity = identify_stripe_event(body.decode(), attempt.settings.accepted_mode)
                 event, jobs, _ = build_delivery("stripe", identity, body)
-            except BadPayload:  # the receiver would refuse it, too
+            except BadPayload:  # the receiver would reject it, too
                 continue
             bells = store.record(event, jobs, counted="missed") if jobs else None
             if bells is not None:
-                log.warning(
-                    "an event that never arrived was taken in", source="stripe", event_id=event.id, type=event.type
-                )
+                log.warning("recorded an event that never arrived", source="stripe", event_id=event.id, type=event.type)
                 broker.ring(bells)
 
 
 def _finish_page(attempt: Attempt, db: Session, page: stripe.EventPage, after: str) -> list[FollowUp]:
-    """Behind this page, in one transaction with the effect row; or the end of the span."""
+    """Move on to the next page, or finish the run, in the transaction of the effect row."""
     row = select_for_update(db, Reconcile, "stripe")
-    if row is None or (row.asked, row.after) != (attempt.event.id, after):
-        return []  # we slept over our lease, and somebody else has moved on
+    if row is None or (row.request_id, row.after) != (attempt.event.id, after):
+        return []  # our lease expired, and another worker has finished this page
     row.failure = None
     if page.last:
         row.after = page.last
-        number = int(attempt.args.get("page", 1)) + 1
-        return [FollowUp(f"reconcile.take_in.{number}", RECONCILE, {"page": number}, ordering_key=ORDERING_KEY)]
+        return [next_page(attempt, RECONCILE, ORDERING_KEY)]
     row.seen_until = max(row.seen_until or 0, row.until or 0)
     if row.everything:
         row.everything_until = max(row.everything_until or 0, row.until or 0)
@@ -166,7 +171,7 @@ def _finish_page(attempt: Attempt, db: Session, page: stripe.EventPage, after: s
 
 
 def main() -> None:
-    """Ask now, and tell what comes of it. Whoever stops this stops only the telling."""
+    """Request a run now and print its progress. Interrupting this command does not stop the run."""
     parser = argparse.ArgumentParser(prog="python -m tasks.reconcile", description=__doc__.splitlines()[0])
     parser.add_argument("--days", type=int, choices=range(1, STRIPE_RESENDS_DAYS + 1), metavar="1..30")
     days = parser.parse_args().days
@@ -176,19 +181,19 @@ def main() -> None:
     store = broker.open_store(settings, timeout_seconds=5)
     before = queries.stats(store)["missed"]
     event_id = request_reconcile_now(store, days)
-    print(f"asked for: {event_id}; a worker does it now")
+    print(f"requested: {event_id}; a worker runs it now")
     _wait_for(store, event_id)
-    print(f"events that never arrived and were taken in now: {queries.stats(store)['missed'] - before}")
+    print(f"events that never arrived and were recorded now: {queries.stats(store)['missed'] - before}")
 
 
 def _wait_for(store: Store, event_id: str) -> None:
-    """Until no job of the request is owed; each new trouble is told once."""
-    told: set[str] = set()
-    while event := queries.find_event(store, SOURCE, event_id):
-        owed = [job for job in event["jobs"] if job["state"] in UNFINISHED]
-        if not owed:
+    """Wait until the request has no unfinished job; print each new reason for a retry once."""
+    printed: set[str] = set()
+    while event := queries.find_event(store, OWN_SOURCE, event_id):
+        unfinished = [job for job in event["jobs"] if job["state"] in UNFINISHED]
+        if not unfinished:
             return
-        for reason in {job["reason"] for job in owed if job["reason"]} - told:
-            told.add(reason)
-            print(f"{reason}; it is tried again")
+        for reason in {job["reason"] for job in unfinished if job["reason"]} - printed:
+            printed.add(reason)
+            print(f"{reason}; it is retried")
         time.sleep(0.2)

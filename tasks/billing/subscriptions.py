@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from msgspec import Struct, field
@@ -15,6 +14,7 @@ from tasks.clients import stripe
 from tasks.db.locking import upsert_locked
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Invoice, PaymentGrace, Subscription
+from tasks.notifications.localize import iso_date
 from tasks.notifications.notify import notify_customer
 from tasks.orders import access, direct_subscriptions
 from tasks.orders.entitlements import Item, Price, make_item
@@ -73,7 +73,7 @@ def trial_will_end(attempt: Attempt, db: Session) -> list[FollowUp]:
         customer=row.customer,
         about=row.id,
         subscription=row.id,
-        trial_end=_iso_date(trial_end),
+        trial_end=iso_date(trial_end),
     )
     return [told, *owed]
 
@@ -157,7 +157,3 @@ def _current_version(row: Subscription) -> Version | None:
 
 def _exists(db: Session, which: Any) -> bool:
     return bool(db.scalar(select(exists().where(which))))
-
-
-def _iso_date(at: int) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")

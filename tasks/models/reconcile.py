@@ -1,4 +1,4 @@
-"""How far a sender has been asked for what never arrived."""
+"""The progress of reconciliation with a source."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from tasks.models.base import Base
 
 
 class Reconcile(Base):
-    """How far we have asked a sender what we missed: one row a sender.
+    """How far we have fetched the events of a source that never arrived; one row per source.
 
-    `asked` is the newest request that a worker has begun. since and until bound the events it goes through, in the
-    sender's seconds since 1970, and `after` is the last event of the last page taken in. Between looks until is None.
+    `request_id` is the newest request that a worker has begun. A run lists the events created from `since` to `until`
+    (seconds since 1970, the source's clock); `after` is the last event of the last page recorded. `until` is None
+    while no run is in progress.
     """
 
     __tablename__ = "reconciles"
 
     source: Mapped[str] = mapped_column(primary_key=True)
-    asked: Mapped[str]
+    request_id: Mapped[str] = mapped_column("asked")
     since: Mapped[int | None]
     until: Mapped[int | None]
     after: Mapped[str]
-    everything: Mapped[bool]  # those, too, that the sender says it has delivered
-    seen_until: Mapped[int | None]  # what the last finished look has covered
-    everything_until: Mapped[int | None]  # the same of those looks that went through everything
+    everything: Mapped[bool]  # also list events that the source reports as delivered
+    seen_until: Mapped[int | None]  # the `until` of the last finished run
+    everything_until: Mapped[int | None]  # the same, of runs that listed everything
     tried_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
-    failure: Mapped[str | None]  # why the last try failed; None: it did not
+    failure: Mapped[str | None]  # why the last attempt failed; None if it did not

@@ -9,7 +9,7 @@ from tasks.handler import Attempt, FollowUp
 from tasks.notifications.notify import notify_operator
 from tasks.payloads import parse
 
-SOURCE, DUE = "holdfast", "alert.due"
+DUE = "alert.due"
 
 
 def send_alert(attempt: Attempt, db: Session) -> list[FollowUp]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, false, func, or_, select
+from sqlalchemy import ColumnElement, exists, false, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from tasks.db.locking import advisory_lock, insert_if_new, select_for_update
@@ -79,6 +79,11 @@ def sync_entitlements(db: Session, attempt: Attempt, **names: str | None) -> lis
 def lock_entitlements(db: Session, **names: str | None) -> None:
     """Keep everybody else's `follow` of these ids waiting; for whoever records an order, before it does."""
     advisory_lock(db, [f"{name}:{value}" for name, value in names.items() if value])
+
+
+def order_exists(db: Session, column: InstrumentedAttribute[Any], value: str | None) -> bool:
+    """Whether an order has this id in this column; never for None."""
+    return value is not None and bool(db.scalar(select(exists().where(column == value))))
 
 
 def last_renewal_at(db: Session, subscription: str | None) -> int:

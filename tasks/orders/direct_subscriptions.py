@@ -7,7 +7,9 @@ told of before it can be found. Without an API key nobody can know, and such a s
 
 from __future__ import annotations
 
-from sqlalchemy import exists, select
+from datetime import timedelta
+
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from settings import STRIPE_RESENDS_DAYS
@@ -20,7 +22,6 @@ from tasks.orders import access
 from tasks.routes import RECORD_DIRECT_SUBSCRIPTION
 
 RECHECK_SECONDS = 30
-DAY_SECONDS = 86400
 
 
 def enqueue_recording(attempt: Attempt, db: Session, subscription: str) -> list[FollowUp]:
@@ -38,7 +39,7 @@ def record_order(attempt: Attempt, db: Session) -> list[FollowUp]:
         return []
     customer = db.scalar(select(Subscription.customer).filter_by(id=key))
     access.lock_entitlements(db, session=key, subscription=key, customer=customer)
-    if _is_ordered(db, key):  # since we asked
+    if access.order_exists(db, Order.subscription, key):  # since we asked
         return []
     about = {"customer": customer, "subscription": key, "amount_total": 0, "currency": ""}
     insert_if_new(
@@ -49,16 +50,12 @@ def record_order(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 def _has_no_order(attempt: Attempt, db: Session, subscription: str) -> bool:
     """Neither here nor at Stripe; a session of which Stripe tells nobody any more never becomes one."""
-    if _is_ordered(db, subscription) or not attempt.settings.stripe_api_key:
+    if access.order_exists(db, Order.subscription, subscription) or not attempt.settings.stripe_api_key:
         return False
     try:
         with outside_transaction(db):
             sessions = stripe.list_sessions(attempt, subscription)
     except stripe.Refused:
         return False
-    told_since = attempt.now.timestamp() - STRIPE_RESENDS_DAYS * DAY_SECONDS
-    return all(session["created"] < told_since for session in sessions)
-
-
-def _is_ordered(db: Session, subscription: str) -> bool:
-    return bool(db.scalar(select(exists().where(Order.subscription == subscription))))
+    oldest_resend = (attempt.now - timedelta(days=STRIPE_RESENDS_DAYS)).timestamp()
+    return all(session["created"] < oldest_resend for session in sessions)

@@ -145,7 +145,7 @@ def test_by_command_it_looks_now_and_tells_what_it_found(stack: Stack, account: 
     account.lose(2)
     told = command(stack)
     assert told.returncode == 0, told.stderr
-    assert told.stdout.splitlines()[-1] == "events that never arrived and were taken in now: 2"
+    assert told.stdout.splitlines()[-1] == "events that never arrived and were recorded now: 2"
 
 
 def test_without_a_key_the_command_the_api_and_the_worker_say_that_it_is_off(stack: Stack) -> None:

@@ -20,13 +20,13 @@ from inbox.find import Filter
 from inbox.store import Store
 from tasks import broker
 from tasks.models import Replay
-from tasks.routes import jobs_for
+from tasks.routes import OWN_SOURCE, jobs_for
 from web.errors import HttpError
 from web.queries.times import iso
 
 log = structlog.get_logger()
 
-SOURCE, EVENT_TYPE = "holdfast", "replay.asked"
+EVENT_TYPE = "replay.asked"
 PREVIEW_SEARCHES = 10  # about half a second
 SAMPLE_ROWS = 20
 
@@ -78,8 +78,8 @@ def request_replay(store: Store, query: Filter, by: str) -> str:
     now = store.now_ms()
     query = _until_now(store, query)
     replay = f"replay:{datetime.fromtimestamp(now / 1000, UTC):%Y-%m-%dT%H:%M:%S}-{secrets.token_hex(2)}"
-    event = Event(SOURCE, replay, EVENT_TYPE, json.dumps({"by": by, "wanted": asdict(query)}).encode())
-    broker.ring(store.record(event, jobs_for(SOURCE, replay, EVENT_TYPE), counted="due") or ())
+    event = Event(OWN_SOURCE, replay, EVENT_TYPE, json.dumps({"by": by, "wanted": asdict(query)}).encode())
+    broker.ring(store.record(event, jobs_for(OWN_SOURCE, replay, EVENT_TYPE), counted="due") or ())
     log.info("bulk replay requested", replay=replay, by=by)
     return replay
 
@@ -96,11 +96,11 @@ def load_progress(store: Store, sessions: Callable[[], Session], replay: str) ->
         row = db.get(Replay, replay) if "\0" not in replay else None  # Postgres refuses a NUL in a query
     if row:
         return to_json(row)
-    if (event := queries.find_event(store, SOURCE, replay)) is None:
+    if (event := queries.find_event(store, OWN_SOURCE, replay)) is None:
         raise HttpError("no such replay", 404)
-    body = json.loads(queries.find_body(store, SOURCE, replay) or b"{}")
+    body = json.loads(queries.find_body(store, OWN_SOURCE, replay) or b"{}")
     created_at = datetime.fromtimestamp(event["received"] / 1000, UTC)
-    return to_json(Replay(id=replay, by=body.get("by"), wanted={}, created_at=created_at)) | {"state": "requested"}
+    return to_json(Replay(id=replay, by=body.get("by"), filter={}, created_at=created_at)) | {"state": "requested"}
 
 
 def load_newest(sessions: Callable[[], Session], limit: int) -> list[dict[str, Any]]:
@@ -115,9 +115,9 @@ def to_json(row: Replay) -> dict[str, Any]:
         "id": row.id,
         "state": "finished" if row.finished_at else "running",
         "by": row.by,
-        "filter": {name: value for name, value in row.wanted.items() if value not in (None, "")},
+        "filter": {name: value for name, value in row.filter.items() if value not in (None, "")},
         "total": row.total or 0,
-        "scanned": row.looked or 0,
+        "scanned": row.scanned or 0,
         "replayed": row.replayed or 0,
         "skipped": row.skipped or 0,
         "created_at": row.created_at.isoformat(),

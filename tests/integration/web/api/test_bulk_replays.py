@@ -163,7 +163,7 @@ def test_who_comes_late_to_a_page_that_is_done_changes_nothing(
             db.commit()
     with sessions() as db:
         row = db.get(Replay, replay)
-        assert row and (row.replayed, row.looked, row.pages) == (1, 1, 1)
+        assert row and (row.replayed, row.scanned, row.pages) == (1, 1, 1)
 
 
 def test_what_has_lost_its_payload_is_skipped_and_counted(

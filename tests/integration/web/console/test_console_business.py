@@ -229,7 +229,9 @@ def test_sources_show_the_use_of_each_secret_and_rejected_deliveries(client: Fla
 
 def test_sources_show_the_last_reconcile(client: FlaskClient, sessions: Callable[[], Session]) -> None:
     assert "never" in client.get("/console/sources").text
-    row = Reconcile(source="stripe", asked="x", after="", everything=False, tried_at=NOW, failure="Stripe answered 500")
+    row = Reconcile(
+        source="stripe", request_id="x", after="", everything=False, tried_at=NOW, failure="Stripe answered 500"
+    )
     insert(sessions, row)
     page = client.get("/console/sources").text
     assert "failing" in page
