@@ -1,4 +1,4 @@
-"""Reading the record: what arrived, what became of it. Changes nothing."""
+"""Queries about events, jobs and deliveries, and about the server. Read only."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def stats(store: Store) -> dict[str, int]:
 
 
 def deliveries(store: Store) -> dict[str, int]:
-    """`accepted:<source>`, `duplicate:<source>`, `rejected:<source>:<reason>`, `verified:<source>:<secret's name>`: how
-    many; `last:…`: when, in ms since 1970; `unproven:<source>`: how many since then that were signed, but not to be
-    believed."""
+    """Counters of deliveries: `accepted:<source>`, `duplicate:<source>`, `rejected:<source>:<reason>`,
+    `verified:<source>:<secret's name>`; `unproven:<source>` of signed ones rejected since the last verified one.
+    And times (ms since 1970) of the last verified ones: `last:<source>:<secret's name>`."""
     with translate_errors():
         raw: Any = store.client.hgetall(PREFIX + "deliveries")
     return {name.decode(): int(value) for name, value in raw.items()}
 
 
 def attempts(store: Store) -> dict[str, int]:
-    """`<task>:<outcome>`: how many attempts ended so; `<task>:<ms>`: how many took up to that long, and longer than the
-    next shorter one says (`inf`: any longer); `<task>:ms`: how long all of them took together."""
+    """Counters of attempts: `<task>:<outcome>`; `<task>:<ms>`, attempts that took at most that long and longer than the
+    next smaller limit (`inf`: no limit); `<task>:ms`, their total duration."""
     with translate_errors():
         raw: Any = store.client.hgetall(PREFIX + "attempts")
     return {name.decode(): int(value) for name, value in raw.items()}
@@ -89,14 +89,14 @@ def _last_deliveries(fields: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def find_body(store: Store, source: str, event_id: str) -> bytes | None:
-    """The event's payload, as it was signed; None once it has aged away."""
+    """The event's payload, as it was signed; None once it has been pruned."""
     with translate_errors():
         raw: Any = store.client.get(f"{PREFIX}body:{source}:{event_id}")
     return raw if raw is None else unpack(raw)
 
 
 def _event_state(fields: Mapping[str, str], jobs: list[dict[str, Any]]) -> str:
-    """The same words as in scripts/find.lua."""
+    """As event_state in scripts/find.lua."""
     if any(job["state"] == JobState.DEAD for job in jobs):
         return "dead"
     done = "discarded" if int(fields.get("discarded", 0)) else "succeeded"
@@ -147,8 +147,8 @@ def _job(job_id: str, fields: Mapping[str, str], now: int) -> dict[str, Any]:
 
 
 def list_audit_log(store: Store, limit: int, before: str = "") -> list[dict[str, Any]]:
-    """The newest `limit` of what people have done, or of what they had `before` an entry's `id`: `at` (ms), action,
-    job, by, what it `was`; of a discard the `reason`."""
+    """The newest `limit` actions of people, or the newest `before` the entry with that id: `at` (ms), `action`, `job`,
+    `by`, the state it `was` in, and for a discard the `reason`."""
     with translate_errors():
         rows: Any = store.client.xrevrange(PREFIX + "audit", max=f"({before}" if before else "+", count=limit)
     return [_audit_entry(name.decode(), _text(fields)) for name, fields in rows]
@@ -167,16 +167,16 @@ def last_sweep_ms(store: Store) -> int | None:
 
 
 def is_writing_to_disk(store: Store) -> bool:
-    """Whether the server's last write to its append-only file went well; True where it keeps none."""
+    """False if the server's last write to its append-only file failed; True if it has no such file."""
     with translate_errors():
         found: Any = store.client.info("persistence")
     return bool(found.get("aof_last_write_status", "ok") == "ok")
 
 
 def durability(store: Store) -> dict[str, str]:
-    """What the server is set to and says of its file, where that decides whether an acknowledged event can be lost.
+    """The server's settings and status that decide whether an acknowledged event can be lost.
 
-    A managed one may refuse CONFIG: then what only CONFIG says is left out.
+    A managed server may refuse CONFIG; then the settings known only from CONFIG are left out.
     """
     with translate_errors():
         memory: Any = store.client.info("memory")
@@ -187,13 +187,13 @@ def durability(store: Store) -> dict[str, str]:
         "aof_last_write_status": str(file["aof_last_write_status"]),
     }
     with suppress(StoreUnavailable), translate_errors():
-        said: Any = store.client.config_get("appendfsync", "no-appendfsync-on-rewrite")
-        found |= said
+        config: Any = store.client.config_get("appendfsync", "no-appendfsync-on-rewrite")
+        found |= config
     return found
 
 
 def persistence_status(store: Store) -> dict[str, str]:
-    """How its last writes to disk went: `ok`, or the server's word. Empty where it does not say."""
+    """The status of the server's last writes to disk: `ok`, another status, or empty if it reports none."""
     with translate_errors():
         found: Any = store.client.info("persistence")
     return {name: str(found.get(name, "")) for name in ("aof_last_write_status", "aof_last_bgrewrite_status")}

@@ -1,5 +1,4 @@
-"""Many commands in one round trip, for a third of what redis-py's own pipeline takes: they are packed in C at once. And
-what their answers are worth."""
+"""Several Redis commands in one round trip, for a third of the CPU of redis-py's pipeline: hiredis packs them in C."""
 
 from __future__ import annotations
 
@@ -15,54 +14,60 @@ from inbox.errors import StoreUnavailable
 Command = tuple[Any, ...]
 
 
-def execute(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
-    """Their answers, or a ResponseError in the place of an answer, over one connection of the client's pool.
+def pack_commands(commands: Sequence[Command]) -> bytes:
+    return b"".join(map(hiredis.pack_command, commands))
 
-    Raises redis.RedisError where there is no answer; asks a second time where the connection was stale, as the client
-    is set to.
+
+def execute(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
+    """The reply or ResponseError of each command, over one connection of the client's pool.
+
+    Raises redis.RedisError if there is no reply. If the connection was broken, sends the commands again over a new one,
+    as the client's retry is set.
     """
-    packed = b"".join(map(hiredis.pack_command, commands))
+    packed = pack_commands(commands)
     pool = client.connection_pool
     connection = pool.get_connection()
     try:
         return connection.retry.call_with_retry(
-            lambda: _asked(connection, packed, len(commands)),
+            lambda: _send(connection, packed, len(commands)),
             lambda _error: connection.disconnect(),
         )
-    except BaseException:  # also a signal's, between two answers: those still to come would be taken for another's
+    except BaseException:  # also a signal's exception between two replies: the next user would read the remaining ones
         connection.disconnect()
         raise
     finally:
         pool.release(connection)
 
 
-def _asked(connection: Any, packed: bytes, number: int) -> list[Any]:
+def _send(connection: Any, packed: bytes, number: int) -> list[Any]:
     connection.send_packed_command([packed])
-    return [_answer(connection) for _ in range(number)]
+    return [_read_reply(connection) for _ in range(number)]
 
 
-def _answer(connection: Any) -> Any:
+def _read_reply(connection: Any) -> Any:
     try:
         return connection.read_response()
     except redis.ResponseError as error:
         return error
 
 
-def confirmed(answers: Sequence[Any], replicas_ack: int) -> Any:
-    """The first answer, which counts when enough replicas have what it wrote or found: that is the second, if there is
-    one. Raises the first error among them, or StoreUnavailable."""
-    for answer in answers:
-        if isinstance(answer, redis.RedisError):
-            raise answer
-    first, *replicas = answers
-    if replicas and replicas[0] < replicas_ack:
-        raise StoreUnavailable(f"{replicas[0]} of {replicas_ack} replicas have it")
+def first_confirmed(replies: Sequence[Any], replicas_ack: int) -> Any:
+    """The first reply. A second one is the number of replicas that confirmed it.
+
+    Raises the first error among the replies, or StoreUnavailable if there are less than `replicas_ack` confirmations.
+    """
+    for reply in replies:
+        if isinstance(reply, redis.RedisError):
+            raise reply
+    first, *confirmations = replies
+    if confirmations and confirmations[0] < replicas_ack:
+        raise StoreUnavailable(f"{confirmations[0]} of {replicas_ack} replicas have confirmed it")
     return first
 
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Every Redis error becomes StoreUnavailable; its text may hold an address, so only its name is kept."""
+    """Turns Redis errors into StoreUnavailable. Their texts may contain an address, so only their names are kept."""
     try:
         yield
     except redis.RedisError as error:
@@ -70,4 +75,4 @@ def translate_errors() -> Iterator[None]:
 
 
 def store_unavailable(error: redis.RedisError) -> StoreUnavailable:
-    return StoreUnavailable(f"the store does not take this now ({type(error).__name__})")
+    return StoreUnavailable(f"the store is not available ({type(error).__name__})")

@@ -1,4 +1,4 @@
-"""Connections to whichever server the Sentinels call the master now."""
+"""Connections to the server that is the master according to the Sentinels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from redis.sentinel import MasterNotFoundError, SentinelConnectionPool, Sentinel
 from settings.sentinel_url import SentinelUrl
 
 
-class Answer(NamedTuple):
-    """What one Sentinel says. The newer of two configurations is the greater answer."""
+class Reply(NamedTuple):
+    """The reply of one Sentinel. Of two replies, the one with the newer configuration is the greater."""
 
     config_epoch: int
     host: str
@@ -21,25 +21,25 @@ class Answer(NamedTuple):
 
 
 class Sentinels:
-    """Asks Sentinels, each once, until most have answered, and believes the newest configuration among the answers.
+    """Asks each Sentinel once until a majority has replied, and uses the newest configuration among the replies.
 
-    The first to answer may be one that was away itself while the others chose a new master: until they have told it,
-    which takes 2 s and more, it names the old one, which may be back too and still take itself for the master.
+    The first to reply may have been down while the others elected a new master. Until they have updated it, which takes
+    2 s and more, it names the old master, which may be back as well and still act as master.
 
-    It stands in for redis.sentinel.Sentinel, which believes the first, tries each of them several times, so that no
-    answer comes within 2 seconds, and whose list of Sentinels loses members when two threads reorder it at once
-    (redis-py 8.1). The commands are those of https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/.
+    Replaces redis.sentinel.Sentinel, which uses the first reply, asks each Sentinel several times and so needs over
+    2 seconds, and whose list of Sentinels loses members when two threads reorder it at once (redis-py 8.1). The
+    commands are those of https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/.
     """
 
     def __init__(self, url: SentinelUrl, timeout_seconds: float) -> None:
-        """A Sentinel has a quarter of the time that the master has: it has nothing to write to a disk."""
-        patience = timeout_seconds / 4
+        """A Sentinel must reply within a quarter of the master's time: it does not write to a disk."""
+        timeout = timeout_seconds / 4
         self._sentinels = [
             redis.Redis(
                 host=host,
                 port=port,
-                socket_timeout=patience,
-                socket_connect_timeout=patience,
+                socket_timeout=timeout,
+                socket_connect_timeout=timeout,
                 retry=Retry(NoBackoff(), 0),
                 **url.sentinel_login,
             )
@@ -47,37 +47,39 @@ class Sentinels:
         ]
 
     def discover_master(self, service: str) -> tuple[str, int]:
-        """Its address; what redis-py's pool calls before each new connection. Raises MasterNotFoundError."""
-        answers: dict[redis.Redis, Answer] = {}
+        """The master's host and port; redis-py's pool calls this before each new connection. Raises
+        MasterNotFoundError."""
+        replies: dict[redis.Redis, Reply] = {}
         sentinels = self._sentinels
         for sentinel in sentinels:
-            if answer := _ask(sentinel, service):
-                answers[sentinel] = answer
-            if len(answers) > len(sentinels) // 2:
+            if reply := _ask(sentinel, service):
+                replies[sentinel] = reply
+            if len(replies) > len(sentinels) // 2:
                 break
-        if not answers:
-            raise MasterNotFoundError(f"no Sentinel says who is the master of {service}")
-        # Those that answered are asked first: one that hangs costs its time once. A new list, for other threads' sake.
-        self._sentinels = sorted(sentinels, key=lambda one: one not in answers)
-        newest = max(answers.values())
+        if not replies:
+            raise MasterNotFoundError(f"no Sentinel knows the master of {service}")
+        # Those that replied are asked first next time, so one that hangs delays only one request. A new list, because
+        # other threads may be iterating over the old one.
+        self._sentinels = sorted(sentinels, key=lambda sentinel: sentinel not in replies)
+        newest = max(replies.values())
         return newest.host, newest.port
 
 
-def _ask(sentinel: redis.Redis, service: str) -> Answer | None:
-    """The address is of its epoch as soon as the chosen replica is a master, before the others follow it."""
-    both: Any = sentinel.pipeline(transaction=False)
-    both.sentinel_get_master_addr_by_name(service, return_responses=True)
-    both.sentinel_master(service, return_responses=True)
+def _ask(sentinel: redis.Redis, service: str) -> Reply | None:
+    """The address belongs to the epoch as soon as the elected replica is master, before the others follow it."""
+    pipe: Any = sentinel.pipeline(transaction=False)
+    pipe.sentinel_get_master_addr_by_name(service, return_responses=True)
+    pipe.sentinel_master(service, return_responses=True)
     try:
-        address, master = both.execute()
+        address, master = pipe.execute()
     except redis.RedisError:
         return None
-    return Answer(master["config-epoch"], address[0].decode(), address[1])
+    return Reply(master["config-epoch"], address[0].decode(), address[1])
 
 
 class _Connection(SentinelManagedConnection):
     def connect(self) -> None:
-        """Once: the command that needs the connection is tried again as a whole, and a sender waits for both."""
+        """Tries once: the command that needs the connection is itself retried, and a source waits for pipe."""
         if not self._sock:
             self.connect_to(self.connection_pool.get_master_address())  # type: ignore[no-untyped-call]
 

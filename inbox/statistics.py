@@ -1,4 +1,4 @@
-"""Figures for people: rates, backlogs and ages. Each costs the same however much is stored. Changes nothing."""
+"""Figures for people: rates, backlogs and ages. The cost of each does not depend on how much is stored. Read only."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from inbox.memory_guard import NEARLY_FULL
 from inbox.roundtrip import translate_errors
 from inbox.store import PREFIX, Store
 
-LAST_MS = 60_000
+MINUTE_MS = 60_000
 SAMPLE_NAMES = {b"owed": "unfinished", b"done": "succeeded"}  # as stored
-FIRST = 50  # of a queue, to find the one that has waited longest: who was rung longest ago need not be it
+OLDEST_RUNG = 50  # jobs of a queue among which the longest due is found: it need not be the one rung first
 
 
 def count_arrivals(store: Store, since_ms: int, until_ms: int, steps: int) -> list[int]:
-    """How many events came in each of `steps` equal parts of a span of time."""
+    """The number of events that arrived in each of `steps` equal parts of a time span."""
     width = (until_ms - since_ms) / steps
     edges = [since_ms + round(width * i) for i in range(steps + 1)]
     with translate_errors(), store.client.pipeline(transaction=False) as pipe:
@@ -27,30 +27,30 @@ def count_arrivals(store: Store, since_ms: int, until_ms: int, steps: int) -> li
 
 
 def pending_by_queue(store: Store, names: Sequence[str]) -> dict[str, tuple[int, int | None]]:
-    """For each queue: jobs whose doorbell has rung, and since when (ms) the one that has waited longest was due."""
+    """For each queue: the number of jobs whose doorbell has been rung, and the earliest due time (ms) among them."""
     with translate_errors(), store.client.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.zcard(f"{PREFIX}rung:{name}")
-            pipe.zrange(f"{PREFIX}rung:{name}", 0, FIRST - 1)
+            pipe.zrange(f"{PREFIX}rung:{name}", 0, OLDEST_RUNG - 1)
         found: Any = pipe.execute()
     return {name: (int(found[2 * i]), _oldest(store, found[2 * i + 1])) for i, name in enumerate(names)}
 
 
 def seconds_until_full(store: Store, now_ms: int) -> float:
-    """Until events are refused for want of memory, should as many go on coming as in the last minute, or as much of it
-    as they have come in. They keep their bytes for days, done or not. Infinite where none come, or no limit is set."""
+    """Seconds until events are rejected for lack of memory, at the rate of the last minute (or since the first event in
+    it). Assumes that no memory is freed, because payloads stay for days. Infinite without events or without a limit."""
     with translate_errors(), store.client.pipeline(transaction=False) as pipe:
         pipe.info("memory")
         pipe.zcard(PREFIX + "events")
-        pipe.zcount(PREFIX + "events", now_ms - LAST_MS, "+inf")
-        pipe.zrange(PREFIX + "events", now_ms - LAST_MS, "+inf", byscore=True, offset=0, num=1, withscores=True)
-        memory, events, came, first = pipe.execute()
-    room = memory["maxmemory"] * NEARLY_FULL - memory["used_memory"]
-    if not memory["maxmemory"] or not came:
+        pipe.zcount(PREFIX + "events", now_ms - MINUTE_MS, "+inf")
+        pipe.zrange(PREFIX + "events", now_ms - MINUTE_MS, "+inf", byscore=True, offset=0, num=1, withscores=True)
+        memory, events, recent, first = pipe.execute()
+    free = memory["maxmemory"] * NEARLY_FULL - memory["used_memory"]
+    if not memory["maxmemory"] or not recent:
         return math.inf
-    bytes_each = memory["used_memory_dataset"] / events  # without the server's own
+    bytes_each = memory["used_memory_dataset"] / events  # without the server's own overhead
     seconds = max(1.0, (now_ms - first[0][1]) / 1000)
-    return float(max(0.0, room / (bytes_each * came / seconds)))
+    return float(max(0.0, free / (bytes_each * recent / seconds)))
 
 
 def _oldest(store: Store, jobs: Sequence[bytes]) -> int | None:
@@ -63,17 +63,17 @@ def _oldest(store: Store, jobs: Sequence[bytes]) -> int | None:
 
 
 def unfinished_by_queue(store: Store, names: Sequence[str]) -> dict[str, tuple[int, int | None]]:
-    """For each queue: jobs not yet done, and since when (ms) the one that is owed the longest is to be done, however
-    often it has failed; in the future where each of them is only planned."""
+    """For each queue: the number of unfinished jobs, and the earliest time (ms) at which one of them was first due,
+    retries included; in the future if all are delayed."""
     with translate_errors(), store.client.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.zcard(f"{PREFIX}owed:{name}")
             pipe.zrange(f"{PREFIX}owed:{name}", 0, 0, withscores=True)
         found: Any = pipe.execute()
-    return {name: (int(found[2 * i]), _first(found[2 * i + 1])) for i, name in enumerate(names)}
+    return {name: (int(found[2 * i]), _first_score(found[2 * i + 1])) for i, name in enumerate(names)}
 
 
-def _first(entries: Sequence[tuple[bytes, float]]) -> int | None:
+def _first_score(entries: Sequence[tuple[bytes, float]]) -> int | None:
     return int(entries[0][1]) if entries else None
 
 

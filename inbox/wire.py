@@ -1,4 +1,4 @@
-"""The scripts, how jobs go to them, and how their answers are read: Redis carries flat lists of bytes and numbers."""
+"""Arguments for the scripts, and their replies, which are flat lists of bytes and numbers."""
 
 from __future__ import annotations
 
@@ -14,59 +14,64 @@ from inbox.event import NewEvent
 from inbox.job import Doorbell, Lease, NewJob
 from inbox.packing import pack, unpack
 
-# The ready-made broker message of a job, to be pushed in the same step; empty where the broker is another server.
+# Makes the broker message of a job, which the script puts into the queue in the same step; empty: it does not.
 Message = Callable[[NewJob], bytes]
 
 
+def no_message(_job: NewJob) -> bytes:
+    """For a broker that is another server."""
+    return b""
+
+
 def script_source(name: str) -> str:
-    """The source of scripts/<name>.lua, with what is common to all of them in front."""
+    """The source of scripts/<name>.lua, after scripts/common.lua."""
     folder = Path(__file__).parent / "scripts"
     flags = "" if name == "record" else " flags=allow-oom"
     return f"#!lua{flags}\n" + (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
 
 
 def nonce() -> str:
-    """Names one question to the store; should the client put it twice, the answer is the same."""
+    """Identifies one request to the store. If the client sends it twice, the reply is the same."""
     return os.urandom(8).hex()
 
 
-def event_args(them: Iterable[NewEvent], message: Message) -> list[Any]:
-    """Six arguments an event, and those of its jobs, as scripts/record.lua takes them."""
+def event_args(events: Iterable[NewEvent], message: Message) -> list[Any]:
+    """Six arguments per event and those of its jobs, for scripts/record.lua."""
     args: list[Any] = []
-    for event, jobs, secret in them:
+    for event, jobs, secret in events:
         args += (event.source, event.id, event.type, pack(event.body), secret, len(jobs), *job_args(jobs, message))
     return args
 
 
 def job_args(jobs: Iterable[NewJob], message: Message) -> list[Any]:
-    """Seven arguments a job, as create_all in scripts/common.lua takes them."""
+    """Seven arguments per job, for create_all in scripts/common.lua."""
     args: list[Any] = []
     for job in jobs:
-        own = msgspec.json.encode(job.args)
-        args += (job.id, job.task, job.queue, job.ordering_key, own, job.delay_seconds * 1000, message(job))
+        encoded = msgspec.json.encode(job.args)
+        args += (job.id, job.task, job.queue, job.ordering_key, encoded, job.delay_seconds * 1000, message(job))
     return args
 
 
-def parse_record(answer: list[bytes]) -> list[Doorbell] | StoreUnavailable | None:
-    """Whom to ring for an event that is new; None if it was known; or why it is not recorded."""
-    word, *bells = answer
-    if word == b"refused":
-        return StoreUnavailable("the store cannot take this event")
-    return parse_doorbells(bells) if word == b"new" else None
+def parse_record(reply: list[bytes]) -> list[Doorbell] | StoreUnavailable | None:
+    """The doorbells to ring for a new event; None for a known one; or the error."""
+    result, *bells = reply
+    if result == b"refused":
+        return StoreUnavailable("the store cannot record this event")
+    return parse_doorbells(bells) if result == b"new" else None
 
 
-def parse_result(answer: list[bytes]) -> list[Doorbell] | str:
-    """Whom to ring, or the one word why nothing was changed."""
-    word, *bells = answer
-    return parse_doorbells(bells) if word == b"ok" else word.decode()
+def parse_result(reply: list[bytes]) -> list[Doorbell] | str:
+    """The doorbells to ring, or the reason why nothing was changed."""
+    result, *bells = reply
+    return parse_doorbells(bells) if result == b"ok" else result.decode()
 
 
-def parse_lease(answer: list[Any]) -> Lease | str:
-    """The lease, or the one word why there is none."""
-    word, *fields = answer
-    if word != b"leased":
-        return str(word.decode())
-    job, token, attempt, args, source, event, kind, body, received, replays, first, task, task_id = fields
+def parse_lease(reply: list[Any]) -> Lease | str:
+    """The lease, or the reason why there is none."""
+    result, *fields = reply
+    if result != b"leased":
+        return str(result.decode())
+    job, token, attempt, args, source, event, event_type, body, received, replays, first, task, task_id = fields
     return Lease(
         job_id=job.decode(),
         token=int(token),
@@ -74,7 +79,7 @@ def parse_lease(answer: list[Any]) -> Lease | str:
         args=msgspec.json.decode(args),
         source=source.decode(),
         event_id=event.decode(),
-        event_type=kind.decode(),
+        event_type=event_type.decode(),
         body=unpack(body),
         received_ms=int(received),
         replays=int(replays),
@@ -84,7 +89,7 @@ def parse_lease(answer: list[Any]) -> Lease | str:
     )
 
 
-def parse_doorbells(answer: Sequence[bytes]) -> list[Doorbell]:
-    """Each is a job's id, its task and its queue."""
-    words = [word.decode() for word in answer]
-    return [Doorbell(*words[i : i + 3]) for i in range(0, len(words), 3)]
+def parse_doorbells(reply: Sequence[bytes]) -> list[Doorbell]:
+    """Three items per doorbell: a job's id, its task and its queue."""
+    items = [item.decode() for item in reply]
+    return [Doorbell(*items[i : i + 3]) for i in range(0, len(items), 3)]

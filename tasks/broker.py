@@ -15,7 +15,8 @@ import structlog
 from celery import Celery
 
 from inbox.job import Doorbell, NewJob
-from inbox.store import Rules, Store, connect, no_message
+from inbox.store import Rules, Store, connect
+from inbox.wire import no_message
 from settings import Settings
 
 log = structlog.get_logger()

@@ -54,4 +54,4 @@ def test_a_receiver_whose_store_is_away_tells_so_once(stack: Stack, valkey: Valk
     wait_until(lambda: bool(mailbox.mails), seconds=90, what="the message")
     time.sleep(12)  # one more look
     (subject,) = subjects(mailbox)
-    assert subject.startswith("Holdfast: the store does not take this now")
+    assert subject.startswith("Holdfast: the store is not available")

@@ -23,7 +23,7 @@ def test_a_record_that_is_away_is_an_expected_failure_whose_address_is_not_logge
         record.kill()
         bell = task_message(NewJob("stripe:evt_1:payments.payment_failed", "tasks.payments.payment_failed", "payments"))
         redis.Redis.from_url(valkey.url).lpush("payments", bell)
-        wait_until(lambda: worker.said("the store does not take this now"), seconds=120, what="the failure")
+        wait_until(lambda: worker.said("the store is not available"), seconds=120, what="the failure")
     finally:
         stack.end()
     assert worker.said("raised expected: StoreUnavailable")

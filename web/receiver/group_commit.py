@@ -64,7 +64,7 @@ class GroupCommit:
             outcomes = await self._recorder.record_all(arrivals)
         except Exception as error:
             log.error("a batch could not be recorded", error=type(error).__name__, exc_info=error)
-            return [StoreUnavailable("the store does not take this now (it has been logged why)")] * len(arrivals)
+            return [StoreUnavailable("the store is not available (the log has the reason)")] * len(arrivals)
         self._ringer.ring(bell for outcome in outcomes if isinstance(outcome, list) for bell in outcome)
         return [outcome if isinstance(outcome, StoreUnavailable) else outcome is not None for outcome in outcomes]
 
@@ -73,7 +73,7 @@ class GroupCommit:
         now, left = asyncio.get_running_loop().time(), []
         for sender in (*self._asked, *self._waiting):
             if sender.until <= now:
-                sender.resolve(StoreUnavailable("the store does not take this now (it is too slow)"))
+                sender.resolve(StoreUnavailable("the store is not available (it is too slow)"))
             else:
                 left.append(sender.until)
         self._deadline = asyncio.get_running_loop().call_at(left[0], self._give_up) if left else None

@@ -120,7 +120,7 @@ def test_a_store_that_is_away_is_told_by_the_receiver_once_and_its_return_too(
     over = [watch.look(200_000 + n * 10_000) for n in range(40)]
     assert sum(map(bool, over)) == 1
     first, last = (mail["Subject"] for _, mail in mailbox.mails)
-    assert first.startswith("Holdfast: the store does not take this now")
+    assert first.startswith("Holdfast: the store is not available")
     assert last.startswith("Holdfast: resolved: the store does not take")
 
 

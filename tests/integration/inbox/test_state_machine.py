@@ -28,7 +28,8 @@ from inbox.event import Event
 from inbox.job import Doorbell, Lease, NewJob, NextJobRequest, StoredState
 from inbox.retry import DeadLetter, RetryAt
 from inbox.roundtrip import Command
-from inbox.store import Rules, Store, connect, no_message
+from inbox.store import Rules, Store, connect
+from inbox.wire import no_message
 from tasks import broker
 from tests.conftest import Clock
 from tests.support import record_model
@@ -64,10 +65,10 @@ class Forgetful(Store):
 
     lost = False
 
-    def _sent(self, commands: Sequence[Command]) -> list[Any]:
+    def _execute(self, commands: Sequence[Command]) -> list[Any]:
         if self.lost:
-            super()._sent(commands)
-        return super()._sent(commands)
+            super()._execute(commands)
+        return super()._execute(commands)
 
 
 @dataclass

@@ -149,7 +149,7 @@ def test_a_master_that_is_made_a_replica_refuses_events_until_it_is_one_again(va
         store.client.replicaof("NO", "ONE")
         return [str(one) for one in heard + await record(group, "evt_1")]
 
-    few, error = "0 of 1 replicas have it", "the store does not take this now (ReadOnlyError)"
+    few, error = "0 of 1 replicas have confirmed it", "the store is not available (ReadOnlyError)"
     try:
         assert asyncio.run(scene()) == [few, error, few]
     finally:
