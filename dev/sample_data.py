@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import insert
@@ -13,7 +14,7 @@ from inbox.retry import DeadLetter
 from inbox.store import Store
 from tasks.db.engine import make_engine
 from tasks.db.migrate import migrate
-from tasks.models import Document, Invoice, Subscription
+from tasks.models import Base, Document, Invoice, Subscription
 from tasks.routes import jobs_for
 
 BATCH = 1000
@@ -64,11 +65,15 @@ def _arrival(n: int) -> NewEvent:
 def fill_database(url: str, documents: int, debtors: int) -> None:
     """Completed documents, and subscriptions with an unpaid invoice."""
     migrate(url)
+    insert_rows(url, Document, [_document(n) for n in range(documents)])
+    insert_rows(url, Subscription, [_subscription(n) for n in range(debtors)])
+    insert_rows(url, Invoice, [_invoice(n) for n in range(debtors)])
+
+
+def insert_rows(url: str, model: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
     engine = make_engine(url)
     with engine.begin() as db:
-        db.execute(insert(Document), [_document(n) for n in range(documents)])
-        db.execute(insert(Subscription), [_subscription(n) for n in range(debtors)])
-        db.execute(insert(Invoice), [_invoice(n) for n in range(debtors)])
+        db.execute(insert(model), [dict(row) for row in rows])
     engine.dispose()
 
 

@@ -9,11 +9,9 @@ Needs a Chromium: `playwright install chromium`, or the system's.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,17 +21,18 @@ from typing import Any
 
 import requests
 from playwright.sync_api import Browser, Playwright, sync_playwright
-from sqlalchemy import insert
+from werkzeug.serving import make_server
 
-from dev.sample_data import Clock, fill, fill_database
-from dev.stack.servers import Valkey, free_port, wait_until
+from dev.sample_data import Clock, fill, fill_database, insert_rows
+from dev.stack.servers import Valkey
 from inbox.event import Event
 from inbox.job import Lease
 from inbox.retry import DeadLetter, RetryAt
-from inbox.store import Store, connect
-from tasks.db.engine import make_engine
+from inbox.store import PREFIX, Store, connect
+from settings import load
 from tasks.models import Agent, Document, PaymentGrace, PaymentRetry
-from tasks.routes import jobs_for
+from tasks.routes import QUEUES, jobs_for
+from web import create_app
 
 KEY = "a-key-to-look-with-0123"
 VIEWS: dict[str, dict[str, Any]] = {
@@ -67,6 +66,12 @@ def fill_record(store: Store, clock: Clock) -> None:
         fill(store, clock, numbers, now - (59 - minute) * 60_000, 60_000)
         store.count({"rejected:stripe:signature": minute % 3})
         store.sweep(200, {})
+    for queue in QUEUES:
+        unfinished: Any = store.client.zrange(f"{PREFIX}owed:{queue}", 0, -1)
+        for job in unfinished:
+            lease = store.lease(job.decode(), "worker-1/12", 60)
+            if isinstance(lease, Lease):
+                store.finish(lease)
     body = b'{"id": "evt_shown", "type": "invoice.paid", "data": {"object": {"id": "in_1", "customer": "cus_1",'
     body += b' "customer_email": "ada@example.com", "amount_due": 1900, "description": "for ada@example.com"}}}'
     jobs = jobs_for("stripe", "evt_shown", "invoice.paid", "stripe:cus_1")
@@ -86,43 +91,34 @@ def fill_record(store: Store, clock: Clock) -> None:
 def add_rows(url: str, now: datetime) -> None:
     """Documents, subscriptions and agents in every state."""
     fill_database(url, documents=200, debtors=50)
-    engine = make_engine(url)
-    with engine.begin() as db:
-        for name, progress in (("submitting", 0), ("processing", 40), ("downloading", 75), ("failed", 40)):
-            title, at = f"contract-{progress}-{name}", now + timedelta(minutes=1)
-            row = {"id": f"doc_{name}", "document_id": f"{title}.pdf", "status": name, "progress": progress}
-            db.execute(insert(Document), [row | {"created_at": at, "updated_at": at}])
-        due, tried = now + timedelta(hours=20), {"state": "declined", "decline_code": "expired_card", "done_at": now}
-        for number, more in ((1, tried), (2, {"state": "planned"})):
-            db.execute(insert(PaymentRetry), [{"invoice": "in_0", "number": number, "due_at": due} | more])
-        db.execute(insert(PaymentGrace), [{"invoice": "in_1", "number": 1, "state": "planned", "due_at": due}])
-        failing: dict[str, Any] = {"failures": 3, "failing_since": now, "last_answer": "503"}
-        for name, state in (("crm", {}), ("search", failing)):
-            agent = {"id": f"ag_{name}", "name": name, "url": f"https://{name}.example/in", "rate_per_minute": 60}
-            db.execute(insert(Agent), [agent | state])
-    engine.dispose()
+    progress, at = {"submitting": 0, "processing": 40, "downloading": 75, "failed": 40}, now + timedelta(minutes=1)
+    documents = [
+        {"id": f"doc_{status}", "document_id": f"contract-{status}.pdf", "status": status, "progress": percent}
+        for status, percent in progress.items()
+    ]
+    due, tried = now + timedelta(hours=20), {"state": "declined", "decline_code": "expired_card", "done_at": now}
+    retry, failing = {"invoice": "in_0", "due_at": due}, {"failures": 3, "failing_since": now, "last_answer": "503"}
+    agents = [
+        {"id": f"ag_{name}", "name": name, "url": f"https://{name}.example/in", "rate_per_minute": 60}
+        for name in ("crm", "search")
+    ]
+    insert_rows(url, Document, [row | {"created_at": at, "updated_at": at} for row in documents])
+    insert_rows(url, PaymentRetry, [retry | {"number": 1} | tried])
+    insert_rows(url, PaymentRetry, [retry | {"number": 2, "state": "planned"}])
+    insert_rows(url, PaymentGrace, [{"invoice": "in_1", "number": 1, "state": "planned", "due_at": due}])
+    insert_rows(url, Agent, agents[:1])
+    insert_rows(url, Agent, [agents[1] | failing])
 
 
 @contextmanager
-def receiver(valkey: str, database: str) -> Iterator[str]:
-    """Runs a receiver; yields its URL."""
-    port = free_port()
-    url, environment = f"http://127.0.0.1:{port}", {"REDIS_URL": valkey, "DATABASE_URL": database, "PORT": str(port)}
+def console(valkey: str, database: str) -> Iterator[str]:
+    """Serves the API and the console in a thread; yields the URL."""
+    stores = {"REDIS_URL": valkey, "DATABASE_URL": database}
     secrets = {"API_KEYS": KEY, "STRIPE_WEBHOOK_SECRET": "whsec_to_look_at", "ALERT_NOTIFY_URLS": "off"}
-    process = subprocess.Popen([sys.executable, "-m", "web"], env={**os.environ, **environment, **secrets})
-    try:
-        wait_until(lambda: _is_live(url), seconds=60, what="the receiver")
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _is_live(url: str) -> bool:
-    try:
-        return requests.get(f"{url}/livez", timeout=1).ok
-    except requests.RequestException:
-        return False
+    server = make_server("127.0.0.1", 0, create_app(load(stores | secrets)), threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.shutdown()
 
 
 def replay_some(url: str) -> None:
@@ -159,8 +155,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        server, clock, database = Valkey(Path(scratch)).start(), Clock(), f"sqlite:///{scratch}/rows.db"
-        store = Store(connect(server.url, timeout_seconds=60), now_ms=clock)
+        valkey, clock, database = Valkey(Path(scratch)).start(), Clock(), f"sqlite:///{scratch}/rows.db"
+        store = Store(connect(valkey.url, timeout_seconds=60), now_ms=clock)
 
         def sweep() -> None:
             """Without a recent sweep the console reports that no worker is running."""
@@ -170,11 +166,11 @@ def main() -> None:
         try:
             fill_record(store, clock)
             add_rows(database, datetime.now(UTC))
-            with receiver(server.url, database) as url:
+            with console(valkey.url, database) as url:
                 replay_some(url)
                 take(url, arguments.folder, sweep)
         finally:
-            server.stop()
+            valkey.stop()
     for picture, name in DOCS.items() if arguments.docs else ():
         shutil.copy(arguments.folder / f"{picture}.png", Path("docs") / f"{name}.png")
 
