@@ -71,7 +71,7 @@ def _plots(arrived: list[int], samples: list[dict[str, int]], start: int, span_m
     per_bar = "per " + _bar_span(span_ms)
     return [
         _plot("Events accepted", per_bar, arrived, start, span_ms),
-        _plot("Jobs succeeded", per_bar, _increases(samples, "done", start, span_ms), start, span_ms),
+        _plot("Jobs succeeded", per_bar, _increases(samples, "succeeded", start, span_ms), start, span_ms),
         _plot("Failed attempts", per_bar, _increases(samples, "failed", start, span_ms), start, span_ms),
         _plot("Rejected", per_bar, _increases(samples, "rejected", start, span_ms), start, span_ms),
         _plot("Unfinished jobs", "", _maxima(samples, "unfinished", start, span_ms), start, span_ms),

@@ -210,6 +210,8 @@ def test_the_sweep_samples_the_unfinished_jobs_once_a_minute(store: Store, clock
         clock.forward(30)
         store.sweep(1, {})
     samples = statistics.samples(store, began)
+    plotted = {"succeeded", "failed", "rejected", "unfinished", "age", "dead"}  # by web/console/overview.py
+    assert all(plotted <= sample.keys() for sample in samples)
     assert [(s["at"] - began, s["unfinished"], s["dead"]) for s in samples] == [
         (30_000, 1, 0),
         (60_000, 1, 0),

@@ -180,7 +180,7 @@ def test_a_short_duration_is_shown_precisely(ms: int | None, words: str) -> None
 
 def test_succeeded_jobs_are_counted_from_one_sample_to_the_next() -> None:
     minute, start = 60_000, 1_800_000_000_000
-    samples = [{"at": start + n * minute, "done": done} for n, done in enumerate((5, 9, 8, 8, 20))]
+    samples = [{"at": start + n * minute, "succeeded": count} for n, count in enumerate((5, 9, 8, 8, 20))]
     plots = overview._plots([0] * 60, [one | {"unfinished": 0, "age": 90_000} for one in samples], start, 60 * minute)
     bars = next(plot.bars for plot in plots if plot.name == "Jobs succeeded")
     assert {plot.name: plot.top for plot in plots} | {
