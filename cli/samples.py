@@ -164,8 +164,8 @@ def _custom(settings: Settings, source: str, kind: str, now: int) -> Sample:
     setting, name = settings.sources[source], f"evt_{secrets.token_hex(12)}"
     body: dict[str, Any] = {"sample": name}
     headers: dict[str, str] = {}
-    for place, value in ((setting.id, name), (setting.type, kind)):
-        where, _, key = place.partition(":")
+    for field_name, value in ((setting.id, name), (setting.type, kind)):
+        where, _, key = field_name.partition(":")
         if where == "header":
             headers[key] = value
         elif key:

@@ -194,13 +194,15 @@ def test_all_matching_dead_letters_are_replayed_after_a_dry_run(page: Page, stac
 
 
 def test_a_documents_progress_is_shown_while_it_changes(page: Page, stack: Stack) -> None:
-    with Peer(lambda asked: Answer(body=b'{"task_id": "t1"}' if asked.method == "POST" else b"%PDF-1.7")) as service:
+    with Peer(
+        lambda request: Answer(body=b'{"task_id": "t1"}' if request.method == "POST" else b"%PDF-1.7")
+    ) as service:
         stack.environment |= {"DOC_SERVICE_URL": service.url, "DOC_SERVICE_API_KEY": "k", "PUBLIC_URL": stack.url("")}
         stack.worker(queues=QUEUES, app="workers.app")
-        asked = requests.post(
+        requested = requests.post(
             stack.url("/api/v1/documents"), headers=BEARER, json={"document_id": "contract-7.pdf"}, timeout=30
         )
-        page.goto(f"/console/documents/{asked.json()['id']}")
+        page.goto(f"/console/documents/{requested.json()['id']}")
         expect(page.locator("#document .state")).to_have_text("processing", timeout=60_000)
         bar = page.get_by_role("progressbar")
         for number, progress in enumerate((35, 80)):
@@ -212,8 +214,8 @@ def test_a_documents_progress_is_shown_while_it_changes(page: Page, stack: Stack
         expect(page.locator(".line li")).to_contain_text(["completed", "downloading", "80 %", "35 %"])
 
 
-def call_back(stack: Stack, name: str, **told: object) -> None:
-    deliver(stack.url("/doc-status-webhook"), *signed_by_documents({"task_id": "t1", **told}, name))
+def call_back(stack: Stack, name: str, **status_update: object) -> None:
+    deliver(stack.url("/doc-status-webhook"), *signed_by_documents({"task_id": "t1", **status_update}, name))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -23,8 +23,8 @@ from web import create_app
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
+class Result:
+    """Exit code, stdout and stderr of a command."""
 
     code: int
     out: str
@@ -37,19 +37,19 @@ class Ended:
 
 @dataclass
 class Terminal:
-    """Where commands are typed, in this environment."""
+    """Runs `holdfast` with these environment variables."""
 
     environ: dict[str, str]
 
-    def run(self, *words: str, **environ: str) -> Ended:
-        result = CliRunner().invoke(holdfast, words, env=self.environ | environ, prog_name="holdfast")
+    def run(self, *arguments: str, **environ: str) -> Result:
+        result = CliRunner().invoke(holdfast, arguments, env=self.environ | environ, prog_name="holdfast")
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
-        return Ended(result.exit_code, result.stdout, result.stderr)
+        return Result(result.exit_code, result.stdout, result.stderr)
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "cli", *words],
+            [sys.executable, "-m", "cli", *arguments],
             cwd=ROOT,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **self.environ},
             stdout=subprocess.PIPE,
@@ -59,7 +59,7 @@ class Terminal:
 
 @contextmanager
 def receiver(environ: Mapping[str, str]) -> Iterator[str]:
-    """Its address, while it runs in a thread of this process."""
+    """A receiver in a thread of this process; yields its URL."""
     server = make_server("127.0.0.1", 0, create_app(load(environ)), threaded=True)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
@@ -69,5 +69,5 @@ def receiver(environ: Mapping[str, str]) -> Iterator[str]:
         server.server_close()
 
 
-def asking(url: str, **environ: str) -> Terminal:
+def terminal_for(url: str, **environ: str) -> Terminal:
     return Terminal({"HOLDFAST_URL": url, "HOLDFAST_API_KEY": API_KEY, **environ})

@@ -23,7 +23,7 @@ from settings import load
 from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Document
 from tests.conftest import fresh_database
-from tests.support.commands import Terminal, asking, receiver
+from tests.support.commands import Terminal, receiver, terminal_for
 from tests.support.peers import Answer, Asked, Peer
 from tests.support.running import run
 from tests.support.signed_deliveries import API_KEY, STRIPE_SECRET
@@ -54,7 +54,7 @@ def sessions(environ: dict[str, str]) -> Callable[[], Session]:
 @pytest.fixture
 def terminal(environ: dict[str, str]) -> Iterator[Terminal]:
     with receiver(environ) as url:
-        yield asking(url, STRIPE_WEBHOOK_SECRET=STRIPE_SECRET)
+        yield terminal_for(url, STRIPE_WEBHOOK_SECRET=STRIPE_SECRET)
 
 
 def dead_letter(store: Store, name: str = "evt_1", kind: str = "invoice.paid") -> str:
@@ -180,8 +180,8 @@ def document(sessions: Callable[[], Session], **fields: Any) -> None:
 
 
 def test_a_document_is_requested_once_per_idempotency_key(terminal: Terminal, real_store: Store) -> None:
-    words = ("start", "a.pdf", "--option", "ocr=true", "--option", "format=PDF", "--email", "ada@example.com")
-    first, again = (terminal.run("documents", *words, "--idempotency-key", "k") for _ in range(2))
+    arguments = ("start", "a.pdf", "--option", "ocr=true", "--option", "format=PDF", "--email", "ada@example.com")
+    first, again = (terminal.run("documents", *arguments, "--idempotency-key", "k") for _ in range(2))
     assert (first.code, first.out) == (0, again.out)
     body = queries.find_body(real_store, "api", first.out.strip())
     assert json.loads(body or b"") == {
@@ -225,7 +225,7 @@ def test_watching_a_document_without_a_terminal_prints_a_line_per_change(
 
 
 @pytest.mark.parametrize(
-    ("words", "request_made", "answer", "text"),
+    ("arguments", "request_made", "answer", "text"),
     [
         (
             ("add", "crm", "https://crm.example", "--rate", "60"),
@@ -239,10 +239,10 @@ def test_watching_a_document_without_a_terminal_prints_a_line_per_change(
     ],
 )
 def test_agent_commands_make_the_requests_of_the_api(
-    words: tuple[str, ...], request_made: tuple[str, str, Any], answer: dict[str, Any], text: str
+    arguments: tuple[str, ...], request_made: tuple[str, str, Any], answer: dict[str, Any], text: str
 ) -> None:
     with Peer(lambda _: Answer(201, body=json.dumps(answer).encode())) as peer:
-        done, program = (asking(peer.url).run("agents", *words, *more) for more in ((), ("--json",)))
+        done, program = (terminal_for(peer.url).run("agents", *arguments, *more) for more in ((), ("--json",)))
     got: Asked = peer.asked[0]
     assert (got.method, got.path, json.loads(got.body) if got.body else None) == request_made
     assert got.headers["Authorization"] == f"Bearer {API_KEY}"
@@ -260,7 +260,7 @@ def test_agents_are_listed_with_their_handoffs() -> None:
         "dead": 2,
     }
     with Peer(lambda _: Answer(body=json.dumps({"agents": [agent]}).encode())) as peer:
-        _, row = asking(peer.url).run("agents", "list").out.splitlines()
+        _, row = terminal_for(peer.url).run("agents", "list").out.splitlines()
     assert row.split() == ["crm", "https://crm.example", "open", "60", "7", "1", "2", "2026-03-01T12:00"]
 
 
@@ -285,8 +285,8 @@ def test_subscriptions_in_dunning_are_listed_with_each_unpaid_invoice() -> None:
     bare = {"id": "sub_2", "customer": "cus_2", "status": "unpaid", "open_invoices": []}
     answer = {"subscriptions": [late, bare], "cursor": None}
     with Peer(lambda _: Answer(body=json.dumps(answer).encode())) as peer:
-        _, first, second, third = asking(peer.url).run("subscriptions", "list").out.splitlines()
-        assert asking(peer.url).run("subscriptions", "list", "--json").json == {"subscriptions": [late, bare]}
+        _, first, second, third = terminal_for(peer.url).run("subscriptions", "list").out.splitlines()
+        assert terminal_for(peer.url).run("subscriptions", "list", "--json").json == {"subscriptions": [late, bare]}
     assert first.split() == ["sub_1", "cus_1", "past_due", "in_1", "1900", "eur", "1", "2026-11-25T00:00:00+00:00"]
     assert second.split()[3] == "in_2"
     assert third.split() == ["sub_2", "cus_2", "unpaid"]
@@ -310,7 +310,7 @@ def test_a_reconcile_is_requested_and_followed_to_its_end(
     with Peer(lambda _: Answer(body=empty)) as stripe:
         environ |= {"STRIPE_API_KEY": "sk_test_1", "STRIPE_API_BASE": stripe.url}
         with receiver(environ) as url, working(real_store, environ, sessions):
-            done = asking(url).run("reconcile", "--days", "3", "--json")
+            done = terminal_for(url).run("reconcile", "--days", "3", "--json")
     assert (done.code, done.json["state"]) == (0, "ok")
     assert "missed events fetched: 0" in done.err
     assert stripe.asked[0].path.startswith("/v1/events?")
@@ -335,7 +335,7 @@ def test_a_sample_is_accepted_by_the_receiver_and_its_id_printed(terminal: Termi
 
 
 @pytest.mark.parametrize(
-    ("words", "more", "code", "text"),
+    ("arguments", "more", "code", "text"),
     [
         (
             ("invoice.paid",),
@@ -350,9 +350,9 @@ def test_a_sample_is_accepted_by_the_receiver_and_its_id_printed(terminal: Termi
     ],
 )
 def test_an_event_that_is_not_sent_or_not_accepted_is_reported(
-    terminal: Terminal, words: tuple[str, ...], more: dict[str, str], code: int, text: str
+    terminal: Terminal, arguments: tuple[str, ...], more: dict[str, str], code: int, text: str
 ) -> None:
-    sent = terminal.run("send", *words, **more)
+    sent = terminal.run("send", *arguments, **more)
     assert sent.code == code
     assert text in sent.err
     assert "nonsense" not in sent.err
@@ -362,7 +362,7 @@ def test_an_event_that_is_not_sent_or_not_accepted_is_reported(
 
 
 @pytest.mark.parametrize(
-    ("words", "more", "code", "text"),
+    ("arguments", "more", "code", "text"),
     [
         (("events", "show", "stripe", "none"), {}, 1, "no such event"),
         (("dead", "show", "none"), {}, 1, "no such job"),
@@ -378,9 +378,9 @@ def test_an_event_that_is_not_sent_or_not_accepted_is_reported(
     ],
 )
 def test_every_failure_has_its_exit_code_and_one_line_that_says_what_to_do(
-    terminal: Terminal, words: tuple[str, ...], more: dict[str, str], code: int, text: str
+    terminal: Terminal, arguments: tuple[str, ...], more: dict[str, str], code: int, text: str
 ) -> None:
-    ended = terminal.run(*words, **more)
+    ended = terminal.run(*arguments, **more)
     assert (ended.code, ended.out) == (code, "")
     assert text in ended.err.splitlines()[-1]
 
@@ -392,7 +392,7 @@ def test_another_server_and_an_unavailable_store_end_with_the_exit_code_for_unav
         (Answer(503, body=b'{"error": "the store is not available"}'), "the store does not take this now"),
     ):
         with Peer(lambda _, answer=answer: answer) as peer:  # type: ignore[misc]
-            ended = asking(peer.url).run("stats")
+            ended = terminal_for(peer.url).run("stats")
         assert (ended.code, len(peer.asked)) == (3, 1), "the key follows no redirect"
         assert text in ended.err
 

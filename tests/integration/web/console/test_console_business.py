@@ -100,16 +100,16 @@ def test_a_document_shows_its_timeline_and_progress(client: FlaskClient, session
 
 
 @pytest.mark.parametrize(
-    ("total", "bar", "words"),
+    ("total", "bar", "text"),
     [(4_000_000, 'max="4000000" value="1000000"', " of "), (None, 'aria-label="Downloaded"></progress>', " so far")],
 )
 def test_a_download_shows_the_received_bytes_and_the_total_if_known(
-    client: FlaskClient, sessions: Callable[[], Session], total: int | None, bar: str, words: str
+    client: FlaskClient, sessions: Callable[[], Session], total: int | None, bar: str, text: str
 ) -> None:
     insert(sessions, document("doc_1", status="downloading", progress=100, received_bytes=1_000_000, total_bytes=total))
     page = client.get("/console/documents/doc_1").text
     assert bar in page
-    assert words in page.partition("</progress>")[2].partition("</small>")[0]
+    assert text in page.partition("</progress>")[2].partition("</small>")[0]
     answer = client.get("/api/v1/documents/doc_1", headers={"Authorization": f"Bearer {API_KEY}"}).get_json()
     assert (answer["received_bytes"], answer["total_bytes"]) == (1_000_000, total)
 

@@ -160,22 +160,22 @@ def test_an_invalid_cursor_is_refused(cursor: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ms", "words"), [(None, "–"), (0, "0 s"), (999, "0 s"), (61_000, "1 min 1 s"), (90_061_000, "1 d 1 h")]
+    ("ms", "text"), [(None, "–"), (0, "0 s"), (999, "0 s"), (61_000, "1 min 1 s"), (90_061_000, "1 d 1 h")]
 )
-def test_an_age_is_shown_in_its_two_largest_units(ms: int | None, words: str) -> None:
-    assert jinja_filters.age(ms) == words
+def test_an_age_is_shown_in_its_two_largest_units(ms: int | None, text: str) -> None:
+    assert jinja_filters.age(ms) == text
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 KB"), (250_000_000, "250 MB"), (5e12, "5000 GB")]
+    ("number", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 KB"), (250_000_000, "250 MB"), (5e12, "5000 GB")]
 )
-def test_a_size_is_shown_in_a_unit_that_keeps_it_short(number: float, words: str) -> None:
-    assert jinja_filters.size(number) == words
+def test_a_size_is_shown_in_a_unit_that_keeps_it_short(number: float, text: str) -> None:
+    assert jinja_filters.size(number) == text
 
 
-@pytest.mark.parametrize(("ms", "words"), [(7, "7 ms"), (1500, "1.5 s"), (61_000, "1 min 1 s"), (None, "–")])
-def test_a_short_duration_is_shown_precisely(ms: int | None, words: str) -> None:
-    assert jinja_filters.duration(ms) == words
+@pytest.mark.parametrize(("ms", "text"), [(7, "7 ms"), (1500, "1.5 s"), (61_000, "1 min 1 s"), (None, "–")])
+def test_a_short_duration_is_shown_precisely(ms: int | None, text: str) -> None:
+    assert jinja_filters.duration(ms) == text
 
 
 def test_succeeded_jobs_are_counted_from_one_sample_to_the_next() -> None:
