@@ -46,6 +46,6 @@ def _app(settings: Settings, senders: Mapping[str, sources.Source], store: Store
     app.register_blueprint(console.blueprint(settings, senders, store, sessions))
     app.register_blueprint(health.blueprint(settings, store, engine))
     app.register_blueprint(metrics.blueprint(settings, senders, store, engine))
-    app.register_blueprint(openapi.blueprint())
+    app.register_blueprint(openapi.blueprint(app))
     errors.register(app)
     return app

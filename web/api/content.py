@@ -1,4 +1,4 @@
-"""`/content/<document>`: a finished document for whoever has a signed link to it (tasks/signed_link.py)."""
+"""`/content/<document>`: the file of a completed document, by a signed link (tasks/signed_link.py)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable
 
 from flask import Blueprint, Response, request
+from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from settings import Settings
 from tasks import signed_link
+from web.api.operation import operation
 from web.errors import HttpError
 from web.queries.document_content import send_content
 
+ERROR = "no such document, or the link has expired"
 UNTIL = re.compile(r"[0-9]{1,12}")
 HEADERS = {
     "Cache-Control": "no-store",
@@ -23,8 +26,13 @@ HEADERS = {
 }
 
 
+class LinkQuery(BaseModel):
+    until: str = ""
+    signature: str = ""
+
+
 def blueprint(settings: Settings, sessions: Callable[[], Session]) -> Blueprint:
-    """The one page. Whatever is wrong with a link, the answer is the same."""
+    """One page. The error is the same whether the document, the signature or the time is wrong."""
     pages = Blueprint("content", __name__)
 
     @pages.after_request
@@ -33,10 +41,17 @@ def blueprint(settings: Settings, sessions: Callable[[], Session]) -> Blueprint:
         return response
 
     @pages.get(f"{signed_link.PATH}<document>")
+    @operation(
+        "Fetch the file of a completed document, by a signed link",
+        {200: None},
+        errors={404: ERROR},
+        query=LinkQuery,
+        public=True,
+    )
     def linked(document: str) -> Response:
         until, signature = request.args.get("until", ""), request.args.get("signature", "")
         if not UNTIL.fullmatch(until) or not signed_link.is_valid(settings, document, until, signature, time.time()):
-            raise HttpError("no such document, or the link is over", 404)
-        return send_content(settings, sessions, document, "no such document, or the link is over")
+            raise HttpError(ERROR, 404)
+        return send_content(settings, sessions, document, ERROR)
 
     return pages

@@ -1,66 +1,55 @@
-"""`/api/v1/replays`: dead letters that match a filter, run again; or, with dry_run, only told of."""
+"""`/api/v1/replays`: replay all dead letters that match a filter, or preview that with `dry_run`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from flask import Blueprint, Response, g, jsonify, request
-from pydantic import BaseModel, ConfigDict
+from flask import Blueprint, g, request
 from sqlalchemy.orm import Session
 
 from inbox.store import Store
+from web.api import inputs, schemas
+from web.api.operation import operation
 from web.body import parse_json, read_body
 from web.queries import bulk_replays, filters
-
-MOST = 200  # rows in one answer
-MOST_BYTES = 16 * 1024
-
-
-class ReplayRequest(BaseModel):
-    """`POST /api/v1/replays`: as `GET /api/v1/events`, but times are those of death, and q matches reasons too."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    source: str = ""
-    type: str = ""
-    state: str = ""
-    q: str = ""
-    customer: str = ""
-    since: str | int = ""
-    until: str | int = ""
-    dry_run: bool = False
 
 
 def register(api: Blueprint, store: Store, sessions: Callable[[], Session]) -> None:
     """`POST` and `GET /api/v1/replays`, and `GET /api/v1/replays/<replay>`"""
 
     @api.post("/replays")
-    def replay() -> tuple[Response, int]:
-        given = parse_json(ReplayRequest, read_body(request, MOST_BYTES))
-        texts = {name: str(value) for name, value in given.model_dump(exclude={"dry_run"}).items()}
-        wanted = bulk_replays.require_dead(filters.parse_filter(texts))
-        if given.dry_run:
-            return jsonify(_told(bulk_replays.preview(store, wanted))), 200
-        return jsonify(id=bulk_replays.request_replay(store, wanted, g.who), state="requested"), 202
+    @operation(
+        "Replay all dead letters that match, or preview that with dry_run",
+        {202: schemas.Requested, 200: schemas.ReplayPreview},
+        body=inputs.ReplayRequest,
+    )
+    def replay() -> schemas.Requested | tuple[schemas.ReplayPreview, int]:
+        body = parse_json(inputs.ReplayRequest, read_body(request, inputs.MAX_BODY_BYTES))
+        texts = {name: str(value) for name, value in body.model_dump(exclude={"dry_run"}).items()}
+        query = bulk_replays.require_dead(filters.parse_filter(texts))
+        if body.dry_run:
+            return _to_model(bulk_replays.preview(store, query)), 200
+        return schemas.Requested(id=bulk_replays.request_replay(store, query, g.who), state="requested")
 
     @api.get("/replays")
-    def list_replays() -> Response:
-        """Those that a worker has begun, the newest first."""
-        return jsonify(replays=bulk_replays.load_newest(sessions, filters.parse_limit(request.args, MOST)))
+    @operation("List the replays that have started, the newest first", schemas.ReplayList, query=inputs.PageQuery)
+    def list_replays() -> schemas.ReplayList:
+        limit = filters.parse_limit(request.args, inputs.MAX_ROWS)
+        return schemas.ReplayList.model_validate({"replays": bulk_replays.load_newest(sessions, limit)})
 
     @api.get("/replays/<replay>")
-    def show_replay(replay: str) -> Response:
-        return jsonify(bulk_replays.load_progress(store, sessions, replay))
+    @operation("Show the progress of a replay", schemas.Replay, errors={404: "no such replay"})
+    def show_replay(replay: str) -> schemas.Replay:
+        return schemas.Replay.model_validate(bulk_replays.load_progress(store, sessions, replay))
 
 
-def _told(forecast: bulk_replays.Preview) -> dict[str, Any]:
-    return {
-        "dry_run": True,
-        "matching": forecast.matching,
-        "scanned": forecast.scanned,
-        "complete": forecast.complete,
-        "until": forecast.until,
-        "tasks": dict(forecast.tasks.most_common()),
-        "reasons": dict(forecast.reasons.most_common(50)),
-    }
+def _to_model(preview: bulk_replays.Preview) -> schemas.ReplayPreview:
+    return schemas.ReplayPreview(
+        dry_run=True,
+        matching=preview.matching,
+        scanned=preview.scanned,
+        complete=preview.complete,
+        until=preview.until,
+        tasks=dict(preview.tasks.most_common()),
+        reasons=dict(preview.reasons.most_common(50)),
+    )

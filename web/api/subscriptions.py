@@ -1,14 +1,14 @@
-"""`/api/v1/subscriptions`: whose payment failed, what is owed, and what comes next. Amounts are in minor units."""
+"""`/api/v1/subscriptions`: subscriptions in dunning, with their unpaid invoices. Amounts are in minor units."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, request
 from sqlalchemy.orm import Session
 
-from web.api.events import MOST
+from web.api import inputs, schemas
+from web.api.operation import operation
 from web.queries import filters, subscriptions
 from web.queries.subscriptions import OpenInvoice, PastDueSubscription
 from web.queries.times import iso
@@ -16,36 +16,41 @@ from web.queries.times import iso
 
 def register(api: Blueprint, sessions: Callable[[], Session]) -> None:
     @api.get("/subscriptions")
-    def list_subscriptions() -> Response:
-        """Those in dunning."""
+    @operation(
+        "List the subscriptions in dunning, the most recently changed first",
+        schemas.SubscriptionPage,
+        query=inputs.CursorQuery,
+    )
+    def list_subscriptions() -> schemas.SubscriptionPage:
         with sessions() as db:
-            late, cursor = subscriptions.load_page(db, request.args, filters.parse_limit(request.args, MOST))
-            return jsonify(subscriptions=[_told(one) for one in late], cursor=cursor)
+            limit = filters.parse_limit(request.args, inputs.MAX_ROWS)
+            rows, cursor = subscriptions.load_page(db, request.args, limit)
+            return schemas.SubscriptionPage(subscriptions=[_to_model(row) for row in rows], cursor=cursor)
 
 
-def _told(late: PastDueSubscription) -> dict[str, Any]:
-    row = late.subscription
-    return {
-        "id": row.id,
-        "customer": row.customer,
-        "status": row.status,
-        "updated_at": row.updated_at.isoformat(),
-        "open_invoices": [_owing(one) for one in late.open_invoices],
-    }
+def _to_model(row: PastDueSubscription) -> schemas.Subscription:
+    return schemas.Subscription.model_validate(
+        {
+            "id": row.subscription.id,
+            "customer": row.subscription.customer,
+            "status": row.subscription.status,
+            "updated_at": row.subscription.updated_at.isoformat(),
+            "open_invoices": [_invoice(invoice) for invoice in row.open_invoices],
+        }
+    )
 
 
-def _owing(owing: OpenInvoice) -> dict[str, Any]:
-    """`access_ends_at`: then, or since then, it is suspended, if nobody pays."""
-    planned = next((one for one in owing.retries if one.state == "planned"), None)
-    return {
-        "invoice": owing.invoice.id,
-        "amount_due": owing.invoice.amount_due,
-        "currency": owing.invoice.currency,
-        "retries": [
-            {"state": one.state, "decline_code": one.decline_code, "done_at": iso(one.done_at)}
-            for one in owing.retries
-            if one.state != "planned"
+def _invoice(row: OpenInvoice) -> schemas.OpenInvoice:
+    planned = next((retry for retry in row.retries if retry.state == "planned"), None)
+    return schemas.OpenInvoice(
+        invoice=row.invoice.id,
+        amount_due=row.invoice.amount_due,
+        currency=row.invoice.currency,
+        retries=[
+            schemas.PaymentRetry(state=retry.state, decline_code=retry.decline_code, done_at=iso(retry.done_at))
+            for retry in row.retries
+            if retry.state != "planned"
         ],
-        "next_retry_at": iso(planned.due_at if planned else None),
-        "access_ends_at": iso(owing.grace.due_at if owing.grace else None),
-    }
+        next_retry_at=iso(planned.due_at if planned else None),
+        access_ends_at=iso(row.grace.due_at if row.grace else None),
+    )

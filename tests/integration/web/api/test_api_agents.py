@@ -276,7 +276,7 @@ def test_every_wrong_link_is_the_same_404(
 ) -> None:
     finished(settings, sessions)
     answer = client.get(WRONGS[wrong](path_of(settings)))
-    assert (answer.status_code, answer.get_json()) == (404, {"error": "no such document, or the link is over"})
+    assert (answer.status_code, answer.get_json()) == (404, {"error": "no such document, or the link has expired"})
     assert answer.headers["Cache-Control"] == "no-store"
 
 

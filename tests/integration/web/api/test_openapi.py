@@ -1,7 +1,8 @@
-"""The API against its own OpenAPI document: schemathesis makes calls, good and bad, and holds the answers to it."""
+"""The API against its own OpenAPI document: schemathesis makes valid and invalid calls and validates the responses."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from web.api import openapi
 PLAN = settings(
     max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
 )
-CALLS = [(path, verb) for path, item in openapi.document()["paths"].items() for verb in item if verb != "parameters"]
-# What no schema can say, by the calls it concerns.
+APP = create_app(load({"STRIPE_WEBHOOK_SECRET": STRIPE_SECRET}))
+CONTRACT = openapi.document(APP)
+CALLS = [(path, verb) for path, item in CONTRACT["paths"].items() for verb in item]
+# Checks that fail for reasons that JSON Schema cannot express.
 BEYOND_THE_SCHEMA = {
     "/stripe-webhook": "positive_data_acceptance",  # a signature
     "/doc-status-webhook": "positive_data_acceptance",
@@ -34,7 +37,7 @@ BEYOND_THE_SCHEMA = {
     "/api/v1/agents": "positive_data_acceptance",  # an address that we may call
     "/api/v1/replays": "positive_data_acceptance",  # a time, a state
     "/api/v1/reconcile": "positive_data_acceptance",  # 1.0 is a whole number to JSON Schema
-    "/readyz": "not_a_server_error",  # 503 is its word for "no worker yet"
+    "/readyz": "not_a_server_error",  # 503 until a worker has run
 }
 
 
@@ -62,3 +65,25 @@ def test_every_call_good_or_bad_is_answered_as_the_document_says(contract: Any, 
         case.call_and_validate(headers={"Authorization": f"Bearer {API_KEY}"}, excluded_checks=beyond)
 
     holds()
+
+
+def test_every_route_of_the_api_is_described() -> None:
+    described = {re.sub(r"\{\w+\}", "{}", path) for path in CONTRACT["paths"]}
+    routes = {re.sub(r"<[^>]+>", "{}", rule.rule) for rule in APP.url_map.iter_rules()}
+    assert {route for route in routes if route.startswith("/api/v1/")} <= described
+
+
+def test_the_page_lists_every_call_and_field_and_loads_nothing_from_other_sites() -> None:
+    response = APP.test_client().get("/api/docs")
+    assert response.status_code == 200
+    assert all(f"<code>{path}</code>" in response.text for path in CONTRACT["paths"])
+    fields = {name for schema in CONTRACT["components"]["schemas"].values() for name in schema.get("properties", ())}
+    assert all(f"<code>{name}</code>" in response.text for name in fields)
+    assert re.findall(r"(?:src|href)=\"(?![/#])[^\"]*", response.text) == []
+    assert "script-src 'self'" in response.headers["Content-Security-Policy"]
+    assert "<script>" not in response.text
+
+
+def test_the_root_redirects_to_the_console() -> None:
+    response = APP.test_client().get("/")
+    assert (response.status_code, response.location) == (302, "/console/")
