@@ -81,9 +81,9 @@ def build_timeline(event: Mapping[str, Any]) -> list[TimelineEntry]:
 def _delivery_entries(event: Mapping[str, Any]) -> list[TimelineEntry]:
     """The first delivery, and the last ones that the record remembers."""
     secrets = {delivery["at"]: delivery["secret"] for delivery in event.get("last_deliveries", ())}
-    labels = {event["received"]: "arrived"} | {at: "came again" for at in secrets if at > event["received"]}
+    labels = {event["received"]: "received"} | {at: "received again" for at in secrets if at > event["received"]}
     return [
-        TimelineEntry(at, label + (f", by secret {secrets[at]}" if secrets.get(at) else ""))
+        TimelineEntry(at, label + (f", verified by secret {secrets[at]}" if secrets.get(at) else ""))
         for at, label in labels.items()
     ]
 

@@ -329,8 +329,8 @@ def test_an_event_shows_its_last_deliveries_and_their_secrets(store: Store, cloc
     assert event["deliveries"] == 8
     assert event["last_deliveries"] == [{"at": began + n * 60_000, "secret": f"secret{n}"} for n in range(3, 8)]
     assert [moment.what for moment in build_timeline(event)] == [
-        "arrived",
-        *(f"came again, by secret secret{n}" for n in range(3, 8)),
+        "received",
+        *(f"received again, verified by secret secret{n}" for n in range(3, 8)),
     ]
 
 

@@ -126,7 +126,7 @@ def test_the_timeline_shows_arrival_attempts_and_due_times_in_order() -> None:
     tried = [{"started": 20, "ended": 50, "outcome": "failed", "reason": "no"}, {"started": 90}]
     event = {"received": 10, "jobs": [job("b", state="pending", due=200), job("a", attempts=tried)]}
     assert [(moment.at, moment.what, moment.outcome, moment.took) for moment in build_timeline(event)] == [
-        (10, "arrived", "", None),
+        (10, "received", "", None),
         (20, "attempt 1", "failed", 30),
         (90, "attempt 2", "running", None),
         (200, "is due", "pending", None),
