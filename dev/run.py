@@ -18,35 +18,35 @@ def main() -> int:
     """The exit status: 0 after Ctrl-C, 1 when the stack cannot start or breaks down."""
     end_by_exception()
     try:
-        with lock_folder(FOLDER), Stack(FOLDER, fixed_ports(os.environ), os.environ, hear=_tell) as stack:
+        with lock_folder(FOLDER), Stack(FOLDER, fixed_ports(os.environ), os.environ, report=_print) as stack:
             _run(stack)
     except StackError as error:
         print(f"holdfast: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        _tell("stopped; the next `make run` goes on with the same data")
+        _print("stopped; the next `make run` uses the same data")
     return 0
 
 
 def _run(stack: Stack) -> None:
     settings = stack.folder / "settings.sh"
     try:
-        _tell("starting …")
+        _print("starting …")
         write_settings(settings, stack.environ)
         stack.start()
         stack.wait_ready()
-        _tell(_addresses(stack))
+        _print(_addresses(stack))
         while True:
             time.sleep(0.5)
             stack.check_alive()
     except KeyboardInterrupt:
-        _tell("stopping; what runs may end, which can take ten seconds …")
+        _print("stopping; running jobs may finish, which can take ten seconds …")
         raise
     finally:
         settings.unlink(missing_ok=True)
 
 
-def _tell(line: str) -> None:
+def _print(line: str) -> None:
     with suppress(OSError):  # the terminal may be gone
         print(f"holdfast: {line}", flush=True)
 

@@ -1,203 +1,154 @@
-"""The monkey: does what the plan says, when it says so, and writes down what it did to whom."""
+"""The chaos monkey: it breaks what the plan lists, at its time, and notes what it broke."""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import partial
 
 import psutil
 
-from dev.chaos.keeper import Part
 from dev.chaos.plan import Disturbance
-from dev.chaos.world import QUEUES, World
+from dev.chaos.world import World
 from dev.harness.timing import Done
 from dev.simulators.http import FAULTS, Simulator
 from dev.stack.servers import wait_until
+from tasks.routes import QUEUES
 
 DOORBELLS = (*QUEUES, "unacked", "unacked_index")
+Action = Callable[[Disturbance], str]  # breaks something for `hold_seconds`, and returns what it was
 
 
 class Monkey:
-    """Breaks a world. A victim that is down already, because its restart is not done, is waited for."""
+    """Breaks a world. A victim that is down, because its restart is not finished, is waited for."""
 
     def __init__(self, world: World) -> None:
-        self._world = world
-        self._actions: dict[str, Callable[[Disturbance], str]] = {
-            "kill a receiver": partial(self._kill, [world.receiver]),
-            "freeze a receiver": partial(self._freeze, [world.receiver]),
-            "kill a receiver's child": partial(self._kill_child, [world.receiver]),
-            "freeze a receiver's child": partial(self._freeze_child, [world.receiver]),
+        self._world, valkey = world, world.valkey
+        self._actions: dict[str, Action] = {
+            "kill a receiver": partial(self._kill, ["receiver"]),
+            "freeze a receiver": partial(self._freeze, ["receiver"]),
+            "kill a receiver's child": partial(self._kill, ["receiver"], child=True),
+            "freeze a receiver's child": partial(self._freeze, ["receiver"], child=True),
             "kill a worker": partial(self._kill, world.workers),
-            "kill a worker's child": partial(self._kill_child, world.workers),
+            "kill a worker's child": partial(self._kill, world.workers, child=True),
             "freeze a worker": partial(self._freeze, world.workers),
-            "freeze a worker's child": partial(self._freeze_child, world.workers),
-            "kill the store": self._kill_store,
-            "freeze the store": self._freeze_store,
-            "fill the store": self._fill_store,
+            "freeze a worker's child": partial(self._freeze, world.workers, child=True),
+            "kill the store": _hold("valkey, back from its append-only file", valkey.kill, valkey.start),
+            "freeze the store": _hold("valkey", valkey.freeze, valkey.resume),
+            "fill the store": _hold("valkey, noeviction", partial(self._limit, "1mb"), partial(self._limit, "0")),
             "delete the queues": self._delete_queues,
             "break the mail service": partial(self._break, world.mail, "mail service"),
             "break the document service": partial(self._break, world.documents, "document service"),
             "break Stripe": partial(self._break, world.stripe, "Stripe"),
-            "kill the broker": self._kill_broker,
-            "freeze the broker": self._freeze_broker,
-            "fill the broker": self._fill_broker,
-            "lock the database": self._lock_database,
-            "cut the database": self._cut_database,
-            "kill the database": self._kill_database,
-            "freeze the database": self._freeze_database,
+            "lock the database": _while("sqlite, exclusive lock", lambda: closing(world.lock_sqlite())),
         }
+        if rabbitmq := world.rabbitmq:
+            self._actions |= {
+                "kill the broker": _hold("rabbitmq", rabbitmq.kill, rabbitmq.start),
+                "freeze the broker": _hold("rabbitmq", rabbitmq.freeze, rabbitmq.resume),
+                "fill the broker": _while("rabbitmq, memory alarm", rabbitmq.short_of_memory),
+            }
+        if postgres := world.postgres:
+            self._actions |= {
+                "cut the database": _hold("every connection of postgres", postgres.cut, lambda: None),
+                "kill the database": _hold("postgres", postgres.kill, postgres.start),
+                "freeze the database": _while("postgres, with the process of every connection", postgres.frozen),
+            }
 
-    def play(self, plan: list[Disturbance], begin: float, told: Callable[[Done], None]) -> None:
-        """All of it, from `begin` (monotonic) on; `told` hears of each. One that is late delays the next ones."""
-        under_way = list[Future[None]]()
-        with ThreadPoolExecutor(2, "monkey") as hands:
+    def play(self, plan: list[Disturbance], start: float, report: Callable[[Done], None]) -> None:
+        """The whole plan, from `start` (monotonic) on. A disturbance that is late delays the next ones."""
+        running = list[Future[None]]()
+        with ThreadPoolExecutor(2, "monkey") as pool:
             for one in plan:
                 if not one.together:
-                    _wait(under_way)
-                time.sleep(max(0.0, begin + one.at - time.monotonic()))
-                under_way.append(hands.submit(self._do, one, told))
-            _wait(under_way)
+                    _wait(running)
+                time.sleep(max(0.0, start + one.at - time.monotonic()))
+                running.append(pool.submit(self._do, one, report))
+            _wait(running)
 
-    def _do(self, one: Disturbance, told: Callable[[Done], None]) -> None:
+    def _do(self, one: Disturbance, report: Callable[[Done], None]) -> None:
         begun = time.time() * 1000
         victim = self._actions[one.kind](one)
-        told(Done(one.kind, victim, begun, time.time() * 1000))
+        report(Done(one.kind, victim, begun, time.time() * 1000))
 
-    def _kill(self, parts: list[Part], one: Disturbance) -> str:
-        part = parts[one.choice % len(parts)]
-        part.signal(signal.SIGKILL)
-        return part.name
+    def _kill(self, parts: list[str], one: Disturbance, *, child: bool = False) -> str:
+        name, process = self._pick(parts, one.choice, child=child)
+        _send(process, signal.SIGKILL)
+        return name
 
-    def _kill_child(self, parts: list[Part], one: Disturbance) -> str:
-        part, child = _pick_child(parts, one.choice)
-        _send(child, signal.SIGKILL)
-        return f"a child of {part.name}"
-
-    def _freeze(self, parts: list[Part], one: Disturbance) -> str:
-        part = parts[one.choice % len(parts)]
-        part.signal(signal.SIGSTOP)
+    def _freeze(self, parts: list[str], one: Disturbance, *, child: bool = False) -> str:
+        name, process = self._pick(parts, one.choice, child=child)
+        _send(process, signal.SIGSTOP)
         time.sleep(one.hold_seconds)
-        part.signal(signal.SIGCONT)
-        return part.name
+        _send(process, signal.SIGCONT)
+        return name
 
-    def _freeze_child(self, parts: list[Part], one: Disturbance) -> str:
-        part, child = _pick_child(parts, one.choice)
-        _send(child, signal.SIGSTOP)
+    def _pick(self, parts: list[str], choice: int, *, child: bool) -> tuple[str, psutil.Process]:
+        part, found = parts[choice % len(parts)], list[psutil.Process]()
+
+        def is_there() -> bool:  # looked up once: a moment later it may be gone
+            found[:] = self._world.stack.processes(part)
+            return len(found) > child
+
+        wait_until(is_there, seconds=30, what=f"{part} to run")
+        if not child:
+            return part, found[0]
+        return f"a child of {part}", found[1 + choice // len(parts) % (len(found) - 1)]
+
+    def _limit(self, memory: str) -> None:
+        self._world.store.config_set("maxmemory", memory)
+
+    def _break(self, service: Simulator, name: str, one: Disturbance) -> str:
+        service.fault = fault = FAULTS[one.choice % len(FAULTS)]
         time.sleep(one.hold_seconds)
-        _send(child, signal.SIGCONT)
-        return f"a child of {part.name}"
-
-    def _kill_store(self, one: Disturbance) -> str:
-        self._world.valkey.kill()
-        time.sleep(one.hold_seconds)
-        self._world.valkey.start()
-        return "valkey, back from its append-only file"
-
-    def _freeze_store(self, one: Disturbance) -> str:
-        self._world.valkey.freeze()
-        time.sleep(one.hold_seconds)
-        self._world.valkey.resume()
-        return "valkey"
-
-    def _fill_store(self, one: Disturbance) -> str:
-        self._world.store.config_set("maxmemory", "1mb")
-        time.sleep(one.hold_seconds)
-        self._world.store.config_set("maxmemory", "0")
-        return "valkey, noeviction"
-
-    def _delete_queues(self, one: Disturbance) -> str:
-        """With the workers asleep for a moment before, so that there are doorbells to be deleted."""
-        self._signal_workers(signal.SIGSTOP)
-        try:
-            time.sleep(one.hold_seconds)
-            return self._delete_all_doorbells()
-        finally:
-            self._signal_workers(signal.SIGCONT)
-
-    def _signal_workers(self, number: signal.Signals) -> None:
-        for part in self._world.workers:
-            part.signal(number)
-
-    def _delete_all_doorbells(self) -> str:
-        rabbitmq = self._world.rabbitmq
-        if rabbitmq is None:
-            return f"{self._world.store.delete(*DOORBELLS)} keys of the broker"
-        return f"{sum(rabbitmq.control('delete_queue', queue) for queue in QUEUES)} queues"
-
-    def _break(self, peer: Simulator, name: str, one: Disturbance) -> str:
-        peer.fault = fault = FAULTS[one.choice % len(FAULTS)]
-        time.sleep(one.hold_seconds)
-        peer.fault = ""
+        service.fault = ""
         return f"{name}: {fault}"
 
-    def _kill_broker(self, one: Disturbance) -> str:
-        assert self._world.rabbitmq
-        self._world.rabbitmq.kill()
-        time.sleep(one.hold_seconds)
-        self._world.rabbitmq.start()
-        return "rabbitmq"
-
-    def _freeze_broker(self, one: Disturbance) -> str:
-        assert self._world.rabbitmq
-        self._world.rabbitmq.freeze()
-        time.sleep(one.hold_seconds)
-        self._world.rabbitmq.resume()
-        return "rabbitmq"
-
-    def _fill_broker(self, one: Disturbance) -> str:
-        """It takes nothing from those who publish, and says so to whoever listens to that."""
-        assert self._world.rabbitmq
-        with self._world.rabbitmq.short_of_memory():
+    def _delete_queues(self, one: Disturbance) -> str:
+        """The workers are frozen for a moment before, so that there are doorbells to delete."""
+        frozen = [process for name in self._world.workers for process in self._world.stack.processes(name)[:1]]
+        for process in frozen:
+            _send(process, signal.SIGSTOP)
+        try:
             time.sleep(one.hold_seconds)
-        return "rabbitmq, memory alarm"
+            if self._world.rabbitmq is None:
+                return f"{self._world.store.delete(*DOORBELLS)} keys of the broker"
+            return f"{sum(self._world.rabbitmq.control('delete_queue', queue) for queue in QUEUES)} queues"
+        finally:
+            for process in frozen:
+                _send(process, signal.SIGCONT)
 
-    def _lock_database(self, one: Disturbance) -> str:
-        with closing(self._world.lock_sqlite()):
+
+def _while(victim: str, broken: Callable[[], AbstractContextManager[object]]) -> Action:
+    """Broken while the context lasts."""
+
+    def act(one: Disturbance) -> str:
+        with broken():
             time.sleep(one.hold_seconds)
-        return "sqlite, exclusive lock"
+        return victim
 
-    def _cut_database(self, _: Disturbance) -> str:
-        assert self._world.postgres
-        self._world.postgres.cut()
-        return "every connection of postgres"
-
-    def _kill_database(self, one: Disturbance) -> str:
-        assert self._world.postgres
-        self._world.postgres.kill()
-        time.sleep(one.hold_seconds)
-        self._world.postgres.start()
-        return "postgres"
-
-    def _freeze_database(self, one: Disturbance) -> str:
-        assert self._world.postgres
-        with self._world.postgres.frozen():
-            time.sleep(one.hold_seconds)
-        return "postgres, with the process of every connection"
+    return act
 
 
-def _wait(under_way: list[Future[None]]) -> None:
-    """Raises what one of them raised."""
-    while under_way:
-        under_way.pop().result()
+def _hold(victim: str, start: Callable[[], object], end: Callable[[], object]) -> Action:
+    @contextmanager
+    def broken() -> Iterator[None]:
+        start()
+        yield
+        end()
+
+    return _while(victim, broken)
 
 
-def _pick_child(parts: list[Part], choice: int) -> tuple[Part, psutil.Process]:
-    part, found = parts[choice % len(parts)], list[psutil.Process]()
-
-    def has_children() -> bool:  # asked for once: a moment later they may be gone
-        found[:] = part.children()
-        return bool(found)
-
-    wait_until(has_children, seconds=30, what=f"{part.name} to have children")
-    return part, found[choice // len(parts) % len(found)]
+def _wait(running: list[Future[None]]) -> None:
+    """Raises the exception of any of them."""
+    while running:
+        running.pop().result()
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:
-    try:
+    with suppress(psutil.NoSuchProcess):  # it ended by itself, which disturbs no less
         process.send_signal(number)
-    except psutil.NoSuchProcess:
-        """It died by itself meanwhile, which disturbs no less."""

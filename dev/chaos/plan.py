@@ -1,4 +1,4 @@
-"""What the monkey will do, and when: pure, and the same for the same seed."""
+"""What the chaos monkey will break, and when: pure, and the same for the same seed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-# How long each kind lasts at least and at most, in seconds. A frozen worker may sleep over its lease (6 s).
+# Minimum and maximum duration of each kind, in seconds. A worker may be frozen for longer than its lease (6 s).
 ALWAYS = {
     "kill a receiver": (0.0, 0.0),
     "freeze a receiver": (0.5, 4.0),
@@ -31,15 +31,15 @@ ON_POSTGRES = {"cut the database": (0.0, 0.0), "kill the database": (0.0, 2.0), 
 VICTIMS = ("receiver", "worker", "store", "broker", "database", "mail service", "document service", "Stripe")
 
 FIRST_SECONDS = 3.0
-PAUSE_SECONDS = (1.5, 3.5)  # from the end of one to the begin of the next
-TOGETHER = 3  # every third begins while the one before is still held down, if it has another victim
+PAUSE_SECONDS = (1.5, 3.5)  # from the end of one to the start of the next
+TOGETHER = 3  # every third starts while the one before still lasts, if it has another victim
 
 
 @dataclass(frozen=True, slots=True)
 class Disturbance:
-    """One thing to break, `at` seconds after the first event is sent. `choice` picks the victim among those there.
+    """One thing to break, `at` seconds after the first event is sent. `choice` picks the victim among the candidates.
 
-    `together`: while the one before is under way; all others wait until that is over, however late it is.
+    `together`: it starts while the one before lasts; all others wait until that has ended, however late it is.
     """
 
     at: float
@@ -54,7 +54,7 @@ class Disturbance:
 
 
 def kinds(broker: str, database: str) -> dict[str, tuple[float, float]]:
-    """What can be broken on this pair, and how long it stays so."""
+    """The kinds of disturbance on this pair, with their minimum and maximum duration."""
     of_broker = ON_RABBITMQ if broker == "rabbitmq" else {}
     return ALWAYS | of_broker | (ON_POSTGRES if database == "postgres" else ON_SQLITE)
 
@@ -62,9 +62,9 @@ def kinds(broker: str, database: str) -> dict[str, tuple[float, float]]:
 def make_plan(
     seed: int, count: int, broker: str, database: str, *, seconds: float = 0, only: str = ""
 ) -> list[Disturbance]:
-    """`count` disturbances, every kind once before any comes again; the plan lasts `seconds`, or as long as it must.
+    """`count` disturbances, every kind once before any is repeated. The plan lasts at least `seconds`.
 
-    `only` leaves one kind.
+    `only` selects one kind.
     """
     dice = random.Random(f"disturbances {seed}")
     spans, plan, at = kinds(broker, database), list[Disturbance](), FIRST_SECONDS
@@ -79,7 +79,7 @@ def make_plan(
 
 
 def victims(kind: str) -> set[str]:
-    """Whom it takes hold of: two such at once would let go what the other holds."""
+    """The parts it affects. Two disturbances of one part at once would undo each other."""
     if kind == "delete the queues":
         return {"worker", "store", "broker"}
     return {next(victim for victim in VICTIMS if victim in kind)}
@@ -93,7 +93,7 @@ def _stretched(plan: list[Disturbance], seconds: float) -> list[Disturbance]:
 
 
 def length_seconds(plan: list[Disturbance]) -> float:
-    """From the first event until the last disturbance is over, and a little for things to go on."""
+    """From the first event until the last disturbance is over, and a short pause after it."""
     return max((one.over for one in plan), default=0.0) + PAUSE_SECONDS[1]
 
 

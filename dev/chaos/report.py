@@ -1,4 +1,4 @@
-"""docs/chaos-report.md: one row for each pair of broker and database that was run, its plot, and what was broken."""
+"""docs/chaos-report.md: a row for each pair of broker and database that was run, its chart, and the disturbances."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dev.harness.checker import Verdict
 from dev.harness.timing import Recovery, Spread, spread
 
 PAIRS = [("redis", "sqlite"), ("redis", "postgres"), ("rabbitmq", "sqlite"), ("rabbitmq", "postgres")]
@@ -16,37 +17,29 @@ PAIRS = [("redis", "sqlite"), ("redis", "postgres"), ("rabbitmq", "sqlite"), ("r
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run, in figures."""
+    """One run in numbers."""
 
     broker: str
     database: str
     seed: int
     when: str  # the day
-    machine: str  # how many cores, and how many processes wanted them in the last minutes
+    machine: str  # cores, and the load of the last minutes
     seconds: int  # of traffic and disturbances
     events: int
     deliveries: int
-    tries: int  # HTTP requests; more than deliveries, because what is not answered 2xx is tried again
+    tries: int  # HTTP requests; more than deliveries, because each is repeated until it is answered 2xx
     acknowledged: int
-    unacknowledged: int
-    lost: tuple[str, ...]
-    doubled: tuple[str, ...]
-    dead: int
-    unfinished: int
+    verdict: Verdict
+    dead: int  # dead letters that are not by design
     repeated_mails: int
     restarts: int
-    drained: float  # seconds from the last disturbance or acknowledgement until nothing was owed
+    drained: float  # seconds from the last disturbance or acknowledgement until no job was unfinished
     delay: Spread
     recoveries: tuple[Recovery, ...]
 
     @property
     def pair(self) -> str:
         return f"{self.broker}-{self.database}"
-
-    @property
-    def kept(self) -> bool:
-        """The promise was kept, and nobody gave up."""
-        return not (self.lost or self.doubled or self.dead or self.unfinished or self.unacknowledged)
 
     @property
     def flowing(self) -> Spread:
@@ -58,7 +51,7 @@ class Result:
 
 
 def save(result: Result, folder: Path) -> None:
-    """So that later runs of other pairs can put it in their report too."""
+    """Keep it for the reports of later runs of other pairs."""
     (folder / f"{result.pair}.json").write_text(json.dumps(asdict(result), indent=1))
 
 
@@ -70,26 +63,28 @@ def saved(folder: Path) -> list[Result]:
 
 def _load(raw: dict[str, Any]) -> Result:
     made = {"delay": Spread(**raw["delay"]), "recoveries": tuple(Recovery(**one) for one in raw["recoveries"])}
-    return Result(**{**raw, "lost": tuple(raw["lost"]), "doubled": tuple(raw["doubled"]), **made})
+    return Result(**{**raw, "verdict": Verdict(**raw["verdict"]), **made})
 
 
 def write(results: list[Result], file: Path) -> None:
     head = (Path(__file__).parent / "head.md").read_text()
-    file.write_text(head + "\n".join([*_pairs(results), "", *_kinds(results), "", *_pictures(results)]))
+    file.write_text(
+        head + "\n".join([*_pairs(results), *_wrong(results), "", *_kinds(results), "", *_pictures(results)])
+    )
 
 
 def row(result: Result) -> str:
-    """The pair's line of the first table."""
+    """The row of a pair in the first table."""
     cells = [
         f"{result.broker} + {result.database}",
         f"{result.acknowledged} of {result.events}",
         len(result.recoveries),
-        f"**{len(result.lost)}**",
-        f"**{len(result.doubled)}**",
+        f"**{len(result.verdict.lost)}**",
+        f"**{len(result.verdict.doubled)}**",
         result.dead,
-        _words(result.flowing),
-        _words(result.caught_up),
-        _words(result.delay),
+        _spread(result.flowing),
+        _spread(result.caught_up),
+        _spread(result.delay),
         result.seconds,
         result.restarts,
         result.repeated_mails,
@@ -104,14 +99,19 @@ def _pairs(results: Iterable[Result]) -> list[str]:
     return [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|", *map(row, results)]
 
 
+def _wrong(results: Iterable[Result]) -> list[str]:
+    """What else was wrong, of the runs in which anything was."""
+    return [f"\n{one.pair}: {finding}" for one in results for finding in one.verdict.wrong]
+
+
 def _kinds(results: Iterable[Result]) -> list[str]:
     by_kind: dict[str, list[Recovery]] = defaultdict(list)
     for result in results:
         for one in result.recoveries:
             by_kind[one.kind].append(one)
     lines = [
-        f"| {kind} | {len(ones)} | {_words(spread(o.held for o in ones))} | {_words(spread(o.flowing for o in ones))}"
-        f" | {_words(spread(o.caught_up for o in ones))} |"
+        f"| {kind} | {len(ones)} | {_spread(spread(o.held for o in ones))} | {_spread(spread(o.flowing for o in ones))}"
+        f" | {_spread(spread(o.caught_up for o in ones))} |"
         for kind, ones in sorted(by_kind.items())
     ]
     return [KINDS, *lines]
@@ -124,7 +124,7 @@ def _pictures(results: Iterable[Result]) -> list[str]:
     ]
 
 
-def _words(of: Spread) -> str:
+def _spread(of: Spread) -> str:
     return f"{of.p50:.1f} / {of.p99:.1f} / {of.most:.1f}"
 
 
@@ -133,7 +133,7 @@ COLUMNS = (
     *("caught up, s", "ack to effect, s", "traffic, s", "parts restarted", "mails repeated", "seed", "day", "machine"),
 )
 KINDS = """\
-## By what was done (all runs above together)
+## By disturbance (all runs above together)
 
 | disturbance | times | held, s | flowing again, s | caught up, s |
 |---|---|---|---|---|"""

@@ -1,4 +1,4 @@
-"""One run of one pair: traffic and monkey together, then quiet, then the count."""
+"""One chaos run on one pair of broker and database: traffic and disturbances together, then quiet, then the count."""
 
 from __future__ import annotations
 
@@ -14,26 +14,24 @@ from pathlib import Path
 
 import redis
 import requests
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, text
 
 from dev.chaos.monkey import Monkey
 from dev.chaos.plan import Disturbance, length_seconds, make_plan
 from dev.chaos.plot import plot
 from dev.chaos.report import Result
-from dev.chaos.senders import StoppableSender
 from dev.chaos.world import API_KEY, SECRET, World
 from dev.harness import checker, mails, write_log
+from dev.harness.sender import Sender
 from dev.harness.timing import Done, Effect, delays, recoveries, spread
 from dev.harness.traffic import DUPLICATES, Traffic, make_traffic
 from dev.simulators.pdf import document_pdf
 
-PER_SECOND = (
-    16.0  # deliveries at most: two cores that do no more can show how long a recovery takes, not how long a queue
-)
+PER_SECOND = 16.0  # deliveries at most: on two cores, more would measure how long a queue is, and not a recovery
 EFFECT_TIMES = "SELECT job_id, done_at FROM effects ORDER BY done_at"
 DOCUMENT_IDS = "SELECT id, document_id FROM documents"
-FAILED_DOCUMENTS = "SELECT count(*) FROM documents WHERE status = 'failed'"
-# What happens as soon as it can. A retry of a payment waits for its time, so it tells nothing of how quick we are.
+FAILED_DOCUMENTS = "SELECT count(*) FROM documents WHERE status = 'failed'"  # each leaves a dead letter, for a retry
+# These happen as soon as they can. A retry of a payment waits for its time, which does not depend on our speed.
 AT_ONCE = frozenset(
     {
         *("payments.payment_failed", "notify.payment_failed", "fulfilment.checkout_completed", "notify.receipt"),
@@ -48,17 +46,9 @@ class Course:
     """What happened in a run."""
 
     traffic: Traffic
-    sender: StoppableSender
+    sender: Sender
     done: list[Done] = field(default_factory=list)
     drained: float = 0.0
-
-    def acknowledged(self) -> dict[str, float]:
-        """Event id -> when it was first acknowledged."""
-        found: dict[str, float] = {}
-        for answer in sorted(self.sender.answers, key=lambda answer: -answer.at_ms):
-            if answer.acknowledged:
-                found[answer.delivery.event_id] = answer.at_ms
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +83,7 @@ def run(order: Order, folder: Path, pictures: Path) -> Result:
     traffic = make_traffic(order.seed, order.events, int(time.time()))
     events = traffic.events.values()
     with World(folder, order.broker, order.database, events, (order.receiver, order.worker)) as world:
-        course = Course(traffic, StoppableSender(world.address, SECRET, API_KEY))
+        course = Course(traffic, Sender(world.ports.receiver_url, SECRET, API_KEY))
         print(f"{order.pair}: {order.events} events, {len(plan)} disturbances, seed {order.seed}", flush=True)
         began = time.monotonic()
         _disturbed_traffic(course, world, plan, max(length_seconds(plan), order.seconds))
@@ -108,34 +98,34 @@ def _disturbed_traffic(course: Course, world: World, plan: list[Disturbance], se
     sending = threading.Thread(target=course.sender.send_all, args=(deliveries, pause), name="sender")
     sending.start()
     try:
-        Monkey(world).play(plan, time.monotonic(), lambda one: _tell(course, one))
+        Monkey(world).play(plan, time.monotonic(), lambda one: _report(course, one))
         sending.join()
     finally:
         course.sender.stop()
 
 
-def _tell(course: Course, one: Done) -> None:
+def _report(course: Course, one: Done) -> None:
     course.done.append(one)
     held = f", {(one.over_ms - one.begun_ms) / 1000:.1f} s" if one.over_ms - one.begun_ms > 300 else ""
     print(f"  {len(course.done):4}  {one.kind}: {one.victim}{held}", flush=True)
 
 
 def _drain(course: Course, world: World, stuck_seconds: int) -> None:
-    """Nobody disturbs any more: wait until nothing is owed, or until waiting longer is of no use."""
-    began = moved = time.monotonic()
-    owed, done = float("inf"), -1
-    while owed > 0 and time.monotonic() < moved + stuck_seconds:
-        calling = world.documents.busy  # asked before `owed`: what it has told us by now is owed by us, or done
+    """After the last disturbance: wait until no job is unfinished, or until no job has been finished for too long."""
+    started = moved = time.monotonic()
+    unfinished, succeeded = float("inf"), -1
+    while unfinished > 0 and time.monotonic() < moved + stuck_seconds:
+        calling = world.documents.busy  # read before the stats: a callback that has ended since is in them
         stats = _stats(world)
-        owed = calling + stats.get("unfinished", float("inf"))
-        if stats.get("succeeded", done) > done:
-            done, moved = stats["succeeded"], time.monotonic()
+        unfinished = calling + stats.get("unfinished", float("inf"))
+        if stats.get("succeeded", succeeded) > succeeded:
+            succeeded, moved = stats["succeeded"], time.monotonic()
         time.sleep(0.2)
-    course.drained = round(time.monotonic() - began, 1)
+    course.drained = round(time.monotonic() - started, 1)
 
 
 def _stats(world: World) -> Mapping[str, int]:
-    """The counts, without the questions of tomorrow that each document owes; empty while nobody answers."""
+    """The counts, without the deadline that each document has tomorrow; empty while the API does not answer."""
     with suppress(requests.RequestException, redis.RedisError):
         stats = world.api.stats()
         return stats | {"unfinished": stats["unfinished"] - world.deadlines()}
@@ -143,17 +133,18 @@ def _stats(world: World) -> Mapping[str, int]:
 
 
 def _count(order: Order, course: Course, world: World, seconds: int, pictures: Path) -> Result:
-    acknowledged, answers, stats = course.acknowledged(), course.sender.answers, _stats(world)
-    engine = create_engine(world.database_url)
-    with engine.connect() as connection:
+    acknowledged, answers, stats = course.sender.acknowledged(), course.sender.answers, _stats(world)
+    with checker.connect(world.database_url) as connection:
         found = checker.find(connection) | checker.whole_files(connection, world.document_store, document_pdf)
         found |= write_log.twice(connection)
         effects = _effects(connection)
-        failed = connection.execute(text(FAILED_DOCUMENTS)).scalar_one()  # each leaves a dead letter, to start it by
-    engine.dispose()
+        failed = connection.execute(text(FAILED_DOCUMENTS)).scalar_one()
     sent = mails.count(world.mail.mails, course.done + [one for log in world.logs() for one in mails.overruns(log)])
     found |= {"tasks at the document service": world.documents.tasks()} | sent.found | world.stripe.count_payments()
     verdict = checker.judge(course.traffic.events, acknowledged.keys(), found)
+    verdict.wrong += checker.wrong_counts(stats, dead=failed, unfinished=0)
+    if missing := order.events - len(acknowledged):
+        verdict.wrong.append(f"{missing} events were never acknowledged")
     began = acknowledged | world.documents.acknowledged
     timed = [effect for effect in effects if effect.kind in AT_ONCE]
     title = f"{order.broker} + {order.database}: {order.events} events, {len(course.done)} disturbances"
@@ -170,13 +161,10 @@ def _count(order: Order, course: Course, world: World, seconds: int, pictures: P
         deliveries=len(course.traffic.deliveries),
         tries=sum(answer.tries for answer in answers),
         acknowledged=len(acknowledged),
-        unacknowledged=order.events - len(acknowledged),
-        lost=verdict.lost,
-        doubled=verdict.doubled,
+        verdict=verdict,
         dead=stats.get("dead", -1) - failed,
-        unfinished=stats.get("unfinished", -1),
         repeated_mails=sent.excused,
-        restarts=sum(part.starts - 1 for part in (world.receiver, *world.workers)),
+        restarts=sum(starts - 1 for starts in world.stack.starts.values()),
         drained=course.drained,
         delay=spread(delays(began, timed)),
         recoveries=tuple(recoveries(course.done, began, timed)),
@@ -184,7 +172,7 @@ def _count(order: Order, course: Course, world: World, seconds: int, pictures: P
 
 
 def _effects(connection: Connection) -> list[Effect]:
-    """All of them, each under its event's id as the sender knows it: of a document, the name and not our own id."""
+    """All of them, each under its event's id; for a document, under its name, not under our own id."""
     names = {row.id: row.document_id for row in connection.execute(text(DOCUMENT_IDS))}
     times = [(*job.split(":", 2)[1:], at) for job, at in connection.execute(text(EFFECT_TIMES))]
     return [Effect(names.get(event, event), kind, _ms(at)) for event, kind, at in times]

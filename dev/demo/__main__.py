@@ -1,7 +1,7 @@
-"""`make demo`: the whole stack, a few hundred real signed events through it, a worker killed on the way, and a count;
-before that is told, a month of six customers in a quarter of a minute (dev/demo/stories.py).
+"""`make demo`: the whole stack, a few hundred real signed events through it, a worker killed meanwhile, and a count.
 
-Exits 0 when every acknowledged event had its effect, once; 1 when anything was lost, doubled or wrong.
+Before the count it plays a month of six customers in a quarter of a minute (dev/demo/stories.py). The exit code is 0 if
+every acknowledged event had its effect once, and 1 if anything was lost, doubled or wrong.
 """
 
 from __future__ import annotations
@@ -14,34 +14,36 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import requests
 from rich.console import Console
+from sqlalchemy import text
 
-from dev.demo.facts import look_midway, read_facts
-from dev.demo.plan import DOCUMENTS, Plan, make_plan
-from dev.demo.progress import Board, Moment, make_board
-from dev.demo.report import Outcome, report
+from dev.demo.progress import Progress, Status
+from dev.demo.report import Outcome, Recorded, document_rows, print_report
 from dev.demo.stories import play_month
-from dev.demo.verdict import Asked, judge, reader
+from dev.harness import checker
 from dev.harness.api_client import Api
 from dev.harness.sender import Sender
-from dev.simulators.agents import BEHAVIOURS, HANDED, Agents
+from dev.harness.traffic import DOCUMENTS, ShopEvent, Traffic, make_demo_traffic
+from dev.simulators.agents import BEHAVIOURS, GONE, HANDED, Agents
 from dev.simulators.localstripe_client import StripeCustomer
+from dev.simulators.pdf import document_pdf
 from dev.stack.environment import StackError, any_ports, without_settings
 from dev.stack.local import REPOSITORY, Stack, lock_folder
 from dev.stack.signals import end_by_exception
 
 FOLDER = REPOSITORY / "var" / "demo"
-PAUSE_SECONDS = 0.04  # between deliveries, so that there is something to see
+DATABASE = f"sqlite:///file:{FOLDER / 'holdfast.db'}?mode=ro&uri=true&timeout=10"
+PAUSE_SECONDS = 0.04  # between deliveries, so that the progress can be watched
 DOCUMENT_PAUSE_SECONDS = 0.4
 PATIENCE_SECONDS = 30.0  # longer than a lease and the retries after it
 STRIPE_CUSTOMERS = 3
 KILLED = "worker-payments"
 KILLED_TASK = "tasks.payments.payment_failed"
 
-# Short enough to see a killed worker's jobs taken over while one watches.
+# Short enough to watch another worker take over the jobs of a killed one.
 DEMO_SETTINGS = {
     "LEASE_SECONDS": "10",
     "JOB_TIME_LIMIT_SECONDS": "8",
@@ -49,114 +51,129 @@ DEMO_SETTINGS = {
     "DOCUMENT_DEADLINE": "6s",
     "HANDOFF_SCHEDULE": "1s,1s,1s,1s,2s,2s",
 }
+MIDWAY = """SELECT (SELECT count(*) FROM documents WHERE status IN ('completed', 'failed')),
+(SELECT count(*) FROM documents WHERE status = 'failed'),
+(SELECT count(*) FROM payment_retries WHERE state = 'planned'),
+(SELECT count(DISTINCT invoice) FROM payment_failures WHERE event_id NOT LIKE 'evt_1Demo%')"""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What the database has so far."""
+
+    finished_documents: int
+    failed_documents: int  # each leaves a dead letter, from which it can be retried
+    planned_retries: int  # due in an hour
+    localstripe_invoices: int  # that could not be collected
+
+
+def count_rows() -> Rows:
+    with checker.connect(DATABASE) as connection:
+        return Rows(*connection.execute(text(MIDWAY)).one())
 
 
 @dataclass(slots=True)
 class Demo:
-    """One run: the stack, what is asked of it, and where that is shown."""
+    """One run: the stack, its traffic, and where the progress is shown."""
 
     stack: Stack
-    board: Board
-    plan: Plan
+    progress: Progress
+    agents: Agents
+    traffic: Traffic
     sender: Sender
     api: Api
-    agents: Agents = field(default_factory=Agents)
-    documents: dict[str, str] = field(default_factory=dict)
-    invoices: list[str] = field(default_factory=list)
+    failures: dict[str, ShopEvent] = field(default_factory=dict)  # of localstripe
     over: threading.Event = field(default_factory=threading.Event)
 
     def play(self) -> None:
-        """Ask for everything, then wait until nothing is owed any more."""
+        """Send everything, then wait until no job is unfinished."""
         watcher = threading.Thread(target=self._watch, daemon=True)
         watcher.start()
         with ThreadPoolExecutor(2) as beside:
-            others = [beside.submit(self._ask_for_documents), beside.submit(self._subscribe_customers)]
+            others = [beside.submit(self._send_documents), beside.submit(self._subscribe_customers)]
             self._send()
             for other in others:
                 other.result()
         self._settle()
         self.over.set()
         watcher.join()
-        self.board.show(self._moment())
+        self.progress.show(self._status())
 
     def _send(self) -> None:
-        half = len(self.plan.deliveries) // 2
-        self.sender.send_all(self.plan.deliveries[:half], PAUSE_SECONDS)
+        half = len(self.traffic.deliveries) // 2
+        self.sender.send_all(self.traffic.deliveries[:half], PAUSE_SECONDS)
         killer = threading.Timer(0.2, self._kill)
         killer.daemon = True
         killer.start()
-        self.sender.send_all(self.plan.burst, 0)
+        self.sender.send_all(self.traffic.burst, 0)
         killer.join()
-        self.sender.send_all(self.plan.deliveries[half:], PAUSE_SECONDS)
-        self.board.say("everything is sent; waiting for what is still owed")
+        self.sender.send_all(self.traffic.deliveries[half:], PAUSE_SECONDS)
+        self.progress.say("all events are sent; waiting for the jobs that are not finished")
 
     def _kill(self) -> None:
-        """Freeze the worker, see whether it holds a job just now; if so kill it, else let it go on and look again."""
-        for _ in range(40):
+        """Freeze the worker to see whether it is running a job; if so kill it, else let it run and try again."""
+        for _ in range(20):
             self.stack.send_signal(KILLED, signal.SIGSTOP)
-            held = self.api.held_jobs(KILLED_TASK)
-            if held:
+            running = self.api.running_jobs(KILLED_TASK)
+            if running:
                 break
             self.stack.send_signal(KILLED, signal.SIGCONT)
-            time.sleep(0.05)
-        self.board.say(f"kill -9 {KILLED} and its children, in the middle of {held} jobs")
+            time.sleep(0.3)
+        self.progress.say(f"kill -9 {KILLED} and its children, while they run {running} jobs")
         self.stack.send_signal(KILLED, signal.SIGKILL)
 
-    def _ask_for_documents(self) -> None:
-        for way in BEHAVIOURS:
-            self.agents.secrets[way] = self.api.add_agent(way, f"{self.agents.url}/{way}")
-        for name in DOCUMENTS:
-            self.documents[self.api.start_document(name, reader(name), HANDED.get(name, ()))] = name
-            time.sleep(DOCUMENT_PAUSE_SECONDS)
+    def _send_documents(self) -> None:
+        for agent in BEHAVIOURS:
+            self.agents.secrets[agent] = self.api.add_agent(agent, f"{self.agents.url}/{agent}")
+        self.sender.send_all(self.traffic.documents, DOCUMENT_PAUSE_SECONDS)
 
     def _subscribe_customers(self) -> None:
         stripe = StripeCustomer(self.stack.ports.stripe_url, self.stack.environ["STRIPE_API_KEY"])
-        for number in range(STRIPE_CUSTOMERS):
-            self.invoices.append(stripe.fail_to_pay(f"subscriber-{number}@example.test"))
+        addresses = [f"subscriber-{number}@example.test" for number in range(STRIPE_CUSTOMERS)]
+        invoices = {stripe.fail_to_pay(address): address for address in addresses}
+        for id_, invoice in stripe.failed_invoices().items():
+            self.failures[id_] = ShopEvent(id_, "failed at localstripe", invoice, invoices[invoice])
 
     def _settle(self) -> None:
-        """Until only the jobs that are due in the future by design are owed, at two looks in a row; or until nothing
-        has been done for so long that nothing will be."""
+        """Wait until only jobs are left that are due later by design, twice in a row; or until no job has been finished
+        for so long that none will be."""
         done, since, quiet = -1, time.monotonic(), 0
         while quiet < 2:
             stats = self.api.stats()
             if stats["succeeded"] != done:
                 done, since = stats["succeeded"], time.monotonic()
             elif time.monotonic() - since > PATIENCE_SECONDS:
-                self.board.say(
-                    f"nothing was done for {PATIENCE_SECONDS:g} s, and jobs are still owed; counting all the same"
-                )
+                self.progress.say(f"no job was finished for {PATIENCE_SECONDS:g} s; counting although some are left")
                 return
             quiet = quiet + 1 if self._is_quiet(stats) else 0
             time.sleep(0.4)
 
     def _is_quiet(self, stats: dict[str, int]) -> bool:
-        midway = look_midway(self.stack.folder)
-        arrived = midway.documents == len(DOCUMENTS) and midway.invoices.issuperset(self.invoices)
-        return arrived and stats["running"] == 0 and stats["unfinished"] == midway.retries
+        rows = count_rows()
+        arrived = rows.finished_documents == len(DOCUMENTS) and rows.localstripe_invoices == STRIPE_CUSTOMERS
+        return arrived and stats["running"] == 0 and stats["unfinished"] == rows.planned_retries
 
     def _watch(self) -> None:
         while not self.over.wait(0.2):
-            with suppress(requests.RequestException):  # only a picture
-                self.board.show(self._moment())
+            with suppress(requests.RequestException):  # it is only shown
+                self.progress.show(self._status())
 
-    def _moment(self) -> Moment:
-        midway, stats = look_midway(self.stack.folder), self.api.stats()
-        deliveries, answers = [*self.plan.deliveries, *self.plan.burst], list(self.sender.answers)
-        return Moment(
-            to_send=len(deliveries),
-            sent=len(answers),
-            to_acknowledge=sum(not delivery.flaw for delivery in deliveries),
-            acknowledged=sum(answer.acknowledged for answer in answers),
-            jobs=stats["succeeded"] + stats["unfinished"] + stats["dead"] - midway.retries,
-            done=stats["succeeded"],
-            documents=len(DOCUMENTS),
-            documents_done=midway.documents,
-        )
+    def _status(self) -> Status:
+        rows = count_rows()
+        deliveries = [*self.traffic.deliveries, *self.traffic.burst, *self.traffic.documents]
+        answers, stats = list(self.sender.answers), self.api.stats()
+        valid = sum(not delivery.flaw for delivery in deliveries)
+        jobs = stats["succeeded"] + stats["unfinished"] + stats["dead"] - rows.planned_retries
+        return {
+            "deliveries sent": (len(answers), len(deliveries)),
+            "acknowledged (on disk)": (sum(answer.acknowledged for answer in answers), valid),
+            "jobs finished": (stats["succeeded"], jobs),
+            "documents finished": (rows.finished_documents, len(DOCUMENTS)),
+        }
 
 
 def main() -> int:
-    """The exit status: 0 when nothing was lost, doubled or wrong."""
+    """The exit code: 0 if nothing was lost, doubled or wrong."""
     console = Console()
     end_by_exception()
     try:
@@ -172,39 +189,50 @@ def main() -> int:
 
 
 def _run(console: Console) -> int:
-    begin = time.monotonic()
-    board = make_board(console)
-    own = without_settings(os.environ) | DEMO_SETTINGS
+    started = time.monotonic()
+    progress = Progress(console)
+    settings = without_settings(os.environ) | DEMO_SETTINGS
     try:
-        with Stack(FOLDER, any_ports(), own, hear=board.say) as stack:
-            board.say("starting the stack: Valkey, receiver, workers, Flower, and the services that they talk to")
+        with Stack(FOLDER, any_ports(), settings, report=progress.say) as stack, Agents() as agents:
+            progress.say("starting the stack: Valkey, receiver, workers, Flower and the simulated services")
             stack.start()
             stack.wait_ready()
-            board.say(f"ready; Flower shows the tasks: {stack.flower_address}")
-            demo = _demo(stack, board)
-            with demo.agents:
-                demo.play()
-            events, stats = demo.api.events(), demo.api.stats()
-            board.say("all done; stopping the stack")
+            progress.say(f"ready; Flower shows the tasks: {stack.flower_address}")
+            secret, api_key = stack.environ["STRIPE_WEBHOOK_SECRET"], stack.environ["API_KEYS"]
+            sender, api = Sender(stack.ports.receiver_url, secret, api_key), Api(stack.ports.receiver_url, api_key)
+            demo = Demo(stack, progress, agents, make_demo_traffic(int(time.time()), HANDED), sender, api)
+            demo.play()
+            recorded, stats = api.events(), api.stats()
+            progress.say("all jobs are finished; stopping the stack")
     finally:
-        board.close()
-    facts = read_facts(FOLDER)
-    asked = Asked(demo.plan, demo.sender.answers, demo.documents, demo.invoices)
-    verdict = judge(asked, facts, events, stats)
-    verdict.lost += demo.agents.lost()
+        progress.close()
+    outcome = _count(demo, recorded, stats)
+    outcome.verdict.wrong += play_month(console, progress.say)
+    print_report(console, FOLDER, replace(outcome, seconds=time.monotonic() - started))
+    return 0 if outcome.verdict.good else 1
+
+
+def _count(demo: Demo, recorded: Recorded, stats: dict[str, int]) -> Outcome:
+    """What is there now, read from the database, the mails and the files, against what was acknowledged."""
+    events, acknowledged = demo.traffic.events | demo.failures, demo.sender.acknowledged().keys() | demo.failures.keys()
+    with checker.connect(DATABASE) as connection:
+        found = checker.find(connection) | checker.whole_files(connection, FOLDER / "documents", document_pdf)
+        found |= checker.unnamed_files(connection, FOLDER / "documents")
+        documents = document_rows(connection)
+    found |= checker.count_mails(checker.read_mails(FOLDER / "mail"))
+    verdict = checker.judge(events, acknowledged, found)
+    verdict.lost += [*checker.lost_records(events, acknowledged, recorded), *demo.agents.lost()]
     verdict.doubled += demo.agents.doubled()
-    verdict.wrong += demo.agents.wrong()
+    rows = count_rows()
+    expected = {
+        "dead": rows.failed_documents + GONE,
+        "unfinished": rows.planned_retries,
+        "succeeded": len(found["effects"]),
+    }
+    verdict.wrong += [*checker.wrong_answers(demo.sender.answers), *demo.agents.wrong()]
+    verdict.wrong += checker.wrong_counts(stats, **expected)
     handed = sum(len(ids) for ids in demo.agents.received.values())
-    verdict.wrong += play_month(console, board.say)
-    report(console, FOLDER, Outcome(asked, facts, events, stats, verdict, handed, time.monotonic() - begin))
-    return 0 if verdict.good else 1
-
-
-def _demo(stack: Stack, board: Board) -> Demo:
-    secret = stack.environ["STRIPE_WEBHOOK_SECRET"]
-    sender = Sender(f"{stack.ports.receiver_url}/stripe-webhook", secret)
-    api = Api(stack.ports.receiver_url, stack.environ["API_KEYS"])
-    return Demo(stack, board, make_plan(int(time.time())), sender, api)
+    return Outcome(demo.sender.answers, found, documents, recorded, stats, verdict, handed)
 
 
 if __name__ == "__main__":

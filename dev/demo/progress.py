@@ -1,88 +1,41 @@
-"""What is shown while the demo runs: bars on a terminal, plain lines elsewhere."""
+"""The progress of the demo: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
 
+from rich import progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+Status = Mapping[str, tuple[int, int]]  # by name: how many are done, of how many
+LINE_EVERY_SECONDS = 4.0
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """How far things are."""
-
-    to_send: int
-    sent: int
-    to_acknowledge: int  # the rest must be refused
-    acknowledged: int
-    jobs: int
-    done: int
-    documents: int
-    documents_done: int
-
-
-class Board(Protocol):
-    """Shows moments, and lines of what happens."""
-
-    def show(self, moment: Moment) -> None: ...
-    def say(self, line: str) -> None: ...
-    def close(self) -> None: ...
-
-
-def make_board(console: Console) -> Board:
-    return Bars(console) if console.is_terminal else Lines(console)
-
-
-class Bars:
-    """For people: four bars that grow, lines above them."""
+class Progress:
+    """Shows how far the demo is, and lines about what happens."""
 
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description:<22}"), BarColumn(bar_width=40), MofNCompleteColumn(), console=console
-        )
-        names = ("deliveries sent", "acknowledged (on disk)", "jobs done", "documents finished")
-        self._bars = [self._progress.add_task(name, total=None, visible=False) for name in names]
-        self._progress.start()
+        self._console, self._started, self._last = console, time.monotonic(), 0.0
+        columns = (progress.TextColumn("{task.description:<22}"), progress.BarColumn(), progress.MofNCompleteColumn())
+        self._bars = progress.Progress(*columns, console=console) if console.is_terminal else None
+        self._tasks: dict[str, progress.TaskID] = {}
+        if self._bars:
+            self._bars.start()
 
-    def show(self, moment: Moment) -> None:
-        pairs = (
-            (moment.sent, moment.to_send),
-            (moment.acknowledged, moment.to_acknowledge),
-            (moment.done, moment.jobs),
-            (moment.documents_done, moment.documents),
-        )
-        for bar, (done, total) in zip(self._bars, pairs, strict=True):
-            self._progress.update(bar, completed=done, total=max(total, 1), visible=True)
-
-    def say(self, line: str) -> None:
-        self._progress.console.print(f"  {line}", highlight=False)
-
-    def close(self) -> None:
-        self._progress.stop()
-
-
-class Lines:
-    """For logs: a line every few seconds."""
-
-    EVERY_SECONDS = 4.0
-
-    def __init__(self, console: Console) -> None:
-        self._console, self._begin, self._last = console, time.monotonic(), 0.0
-
-    def show(self, moment: Moment) -> None:
-        if time.monotonic() - self._last < self.EVERY_SECONDS:
-            return
-        self._last = time.monotonic()
-        self.say(
-            f"sent {moment.sent} of {moment.to_send}, acknowledged {moment.acknowledged} of {moment.to_acknowledge},"
-            f" jobs done {moment.done} of {moment.jobs}, documents {moment.documents_done} of {moment.documents}"
-        )
+    def show(self, status: Status) -> None:
+        if self._bars:
+            for name, (done, total) in status.items():
+                if name not in self._tasks:
+                    self._tasks[name] = self._bars.add_task(name)
+                self._bars.update(self._tasks[name], completed=done, total=max(total, 1))
+        elif time.monotonic() - self._last > LINE_EVERY_SECONDS:
+            self._last = time.monotonic()
+            self.say(", ".join(f"{name} {done} of {total}" for name, (done, total) in status.items()))
 
     def say(self, line: str) -> None:
-        self._console.print(f"{time.monotonic() - self._begin:5.1f} s  {line}", highlight=False, soft_wrap=True)
+        self._console.print(f"{time.monotonic() - self._started:5.1f} s  {line}", highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Nothing to tidy up."""
+        if self._bars:
+            self._bars.stop()

@@ -1,9 +1,10 @@
-"""The demo's last words: what arrived, what it became, how long it took, and whether all of it is there."""
+"""The demo's report: what arrived, what came of it, how long it took, what was repeated, and the verdict."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,162 +12,169 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import Connection, text
 
-from dev.demo.facts import Facts
-from dev.demo.plan import should_end
-from dev.demo.verdict import Asked, Verdict, percentile
-from dev.simulators.document_behaviour import BEHAVIOURS
+from dev.harness.checker import Found, Verdict
+from dev.harness.report import print_verdict
+from dev.harness.sender import DOCUMENT_REQUESTED, Answer
+from dev.harness.timing import spread
+from dev.simulators.document_behaviour import BEHAVIOURS, FAIL
 from dev.stack.local import REPOSITORY
 
-Event = dict[str, Any]
-SHORT = {"submitting": "asked", "processing": "at work", "downloading": "fetched"}  # of the steps of a document
-MENDED = ("failed", "lost")  # outcomes of an attempt: its handler raised, or its worker died
+Recorded = Mapping[tuple[str, str], dict[str, Any]]  # by source and id: an event as our API shows it
+FAILED_ATTEMPTS = ("failed", "lost")  # outcomes of an attempt: its handler raised, or its worker died
+DOCUMENTS = """SELECT id, document_id, status, start, (julianday(updated_at) - julianday(created_at)) * 86400
+FROM documents ORDER BY created_at"""
+STEPS = "SELECT status FROM document_steps WHERE document = :document ORDER BY id"
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRow:
+    """A document as the database has it at the end."""
+
+    name: str
+    status: str
+    starts: int
+    seconds: float  # from the request to the end
+    steps: tuple[str, ...]  # the statuses it had, in order
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Everything that there is to tell. `events` and `stats` are the record's own view, the rest is ours."""
+    """Everything that the report shows. `recorded` and `stats` are the record's own, the rest was counted by us."""
 
-    asked: Asked
-    facts: Facts
-    events: Mapping[tuple[str, str], Event]
+    answers: Sequence[Answer]
+    found: Found
+    documents: Sequence[DocumentRow]
+    recorded: Recorded
     stats: Mapping[str, int]
     verdict: Verdict
-    handed: int  # to agents
-    seconds: float
+    handed: int  # messages to agents
+    seconds: float = 0.0
 
 
-def report(console: Console, folder: Path, outcome: Outcome) -> None:
-    """Print it all."""
+def document_rows(connection: Connection) -> list[DocumentRow]:
+    """Every document, in the order in which they were requested."""
+    rows = []
+    for id_, name, status, starts, seconds in connection.execute(text(DOCUMENTS)):
+        steps = connection.execute(text(STEPS), {"document": id_}).scalars()
+        rows.append(DocumentRow(name, status, starts, seconds, tuple(step for step, _ in itertools.groupby(steps))))
+    return rows
+
+
+def print_report(console: Console, folder: Path, outcome: Outcome) -> None:
     console.print()
-    console.print(_arrived(outcome))
-    console.print(_became(outcome))
-    console.print(documents_table(outcome))
-    console.print(_took(outcome))
-    console.print(_mended(outcome))
-    _print_verdict(console, outcome.verdict)
+    for table in (_arrived, _effects, documents_table, _durations, _repeated):
+        console.print(table(outcome))
     where = folder.relative_to(REPOSITORY)
     console.print(
-        f"\nThe documents lie in {where}/documents, the mails in {where}/mail/new, the rows in {where}/holdfast.db,"
-        f"\nthe logs in {where}/logs. `make run` starts the same stack to look around in, with Flower and the API."
-        f"\n{outcome.seconds:.0f} s in all.",
+        f"The documents are in {where}/documents, the mails in {where}/mail/new, the rows in {where}/holdfast.db,"
+        f"\nthe logs in {where}/logs. `make run` starts the same stack to try things out, with Flower and the API."
+        f"\n{outcome.seconds:.0f} s in all.\n",
         highlight=False,
     )
+    style = "green" if outcome.verdict.good else "red"
+    print_verdict(outcome.verdict, lambda line: console.print(line, markup=False, highlight=False, style=style))
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(title: str, columns: Iterable[str], rows: Iterable[Sequence[object]], right: str = "") -> Table:
+    """`right` names the column that is aligned to the right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number in (0, 2) else "right")
+    for column in columns:
+        table.add_column(column, justify="right" if column and column in right else "left")
+    for row in rows:
+        table.add_row(*map(str, row))
     return table
 
 
 def _arrived(outcome: Outcome) -> Table:
-    asked, stats = outcome.asked, outcome.stats
-    flaws = Counter(answer.delivery.flaw for answer in asked.answers if answer.delivery.flaw)
-    again = sum(answer.tries > 1 for answer in asked.answers)
-    table = _table("What arrived", "", "count", "")
-    table.add_row(
-        "sent by us as Stripe",
-        str(len(asked.answers)),
-        f"{asked.plan.reordered} pairs in wrong order, {again} tried again",
+    answers, stats = outcome.answers, outcome.stats
+    flaws = Counter(answer.delivery.flaw for answer in answers if answer.delivery.flaw)
+    documents = sum(answer.delivery.type == DOCUMENT_REQUESTED for answer in answers)
+    again, ours = sum(answer.tries > 1 for answer in answers), {answer.delivery.event_id for answer in answers}
+    foreign = sum(source == "stripe" and id_ not in ours for source, id_ in outcome.recorded)
+    rows = (
+        ("sent by us as Stripe", len(answers) - documents, f"10 pairs in the wrong order, {again} sent again"),
+        ("sent by localstripe", foreign, "subscriptions whose card is declined"),
+        ("documents requested", documents, "and the callbacks from the document service"),
+        ("accepted", stats["accepted"], "new events, on disk before the 200"),
+        ("duplicates", stats["duplicates"], "answered 200 and ignored"),
+        ("rejected", stats["rejected"], ", ".join(f"{count} {flaw}" for flaw, count in flaws.items())),
     )
-    table.add_row(
-        "sent by localstripe", str(_foreign(outcome)), f"{len(asked.invoices)} subscriptions with a declined card"
-    )
-    table.add_row("documents asked for", str(len(asked.documents)), "and their callbacks from the document service")
-    table.add_row("accepted", str(stats["accepted"]), "new events, on disk before the 200")
-    table.add_row("duplicates", str(stats["duplicates"]), "answered 200, changed nothing")
-    table.add_row("rejected", str(stats["rejected"]), ", ".join(f"{count} {flaw}" for flaw, count in flaws.items()))
-    return table
+    return _table("What arrived", ("", "count", " "), rows, "count")
 
 
-def _became(outcome: Outcome) -> Table:
-    facts = outcome.facts
-    types = Counter(event["type"] for event in outcome.events.values())
-    mails = Counter(key.rpartition(":")[2] for key in facts.mail_keys.elements())
-    orders = Counter(facts.orders.values())
-    documents = Counter(row.status for row in facts.documents.values())
-    unhandled = sum(event["state"] == "unhandled" for event in outcome.events.values())
-    failed, done = "invoice.payment_failed", "checkout.session.completed"
-    table = _table("What it became", "event type", "events", "")
-    table.add_row(
-        failed,
-        str(types[failed]),
-        f"{len(facts.failures)} recorded, {mails['notify.payment_failed']} customers mailed,"
-        f" {sum(facts.retries.values())} retries owed in 1 h by design",
+def _effects(outcome: Outcome) -> Table:
+    types = Counter(event["type"] for event in outcome.recorded.values())
+    totals = Counter({what: rows.total() for what, rows in outcome.found.items()})
+    statuses = Counter(row.status for row in outcome.documents)
+    failed, paid = "invoice.payment_failed", "checkout.session.completed"
+    rows = (
+        (
+            failed,
+            types[failed],
+            f"{totals['payment_failures']} recorded, {totals['payment_failed mails']} customers notified,"
+            f" {totals['planned retries']} retries planned, due in 1 h",
+        ),
+        (
+            paid,
+            types[paid],
+            f"{totals['fulfilled orders']} fulfilled, {totals['entitlements']} entitlements,"
+            f" {totals['receipt mails']} receipts; {totals['waiting orders']} unpaid, waiting",
+        ),
+        (
+            DOCUMENT_REQUESTED,
+            types[DOCUMENT_REQUESTED],
+            f"{statuses['completed']} stored and announced, {statuses['failed']} failed, as they must",
+        ),
+        ("", "", f"{outcome.handed} messages to agents: one is slow, one down at first, one gone for good"),
+        (
+            "document callbacks",
+            sum(source == "documents" for source, _ in outcome.recorded),
+            "some early, late, twice or never",
+        ),
+        (
+            "all other types",
+            sum(event["state"] == "unhandled" for event in outcome.recorded.values()),
+            "recorded as unhandled",
+        ),
     )
-    table.add_row(
-        done,
-        str(types[done]),
-        f"{orders['fulfilled']} fulfilled, {sum(facts.entitlements.values())} entitlements, {mails['notify.receipt']}"
-        f" receipts; {orders['awaiting_payment']} unpaid, waiting",
-    )
-    table.add_row(
-        "document.requested",
-        str(types["document.requested"]),
-        f"{documents['completed']} stored and announced, {documents['failed']} failed as it should",
-    )
-    table.add_row("", "", f"agents were told {outcome.handed} times; one is slow, one away at first, one gone for good")
-    callbacks = sum(source == "documents" for source, _ in outcome.events)
-    table.add_row("document callbacks", str(callbacks), "early, late, twice and never among them")
-    table.add_row("all other types", str(unhandled), "recorded as unhandled")
-    return table
+    return _table("What came of it", ("event type", "events", " "), rows, "events")
 
 
 def documents_table(outcome: Outcome) -> Table:
-    """Each of them, in the order in which they were asked for."""
-    found = [(name, outcome.facts.documents.get(id_)) for id_, name in outcome.asked.documents.items()]
-    right = sum(row is not None and row.status == should_end(name) for name, row in found)
-    table = Table(title=f"The documents: {right} of {len(found)} ended as they should", title_justify="left")
-    table.title_style, table.box, table.pad_edge = "bold", box.SIMPLE_HEAD, False
-    for column in ("document", "its way", "starts", "course", "end", "seconds"):
-        table.add_column(column, justify="right" if column in ("starts", "seconds") else "left")
-    for name, row in found:
-        way = BEHAVIOURS.get(name.partition("-")[0] + "-", "just works")
-        if row is None:
-            table.add_row(name, way, "", "", "never begun", "")
-        else:
-            table.add_row(name, way, str(row.starts), _course(row.course), row.status, f"{row.seconds:.1f}")
-    return table
-
-
-def _course(steps: tuple[str, ...]) -> str:
-    return " > ".join(SHORT.get(step, step) for step in steps[:-1])
-
-
-def _took(outcome: Outcome) -> Table:
-    acknowledged = [answer.took_ms for answer in outcome.asked.answers if answer.acknowledged]
-    firsts = [event["jobs"][0] for event in outcome.events.values() if event["jobs"]]
-    waits = [(job["finished"] - job["created"]) for job in firsts if job["finished"]]
-    table = _table("How long it took", "", "p50", "p99", "longest")
-    for name, times in (("until acknowledged", acknowledged), ("from there to the effect", waits)):
-        table.add_row(
-            name,
-            *(f"{value:,.0f} ms" for value in (percentile(times, 0.5), percentile(times, 0.99), max(times, default=0))),
+    right = sum(row.status == ("failed" if row.name.startswith(FAIL) else "completed") for row in outcome.documents)
+    rows = [
+        (
+            row.name,
+            BEHAVIOURS.get(row.name.partition("-")[0] + "-", "no fault"),
+            row.starts,
+            " > ".join(row.steps[:-1]),
+            row.status,
+            f"{row.seconds:.1f}",
         )
-    return table
+        for row in outcome.documents
+    ]
+    columns = ("document", "behaviour of the service", "starts", "steps", "end", "seconds")
+    return _table(f"The documents: {right} of {len(rows)} ended as they must", columns, rows, "starts, seconds")
 
 
-def _mended(outcome: Outcome) -> Table:
-    """The attempts that came to nothing; each was followed by one that did not."""
-    jobs = [job for event in outcome.events.values() for job in event["jobs"] if job["state"] != "dead"]
-    spoilt = [(job["task"], attempt) for job in jobs for attempt in job["attempts"] if attempt["outcome"] in MENDED]
-    reasons = Counter((task, attempt["reason"]) for task, attempt in spoilt)
-    table = _table("What went wrong on the way, and was done again", "task", "times", "")
-    for (task, reason), count in sorted(reasons.items()):
-        table.add_row(task.removeprefix("tasks."), str(count), reason)
-    return table
+def _durations(outcome: Outcome) -> Table:
+    acknowledged = [answer.took_ms for answer in outcome.answers if answer.acknowledged]
+    firsts = [event["jobs"][0] for event in outcome.recorded.values() if event["jobs"]]
+    waits = [job["finished"] - job["created"] for job in firsts if job["finished"]]
+    names = ("from request to acknowledgement", "from there to the effect")
+    spreads = [spread(times) for times in (acknowledged, waits)]
+    rows = [
+        (name, f"{it.p50:,.0f}", f"{it.p99:,.0f}", f"{it.most:,.0f}") for name, it in zip(names, spreads, strict=True)
+    ]
+    return _table("How long it took, in ms", ("", "p50", "p99", "maximum"), rows, "p50, p99, maximum")
 
 
-def _print_verdict(console: Console, verdict: Verdict) -> None:
-    for name, lines in (("lost", verdict.lost), ("doubled", verdict.doubled), ("wrong", verdict.wrong)):
-        console.print(f"[bold {'red' if lines else 'green'}]{name} {len(lines)}[/]")
-        for line in sorted(lines)[:20]:
-            console.print(f"  {line}", markup=False, highlight=False)
-
-
-def _foreign(outcome: Outcome) -> int:
-    """Events of Stripe's kind that did not come from our plan."""
-    ours = {answer.delivery.event_id for answer in outcome.asked.answers}
-    return sum(source == "stripe" and id_ not in ours for source, id_ in outcome.events)
+def _repeated(outcome: Outcome) -> Table:
+    """The attempts that failed; each was followed by one that succeeded."""
+    jobs = [job for event in outcome.recorded.values() for job in event["jobs"] if job["state"] != "dead"]
+    failed = [(job["task"], one) for job in jobs for one in job["attempts"] if one["outcome"] in FAILED_ATTEMPTS]
+    reasons = Counter((task.removeprefix("tasks."), attempt["reason"]) for task, attempt in failed)
+    rows = [(task, count, reason) for (task, reason), count in sorted(reasons.items())]
+    return _table("Attempts that failed and were repeated", ("task", "times", "reason"), rows, "times")

@@ -1,8 +1,8 @@
 """A month of six customers, played in a quarter of a minute against localstripe: only the settings are shorter.
 
-A payment fails, is tried again and recovers; another fails to the end; one is refunded, another's renewal is; one is
-disputed; one buys while the receiver is down. They pay in four currencies and read three languages. Each is told as a
-time line, and held against what must have come of it (dev/demo/story_checks.py).
+A payment fails, is retried and recovers; another fails to the end; one is refunded, another's renewal is; one is
+disputed; one buys while the receiver is down. They pay in four currencies and read three languages. Each is shown as a
+timeline, and compared with the ending that it must have (dev/demo/story_checks.py).
 """
 
 from __future__ import annotations
@@ -23,10 +23,22 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import Connection
 
 from cli.stripe_events import StripeObject, checkout_session, dispute, event, event_id
-from dev.demo.story_checks import STORIES, Found, Line, Story, judge, read_month
+from dev.demo.story_checks import (
+    STORIES,
+    Line,
+    Story,
+    has_access,
+    judge,
+    read_ending,
+    read_retries,
+    read_status,
+    read_timeline,
+)
 from dev.harness.api_client import Api
+from dev.harness.checker import connect, read_mails, wrong_counts
 from dev.simulators.http import Response, Simulator
 from dev.simulators.localstripe_client import GOOD_CARD, StripeCustomer
 from dev.simulators.stripe import Stripe
@@ -37,9 +49,11 @@ from dev.stack.local import REPOSITORY, Stack, lock_folder
 from dev.stack.parts import Part, parts, worker
 
 FOLDER = REPOSITORY / "var" / "demo-month"
+DATABASE = f"sqlite:///file:{FOLDER / 'holdfast.db'}?mode=ro&uri=true&timeout=10"
 DAYS_A_SECOND = 2
 PATIENCE_SECONDS = 60.0
 AMOUNT = 4900  # minor units
+MISSED_SECONDS = 120  # age of the missed event; reconcile leaves out younger ones, which may still be delivered
 MONTH_SETTINGS = {
     "PAYMENT_RETRY_SCHEDULE": "1s,2s,3s",
     "PAYMENT_GRACE_SECONDS": "2",
@@ -49,14 +63,11 @@ MONTH_SETTINGS = {
 }
 
 
-LOST_SECONDS = 120  # how old the lost event is when it is asked for: younger ones may still be on their way
-
-
 @dataclass(slots=True)
 class Month:
-    """Six stories, and who plays Stripe in them."""
+    """Six stories, and the simulated Stripe that they are played against."""
 
-    front: Stripe
+    stripe: Stripe
     shop: StripeCustomer
     stack: Stack
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(9001))
@@ -69,8 +80,8 @@ class Month:
         return stories | {"missed": self._play("missed")}
 
     def _play(self, name: str) -> Story:
-        wanted, email = STORIES[name], f"{name}@example.test"
-        story = Story(email, self.shop.join(email, language=wanted.language), wanted.currency, wanted.version)
+        plot, email = STORIES[name], f"{name}@example.test"
+        story = Story(email, self.shop.join(email, language=plot.language), plot.currency, plot.version)
         acts: dict[str, Callable[[Story], None]] = {
             "recovers": self._recover,
             "gives-up": self._give_up,
@@ -85,14 +96,14 @@ class Month:
     def _recover(self, story: Story) -> None:
         self._subscribe(story)
         self.shop.fail_to_renew(story.customer, story.subscription)
-        self._wait(story, lambda: "declined" in self._read(story).tries)
+        self._wait(lambda db: "declined" in read_retries(db, story))
         self.shop.give_card(story.customer, GOOD_CARD)
-        self._wait(story, lambda: self._read(story).tries[-1:] == ["paid"])
+        self._wait(lambda db: "paid" in read_retries(db, story))
 
     def _give_up(self, story: Story) -> None:
         self._subscribe(story)
         self.shop.fail_to_renew(story.customer, story.subscription)
-        self._wait(story, lambda: self._read(story).status == "suspended")
+        self._wait(lambda db: read_status(db, story) == "suspended")
 
     def _refund(self, story: Story) -> None:
         invoice = self._subscribe(story)
@@ -100,62 +111,62 @@ class Month:
         self._give_back(story, invoice)
 
     def _refund_renewal(self, story: Story) -> None:
-        """The event names no invoice: which one was paid, and of what subscription, is asked for."""
+        """The event names no invoice: the product has to fetch which one was paid, and for what subscription."""
         self._subscribe(story)
         _pass_days(10)
         self._give_back(story, self.shop.renew(story.customer, story.subscription))
 
     def _give_back(self, story: Story, invoice: str) -> None:
         refunded = self.shop.refund(self.shop.charge_of(invoice))
-        self._tell(story, "charge.refunded", charge(refunded, story.version, invoice))
-        self._wait(story, lambda: not self._read(story).access)
+        self._send(story, "charge.refunded", charge(refunded, story.version, invoice))
+        self._wait(lambda db: not has_access(db, story))
 
     def _dispute(self, story: Story) -> None:
         paid = self._buy(story)
-        self._wait(story, lambda: self._read(story).access)
+        self._wait(lambda db: has_access(db, story))
         _pass_days(5)
         now = int(time.time())
-        self._tell_dispute(story, "created", dispute(1, paid, "needs_response", now))
-        self._wait(story, lambda: not self._read(story).access)
+        self._send_dispute(story, "created", dispute(1, paid, "needs_response", now))
+        self._wait(lambda db: not has_access(db, story))
         _pass_days(14)
-        self._tell_dispute(story, "closed", dispute(1, paid, "won", now))
-        self._wait(story, lambda: self._read(story).access)
+        self._send_dispute(story, "closed", dispute(1, paid, "won", now))
+        self._wait(lambda db: has_access(db, story))
 
     def _miss(self, story: Story) -> None:
-        """The event of a purchase comes while nobody listens, and Stripe, asked by hand, still has it."""
+        """The event of a purchase is sent while the receiver is down; Stripe still lists it."""
         self.stack.send_signal("receiver", signal.SIGKILL)
         story.say("in", "(the receiver is down)")
-        self._buy(story, ago_seconds=LOST_SECONDS)
+        self._buy(story, ago_seconds=MISSED_SECONDS)
         self.stack.wait_ready()
         story.say("did", f"reconcile: {self._reconcile()}")
-        self._wait(story, lambda: self._read(story).access)
+        self._wait(lambda db: has_access(db, story))
 
     def _reconcile(self) -> str:
-        """The command's last word."""
+        """The last line that the command prints."""
         command = [sys.executable, "-m", "tasks.reconcile"]
         environ = self.stack.environ
         done = subprocess.run(command, cwd=REPOSITORY, env=environ, capture_output=True, text=True, check=False)
         return (done.stdout + done.stderr).strip().splitlines()[-1]
 
     def _buy(self, story: Story, ago_seconds: int = 0) -> StripeObject:
-        """A checkout that is paid once; answers its charge."""
+        """A checkout that is paid once; returns its charge."""
         paid = self.shop.get_charge(self.shop.buy(story.customer, AMOUNT, story.currency))
         session = self._begin_checkout(story, ago_seconds, mode="payment", payment_intent=paid["payment_intent"])
-        self.front.line_items[story.session] = [line_item("prod_book", "Handbook", "one_time")]
-        self._tell(story, "checkout.session.completed", session, ago_seconds)
+        self.stripe.line_items[story.session] = [line_item("prod_book", "Handbook", "one_time")]
+        self._send(story, "checkout.session.completed", session, ago_seconds)
         return paid
 
     def _subscribe(self, story: Story) -> str:
-        """A checkout that begins a subscription; answers the id of its first invoice, which is paid."""
+        """A checkout that starts a subscription; returns the id of its first invoice, which is paid."""
         session = self._begin_checkout(story, mode="subscription", payment_intent=None)
-        self.front.sessions[story.customer] = session
+        self.stripe.sessions[story.customer] = session
         made = self.shop.subscribe(story.customer, AMOUNT, story.currency)
         story.subscription, invoice = str(made["id"]), str(made["latest_invoice"])
         product = made["items"]["data"][0]["plan"]["product"]
-        self.front.line_items[story.session] = [line_item(product, "Club membership")]
+        self.stripe.line_items[story.session] = [line_item(product, "Club membership")]
         completed = session | {"subscription": story.subscription, "invoice": invoice}
-        self._tell(story, "checkout.session.completed", completed)
-        self._wait(story, lambda: self._read(story).access)
+        self._send(story, "checkout.session.completed", completed)
+        self._wait(lambda db: has_access(db, story))
         return invoice
 
     def _begin_checkout(self, story: Story, ago_seconds: int = 0, **fields: Any) -> StripeObject:
@@ -165,56 +176,56 @@ class Month:
         story.session = str(session["id"])
         return session
 
-    def _tell_dispute(self, story: Story, what: str, thing: StripeObject) -> None:
-        self.front.disputes[str(thing["id"])] = thing
-        self._tell(story, f"charge.dispute.{what}", thing)
+    def _send_dispute(self, story: Story, what: str, thing: StripeObject) -> None:
+        self.stripe.disputes[str(thing["id"])] = thing
+        self._send(story, f"charge.dispute.{what}", thing)
 
-    def _tell(self, story: Story, kind: str, thing: StripeObject, ago_seconds: int = 0) -> None:
+    def _send(self, story: Story, kind: str, thing: StripeObject, ago_seconds: int = 0) -> None:
         """An event that localstripe does not have, in the API version of the story."""
         number, now = next(self.numbers), int(time.time())
         story.events.append(event_id(number))
-        self.front.log.add(json.loads(event(number, kind, thing, now - ago_seconds, story.version)), now)
+        self.stripe.log.add(json.loads(event(number, kind, thing, now - ago_seconds, story.version)), now)
 
-    def _read(self, story: Story) -> Found:
-        return read_month(self.stack.folder, story)
-
-    def _wait(self, story: Story, done: Callable[[], bool]) -> None:
-        """Until it is so, or has not become so for too long: then the verdict will say what is missing."""
+    def _wait(self, done: Callable[[Connection], bool]) -> None:
+        """Until it is done, or has not been for too long: then `judge` finds what is missing."""
         end = time.monotonic() + PATIENCE_SECONDS
-        while not done() and time.monotonic() < end:
-            time.sleep(0.1)
+        with connect(DATABASE) as db:
+            while not done(db) and time.monotonic() < end:
+                db.rollback()  # the next query must see new rows
+                time.sleep(0.1)
 
 
 def play_month(console: Console, say: Callable[[str], None]) -> list[str]:
-    """Start a small stack, play, stop it, show it; answers what was not as it must be, a line each."""
-    with lock_folder(FOLDER), Stripe() as front, Simulator(lambda _: Response()) as application:
+    """Start a small stack, play all stories, stop it and show them. Returns a line for each thing that is wrong."""
+    with lock_folder(FOLDER), Stripe() as stripe, Simulator(lambda _: Response()) as application:
         shutil.rmtree(FOLDER, ignore_errors=True)
-        own = without_settings(os.environ) | MONTH_SETTINGS
-        own |= {"STRIPE_API_BASE": front.url, "APP_WEBHOOK_URL": application.url}
-        with Stack(FOLDER, any_ports(), own, hear=say) as stack:
+        settings = without_settings(os.environ) | MONTH_SETTINGS
+        settings |= {"STRIPE_API_BASE": stripe.url, "APP_WEBHOOK_URL": application.url}
+        with Stack(FOLDER, any_ports(), settings, report=say) as stack:
             stack.parts = _small(stack)
-            front.localstripe = stack.ports.stripe_url
+            stripe.localstripe = stack.ports.stripe_url
             say(f"a month of six customers, {DAYS_A_SECOND} days a second, on a stack with a short retry schedule")
             stack.start()
             stack.wait_ready()
             url, secret = f"{stack.ports.receiver_url}/stripe-webhook", stack.environ["STRIPE_WEBHOOK_SECRET"]
-            front.log = EventLog(url, secret)
-            begin = time.time()
-            month = Month(front, StripeCustomer(front.localstripe, stack.environ["STRIPE_API_KEY"]), stack)
+            stripe.log = EventLog(url, secret)
+            started = time.time()
+            month = Month(stripe, StripeCustomer(stripe.localstripe, stack.environ["STRIPE_API_KEY"]), stack)
             stories = month.play()
             api = Api(stack.ports.receiver_url, stack.environ["API_KEYS"])
             _settle(api)
-            owners, events, stats = month.shop.customers_of_events(), api.events(), api.stats()
-    told = [json.loads(request.body) for request in application.requests]
-    wrong = [f"{stats[name]} jobs are {name}" for name in ("unfinished", "dead") if stats[name]]
-    wrong += [] if stats["missed"] == 1 else [f"events taken in by reconcile: should be 1, is {stats['missed']}"]
-    for name, story in stories.items():
-        story.events += [id_ for id_, owner in owners.items() if owner == story.customer]
-        found = read_month(FOLDER, story, told)
-        mine = [one for (_, id_), one in events.items() if id_ in story.events and one["state"] != "unhandled"]
-        came = [Line(one["received"] / 1000, "in", one["type"]) for one in mine]
-        console.print(_time_line(STORIES[name].title, begin, [*came, *story.lines, *found.lines]))
-        wrong += judge(name, found)
+            customers, recorded, stats = month.shop.customers_of_events(), api.events(), api.stats()
+    webhooks = [json.loads(request.body) for request in application.requests]
+    wrong = list(wrong_counts(stats, unfinished=0, dead=0))
+    wrong += [] if stats["missed"] == 1 else [f"reconcile found {stats['missed']} missed events, must be 1"]
+    mails = read_mails(FOLDER / "mail")
+    with connect(DATABASE) as db:
+        for name, story in stories.items():
+            story.events += [id_ for id_, customer in customers.items() if customer == story.customer]
+            own = [one for (_, id_), one in recorded.items() if id_ in story.events and one["state"] != "unhandled"]
+            lines = [Line(one["received"] / 1000, "in", one["type"]) for one in own]
+            console.print(_timeline(STORIES[name].title, started, [*lines, *story.lines, *read_timeline(db, story)]))
+            wrong += judge(name, read_ending(db, story, mails, webhooks))
     return wrong
 
 
@@ -225,8 +236,8 @@ def _pass_days(days: int) -> None:
 def _small(stack: Stack) -> list[Part]:
     """Only what the stories need, and one worker for all of it."""
     environ = stack.environ | {"STRIPE_API_BASE": stack.ports.stripe_url}
-    wanted = ("valkey", "mail", "stripe", "receiver")
-    some = [part for part in parts(stack.folder, stack.ports, environ) if part.name in wanted]
+    names = ("valkey", "mail", "stripe", "receiver")
+    some = [part for part in parts(stack.folder, stack.ports, environ) if part.name in names]
     return [*some, worker("all", "payments", "fulfilment", "notifications", "handoffs")]
 
 
@@ -236,17 +247,19 @@ def _settle(api: Api) -> None:
         time.sleep(0.2)
 
 
-def _time_line(title: str, begin: float, lines: list[Line]) -> Table:
+def _timeline(title: str, started: float, lines: list[Line]) -> Table:
     """A row for each day on which something happened."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("day", justify="right")
     table.add_column("what came in", no_wrap=True)
     table.add_column("what we did", overflow="fold")
-    table.add_column("who was told")
+    table.add_column("notifications")
     days: dict[int, list[Line]] = {}
     for line in sorted(lines, key=lambda line: line.at):
-        days.setdefault(int((line.at - begin) * DAYS_A_SECOND) + 1, []).append(line)
+        days.setdefault(int((line.at - started) * DAYS_A_SECOND) + 1, []).append(line)
     for day, today in days.items():
-        cells = ("\n".join(line.text for line in today if line.column == column) for column in ("in", "did", "told"))
+        cells = (
+            "\n".join(line.text for line in today if line.column == column) for column in ("in", "did", "notified")
+        )
         table.add_row(str(day), *cells)
     return table

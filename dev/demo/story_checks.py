@@ -1,24 +1,22 @@
-"""What became of the month's customers, and what must have: plain SQL, the mails, and what the application heard."""
+"""How the stories of the month must end, and how they ended: by SQL, the mails and the webhooks."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from pathlib import Path
-from sqlite3 import Connection
 from typing import Any
 
+from sqlalchemy import Connection, text
+
 from cli.stripe_events import NEW_VERSION, OLD_VERSION, StripeObject
-from dev.demo.facts import mail_headers, open_database
+from dev.harness.checker import Mail
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a time line. `column` is one of in, did, told."""
+    """One line of a timeline. `column` is in, did or notified."""
 
     at: float  # seconds since 1970
     column: str
@@ -27,7 +25,7 @@ class Line:
 
 @dataclass(slots=True)
 class Story:
-    """One customer, and the ids by which what became of them is found."""
+    """One customer, and the ids by which the rows about them are found."""
 
     email: str
     customer: str
@@ -36,186 +34,156 @@ class Story:
     subscription: str = ""
     session: str = ""
     events: list[str] = field(default_factory=list)
-    lines: list[Line] = field(default_factory=list)  # what no row tells
+    lines: list[Line] = field(default_factory=list)  # of the timeline, that are in no row
 
-    def say(self, column: str, text: str) -> None:
-        self.lines.append(Line(time.time(), column, text))
+    def say(self, column: str, line: str) -> None:
+        self.lines.append(Line(time.time(), column, line))
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What is there of one story."""
+class Ending:
+    """How a story ended, or how it must end."""
 
     status: str | None  # of the subscription
-    tries: list[str]  # how our own retries ended, in their order
+    retries: list[str]  # each outcome of our retries once: how many are declined depends on when the card is replaced
     access: bool
-    mails: list[str]  # to customer and administrator, by their kind, sorted
+    mails: list[str]  # to customer and administrator, by kind, sorted
     receipt: str  # its subject
-    heard: list[str]  # by the application: what holds is the last
-    lines: list[Line]
+    webhooks: list[str]  # to the application, in the order in which they are valid
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """How a story must end. `tries` names each outcome once: how often it is declined depends on when it is mended."""
+class Plot:
+    """A story, and how it must end."""
 
     title: str
-    status: str | None
-    tries: list[str]
-    access: bool
-    mails: list[str]
-    heard: list[str]
-    receipt: str
+    ending: Ending
     currency: str = "usd"
     language: str = "en"
     version: str = NEW_VERSION
 
 
-OF_INVOICES = "JOIN invoices ON id = invoice WHERE subscription = ?"
 BOUGHT = ["order.fulfilled", "access.granted"]
-STORIES: Mapping[str, Wanted] = {
-    "recovers": Wanted(
-        "A renewal fails, is tried again, and the new card pays",
-        "active",
-        ["declined", "paid"],
-        True,
-        ["payment_failed", "payment_recovered", "receipt"],
-        BOUGHT,
-        "Ihre Bestellung: 49,00 EUR",
+STORIES: Mapping[str, Plot] = {
+    "recovers": Plot(
+        "A renewal fails, is retried, and the new card pays",
+        Ending(
+            "active",
+            ["declined", "paid"],
+            True,
+            ["payment_failed", "payment_recovered", "receipt"],
+            "Ihre Bestellung: 49,00 EUR",
+            BOUGHT,
+        ),
         currency="eur",
         language="de",
     ),
-    "gives-up": Wanted(
-        "A renewal fails to the end: suspended",
-        "suspended",
-        ["declined"],
-        False,
-        ["payment_failed", "payment_given_up", "receipt", "subscription_suspended"],
-        [*BOUGHT, "access.revoked: subscription_suspended"],
-        "Votre commande : 49,00 EUR",
+    "gives-up": Plot(
+        "A renewal fails and so do all retries: the subscription is suspended",
+        Ending(
+            "suspended",
+            ["declined"],
+            False,
+            ["payment_failed", "payment_given_up", "receipt", "subscription_suspended"],
+            "Votre commande : 49,00 EUR",
+            [*BOUGHT, "access.revoked: subscription_suspended"],
+        ),
         currency="eur",
         language="fr-CA",
     ),
-    "refunded": Wanted(
-        "A subscription is refunded, by an old version of Stripe's API",
-        "active",
-        [],
-        False,
-        ["receipt"],
-        [*BOUGHT, "access.revoked: refunded"],
-        "Your order: 4900 JPY",
+    "refunded": Plot(
+        "A subscription is refunded, in an old version of Stripe's API",
+        Ending("active", [], False, ["receipt"], "Your order: 4900 JPY", [*BOUGHT, "access.revoked: refunded"]),
         currency="jpy",
         version=OLD_VERSION,
     ),
-    "renewed": Wanted(
-        "A renewal is refunded, by the newest version",
-        "active",
-        [],
-        False,
-        ["receipt"],
-        [*BOUGHT, "access.revoked: refunded"],
-        "Your order: 49.00 USD",
+    "renewed": Plot(
+        "A renewal is refunded, in the newest version",
+        Ending("active", [], False, ["receipt"], "Your order: 49.00 USD", [*BOUGHT, "access.revoked: refunded"]),
     ),
-    "disputed": Wanted(
+    "disputed": Plot(
         "A payment is disputed, and the dispute is won",
-        None,
-        [],
-        True,
-        ["dispute_closed", "dispute_opened", "receipt"],
-        [*BOUGHT, "access.revoked: disputed", "access.granted"],
-        "Your order: 4.900 KWD",
+        Ending(
+            None,
+            [],
+            True,
+            ["dispute_closed", "dispute_opened", "receipt"],
+            "Your order: 4.900 KWD",
+            [*BOUGHT, "access.revoked: disputed", "access.granted"],
+        ),
         currency="kwd",
     ),
-    "missed": Wanted(
-        "Something is bought while the receiver is down: the event is lost, and found by asking Stripe",
-        None,
-        [],
-        True,
-        ["receipt"],
-        BOUGHT,
-        "Your order: 49.00 USD",
+    "missed": Plot(
+        "A purchase while the receiver is down: its event is lost, and reconcile finds it at Stripe",
+        Ending(None, [], True, ["receipt"], "Your order: 49.00 USD", BOUGHT),
     ),
 }
 
-
-def judge(name: str, found: Found) -> list[str]:
-    """Each thing that is not as it must be, in a line."""
-    wanted = STORIES[name]
-    pairs = {
-        "the subscription": (wanted.status, found.status),
-        "the retries": (wanted.tries, list(dict.fromkeys(found.tries))),
-        "access": (wanted.access, found.access),
-        "the mails": (wanted.mails, found.mails),
-        "the receipt": (wanted.receipt, found.receipt),
-        "what the application heard": (wanted.heard, found.heard),
-    }
-    return [f"{name}: {what}: should be {must}, is {it}" for what, (must, it) in pairs.items() if must != it]
-
-
-def read_month(folder: Path, story: Story, heard: Sequence[StripeObject] = ()) -> Found:
-    """`heard` is all that the application was told."""
-    with closing(open_database(folder)) as db:
-        status = _column(db, "SELECT status FROM subscriptions WHERE id = ?", story.subscription)
-        revoked = _column(db, "SELECT revoked_at FROM entitlements WHERE session_id = ?", story.session)
-        tries = f"SELECT payment_retries.state FROM payment_retries {OF_INVOICES} ORDER BY payment_retries.number"
-        mails = list(_mails(folder, story))
-        mine = [thing["data"] | {"type": thing["type"]} for thing in heard if thing["data"]["session"] == story.session]
-        return Found(
-            status=status[0] if status else None,
-            tries=[state for state in _column(db, tries, story.subscription) if state != "planned"],
-            access=bool(revoked) and revoked == [None] * len(revoked),
-            mails=sorted(kind for kind, _ in mails),
-            receipt=", ".join(subject for kind, subject in mails if kind == "receipt"),
-            heard=[_said(one) for one in sorted(mine, key=lambda one: one.get("change", 0))],
-            lines=[*_retries(db, story), *_graces(db, story), *_access(db, story), *_told(db, story)],
-        )
+RETRIES = """SELECT payment_retries.state FROM payment_retries JOIN invoices ON id = invoice
+WHERE subscription = :subscription AND payment_retries.state <> 'planned'
+GROUP BY payment_retries.state ORDER BY min(payment_retries.number)"""
+ACCESS = "SELECT count(*) > 0 AND count(revoked_at) = 0 FROM entitlements WHERE session_id = :session"
+TIMELINE = """
+SELECT done_at AS at, 'did', 'retry ' || payment_retries.number || ': ' || payment_retries.state
+    || coalesce(' (' || decline_code || ')', '')
+FROM payment_retries JOIN invoices ON id = invoice WHERE subscription = :subscription AND done_at IS NOT NULL
+UNION ALL SELECT done_at, 'did', 'grace period over: subscription suspended'
+FROM payment_graces JOIN invoices ON id = invoice WHERE subscription = :subscription AND payment_graces.state = 'over'
+UNION ALL SELECT created_at, 'did', type || coalesce(': ' || (data ->> 'reason'), '')
+FROM app_messages WHERE data ->> 'session' = :session"""
+NOTIFICATIONS = "SELECT id, sent_at, audience, kind FROM notifications WHERE sent_at IS NOT NULL"
 
 
-def _retries(db: Connection, story: Story) -> Iterator[Line]:
-    query = (
-        "SELECT done_at, payment_retries.number, payment_retries.state, decline_code"
-        f" FROM payment_retries {OF_INVOICES} AND done_at IS NOT NULL"
+def judge(name: str, ending: Ending) -> list[str]:
+    """A line for each thing that is not as it must be."""
+    pairs = {one.name: (getattr(STORIES[name].ending, one.name), getattr(ending, one.name)) for one in fields(Ending)}
+    return [f"{name}: {what}: must be {right}, is {it}" for what, (right, it) in pairs.items() if right != it]
+
+
+def read_ending(db: Connection, story: Story, mails: Sequence[Mail], webhooks: Sequence[StripeObject]) -> Ending:
+    """`mails` and `webhooks` are those of all stories."""
+    own = [mail for mail in mails if mail.to == story.email or (mail.to[:6] == "admin@" and mail.event in story.events)]
+    sent = [one["data"] | {"type": one["type"]} for one in webhooks if one["data"]["session"] == story.session]
+    return Ending(
+        status=read_status(db, story),
+        retries=read_retries(db, story),
+        access=has_access(db, story),
+        mails=sorted(mail.kind for mail in own),
+        receipt=", ".join(mail.subject for mail in own if mail.kind == "receipt"),
+        webhooks=[_text(one) for one in sorted(sent, key=lambda one: one.get("change", 0))],
     )
-    for at, number, state, code in db.execute(query, (story.subscription,)):
-        yield Line(_time(at), "did", f"retry {number}: {state}" + (f" ({code})" if code else ""))
 
 
-def _graces(db: Connection, story: Story) -> Iterator[Line]:
-    query = f"SELECT done_at FROM payment_graces {OF_INVOICES} AND payment_graces.state = 'over'"
-    for (at,) in db.execute(query, (story.subscription,)):
-        yield Line(_time(at), "did", "grace time over: subscription suspended")
+def read_status(db: Connection, story: Story) -> str | None:
+    status: str | None = _query(db, "SELECT status FROM subscriptions WHERE id = :subscription", story).scalar()
+    return status
 
 
-def _access(db: Connection, story: Story) -> Iterator[Line]:
-    for at, kind, text in db.execute("SELECT created_at, type, data FROM app_messages"):
-        data = json.loads(text)
-        if data["session"] == story.session:
-            yield Line(_time(at), "did", _said(data | {"type": kind}))
+def read_retries(db: Connection, story: Story) -> list[str]:
+    return list(_query(db, RETRIES, story).scalars())
 
 
-def _told(db: Connection, story: Story) -> Iterator[Line]:
-    for key, at, audience, kind in db.execute("SELECT id, sent_at, audience, kind FROM notifications"):
-        if key.split(":")[1] in story.events and at:
-            yield Line(_time(at), "told", f"{audience}: {kind.replace('_', ' ')}")
+def has_access(db: Connection, story: Story) -> bool:
+    return bool(_query(db, ACCESS, story).scalar())
 
 
-def _mails(folder: Path, story: Story) -> Iterator[tuple[str, str]]:
-    """Kind and subject of every mail to the customer, and of those to the administrator that an event of this story
-    led to."""
-    for path in (folder / "mail" / "new").glob("*"):
-        key, to, subject = mail_headers(path)
-        if to == story.email or (to.startswith("admin@") and key.split(":")[1] in story.events):
-            yield key.partition(":notify.")[2].partition(".")[0], subject
+def read_timeline(db: Connection, story: Story) -> list[Line]:
+    """What we did, and the notifications that were sent."""
+    lines = [Line(_time(at), column, line) for at, column, line in _query(db, TIMELINE, story)]
+    for key, at, audience, kind in db.execute(text(NOTIFICATIONS)):
+        if key.split(":")[1] in story.events:
+            lines.append(Line(_time(at), "notified", f"{audience}: {kind.replace('_', ' ')}"))
+    return lines
 
 
-def _said(message: Mapping[str, Any]) -> str:
-    reason = message.get("reason")
-    return str(message["type"]) + (f": {reason}" if reason else "")
+def _query(db: Connection, query: str, story: Story) -> Any:
+    return db.execute(text(query), {"subscription": story.subscription, "session": story.session})
 
 
-def _column(db: Connection, query: str, key: str) -> list[Any]:
-    return [value for (value,) in db.execute(query, (key,))]
+def _text(webhook: Mapping[str, Any]) -> str:
+    reason = webhook.get("reason")
+    return str(webhook["type"]) + (f": {reason}" if reason else "")
 
 
-def _time(text: str) -> float:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+def _time(stored: str) -> float:
+    return datetime.fromisoformat(stored).replace(tzinfo=UTC).timestamp()

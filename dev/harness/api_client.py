@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import requests
 
 
 class Api:
-    """The API of a running stack. Raises requests.RequestException when it does not answer well."""
+    """The API of a running stack. Raises requests.RequestException for every response but 2xx."""
 
     def __init__(self, address: str, key: str) -> None:
         self._address = f"{address}/api/v1"
@@ -20,19 +19,10 @@ class Api:
         return self._get("stats")
 
     def add_agent(self, name: str, url: str) -> str:
-        """Answers the secret that signs what it is told."""
+        """Returns the secret that signs the agent's messages."""
         answer = self._session.post(f"{self._address}/agents", json={"name": name, "url": url}, timeout=10)
         answer.raise_for_status()
         return str(answer.json()["secret"])
-
-    def start_document(self, document_id: str, email: str, agents: Sequence[str] = ()) -> str:
-        """Have a document processed, and whom told; answers our id of it."""
-        told = {"email": email, "agents": agents}
-        wanted = {"document_id": document_id, "options": {"format": "PDF", "ocr": True}, "notify": told}
-        key = {"Idempotency-Key": document_id}
-        answer = self._session.post(f"{self._address}/documents", json=wanted, headers=key, timeout=10)
-        answer.raise_for_status()
-        return str(answer.json()["id"])
 
     def events(self) -> dict[tuple[str, str], dict[str, Any]]:
         """Every event of the record by (source, id), each with its jobs and their attempts."""
@@ -45,8 +35,8 @@ class Api:
             if cursor is None:
                 return found
 
-    def held_jobs(self, task: str) -> int:
-        """How many jobs of this task are leased, among those of the newest events."""
+    def running_jobs(self, task: str) -> int:
+        """How many jobs of this task are running, among those of the newest events."""
         jobs = [job for event in self._get("events")["events"] for job in event["jobs"]]
         return sum(job["task"] == task and job["state"] == "running" for job in jobs)
 

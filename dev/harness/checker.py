@@ -1,25 +1,31 @@
-"""Compares what was acknowledged with what is there: rows by plain SQL, files, what the peers saw, the diary of writes.
+"""Compares what was acknowledged with what is there: rows, files, mails, what the simulators saw, the log of writes.
 
-It uses nothing of the product's own.
+It reads plain SQL and plain files, and uses no code of the product.
 
-Lost: an acknowledged event whose effect is missing. Doubled: any effect that is there more often than once, or that no
-event of this kind has, also of an event that was never acknowledged (it may have been recorded before its
-acknowledgement got lost).
+Lost: an acknowledged event whose effect is missing. Doubled: an effect that is there more than once, also of an event
+that was never acknowledged (it may have been recorded before its acknowledgement got lost). Wrong: an effect that
+nothing asked for, a delivery with the wrong answer, and jobs that are dead or unfinished without being so by design.
 """
 
 from __future__ import annotations
 
+import email
+import email.policy
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, create_engine, text
 
+from dev.harness.sender import Answer
 from dev.harness.traffic import ShopEvent
 
 Owed = tuple[tuple[str, str], ...]
+Found = Mapping[str, Counter[str]]
 
 FAILURE: Owed = (
     ("payment_failures", "id"),
@@ -37,6 +43,24 @@ PAID: Owed = (
 )
 DOCUMENT: Owed = (("documents", "subject"), ("tasks at the document service", "subject"))
 
+DEMO_FAILURE: Owed = (
+    *FAILURE[:3],
+    ("planned retries", "subject"),  # an hour later, so none of them is made
+    ("past due by this event", "id"),
+)
+DEMO_DOCUMENT: Owed = (
+    ("documents", "subject"),
+    ("completed documents", "subject"),
+    ("whole files", "subject"),
+    ("document_ready notices", "address"),
+    ("document_ready mails", "address"),
+)
+DEMO_FAILED_DOCUMENT: Owed = (
+    ("documents", "subject"),
+    ("document_failed notices", "subject"),
+    ("document_not_ready notices", "address"),
+    ("document_not_ready mails", "address"),
+)
 # What each kind of event must have done once, and by which of its names the effect is found.
 OWED: Mapping[str, Owed] = {
     "failed, pays at 1": FAILURE + PAID,
@@ -72,7 +96,17 @@ OWED: Mapping[str, Owed] = {
         ("document_not_ready notices", "address"),
         ("document_not_ready mails", "address"),
     ),
+    # Of the demo only.
+    "failed": DEMO_FAILURE,
+    "failed earlier": (("payment_failures", "id"),),
+    "failed at localstripe": (("payment_failures", "id"), ("planned retries", "subject")),
+    "forged": (),
+    "demo document": DEMO_DOCUMENT,
+    "broken demo document": (*DEMO_FAILED_DOCUMENT, ("failed documents", "subject")),
+    "forbidden document": (*DEMO_FAILED_DOCUMENT, ("otherwise failed documents", "subject")),
 }
+MAIL: Owed = (("payment_failed notices", "address"), ("payment_failed mails", "address"))
+ALLOWED: Mapping[str, Owed] = {"failed earlier": MAIL, "failed at localstripe": MAIL}  # may be there, or not
 QUERIES = {
     "payment_failures": "SELECT event_id, count(*) FROM payment_failures GROUP BY 1",
     "payment_failed notices": "SELECT email, count(*) FROM notifications WHERE kind = 'payment_failed' GROUP BY 1",
@@ -85,8 +119,12 @@ QUERIES = {
     " GROUP BY 1",
     "declined second retries": "SELECT invoice, count(*) FROM payment_retries WHERE state = 'declined' AND number = 2"
     " GROUP BY 1",
+    "planned retries": "SELECT invoice, count(*) FROM payment_retries WHERE state = 'planned' AND number = 1"
+    " GROUP BY 1",
     "other retries": "SELECT invoice, count(*) FROM payment_retries WHERE number > 2"
-    " OR state NOT IN ('paid', 'declined') GROUP BY 1",
+    " OR state NOT IN ('paid', 'declined') AND NOT (state = 'planned' AND number = 1) GROUP BY 1",
+    "past due by this event": "SELECT invoices.seen_event, count(*) FROM invoices JOIN subscriptions"
+    " ON subscriptions.id = invoices.subscription WHERE subscriptions.status = 'past_due' GROUP BY 1",
     "active subscriptions": "SELECT invoice, count(*) FROM subscriptions JOIN payment_failures"
     " ON payment_failures.subscription = subscriptions.id WHERE status = 'active' GROUP BY 1",
     "suspended subscriptions": "SELECT invoice, count(*) FROM subscriptions JOIN payment_failures"
@@ -102,6 +140,8 @@ QUERIES = {
     "completed documents": "SELECT document_id, count(*) FROM documents WHERE status = 'completed' GROUP BY 1",
     "failed documents": "SELECT document_id, count(*) FROM documents WHERE status = 'failed'"
     " AND error = 'page 3 cannot be read' GROUP BY 1",
+    "otherwise failed documents": "SELECT document_id, count(*) FROM documents WHERE status = 'failed'"
+    " AND error <> 'page 3 cannot be read' GROUP BY 1",
     "document_ready notices": "SELECT email, count(*) FROM notifications WHERE kind = 'document_ready' GROUP BY 1",
     "document_not_ready notices": "SELECT email, count(*) FROM notifications"
     " WHERE kind = 'document_not_ready' GROUP BY 1",
@@ -110,17 +150,31 @@ QUERIES = {
     "effects": "SELECT job_id, count(*) FROM effects GROUP BY 1",
 }
 FILES = "SELECT document_id, stored_as, sha256, size FROM documents WHERE status = 'completed'"
-BY_NO_EVENT = ("effects", "writes of ")  # found by the names of jobs and rows, not by any name of an event
+# Their names are those of jobs and rows, or of events that localstripe made, so they cannot be compared.
+UNCHECKED = ("effects", "writes of ", "past due by this event")
 
-Found = Mapping[str, Counter[str]]
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Verdict:
-    """Each finding in words."""
+    """Each finding is a line of text; a good run has none."""
 
-    lost: tuple[str, ...]
-    doubled: tuple[str, ...]
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return not (self.lost or self.doubled or self.wrong)
+
+
+@contextmanager
+def connect(database_url: str) -> Iterator[Connection]:
+    engine = create_engine(database_url)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def find(connection: Connection) -> dict[str, Counter[str]]:
@@ -132,13 +186,50 @@ def find(connection: Connection) -> dict[str, Counter[str]]:
 
 
 def whole_files(connection: Connection, folder: Path, served: Callable[[str], bytes]) -> dict[str, Counter[str]]:
-    """The completed documents whose file in `folder` is, byte for byte, what was `served`, as their row says too."""
+    """The completed documents whose file in `folder` is, byte for byte, what was `served`, and as its row describes."""
     whole: Counter[str] = Counter()
     for name, stored_as, sha256, size in connection.execute(text(FILES)):
         content, file = served(name), folder / stored_as
-        said = (sha256, size) == (hashlib.sha256(content).hexdigest(), len(content))
-        whole[name] += said and file.is_file() and file.read_bytes() == content
+        as_described = (sha256, size) == (hashlib.sha256(content).hexdigest(), len(content))
+        whole[name] += as_described and file.is_file() and file.read_bytes() == content
     return {"whole files": +whole}
+
+
+def unnamed_files(connection: Connection, folder: Path) -> dict[str, Counter[str]]:
+    """Files in the document store that no row names."""
+    named = set(connection.execute(text("SELECT stored_as FROM documents")).scalars())
+    return {
+        "unnamed files": Counter(path.name for path in folder.glob("*") if path.is_file() and path.name not in named)
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail as the demo's mail server stored it. `event` is the id of the event that led to it."""
+
+    kind: str
+    event: str
+    to: str
+    subject: str
+
+
+def read_mails(folder: Path) -> list[Mail]:
+    """All mails in a Maildir. The idempotency key is "<source>:<event>:notify.<kind>", and maybe a number."""
+    mails = [email.message_from_bytes(path.read_bytes(), policy=email.policy.default) for path in folder.glob("new/*")]
+    keys = [str(mail["X-Idempotency-Key"]) for mail in mails]
+    return [
+        Mail(key.partition(":notify.")[2].partition(".")[0], key.split(":")[1], str(mail["To"]), str(mail["Subject"]))
+        for key, mail in zip(keys, mails, strict=True)
+    ]
+
+
+def count_mails(mails: Iterable[Mail]) -> dict[str, Counter[str]]:
+    """By kind and address, those to customers."""
+    found: dict[str, Counter[str]] = {}
+    for mail in mails:
+        if not mail.to.startswith("admin@"):
+            found.setdefault(f"{mail.kind} mails", Counter())[mail.to] += 1
+    return found
 
 
 def judge(events: Mapping[str, ShopEvent], acknowledged: Set[str], found: Found) -> Verdict:
@@ -146,7 +237,7 @@ def judge(events: Mapping[str, ShopEvent], acknowledged: Set[str], found: Found)
     lost = [
         f"{event_id}: {what} is missing"
         for event_id in sorted(acknowledged)
-        for what, name in _effects(events[event_id])
+        for what, name in _names(events[event_id], OWED)
         if name not in found.get(what, ())
     ]
     doubled = [
@@ -155,20 +246,51 @@ def judge(events: Mapping[str, ShopEvent], acknowledged: Set[str], found: Found)
         for name, times in sorted(rows.items())
         if times > 1
     ]
-    return Verdict(tuple(lost), (*doubled, *_not_owed(events, found)))
+    return Verdict(lost, doubled, list(_surplus(events, found)))
 
 
-def _not_owed(events: Mapping[str, ShopEvent], found: Found) -> Iterator[str]:
-    owed = {effect for event in events.values() for effect in _effects(event)}
+def _surplus(events: Mapping[str, ShopEvent], found: Found) -> Iterator[str]:
+    known = {effect for event in events.values() for owed in (OWED, ALLOWED) for effect in _names(event, owed)}
     for what, rows in found.items():
-        if not what.startswith(BY_NO_EVENT):
+        if not what.startswith(UNCHECKED):
             yield from (
                 f"{name}: {what} is there and nothing asked for it"
-                for name in sorted(rows.keys())
-                if (what, name) not in owed
+                for name in sorted(rows)
+                if (what, name) not in known
             )
 
 
-def _effects(event: ShopEvent) -> Iterator[tuple[str, str]]:
-    for what, by in OWED[event.kind]:
+def _names(event: ShopEvent, owed: Mapping[str, Owed]) -> Iterator[tuple[str, str]]:
+    for what, by in owed.get(event.kind, ()):
         yield what, str(getattr(event, by))
+
+
+def wrong_answers(answers: Iterable[Answer]) -> Iterator[str]:
+    """Every delivery must be acknowledged, and every one with a flaw answered 400."""
+    for answer in answers:
+        delivery = answer.delivery
+        if delivery.flaw and answer.status != 400:
+            yield f"{delivery.event_id}: {delivery.flaw}, must be answered 400, was {answer.status}"
+        elif not delivery.flaw and not answer.acknowledged:
+            yield f"{delivery.event_id}: never acknowledged, last answer {answer.status}"
+
+
+def wrong_counts(stats: Mapping[str, int], **expected: int) -> Iterator[str]:
+    """Job counts of the record that differ from the number that is expected by design."""
+    for name, count in expected.items():
+        if stats.get(name, -1) != count:
+            yield f"{stats.get(name, -1)} jobs are {name}, {count} of them by design"
+
+
+def lost_records(
+    events: Mapping[str, ShopEvent], acknowledged: Set[str], recorded: Mapping[tuple[str, str], dict[str, Any]]
+) -> Iterator[str]:
+    """Acknowledged events of Stripe's that are not in the record, or there in the wrong state."""
+    for event_id in sorted(acknowledged):
+        if events[event_id].id == events[event_id].subject:  # a document
+            continue
+        state = recorded.get(("stripe", event_id), {}).get("state")
+        if state is None:
+            yield f"{event_id}: acknowledged and not in the record"
+        elif events[event_id].kind == "unhandled" and state != "unhandled":
+            yield f"{event_id}: must be recorded as unhandled, is {state}"

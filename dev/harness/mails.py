@@ -1,8 +1,8 @@
-"""A mail is sent at least once: which of those that came again have an excuse, and which are doubled. Pure.
+"""Mails are sent at least once: decides which repeated mails have an excuse, and which are doubled. Pure.
 
-An excuse is an answer that the mail service itself broke off, a disturbance that may have parted the worker from its
-commit while it was at that very mail, or a time limit that ended it. Each excuses no more mails than were under way, so
-that a product that mails everybody twice is found out, however closely one disturbance follows another.
+An excuse is an answer that the mail service itself broke off, a disturbance that may have ended the worker between the
+mail and its commit, or a time limit that ended it. Each excuses no more mails than were being sent then, so that a
+product that sends every mail twice is found, however closely the disturbances follow one another.
 """
 
 from __future__ import annotations
@@ -15,15 +15,21 @@ from datetime import datetime
 
 from dev.harness.timing import Done
 
-PARTED = ("worker", "store", "queues", "broker", "database")  # in the names of what may end or undo an attempt
-EACH = 4  # mails under way at once: an attempt of each of two processes, and of each once more while something is held
-OVERRUN = "a worker's time limit"  # no disturbance of ours: the machine was too busy for one attempt
-ATTEMPT_MS = 6000  # no attempt lasts longer: JOB_TIME_LIMIT_SECONDS of the run, and a second to be told
+PARTED = (
+    "worker",
+    "store",
+    "queues",
+    "broker",
+    "database",
+)  # in the names of disturbances that may end or undo an attempt
+EACH = 4  # mails in progress: one attempt in each of two processes, and one more in each during the disturbance
+OVERRUN = "a worker's time limit"  # not one of our disturbances: the machine was too busy for one attempt
+ATTEMPT_MS = 6000  # no attempt lasts longer: JOB_TIME_LIMIT_SECONDS of the run, and a second for the signal
 
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One that the mail service took, at this time in milliseconds since 1970. Not `heard`: it broke off its yes."""
+    """A mail that the mail service accepted at this time. Not `heard`: the service broke off its answer."""
 
     kind: str
     address: str
@@ -33,16 +39,16 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """How often each was sent, those with an excuse left out, by "<kind> mails" and address; and how many had one."""
+    """How often each mail was sent, by "<kind> mails" and address, without those excused; and the number of those."""
 
     found: dict[str, Counter[str]]
     excused: int
 
 
 def count(mails: Iterable[Mail], done: Sequence[Done]) -> Counted:
-    """`done` is all that was broken, and the overruns."""
+    """`done` is all disturbances and overruns."""
     found: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    repeated = list[Mail]()  # those that had to be sent again, so it is they who need the excuse
+    repeated = list[Mail]()  # each of these was followed by the same mail, so it needs an excuse
     for mail, came_again in _with_what_followed(mails):
         if came_again:
             repeated.append(mail)
@@ -55,14 +61,14 @@ def count(mails: Iterable[Mail], done: Sequence[Done]) -> Counted:
 
 
 def overruns(log: str) -> list[Done]:
-    """Whom Celery ended for its time limit, by the log of a worker."""
+    """The attempts that Celery ended at their time limit, from the log of a worker."""
     said = (json.loads(line) for line in log.splitlines() if "time limit (" in line)
     times = [datetime.fromisoformat(line["timestamp"]).timestamp() * 1000 for line in said]
     return [Done(OVERRUN, "an attempt", at_ms, at_ms) for at_ms in times]
 
 
 def _with_what_followed(mails: Iterable[Mail]) -> Iterator[tuple[Mail, bool]]:
-    """Each with whether the same came again after it."""
+    """Each mail, and whether the same mail followed it."""
     seen = set[tuple[str, str]]()
     for mail in sorted(mails, key=lambda mail: -mail.at_ms):
         yield mail, (mail.kind, mail.address) in seen
@@ -70,7 +76,7 @@ def _with_what_followed(mails: Iterable[Mail]) -> Iterator[tuple[Mail, bool]]:
 
 
 def _unexcused(repeated: Iterable[Mail], done: Sequence[Done]) -> list[Mail]:
-    """Give each, earliest first, to the disturbance that is over soonest and has an excuse left."""
+    """Assign each mail, earliest first, to the disturbance that ends first and has an excuse left."""
     excuses = [one for one in done if any(word in one.kind for word in PARTED)]
     left = {one: 1 if one.kind == OVERRUN else EACH for one in sorted(excuses, key=lambda one: one.over_ms)}
     unexcused = []
@@ -84,5 +90,5 @@ def _unexcused(repeated: Iterable[Mail], done: Sequence[Done]) -> list[Mail]:
 
 
 def _at_work(mail: Mail, one: Done) -> bool:
-    """Whether the attempt that sent it may have been under way in that time."""
+    """Whether the attempt that sent it may have been running during the disturbance."""
     return one.begun_ms - ATTEMPT_MS <= mail.at_ms <= one.over_ms + ATTEMPT_MS

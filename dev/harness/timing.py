@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A disturbance that happened. Times are milliseconds since 1970; at `over_ms` nothing was held down any more."""
+    """A disturbance that happened, from `begun_ms` to `over_ms`, in milliseconds since 1970."""
 
     kind: str
     victim: str
@@ -27,7 +27,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """p50, p99 and the greatest."""
+    """p50, p99 and the maximum."""
 
     p50: float
     p99: float
@@ -42,17 +42,17 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def delays(acknowledged: Mapping[str, float], effects: Iterable[Effect]) -> list[float]:
-    """From the acknowledgement of an event to each of its effects; none where the effect was there first."""
+    """Seconds from the acknowledgement of an event to each of its effects; 0 if the effect was first."""
     known = ((acknowledged.get(effect.event_id), effect.at_ms) for effect in effects)
     return [max(0.0, at_ms - ack) / 1000 for ack, at_ms in known if ack is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """After one disturbance, both from its begin, so that the time it was held for is in them.
+    """After one disturbance, in seconds from its start, so that its duration is included.
 
-    flowing: until every kind of effect has happened again, by an attempt begun when nothing was held down any more.
-    caught_up: until every event that was acknowledged before the end has had all its effects.
+    flowing: until every kind of effect has happened again, by an attempt that started after the disturbance.
+    caught_up: until every event that was acknowledged before its end has had all its effects.
     """
 
     kind: str
@@ -62,7 +62,7 @@ class Recovery:
 
 
 def recoveries(done: Sequence[Done], acknowledged: Mapping[str, float], effects: Iterable[Effect]) -> list[Recovery]:
-    """One for each disturbance. A kind of effect that never came again (the traffic was over) is not waited for."""
+    """One for each disturbance. A kind of effect that did not happen again (the traffic had ended) is left out."""
     known = [(acknowledged[effect.event_id], effect) for effect in effects if effect.event_id in acknowledged]
     return [_recovery(one, known) for one in done]
 

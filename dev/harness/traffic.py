@@ -1,89 +1,160 @@
-"""What is sent: events as a shop has them, some twice, some out of order. Pure, and the same for the same seed."""
+"""What the demo and the chaos runs send: pure, and the same for the same seed and time."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cli.stripe_events import NEW_VERSION, checkout_session, customer, event, event_id, failed_invoice
-from dev.harness.sender import Delivery
+from cli.stripe_events import NEW_VERSION, OLD_VERSION, checkout_session, customer, event, event_id, failed_invoice
+from dev.harness.sender import DOCUMENT_REQUESTED, FLAWS, Delivery
 
 DUPLICATES = 0.1
 OUT_OF_ORDER = 0.2
 EVENTS_PER_CUSTOMER = 5  # jobs of one customer never run at once, so these wait for one another
-WITHOUT_ADDRESS = 4  # every fourth failed invoice: we have to ask Stripe for the customer's
-DOCUMENT_REQUESTED = "document.requested"
-PAYS_AT = {"failed, pays at 1": 1, "failed, pays at 2": 2, "failed, never pays": 0}  # which retry collects the invoice
+WITHOUT_ADDRESS = 4  # every fourth failed invoice has no address: the product has to ask Stripe for it
+PAYS_AT = {"failed, pays at 1": 1, "failed, pays at 2": 2, "failed, never pays": 0}  # which retry pays the invoice
 KINDS = {
     **dict(zip(PAYS_AT, (20, 12, 8), strict=True)),
     **{"paid": 35, "unpaid": 5, "unhandled": 10, "document": 8, "broken document": 2},
 }
-DOCUMENT_WAYS = (
-    "",
-    "twice-",
-    "late-",
-    "early-",
-)  # how the document service calls back; see dev/simulators/document_service.py
+DOCUMENT_BEHAVIOURS = ("", "twice-", "late-", "early-")  # see dev/simulators/document_behaviour.py
+
+DEMO_SEED = 7
+DEMO_DUPLICATES = 60
+BURST = 40
+# A document for each behaviour of the simulator, and some without a fault.
+DOCUMENTS = (
+    *(f"report-{number}.pdf" for number in range(1, 5)),
+    *("twice-1.pdf", "twice-2.pdf", "late-1.pdf", "busy-1.pdf"),
+    *("busy-2.pdf", "big-1.pdf", "fails-1.pdf", "early-1.pdf", "flaky-1.pdf", "silent-1.pdf", "lost-1.pdf"),
+    *("slow-1.pdf", "breaks-1.pdf", "moved-1.pdf", "forbidden-1.pdf"),
+)
+DEMO_DOCUMENT_KINDS = {"fails": "broken demo document", "forbidden": "forbidden document"}
 
 
 @dataclass(frozen=True, slots=True)
 class ShopEvent:
-    """One event as its sender knows it. `address` is the customer's e-mail, which no other event has."""
+    """One event as its source knows it. `address` is the customer's e-mail, which no other event has."""
 
     id: str
-    kind: str  # one of KINDS
+    kind: str  # one of the kinds that dev/harness/checker.py knows
     subject: str  # the invoice, the checkout session, the document
     address: str
     customer: str = ""
-    thing: dict[str, Any] = field(default_factory=dict)  # as Stripe shows it, where it is one of Stripe's
+    thing: dict[str, Any] = field(default_factory=dict)  # the Stripe object, if it is one of Stripe's
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Traffic:
-    """Every event, and the deliveries of them in the order in which they are begun."""
+    """Every event, and the deliveries of them in the order in which they start."""
 
-    events: dict[str, ShopEvent]
-    deliveries: list[Delivery]
+    events: dict[str, ShopEvent] = field(default_factory=dict)
+    deliveries: list[Delivery] = field(default_factory=list)
+    burst: list[Delivery] = field(default_factory=list)  # of the demo: failed payments, sent all at once
+    documents: list[Delivery] = field(default_factory=list)  # of the demo: sent beside the others
+
+    def add(self, number: int, kind: str, event_type: str, thing: dict[str, Any], address: str) -> None:
+        version = OLD_VERSION if event_type.startswith("invoice.") and "parent" not in thing else NEW_VERSION
+        body = event(number, event_type, thing, thing["created"], version)
+        self._add(
+            ShopEvent(event_id(number), kind, thing["id"], address, str(thing.get("customer")), thing), body, event_type
+        )
+
+    def add_document(self, name: str, kind: str, address: str, agents: Sequence[str] = ()) -> None:
+        """A call of our API. The document's name is its Idempotency-Key too, and chooses the service's behaviour."""
+        notify = {"email": address} | ({"agents": agents} if agents else {})
+        request = {"document_id": name, "options": {"ocr": True}, "notify": notify}
+        self._add(ShopEvent(name, kind, name, address), json.dumps(request).encode(), DOCUMENT_REQUESTED)
+
+    def _add(self, made: ShopEvent, body: bytes, event_type: str) -> None:
+        self.events[made.id] = made
+        self.deliveries.append(Delivery(made.id, event_type, body))
+
+    def insert(self, dice: random.Random, *together: Delivery) -> None:
+        """Put deliveries at a random place among the others, in this order."""
+        at = dice.randrange(len(self.deliveries))
+        self.deliveries[at:at] = together
 
 
 def make_traffic(seed: int, count: int, now: int) -> Traffic:
-    """`now` is the time of the events, in seconds since 1970."""
-    dice = random.Random(f"traffic {seed}")
-    drawn = dice.choices(list(KINDS), list(KINDS.values()), k=count)
-    made = [_make(number, kind, 1 + count // EVENTS_PER_CUSTOMER, now) for number, kind in enumerate(drawn, 1)]
-    deliveries = [delivery for _, delivery in made]
+    """The traffic of a chaos run; `now` is the time of the events, in seconds since 1970."""
+    traffic, dice = Traffic(), random.Random(f"traffic {seed}")
+    customers = 1 + count // EVENTS_PER_CUSTOMER
+    for number, kind in enumerate(dice.choices(list(KINDS), list(KINDS.values()), k=count), 1):
+        _add(traffic, number, kind, customers, now)
+    deliveries = list(traffic.deliveries)
     for _ in range(int(count * OUT_OF_ORDER)):
-        one, other = sorted(dice.sample(range(count), 2))
+        one, other = dice.sample(range(count), 2)
         deliveries[one], deliveries[other] = deliveries[other], deliveries[one]
+    traffic.deliveries = deliveries
     for again in dice.sample(deliveries, int(count * DUPLICATES)):
-        deliveries.insert(dice.randrange(len(deliveries)), again)
-    return Traffic({sent.id: sent for sent, _ in made}, deliveries)
+        traffic.insert(dice, again)
+    return traffic
 
 
-def _make(number: int, kind: str, customers: int, now: int) -> tuple[ShopEvent, Delivery]:
+def _add(traffic: Traffic, number: int, kind: str, customers: int, now: int) -> None:
     address = f"customer-{number}@example.test"
     if "document" in kind:
-        return _document(number, kind, address)
-    event_type, thing = _thing(number, kind, address, now)
-    addressless = kind in PAYS_AT and number % WITHOUT_ADDRESS == 0  # such a one keeps a customer of its own
-    thing |= {"customer_email": None} if addressless else {"customer": f"cus_Chaos{number % customers}"}
-    sent = ShopEvent(event_id(number), kind, thing["id"], address, thing["customer"], thing)
-    return sent, Delivery(sent.id, event_type, event(number, event_type, thing, now))
-
-
-def _document(number: int, kind: str, address: str) -> tuple[ShopEvent, Delivery]:
-    """A call of our API. The document's name is its Idempotency-Key too, and tells the service how to treat it."""
-    way = "fails-" if kind == "broken document" else DOCUMENT_WAYS[number % len(DOCUMENT_WAYS)]
-    name = f"{way}document-{number}"
-    wanted = {"document_id": name, "options": {"ocr": True}, "notify": {"email": address}}
-    return ShopEvent(name, kind, name, address), Delivery(name, DOCUMENT_REQUESTED, json.dumps(wanted).encode())
-
-
-def _thing(number: int, kind: str, address: str, now: int) -> tuple[str, dict[str, Any]]:
+        behaviour = "fails-" if kind == "broken document" else DOCUMENT_BEHAVIOURS[number % len(DOCUMENT_BEHAVIOURS)]
+        return traffic.add_document(f"{behaviour}document-{number}", kind, address)
     if kind in PAYS_AT:
-        return "invoice.payment_failed", failed_invoice(number, address, 1, now, NEW_VERSION)
-    if kind == "unhandled":
-        return "customer.updated", customer(number, address, now)
-    return "checkout.session.completed", checkout_session(number, address, paid=kind == "paid", created=now)
+        event_type, thing = "invoice.payment_failed", failed_invoice(number, address, 1, now, NEW_VERSION)
+    elif kind == "unhandled":
+        event_type, thing = "customer.updated", customer(number, address, now)
+    else:
+        event_type = "checkout.session.completed"
+        thing = checkout_session(number, address, paid=kind == "paid", created=now)
+    without_address = kind in PAYS_AT and number % WITHOUT_ADDRESS == 0  # such an event keeps a customer of its own
+    thing |= {"customer_email": None} if without_address else {"customer": f"cus_Chaos{number % customers}"}
+    return traffic.add(number, kind, event_type, thing, address)
+
+
+def make_demo_traffic(now: int, agents: Mapping[str, Sequence[str]]) -> Traffic:
+    """The demo's traffic. `now` is the time of the newest events, in seconds since 1970; `agents` get handoffs, by
+    document."""
+    traffic, dice, numbers = Traffic(), random.Random(DEMO_SEED), itertools.count(1)
+    for name in DOCUMENTS:
+        kind = DEMO_DOCUMENT_KINDS.get(name.partition("-")[0], "demo document")
+        traffic.add_document(name, kind, f"{name.removesuffix('.pdf')}@example.test", agents.get(name, ()))
+    traffic.documents, traffic.deliveries = traffic.deliveries, []
+    for number in itertools.islice(numbers, 80 + BURST):
+        _add_failure(traffic, number, "failed", now, OLD_VERSION if number % 2 else NEW_VERSION)
+    dice.shuffle(traffic.deliveries)
+    traffic.burst, traffic.deliveries = traffic.deliveries[:BURST], traffic.deliveries[BURST:]
+    for number in itertools.islice(numbers, 100):
+        address, paid = f"buyer-{number}@example.test", number % 5 != 0
+        session = checkout_session(number, address, paid=paid, created=now)
+        traffic.add(number, "paid" if paid else "unpaid", "checkout.session.completed", session, address)
+    for number in itertools.islice(numbers, 60):
+        address, event_type = f"visitor-{number}@example.test", ("customer.created", "customer.updated")[number % 2]
+        traffic.add(number, "unhandled", event_type, customer(number, address, now), address)
+    dice.shuffle(traffic.deliveries)
+    for number in itertools.islice(numbers, 10):
+        _add_reversed(traffic, dice, number, next(numbers), now)
+    for again in dice.sample(traffic.deliveries + traffic.burst, DEMO_DUPLICATES):
+        traffic.insert(dice, again)
+    for number, flaw in zip(numbers, FLAWS * 4, strict=False):
+        _add_failure(traffic, number, "forged", now, NEW_VERSION)  # a new event, so that an effect of it would be seen
+        traffic.insert(dice, replace(traffic.deliveries.pop(), flaw=flaw))
+    return traffic
+
+
+def _add_failure(traffic: Traffic, number: int, kind: str, now: int, version: str) -> None:
+    address = f"payer-{number}@example.test"
+    traffic.add(number, kind, "invoice.payment_failed", failed_invoice(number, address, 1, now, version), address)
+
+
+def _add_reversed(traffic: Traffic, dice: random.Random, first: int, second: int, now: int) -> None:
+    """Two failures of one invoice, a day apart, the later one sent first."""
+    address, older = f"payer-{second}@example.test", f"payer-{first}@example.test"
+    invoice = failed_invoice(first, address, 1, now, NEW_VERSION)
+    traffic.add(second, "failed", "invoice.payment_failed", invoice | {"attempt_count": 2}, address)
+    earlier = invoice | {"created": now - 86400, "customer_email": older}
+    traffic.add(first, "failed earlier", "invoice.payment_failed", earlier, older)
+    newer, older_delivery = traffic.deliveries[-2:]
+    del traffic.deliveries[-2:]
+    traffic.insert(dice, newer, older_delivery)

@@ -1,7 +1,7 @@
-"""A diary that the database itself keeps, by triggers: how often what was written, even where a key lets one row be.
+"""A log of every write, kept by triggers in the database, also where a unique key allows only one row.
 
-A row that is deleted and written again, overwritten under its key, or moved twice to the same state looks whole in the
-end; here it is there twice.
+A row that is deleted and written again, overwritten under its key, or set twice to the same state looks right at the
+end; in the log it is there twice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A table, how a row is told from others, and the column whose every value a row may take once."""
+    """A table, the key of its rows, and a column that may be set to each value once per row."""
 
     table: str
     key: str
@@ -39,7 +39,7 @@ TWICE = "SELECT what, name, count(*) FROM chaos_journal GROUP BY 1, 2 HAVING cou
 
 
 def begin(database_url: str) -> None:
-    """From now on, in a database that has its tables."""
+    """Create the triggers, in a database that has its tables."""
     engine = create_engine(database_url)
     with engine.begin() as connection:
         for statement in _statements(engine):
@@ -48,7 +48,7 @@ def begin(database_url: str) -> None:
 
 
 def twice(connection: Connection) -> dict[str, Counter[str]]:
-    """What was written more often than once, as the checker's other counts: by what it is and its name."""
+    """What was written more than once, by table and column, then by key and value."""
     found: dict[str, Counter[str]] = {}
     for what, name, times in connection.execute(text(TWICE)):
         found.setdefault(f"writes of {what}", Counter())[name] = times

@@ -1,4 +1,4 @@
-"""`localstripe` for one stack: a Stripe that keeps its state and signs its webhooks, on loopback, no account needed.
+"""`localstripe` for one stack: a simulated Stripe with state and signed webhooks, on loopback, without an account.
 
     python -m dev.simulators.localstripe --port 8420 --folder var/run/stripe --webhook-url http://127.0.0.1:8000/stripe-webhook
 
@@ -31,7 +31,7 @@ def keep_state_in(path: Path) -> None:
 
 
 def list_events_as_stripe_does() -> None:
-    """The newest first, by several types. `delivery_success` filters nothing, for nobody noted who took which."""
+    """Newest first, by several types. `delivery_success` is ignored, because localstripe does not record deliveries."""
     in_order = resources.Event._api_list_all
 
     def newest_first(_: Any, /, url: str, types: Any = None, delivery_success: Any = None, **asked: Any) -> Any:
@@ -44,7 +44,7 @@ def list_events_as_stripe_does() -> None:
 
 @web.middleware
 async def unknown_as_stripe_says_it(request: web.Request, handler: Any) -> Any:
-    """What localstripe does not have at all is, to its callers, a thing that Stripe does not know."""
+    """An endpoint that localstripe lacks answers as Stripe does for an unknown object."""
     try:
         return await handler(request)
     except web.HTTPNotFound:

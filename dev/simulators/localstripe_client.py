@@ -1,4 +1,4 @@
-"""Customers of localstripe, who pay or do not: localstripe itself then sends signed events of their invoices."""
+"""Calls localstripe's API as a shop does. localstripe then sends signed events about the invoices."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Any
 
 import requests
 
-# Asks the cardholder to confirm, and is declined after that: the one way to a failed invoice that localstripe tells of.
+# Requires confirmation and is declined after it: the only way to make localstripe send invoice.payment_failed.
 DECLINED_CARD = "4000008260003178"
 GOOD_CARD = "4242424242424242"
 
 
 class StripeCustomer:
-    """Calls localstripe's API as a shop would."""
+    """Customers and their payments at localstripe."""
 
     def __init__(self, address: str, api_key: str) -> None:
         self.address, self.api_key = address, api_key
 
     def fail_to_pay(self, email: str) -> str:
-        """Subscribe to a plan, whose second invoice is not paid; answers the id of that."""
+        """Subscribe to a plan, whose second invoice is not paid; returns the id of that invoice."""
         customer = self.join(email)
         return self.fail_to_renew(customer, str(self.subscribe(customer)["id"]))
 
@@ -35,7 +35,7 @@ class StripeCustomer:
         return self._post("subscriptions", customer=customer, **wanted)
 
     def fail_to_renew(self, customer: str, subscription: str) -> str:
-        """The next invoice of a subscription, which the card does not pay; answers its id."""
+        """The next invoice of a subscription, which the card does not pay; returns its id."""
         self.give_card(customer, DECLINED_CARD)
         invoice = str(self._post("invoices", customer=customer, subscription=subscription)["id"])
         self._post(f"invoices/{invoice}/pay")
@@ -43,13 +43,13 @@ class StripeCustomer:
         return invoice
 
     def renew(self, customer: str, subscription: str) -> str:
-        """The next invoice of a subscription, which is paid; answers its id."""
+        """The next invoice of a subscription, which is paid; returns its id."""
         invoice = str(self._post("invoices", customer=customer, subscription=subscription)["id"])
         self._post(f"invoices/{invoice}/pay")
         return invoice
 
     def buy(self, customer: str, amount: int, currency: str = "usd") -> str:
-        """Pay once; answers the id of the charge."""
+        """Pay once; returns the id of the charge."""
         method = self._get(f"customers/{customer}")["invoice_settings"]["default_payment_method"]
         wanted = {"customer": customer, "payment_method": method, "confirm": "true"}
         return str(self._post("payment_intents", amount=amount, currency=currency, **wanted)["latest_charge"]["id"])
@@ -59,25 +59,30 @@ class StripeCustomer:
         return str(self._get(f"invoices/{invoice}")["charge"]["id"])
 
     def refund(self, charge: str) -> dict[str, Any]:
-        """The whole amount; answers the charge as it is then."""
+        """Refund the whole amount; returns the refunded charge."""
         self._post("refunds", charge=charge)
         return self.get_charge(charge)
 
     def get_charge(self, charge: str) -> dict[str, Any]:
         return self._get(f"charges/{charge}")
 
+    def failed_invoices(self) -> dict[str, str]:
+        """The invoice of each invoice.payment_failed event that localstripe has sent, by event id."""
+        events = self._get("events?limit=100")["data"]
+        return {one["id"]: one["data"]["object"]["id"] for one in events if one["type"] == "invoice.payment_failed"}
+
     def customers_of_events(self) -> dict[str, str]:
-        """Whose each of localstripe's own events is."""
+        """The customer of each event that localstripe has sent, by event id."""
         things = {event["id"]: event["data"]["object"] for event in self._get("events?limit=100")["data"]}
         return {id_: thing.get("customer") or thing["id"] for id_, thing in things.items()}
 
     def _decline(self, invoice: str) -> None:
-        """The cardholder confirms, and the bank says no."""
+        """The cardholder confirms, and the bank declines."""
         intent = self._get(f"payment_intents/{self._get(f'invoices/{invoice}')['payment_intent']}")
         self._confirm(intent["id"], intent["client_secret"])
 
     def give_card(self, customer: str, number: str) -> None:
-        """The card that is tried from now on."""
+        """Set the card for the next payments."""
         card = {"number": number, "exp_month": "12", "exp_year": "2040", "cvc": "123"}
         method = self._post("payment_methods", type="card", **{f"card[{name}]": value for name, value in card.items()})
         self._post(f"payment_methods/{method['id']}/attach", customer=customer)
@@ -88,7 +93,7 @@ class StripeCustomer:
         address = self._url(f"payment_intents/{intent}/_authenticate")
         answer = requests.post(address, fields, auth=(self.api_key, ""), timeout=10)
         if answer.status_code != 402:
-            raise RuntimeError(f"the card was meant to be declined, and localstripe answered {answer.status_code}")
+            raise RuntimeError(f"localstripe must decline the card with 402, it answered {answer.status_code}")
 
     def _post(self, path: str, **fields: Any) -> dict[str, Any]:
         answer = requests.post(self._url(path), fields, auth=(self.api_key, ""), timeout=10)

@@ -1,4 +1,4 @@
-"""Stripe's list of events and its deliveries: signs and sends each event, remembers which were not taken, lists them.
+"""Stripe's list of events and its deliveries: signs and sends each event, and lists those that were not delivered.
 
 https://docs.stripe.com/api/events/list, https://docs.stripe.com/webhooks
 """
@@ -22,7 +22,7 @@ class BadRequest(Exception):
 
 
 class EventLog:
-    """All events, the oldest first. While it is `losing`, deliveries get lost on their way."""
+    """All events, oldest first. While it is `losing`, deliveries do not arrive."""
 
     def __init__(self, webhook_url: str = "", secret: str = "") -> None:
         self.webhook_url, self.secret = webhook_url, secret
@@ -31,14 +31,14 @@ class EventLog:
         self.losing = False
 
     def add(self, event: StripeObject, now: int) -> None:
-        """Keep an event and deliver it, once; who did not take it now gets it by `redeliver`."""
+        """Keep an event and try to deliver it once; `redeliver` tries again."""
         self.events.append(event)
         self.undelivered.add(event["id"])
         if not self.losing:
             self._deliver(event, now)
 
     def redeliver(self, now: int) -> None:
-        """What Stripe does for up to three days: try everything once more that was not taken."""
+        """Try all undelivered events once more, as Stripe does for up to three days."""
         for event in [event for event in self.events if event["id"] in self.undelivered]:
             self._deliver(event, now)
 
@@ -69,7 +69,7 @@ class EventLog:
     def _deliver(self, event: StripeObject, now: int) -> None:
         if not self.webhook_url:
             return
-        body = json.dumps(event, indent=2).encode()  # Stripe pretty-prints; whoever re-serializes it fails here
+        body = json.dumps(event, indent=2).encode()  # Stripe pretty-prints: code that re-serializes the body fails here
         headers = {"Stripe-Signature": signature(body, self.secret, now), "Content-Type": "application/json"}
         try:
             taken = requests.post(self.webhook_url, body, headers=headers, timeout=10).ok

@@ -1,4 +1,4 @@
-"""Settings of the local stack: its ports, its secrets, and the environment that its parts are started with."""
+"""Settings of the local stack: its ports, its secrets, and the environment of its parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from settings import Settings
 
 
 class StackError(Exception):
-    """The stack cannot start; str() is one line for a person."""
+    """The stack cannot start; str() is one line for the user."""
 
 
 # A port of its own for each part, and the environment variable that moves it.
@@ -64,7 +64,7 @@ class Ports:
 
 
 def fixed_ports(environ: Mapping[str, str]) -> Ports:
-    """The ports that `make run` has every time. Raises StackError when one is taken or no port at all."""
+    """The same ports at every `make run`. Raises StackError for an invalid port or one that is in use."""
     return Ports(*(_port(name, environ.get(name) or str(default)) for name, default in FIXED_PORTS.items()))
 
 
@@ -74,9 +74,9 @@ def any_ports() -> Ports:
 
 def _port(name: str, text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise StackError(f"{name} is {text!r}; it takes a port from 1 to 65535")
+        raise StackError(f"{name} is {text!r}; it must be a port from 1 to 65535")
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that only cools down is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
         try:
             probe.bind(("127.0.0.1", int(text)))
         except OSError:
@@ -85,7 +85,7 @@ def _port(name: str, text: str) -> int:
 
 
 def local_secrets(folder: Path) -> dict[str, str]:
-    """The secrets of this data folder: made once, kept in secrets.json that only its owner can read."""
+    """The secrets of this data folder: created once, and kept in secrets.json, which only its owner can read."""
     path = folder / "secrets.json"
     if not path.exists():
         made = {
@@ -107,7 +107,7 @@ def _webhook_secret() -> str:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Whole or not at all, and never readable by others, not even for a moment."""
+    """Atomically, and never readable by others, not even for a moment."""
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -116,8 +116,8 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def stack_environment(folder: Path, ports: Ports, own: Mapping[str, str]) -> dict[str, str]:
-    """What the parts are started with. What the user set in `own` wins, also by NAME_FILE; one who names a real
-    Stripe or a real document service gets no key or address of a simulator beside it."""
+    """What the parts are started with. What the user set in `own` wins, also by NAME_FILE; with a real Stripe
+    or document service, no key or address of a simulator is set."""
     defaults = _defaults(folder, ports)
     if _sets(own, "STRIPE_API_KEY") or _sets(own, "STRIPE_WEBHOOK_SECRET"):
         defaults |= {"STRIPE_API_KEY": "", "STRIPE_API_BASE": ""}
@@ -128,14 +128,14 @@ def stack_environment(folder: Path, ports: Ports, own: Mapping[str, str]) -> dic
 
 
 def write_settings(path: Path, environ: Mapping[str, str]) -> None:
-    """What is set of the stack, for a shell to read: bin/holdfast does."""
+    """The settings of the stack as shell exports, for bin/holdfast."""
     names = {f.name.upper() for f in fields(Settings)}
     chosen = {name: value for name, value in environ.items() if value and name.removesuffix("_FILE") in names}
     _write_private(path, "".join(f"export {name}={shlex.quote(value)}\n" for name, value in chosen.items()))
 
 
 def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """The same environment for a stack that must not depend on what the user has set."""
+    """The environment without settings, for a stack that must not depend on the user's own."""
     names = {f.name.upper() for f in fields(Settings)} | set(FIXED_PORTS) | {"FLOWER_BASIC_AUTH"}
     return {name: value for name, value in environ.items() if name.removesuffix("_FILE") not in names}
 

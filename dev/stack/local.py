@@ -13,11 +13,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO
+
+import psutil
 
 from dev.stack.environment import Ports, StackError, stack_environment
 from dev.stack.parts import Part, parts, supervisor_config
@@ -26,34 +29,47 @@ from dev.stack.signals import end_undisturbed
 REPOSITORY = Path(__file__).resolve().parents[2]
 STOP_SECONDS = 60.0
 
-# How supervisord's log words what we need to know of.
+# Lines of supervisord's log.
 SPAWNED = re.compile(r"spawned: '([^']+)' with pid (\d+)")
 RUNNING = re.compile(r"success: (\S+) entered RUNNING state")
 EXITED = re.compile(r"exited: (\S+) \((?:terminated by )?([\w ]+)")
 
 
 def lock_folder(folder: Path) -> IO[str]:
-    """Hold the data folder: two stacks on it would share a store. Raises StackError when another holds it."""
+    """Lock the data folder, because two stacks on it would share a store. Raises StackError if it is locked."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_suffix(".lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise StackError(f"the data in {folder} is in use by a stack that runs already; stop that first") from None
+        raise StackError(f"the data in {folder} is in use by a running stack; stop that first") from None
     return lock
 
 
 class Stack:
-    """The parts of one data folder, started and watched. `hear` gets a line whenever a part dies or comes back."""
+    """The parts of one data folder, started and watched. `report` gets a line whenever a part dies or comes back.
 
-    def __init__(self, folder: Path, ports: Ports, own: Mapping[str, str], hear: Callable[[str], None]) -> None:
-        folder.mkdir(exist_ok=True, mode=0o700)  # personal data lies in it
+    A part that died may leave children behind. They are killed, because they may keep its port; unless `keep_orphans`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ports: Ports,
+        own: Mapping[str, str],
+        report: Callable[[str], None],
+        *,
+        keep_orphans: bool = False,
+    ) -> None:
+        folder.mkdir(exist_ok=True, mode=0o700)  # it holds personal data
         for needed in ("logs", "valkey"):
             (folder / needed).mkdir(parents=True, exist_ok=True)
-        self.folder, self.ports, self.hear = folder, ports, hear
+        self.folder, self.ports, self.report = folder, ports, report
         self.environ = stack_environment(folder, ports, own)
         self.parts: list[Part] = parts(folder, ports, self.environ)
         self.pids: dict[str, int] = {}
+        self.starts: Counter[str] = Counter()
+        self._keep_orphans, self._groups = keep_orphans, list[int]()
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._stopping = False
 
@@ -66,7 +82,7 @@ class Stack:
 
     def start(self) -> None:
         """Migrate, then start every part. Raises StackError when the migration fails."""
-        self._migrate()
+        self.migrate()
         config = self.folder / "supervisord.conf"
         config.write_text(supervisor_config(self.folder, REPOSITORY, self.parts))
         log = self.log("supervisord").open("w+")
@@ -82,18 +98,18 @@ class Stack:
         threading.Thread(target=self._listen, args=(self.log("supervisord").open(),), daemon=True).start()
 
     def wait_ready(self, seconds: float = 120) -> None:
-        """Until every part can be used. Raises StackError, which says what was still missing."""
+        """Until every part can be used. Raises StackError that names what was not ready."""
         end = time.monotonic() + seconds
         for what, ready in self._checks():
             while not ready():
                 self.check_alive()
                 time.sleep(0.1)
                 if time.monotonic() > end:
-                    raise StackError(f"waited {seconds:g} s for {what}; the logs may say why: {self.folder / 'logs'}")
+                    raise StackError(f"waited {seconds:g} s for {what}; see the logs in {self.folder / 'logs'}")
 
     @property
     def flower_address(self) -> str:
-        """With what it takes to sign in."""
+        """With the user and the password."""
         user, _, password = self.environ["FLOWER_BASIC_AUTH"].partition(":")
         return f"{self.ports.flower_url} (user {user}, password {password})"
 
@@ -101,8 +117,16 @@ class Stack:
         """To a part and all its children. SIGKILL is what a machine that dies would do to them."""
         _signal_group(self.pids[name], number)
 
+    def processes(self, name: str) -> list[psutil.Process]:
+        """The main process of a part, then its children by pid; none while it is down."""
+        try:
+            main = psutil.Process(self.pids[name])
+            return [main, *sorted(main.children(recursive=True), key=lambda child: child.pid)]
+        except psutil.NoSuchProcess:
+            return []
+
     def stop(self) -> None:
-        """Stop all parts and wait; whatever does not stop in time is killed. May be called twice."""
+        """Stop all parts and wait; a part that does not stop in time is killed. May be called twice."""
         self._stopping = True
         if self._supervisor is None:
             return
@@ -111,35 +135,35 @@ class Stack:
             self._supervisor.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._supervisor.kill()
-        for pid in self.pids.values():
+        for pid in self._groups:
             _signal_group(pid, signal.SIGKILL)
         self._supervisor = None
 
     def check_alive(self) -> None:
         """Raises StackError when the process runner itself has ended."""
         if self._supervisor is None or self._supervisor.poll() is not None:
-            raise StackError(f"the process runner ended; {self.log('supervisord')} may say why")
+            raise StackError(f"the process runner ended; see {self.log('supervisord')}")
 
-    def _migrate(self) -> None:
+    def migrate(self) -> None:
         command = [sys.executable, "-m", "tasks.upgrade"]
         done = subprocess.run(command, cwd=REPOSITORY, env=self.environ, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise StackError(f"the database could not be migrated:\n{done.stdout}{done.stderr}".rstrip())
 
     def _checks(self) -> list[tuple[str, Callable[[], bool]]]:
-        """What must answer, in words, and how to ask it."""
+        """What must be ready: its name, and a function that checks it."""
         names = {part.name for part in self.parts}
         peers = {"mail": self.ports.mail, "documents": self.ports.documents, "stripe": self.ports.stripe}
         readyz, flower = f"{self.ports.receiver_url}/readyz", f"{self.ports.flower_url}/healthcheck"
         flowers = [(f"Flower on port {self.ports.flower}", partial(_answers, flower))] if "flower" in names else []
         return [
             *((f"{name} on port {port}", partial(_listens, port)) for name, port in peers.items() if name in names),
-            (f"{readyz} to say yes", partial(_answers, readyz)),
+            (f"{readyz} to answer 200", partial(_answers, readyz)),
             *flowers,
         ]
 
     def _listen(self, log: IO[str]) -> None:
-        """Follow supervisord's log: who runs under which pid, and tell of each death and each return once."""
+        """Follow supervisord's log: note the pid of each part, and report each death and each restart once."""
         down: set[str] = set()
         while not self._stopping:
             line = log.readline()
@@ -147,20 +171,23 @@ class Stack:
                 time.sleep(0.1)
             elif spawned := SPAWNED.search(line):
                 self.pids[spawned[1]] = int(spawned[2])
+                self.starts[spawned[1]] += 1
+                self._groups.append(int(spawned[2]))
             elif (running := RUNNING.search(line)) and running[1] in down:
                 down.discard(running[1])
-                self.hear(f"{running[1]} is up again")
+                self.report(f"{running[1]} is up again")
             elif (exited := EXITED.search(line)) and exited[1] not in down:
                 down.add(exited[1])
-                _signal_group(self.pids[exited[1]], signal.SIGKILL)  # its children may outlive it, and keep its port
-                self.hear(f"{exited[1]} died ({exited[2]}), starting it again; its log: {self.log(exited[1])}")
+                if not self._keep_orphans:
+                    _signal_group(self.pids[exited[1]], signal.SIGKILL)
+                self.report(f"{exited[1]} died ({exited[2]}), starting it again; its log: {self.log(exited[1])}")
 
     def log(self, part: str) -> Path:
         return self.folder / "logs" / f"{part}.log"
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
-    """Each part has a process group of its own; it may be gone already."""
+    """Each part has its own process group, which may have ended."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
 

@@ -1,4 +1,4 @@
-"""The parts of the local stack: each a command, its place in the order, and how long it may take to stop."""
+"""The parts of the local stack: for each its command, its start order, and how long it may take to stop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Part:
 
 
 def parts(folder: Path, ports: Ports, environ: Mapping[str, str]) -> list[Part]:
-    """Every part that this environment needs: a real service that the user named makes its simulator needless."""
+    """Every part that this environment needs: a real service that the user has set replaces its simulator."""
     url = f"http://127.0.0.1:{ports.receiver}/stripe-webhook"
     mail = ("aiosmtpd", "-n", "-l", f"127.0.0.1:{ports.mail}", "-c", "aiosmtpd.handlers.Mailbox", str(folder / "mail"))
     chosen = [Part("mail", _python(*mail), 2)]
@@ -39,7 +39,7 @@ def parts(folder: Path, ports: Ports, environ: Mapping[str, str]) -> list[Part]:
         chosen.append(Part("stripe", _python("dev.simulators.localstripe", "--port", str(ports.stripe), *store), 2))
     return [
         *chosen,
-        Part("receiver", _python("web"), 3),
+        receiver(),
         *(worker(queue, queue) for queue in QUEUES),
         _flower(folder, ports),
     ]
@@ -49,13 +49,17 @@ def _python(*words: str) -> list[str]:
     return [sys.executable, "-m", *words]
 
 
-def worker(name: str, *queues: str) -> Part:
-    words = ("-A", "workers.app", "worker", "-Q", ",".join(queues), "-n", f"{name}@%h", "-c", "2", "--loglevel=INFO")
+def receiver(module: str = "web") -> Part:
+    return Part("receiver", _python(module), 3)
+
+
+def worker(name: str, *queues: str, app: str = "workers.app", options: Sequence[str] = ()) -> Part:
+    words = ("-A", app, "worker", "-Q", ",".join(queues), "-n", f"{name}@%h", "-c", "2", "--loglevel=INFO", *options)
     return Part(f"worker-{name}", _python("celery", *words), 4, stop_seconds=45)
 
 
 def _flower(folder: Path, ports: Ports) -> Part:
-    """Its password comes by FLOWER_BASIC_AUTH; its history is saved often, since a kill loses what was not."""
+    """Its password comes by FLOWER_BASIC_AUTH; its history is saved often, because a kill loses the rest."""
     history = ("--persistent=True", f"--db={folder / 'flower'}", "--state_save_interval=5000")
     listen = ("--conf=workers/flowerconfig.py", f"--port={ports.flower}", "--address=127.0.0.1")
     return Part(
@@ -66,14 +70,14 @@ def _flower(folder: Path, ports: Ports) -> Part:
 
 
 def supervisor_config(folder: Path, repository: Path, chosen: Sequence[Part]) -> str:
-    """supervisord.conf: restart whatever dies, whoever runs it, with one log for each part under logs/."""
+    """supervisord.conf: restart every part that dies; one log for each part, in logs/."""
     lines = [
         "[supervisord]",
-        "logfile=/dev/null",  # what it says goes to its standard output, and that to logs/supervisord.log
+        "logfile=/dev/null",  # it logs to its standard output, which goes to logs/supervisord.log
         "logfile_maxbytes=0",
         f"pidfile={folder / 'supervisord.pid'}",
         f"directory={repository}",
-        *(["user=root"] if os.geteuid() == 0 else []),  # else it warns of being root
+        *(["user=root"] if os.geteuid() == 0 else []),  # or it warns
     ]
     for part in chosen:
         lines += ["", *_program(folder, part)]

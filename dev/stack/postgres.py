@@ -60,12 +60,12 @@ class Postgres:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         if self.process is not None:
-            self.process.send_signal(signal.SIGQUIT)  # at once: nobody needs these data again
+            self.process.send_signal(signal.SIGQUIT)  # at once: the data are not needed again
             self.process.wait(20)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
-        """Start on the data there are. After a kill the old server's processes hold them for a moment: try again."""
+        """Start on the existing data. After a kill the old processes lock them for a moment: try again."""
         self._spawn()
         wait_until(lambda: self._answers() or self._spawn_if_dead(), seconds=30, what="Postgres")
 

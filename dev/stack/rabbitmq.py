@@ -14,13 +14,13 @@ from types import TracebackType
 
 from dev.stack.servers import free_ports, wait_until
 
-# The start script on PATH insists on the system's own data folder; the one it calls does not.
+# The start script on PATH always uses the system's data folder; the script it calls does not.
 RABBITMQ = Path("/usr/lib/rabbitmq/bin")
 BROKERS = ["redis", "rabbitmq"] if (RABBITMQ / "rabbitmq-server").exists() and shutil.which("erl") else ["redis"]
 
 
 class RabbitMQ:
-    """A server of the caller's own, on free ports and a folder of its own."""
+    """A separate server, on free ports and in its own folder."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="holdfast-mq-"))
@@ -51,7 +51,7 @@ class RabbitMQ:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
-        """Start on the data there are."""
+        """Start on the existing data."""
         with (self.folder / "start.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [RABBITMQ / "rabbitmq-server"], env=self.environment, stdout=log, stderr=log, start_new_session=True
@@ -79,10 +79,10 @@ class RabbitMQ:
 
     def _allow(self, *memory: str) -> None:
         if not self.control("set_vm_memory_high_watermark", *memory):
-            raise RuntimeError(f"RabbitMQ does not take {memory} as its memory limit")
+            raise RuntimeError(f"RabbitMQ rejected {memory} as its memory limit")
 
     def control(self, *command: str) -> bool:
-        """Run rabbitmqctl; whether it succeeded."""
+        """Run rabbitmqctl. Returns whether it succeeded."""
         done = subprocess.run(
             [RABBITMQ / "rabbitmqctl", *command], env=self.environment, check=False, capture_output=True
         )

@@ -1,4 +1,4 @@
-"""Real servers for tests, demo and `make run`: Valkey, Postgres, on free ports and folders of the caller's."""
+"""Real servers for tests, demo and `make run`: Valkey, Postgres, on free ports, in folders of the caller."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import redis
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
+    """A free TCP port on loopback."""
     return free_ports(1)[0]
 
 
 def free_ports(count: int) -> list[int]:
-    """Several free ports, no two alike: all are held until the last is found."""
+    """Several free ports, all different: each is held until the last is found."""
     with ExitStack() as held:
         probes = [held.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -30,7 +30,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_until(true: Callable[[], bool], *, seconds: float, what: str) -> None:
-    """Poll until `true()`; raises TimeoutError with `what` in words."""
+    """Poll until `true()`. Raises TimeoutError that names `what`."""
     end = time.monotonic() + seconds
     while not true():
         if time.monotonic() > end:
@@ -70,7 +70,7 @@ def valkey_command(folder: Path, port: int, **more: object) -> list[str]:
 
 
 class Valkey:
-    """A Valkey process that can be killed, frozen and started again on the same data; `follows` makes it a replica."""
+    """A Valkey process that can be killed, frozen and restarted on the same data; `follows` makes it a replica."""
 
     def __init__(self, folder: Path, port: int | None = None, *, follows: Valkey | None = None) -> None:
         self.folder, self.port = folder, port or free_port()
@@ -130,7 +130,7 @@ class Sentinel(Valkey):
         self._watch = f"sentinel monitor {self.SERVICE} 127.0.0.1 {master.port} {quorum}"
 
     def command(self) -> list[str]:
-        """Its configuration is a file, for it writes down there what it learns."""
+        """Its configuration must be a file, because it writes its state there."""
         file = self.folder / "sentinel.conf"
         if not file.exists():
             file.write_text(
@@ -142,6 +142,6 @@ class Sentinel(Valkey):
 
 
 def sentinel_url(sentinels: list[Sentinel]) -> str:
-    """What REDIS_URL takes."""
+    """The value for REDIS_URL."""
     hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
     return f"sentinel://{hosts}/0?service={Sentinel.SERVICE}"

@@ -1,9 +1,9 @@
-"""supervisord in the foreground, for as long as its parent lives.
+"""supervisord in the foreground, which ends with its parent.
 
     python -m dev.stack.supervise var/run/supervisord.conf
 
-Its standard input is a pipe that the parent holds: when the parent ends, however it ends, the pipe closes and
-supervisord stops all its parts. So even `kill -9` of `make run` leaves nothing behind.
+Its standard input is a pipe from the parent. When the parent ends in any way, the pipe closes and supervisord stops all
+parts. So `kill -9` of `make run` leaves no process behind.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def test_a_small_chaos_run_of_every_kind_loses_nothing_doubles_nothing_and_write
     size = ["--events", "200", "--kills", str(len(every)), "--seed", "65", "--broker", broker, "--database", database]
     done = chaos(tmp_path, *size)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "lost 0  doubled 0  dead 0  unfinished 0" in done.stdout
+    assert done.stdout.splitlines()[-1] == "lost 0, doubled 0, wrong 0"
     assert "SEED=65 make chaos" in done.stdout
     (result,) = saved(tmp_path)
     assert {one.kind for one in result.recoveries} == every.keys()
@@ -68,7 +68,10 @@ def test_a_safeguard_that_is_taken_out_is_found_by_the_run(
     size = ["--events", "60", "--kills", disturbances, "--seed", "3", "--only", only, "--stuck-seconds", "12"]
     done = chaos(tmp_path, *size, *SABOTAGED, HOLDFAST_SABOTAGE=sabotage, HOLDFAST_DEATHS=deaths)
     assert done.returncode == (1 if found else 0), done.stdout + done.stderr
-    assert ("lost 0  doubled 0  dead 0  unfinished 0" in done.stdout) is (not found)
+    assert (done.stdout.splitlines()[-1] == "lost 0, doubled 0, wrong 0") is (not found)
     (result,) = saved(tmp_path)  # all of the findings; what is printed are the first of them
-    findings = [*(f"lost: {one}" for one in result.lost), *(f"doubled: {one}" for one in result.doubled)]
+    findings = [
+        *(f"lost: {one}" for one in result.verdict.lost),
+        *(f"doubled: {one}" for one in result.verdict.doubled),
+    ]
     assert all(any(words in one for one in findings) for words in found), done.stdout

@@ -26,7 +26,7 @@ def heard() -> list[str]:
 
 @pytest.fixture
 def stack(tmp_path: Path, heard: list[str]) -> Iterator[Stack]:
-    made = Stack(tmp_path / "data", any_ports(), without_settings(os.environ), hear=heard.append)
+    made = Stack(tmp_path / "data", any_ports(), without_settings(os.environ), report=heard.append)
     made.start()
     yield made
     made.stop()

@@ -10,6 +10,8 @@ import pytest
 
 from dev.chaos.plot import plot
 from dev.chaos.report import Result, row, save, saved, write
+from dev.harness.checker import Verdict, wrong_counts
+from dev.harness.report import print_verdict
 from dev.harness.timing import Done, Effect, Recovery, Spread, delays, recoveries, spread
 
 KILL = Done("kill a worker", "worker-payments", 10_000, 12_000)
@@ -69,11 +71,8 @@ RESULT = Result(
     deliveries=330,
     tries=350,
     acknowledged=300,
-    unacknowledged=0,
-    lost=(),
-    doubled=(),
+    verdict=Verdict(),
     dead=0,
-    unfinished=0,
     repeated_mails=1,
     restarts=2,
     drained=0.5,
@@ -82,24 +81,31 @@ RESULT = Result(
 )
 
 
-@pytest.mark.parametrize(
-    "worse",
-    [
-        {"lost": ("evt_1: orders is missing",)},
-        {"doubled": ("cs_1: orders is there 2 times",)},
-        {"dead": 1},
-        {"unfinished": 1},
-        {"unfinished": -1, "dead": -1},  # nobody answered at the end
-        {"unacknowledged": 1},
-    ],
-)
-def test_the_promise_is_kept_only_when_nothing_is_wrong(worse: dict[str, object]) -> None:
-    assert RESULT.kept
-    assert not replace(RESULT, **worse).kept  # type: ignore[arg-type]
+def test_a_run_is_good_only_when_nothing_is_wrong() -> None:
+    assert Verdict().good
+    assert not any(Verdict(**{name: ["a finding"]}).good for name in ("lost", "doubled", "wrong"))
+
+
+@pytest.mark.parametrize("stats", [{"dead": 4, "unfinished": 0}, {"dead": 3, "unfinished": 1}, {}])
+def test_dead_and_unfinished_jobs_are_wrong_unless_they_are_by_design(stats: dict[str, int]) -> None:
+    assert list(wrong_counts({"dead": 3, "unfinished": 0}, dead=3, unfinished=0)) == []
+    assert list(wrong_counts(stats, dead=3, unfinished=0))
+
+
+def test_the_last_line_has_the_counts_and_the_lines_before_it_the_first_findings() -> None:
+    lines: list[str] = []
+    print_verdict(Verdict(["evt_1: orders is missing"], wrong=[str(number) for number in range(25)]), lines.append)
+    assert lines[0] == "  lost: evt_1: orders is missing"
+    assert lines[-2:] == ["  wrong: 5 more", "lost 1, doubled 0, wrong 25"]
 
 
 def test_a_report_has_a_row_for_every_pair_that_was_ever_run(tmp_path: Path) -> None:
-    other = replace(RESULT, broker="rabbitmq", database="postgres", lost=("evt_1: orders is missing",))
+    other = replace(
+        RESULT,
+        broker="rabbitmq",
+        database="postgres",
+        verdict=Verdict(["evt_1: orders is missing"], wrong=["5 jobs are dead"]),
+    )
     for result in (other, RESULT):
         save(result, tmp_path)
     assert saved(tmp_path) == [RESULT, other]
@@ -107,6 +113,7 @@ def test_a_report_has_a_row_for_every_pair_that_was_ever_run(tmp_path: Path) -> 
     text = (tmp_path / "report.md").read_text()
     assert row(RESULT) in text
     assert row(other) in text
+    assert "rabbitmq-postgres: 5 jobs are dead" in text
     assert "| kill a worker | 2 | 2.0 / 2.0 / 2.0 | 3.0 / 3.0 / 3.0 | 4.0 / 4.0 / 4.0 |" in text
     assert "(chaos-rabbitmq-postgres.svg)" in text
 
