@@ -1,4 +1,4 @@
-"""A chaos run of the size that continuous integration can bear, and proof that it finds what is broken.
+"""A chaos run small enough for continuous integration, and proof that it finds what is broken.
 
 `make chaos` is the real one.
 """

@@ -33,7 +33,7 @@ def stack(tmp_path: Path, heard: list[str]) -> Iterator[Stack]:
 
 
 def ours(stack: Stack) -> list[psutil.Process]:
-    """Every process that was started for this data folder, whoever is its parent now."""
+    """Every process that was started for this data folder, also those that have lost their parent."""
     return [
         process for process in psutil.process_iter() if _environment(process).get("PORT") == str(stack.ports.receiver)
     ]

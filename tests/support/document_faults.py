@@ -1,4 +1,4 @@
-"""Where a worker can be made to die while it sees to a document; see tests/support/handlers.py for how."""
+"""The points at which a worker can be killed while it processes a document; see tests/support/handlers.py."""
 
 from __future__ import annotations
 

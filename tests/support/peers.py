@@ -1,4 +1,4 @@
-"""Real peers for the tests on loopback: an HTTP server that is told what to answer, a mail server, Stripe."""
+"""Servers for the tests on loopback: an HTTP server with given answers, a mail server, Stripe."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Peer(Simulator):
 
 
 class Mailbox:
-    """A mail server that keeps what it gets, or refuses it."""
+    """A mail server that keeps each mail, or rejects it."""
 
     def __init__(self) -> None:
         self.mails: list[tuple[list[str], EmailMessage]] = []  # recipients, message
@@ -57,7 +57,7 @@ class Mailbox:
 
 
 class Stripe:
-    """localstripe, asked as a shop would ask Stripe."""
+    """localstripe's API, as a shop calls it."""
 
     KEY = "sk_test_of_the_tests"
 
@@ -89,13 +89,13 @@ class Stripe:
         return str(self.post("invoices", customer=customer, subscription=subscription)["id"])
 
     def attempts(self, customer: str) -> int:
-        """How often somebody tried to collect money from this customer."""
+        """The number of attempts to collect money from this customer."""
         return len(self.get(f"charges?customer={customer}")["data"])
 
 
 @contextmanager
 def running_stripe(folder: Path, webhook_url: str) -> Iterator[Stripe]:
-    """localstripe in a process of its own."""
+    """localstripe in a separate process."""
     port = free_port()
     command = [sys.executable, "-m", "dev.simulators.localstripe", "--port", str(port), "--folder", str(folder)]
     environ = {**os.environ, "STRIPE_WEBHOOK_SECRET": "whsec_of_the_tests"}

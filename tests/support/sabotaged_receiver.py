@@ -1,5 +1,5 @@
-"""The real receiver; where HOLDFAST_SABOTAGE says so, it answers before anything is written down, for the chaos run to
-find out."""
+"""The real receiver, which with the sabotage "200 before the record" in HOLDFAST_SABOTAGE answers before the event is
+recorded: the chaos run must find it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The real worker app without the safeguards that HOLDFAST_SABOTAGE names (`one;another`): the chaos run must notice.
+"""The real worker app without the safeguards that HOLDFAST_SABOTAGE names (`one;another`): the chaos run must find it.
 
-HOLDFAST_DEATHS is how often, of 1, a process kills itself between the commit and the finish; that alone is no sabotage.
+HOLDFAST_DEATHS is the share of jobs after whose commit the process kills itself; that alone is no sabotage.
 """
 
 from __future__ import annotations

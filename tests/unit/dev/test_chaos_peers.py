@@ -1,4 +1,4 @@
-"""The chaos run's peers do a thing once per Idempotency-Key, fail as they are told, and remember what was done."""
+"""The simulated services act once per Idempotency-Key, fail as their fault demands, and count what they did."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_a_delay_counts_from_the_acknowledgement_and_only_for_events_that_had_on
     ("acknowledged", "effects", "flowing", "caught_up"),
     [
         ({}, [], 2, 0),
-        # An effect while something was still held down says nothing about what comes after.
+        # An effect during the disturbance is not a recovery.
         ({"evt_1": 9_000}, [Effect("evt_1", ROW, 10_500)], 2, 0.5),
         # The slower of two kinds decides, each by its first effect.
         (

@@ -1,4 +1,4 @@
-"""The demo's agents hold what they are told to what they should be told."""
+"""The simulated agents check the messages that they get."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tell(
     return agents.answer(Request("POST", f"/{way}", headers, body.encode()))
 
 
-def test_agents_that_are_told_what_they_should_be_find_nothing(agents: Agents) -> None:
+def test_agents_that_get_the_right_messages_find_nothing(agents: Agents) -> None:
     with Peer(lambda _: Answer(200, body=CONTENT)) as files:
         statuses = [tell(agents, way, name, files.url) for name, ways in HANDED.items() for way in ways]
         again = [tell(agents, "down", "report-2.pdf", files.url) for _ in range(3)]

@@ -22,7 +22,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 class Listener(Simulator):
-    """The receiver of the callbacks: it verifies and keeps them, and answers as `answers` says."""
+    """The receiver of the callbacks: it verifies and keeps them, and answers with the statuses in `answers`."""
 
     def __init__(self) -> None:
         super().__init__(self._accept)
@@ -70,7 +70,7 @@ def peers() -> Iterator[Peers]:
         yield Peers(service, listener)
 
 
-def test_one_that_is_closed_calls_nobody_back() -> None:
+def test_a_closed_service_calls_nothing_back() -> None:
     lines: list[str] = []
     wanted = {"document_id": "report-1.pdf", "callback_url": f"http://127.0.0.1:{free_port()}/"}
     with DocumentService(KEY, SECRET, pause_seconds=0.05, log=lines.append) as service:
@@ -94,12 +94,12 @@ def test_one_that_is_closed_calls_nobody_back() -> None:
         ("lost-1.pdf", []),
     ],
 )
-def test_a_document_fares_as_its_id_says(peers: Peers, document_id: str, statuses: list[str]) -> None:
+def test_the_start_of_a_documents_id_chooses_its_behaviour(peers: Peers, document_id: str, statuses: list[str]) -> None:
     assert peers.ask(document_id).status_code == 200
     assert peers.hears(len(statuses)) == statuses
 
 
-def test_who_asks_is_told_how_a_task_fares_whether_or_not_it_calls_back(peers: Peers) -> None:
+def test_the_status_of_a_task_can_be_polled_whether_or_not_it_calls_back(peers: Peers) -> None:
     for document in ("report-1.pdf", "silent-1.pdf", "early-1.pdf"):
         task = peers.ask(document).json()["task_id"]
 
