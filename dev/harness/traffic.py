@@ -33,7 +33,10 @@ DOCUMENTS = (
     *("busy-2.pdf", "big-1.pdf", "fails-1.pdf", "early-1.pdf", "flaky-1.pdf", "silent-1.pdf", "lost-1.pdf"),
     *("slow-1.pdf", "breaks-1.pdf", "moved-1.pdf", "forbidden-1.pdf"),
 )
-DEMO_DOCUMENT_KINDS = {"fails": "broken demo document", "forbidden": "forbidden document"}
+DEMO_DOCUMENT_KINDS = {
+    **dict.fromkeys(("busy", "flaky", "lost"), "retried demo document"),
+    **{"fails": "broken demo document", "forbidden": "forbidden document"},
+}
 
 
 @dataclass(frozen=True, slots=True)
