@@ -14,7 +14,7 @@ COLUMNS = ("name", "url", "state", "rate_per_minute", "delivered", "pending", "d
 
 @click.group()
 def agents() -> None:
-    """Agents: webhook receivers for finished documents."""
+    """Manage agents. These are webhook receivers for finished documents."""
 
 
 @agents.command("list")

@@ -19,7 +19,7 @@ COUNT_HEADS = ("REPLAYED", "SKIPPED", "CHECKED", "TOTAL")
 
 @click.group()
 def dead() -> None:
-    """Dead letters: jobs that failed permanently or used up their attempts."""
+    """List, replay and discard dead letters. These are jobs that failed permanently or used up their attempts."""
 
 
 @dead.command("list")

@@ -17,7 +17,7 @@ from settings import SettingsError, load, problems
 @click.command()
 @as_json
 def doctor(*, as_json: bool) -> None:
-    """Check settings, connections and durability, and say how to fix each problem.
+    """Check the installation. Checks settings, connections and durability, and says how to fix each problem.
 
     It reads the settings of the machine on which it runs, so run it where a worker runs. It changes nothing.
     """

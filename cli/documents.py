@@ -19,7 +19,7 @@ STATES = ("submitting", "processing", "downloading", *FINAL)
 
 @click.group()
 def documents() -> None:
-    """Documents that the document service produces for us."""
+    """Request documents and follow their progress."""
 
 
 @documents.command()

@@ -23,7 +23,7 @@ Job = dict[str, Any]
 
 @click.group()
 def events() -> None:
-    """Received events, with their jobs and attempts."""
+    """List, show, replay and follow events."""
 
 
 @events.command("list")

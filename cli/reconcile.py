@@ -19,7 +19,7 @@ Job = dict[str, Any]
 @click.option("--last", is_flag=True, help="Only show the result of the last run.")
 @api_command
 def reconcile(api: Api, *, days: int | None, last: bool, as_json: bool) -> None:
-    """Fetch events from Stripe that it could not deliver, and show the result."""
+    """Fetch events that Stripe did not deliver. Shows the progress and the result."""
     if last and days:
         raise click.UsageError("--last starts no run, so it cannot be combined with --days")
     if not last:

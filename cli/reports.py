@@ -14,7 +14,7 @@ from cli.options import api_command, limit
 @click.command()
 @api_command
 def stats(api: Api, *, as_json: bool) -> None:
-    """Count accepted, duplicate and rejected deliveries, and jobs by state."""
+    """Show the counters. They count deliveries (accepted, duplicate, rejected) and jobs by state."""
     found = api.get("stats")
     if as_json:
         return output.as_json(found)
@@ -24,7 +24,7 @@ def stats(api: Api, *, as_json: bool) -> None:
 @click.command()
 @api_command
 def sources(api: Api, *, as_json: bool) -> None:
-    """List the configured sources with the use of each secret and their rejected deliveries."""
+    """List the configured sources. Shows the use of each secret and the rejected deliveries."""
     found = api.get("sources")
     if as_json:
         return output.as_json(found)
@@ -36,7 +36,7 @@ def sources(api: Api, *, as_json: bool) -> None:
 @limit
 @api_command
 def audit(api: Api, *, as_json: bool, limit: int) -> None:
-    """List replays and discards with the API key that was used and the reason."""
+    """List replays and discards. Shows the API key that was used and the reason."""
     found = api.get("audit", limit=min(limit, 200))
     if as_json:
         return output.as_json(found)

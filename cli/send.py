@@ -28,7 +28,7 @@ TIMEOUT_SECONDS = 10
 @click.option("--yes", is_flag=True, help="Send it even if the address is not on this machine.")
 @as_json
 def send(*, type: str, to: str | None, source: str | None, count: int, yes: bool, as_json: bool) -> None:
-    """Sign a sample event of any TYPE with the secret in the settings, and send it.
+    """Sign a sample event and send it. It can be of any TYPE; the secret is the one in the settings.
 
     Event number N of every run is about the same customer: `send invoice.paid` pays the invoice of an earlier
     `send invoice.payment_failed`.

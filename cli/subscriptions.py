@@ -16,7 +16,7 @@ HEAD = ("SUBSCRIPTION", "CUSTOMER", "STATUS", "INVOICE", "AMOUNT DUE", "RETRIES"
 
 @click.group()
 def subscriptions() -> None:
-    """Subscriptions with a failed payment."""
+    """List subscriptions with a failed payment."""
 
 
 @subscriptions.command("list")
