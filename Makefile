@@ -1,7 +1,7 @@
 # Holdfast from a clone: only Python >= 3.11 and make are needed; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test chaos bench bench-quick growth scale profile lint up down
+.PHONY: help demo run test test-newest chaos bench bench-quick growth scale profile lint up down
 MAKEFLAGS += --no-print-directory
 
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -21,6 +21,16 @@ run: .venv/installed  ## the same stack in the foreground, to try things out; it
 
 test: .venv/installed  ## every test, against a real store and real worker processes
 	@$(BIN)/python -m pytest -n 4 --dist worksteal
+
+# Allowed to fail: it shows early what a new release of a library whose private parts are used would break.
+PRIVATE_TESTS := tests/integration/web/receiver tests/integration/inbox/test_recorder.py tests/unit/test_celeryconfig.py \
+	tests/chaos/test_brokers.py tests/chaos/test_worker_settings.py tests/chaos/test_receiver_death.py
+test-newest: .venv/installed  ## the tests of private parts with the newest uvicorn, celery, kombu and redis; may fail
+	@rm -rf var/newest && $(BIN)/python -m venv var/newest
+	@var/newest/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@var/newest/bin/python -m pip install -qq --disable-pip-version-check --upgrade uvicorn celery kombu redis
+	@var/newest/bin/python -m pip list --disable-pip-version-check | grep -E '^(uvicorn|celery|kombu|redis) '
+	-@var/newest/bin/python -m pytest -n 2 $(PRIVATE_TESTS)
 
 EVENTS ?= 10000
 KILLS ?= 100

@@ -25,7 +25,7 @@ from inbox.event import Event
 from inbox.memory_guard import NEARLY_FULL
 from inbox.store import Store
 from settings import Settings
-from tasks import broker, route_check
+from tasks import broker, route_check, stripe_types
 from tasks.clients import stripe
 from tasks.db.migrate import current_and_head
 from tasks.documents.store_factory import open_store
@@ -68,6 +68,7 @@ def _receiver(settings: Settings) -> Iterator[Finding]:
     yield Finding(bool(names), "sources", names or "none configured", fix)
     try:
         route_check.check(settings)
+        stripe_types.check()
         yield Finding(True, "routes", "every route has a handler")
     except route_check.RouteError as error:
         yield Finding(False, "routes", str(error), "correct tasks/routes.py")

@@ -51,7 +51,7 @@ async def receive_body(receive: Receive, announced: int, limit_bytes: int, reser
     try:
         async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
             while more:
-                part, more = await _part(receive)
+                part, more = await receive_chunk(receive)
                 reserve(len(part))
                 raw += part
                 if len(raw) > limit_bytes:
@@ -61,8 +61,8 @@ async def receive_body(receive: Receive, announced: int, limit_bytes: int, reser
     return bytes(raw)
 
 
-async def _part(receive: Receive) -> tuple[bytes, bool]:
-    """And whether there is more."""
+async def receive_chunk(receive: Receive) -> tuple[bytes, bool]:
+    """The next part of the body, and whether more will follow. Raises HttpError if the connection is lost."""
     message = await receive()
     if message["type"] != "http.request":
         raise HttpError("the body broke off")

@@ -13,11 +13,11 @@ from kombu.transport import virtual
 
 from inbox.errors import StoreUnavailable
 from settings import SettingsError, load
-from tasks import broker, route_check
+from tasks import broker, route_check, stripe_types
 from tasks.db.engine import make_engine, make_sessions
 from tasks.handler import Handler
 from tasks.routes import TASKS
-from telemetry import logs, tracing
+from telemetry import logs, tested_versions, tracing
 from workers import backlog, signals
 from workers.consumer_watch import ConsumerCancelStep
 from workers.flower_events import FlowerEvents
@@ -26,10 +26,12 @@ from workers.run import AttemptFailed, Runner
 try:
     settings = load()
     route_check.check(settings)
+    stripe_types.check()
 except (SettingsError, route_check.RouteError) as error:
     raise SystemExit(f"holdfast: {error}") from None
 
 logs.configure()
+tested_versions.warn()
 app = broker.app
 HANDLERS: dict[str, Handler] = {}
 

@@ -1,4 +1,4 @@
-"""The identity and type of what a source of the user's own sends, from the places that SOURCES names."""
+"""Event id and type of a custom source, read from the locations that SOURCES names."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ import msgspec
 from inbox.errors import BadPayload
 from settings.sources import SourceSetting
 from tasks.ingest import EventIdentity, decode, identity
-from web.receiver.signatures import Delivery
+from web.receiver.signatures import Request
 
-_anything = msgspec.json.Decoder(Any)
+_any_json = msgspec.json.Decoder(Any)
 
 
-def custom_peek(setting: SourceSetting) -> Callable[[Delivery, str], EventIdentity]:
-    def peek(delivery: Delivery, body: str) -> EventIdentity:
-        kind = identity(_at(setting.type, delivery, body), "type")
-        event = _at(setting.id, delivery, body) if setting.id else hashlib.sha256(body.encode()).hexdigest()
+def custom_peek(setting: SourceSetting) -> Callable[[Request, str], EventIdentity]:
+    """How to read the identity of a delivery of this source."""
+
+    def peek(request: Request, body: str) -> EventIdentity:
+        kind = identity(_value_at(setting.type, request, body), "type")
+        event = _value_at(setting.id, request, body) if setting.id else hashlib.sha256(body.encode()).hexdigest()
         return EventIdentity(identity(event, "id"), kind)
 
     return peek
 
 
-def _at(place: str, delivery: Delivery, body: str) -> str:
-    """What is there: a text or a whole number. Raises BadPayload, naming the place."""
-    where, _, name = place.partition(":")
-    found: Any = delivery.headers.get(name, "") if where == "header" else decode(_anything, body)
-    for field in name.split(".") if where == "body" else ():
-        found = found.get(field) if isinstance(found, dict) else None
-    if isinstance(found, bool) or not isinstance(found, str | int) or found == "":
-        raise BadPayload(f"{place} holds no text and no number")
-    return str(found)
+def _value_at(location: str, request: Request, body: str) -> str:
+    """The text or whole number at `header:<name>` or `body:<field>.<field>`. Raises BadPayload, naming the location."""
+    part, _, name = location.partition(":")
+    value: Any = request.headers.get(name, "") if part == "header" else decode(_any_json, body)
+    for field in name.split(".") if part == "body" else ():
+        value = value.get(field) if isinstance(value, dict) else None
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise BadPayload(f"{location} must be a text or a whole number")
+    return str(value)

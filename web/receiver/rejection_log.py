@@ -1,4 +1,4 @@
-"""What the log says of refused webhooks: a line a minute for each source and reason, or strangers would fill it."""
+"""Log lines for rejected webhooks: one a minute per source and reason, so that strangers cannot fill the log."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import structlog
 
 log = structlog.get_logger()
 
-EVERY_SECONDS = 60.0
+INTERVAL_SECONDS = 60.0
 
 
 class RejectionLog:
-    """Of one process. Threads that meet here may say a line twice."""
+    """One per process. Used from one event loop."""
 
     def __init__(self) -> None:
-        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+        self._last: dict[tuple[str, str], tuple[float, int]] = {}  # when logged, and rejections since
 
     def log(self, source: str, reason: str, now: float) -> None:
-        """The first at once; then one in EVERY_SECONDS, with the `count` of those since the line before. `now` is in
-        seconds, by any clock that does not run back."""
-        said, unsaid = self._said.get((source, reason), (float("-inf"), 0))
-        if now - said < EVERY_SECONDS:
-            self._said[source, reason] = said, unsaid + 1
+        """Log the first rejection at once, then one line per INTERVAL_SECONDS; `count` is how many it stands for.
+        `now` is in seconds of a monotonic clock."""
+        logged_at, unlogged = self._last.get((source, reason), (float("-inf"), 0))
+        if now - logged_at < INTERVAL_SECONDS:
+            self._last[source, reason] = logged_at, unlogged + 1
             return
-        self._said[source, reason] = now, 0
-        log.warning("refused", source=source, reason=reason, count=unsaid + 1)
+        self._last[source, reason] = now, 0
+        log.warning("rejected", source=source, reason=reason, count=unlogged + 1)

@@ -1,4 +1,4 @@
-"""Who sends: each source's signature scheme, its secrets, and how to find an event's identity in a delivery."""
+"""Configured sources: signature scheme, secrets, and how to read the identity of an event from a delivery."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from tasks.ingest import EventIdentity, decode, identify_stripe_event, identity
 from web.errors import REASONS
 from web.receiver import signatures
 from web.receiver.custom_source import custom_peek
-from web.receiver.signatures import Delivery
+from web.receiver.signatures import Request
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A configured sender. `names` stand for its secrets wherever people look."""
+    """A configured source. `secret_ids` identify its secrets in logs, metrics and the console."""
 
     name: str
     scheme: signatures.Scheme
     secrets: tuple[str, ...]
-    peek: Callable[[Delivery, str], EventIdentity]
-    names: tuple[str, ...]
+    peek: Callable[[Request, str], EventIdentity]
+    secret_ids: tuple[str, ...]
 
-    def verify(self, delivery: Delivery, body: str, now: float, tolerance_seconds: int) -> str:
-        """The name of the first secret that proves this. Raises BadSignature."""
-        return self.names[self.scheme(delivery, body, self.secrets, now, tolerance_seconds)]
+    def verify(self, request: Request, body: str, now: float, tolerance_seconds: int) -> str:
+        """The id of the first secret that signed this delivery. Raises BadSignature."""
+        return self.secret_ids[self.scheme(request, body, self.secrets, now, tolerance_seconds)]
 
 
 def configured_sources(settings: Settings) -> Mapping[str, Source]:
-    """The sources that have a secret, by name. One without is unknown: nothing it sends could be believed."""
+    """The sources that have a secret, by name. A source without one is unknown: its deliveries cannot be verified."""
     mode = settings.accepted_mode
     sources = (
         _source(
@@ -46,12 +46,12 @@ def configured_sources(settings: Settings) -> Mapping[str, Source]:
         ),
         _source("documents", _document_scheme(settings), settings.doc_webhook_secret, document_identity(settings)),
     )
-    own = (_own(name, setting) for name, setting in settings.sources.items())
-    return {source.name: source for source in (*sources, *own) if source.secrets}
+    custom = (_custom_source(name, setting) for name, setting in settings.sources.items())
+    return {source.name: source for source in (*sources, *custom) if source.secrets}
 
 
 def _source(
-    name: str, scheme: signatures.Scheme, secrets: tuple[str, ...], peek: Callable[[Delivery, str], EventIdentity]
+    name: str, scheme: signatures.Scheme, secrets: tuple[str, ...], peek: Callable[[Request, str], EventIdentity]
 ) -> Source:
     return Source(name, scheme, secrets, peek, tuple(hashlib.sha256(s.encode()).hexdigest()[:8] for s in secrets))
 
@@ -61,8 +61,7 @@ def _document_scheme(settings: Settings) -> signatures.Scheme:
     return _scheme(scheme, settings.doc_webhook_header or HEADERS.get(scheme, ""))
 
 
-def _own(name: str, setting: SourceSetting) -> Source:
-    """One of SOURCES."""
+def _custom_source(name: str, setting: SourceSetting) -> Source:
     return _source(name, _scheme(setting.scheme, setting.header), setting.secrets, custom_peek(setting))
 
 
@@ -78,10 +77,11 @@ def _scheme(name: str, header: str) -> signatures.Scheme:
 
 
 def delivery_stats(sources: Mapping[str, Source], counts: Mapping[str, int]) -> list[dict[str, Any]]:
-    """What came from each source, by `look.deliveries`: how often and when last (ms) each secret proved it; refusals,
-    and how many for want of a proof (`unproven`) since the last delivery that had one.
+    """Deliveries of each source, from `queries.deliveries`: how often and when last (ms since 1970) each secret
+    verified one; rejections by reason; and rejections since the last verified one that may be a misconfiguration
+    (`unproven`).
 
-    A secret counts where none before it in the setting signed: one that no delivery needs any more may go.
+    A delivery counts for the first secret that signed it: a secret that no delivery needs any more can be removed.
     """
     return [
         {
@@ -95,7 +95,7 @@ def delivery_stats(sources: Mapping[str, Source], counts: Mapping[str, int]) -> 
                     "verified": counts.get(f"verified:{name}:{secret}", 0),
                     "last": counts.get(f"last:{name}:{secret}"),
                 }
-                for secret in source.names
+                for secret in source.secret_ids
             ],
             "rejected": {reason: counts.get(f"rejected:{name}:{reason}", 0) for reason in REASONS},
         }
@@ -116,29 +116,29 @@ class _DocumentStatus(msgspec.Struct):
 _document_status = msgspec.json.Decoder(_DocumentStatus)
 
 
-def document_identity(settings: Settings) -> Callable[[Delivery, str], EventIdentity]:
-    """How that scheme's callbacks are told apart, and what they are about; their type is the status."""
+def document_identity(settings: Settings) -> Callable[[Request, str], EventIdentity]:
+    """How to read the identity of a callback; its type is the document's status."""
     scheme = settings.doc_webhook_scheme
 
-    def peek(delivery: Delivery, body: str) -> EventIdentity:
+    def peek(request: Request, body: str) -> EventIdentity:
         status = decode(_document_status, body)
         kind = status.status.lower()  # services write COMPLETED as well as completed
         task = identity(status.task_id, "task_id")
         if kind == "completed" and not status.result_url:
             raise BadPayload("status is completed, and result_url is missing")
-        document = delivery.args.get("document", "") if scheme == "token" else ""
+        document = request.args.get("document", "") if scheme == "token" else ""
         if scheme == "standard":
-            event = identity(delivery.headers.get("webhook-id", ""), "webhook-id")
+            event = identity(request.headers.get("webhook-id", ""), "webhook-id")
         else:
-            event = _made_id(status, document, body)
+            event = _derived_id(status, document, body)
         args = {"document": document} if document else {}
         return EventIdentity(event, identity(kind, "status"), f"task:{task}", args=args)
 
     return peek
 
 
-def _made_id(status: _DocumentStatus, document: str, body: str) -> str:
-    """An identity for a callback that has none: its task, its status, and a digest of all it says, and of which
-    document: or who may speak of one only could take the identity of what will be said of another."""
+def _derived_id(status: _DocumentStatus, document: str, body: str) -> str:
+    """An id for a callback that has none: task, status, and a digest of document and body. The document is part of it
+    so that a token that is valid for one document cannot occupy the id of another document's callback."""
     digest = hashlib.sha256(f"{document}\n{body}".encode()).hexdigest()[:32]
     return identity(f"{status.task_id[:150]}:{status.status[:50]}:{digest}", "status")

@@ -45,7 +45,7 @@ def received(settings: Settings, source: str, made: Sample) -> tuple[str, str]:
     sender = receiver.configured_sources(settings)[source]
     request = EnvironBuilder(path=made.path, method="POST", headers=list(made.headers.items())).get_request()
     body = made.body.decode()
-    assert sender.verify(request, body, time.time(), 300) == sender.names[0]
+    assert sender.verify(request, body, time.time(), 300) == sender.secret_ids[0]
     peeked = sender.peek(request, body)
     return peeked.id, peeked.type
 

@@ -1,4 +1,4 @@
-"""A route that could not be taken stops the receiver and the workers at start-up, in one line."""
+"""A wrong entry in tasks/routes.py stops the receiver and the workers at start-up with one line."""
 
 from __future__ import annotations
 
@@ -11,34 +11,36 @@ from pathlib import Path
 import pytest
 
 from settings import load
-from tasks import route_check, routes
+from tasks import route_check, routes, stripe_types
 from tests.support.signed_deliveries import STRIPE_SECRET
 
 ROOT = Path(__file__).parents[3]
 WEB, WORKER = "from web.__main__ import main; main()", "import workers.app"
 TO_PAYMENTS = '= "tasks.payments.payment_failed"'
 
-WRONG = {  # what somebody wrote into the table -> what both say
+WRONG = {  # a change of the tables -> the message of both
     'routes.TASKS["tasks.payments.payment_failed"] = routes.Task("a:b", "payment")': (
-        "tasks/routes.py sends tasks.payments.payment_failed to the queue 'payment'; it takes payments or "
+        "tasks/routes.py: the queue of tasks.payments.payment_failed must be payments or "
     ),
     'routes.TASKS["tasks.payments.payment_failed"] = routes.Task("a:b", "payments", 90)': (
-        "tasks/routes.py gives tasks.payments.payment_failed 90 seconds; it takes less than LEASE_SECONDS (90), or "
-        "renews=True of a handler that calls attempt.renew()"
+        "tasks/routes.py: the time limit of tasks.payments.payment_failed must be less than LEASE_SECONDS (90), not 90,"
+        " unless its handler calls attempt.renew() and it has renews=True"
     ),
     'routes.ROUTES["stripe", "charge.refunded"] = "tasks.payments.refunded"': (
         "tasks/routes.py routes stripe charge.refunded to tasks.payments.refunded, which is not in TASKS"
     ),
     f'routes.ROUTES["strip", "charge.refunded"] {TO_PAYMENTS}': (
-        "tasks/routes.py routes strip charge.refunded: the source takes stripe or documents or api or holdfast"
+        "tasks/routes.py routes strip charge.refunded; the source must be stripe or documents or api or holdfast"
     ),
+}
+WRONG_STRIPE_TYPE = {  # only the workers import stripe
     f'routes.ROUTES["stripe", "invoice.payment_faild"] {TO_PAYMENTS}': (
         "tasks/routes.py routes stripe invoice.payment_faild, a type that the installed stripe library does not know; "
         "did you mean invoice.payment_failed?"
     ),
     f'routes.ROUTES["stripe", "v9.thin.unheard_of"] {TO_PAYMENTS}': (
         "tasks/routes.py routes stripe v9.thin.unheard_of, a type that the installed stripe library does not know "
-        "(one that is newer goes into NEWER_TYPES)"
+        "(add a newer type to NEWER_TYPES)"
     ),
 }
 NO_HANDLER = {  # only the workers import handlers
@@ -65,6 +67,17 @@ def test_a_wrong_route_stops_start_up_with_one_line(change: str, words: str, sta
     assert said.startswith(f"holdfast: {words}")
 
 
+@pytest.mark.parametrize(("change", "words"), WRONG_STRIPE_TYPE.items())
+def test_a_wrong_stripe_type_stops_the_worker_with_one_line(change: str, words: str) -> None:
+    code, said = start(change, WORKER)
+    assert (code, said.count("\n")) == (1, 1)
+    assert said.startswith(f"holdfast: {words}")
+
+
+def test_every_stripe_type_in_the_routes_is_one_of_stripe() -> None:
+    stripe_types.check()
+
+
 @pytest.mark.parametrize(("path", "words"), NO_HANDLER.items())
 def test_a_task_without_a_handler_stops_the_worker_with_one_line(path: str, words: str) -> None:
     code, said = start(f'routes.TASKS["tasks.test"] = routes.Task("{path}", "payments")', WORKER)
@@ -75,18 +88,18 @@ def test_a_task_without_a_handler_stops_the_worker_with_one_line(path: str, word
 @pytest.mark.parametrize("kind", ["*", "payout.failed", "v1.invoice.payment_failed", "v2.core.account.updated"])
 def test_snapshot_and_thin_types_may_be_routed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(routes.ROUTES, ("stripe", kind), "tasks.payments.payment_failed")
-    route_check.check(load({}))
+    stripe_types.check()
 
 
 def test_a_type_newer_than_the_library_may_be_routed_by_saying_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(routes.ROUTES, ("stripe", "moon.landed"), "tasks.payments.payment_failed")
-    monkeypatch.setattr(route_check, "NEWER_TYPES", {"moon.landed"})
-    route_check.check(load({}))
+    monkeypatch.setattr(stripe_types, "NEWER_TYPES", {"moon.landed"})
+    stripe_types.check()
 
 
-def test_a_sender_of_the_user_s_own_may_be_routed_once_it_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_source_may_be_routed_once_it_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(routes.ROUTES, ("github", "push"), "tasks.payouts.payout_failed")
-    with pytest.raises(route_check.RouteError, match="routes github push: the source takes stripe or documents or"):
+    with pytest.raises(route_check.RouteError, match="routes github push; the source must be stripe or documents or"):
         route_check.check(load({}))
     route_check.check(load({"SOURCES": '[github]\nsecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"'}))
 
@@ -115,5 +128,5 @@ def test_the_code_in_the_handlers_page_is_the_code_that_runs(block: str, path: s
 def test_the_line_the_handlers_page_quotes_is_the_line_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(routes.ROUTES, ("stripe", "payout.faild"), "tasks.payouts.payout_failed")
     with pytest.raises(route_check.RouteError) as caught:
-        route_check.check(load({}))
+        stripe_types.check()
     assert f"\n    holdfast: {caught.value}\n" in (ROOT / "docs/handlers.md").read_text()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tasks.route_check import SNAPSHOTS
 from tasks.routes import ROUTES
+from tasks.stripe_types import SNAPSHOTS
 
 HANDLED, *_, UNHANDLED = (Path(__file__).parents[3] / "docs/stripe-events.md").read_text().split("\n## ")
 

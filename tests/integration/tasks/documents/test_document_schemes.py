@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from flask.testing import FlaskClient
 from sqlalchemy import select
+from werkzeug.test import Client
 
 from dev.stack.servers import Valkey
 from inbox import find, queries
@@ -22,10 +22,10 @@ from settings import load
 from tasks.documents.callback_url import callback_url
 from tasks.documents.callbacks import completed, failed, progress
 from tasks.models import Document
+from tests.support.asgi_client import asgi_client
 from tests.support.business import NOW, Business
 from tests.support.running import run
 from tests.support.signed_deliveries import API_KEY
-from web import create_app
 from workers.run import AttemptFailed, Runner
 
 SECRET, NEW_SECRET = "a-secret-of-16-or-more", "another-secret-of-16-or-more"
@@ -42,9 +42,9 @@ def settings_of(scheme: str, **more: str) -> dict[str, str]:
     }
 
 
-def receiver(valkey: Valkey, folder: Path, scheme: str, **more: str) -> FlaskClient:
+def receiver(valkey: Valkey, folder: Path, scheme: str, **more: str) -> Client:
     here = {"REDIS_URL": valkey.url, "DATABASE_URL": f"sqlite:///{folder}/x.db", "API_KEYS": API_KEY}
-    return create_app(load(here | settings_of(scheme, **more))).test_client()
+    return asgi_client(load(here | settings_of(scheme, **more)))
 
 
 def proved(scheme: str, body: bytes, document: str = "doc_1") -> tuple[str, dict[str, str]]:
@@ -57,7 +57,7 @@ def proved(scheme: str, body: bytes, document: str = "doc_1") -> tuple[str, dict
     return f"{url.path}?{url.query}".rstrip("?"), headers.get(scheme, {})
 
 
-def call(client: FlaskClient, scheme: str, told: Any, document: str = "doc_1") -> int:
+def call(client: Client, scheme: str, told: Any, document: str = "doc_1") -> int:
     body = json.dumps(told).encode()
     path, headers = proved(scheme, body, document)
     return client.post(path, data=body, headers=headers).status_code

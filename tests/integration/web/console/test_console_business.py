@@ -22,6 +22,7 @@ from inbox.store import Store
 from settings import Settings, load
 from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Document, DocumentStep, Invoice, PaymentGrace, PaymentRetry, Reconcile, Subscription
+from tests.support.asgi_client import asgi_client
 from tests.support.signed_deliveries import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
 from web import create_app
 
@@ -218,10 +219,11 @@ def test_the_api_lists_subscriptions_in_dunning_page_by_page(
     assert ask("cursor=x") == {"error": "cursor must be one from an earlier page"}
 
 
-def test_sources_show_the_use_of_each_secret_and_rejected_deliveries(client: FlaskClient) -> None:
+def test_sources_show_the_use_of_each_secret_and_rejected_deliveries(client: FlaskClient, settings: Settings) -> None:
+    receiver = asgi_client(settings)
     for secret, status in ((STRIPE_SECRET, 200), ("whsec_evil", 400)):
         body, headers = signed_by_stripe(stripe_event("evt_1"), secret)
-        assert client.post("/stripe-webhook", data=body, headers=headers).status_code == status
+        assert receiver.post("/stripe-webhook", data=body, headers=headers).status_code == status
     page = re.sub(r"<[^>]+>|\s+", " ", client.get("/console/sources").text)
     assert re.search(r"signature +matches no secret: compare the secret here with the sender&#39;s +1 ", page)
     assert re.search(r"[0-9a-f]{8} +0 +– .*[0-9a-f]{8} +1 +\d{4}-", page)

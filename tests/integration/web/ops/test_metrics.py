@@ -26,7 +26,7 @@ from tests.conftest import Clock
 from tests.support.signed_deliveries import STRIPE_SECRET
 from tests.support.stack import ROOT
 from web import create_app
-from web.receiver.counters import EVERY_SECONDS, BufferedCounters, rejection_counts
+from web.receiver.counters import FLUSH_SECONDS, BufferedCounters, rejection_counts
 
 MONITORING = ROOT / "deploy" / "monitoring"
 TASK = "tasks.payments.payment_failed"
@@ -163,9 +163,9 @@ def test_503s_are_told_when_the_store_is_back(valkey: Valkey, real_store: Store)
         valkey.kill()
         for _ in range(3):
             tally.count_rejection("stripe", "unavailable")
-        await asyncio.sleep(1.5 * EVERY_SECONDS)
+        await asyncio.sleep(1.5 * FLUSH_SECONDS)
         valkey.start()
-        await asyncio.sleep(3 * EVERY_SECONDS)
+        await asyncio.sleep(3 * FLUSH_SECONDS)
 
     asyncio.run(outage())
     assert queries.deliveries(real_store)["rejected:stripe:unavailable"] == 3

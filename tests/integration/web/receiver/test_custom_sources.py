@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask.testing import FlaskClient
+from werkzeug.test import Client
 
 from dev.stack.servers import Valkey
 from inbox import find, queries
@@ -18,8 +18,8 @@ from inbox.store import Store
 from settings import load
 from tasks import routes
 from tests.integration.web.receiver.test_hostile_input import ABSURD, NO_JSON
+from tests.support.asgi_client import asgi_client
 from tests.support.signed_deliveries import API_KEY, signed_by_documents
-from web import create_app
 
 SECRET = "a-secret-of-16-or-more"
 SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -48,12 +48,12 @@ KEY = {"X-Api-Key": SECRET}
 
 
 @pytest.fixture
-def client(valkey: Valkey, tmp_path: Path) -> FlaskClient:
+def client(valkey: Valkey, tmp_path: Path) -> Client:
     here = {"REDIS_URL": valkey.url, "DATABASE_URL": f"sqlite:///{tmp_path}/x.db", "API_KEYS": API_KEY}
-    return create_app(load({**here, "SOURCES": SOURCES})).test_client()
+    return asgi_client(load({**here, "SOURCES": SOURCES}))
 
 
-def github(client: FlaskClient, body: bytes, **change: str) -> int:
+def github(client: Client, body: bytes, **change: str) -> int:
     signature = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
     headers = {
         "X-Hub-Signature-256": f"sha256={signature}",
@@ -63,7 +63,7 @@ def github(client: FlaskClient, body: bytes, **change: str) -> int:
     return client.post("/hooks/github", data=body, headers=headers | change).status_code
 
 
-def crm(client: FlaskClient, event: Any) -> int:
+def crm(client: Client, event: Any) -> int:
     return client.post("/hooks/crm", data=json.dumps({"event": event}), headers=KEY).status_code
 
 
@@ -72,7 +72,7 @@ def recorded(store: Store) -> list[tuple[str, str, str]]:
     return sorted((row["source"], row["id"], row["type"]) for row in rows)
 
 
-def test_each_is_recorded_by_the_id_and_the_type_that_it_says(client: FlaskClient, real_store: Store) -> None:
+def test_each_is_recorded_by_the_id_and_the_type_that_it_says(client: Client, real_store: Store) -> None:
     assert github(client, b"no JSON is needed where headers tell") == 200
     assert crm(client, {"id": 7, "kind": "deal.won"}) == 200
     body, headers = signed_by_documents({"type": "x.happened"}, "msg_7", SIGNING)
@@ -84,7 +84,7 @@ def test_each_is_recorded_by_the_id_and_the_type_that_it_says(client: FlaskClien
     ]
 
 
-def test_a_repetition_is_a_duplicate_and_two_senders_may_use_one_id(client: FlaskClient, real_store: Store) -> None:
+def test_a_repetition_is_a_duplicate_and_two_senders_may_use_one_id(client: Client, real_store: Store) -> None:
     for _ in range(2):
         assert crm(client, {"id": "evt-1", "kind": "deal.won"}) == 200
     assert github(client, b"{}", **{"X-GitHub-Delivery": "evt-1"}) == 200
@@ -92,7 +92,7 @@ def test_a_repetition_is_a_duplicate_and_two_senders_may_use_one_id(client: Flas
     assert (stats["accepted"], stats["duplicates"], stats["unhandled"]) == (2, 1, 2)
 
 
-def test_without_a_place_for_the_id_it_is_a_digest_of_the_body(client: FlaskClient, real_store: Store) -> None:
+def test_without_a_place_for_the_id_it_is_a_digest_of_the_body(client: Client, real_store: Store) -> None:
     bearer = {"Authorization": f"Bearer {SECRET}"}
     for body in ('{"type": "a"}', '{"type": "a"}', '{"type": "a", "n": 1}'):
         assert client.post("/hooks/plain", data=body, headers=bearer).status_code == 200
@@ -101,7 +101,7 @@ def test_without_a_place_for_the_id_it_is_a_digest_of_the_body(client: FlaskClie
     assert ("plain", digest, "a") in recorded(real_store)
 
 
-def test_a_route_makes_a_job_of_it(client: FlaskClient, real_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_route_makes_a_job_of_it(client: Client, real_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(routes.ROUTES, ("github", "push"), "tasks.payouts.payout_failed")
     assert github(client, b"{}") == 200
     ((source, event, _),) = recorded(real_store)
@@ -110,7 +110,7 @@ def test_a_route_makes_a_job_of_it(client: FlaskClient, real_store: Store, monke
     assert [job["task"] for job in found["jobs"]] == ["tasks.payouts.payout_failed"]
 
 
-def test_one_that_does_not_prove_itself_is_refused_and_counted(client: FlaskClient, real_store: Store) -> None:
+def test_one_that_does_not_prove_itself_is_refused_and_counted(client: Client, real_store: Store) -> None:
     assert github(client, b"{}", **{"X-Hub-Signature-256": "sha256=00"}) == 400
     assert client.post("/hooks/crm", data="{}").status_code == 400
     counts = client.get("/api/v1/sources", headers={"Authorization": f"Bearer {API_KEY}"}).get_json()["sources"]
@@ -120,7 +120,7 @@ def test_one_that_does_not_prove_itself_is_refused_and_counted(client: FlaskClie
 
 @pytest.mark.parametrize("field", ["id", "kind"])
 @pytest.mark.parametrize("absurd", [*ABSURD, *NO_JSON])
-def test_an_absurd_value_is_refused_in_words_or_recorded(client: FlaskClient, field: str, absurd: str) -> None:
+def test_an_absurd_value_is_refused_in_words_or_recorded(client: Client, field: str, absurd: str) -> None:
     value = {**ABSURD, **NO_JSON}[absurd]
     other = "kind" if field == "id" else "id"
     body = f'{{"event": {{"{other}": "x", "{field}": {value}}}}}'.encode("utf-8", "surrogatepass")
@@ -129,7 +129,7 @@ def test_an_absurd_value_is_refused_in_words_or_recorded(client: FlaskClient, fi
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"7", b'"x"', b'{"event": []}', b'{"event": {"id": true}}', b"\xff"])
-def test_a_body_of_another_shape_is_refused_in_words(client: FlaskClient, real_store: Store, body: bytes) -> None:
+def test_a_body_of_another_shape_is_refused_in_words(client: Client, real_store: Store, body: bytes) -> None:
     answer = client.post("/hooks/crm", data=body, headers=KEY)
     assert (answer.status_code, list(answer.get_json())) == (400, ["error"])
     assert recorded(real_store) == []

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
+from werkzeug.test import Client
 
 from dev.stack.servers import Valkey
 from inbox import find, queries
@@ -29,10 +29,10 @@ from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Document
 from tasks.routes import TASKS
 from tests.conftest import fresh_database
+from tests.support.asgi_client import asgi_client
 from tests.support.business import NOW
 from tests.support.running import run
 from tests.support.signed_deliveries import API_KEY, DOC_SECRET, STRIPE_SECRET, signed_by_documents, signed_by_stripe
-from web import create_app
 from workers.run import AttemptFailed, Runner
 
 NOISE = "".join(random.Random(7).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=20_000))  # no database packs it
@@ -150,7 +150,7 @@ class House:
     """The receiver, and a worker for all queues that does at once whatever it is told of."""
 
     def __init__(self, settings: Settings, store: Store, sessions: Callable[[], Session]) -> None:
-        self.client: FlaskClient = create_app(settings).test_client()
+        self.client: Client = asgi_client(settings)
         self.store = store
         self.todo: list[Doorbell] = []
         self.runner = Runner(store, sessions, settings, self.todo.extend, "worker-1")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask.testing import FlaskClient
+from werkzeug.test import Client
 
 from dev.stack.servers import Valkey
 from inbox import queries
@@ -17,6 +17,7 @@ from inbox.job import job_id
 from inbox.store import Store
 from settings import SettingsError, load
 from tasks import routes
+from tests.support.asgi_client import asgi_client
 from tests.support.signed_deliveries import (
     API_KEY,
     DOC_SECRET,
@@ -25,7 +26,6 @@ from tests.support.signed_deliveries import (
     signed_by_stripe,
     stripe_event,
 )
-from web import create_app
 
 NEW, OLD = "whsec_the_new_one", STRIPE_SECRET
 OTHER_DOC_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSv"
@@ -33,7 +33,7 @@ FAILED = "invoice.payment_failed"
 THIN_FAILED = "v1.invoice.payment_failed"
 
 
-def receiver(valkey: Valkey, folder: Path, **settings: str) -> FlaskClient:
+def receiver(valkey: Valkey, folder: Path, **settings: str) -> Client:
     environ = {
         "REDIS_URL": valkey.url,
         "STRIPE_WEBHOOK_SECRET": f"{NEW},{OLD}",
@@ -42,15 +42,15 @@ def receiver(valkey: Valkey, folder: Path, **settings: str) -> FlaskClient:
         "API_KEYS": API_KEY,
         **settings,
     }
-    return create_app(load(environ)).test_client()
+    return asgi_client(load(environ))
 
 
 @pytest.fixture
-def client(valkey: Valkey, tmp_path: Path) -> FlaskClient:
+def client(valkey: Valkey, tmp_path: Path) -> Client:
     return receiver(valkey, tmp_path)
 
 
-def send(client: FlaskClient, event: Any, secret: str = OLD, at: float | None = None) -> int:
+def send(client: Client, event: Any, secret: str = OLD, at: float | None = None) -> int:
     body, headers = signed_by_stripe(event, secret, at)
     return client.post("/stripe-webhook", data=body, headers=headers).status_code
 
@@ -81,7 +81,7 @@ def recorded(store: Store, event_id: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("related", [{"id": "in_1", "type": "invoice", "url": "/v1/invoices/in_1"}, None])
 def test_a_thin_event_that_nobody_handles_is_recorded_and_counted(
-    client: FlaskClient, real_store: Store, related: Any
+    client: Client, real_store: Store, related: Any
 ) -> None:
     assert send(client, thin("evt_thin", related_object=related)) == 200
     found = recorded(real_store, "evt_thin")
@@ -89,7 +89,7 @@ def test_a_thin_event_that_nobody_handles_is_recorded_and_counted(
 
 
 def test_a_thin_type_is_routed_like_any_other(
-    client: FlaskClient, real_store: Store, monkeypatch: pytest.MonkeyPatch
+    client: Client, real_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(routes.ROUTES, ("stripe", THIN_FAILED), "tasks.payments.payment_failed")
     assert send(client, thin("evt_thin")) == 200
@@ -118,7 +118,7 @@ def key_of(store: Store, event_id: str) -> str:
     ],
 )
 def test_jobs_of_one_customer_of_one_account_wait_for_each_other(
-    client: FlaskClient, real_store: Store, origin: dict[str, Any], key: str
+    client: Client, real_store: Store, origin: dict[str, Any], key: str
 ) -> None:
     assert send(client, stripe_event("evt_1", FAILED, customer="cus_1") | origin) == 200
     assert key_of(real_store, "evt_1") == key
@@ -196,7 +196,7 @@ def name_of(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()[:8]
 
 
-def sources(client: FlaskClient) -> dict[str, Any]:
+def sources(client: Client) -> dict[str, Any]:
     answer = client.get("/api/v1/sources", headers={"Authorization": f"Bearer {API_KEY}"})
     assert answer.status_code == 200
     return {source["name"]: source for source in answer.get_json()["sources"]}
@@ -234,7 +234,7 @@ def test_a_document_services_secrets_are_counted_too(valkey: Valkey, tmp_path: P
     assert [secret["verified"] for secret in sources(client)["documents"]["secrets"]] == [0, 1]
 
 
-def test_the_figures_hold_no_secret(client: FlaskClient) -> None:
+def test_the_figures_hold_no_secret(client: Client) -> None:
     send(client, stripe_event("evt_1"))
     shown = json.dumps(sources(client)) + client.get("/metrics").get_data(as_text=True)
     assert name_of(OLD) in shown
@@ -244,7 +244,7 @@ def test_the_figures_hold_no_secret(client: FlaskClient) -> None:
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_refusals_are_counted_by_source_and_reason(client: FlaskClient, real_store: Store) -> None:
+def test_refusals_are_counted_by_source_and_reason(client: Client, real_store: Store) -> None:
     def post(path: str, body: bytes, headers: dict[str, str]) -> int:
         return client.post(path, data=body, headers=headers).status_code
 
@@ -270,7 +270,7 @@ def test_refusals_are_counted_by_source_and_reason(client: FlaskClient, real_sto
     assert queries.stats(real_store)["rejected"] == 8
 
 
-def test_prometheus_is_told_by_source(client: FlaskClient) -> None:
+def test_prometheus_is_told_by_source(client: Client) -> None:
     send(client, stripe_event("evt_1"))
     send(client, stripe_event("evt_2"), "whsec_evil")
     page = client.get("/metrics").get_data(as_text=True)
