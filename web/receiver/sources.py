@@ -36,18 +36,22 @@ class Source:
 
 def configured_sources(settings: Settings) -> Mapping[str, Source]:
     """The sources that have a secret, by name. A source without one is unknown: its deliveries cannot be verified."""
-    mode = settings.accepted_mode
     sources = (
         _source(
             "stripe",
             signatures.stripe,
             settings.stripe_webhook_secret,
-            lambda _, body: identify_stripe_event(body, mode),
+            stripe_identity(settings.accepted_mode),
         ),
         _source("documents", _document_scheme(settings), settings.doc_webhook_secret, document_identity(settings)),
     )
     custom = (_custom_source(name, setting) for name, setting in settings.sources.items())
     return {source.name: source for source in (*sources, *custom) if source.secrets}
+
+
+def stripe_identity(mode: str) -> Callable[[Request, str], EventIdentity]:
+    """How to read the identity of an event of this mode (STRIPE_MODE)."""
+    return lambda _, body: identify_stripe_event(body, mode)
 
 
 def _source(
