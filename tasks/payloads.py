@@ -1,6 +1,6 @@
-"""Reading what senders sent: tolerant of what we do not use, strict about what an effect needs.
+"""Decoding of payloads: unknown and unused fields are ignored, fields that a handler requires are checked.
 
-The texts of the errors name a field and what it should be, never what it held: payloads hold personal data.
+Errors name a field and what it must be, never its value: payloads hold personal data.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from inbox.errors import PermanentError
 
 T = TypeVar("T")
 
-Text = Annotated[str, Meta(pattern=r"^[^\x00]*\Z")]  # Postgres keeps no NUL in a text
-Id = Annotated[str, Meta(pattern=r"^[^\x00]*\Z", max_length=255)]  # so do Stripe's; longer ones fit in no index
-Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # what a BIGINT holds
-UnixTime = Annotated[int, Meta(ge=0, le=253_402_300_799)]  # since 1970, up to the last year that a date can hold
+Text = Annotated[str, Meta(pattern=r"^[^\x00]*\Z")]  # Postgres rejects NUL in text
+Id = Annotated[str, Meta(pattern=r"^[^\x00]*\Z", max_length=255)]  # as Stripe's ids; a longer one does not fit an index
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # the range of BIGINT
+UnixTime = Annotated[
+    int, Meta(ge=0, le=253_402_300_799)
+]  # seconds since 1970, up to the year 9999, the last that datetime supports
 
 
 class Expanded(Struct):
-    """An object that Stripe sends in place of its id, where somebody asked it to expand the field."""
+    """An object in place of its id: Stripe sends it if the field is expanded."""
 
     id: Id
 
@@ -42,7 +44,7 @@ class StripeEvent(Struct, Generic[T]):
 
 
 def parse(body: bytes, shape: type[T]) -> T:
-    """The body as `shape`. Raises PermanentError, naming the field."""
+    """Decode a JSON body as `shape`. Raises PermanentError, which names the field."""
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
@@ -54,7 +56,7 @@ def parse(body: bytes, shape: type[T]) -> T:
 
 
 def convert(found: Any, shape: type[T]) -> T:
-    """What an API answered, as `shape`. Raises PermanentError, naming the field."""
+    """Convert an API's decoded response to `shape`. Raises PermanentError, which names the field."""
     try:
         return msgspec.convert(found, type=shape)
     except msgspec.ValidationError as error:
@@ -62,12 +64,12 @@ def convert(found: Any, shape: type[T]) -> T:
 
 
 def require(value: T | None, field: str) -> T:
-    """`value`, which the effect cannot do without. Raises PermanentError, naming the field."""
+    """Return `value`. Raises PermanentError, which names the field, if it is None or empty."""
     if value is None or value == "":
         raise PermanentError(f"the payload lacks {field}")
     return value
 
 
 def ref(value: Ref) -> str | None:
-    """The id, whether it came alone or as an expanded object."""
+    """The id of a reference, expanded or not."""
     return value.id if isinstance(value, Expanded) else value

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session, sessionmaker
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 POSTGRES_OPTIONS = {
     "connect_timeout": 5,
-    "client_encoding": "utf8",  # told, because an old database may itself be SQL_ASCII
-    # A server whose machine is gone says nothing. Whoever waits for its answer is told in 25 seconds, not 2 hours.
+    "client_encoding": "utf8",  # explicit, because an old database may be SQL_ASCII
+    # A server whose machine has died sends nothing: a query then fails after 25 seconds instead of 2 hours.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -21,9 +21,9 @@ POSTGRES_OPTIONS = {
 
 
 def make_engine(url: str) -> Engine:
-    """An engine for `url`; connects lazily, and its errors quote no values.
+    """An engine for `url`, which connects lazily. Its errors do not include values.
 
-    On SQLite a commit is on disk before it returns, as on Postgres.
+    On SQLite, as on Postgres, a commit is on disk before it returns.
     """
     if not url.startswith("sqlite"):
         return create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=2, connect_args=POSTGRES_OPTIONS)
@@ -34,16 +34,16 @@ def make_engine(url: str) -> Engine:
 
 
 def make_sessions(engine: Engine) -> Callable[[], Session]:
-    """A factory of sessions; rows stay readable after a commit, since handlers commit before they call out."""
+    """A factory of sessions. Loaded rows stay readable after a commit: handlers commit before outgoing calls."""
     return sessionmaker(engine, expire_on_commit=False)
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # the driver must not open transactions of its own: see _begin_immediate
+    connection.isolation_level = None  # the driver must not begin transactions itself: see _begin_immediate
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_immediate(connection: Any) -> None:
-    """Take the write lock first: a transaction that reads and then writes would fail on a concurrent writer."""
+    """Take the write lock first: a transaction that reads and later writes would fail if another has written since."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""Finding and making rows while others do the same, on SQLite and Postgres alike."""
+"""Inserting and locking rows under concurrency, on SQLite and Postgres."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Row = TypeVar("Row", bound=Base)
 
 
 def insert_if_new(db: Session, row: type[Base], **values: Any) -> bool:
-    """Insert, unless a row with this unique key exists; says whether it did.
+    """Insert a row, unless one with the same unique key exists. Returns whether it was inserted.
 
-    One statement, so that two jobs at once cannot both find the row missing; the second one waits for the first.
+    It is one statement, so that two concurrent jobs cannot both find the row missing: the second waits for the first.
     """
     insert = postgresql.insert if db.get_bind().dialect.name == "postgresql" else sqlite.insert
     statement = insert(row).values(**values).on_conflict_do_nothing().returning(*row.__mapper__.primary_key)
@@ -35,15 +35,15 @@ def upsert_locked(db: Session, row: type[Row], **values: Any) -> tuple[Row, bool
 
 
 def select_for_update(db: Session, row: type[Row], key: Any) -> Row | None:
-    """The row as it is now, which nobody else can change until the end of this transaction."""
+    """The row as it is now, locked until the end of this transaction; None if there is none."""
     return db.get(row, key, with_for_update=True, populate_existing=True)
 
 
 def advisory_lock(db: Session, keys: Iterable[str]) -> None:
-    """Wait until nobody else who names one of these keys is in a transaction, and keep them out until this one ends.
+    """Take Postgres' advisory locks for these keys until the end of this transaction.
 
-    For what no row can be locked for, because it may not exist yet. Call it before rows are locked, or two wait for
-    each other. On SQLite a transaction is alone from its start.
+    They serialize work on rows that may not exist yet and so cannot be locked. Take them before locking rows, to avoid
+    deadlocks. On SQLite this does nothing: only one transaction writes at a time, from its start (BEGIN IMMEDIATE).
     """
     if db.get_bind().dialect.name == "postgresql":
         for key in sorted(keys):

@@ -1,6 +1,6 @@
 """Alembic migrations of the business database; `python -m tasks.upgrade` runs them for DATABASE_URL.
 
-Beside tasks/db/engine.py, because Alembic takes a third of a second to load, and no worker needs it.
+Apart from tasks/db/engine.py, because importing Alembic takes a third of a second and workers do not need it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from settings import SettingsError, load
 from tasks.db.engine import make_engine
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
-MIGRATION_LOCK = 7_418_523_690_113  # any number that nobody else uses as an advisory lock in this database
+MIGRATION_LOCK = 7_418_523_690_113  # an arbitrary number, not used by any other advisory lock in this database
 
 
 def migrate(url: str) -> None:
-    """Bring the tables up to date: in one transaction, and one process at a time, so that every part may call this."""
+    """Bring the schema up to date, in one transaction. Concurrent calls by several processes are safe."""
     config, engine = _config(), make_engine(url)
     try:
         with engine.begin() as connection:
@@ -33,8 +33,10 @@ def migrate(url: str) -> None:
 
 
 def current_and_head(url: str) -> tuple[str | None, str | None]:
-    """(what the tables are now, what they should be). Raises SQLAlchemyError. Changes nothing; but connecting makes the
-    file of a SQLite database that is not there."""
+    """(the database's revision, the newest revision). Raises SQLAlchemyError.
+
+    Changes nothing, except that connecting creates the file of a missing SQLite database.
+    """
     engine = make_engine(url)
     try:
         with engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""The business state in SQL, the same on SQLite and Postgres. Money is in minor units; times are UTC."""
+"""The business state in SQL, the same on SQLite and Postgres. Amounts are in minor units (cents); times are UTC."""
 
 from tasks.models.agents import Agent, AgentAudit, Handoff
 from tasks.models.base import Base, Effect, UtcTime

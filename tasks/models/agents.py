@@ -1,4 +1,4 @@
-"""Agents, which are told how documents ended, and what each is owed."""
+"""Agents, and the handoffs that notify them of finished documents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.models.base import Base
 
 
 class Agent(Base):
-    """An endpoint of somebody else. Its id follows from its URL; one without a name was only ever named by that."""
+    """A webhook endpoint of an agent. Its id is derived from its URL; the name is optional."""
 
     __tablename__ = "agents"
 
@@ -21,8 +21,8 @@ class Agent(Base):
     url: Mapped[str]
     state: Mapped[str] = mapped_column(default="active")  # active | disabled
     rate_per_minute: Mapped[int] = mapped_column(Integer)
-    next_at: Mapped[datetime | None]  # the first time that is no handoff's yet
-    failures: Mapped[int] = mapped_column(Integer, default=0)  # in a row
+    next_at: Mapped[datetime | None]  # the first time not reserved for a handoff yet
+    failures: Mapped[int] = mapped_column(Integer, default=0)  # consecutive
     failing_since: Mapped[datetime | None]
     open_until: Mapped[datetime | None]  # the circuit breaker: no call before
     last_answer: Mapped[str | None]
@@ -30,7 +30,7 @@ class Agent(Base):
 
 
 class AgentAudit(Base):
-    """Who has added, disabled or enabled an agent: a person, or the handoff (by its id) that found it gone."""
+    """An entry of the audit log: an agent was added, disabled or enabled, by a person or a handoff (its id)."""
 
     __tablename__ = "agent_deeds"
 
@@ -42,7 +42,7 @@ class AgentAudit(Base):
 
 
 class Handoff(Base):
-    """Word that one agent is owed. Its id is the key of the job that delivers it."""
+    """A notification to one agent about a document. Its id is the id of the job that delivers it."""
 
     __tablename__ = "handoffs"
 

@@ -1,4 +1,4 @@
-"""What every table shares, and the mark that a job has had its effect."""
+"""The base class of all tables, and the table of finished jobs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sqlalchemy.types import TypeDecorator
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """An aware time in UTC; SQLite, which keeps no zone, gets it without one and is believed to have kept UTC."""
+    """An aware datetime in UTC. SQLite stores no time zone: values are stored and read back as UTC."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is not None and value.tzinfo is None:
-            raise ValueError("a time without a zone")
+            raise ValueError("a datetime must have a time zone")
         return value.astimezone(UTC) if value else None
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -28,7 +28,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    """Every table of ours."""
+    """The base class of all tables."""
 
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         datetime: UtcTime(),
@@ -39,10 +39,10 @@ class Base(DeclarativeBase):
 
 
 class Effect(Base):
-    """The job has had its effect. Written in the same transaction, so that a rerun changes nothing."""
+    """A job whose changes are committed. Written in the same transaction, so that a rerun changes nothing."""
 
     __tablename__ = "effects"
 
     job_id: Mapped[str] = mapped_column(String(800), primary_key=True)
-    follow_ups: Mapped[str] = mapped_column(Text)  # JSON, so that a rerun owes the same jobs
+    follow_ups: Mapped[str] = mapped_column(Text)  # JSON: a rerun returns the same follow-ups
     done_at: Mapped[datetime]

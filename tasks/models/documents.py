@@ -1,4 +1,4 @@
-"""What an agent asked to have processed."""
+"""Documents that the document service processes for us."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from tasks.models.base import Base
 
 
 class Document(Base):
-    """A document that we had processed: submitting -> processing -> downloading -> completed, or failed on the way."""
+    """A document: submitting -> processing -> downloading -> completed; it can fail in each of the first three."""
 
     __tablename__ = "documents"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    document_id: Mapped[str] = mapped_column(index=True)  # the document service's name for what to process
+    document_id: Mapped[str] = mapped_column(index=True)  # the id of the input at the document service
     options: Mapped[dict[str, Any]] = mapped_column(default=dict)  # for the document service
     status: Mapped[str] = mapped_column(index=True)
-    progress: Mapped[int] = mapped_column(Integer, default=0)  # per cent
-    start: Mapped[int] = mapped_column(Integer, default=1)  # 2 and more: it was started again
-    task_id: Mapped[str | None] = mapped_column(unique=True)  # the service's name for this start
+    progress: Mapped[int] = mapped_column(Integer, default=0)  # percent
+    start: Mapped[int] = mapped_column(
+        Integer, default=1
+    )  # the number of the submission; 2 or more: it was resubmitted
+    task_id: Mapped[str | None] = mapped_column(unique=True)  # the service's id of this submission
     result_url: Mapped[str | None]
-    result_sha256: Mapped[str | None]  # as the service tells it, in hex
+    result_sha256: Mapped[str | None]  # as reported by the service, in hex
     result_size: Mapped[int | None]
     error: Mapped[str | None]
-    received_bytes: Mapped[int] = mapped_column(default=0)  # of the download under way
-    total_bytes: Mapped[int | None]  # that it will have, once that is known
+    received_bytes: Mapped[int] = mapped_column(default=0)  # of the current download
+    total_bytes: Mapped[int | None]  # of the current download, once known
     size: Mapped[int | None]
     sha256: Mapped[str | None]
     content_type: Mapped[str | None]
-    stored_as: Mapped[str | None]  # a name within DOCUMENT_STORE
+    stored_as: Mapped[str | None]  # its name in DOCUMENT_STORE
     notify_email: Mapped[str | None]
     notify_agents: Mapped[list[str]] = mapped_column(default=list)
     created_at: Mapped[datetime] = mapped_column(index=True)
@@ -40,7 +42,7 @@ class Document(Base):
 
 
 class DocumentStep(Base):
-    """One line of a document's timeline."""
+    """One entry of a document's timeline."""
 
     __tablename__ = "document_steps"
 
@@ -52,7 +54,7 @@ class DocumentStep(Base):
 
 
 class FormerTask(Base):
-    """What the service called a start of a document that was given up for a newer one."""
+    """The service's id of a submission that a newer one has replaced."""
 
     __tablename__ = "former_tasks"
 

@@ -1,4 +1,4 @@
-"""What was bought, and who may use it."""
+"""Orders, entitlements, and what can revoke them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from tasks.models.base import Base
 
 
 class Order(Base):
-    """What one checkout session bought: one row per session, however many events tell of it.
+    """The purchase of one checkout session: one row per session, however many events it has.
 
-    A subscription that no session began has an order by its own id (tasks/orders/direct_subscriptions.py).
+    A subscription created without a session has an order under its own id (tasks/orders/direct_subscriptions.py).
     """
 
     __tablename__ = "orders"
 
     session_id: Mapped[str] = mapped_column(primary_key=True)
-    state: Mapped[str]  # expired | awaiting_payment | payment_failed | fulfilled: it only ever moves to the right
+    state: Mapped[
+        str
+    ]  # expired | awaiting_payment | payment_failed | fulfilled: only ever changes to one further right
     customer: Mapped[str | None] = mapped_column(index=True)
     client_reference: Mapped[str | None] = mapped_column(index=True)
     subscription: Mapped[str | None] = mapped_column(index=True)
@@ -35,7 +37,7 @@ class Order(Base):
 
 
 class Entitlement(Base):
-    """Somebody may use a product while `revoked_at` is empty, which tasks/orders/access.py alone decides."""
+    """A product that an order gives access to, while `revoked_at` is None. Only tasks/orders/access.py sets that."""
 
     __tablename__ = "entitlements"
     __table_args__ = (UniqueConstraint("session_id", "product"),)
@@ -51,7 +53,7 @@ class Entitlement(Base):
 
 
 class Charge(Base):
-    """What was refunded of one charge. It may be known before the order that it paid for."""
+    """A charge that was refunded, at least in part. It may be recorded before the order that it paid for."""
 
     __tablename__ = "charges"
 
@@ -61,15 +63,15 @@ class Charge(Base):
     subscription: Mapped[str | None] = mapped_column(index=True)
     amount: Mapped[int]
     amount_refunded: Mapped[int]
-    refunded: Mapped[bool]  # wholly
+    refunded: Mapped[bool]  # in full
     currency: Mapped[str]
-    created: Mapped[int]  # Stripe's clock, seconds since 1970
-    seen_created: Mapped[int]  # the watermark is (seen_created, amount_refunded)
+    created: Mapped[int]  # seconds since 1970, Stripe's clock
+    seen_created: Mapped[int]  # of the newest event; an older (seen_created, amount_refunded) changes nothing
     updated_at: Mapped[datetime]
 
 
 class Dispute(Base):
-    """A customer's bank takes a payment back, or asks about it. It may be known before the order."""
+    """A dispute or an inquiry by a customer's bank. It may be recorded before the order that it concerns."""
 
     __tablename__ = "disputes"
 
@@ -81,15 +83,15 @@ class Dispute(Base):
     amount: Mapped[int]
     currency: Mapped[str]
     reason: Mapped[str]
-    status: Mapped[str]  # Stripe's word
-    charge_created: Mapped[int]  # by Stripe's clock; the dispute's own time where the charge's is not known
+    status: Mapped[str]  # Stripe's status
+    charge_created: Mapped[int]  # seconds since 1970, Stripe's clock; the dispute's own time if the charge is not known
     seen_created: Mapped[int]
     seen_event: Mapped[str]
     updated_at: Mapped[datetime]
 
 
 class DeletedCustomer(Base):
-    """A customer whom somebody deleted at Stripe, which nobody can undo."""
+    """A customer that was deleted at Stripe, which cannot be undone."""
 
     __tablename__ = "deleted_customers"
 
@@ -98,11 +100,11 @@ class DeletedCustomer(Base):
 
 
 class AppMessage(Base):
-    """A webhook owed to the user's application: what it says is fixed here, so that every try says the same."""
+    """A webhook to the user's application. Its content is stored, so that every attempt sends the same."""
 
     __tablename__ = "app_messages"
 
-    id: Mapped[str] = mapped_column(String(800), primary_key=True)  # the key of the job that delivers it
+    id: Mapped[str] = mapped_column(String(800), primary_key=True)  # the id of the job that delivers it
     type: Mapped[str]
     data: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]

@@ -1,6 +1,6 @@
-"""Who may use what they bought: derived from all that is known, in whatever order it became known.
+"""Access: which entitlements of an order are in force, computed from all stored facts, independent of their order.
 
-Every handler that changes a row which access depends on calls `follow` after that, in the same transaction.
+A handler that changes a row on which access depends then calls `sync_entitlements`, in the same transaction.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tasks.handler import Attempt, FollowUp
 from tasks.models import Charge, DeletedCustomer, Dispute, Entitlement, Invoice, Order, Subscription
 from tasks.orders import app_webhook, entitlements
 
-# https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses; past_due ends as our `suspended`.
+# https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses; past_due ends in our `suspended`.
 ENTITLING = frozenset({"active", "trialing", "past_due"})
-# https://docs.stripe.com/api/disputes/object#dispute_object-status; the warning_ ones are inquiries: no money moved.
+# https://docs.stripe.com/api/disputes/object#dispute_object-status; warning_* are inquiries: no money has moved.
 OPEN_DISPUTE = frozenset({"needs_response", "under_review", "appeal_needs_response", "appeal_under_review"})
-PAYMENTS = ("payment_intent", "invoice", "subscription")  # what a payment and its order can have in common
+PAYMENTS = ("payment_intent", "invoice", "subscription")  # ids that a payment may share with its order
 ORDER_IDS: Mapping[str, InstrumentedAttribute[Any]] = {
     "session": Order.session_id,
     "customer": Order.customer,
@@ -33,18 +33,19 @@ ORDER_IDS: Mapping[str, InstrumentedAttribute[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class AccessFacts:
-    """What is known about an order besides its own row. The defaults say: nothing is known against it."""
+    """The facts about an order outside its own row. The defaults do not deny access."""
 
-    subscription_status: str | None = None  # empty: Stripe has not told it yet
-    refunded: bool = False  # what has been paid for last
-    disputes: frozenset[str] = frozenset()  # Stripe's statuses, of what has been paid for last
+    subscription_status: str | None = None  # "": not known yet; None: no subscription
+    refunded: bool = False  # the latest paid period
+    disputes: frozenset[str] = frozenset()  # Stripe's statuses, of disputes of the latest paid period
     customer_deleted: bool = False
 
 
 def denial_reason(state: str, known: AccessFacts, *, while_disputed: str = "keep") -> str:
-    """Why an order in this `state` gives no access, in a word; "" if it does.
+    """Why an order in this `state` gives no access, as one of the keys below; "" if it does.
 
-    `while_disputed` says whether an open dispute takes the access away: keep or revoke. A lost one always does.
+    `while_disputed` ("keep" or "revoke") is what an open dispute does. A lost dispute always denies access, and so does
+    a subscription whose status is not in ENTITLING.
     """
     status = known.subscription_status
     reasons = {
@@ -58,27 +59,28 @@ def denial_reason(state: str, known: AccessFacts, *, while_disputed: str = "keep
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
-def sync_entitlements(db: Session, attempt: Attempt, **names: str | None) -> list[FollowUp]:
-    """Grant or revoke the access of every order that one of these ids (see NAMES) names, and owe the application word.
+def sync_entitlements(db: Session, attempt: Attempt, **ids: str | None) -> list[FollowUp]:
+    """Recompute access for every order matching one of these ids (keys of ORDER_IDS).
 
-    The ids first: somebody may just now record the order that they name, and would not see what we have just changed.
+    Grants and revokes entitlements, and returns a webhook job to the application for each change. The ids are locked
+    first: a concurrent transaction may be inserting a matching order, without seeing what this one has changed.
     """
     db.flush()
-    lock_entitlements(db, **names)
+    lock_entitlements(db, **ids)
     follow_ups = []
-    named = [ORDER_IDS[name] == value for name, value in names.items() if value]
-    if names.get("invoice"):
-        named.append(Order.subscription.in_(select(Invoice.subscription).filter_by(id=names["invoice"])))
-    for session in db.scalars(select(Order.session_id).where(or_(false(), *named)).order_by(Order.session_id)).all():
+    matches = [ORDER_IDS[name] == value for name, value in ids.items() if value]
+    if ids.get("invoice"):
+        matches.append(Order.subscription.in_(select(Invoice.subscription).filter_by(id=ids["invoice"])))
+    for session in db.scalars(select(Order.session_id).where(or_(false(), *matches)).order_by(Order.session_id)).all():
         order = select_for_update(db, Order, session)
         if order is not None:
             follow_ups += _sync_order(db, attempt, order)
     return follow_ups
 
 
-def lock_entitlements(db: Session, **names: str | None) -> None:
-    """Keep everybody else's `follow` of these ids waiting; for whoever records an order, before it does."""
-    advisory_lock(db, [f"{name}:{value}" for name, value in names.items() if value])
+def lock_entitlements(db: Session, **ids: str | None) -> None:
+    """Take the advisory locks for these ids. Call before inserting an order, so that a concurrent sync sees it."""
+    advisory_lock(db, [f"{name}:{value}" for name, value in ids.items() if value])
 
 
 def order_exists(db: Session, column: InstrumentedAttribute[Any], value: str | None) -> bool:
@@ -87,49 +89,51 @@ def order_exists(db: Session, column: InstrumentedAttribute[Any], value: str | N
 
 
 def last_renewal_at(db: Session, subscription: str | None) -> int:
-    """When the newest invoice that was paid for this subscription was made; 0 if there is none.
+    """When the newest paid renewal invoice of this subscription was created (seconds since 1970); 0 if there is none.
 
-    What was billed before that is of a time that is over: that it was refunded, disputed or given up takes back nothing
-    that was paid for since. It goes by the age of the invoice, for an old one may be paid late; by that of the charge
-    where the invoice is not known. An invoice of nothing (a trial), or of a difference (a change of plan), pays for no
-    time.
+    Refunds, disputes and write-offs of older invoices do not revoke access: they concern billing periods that are over.
+    Compared by invoice date, because an old invoice may be paid late; by charge date if the invoice is not known.
+    Invoices of zero (a trial) or of a proration (a plan change) are not renewals.
     """
     paid = select(func.max(Invoice.created)).filter_by(subscription=subscription, state="paid", renews=True)
     return (db.scalar(paid) or 0) if subscription else 0
 
 
 def _sync_order(db: Session, attempt: Attempt, order: Order) -> list[FollowUp]:
-    """Bring an order's entitlements to what is known now. What is new is told before what is gone: no gap between."""
+    """Update an order's entitlements. Grants are announced before revocations, so that there is no gap between them."""
     subscription = db.get(Subscription, order.subscription) if order.subscription else None
     reason = denial_reason(
         order.state, _load_facts(db, order, subscription), while_disputed=attempt.settings.access_while_disputed
     )
     rows = _entitlements(db, attempt, order, subscription)
     before = {name for name, (row, _) in rows.items() if row.revoked_at is None}
-    now = {name for name, (_, wanted) in rows.items() if wanted and not reason}
-    why = {"reason": reason or "plan_changed"} if before else {}
+    now = {name for name, (_, included) in rows.items() if included and not reason}
+    reason_field = {"reason": reason or "plan_changed"} if before else {}
     follow_ups = []
-    for kind, turned, left in (("access.granted", now - before, now | before), ("access.revoked", before - now, now)):
-        for name in turned:
+    for kind, changed, left in (("access.granted", now - before, now | before), ("access.revoked", before - now, now)):
+        for name in changed:
             rows[name][0].revoked_at = None if kind == "access.granted" else attempt.now
-        if turned:
+        if changed:
             order.access_changes += 1
-            what = {"entitlements": sorted(turned), "in_force": sorted(left), "change": order.access_changes}
-            follow_ups += app_webhook.enqueue(db, attempt, kind, order, what | why)
+            what = {"entitlements": sorted(changed), "in_force": sorted(left), "change": order.access_changes}
+            follow_ups += app_webhook.enqueue(db, attempt, kind, order, what | reason_field)
     return follow_ups
 
 
 def _entitlements(
     db: Session, attempt: Attempt, order: Order, subscription: Subscription | None
 ) -> dict[str, tuple[Entitlement, bool]]:
-    """All that the order ever gave, by its product, and whether it is to give it now; what is new gives nothing yet."""
+    """All entitlements the order ever had, by product, each with whether its items include it now.
+
+    A new one is inserted as revoked; _sync_order grants it.
+    """
     items = entitlements.current_items(order.bought, subscription.items if subscription else None)
-    wanted = entitlements.granted_names(attempt.settings.fulfilment, items) if order.state == "fulfilled" else []
-    about = {name: getattr(order, name) for name in ("session_id", "customer", "client_reference", "subscription")}
-    for name in wanted:
-        insert_if_new(db, Entitlement, product=name, granted_at=attempt.now, revoked_at=attempt.now, **about)
+    included = entitlements.granted_names(attempt.settings.fulfilment, items) if order.state == "fulfilled" else []
+    ids = {name: getattr(order, name) for name in ("session_id", "customer", "client_reference", "subscription")}
+    for name in included:
+        insert_if_new(db, Entitlement, product=name, granted_at=attempt.now, revoked_at=attempt.now, **ids)
     rows = db.scalars(select(Entitlement).filter_by(session_id=order.session_id))
-    return {row.product: (row, row.product in wanted) for row in rows}
+    return {row.product: (row, row.product in included) for row in rows}
 
 
 def _load_facts(db: Session, order: Order, subscription: Subscription | None) -> AccessFacts:
@@ -145,12 +149,15 @@ def _is_refunded(db: Session, order: Order) -> bool:
     billed_at = func.coalesce(Invoice.created, Charge.created)
     charges = select(Charge.id).outerjoin(Invoice, Invoice.id == Charge.invoice)
     ours = or_(_pays_for(Charge, order), _renews(order))
-    taken_back = charges.where(ours, Charge.refunded, billed_at >= last_renewal_at(db, order.subscription))
-    return db.scalar(taken_back.limit(1)) is not None
+    refunded = charges.where(ours, Charge.refunded, billed_at >= last_renewal_at(db, order.subscription))
+    return db.scalar(refunded.limit(1)) is not None
 
 
 def _dispute_statuses(db: Session, order: Order) -> frozenset[str]:
-    """A dispute may name nothing but its charge, of which we know more if some of it was refunded."""
+    """The statuses of disputes of the latest paid period.
+
+    A dispute may name only its charge; a charge that was refunded in part is recorded with its invoice.
+    """
     billed_at = func.coalesce(Invoice.created, Charge.created, Dispute.charge_created)
     disputes = select(Dispute.status).outerjoin(Charge, Charge.id == Dispute.charge)
     billed = disputes.outerjoin(Invoice, Invoice.id == func.coalesce(Dispute.invoice, Charge.invoice))
@@ -159,11 +166,11 @@ def _dispute_statuses(db: Session, order: Order) -> frozenset[str]:
 
 
 def _pays_for(row: type[Charge] | type[Dispute], order: Order) -> ColumnElement[bool]:
-    """The charges or disputes of this order's payments."""
+    """Selects the charges or disputes of this order's payments."""
     same = (getattr(row, name) == getattr(order, name) for name in PAYMENTS if getattr(order, name))
     return or_(false(), *same)
 
 
 def _renews(order: Order) -> ColumnElement[bool]:
-    """Invoices of the order's subscription."""
+    """Selects the invoices of the order's subscription."""
     return Invoice.subscription == order.subscription if order.subscription else false()

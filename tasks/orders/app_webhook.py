@@ -1,4 +1,4 @@
-"""The user's application, told by a signed webhook of what was sold and of who may use it."""
+"""Signed webhooks to the user's application: orders, and access granted or revoked."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from tasks.notifications.notify import notify_admin
 from tasks.routes import DELIVER_APP_WEBHOOK
 
 
-def enqueue(db: Session, attempt: Attempt, kind: str, order: Order, what: Mapping[str, Any]) -> list[FollowUp]:
-    """Owe the application word of `kind` about an order; nothing where APP_WEBHOOK_URL is not set."""
+def enqueue(db: Session, attempt: Attempt, kind: str, order: Order, data: Mapping[str, Any]) -> list[FollowUp]:
+    """Store a webhook about an order and return its job; nothing if APP_WEBHOOK_URL is not set."""
     if not attempt.settings.app_webhook_url:
         return []
     effect = f"{kind}.{order.session_id}"
     key = job_id(attempt.event.source, attempt.event.id, effect)
-    insert_if_new(db, AppMessage, id=key, type=kind, data={**_order_ids(order), **what}, created_at=attempt.now)
+    insert_if_new(db, AppMessage, id=key, type=kind, data={**_order_ids(order), **data}, created_at=attempt.now)
     return [FollowUp(effect, DELIVER_APP_WEBHOOK, {"message": key}, ordering_key=order.session_id)]
 
 
 def deliver(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """POST one message to APP_WEBHOOK_URL; tried again, with the same webhook-id, until it answers 2xx or 410."""
+    """POST one message to APP_WEBHOOK_URL. Retried, with the same webhook-id, until the response is 2xx or 410."""
     settings = attempt.settings
     if not settings.app_webhook_url:
         raise PermanentError("APP_WEBHOOK_URL is not set")
     message = db.get(AppMessage, str(attempt.args["message"]))
     if message is None:
-        raise PermanentError("there is no such message")
+        raise PermanentError("the message does not exist")
     body = json.dumps({"type": message.type, "timestamp": message.created_at.isoformat(), "data": message.data})
     receiver = Receiver("the application", settings.app_webhook_url, settings.app_webhook_secret, trusted=True)
     try:
@@ -48,9 +48,9 @@ def deliver(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 
 def _give_up(db: Session, attempt: Attempt, message: AppMessage, error: Exception) -> GaveUp:
-    told = notify_admin(db, attempt, "app_not_told", about=message.type, type=message.type, answer=str(error))
+    notification = notify_admin(db, attempt, "app_not_told", about=message.type, type=message.type, answer=str(error))
     db.commit()
-    return GaveUp(str(error), [told])
+    return GaveUp(str(error), [notification])
 
 
 def _order_ids(order: Order) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Subscriptions that no checkout session began (made by API, in the dashboard, by a quote): each is an order by itself.
+"""Subscriptions created outside Checkout (by API, in the dashboard, from a quote): each becomes an order of its own.
 
-Stripe is asked for the session of a subscription that no order names, so that the order of a checkout is never doubled,
-whichever of its events comes first. It is asked twice, with some time between: what has just been checked out may be
-told of before it can be found. Without an API key nobody can know, and such a subscription gives nothing.
+For a subscription that no order names, Stripe is asked for a checkout session, so that a checkout never results in two
+orders, whichever of its events comes first. It is asked twice, RECHECK_SECONDS apart, because the event of a new
+subscription may arrive before its session can be found. Without an API key there is no way to know, and such a
+subscription gives no access.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ RECHECK_SECONDS = 30
 
 
 def enqueue_recording(attempt: Attempt, db: Session, subscription: str) -> list[FollowUp]:
-    """The job that makes the subscription an order, where it seems to have none. May commit."""
+    """The job that records an order for this subscription, if it has none. May commit."""
     if not _has_no_order(attempt, db, subscription):
         return []
     task, args = RECORD_DIRECT_SUBSCRIPTION, {"subscription": subscription}
@@ -33,23 +34,26 @@ def enqueue_recording(attempt: Attempt, db: Session, subscription: str) -> list[
 
 
 def record_order(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """The order of a subscription, by the subscription's own id, if there still is no other; access follows."""
+    """Record an order under the subscription's own id, unless it has an order by now, and sync its access."""
     key = str(attempt.args["subscription"])
     if not _has_no_order(attempt, db, key):
         return []
     customer = db.scalar(select(Subscription.customer).filter_by(id=key))
     access.lock_entitlements(db, session=key, subscription=key, customer=customer)
-    if access.order_exists(db, Order.subscription, key):  # since we asked
+    if access.order_exists(db, Order.subscription, key):  # recorded during the call
         return []
-    about = {"customer": customer, "subscription": key, "amount_total": 0, "currency": ""}
+    values = {"customer": customer, "subscription": key, "amount_total": 0, "currency": ""}
     insert_if_new(
-        db, Order, session_id=key, state="fulfilled", created_at=attempt.now, fulfilled_at=attempt.now, **about
+        db, Order, session_id=key, state="fulfilled", created_at=attempt.now, fulfilled_at=attempt.now, **values
     )
     return access.sync_entitlements(db, attempt, session=key)
 
 
 def _has_no_order(attempt: Attempt, db: Session, subscription: str) -> bool:
-    """Neither here nor at Stripe; a session of which Stripe tells nobody any more never becomes one."""
+    """Whether neither we nor Stripe know an order for it.
+
+    A session too old for Stripe to resend its events does not count: it never becomes an order.
+    """
     if access.order_exists(db, Order.subscription, subscription) or not attempt.settings.stripe_api_key:
         return False
     try:

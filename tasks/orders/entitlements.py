@@ -1,4 +1,4 @@
-"""What was bought, as checkout sessions and subscriptions list it, and what that grants."""
+"""Purchased items, as listed by checkout sessions and subscriptions, and the entitlements that they grant."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from tasks.payloads import Id, Ref, Text, ref
 
-Item = dict[str, Any]  # one line of what was bought, as rows keep it: price, product, quantity, renews
+Item = dict[str, Any]  # one purchased item, as stored: price, product, quantity, renews
 
 
 class Price(Struct):
@@ -19,7 +19,7 @@ class Price(Struct):
 
 
 def make_item(price: Price | None, quantity: int | None) -> Item:
-    """`renews`: it is part of a subscription, whose items stand for it as soon as they are known."""
+    """`renews`: it belongs to a subscription, whose current items replace it once they are known."""
     price = price or Price()
     return {
         "price": price.id,
@@ -30,14 +30,14 @@ def make_item(price: Price | None, quantity: int | None) -> Item:
 
 
 def serialize_items(items: Sequence[Item]) -> list[Item]:
-    """As the application hears of them."""
+    """The items as sent to the application."""
     return [{name: one[name] for name in ("price", "product", "quantity")} for one in items]
 
 
 def current_items(bought: Sequence[Item], plan: Sequence[Item] | None) -> list[Item]:
-    """What is bought now: of a subscription, its `plan` as it is now stands for what renews; None: it is not known.
+    """The items an order has now: those that renew are replaced by the subscription's current items, `plan`.
 
-    Where the shop itself named what was bought, nothing renews, and the plan is of no matter.
+    `plan` is None if it is not known, and ignored if no item renews (the shop named the product in the metadata).
     """
     if plan is None or (bought and not any(one["renews"] for one in bought)):
         return list(bought)
@@ -45,9 +45,9 @@ def current_items(bought: Sequence[Item], plan: Sequence[Item] | None) -> list[I
 
 
 def granted_names(grants: Mapping[str, tuple[str, ...]], items: Sequence[Item]) -> list[str]:
-    """The entitlements for what was bought: those of the price, else of the product, else one named like the product.
+    """The names of the entitlements for these items: those of the price, else of the product, else the product's id.
 
-    `default` stands for a purchase of which nobody knows what it was.
+    `grants` is FULFILMENT. Its key "default" is used if no item is known.
     """
     keys = [key for one in items if (key := one["price"] if one["price"] in grants else one["product"])] or ["default"]
     return sorted({name for key in keys for name in grants.get(key, (key,))})

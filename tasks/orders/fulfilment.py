@@ -1,4 +1,4 @@
-"""What a paid checkout gives: an order, entitlements, a receipt.
+"""Fulfilment of paid checkout sessions: an order, entitlements, a receipt.
 
 https://docs.stripe.com/checkout/fulfillment
 """
@@ -20,7 +20,7 @@ from tasks.orders.entitlements import Price
 from tasks.payloads import Id, Int64, Ref, StripeEvent, Text, convert, parse, ref, require
 
 PAID = frozenset({"paid", "no_payment_required"})
-STATES = ("expired", "awaiting_payment", "payment_failed", "fulfilled")  # an order only ever moves to the right
+STATES = ("expired", "awaiting_payment", "payment_failed", "fulfilled")  # an order only changes to a later one
 
 
 class CustomerDetails(Struct):
@@ -31,7 +31,7 @@ class CustomerDetails(Struct):
 class LineItem(Struct):
     price: Price | None = None
     quantity: Int64 | None = None
-    description: Text | None = None  # the product's name, as the customer saw it
+    description: Text | None = None  # the product's name, as shown to the customer
 
 
 class LineItems(Struct):
@@ -44,7 +44,7 @@ class Metadata(Struct):
 
 
 class CheckoutSession(Struct):
-    """What we use of Stripe's checkout session."""
+    """The fields that we use of https://docs.stripe.com/api/checkout/sessions/object."""
 
     id: Id | None = None
     mode: Text | None = None
@@ -58,7 +58,7 @@ class CheckoutSession(Struct):
     currency: Text | None = None
     customer_details: CustomerDetails | None = None
     customer_email: Text | None = None
-    locale: Text | None = None  # null or auto: the browser's, which nobody tells
+    locale: Text | None = None  # null or auto: the browser's, which is not known
     metadata: Metadata | None = None
     line_items: LineItems | None = None
 
@@ -71,105 +71,105 @@ class CheckoutSession(Struct):
         return self.customer_details.phone if self.customer_details else None
 
     @property
-    def names(self) -> dict[str, str | None]:
-        """The ids that the order is found by, but for its own."""
+    def ids(self) -> dict[str, str | None]:
+        """The ids by which the order is found, except its own."""
         found = {name: ref(getattr(self, name)) for name in ("customer", "subscription", "payment_intent", "invoice")}
         return found | {"client_reference": self.client_reference_id}
 
 
 def checkout_completed(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """checkout.session.completed: fulfilled, if it is paid or needs no payment; else the order waits."""
+    """checkout.session.completed: fulfil the order if it is paid or free; else it awaits payment."""
     return _advance(attempt, db, "awaiting_payment", may_be_paid=True)
 
 
 def async_payment_succeeded(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """checkout.session.async_payment_succeeded: the money of a completed checkout has come; fulfilled."""
+    """checkout.session.async_payment_succeeded: the payment of a completed checkout has arrived; fulfil the order."""
     return _advance(attempt, db, "awaiting_payment", may_be_paid=True)
 
 
 def async_payment_failed(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """checkout.session.async_payment_failed: the money will not come; the customer is told."""
+    """checkout.session.async_payment_failed: the payment has failed; notify the customer."""
     return _advance(attempt, db, "payment_failed")
 
 
 def expired(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """checkout.session.expired: nobody completed it. Its payment_status says nothing: free ones are never unpaid."""
+    """checkout.session.expired. Its payment_status is ignored: a free session is never unpaid."""
     return _advance(attempt, db, "expired")
 
 
 def _advance(attempt: Attempt, db: Session, state: str, *, may_be_paid: bool = False) -> list[FollowUp]:
-    """Move the order up to `state`, or to fulfilled, whichever events of its session came before.
+    """Advance the order to `state`, or to fulfilled if it may be and is paid.
 
-    States are ordered and orders only rise, so that any order of arrival ends in the same one.
+    States are ordered and never go back, so every order of arrival ends in the same state.
     """
     session = parse(attempt.event.body, StripeEvent[CheckoutSession]).data.object
-    if session.mode == "setup":  # a card for later: nothing was bought
+    if session.mode == "setup":  # saves a card, sells nothing
         return []
     if may_be_paid and require(session.payment_status, "data.object.payment_status") in PAID:
         state = "fulfilled"
     bought = _fetch_items(attempt, db, session) if state == "fulfilled" else []
-    order, risen = _upsert_order(attempt, db, session, state)
-    owed: list[FollowUp] = []
-    if risen and state == "fulfilled":
-        owed = _fulfil(attempt, db, session, order, bought)
-    elif risen and state == "payment_failed":
-        owed = [_notify_customer(attempt, db, "order_payment_failed", session, order)]
-    return [*owed, *access.sync_entitlements(db, attempt, session=order.session_id)]
+    order, advanced = _upsert_order(attempt, db, session, state)
+    jobs: list[FollowUp] = []
+    if advanced and state == "fulfilled":
+        jobs = _fulfil(attempt, db, session, order, bought)
+    elif advanced and state == "payment_failed":
+        jobs = [_notify_customer(attempt, db, "order_payment_failed", session, order)]
+    return [*jobs, *access.sync_entitlements(db, attempt, session=order.session_id)]
 
 
 def _fetch_items(attempt: Attempt, db: Session, session: CheckoutSession) -> list[LineItem]:
-    """What the session's metadata names; else its line items, from Stripe where we may ask, or as they came along."""
+    """The product named in the metadata; else the line items, fetched if incomplete and an API key is set."""
     if session.metadata and session.metadata.product:
         return [LineItem(Price(product=session.metadata.product, type="one_time"), quantity=1)]
-    came = session.line_items
-    if (came and not came.has_more) or not attempt.settings.stripe_api_key:
-        return came.data if came else []
+    sent = session.line_items
+    if (sent and not sent.has_more) or not attempt.settings.stripe_api_key:
+        return sent.data if sent else []
     with outside_transaction(db):
         items = stripe.list_line_items(attempt, require(session.id, "data.object.id"))
     return convert(items, list[LineItem])
 
 
 def _upsert_order(attempt: Attempt, db: Session, session: CheckoutSession, state: str) -> tuple[Order, bool]:
-    """The order, locked, in `state` or a higher one, and whether it has just risen to it."""
+    """The order, locked, in `state` or a later one, and whether this call advanced it."""
     key = require(session.id, "data.object.id")
     access.lock_entitlements(
-        db, session=key, **{name: value for name, value in session.names.items() if name in access.ORDER_IDS}
+        db, session=key, **{name: value for name, value in session.ids.items() if name in access.ORDER_IDS}
     )
     values = {
-        "amount_total": session.amount_total or 0,  # null where nothing is charged
+        "amount_total": session.amount_total or 0,  # null if nothing is charged
         "currency": session.currency or "",
         "created_at": attempt.now,
-        **session.names,
+        **session.ids,
     }
     order, new = upsert_locked(db, Order, session_id=key, state=state, **values)
-    for name, value in session.names.items():
+    for name, value in session.ids.items():
         if getattr(order, name) is None:
             setattr(order, name, value)
-    risen = new or STATES.index(state) > STATES.index(order.state)
-    if risen:
+    advanced = new or STATES.index(state) > STATES.index(order.state)
+    if advanced:
         order.state = state
-    return order, risen
+    return order, advanced
 
 
 def _fulfil(
     attempt: Attempt, db: Session, session: CheckoutSession, order: Order, bought: list[LineItem]
 ) -> list[FollowUp]:
-    """Once per order: what it bought, by which access follows; the receipt; word to the application."""
+    """Once per order: store the items, and return the jobs for the receipt and the application's webhook."""
     order.fulfilled_at, order.bought = attempt.now, [entitlements.make_item(one.price, one.quantity) for one in bought]
     granted = entitlements.granted_names(attempt.settings.fulfilment, order.bought)
-    names = [one.description for one in bought if one.description] or granted
-    receipt = _notify_customer(attempt, db, "receipt", session, order, products=", ".join(names))
-    what = {
+    products = [one.description for one in bought if one.description] or granted
+    receipt = _notify_customer(attempt, db, "receipt", session, order, products=", ".join(products))
+    data = {
         "entitlements": granted,
         "items": entitlements.serialize_items(order.bought),
         "amount_total": order.amount_total,
         "currency": order.currency,
     }
-    return [receipt, *app_webhook.enqueue(db, attempt, "order.fulfilled", order, what)]
+    return [receipt, *app_webhook.enqueue(db, attempt, "order.fulfilled", order, data)]
 
 
 def _notify_customer(
-    attempt: Attempt, db: Session, kind: str, session: CheckoutSession, order: Order, **words: str
+    attempt: Attempt, db: Session, kind: str, session: CheckoutSession, order: Order, **params: str
 ) -> FollowUp:
     return notify_customer(
         db,
@@ -181,5 +181,5 @@ def _notify_customer(
         locale=session.locale,
         order=order.session_id,
         amount=format_amount(order.amount_total, order.currency),
-        **words,
+        **params,
     )
