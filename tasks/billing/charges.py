@@ -1,4 +1,4 @@
-"""What a refund and a dispute have in common: the charge that they take back, and what it had paid for."""
+"""Charges, which refunds and disputes reverse: fetching them, and finding what they paid for."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tasks.models import Charge, Dispute, Order
 from tasks.orders import access
 from tasks.payloads import Id, Int64, Ref, Text, ref
 
-PaymentRefs = dict[str, str | None]  # by which a charge and its order are found
+PaymentRefs = dict[str, str | None]  # ids by which a charge and its order are found
 
 
 class ChargeObject(Struct):
-    """What we use of Stripe's charge. API versions since 2025-03-31 (`basil`) do not name its `invoice`."""
+    """The fields that we use of a charge. Since API version 2025-03-31 (basil) it has no `invoice`."""
 
     id: Id | None = None
     payment_intent: Ref = None
@@ -32,15 +32,14 @@ class ChargeObject(Struct):
 
 
 def fetch_current(attempt: Attempt, db: Session, charge: str | None) -> ChargeObject | None:
-    """The charge as it is at Stripe now; None without a key, or where Stripe does not know it. May commit."""
+    """The charge as Stripe has it now; None without an API key, or if Stripe does not know it. May commit."""
     return refetch.fetch_current(attempt, db, stripe.fetch_charge, charge, ChargeObject)
 
 
 def resolve_payment_refs(attempt: Attempt, db: Session, charge: ChargeObject) -> PaymentRefs:
-    """What a charge and its order can have in common: with an API key, what the charge does not name is asked for.
+    """The ids that a charge shares with its order. With an API key, its invoice and subscription are fetched.
 
-    An order that was paid at the checkout itself knows the payment intent; only invoices are worth a question.
-    May commit.
+    They are not fetched for an order that was paid in the checkout itself: it has the payment intent. May commit.
     """
     payment_intent, invoice = ref(charge.payment_intent), ref(charge.invoice)
     known: PaymentRefs = {"payment_intent": payment_intent, "invoice": invoice, "subscription": None}
@@ -53,18 +52,18 @@ def resolve_payment_refs(attempt: Attempt, db: Session, charge: ChargeObject) ->
     try:
         with outside_transaction(db):
             found = stripe.find_invoice(attempt, payment_intent, invoice)
-    except stripe.Refused:  # not known to this key: then what the event says is all there is
+    except stripe.Refused:  # this key does not know it: use the ids of the event
         return known
     return known | {"invoice": found.get("id", invoice), "subscription": stripe.subscription_of(found)}
 
 
 def merge_known(row: Charge | Dispute, values: dict[str, Any]) -> None:
-    """What is known into the row; what is not (None) leaves there what was known before."""
+    """Store the values in the row; None leaves what is stored."""
     for name, value in values.items():
         if value is not None:
             setattr(row, name, value)
 
 
 def payment_refs(row: Charge | Dispute) -> PaymentRefs:
-    """All the names that are known by now, whichever event told them."""
+    """All ids known by now, from any event."""
     return {"payment_intent": row.payment_intent, "invoice": row.invoice, "subscription": row.subscription}

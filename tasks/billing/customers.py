@@ -1,4 +1,4 @@
-"""Customers whom somebody deleted at Stripe."""
+"""Customers that were deleted at Stripe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class CustomerObject(Struct):
 
 
 def customer_deleted(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """customer.deleted: whatever they bought ends. Stripe has cancelled their subscriptions."""
+    """customer.deleted: revoke all access of the customer. Stripe has cancelled the subscriptions."""
     key = require(parse(attempt.event.body, StripeEvent[CustomerObject]).data.object.id, "data.object.id")
     insert_if_new(db, DeletedCustomer, id=key, deleted_at=attempt.now)
     return access.sync_entitlements(db, attempt, customer=key)

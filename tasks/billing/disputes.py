@@ -1,4 +1,4 @@
-"""Disputes: a customer's bank asks for a payment back. Each may come before the order that it is about."""
+"""Disputes of payments. One may arrive before the order that it concerns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.notifications.notify import notify_admin
 from tasks.orders import access
 from tasks.payloads import Id, Int64, Ref, StripeEvent, Text, UnixTime, parse, ref, require
 
-# From these no dispute comes back, but for a lost one by an appeal: for us it stays lost until the appeal is won.
+# Final statuses, except that a lost dispute can be appealed: it then counts as lost until the appeal is won.
 # https://docs.stripe.com/api/disputes/object#dispute_object-status
 CLOSED = frozenset({"won", "lost", "warning_closed", "prevented"})
 
@@ -29,7 +29,7 @@ class EvidenceDetails(Struct):
 
 
 class DisputeObject(Struct):
-    """What we use of Stripe's dispute."""
+    """The fields that we use of https://docs.stripe.com/api/disputes/object."""
 
     id: Id | None = None
     charge: Ref = None
@@ -43,9 +43,10 @@ class DisputeObject(Struct):
 
 
 def dispute_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """charge.dispute.created, updated, closed: access follows; the administrator is told of its start and its end.
+    """charge.dispute.created, updated, closed: sync access; notify the administrator when it is opened and closed.
 
-    Nobody hears of a start after the end, whatever came first. As with refunds, what is paid for since outweighs it.
+    If the closing event arrives first, the opening is not announced. As with refunds, a later paid renewal restores
+    access.
     """
     event = parse(attempt.event.body, StripeEvent[DisputeObject])
     key, created = require(event.data.object.id, "data.object.id"), require(event.created, "created")
@@ -64,34 +65,34 @@ def dispute_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
     charge = charges.fetch_current(attempt, db, values["charge"]) or ChargeObject()
     charge_created = charge.created or dispute.created or created
     charge.payment_intent = dispute.payment_intent or charge.payment_intent
-    names = charges.resolve_payment_refs(attempt, db, charge)
-    row, was = _upsert(db, key, values, names, charge_created, fetched=found is not None)
-    told = (
-        [_notify_admin(attempt, db, row, dispute)]
-        if was is None or (row.status in CLOSED and was not in CLOSED)
-        else []
-    )
-    return [*told, *access.sync_entitlements(db, attempt, **charges.payment_refs(row))]
+    refs = charges.resolve_payment_refs(attempt, db, charge)
+    row, old_status = _upsert(db, key, values, refs, charge_created, fetched=found is not None)
+    is_news = old_status is None or (row.status in CLOSED and old_status not in CLOSED)
+    notifications = [_notify_admin(attempt, db, row, dispute)] if is_news else []
+    return [*notifications, *access.sync_entitlements(db, attempt, **charges.payment_refs(row))]
 
 
 def _upsert(
-    db: Session, key: str, values: dict[str, Any], names: charges.PaymentRefs, charge_created: int, *, fetched: bool
+    db: Session, key: str, values: dict[str, Any], refs: charges.PaymentRefs, charge_created: int, *, fetched: bool
 ) -> tuple[Dispute, str | None]:
-    """The dispute's row, locked, as the newest event has it, and the status it had; None for a new one."""
-    row, new = upsert_locked(db, Dispute, id=key, charge_created=charge_created, **values, **names)
-    row.charge_created = min(row.charge_created, charge_created)  # whoever knows the charge knows the earlier time
+    """The dispute's row, locked and updated if the values are newer; and its former status, None if it is new."""
+    row, new = upsert_locked(db, Dispute, id=key, charge_created=charge_created, **values, **refs)
+    row.charge_created = min(row.charge_created, charge_created)  # the charge's own time, if known, is the earlier one
     if new:
         return row, None
-    was = row.status
-    seen, last = (values["status"] in CLOSED, values["seen_created"]), (was in CLOSED, row.seen_created)
-    if seen > last or (seen == last and (fetched or values["seen_event"] > row.seen_event)):
+    old_status = row.status
+    new_version, version = (
+        (values["status"] in CLOSED, values["seen_created"]),
+        (old_status in CLOSED, row.seen_created),
+    )
+    if new_version > version or (new_version == version and (fetched or values["seen_event"] > row.seen_event)):
         charges.merge_known(row, values)
-    charges.merge_known(row, names)
-    return row, was
+    charges.merge_known(row, refs)
+    return row, old_status
 
 
 def _notify_admin(attempt: Attempt, db: Session, row: Dispute, dispute: DisputeObject) -> FollowUp:
-    words = {
+    params = {
         "dispute": row.id,
         "charge": row.charge,
         "amount": format_amount(row.amount, row.currency),
@@ -99,6 +100,6 @@ def _notify_admin(attempt: Attempt, db: Session, row: Dispute, dispute: DisputeO
         "status": row.status,
     }
     if row.status in CLOSED:
-        return notify_admin(db, attempt, "dispute_closed", **words)
+        return notify_admin(db, attempt, "dispute_closed", **params)
     due = dispute.evidence_details.due_by if dispute.evidence_details else None
-    return notify_admin(db, attempt, "dispute_opened", due=iso_date(due) if due else "not known", **words)
+    return notify_admin(db, attempt, "dispute_opened", due=iso_date(due) if due else "not known", **params)

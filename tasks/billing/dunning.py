@@ -1,5 +1,6 @@
-"""An invoice's dunning: retries by our own schedule, then a grace time. The rows say what is planned; a delayed job
-whose row is no longer planned finds nothing to do.
+"""Dunning of an invoice: retries by our schedule, then a grace period.
+
+The rows PaymentRetry and PaymentGrace hold the plan. A delayed job whose row is no longer planned does nothing.
 """
 
 from __future__ import annotations
@@ -21,44 +22,50 @@ from tasks.payloads import parse
 from tasks.routes import END_GRACE_PERIOD, RETRY_PAYMENT, effect_of
 
 Plan = TypeVar("Plan", PaymentRetry, PaymentGrace)
-LOST_AFTER = timedelta(days=1)  # longer than the attempts of a job take
-# Who has written an invoice off has given up on it: until something newer is paid, that is no reason for access.
+LOST_AFTER = timedelta(days=1)  # longer than all attempts of a job take
+# Failed invoices that are open or written off. A write-off does not restore access; a newer paid renewal does.
 FAILING = Invoice.state.in_(("open", "uncollectible")) & exists().where(PaymentFailure.invoice == Invoice.id)
 
 
 def retry_schedule(settings: Settings) -> tuple[int, ...]:
-    """Seconds from one try to the next; empty where Stripe does the trying."""
+    """Seconds from one retry to the next; empty if Stripe does the retries."""
     return settings.payment_retry_schedule if settings.stripe_api_key else ()
 
 
 def plan_next_step(attempt: Attempt, db: Session, invoice: Invoice, *, unpaid: bool) -> list[FollowUp]:
-    """Plan what comes next for a failing invoice, unless it is planned. `unpaid`: its subscription's status."""
+    """Plan the next retry or the grace period of a failing invoice, unless it is planned already.
+
+    `unpaid`: Stripe's status of its subscription is unpaid.
+    """
     written_off = invoice.state == "uncollectible"
     schedule = () if invoice.sent or written_off else retry_schedule(attempt.settings)
     last = newest_retry(db, invoice.id)
     if schedule and last is not None and _is_lost(attempt, last):
         return [_enqueue_again(attempt, RETRY_PAYMENT, invoice, last)]
-    standing = (last.number, last.state) if last else None
-    number = next_retry_number(schedule, standing)
+    retry = (last.number, last.state) if last else None
+    number = next_retry_number(schedule, retry)
     if number is not None:
         return _plan_retry(attempt, db, invoice, number, schedule[number - 1])
-    if should_start_grace(schedule, standing, unpaid or written_off or invoice.last_try):
+    if should_start_grace(schedule, retry, unpaid or written_off or invoice.last_try):
         return _plan_grace(attempt, db, invoice)
-    if not schedule:  # a newer event says that Stripe will try again after all
+    if not schedule:  # a newer event shows that Stripe will retry after all
         _cancel(attempt, db, PaymentGrace, PaymentGrace.invoice == invoice.id)
     return []
 
 
-def is_sign_up_invoice(invoice: Invoice, word: str | None) -> bool:
-    """Is it the first invoice of a subscription that has not begun? Then nobody is at fault, and nothing is done."""
-    return is_sign_up(word, invoice.billing_reason, sent=invoice.sent)
+def is_sign_up_invoice(invoice: Invoice, stripe_status: str | None) -> bool:
+    """Whether it is the first invoice of a subscription that has not started: it gets no dunning."""
+    return is_sign_up(stripe_status, invoice.billing_reason, sent=invoice.sent)
 
 
-def cancel_settled(attempt: Attempt, db: Session, mine: ColumnElement[bool], failing: list[Invoice]) -> None:
-    """Cancel the retries of these invoices of `mine` that nobody tries to collect, and the grace of what is settled."""
-    tried = [invoice.id for invoice in failing if invoice.state == "open" and not invoice.sent]
-    for table, going_on in ((PaymentRetry, tried), (PaymentGrace, [invoice.id for invoice in failing])):
-        settled = select(Invoice.id).where(mine, Invoice.id.not_in(going_on))
+def cancel_settled(attempt: Attempt, db: Session, selected: ColumnElement[bool], failing: list[Invoice]) -> None:
+    """Cancel planned retries of invoices that are not collected any more, and grace periods of settled ones.
+
+    `selected`: the invoices to look at; `failing`: those of them that still fail.
+    """
+    collected = [invoice.id for invoice in failing if invoice.state == "open" and not invoice.sent]
+    for table, ongoing in ((PaymentRetry, collected), (PaymentGrace, [invoice.id for invoice in failing])):
+        settled = select(Invoice.id).where(selected, Invoice.id.not_in(ongoing))
         _cancel(attempt, db, table, table.invoice.in_(settled))
 
 
@@ -68,13 +75,13 @@ def newest_retry(db: Session, invoice: str) -> PaymentRetry | None:
 
 
 def select_planned(db: Session, table: type[Plan], key: tuple[str, int]) -> Plan | None:
-    """The row, locked, if it is still planned. `key`: invoice and number."""
+    """The row, locked, if it is still planned; else None. `key`: (invoice, number)."""
     row = select_for_update(db, table, key)
     return row if row is not None and row.state == "planned" else None
 
 
 def resolve_pending_retry(attempt: Attempt, db: Session, invoice: str) -> None:
-    """A failure was reported while a retry was under way at the bank: that was its answer."""
+    """A failure reported while a retry is pending at the bank is the outcome of that retry."""
     last = newest_retry(db, invoice)
     if last is not None and last.state == "pending":
         last.state, last.done_at = "declined", attempt.now
@@ -89,7 +96,7 @@ def _plan_retry(attempt: Attempt, db: Session, invoice: Invoice, number: int, de
 
 
 def _plan_grace(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowUp]:
-    """One grace time at a time; a cancelled one does not come back, but a new one may begin."""
+    """Plan a grace period, unless one is planned or over. After a cancelled one, a new one may start."""
     newest_first = select(PaymentGrace).filter_by(invoice=invoice.id).order_by(PaymentGrace.number.desc())
     last = db.scalars(newest_first.limit(1)).first()
     if last is not None and _is_lost(attempt, last):
@@ -106,18 +113,18 @@ def _plan_grace(attempt: Attempt, db: Session, invoice: Invoice) -> list[FollowU
 
 
 def _is_lost(attempt: Attempt, row: PaymentRetry | PaymentGrace) -> bool:
-    """Has the job of what is planned died, or was it lost with the record? One that only comes late does no harm."""
+    """Whether the job of a planned row is lost (dead, or lost with the record). If it is only late, no harm is done."""
     return row.state == "planned" and attempt.now - row.due_at > LOST_AFTER
 
 
 def _enqueue_again(attempt: Attempt, task: str, invoice: Invoice, row: PaymentRetry | PaymentGrace) -> FollowUp:
-    """Another job for it. Whichever runs first does it, and the other then finds nothing planned."""
+    """A second job for a planned row. The first one to run does the work; the other finds nothing planned."""
     row.due_at = attempt.now
     return _follow_up(attempt, task, invoice, row.number, 0)
 
 
 def _follow_up(attempt: Attempt, task: str, invoice: Invoice, number: int, delay_seconds: int) -> FollowUp:
-    """A job that never runs beside an event of the same customer: they share the ordering key."""
+    """A delayed job. It shares the ordering key of its customer's events, so that it never runs beside them."""
     origin = parse(attempt.event.body, Origin)
     return FollowUp(
         f"{effect_of(task)}.{invoice.id}.{number}",
@@ -129,6 +136,6 @@ def _follow_up(attempt: Attempt, task: str, invoice: Invoice, number: int, delay
 
 
 def _cancel(
-    attempt: Attempt, db: Session, table: type[PaymentRetry] | type[PaymentGrace], which: ColumnElement[bool]
+    attempt: Attempt, db: Session, table: type[PaymentRetry] | type[PaymentGrace], selected: ColumnElement[bool]
 ) -> None:
-    db.execute(update(table).where(which, table.state == "planned").values(state="cancelled", done_at=attempt.now))
+    db.execute(update(table).where(selected, table.state == "planned").values(state="cancelled", done_at=attempt.now))

@@ -1,12 +1,12 @@
-"""One retry of ours: whether to try at all, under which idempotency key, and what came of it.
+"""One retry of ours: whether to charge, under which idempotency key, and with what outcome.
 
-Nobody is charged twice, whatever is lost on the way:
-- The invoice is fetched first, and what is settled or under way at the bank is left alone.
-- The key is the retry's own, (invoice, number): the same in every attempt, every replay and every job owed for it.
-- After a 5xx nobody knows whether there was a charge. To ask again under the same key is safe, and all it takes where
-  the call had not begun. Where it had, Stripe gives the key the same answer for at least a day. So after some tries we
-  wait longer than that, in which Stripe mends or rolls back what it had begun; then the invoice itself says whether it
-  is paid, and only one that is still open is tried under a new key.
+No customer is charged twice, whatever response is lost:
+- The invoice is fetched first. One that is settled, or whose payment is pending at the bank, is left alone.
+- The idempotency key belongs to the retry, (invoice, number): it is the same in every attempt, replay and job for it.
+- After a 5xx the outcome is unknown. Repeating the request with the same key is safe, and enough if Stripe had not
+  started the payment. If it had, Stripe returns the same response for that key for at least 24 hours. So after some
+  attempts we wait longer than that, while Stripe completes or rolls back the payment. Then the invoice shows whether it
+  is paid, and only an invoice that is still open is charged under a new key.
   https://docs.stripe.com/api/idempotent_requests, https://docs.stripe.com/error-low-level#server-errors
 """
 
@@ -26,9 +26,11 @@ from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt
 from tasks.models import PaymentRetry
 
-MAX_TRIES = 5  # of a job, before a 5xx is taken for a saved one
+MAX_ATTEMPTS = 5  # of a job, until a 5xx is assumed to be the stored response of the key
 NEW_KEY_DELAY = timedelta(hours=25)
-RetryOutcome = tuple[str, str | None, dict[str, Any]]  # the retry's new state, the decline code, the invoice then
+RetryOutcome = tuple[
+    str, str | None, dict[str, Any]
+]  # (the retry's new state, the decline code, the invoice afterwards)
 
 
 def retry_payment(attempt: Attempt, db: Session, retry: PaymentRetry) -> RetryOutcome:
@@ -47,7 +49,7 @@ def retry_payment(attempt: Attempt, db: Session, retry: PaymentRetry) -> RetryOu
         try:
             return _pay(attempt, invoice, f"{invoice}:retry:{number}" + (f":{broken}" if broken else ""))
         except stripe.OutcomeUnknown:
-            if attempt.number < MAX_TRIES:
+            if attempt.number < MAX_ATTEMPTS:
                 raise
     _postpone_with_new_key(attempt, db, (invoice, number), broken)
     raise _retry_in(NEW_KEY_DELAY.total_seconds())
@@ -72,39 +74,39 @@ def _pay(attempt: Attempt, invoice: str, key: str) -> RetryOutcome:
         answer = stripe.pay_invoice(attempt, invoice, key)
     except stripe.Refused as refused:
         found = stripe.fetch_invoice(attempt, invoice)
-        if found.get("status") in SETTLED:  # in this very moment
+        if found.get("status") in SETTLED:  # meanwhile
             return _state_of_settled(found), None, found
         return "declined", refused.code, found
     if answer.get("status") == "paid":
         return "paid", None, answer
     code = _payment_of(attempt, answer).code
-    return ("declined" if code else "pending"), code, answer  # a bank debit takes days; an event will tell
+    return ("declined" if code else "pending"), code, answer  # a bank debit takes days; an event reports its outcome
 
 
 def _state_of_settled(invoice: dict[str, Any]) -> str:
-    """The state of a retry that need not try: nobody can tell whose payment it was, and nobody has to."""
+    """The retry's state if the invoice is settled. Whether our charge or another payment settled it does not matter."""
     return "paid" if invoice["status"] == "paid" else "stopped"
 
 
 def _payment_of(attempt: Attempt, invoice: dict[str, Any]) -> Payment:
     try:
         return stripe.fetch_payment(attempt, invoice)
-    except PermanentError:  # a key that may not read payments
+    except PermanentError:  # the key may not read payments
         return Payment()
 
 
 def _would_decline_again(attempt: Attempt, invoice: dict[str, Any], payment: Payment) -> bool:
-    """Was it declined for ever, and is it the same card still? Where that cannot be known it is worth a try."""
+    """Whether the last decline was final and the card is still the same. False if that is not known."""
     if payment.method is None or not (payment.final or payment.code in HARD_DECLINES):
         return False
     try:
         return stripe.fetch_payment_method(attempt, invoice) == payment.method
-    except PermanentError:  # a key that may not read customers
+    except PermanentError:  # the key may not read customers
         return False
 
 
 def _postpone_with_new_key(attempt: Attempt, db: Session, key: tuple[str, int], broken: int) -> None:
-    """Under a new key, when the old one's answer cannot change any more."""
+    """Postpone the retry, to a new key: by then the old key's outcome is final."""
     retry = select_planned(db, PaymentRetry, key)
     if retry is not None and retry.broken == broken:
         retry.broken, retry.due_at = broken + 1, attempt.now + NEW_KEY_DELAY
@@ -113,5 +115,5 @@ def _postpone_with_new_key(attempt: Attempt, db: Session, key: tuple[str, int], 
 
 def _retry_in(seconds: float) -> TransientError:
     return TransientError(
-        "Stripe answered 5xx to a payment: it is tried again in a day, if it has not come", int(seconds)
+        "Stripe answered 5xx to a payment: it is retried in a day, unless it has succeeded by then", int(seconds)
     )

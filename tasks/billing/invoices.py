@@ -1,4 +1,4 @@
-"""Invoices: what we use of Stripe's, by old API versions and new ones, and the newest known of each in a row."""
+"""Invoices: the fields we use, in old and new API versions of Stripe, and the newest known version of each, stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.handler import Attempt
 from tasks.models import Invoice
 from tasks.payloads import Id, Int64, Ref, StripeEvent, Text, UnixTime, convert, ref, require
 
-# None: by what an old event, or a peer of Stripe's, does not tell.
+# Billing reasons of invoices for a billing period. None: not included, in events of old API versions.
 RENEWAL_REASONS = frozenset({None, "subscription", "subscription_create", "subscription_cycle", "quote_accept"})
 
 
@@ -39,7 +39,7 @@ class Parent(Struct):
 
 
 class LineItem(Struct):
-    """What it is of stands under `parent` since Stripe's version basil; before that on the line itself."""
+    """A line. Its type and proration are under `parent` since API version 2025-03-31 (basil), before on the line."""
 
     amount: Int64 = 0
     type: Text | None = None
@@ -47,8 +47,8 @@ class LineItem(Struct):
     parent: LineParent | None = None
 
     @property
-    def begins_a_time(self) -> bool:
-        """Is it a plan's price for a whole new time?"""
+    def starts_period(self) -> bool:
+        """Whether it is a plan's price for a whole new billing period."""
         if self.parent is None:
             return self.amount > 0 and self.type == "subscription" and not self.proration
         item = self.parent.subscription_item_details
@@ -65,19 +65,19 @@ class FinalizationError(Struct):
 
 
 class InvoiceObject(Struct):
-    """`subscription` stands under `parent` since Stripe's version basil; before that on the invoice itself."""
+    """An invoice. `subscription` is under `parent` since API version 2025-03-31 (basil), before on the invoice."""
 
     id: Id | None = None
-    number: Text | None = None  # by which the customer knows it
+    number: Text | None = None  # as printed on the invoice
     customer: Ref = None
-    customer_account: Id | None = None  # in its place, where the customer is an account (Accounts v2)
+    customer_account: Id | None = None  # instead of `customer`, if that is an account (Accounts v2)
     customer_email: Text | None = None
     customer_phone: Text | None = None
     subscription: Ref = None
     parent: Parent | None = None
     status: Text | None = None
-    amount_due: Int64 | None = None  # what is to be collected: less than the total if there was credit
-    amount_remaining: Int64 | None = None  # after what was paid of it
+    amount_due: Int64 | None = None  # less than the total if a credit was applied
+    amount_remaining: Int64 | None = None  # of amount_due, after partial payments
     total: Int64 | None = None
     currency: Text | None = None
     attempt_count: Int64 = 0
@@ -86,7 +86,7 @@ class InvoiceObject(Struct):
     billing_reason: Text | None = None
     lines: Lines = field(default_factory=Lines)
     collection_method: Text | None = None
-    due_date: UnixTime | None = None  # of one that is sent to be paid by hand
+    due_date: UnixTime | None = None  # if collection_method is send_invoice
     last_finalization_error: FinalizationError | None = None
     created: UnixTime = 0
 
@@ -101,41 +101,42 @@ class InvoiceObject(Struct):
 
     @property
     def sent(self) -> bool:
-        """Is it sent to be paid by hand? Then nobody tries to collect it, and no next try is ever announced."""
+        """Whether it is sent to the customer to be paid manually: it is never charged and has no next attempt."""
         return self.collection_method == "send_invoice"
 
     @property
     def last_try(self) -> bool:
-        """Has Stripe tried for the last time? What is sent has until it is due; without a day there is no last try."""
+        """Whether Stripe makes no further attempt. A sent invoice has until its due date; without one, no end."""
         return self.due_date is not None if self.sent else self.next_payment_attempt is None
 
     @property
     def decline_code(self) -> str | None:
-        """What the event itself tells of the reason; it has no more than the ids of charge and payment intent."""
+        """The reason, if the invoice includes it; usually it holds only the ids of charge and payment intent."""
         error = self.last_finalization_error
         return (error.decline_code or error.code) if error else None
 
 
 def renews(invoice: InvoiceObject) -> bool:
-    """Does it pay for a time of its subscription, and not for a difference, an extra, or nothing?
+    """Whether it pays for a billing period of its subscription, and not for a proration, an extra, or nothing.
 
-    A change of plan is billed as a difference, unless a new time begins with it: then it has a line for that. What an
-    event does not tell of counts. https://docs.stripe.com/api/invoices/object#invoice_object-billing_reason
+    A plan change is billed as a proration, unless it starts a new period: then the invoice has a line for that.
+    A missing billing reason counts as a renewal.
+    https://docs.stripe.com/api/invoices/object#invoice_object-billing_reason
     """
     total = invoice.amount_due if invoice.total is None else invoice.total
     if not total or total < 0:
         return False
     if invoice.billing_reason == "subscription_update":
-        return any(line.begins_a_time for line in invoice.lines.data)
+        return any(line.starts_period for line in invoice.lines.data)
     return invoice.billing_reason in RENEWAL_REASONS
 
 
 @dataclass(frozen=True, slots=True)
 class InvoiceSnapshot:
-    """An invoice as it was seen; `fetched` is Stripe's whole answer where it was asked."""
+    """An invoice as an event or Stripe's API shows it; `fetched` is the API's whole response, None for an event."""
 
     object: InvoiceObject
-    seen: Version
+    version: Version
     fetched: dict[str, Any] | None = None
 
     @property
@@ -144,7 +145,7 @@ class InvoiceSnapshot:
 
 
 def snapshot_from_event(attempt: Attempt, event: StripeEvent[InvoiceObject], state: str) -> InvoiceSnapshot:
-    """The invoice as its event has it."""
+    """The invoice as in the event. Raises PermanentError if a required field is missing."""
     require(event.data.object.id, "data.object.id")
     require(event.data.object.customer_id, "data.object.customer")
     require(event.data.object.amount_due, "data.object.amount_due")
@@ -152,20 +153,20 @@ def snapshot_from_event(attempt: Attempt, event: StripeEvent[InvoiceObject], sta
     return InvoiceSnapshot(event.data.object, Version(state, require(event.created, "created"), attempt.event.id))
 
 
-def fetch_current(attempt: Attempt, db: Session, told: InvoiceSnapshot) -> InvoiceSnapshot:
-    """The invoice as it is at Stripe now; as it was told without a key, or where Stripe does not know it. Commits."""
+def fetch_current(attempt: Attempt, db: Session, from_event: InvoiceSnapshot) -> InvoiceSnapshot:
+    """The invoice as Stripe has it now; `from_event` without an API key, or if Stripe does not know it. May commit."""
     if not attempt.settings.stripe_api_key:
-        return told
+        return from_event
     try:
         with outside_transaction(db):
-            found = stripe.fetch_invoice(attempt, str(told.object.id))
+            found = stripe.fetch_invoice(attempt, str(from_event.object.id))
     except stripe.Refused:
-        return told
-    return snapshot_from_stripe(attempt, found, told.seen.at)
+        return from_event
+    return snapshot_from_stripe(attempt, found, from_event.version.at)
 
 
 def snapshot_from_stripe(attempt: Attempt, found: dict[str, Any], created: int = 0) -> InvoiceSnapshot:
-    """What Stripe answered just now, on account of an event of that age."""
+    """A snapshot of a fetched invoice. `created`: when the event being handled was created, 0 if there is none."""
     invoice = convert(found, InvoiceObject)
     state = invoice.status if invoice.status in INVOICE_ORDER else "open"
     return InvoiceSnapshot(
@@ -173,21 +174,21 @@ def snapshot_from_stripe(attempt: Attempt, found: dict[str, Any], created: int =
     )
 
 
-def decline_reason(attempt: Attempt, seen: InvoiceSnapshot) -> str | None:
-    """The bank's reason, where it can be known. It is not worth failing for."""
-    if seen.fetched is None:
-        return seen.object.decline_code
+def decline_reason(attempt: Attempt, snapshot: InvoiceSnapshot) -> str | None:
+    """The bank's decline code, None if not known. The handler does not fail for its lack."""
+    if snapshot.fetched is None:
+        return snapshot.object.decline_code
     try:
-        return stripe.fetch_payment(attempt, seen.fetched).code or seen.object.decline_code
+        return stripe.fetch_payment(attempt, snapshot.fetched).code or snapshot.object.decline_code
     except PermanentError:  # a key that may not read payments
-        return seen.object.decline_code
+        return snapshot.object.decline_code
 
 
 def upsert_snapshot(attempt: Attempt, db: Session, new: InvoiceSnapshot) -> Invoice:
-    """The invoice's row, locked, with what was seen if that is news."""
+    """The invoice's row, locked, updated from the snapshot if that is newer."""
     values = _values(new)
     row, inserted = upsert_locked(db, Invoice, **values)
-    if not inserted and is_newer(new.seen, Version(row.state, row.seen_created, row.seen_event), INVOICE_ORDER):
+    if not inserted and is_newer(new.version, Version(row.state, row.seen_created, row.seen_event), INVOICE_ORDER):
         for name, value in values.items():
             setattr(row, name, value)
     return row
@@ -200,7 +201,7 @@ def _values(new: InvoiceSnapshot) -> dict[str, Any]:
         "number": invoice.number,
         "customer": new.customer,
         "subscription": invoice.subscription_id,
-        "state": new.seen.state,
+        "state": new.version.state,
         "amount_due": require(invoice.amount_due, "data.object.amount_due"),
         "amount_remaining": invoice.amount_due if invoice.amount_remaining is None else invoice.amount_remaining,
         "renews": renews(invoice),
@@ -213,6 +214,6 @@ def _values(new: InvoiceSnapshot) -> dict[str, Any]:
         "due_date": invoice.due_date,
         "last_try": invoice.last_try,
         "created": invoice.created,
-        "seen_created": new.seen.at,
-        "seen_event": new.seen.event,
+        "seen_created": new.version.at,
+        "seen_event": new.version.event,
     }

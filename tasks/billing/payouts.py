@@ -1,4 +1,4 @@
-"""Payouts that did not reach the bank: somebody has to look at the bank account."""
+"""Failed payouts: the bank account must be checked by a person."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.payloads import Id, Int64, StripeEvent, Text, parse, require
 
 
 class Payout(Struct):
-    """What we use of https://docs.stripe.com/api/payouts/object."""
+    """The fields that we use of https://docs.stripe.com/api/payouts/object."""
 
     id: Id | None = None
     amount: Int64 | None = None
@@ -21,10 +21,10 @@ class Payout(Struct):
 
 
 def payout_failed(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """payout.failed: the administrator is told, once."""
+    """payout.failed: notify the administrator once."""
     event = parse(attempt.event.body, StripeEvent[Payout])
     payout = event.data.object
     currency = require(payout.currency, "data.object.currency")
     amount = format_amount(require(payout.amount, "data.object.amount"), currency)
-    about = {"payout": require(payout.id, "data.object.id"), "reason": payout.failure_code or "not told"}
+    about = {"payout": require(payout.id, "data.object.id"), "reason": payout.failure_code or "not given"}
     return [notify_admin(db, attempt, "payout_failed", amount=amount, account=event.account or "our own", **about)]

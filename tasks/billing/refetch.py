@@ -1,4 +1,4 @@
-"""What a thing is at Stripe now."""
+"""Fetch the current version of a Stripe object."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ T = TypeVar("T")
 def fetch_current(
     attempt: Attempt, db: Session, fetch: Callable[[Attempt, str], dict[str, Any]], key: str | None, shape: type[T]
 ) -> T | None:
-    """The thing with this id, by one of the calls in tasks/clients/stripe.py; None without a key, or where Stripe does
-    not know it. May commit."""
+    """Fetch an object by its id and decode it as `shape`; `fetch` is a call of tasks/clients/stripe.py. May commit.
+
+    None without an id or an API key, or if Stripe does not know the object.
+    """
     if not key or not attempt.settings.stripe_api_key:
         return None
     try:
@@ -30,5 +32,5 @@ def fetch_current(
 
 
 def observed_at(attempt: Attempt, created: int) -> int:
-    """When it is fetched, for the watermark: a slow clock of ours must not make it older than its event."""
+    """The time of a fetched version: now, but never before its event, in case our clock is slow."""
     return max(int(attempt.now.timestamp()), created)

@@ -1,4 +1,4 @@
-"""Refunds: money that goes back, wholly or in part, and refunds that fail. Each may come before the order."""
+"""Refunds, full and partial, and failed refunds. One may arrive before the order that it concerns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOT_REFUNDED = frozenset({"failed", "canceled"})  # https://docs.stripe.com/api/
 
 
 class RefundObject(Struct):
-    """What we use of https://docs.stripe.com/api/refunds/object."""
+    """The fields that we use of https://docs.stripe.com/api/refunds/object."""
 
     id: Id | None = None
     charge: Ref = None
@@ -32,24 +32,24 @@ class RefundObject(Struct):
 
 
 def charge_refunded(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """charge.refunded: the amount is recorded; a full refund takes the access away, a partial one does not.
+    """charge.refunded: record the amount. A full refund revokes access, a partial one does not.
 
-    Of two events of one second, the greater amount is the newer.
+    Of two events created in the same second, the one with the greater amount is the newer.
     """
     event = parse(attempt.event.body, StripeEvent[ChargeObject])
-    told, created = event.data.object, require(event.created, "created")
-    found = charges.fetch_current(attempt, db, told.id)
-    charge = found or told
-    charge.invoice = charge.invoice or told.invoice  # which only events of old API versions name
-    names = charges.resolve_payment_refs(attempt, db, charge)
-    return _upsert_charge(attempt, db, charge, created, names, fetched=found is not None)
+    from_event, created = event.data.object, require(event.created, "created")
+    found = charges.fetch_current(attempt, db, from_event.id)
+    charge = found or from_event
+    charge.invoice = charge.invoice or from_event.invoice  # only in events of old API versions
+    refs = charges.resolve_payment_refs(attempt, db, charge)
+    return _upsert_charge(attempt, db, charge, created, refs, fetched=found is not None)
 
 
 def refund_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """refund.failed, refund.updated, charge.refund.updated: of a failed refund the administrator is told, once.
+    """refund.failed, refund.updated, charge.refund.updated: notify the administrator of a failed refund, once.
 
-    For the customer has no money back, and somebody has to see to that. With an API key the charge of a refund that
-    failed or was cancelled is looked at again, and access follows what is still refunded of it.
+    The customer has not been repaid, which a person must resolve. With an API key, the charge of a failed or canceled
+    refund is fetched, and access is synced with what is still refunded.
     https://docs.stripe.com/refunds#failed-refunds
     """
     event = parse(attempt.event.body, StripeEvent[RefundObject])
@@ -58,19 +58,19 @@ def refund_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
         return []
     created = require(event.created, "created")
     charge = charges.fetch_current(attempt, db, ref(refund.charge))
-    names = (
-        charges.resolve_payment_refs(attempt, db, charge) if charge else {}
-    )  # all that commits comes before all that is written
-    told = _notify_failed_refund(attempt, db, refund) if refund.status == "failed" else []
-    return [*told, *(_upsert_charge(attempt, db, charge, created, names, fetched=True) if charge else [])]
+    # This may commit, so it comes before the first write.
+    refs = charges.resolve_payment_refs(attempt, db, charge) if charge else {}
+    notifications = _notify_failed_refund(attempt, db, refund) if refund.status == "failed" else []
+    return [*notifications, *(_upsert_charge(attempt, db, charge, created, refs, fetched=True) if charge else [])]
 
 
 def _upsert_charge(
-    attempt: Attempt, db: Session, charge: ChargeObject, created: int, names: charges.PaymentRefs, *, fetched: bool
+    attempt: Attempt, db: Session, charge: ChargeObject, created: int, refs: charges.PaymentRefs, *, fetched: bool
 ) -> list[FollowUp]:
-    """What is known of a charge into its row, if that is news, and access as it now should be.
+    """Store a charge if it is newer than the row, and sync access.
 
-    `created` is the event's age. What was fetched replaces all before it: a refund that failed has a smaller amount.
+    `created`: when the event was created. A fetched charge replaces all earlier versions, even with a smaller amount: a
+    refund may have failed.
     """
     seen_created = observed_at(attempt, created) if fetched else created
     values = {
@@ -83,21 +83,21 @@ def _upsert_charge(
         "updated_at": attempt.now,
     }
     key = require(charge.id, "data.object.id")
-    row, new = upsert_locked(db, Charge, id=key, **values, **names)
+    row, new = upsert_locked(db, Charge, id=key, **values, **refs)
     later = (values["seen_created"], values["amount_refunded"]) > (row.seen_created, row.amount_refunded)
     if not new and (seen_created >= row.seen_created if fetched else later):
         charges.merge_known(row, values)
-    charges.merge_known(row, names)
+    charges.merge_known(row, refs)
     return access.sync_entitlements(db, attempt, **charges.payment_refs(row))
 
 
 def _notify_failed_refund(attempt: Attempt, db: Session, refund: RefundObject) -> list[FollowUp]:
-    """Once per refund: up to three types of event tell of one failure."""
+    """Once per refund: up to three types of event report the same failure."""
     key = require(refund.id, "data.object.id")
     currency = require(refund.currency, "data.object.currency")
     amount = format_amount(require(refund.amount, "data.object.amount"), currency)
     advisory_lock(db, [f"refund:{key}"])
     if db.scalar(select(exists().where(Notification.kind == "refund_failed", Notification.about == key))):
         return []
-    words = {"charge": ref(refund.charge) or "not told", "reason": refund.failure_reason or "not told"}
-    return [notify_admin(db, attempt, "refund_failed", about=key, refund=key, amount=amount, **words)]
+    params = {"charge": ref(refund.charge) or "not given", "reason": refund.failure_reason or "not given"}
+    return [notify_admin(db, attempt, "refund_failed", about=key, refund=key, amount=amount, **params)]
