@@ -81,19 +81,19 @@ def test_a_session_names_its_buyer(fields: Any, email: str | None) -> None:
         (b"", "not JSON"),
     ],
 )
-def test_a_payload_that_does_not_fit_is_refused_by_field_and_never_by_value(body: bytes, words: str) -> None:
+def test_the_error_for_a_malformed_payload_names_the_field_and_never_the_value(body: bytes, words: str) -> None:
     with pytest.raises(PermanentError) as error:
         parse(body, StripeEvent[InvoiceObject])
     assert words in str(error.value)
     assert "ada" not in str(error.value)
 
 
-def test_fields_nobody_uses_may_be_anything() -> None:
+def test_unused_fields_may_hold_anything() -> None:
     assert as_invoice(customer_shipping={"data": "odd"}, discounts=7, object=None).id == "in_1"
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_what_an_effect_needs_is_named_when_it_is_missing(value: Text | None) -> None:
+def test_a_missing_required_field_is_named(value: Text | None) -> None:
     with pytest.raises(PermanentError, match=r"the payload lacks data\.object\.id"):
         require(value, "data.object.id")
 

@@ -146,7 +146,7 @@ def test_any_order_of_arrival_with_duplicates_ends_in_the_same_rows(name: str, m
 
 
 @pytest.mark.parametrize("name", LIVES)
-def test_backwards_and_twice_it_ends_the_same_on_postgres(name: str, migrated_sqlite: Path, postgres: Any) -> None:
+def test_in_reverse_and_twice_it_ends_the_same_on_postgres(name: str, migrated_sqlite: Path, postgres: Any) -> None:
     life = LIVES[name].events
     backwards = [*reversed(life), *life]
     assert ends(migrated_sqlite, postgres.fresh(), backwards) == ends(migrated_sqlite, None, life)

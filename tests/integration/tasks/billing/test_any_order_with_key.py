@@ -123,7 +123,7 @@ def known(business: Business) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_events_in_any_order_while_stripe_moves_on_end_with_what_stripe_says(
+def test_events_in_any_order_while_stripe_changes_end_with_the_state_at_stripe(
     name: str, migrated_sqlite: Path, peer: Peer
 ) -> None:
     life, events = LIVES[name], SINCE[name]

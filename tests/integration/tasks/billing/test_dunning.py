@@ -58,7 +58,7 @@ def given_up(business: Business) -> FollowUp:
     return grace
 
 
-def test_when_stripe_will_not_try_again_the_grace_time_begins_and_access_stays(business: Business) -> None:
+def test_after_stripes_last_attempt_the_grace_period_starts_and_access_stays(business: Business) -> None:
     business.settings["PAYMENT_GRACE_SECONDS"] = "7200"
     buy_access(business)
     grace = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
@@ -68,11 +68,11 @@ def test_when_stripe_will_not_try_again_the_grace_time_begins_and_access_stays(b
     assert has_access(business)
 
 
-def test_while_stripe_will_try_again_no_grace_time_begins(business: Business) -> None:
+def test_while_stripe_will_retry_no_grace_period_starts(business: Business) -> None:
     assert [owed.task for owed in invoice("payment_failed", 1, 10).to(business)] == ["tasks.notifications.send"]
 
 
-def test_a_failure_that_says_nothing_of_the_next_try_begins_no_grace_time(business: Business) -> None:
+def test_a_failure_without_next_payment_attempt_starts_no_grace_period(business: Business) -> None:
     event = invoice("payment_failed", 1, 10)
     del event.object["next_payment_attempt"]
     event.to(business)
@@ -80,14 +80,16 @@ def test_a_failure_that_says_nothing_of_the_next_try_begins_no_grace_time(busine
 
 
 @pytest.mark.parametrize("unpaid_first", [True, False])
-def test_unpaid_is_stripes_last_word_too_whichever_comes_first(business: Business, unpaid_first: bool) -> None:
+def test_the_status_unpaid_starts_the_grace_period_too_whichever_event_comes_first(
+    business: Business, unpaid_first: bool
+) -> None:
     events = [invoice("payment_failed", 1, 10), subscription("updated", 2, 20, "unpaid")]
     for event in reversed(events) if unpaid_first else events:
         event.to(business)
     assert (states(business, PaymentGrace), status(business)) == (["planned"], "past_due")
 
 
-def test_when_stripe_tries_again_after_all_the_grace_time_is_cancelled_and_a_new_one_may_begin(
+def test_if_stripe_retries_after_all_the_grace_period_is_cancelled_and_a_new_one_may_start(
     business: Business,
 ) -> None:
     first = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
@@ -99,7 +101,9 @@ def test_when_stripe_tries_again_after_all_the_grace_time_is_cancelled_and_a_new
     assert status(business) == "past_due"
 
 
-def test_after_the_grace_time_it_is_suspended_access_revoked_and_both_are_told(business: Business) -> None:
+def test_after_the_grace_period_access_is_revoked_and_customer_and_administrator_are_notified(
+    business: Business,
+) -> None:
     given_up(business)
     assert (status(business), states(business, PaymentGrace)) == ("suspended", ["over"])
     assert not has_access(business)
@@ -110,7 +114,7 @@ def test_after_the_grace_time_it_is_suspended_access_revoked_and_both_are_told(b
     ]
 
 
-def test_a_grace_time_whose_job_was_lost_is_ended_by_another_a_day_later(business: Business) -> None:
+def test_a_grace_period_whose_job_was_lost_gets_another_job_a_day_later(business: Business) -> None:
     lost = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
     business.now += timedelta(seconds=lost.delay_seconds) + timedelta(days=1, seconds=1)
     again = only(subscription("updated", 2, 20, "past_due").to(business), "tasks.payments.end_grace")
@@ -121,7 +125,7 @@ def test_a_grace_time_whose_job_was_lost_is_ended_by_another_a_day_later(busines
     assert (status(business), states(business, PaymentGrace)) == ("suspended", ["over"])
 
 
-def test_the_end_of_a_grace_time_happens_once(business: Business) -> None:
+def test_a_grace_period_ends_once(business: Business) -> None:
     grace = given_up(business)
     business.run(end_grace_period, AFTER_EVT_1, effect="replayed under another key", args=grace.args)
     assert len(told(business)) == 3
@@ -134,7 +138,7 @@ def test_a_failure_after_the_suspension_leaves_it_suspended(business: Business) 
 
 
 @pytest.mark.parametrize("first", ["paid", "payment_succeeded"])
-def test_a_payment_undoes_the_suspension_and_thanks_once_whichever_event_tells_first(
+def test_a_payment_lifts_the_suspension_and_notifies_once_whichever_event_comes_first(
     business: Business, first: str
 ) -> None:
     given_up(business)
@@ -145,7 +149,7 @@ def test_a_payment_undoes_the_suspension_and_thanks_once_whichever_event_tells_f
     assert told(business).count(("payment_recovered", "customer")) == 1
 
 
-def test_a_payment_in_the_grace_time_cancels_it_and_its_job_finds_nothing_to_do(business: Business) -> None:
+def test_a_payment_in_the_grace_period_cancels_it_and_its_job_does_nothing(business: Business) -> None:
     buy_access(business)
     grace = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
     invoice("paid", 2, 20).to(business)
@@ -155,7 +159,7 @@ def test_a_payment_in_the_grace_time_cancels_it_and_its_job_finds_nothing_to_do(
 
 
 @pytest.mark.parametrize("first", ["payment_failed", "marked_uncollectible"])
-def test_an_invoice_that_is_written_off_has_its_grace_time_and_is_then_given_up(business: Business, first: str) -> None:
+def test_a_written_off_invoice_has_a_grace_period_before_the_suspension(business: Business, first: str) -> None:
     buy_access(business)
     events = [invoice("payment_failed", 1, 10), invoice("marked_uncollectible", 2, 20, **LAST_TRY)]
     owed = [job for event in (events if first == "payment_failed" else events[::-1]) for job in event.to(business)]
@@ -166,9 +170,7 @@ def test_an_invoice_that_is_written_off_has_its_grace_time_and_is_then_given_up(
 
 
 @pytest.mark.parametrize("number", [2, 3])
-def test_to_write_an_invoice_off_gives_no_access_back_until_something_newer_is_paid(
-    business: Business, number: int
-) -> None:
+def test_writing_an_invoice_off_restores_no_access_until_a_newer_one_is_paid(business: Business, number: int) -> None:
     given_up(business)
     invoice("marked_uncollectible", number, 20).to(business)
     assert (status(business), has_access(business)) == ("suspended", False)
@@ -176,7 +178,7 @@ def test_to_write_an_invoice_off_gives_no_access_back_until_something_newer_is_p
     assert (status(business), has_access(business)) == ("active", True)
 
 
-def test_a_retry_of_an_invoice_that_is_written_off_is_cancelled_and_its_grace_time_begins(
+def test_writing_an_invoice_off_cancels_its_retry_and_starts_its_grace_period(
     business: Business, played: PlayedStripe
 ) -> None:
     fail(business)
@@ -185,7 +187,7 @@ def test_a_retry_of_an_invoice_that_is_written_off_is_cancelled_and_its_grace_ti
     assert (states(business, PaymentRetry), states(business, PaymentGrace)) == (["cancelled"], ["planned"])
 
 
-def test_an_invoice_that_nobody_has_to_pay_any_more_ends_it_without_thanks(business: Business) -> None:
+def test_a_voided_invoice_ends_its_dunning_without_a_message(business: Business) -> None:
     given_up(business)
     invoice("voided", 2, 20).to(business)
     assert (status(business), has_access(business)) == ("active", True)
@@ -206,13 +208,13 @@ def test_a_newer_invoice_that_is_paid_ends_the_suspension_though_the_old_one_sta
     assert (status(business), has_access(business)) == ("active", True)
 
 
-def test_a_newer_invoice_of_nothing_ends_no_suspension(business: Business) -> None:
+def test_a_newer_invoice_of_zero_ends_no_suspension(business: Business) -> None:
     given_up(business)
     renewal(total=0, amount_due=0).to(business)
     assert (status(business), has_access(business)) == ("suspended", False)
 
 
-def test_the_grace_time_of_an_old_invoice_that_ends_after_a_newer_one_was_paid_suspends_nobody(
+def test_a_grace_period_of_an_old_invoice_suspends_nothing_once_a_newer_one_is_paid(
     business: Business,
 ) -> None:
     buy_access(business)
@@ -228,7 +230,7 @@ def test_the_grace_time_of_an_old_invoice_that_ends_after_a_newer_one_was_paid_s
     [({}, "incomplete"), ({}, "incomplete_expired"), ({"billing_reason": "subscription_create"}, None)],
 )
 @pytest.mark.parametrize("number", [1, 2])
-def test_of_a_sign_up_that_was_not_paid_the_failure_is_recorded_and_nothing_else_done(
+def test_an_unpaid_sign_up_only_has_its_failure_recorded(
     business: Business, played: PlayedStripe, number: int, fields: dict[str, Any], word: str | None
 ) -> None:
     played.subscription, played.fields = word, fields
@@ -247,7 +249,9 @@ def test_a_retry_that_was_planned_before_it_was_known_to_be_a_sign_up_is_cancell
     assert (states(business, PaymentRetry), retried(business, retry)) == (["cancelled"], [])
 
 
-def test_a_bank_debit_that_comes_back_after_the_subscription_began_is_an_ordinary_failure(business: Business) -> None:
+def test_a_bank_debit_that_is_returned_after_the_subscription_started_is_an_ordinary_failure(
+    business: Business,
+) -> None:
     subscription("created", 1, 0, "active").to(business)
     invoice("payment_failed", 2, 10, billing_reason="subscription_create", **LAST_TRY).to(business)
     assert (status(business), states(business, PaymentGrace)) == ("past_due", ["planned"])
@@ -260,7 +264,7 @@ DAY = 86400
 
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize(("due_in", "begins_in"), [(30 * DAY, 30 * DAY), (-DAY, 0)])
-def test_the_grace_time_of_an_invoice_that_was_sent_begins_when_it_is_due(
+def test_the_grace_period_of_a_sent_invoice_starts_at_its_due_date(
     business: Business, number: int, due_in: int, begins_in: int
 ) -> None:
     business.settings["PAYMENT_GRACE_SECONDS"] = "7200"
@@ -270,19 +274,19 @@ def test_the_grace_time_of_an_invoice_that_was_sent_begins_when_it_is_due(
     assert told(business) == [("payment_failed", "customer")]
 
 
-def test_an_invoice_that_was_sent_without_a_day_is_told_and_never_given_up(business: Business) -> None:
+def test_a_sent_invoice_without_a_due_date_is_announced_and_never_suspends(business: Business) -> None:
     assert [owed.task for owed in invoice("payment_failed", 1, 10, **SENT).to(business)] == ["tasks.notifications.send"]
     assert (status(business), states(business, PaymentGrace)) == ("past_due", [])
 
 
-def test_nobody_charges_an_invoice_that_was_sent(business: Business, played: PlayedStripe) -> None:
+def test_a_sent_invoice_is_never_charged(business: Business, played: PlayedStripe) -> None:
     played.fields = SENT | {"due_date": int(business.now.timestamp())}
     tasks = [owed.task for owed in invoice("payment_failed", 1, 10).to(business)]
     assert tasks == ["tasks.notifications.send", "tasks.payments.end_grace"]
     assert states(business, PaymentRetry) == []
 
 
-def test_who_was_told_of_no_failure_is_not_thanked(business: Business) -> None:
+def test_a_customer_without_a_failure_message_gets_no_recovery_message(business: Business) -> None:
     assert invoice("paid", 1, 10).to(business) == []
     assert invoice("payment_failed", 2, 5).to(business) == []
     assert told(business) == []
@@ -308,7 +312,7 @@ def test_an_action_required_asks_the_customer_to_confirm(business: Business) -> 
 
 @pytest.mark.parametrize("confirm_at", [9, 10, 11])
 @pytest.mark.parametrize("first", ["payment_action_required", "payment_failed"])
-def test_one_try_that_wants_confirming_is_told_once_whichever_event_comes_first(
+def test_one_attempt_that_needs_confirmation_is_announced_once_whichever_event_comes_first(
     business: Business, first: str, confirm_at: int
 ) -> None:
     events = [invoice("payment_action_required", 2, confirm_at), invoice("payment_failed", 1, 10)]
@@ -319,7 +323,7 @@ def test_one_try_that_wants_confirming_is_told_once_whichever_event_comes_first(
     assert told(business) == [("payment_action_required", "customer"), ("payment_failed", "customer")]
 
 
-def test_what_was_told_as_a_plain_failure_already_is_not_told_again_as_one_to_confirm(business: Business) -> None:
+def test_a_failure_already_announced_is_not_announced_again_as_one_to_confirm(business: Business) -> None:
     (job,) = invoice("payment_failed", 1, 10).to(business)
     business.follow(notify.send, job)
     assert invoice("payment_action_required", 2, 10).to(business) == []
@@ -327,7 +331,7 @@ def test_what_was_told_as_a_plain_failure_already_is_not_told_again_as_one_to_co
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_mails_ask_for_what_is_left_to_pay_and_thank_for_all_of_it(business: Business, number: int) -> None:
+def test_mails_ask_for_the_remaining_amount_and_confirm_the_full_one(business: Business, number: int) -> None:
     part = {"amount_due": 1999, "amount_remaining": 999}
     end_of(
         business, only(invoice("payment_failed", 1, 10, **part, **LAST_TRY).to(business), "tasks.payments.end_grace")
@@ -356,19 +360,19 @@ def test_a_customer_that_is_an_account_is_a_customer_too(business: Business) -> 
     assert status(business) == "canceled"
 
 
-def test_the_end_of_a_trial_is_told_while_it_lasts(business: Business) -> None:
+def test_the_end_of_a_trial_is_announced_while_the_trial_runs(business: Business) -> None:
     business.settings |= {"STRIPE_API_KEY": "", "ADMIN_NOTIFY_URLS": ""}
     subscription("deleted", 2, 20, "canceled").to(business)
     assert subscription("trial_will_end", 1, 10, "trialing").to(business) == []
 
 
-def test_an_invoice_without_a_subscription_is_given_up_too(business: Business) -> None:
+def test_an_invoice_without_a_subscription_has_dunning_too(business: Business) -> None:
     event = invoice("payment_failed", 2, 10, parent=None, **LAST_TRY)
     end_of(business, only(event.to(business), "tasks.payments.end_grace"), event.id)
     assert told(business) == [("payment_failed", "customer"), ("payment_given_up", "admin")]
 
 
-def test_two_invoices_given_up_by_one_event_are_both_told_to_the_administrator(business: Business) -> None:
+def test_the_administrator_is_notified_of_each_of_two_invoices_given_up_by_one_event(business: Business) -> None:
     for number in (1, 2):
         invoice("payment_failed", number, 10, id=f"in_{number}").to(business)
     graces = subscription("updated", 3, 20, "unpaid").to(business)
@@ -430,14 +434,14 @@ def retried(business: Business, retry: FollowUp) -> list[FollowUp]:
 
 
 @pytest.mark.usefixtures("played")
-def test_after_our_own_last_retry_the_grace_time_begins(business: Business) -> None:
+def test_after_our_last_retry_the_grace_period_starts(business: Business) -> None:
     grace = only(retried(business, fail(business)), "tasks.payments.end_grace")
     assert (grace.delay_seconds, states(business, PaymentRetry)) == (3600, ["declined"])
     end_of(business, grace)
     assert status(business) == "suspended"
 
 
-def test_a_payment_that_no_event_told_of_is_seen_at_the_end_of_the_grace_time(
+def test_a_payment_without_an_event_is_found_at_the_end_of_the_grace_period(
     business: Business, played: PlayedStripe
 ) -> None:
     grace = only(retried(business, fail(business)), "tasks.payments.end_grace")
@@ -447,7 +451,7 @@ def test_a_payment_that_no_event_told_of_is_seen_at_the_end_of_the_grace_time(
     assert told(business) == [("payment_failed", "customer"), ("payment_recovered", "customer")]
 
 
-def test_a_retry_that_collects_restores_everything_and_its_event_thanks_no_second_time(
+def test_a_successful_retry_restores_everything_and_its_event_sends_no_second_message(
     business: Business, played: PlayedStripe
 ) -> None:
     retry = fail(business)
@@ -458,7 +462,7 @@ def test_a_retry_that_collects_restores_everything_and_its_event_thanks_no_secon
     assert told(business) == [("payment_failed", "customer"), ("payment_recovered", "customer")]
 
 
-def test_a_cancelled_retry_asks_stripe_nothing(business: Business, played: PlayedStripe) -> None:
+def test_a_cancelled_retry_makes_no_call_to_stripe(business: Business, played: PlayedStripe) -> None:
     retry = fail(business)
     played.invoice, played.subscription = "paid", "active"
     invoice("paid", 2, 20).to(business)
@@ -467,13 +471,13 @@ def test_a_cancelled_retry_asks_stripe_nothing(business: Business, played: Playe
     assert retried(business, retry) == []
 
 
-def test_what_stripe_says_now_wins_over_what_the_event_said(business: Business, played: PlayedStripe) -> None:
+def test_the_current_object_at_stripe_wins_over_the_event(business: Business, played: PlayedStripe) -> None:
     played.invoice, played.subscription = "paid", "trialing"
     assert invoice("payment_failed", 1, 10).to(business) == []
     assert (business.one(select(Invoice.state)), status(business)) == ("paid", "trialing")
 
 
-def test_with_a_key_any_order_ends_with_what_stripe_says(business: Business, played: PlayedStripe) -> None:
+def test_with_an_api_key_every_order_ends_with_the_state_at_stripe(business: Business, played: PlayedStripe) -> None:
     played.invoice, played.subscription = "paid", "active"
     events: list[Happened] = [
         subscription("deleted", 1, 90, "canceled"),
@@ -486,9 +490,7 @@ def test_with_a_key_any_order_ends_with_what_stripe_says(business: Business, pla
     assert status(business) == "active"
 
 
-def test_a_subscription_event_tells_a_customer_of_the_trials_end_by_an_address_that_stripe_knows(
-    business: Business, stripe: Stripe
-) -> None:
+def test_the_end_of_a_trial_is_mailed_to_the_address_that_stripe_has(business: Business, stripe: Stripe) -> None:
     business.settings |= {"STRIPE_API_KEY": Stripe.KEY, "STRIPE_API_BASE": stripe.url}
     customer = stripe.customer("pm_card_visa", email="grace@example.com", **{"preferred_locales[0]": "de"})
     event = subscription("trial_will_end", 1, 10, "trialing")

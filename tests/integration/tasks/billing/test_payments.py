@@ -77,7 +77,7 @@ def failed_invoice(business: Business, stripe: Stripe, card: str) -> tuple[str, 
     return invoice, planned(follow_ups)
 
 
-def test_a_failure_is_recorded_the_subscription_past_due_and_the_customer_told(business: Business) -> None:
+def test_a_failure_is_recorded_makes_the_subscription_past_due_and_notifies_the_customer(business: Business) -> None:
     follow_ups = business.run(payment_failed, failure())
     row = business.one(select(PaymentFailure))
     assert (row.invoice, row.customer, row.subscription) == ("in_1", "cus_1", "sub_1")
@@ -93,9 +93,7 @@ def test_a_failure_is_recorded_the_subscription_past_due_and_the_customer_told(b
 
 
 @pytest.mark.parametrize(("number", "named"), [("SHOP-0007", "SHOP-0007"), (None, "in_1")])
-def test_a_customer_reads_the_number_that_stands_on_the_invoice(
-    business: Business, number: str | None, named: str
-) -> None:
+def test_a_message_has_the_number_printed_on_the_invoice(business: Business, number: str | None, named: str) -> None:
     business.run(payment_failed, failure(number=number))
     assert business.one(select(Notification)).params["invoice"] == named
 
@@ -107,14 +105,14 @@ def test_no_follow_up_holds_an_address(business: Business, unknowing: str) -> No
     assert "ada" not in str(follow_ups)
 
 
-def test_a_run_again_changes_nothing_and_owes_the_same_jobs(business: Business, unknowing: str) -> None:
+def test_a_rerun_changes_nothing_and_returns_the_same_jobs(business: Business, unknowing: str) -> None:
     by_api(business, unknowing)
     first = business.run(payment_failed, failure())
     assert business.run(payment_failed, failure()) == first
     assert len(business.all(select(PaymentFailure))) == len(business.all(select(Notification))) == 1
 
 
-def test_two_at_once_have_one_effect(business: Business, unknowing: str) -> None:
+def test_two_concurrent_runs_have_one_effect(business: Business, unknowing: str) -> None:
     by_api(business, unknowing)
     answers = at_once(lambda n: business.run(payment_failed, failure()), 2)
     assert answers[0] == answers[1]
@@ -132,7 +130,7 @@ def test_two_at_once_have_one_effect(business: Business, unknowing: str) -> None
         ({"amount_due": "1999"}, "amount_due"),
     ],
 )
-def test_a_payload_without_what_it_takes_is_a_dead_letter_and_changes_nothing(
+def test_a_payload_without_a_required_field_is_a_dead_letter_and_changes_nothing(
     business: Business, fields: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(PermanentError, match=named):
@@ -155,7 +153,9 @@ def test_two_failures_of_one_invoice_at_once_plan_one_retry(business: Business, 
     assert len(planned([follow_up for answer in answers for follow_up in answer])) == 1
 
 
-def test_a_failure_that_came_after_a_newer_one_of_its_invoice_is_recorded_and_tells_nobody(business: Business) -> None:
+def test_a_failure_that_arrives_after_a_newer_one_of_its_invoice_is_recorded_without_a_message(
+    business: Business,
+) -> None:
     business.run(payment_failed, failure(200, attempt_count=2), event_id="evt_new")
     assert business.run(payment_failed, failure(100), event_id="evt_old") == []
     assert len(business.all(select(Notification))) == 1
@@ -167,13 +167,13 @@ def test_an_invoice_without_a_subscription_is_a_failure_too(business: Business) 
     assert business.all(select(Subscription)) == []
 
 
-def test_without_an_address_or_a_key_the_administrator_is_told(business: Business) -> None:
+def test_without_an_address_or_an_api_key_the_administrator_is_notified(business: Business) -> None:
     (told,) = business.run(payment_failed, failure(customer_email=None))
     assert told.effect == "notify.no_address"
     assert business.one(select(Notification.audience)) == "admin"
 
 
-def test_stripe_away_while_the_invoice_is_looked_up_is_transient_and_changes_nothing(business: Business) -> None:
+def test_an_unreachable_stripe_is_transient_and_changes_nothing(business: Business) -> None:
     by_api(business, "http://127.0.0.1:9")
     with pytest.raises(TransientError, match="Stripe could not be reached"):
         business.run(payment_failed, failure())
@@ -209,7 +209,7 @@ def test_a_retry_never_runs_beside_an_event_of_the_same_customer(
     assert retry.ordering_key == identify_stripe_event(json.dumps(body)).ordering_key != ""
 
 
-def test_a_retry_collects_the_money(business: Business, stripe: Stripe) -> None:
+def test_a_retry_charges_the_invoice(business: Business, stripe: Stripe) -> None:
     invoice, (retry,) = failed_invoice(business, stripe, "pm_card_visa")
     assert [owed.effect for owed in business.follow(retry_payment, retry)] == [f"notify.payment_recovered.{invoice}"]
     assert retries(business) == [(1, "paid", None)]
@@ -232,7 +232,7 @@ def test_a_declined_card_is_an_outcome_and_the_next_retry_is_planned(business: B
     assert retries(business) == [(1, "declined", "card_declined"), (2, "planned", None)]
 
 
-def test_a_retry_run_again_after_its_outcome_was_recorded_charges_nobody(business: Business, stripe: Stripe) -> None:
+def test_a_rerun_of_a_retry_with_a_recorded_outcome_charges_nothing(business: Business, stripe: Stripe) -> None:
     invoice, (retry,) = failed_invoice(business, stripe, "pm_card_chargeCustomerFail")
     business.follow(retry_payment, retry)
     business.follow(retry_payment, retry)
@@ -285,7 +285,7 @@ def test_a_refusal_is_recorded_with_the_reason_that_stripe_gives(
     assert retries(business)[0] == (1, "declined", code)
 
 
-def test_an_invoice_paid_while_we_tried_to_is_no_decline(business: Business) -> None:
+def test_an_invoice_paid_during_our_attempt_is_no_decline(business: Business) -> None:
     tried: list[str] = []
 
     def reply(asked: Asked) -> Answer:
@@ -302,7 +302,7 @@ def test_an_invoice_paid_while_we_tried_to_is_no_decline(business: Business) -> 
     assert [follow_up.task for follow_up in follow_ups] == ["tasks.notifications.send"]  # the thanks
 
 
-def test_a_payment_whose_answer_was_lost_is_written_as_paid(business: Business) -> None:
+def test_a_payment_whose_response_was_lost_is_recorded_as_paid(business: Business) -> None:
     paid: list[str] = []
 
     def reply(asked: Asked) -> Answer:
@@ -351,7 +351,7 @@ def test_by_a_new_api_version_the_decline_code_is_found_among_the_payments(busin
         ({}, None),
     ],
 )
-def test_without_a_key_the_reason_is_what_the_event_says_of_it(
+def test_without_an_api_key_the_decline_code_is_that_of_the_event(
     business: Business, fields: dict[str, Any], code: str | None
 ) -> None:
     business.run(payment_failed, failure(**fields))
@@ -363,7 +363,7 @@ def keys(peer: Peer) -> list[str]:
     return [asked.headers["Idempotency-Key"] for asked in peer.asked if asked.method == "POST"]
 
 
-def test_every_try_of_one_retry_carries_the_same_idempotency_key(business: Business) -> None:
+def test_every_attempt_of_one_retry_has_the_same_idempotency_key(business: Business) -> None:
     with Peer(refusing(429, {"type": "rate_limit_error"})) as peer:
         by_api(business, peer.url)
         (retry,) = planned(business.run(payment_failed, failure()))
@@ -375,7 +375,7 @@ def test_every_try_of_one_retry_carries_the_same_idempotency_key(business: Busin
 
 
 @pytest.mark.parametrize(("number", "said"), [(1, {}), (4, {}), (14, {"Stripe-Should-Retry": "true"})])
-def test_a_5xx_that_may_pass_is_asked_again_soon_under_the_same_key(
+def test_a_temporary_5xx_is_retried_soon_under_the_same_key(
     business: Business, number: int, said: dict[str, str]
 ) -> None:
     business.number = number
@@ -389,7 +389,7 @@ def test_a_5xx_that_may_pass_is_asked_again_soon_under_the_same_key(
         assert keys(peer) == ["in_1:retry:1"] * 2
 
 
-def test_after_a_5xx_that_stays_a_day_goes_by_and_only_an_invoice_that_is_still_open_is_tried_under_a_new_key(
+def test_after_a_lasting_5xx_an_invoice_still_open_a_day_later_is_charged_under_a_new_key(
     business: Business,
 ) -> None:
     """For a day the old key would hear the saved 5xx again; and until then nobody knows if there was a charge."""
@@ -407,7 +407,7 @@ def test_after_a_5xx_that_stays_a_day_goes_by_and_only_an_invoice_that_is_still_
     assert retries(business) == [(1, "planned", None)]
 
 
-def test_a_payment_that_is_under_way_is_not_tried_again(business: Business) -> None:
+def test_a_pending_payment_is_not_retried(business: Business) -> None:
     def reply(asked: Asked) -> Answer:
         found = as_stripe_has_it(asked)
         return Answer(
@@ -437,7 +437,7 @@ def test_a_payment_that_is_under_way_is_not_tried_again(business: Business) -> N
     ],
 )
 @pytest.mark.parametrize("card", ["pm_declined", "pm_new", None])
-def test_a_card_that_was_declined_for_good_is_not_tried_until_there_is_another(
+def test_a_card_with_a_final_decline_is_not_charged_again_until_it_is_replaced(
     business: Business, where: str, error: dict[str, Any], code: str | None, card: str | None
 ) -> None:
     def reply(asked: Asked) -> Answer:
@@ -471,9 +471,7 @@ def test_a_rate_limit_is_waited_out_as_long_as_stripe_says(business: Business) -
     assert error.value.retry_after_seconds == 17
 
 
-def test_a_key_that_was_rolled_is_waited_for_and_the_error_names_the_setting(
-    business: Business, stripe: Stripe
-) -> None:
+def test_a_rolled_api_key_is_transient_and_the_error_names_the_setting(business: Business, stripe: Stripe) -> None:
     _, (retry,) = failed_invoice(business, stripe, "pm_card_visa")
     business.settings["STRIPE_API_KEY"] = "wrong"
     with pytest.raises(TransientError, match="STRIPE_API_KEY"):
@@ -483,7 +481,7 @@ def test_a_key_that_was_rolled_is_waited_for_and_the_error_names_the_setting(
     assert retries(business) == [(1, "paid", None)]
 
 
-def test_a_retry_whose_job_was_lost_is_owed_again_a_day_later_and_done_once(business: Business) -> None:
+def test_a_retry_whose_job_was_lost_gets_another_job_a_day_later_and_runs_once(business: Business) -> None:
     with Peer(refusing(402, {"type": "card_error", "code": "card_declined"})) as peer:
         by_api(business, peer.url)
         (lost,) = planned(business.run(payment_failed, failure()))

@@ -117,7 +117,7 @@ def world(business: Business, real_store: Store) -> Iterator[World]:
         yield world
 
 
-def test_an_event_that_never_arrived_is_taken_in_and_counted(world: World) -> None:
+def test_an_event_that_never_arrived_is_recorded_and_counted(world: World) -> None:
     world.happens("evt_lost", ago=600)
     assert world.look() == 1
     found = queries.find_event(world.store, "stripe", "evt_lost")
@@ -147,7 +147,7 @@ def test_what_it_records_is_what_a_delivery_would_have(world: World) -> None:
     assert keys == [b"stripe:obj_1"] * 2
 
 
-def test_what_arrived_is_no_loss_and_no_further_delivery(world: World) -> None:
+def test_an_event_that_arrived_is_neither_recorded_again_nor_counted(world: World) -> None:
     world.happens("evt_here", ago=600)  # another endpoint of the account did not take it
     world.arrives("evt_here")
     world.look()
@@ -174,13 +174,13 @@ def test_a_delivery_that_comes_after_all_is_a_duplicate(world: World) -> None:
         (WANTED, 2 * HOUR, False),  # before the first look's hour
     ],
 )
-def test_it_leaves_alone(world: World, kind: str, ago: float, delivered: bool) -> None:
+def test_it_ignores(world: World, kind: str, ago: float, delivered: bool) -> None:
     world.happens("evt_1", ago, kind, delivered=delivered)
     world.look()
     assert world.recorded() == set()
 
 
-def test_more_routed_types_than_stripe_takes_are_picked_here(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_routed_types_than_stripe_accepts_are_filtered_here(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stripe, "MAX_TYPES", 0)
     world.happens("evt_wanted", 600)
     world.happens("evt_other", 600, "customer.created")
@@ -189,7 +189,7 @@ def test_more_routed_types_than_stripe_takes_are_picked_here(world: World, monke
     assert "types" not in world.asked[0].path
 
 
-def test_one_that_was_too_young_is_taken_in_by_the_next_look(world: World) -> None:
+def test_an_event_that_was_too_young_is_recorded_by_the_next_run(world: World) -> None:
     world.happens("evt_young", ago=30)
     world.look()
     assert world.recorded() == set()
@@ -198,7 +198,7 @@ def test_one_that_was_too_young_is_taken_in_by_the_next_look(world: World) -> No
     assert world.recorded() == {"evt_young"}
 
 
-def test_the_next_look_begins_an_hour_before_the_end_of_the_last(world: World) -> None:
+def test_the_next_run_starts_an_hour_before_the_end_of_the_last(world: World) -> None:
     world.look()
     world.later(hours=5)
     world.happens("evt_overlap", ago=6 * HOUR)
@@ -208,27 +208,27 @@ def test_the_next_look_begins_an_hour_before_the_end_of_the_last(world: World) -
     assert world.recorded() == {"evt_overlap", "evt_since"}
 
 
-def test_it_goes_back_thirty_days_at_the_most(world: World) -> None:
+def test_it_goes_back_at_most_thirty_days(world: World) -> None:
     world.look()
     world.later(hours=24 * 50)
     world.look()
     assert f"created[gte]={int(world.business.now.timestamp()) - 30 * 86400}" in _plain(world.asked[-1])
 
 
-def test_many_pages_are_all_taken_in(world: World) -> None:
+def test_all_of_many_pages_are_recorded(world: World) -> None:
     for number in range(250):
         world.happens(f"evt_{number}", ago=3000 - number)
     assert world.look() == 3
     assert len(world.recorded()) == world.missed() == 250
 
 
-def test_a_page_full_to_the_brim_is_the_last(world: World) -> None:
+def test_a_full_page_may_be_the_last(world: World) -> None:
     for number in range(100):
         world.happens(f"evt_{number}", ago=3000 - number)
     assert world.look() == 1
 
 
-def test_events_that_come_while_it_looks_shift_no_page(world: World) -> None:
+def test_events_created_during_a_run_shift_no_page(world: World) -> None:
     for number in range(150):
         world.happens(f"evt_{number}", ago=3000 - number)
     (follow_up,) = world.request("reconcile:2026-03-01T12:00")
@@ -251,7 +251,9 @@ def test_events_that_come_while_it_looks_shift_no_page(world: World) -> None:
         (Answer(403, {}, b'{"error": {"type": "invalid_request_error"}}'), "Stripe refused STRIPE_API_KEY", 0),
     ],
 )
-def test_trouble_is_told_and_tried_again_where_it_was(world: World, answer: Answer, reason: str, wait: int) -> None:
+def test_a_failure_is_reported_and_retried_from_the_same_page(
+    world: World, answer: Answer, reason: str, wait: int
+) -> None:
     for number in range(150):
         world.happens(f"evt_{number}", ago=3000 - number)
     (follow_up,) = world.request("reconcile:2026-03-01T12:00")
@@ -266,14 +268,14 @@ def test_trouble_is_told_and_tried_again_where_it_was(world: World, answer: Answ
     assert len(world.recorded()) == 150
 
 
-def test_a_stripe_that_is_away_is_trouble_too(world: World) -> None:
+def test_an_unreachable_stripe_is_a_failure_too(world: World) -> None:
     world.business.settings["STRIPE_API_BASE"] = "http://127.0.0.1:9"
     with pytest.raises(TransientError, match="could not be reached"):
         world.request()
     assert world.row().failure == "Stripe could not be reached"
 
 
-def test_a_place_that_stripe_has_forgotten_is_begun_again(world: World) -> None:
+def test_a_cursor_that_stripe_no_longer_knows_starts_the_run_again(world: World) -> None:
     for number in range(150):
         world.happens(f"evt_{number}", ago=3000 - number)
     (follow_up,) = world.request("reconcile:2026-03-01T12:00")
@@ -291,7 +293,7 @@ class Death(BaseException):
 
 
 @pytest.mark.parametrize("at", [0, 1, 57, 99, 100, 149])
-def test_dying_anywhere_in_the_middle_loses_nothing_and_doubles_nothing(
+def test_a_crash_at_any_point_loses_nothing_and_doubles_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     for number in range(150):
@@ -317,7 +319,7 @@ def test_dying_anywhere_in_the_middle_loses_nothing_and_doubles_nothing(
     assert world.row().seen_until == SECOND - 60
 
 
-def test_a_newer_request_goes_on_where_the_elder_stopped_and_the_elder_gives_way(world: World) -> None:
+def test_a_newer_request_resumes_the_run_of_an_older_one_which_then_stops(world: World) -> None:
     for number in range(150):
         world.happens(f"evt_{number}", ago=3000 - number)
     (follow_up,) = world.request("reconcile:2026-03-01T12:00")
@@ -331,7 +333,7 @@ def test_a_newer_request_goes_on_where_the_elder_stopped_and_the_elder_gives_way
     assert len(world.recorded()) == 150
 
 
-def test_after_a_long_outage_the_next_look_covers_all_of_it(world: World) -> None:
+def test_after_a_long_outage_the_next_run_covers_all_of_it(world: World) -> None:
     world.look()
     for hour in range(1, 5):
         world.later(hours=1)
@@ -345,7 +347,7 @@ def test_after_a_long_outage_the_next_look_covers_all_of_it(world: World) -> Non
     assert world.row().seen_until == int(world.business.now.timestamp()) - 60
 
 
-def test_by_hand_it_goes_through_all_events_of_some_days(world: World) -> None:
+def test_a_request_for_days_lists_all_events_of_those_days(world: World) -> None:
     world.happens("evt_forgotten", ago=40 * HOUR, delivered=True)  # the store was restored from an old copy
     world.look()
     assert world.recorded() == set()
@@ -356,7 +358,7 @@ def test_by_hand_it_goes_through_all_events_of_some_days(world: World) -> None:
     assert "delivery_success=false" in world.asked[-1].path
 
 
-def test_once_a_day_everything_is_looked_through_for_what_was_never_to_be_delivered(world: World) -> None:
+def test_once_a_day_a_run_lists_events_that_were_never_due_for_delivery_too(world: World) -> None:
     """Of what happens while an endpoint is disabled nothing is undelivered."""
     world.look()
     everything = []
@@ -369,7 +371,7 @@ def test_once_a_day_everything_is_looked_through_for_what_was_never_to_be_delive
     assert world.recorded() == {f"evt_{hour}" for hour in range(1, 50)}
 
 
-def test_after_days_without_a_worker_everything_since_then_is_looked_through(world: World) -> None:
+def test_after_days_without_a_worker_a_run_lists_everything_since_then(world: World) -> None:
     world.look()
     world.later(hours=80)
     world.happens("evt_disabled", ago=79 * HOUR, delivered=True)
@@ -377,7 +379,7 @@ def test_after_days_without_a_worker_everything_since_then_is_looked_through(wor
     assert world.recorded() == {"evt_disabled"}
 
 
-def test_what_was_delivered_before_the_first_look_is_never_taken_in(world: World) -> None:
+def test_events_delivered_before_the_first_run_are_never_recorded(world: World) -> None:
     world.happens("evt_of_the_old_shop", ago=600, delivered=True)
     for _ in range(3):
         world.look()
@@ -385,7 +387,7 @@ def test_what_was_delivered_before_the_first_look_is_never_taken_in(world: World
     assert world.recorded() == set()
 
 
-def test_what_was_asked_by_hand_survives_being_taken_over(world: World) -> None:
+def test_a_request_for_days_survives_being_resumed_by_a_newer_request(world: World) -> None:
     for number in range(150):
         world.happens(f"evt_{number}", ago=40 * HOUR - number, delivered=True)
     world.trouble = [Answer(503)]
@@ -396,7 +398,7 @@ def test_what_was_asked_by_hand_survives_being_taken_over(world: World) -> None:
     assert len(world.recorded()) == 150
 
 
-def test_a_sleeper_does_not_move_on_what_somebody_else_has_moved(world: World) -> None:
+def test_a_worker_whose_lease_expired_does_not_finish_a_page_again(world: World) -> None:
     for number in range(250):
         world.happens(f"evt_{number}", ago=3000 - number)
     awake: Callable[[Asked], Answer] = world.answer
@@ -415,7 +417,7 @@ def test_a_sleeper_does_not_move_on_what_somebody_else_has_moved(world: World) -
 
 
 @pytest.mark.parametrize("hours", [(12, 12), (12, 13)])  # one request whose lease ran out, and two requests
-def test_two_looks_at_once_take_in_each_event_once(world: World, hours: tuple[int, int]) -> None:
+def test_two_concurrent_runs_record_each_event_once(world: World, hours: tuple[int, int]) -> None:
     for number in range(150):
         world.happens(f"evt_{number}", ago=3000 - number)
     at_once(lambda one: world.look(f"reconcile:2026-03-01T{hours[one]}:00"), 2)
@@ -423,7 +425,7 @@ def test_two_looks_at_once_take_in_each_event_once(world: World, hours: tuple[in
     assert (world.row().until, world.row().seen_until) == (None, SECOND - 60)
 
 
-def test_events_that_are_delivered_while_a_look_finds_them_are_recorded_once(world: World) -> None:
+def test_events_delivered_while_a_run_finds_them_are_recorded_once(world: World) -> None:
     names = [f"evt_{number}" for number in range(100)]
     for number, name in enumerate(names):
         world.happens(name, ago=3000 - number)
@@ -447,7 +449,7 @@ def test_events_that_are_delivered_while_a_look_finds_them_are_recorded_once(wor
     assert {event["deliveries"] for event in find.search(world.store, "events", Filter(), 1000).rows} == {1}
 
 
-def test_events_of_the_other_mode_are_left_alone(world: World) -> None:
+def test_events_of_the_other_mode_are_ignored(world: World) -> None:
     world.business.settings |= {"STRIPE_MODE": "live", "STRIPE_API_KEY": "rk_live_1"}
     world.happens("evt_test", ago=600)
     world.look()
@@ -463,7 +465,7 @@ def test_without_a_key_it_does_nothing(world: World) -> None:
 # --- who asks --------------------------------------------------------------------------------------------------------
 
 
-def test_all_workers_together_ask_once_at_the_start_and_once_an_hour(store: Store, clock: Any) -> None:
+def test_all_workers_together_request_a_run_at_the_start_and_once_an_hour(store: Store, clock: Any) -> None:
     clock.ms = int(datetime(2026, 11, 23, 21, 50, 10, tzinfo=UTC).timestamp() * 1000)
     last = ["", "", ""]
     for _ in range(3 * 60):  # each worker, every minute, for three hours

@@ -116,7 +116,7 @@ def test_a_full_refund_revokes_and_a_partial_one_does_not(business: Business) ->
     assert (charge.amount, charge.amount_refunded, charge.refunded, charge.currency) == (4900, 4900, True, "usd")
 
 
-def test_refunds_that_come_in_the_wrong_order_leave_the_greatest_amount(business: Business) -> None:
+def test_refunds_in_any_order_end_with_the_greatest_amount(business: Business) -> None:
     for amount, created in ((4900, 101), (1000, 99), (2000, 101)):
         run(business, charge_refunded, refund(amount, created=created))
     assert business.one(select(Charge.amount_refunded)) == 4900
@@ -158,7 +158,7 @@ def stripe_with_an_invoice(asked: Asked) -> Answer:
     return Answer(200, body=json.dumps(found).encode())
 
 
-def test_a_refund_takes_away_what_was_paid_for_and_not_what_is_paid_for_later(business: Business) -> None:
+def test_a_refund_revokes_the_period_it_paid_for_and_not_a_later_one(business: Business) -> None:
     """Of a subscription: its first charge is refunded wholly, and the next period is paid."""
     business.settings = APP
     run(business, checkout_completed, checkout(payment_intent=None, subscription="sub_1", invoice="in_1"))
@@ -178,7 +178,7 @@ def test_a_refund_takes_away_what_was_paid_for_and_not_what_is_paid_for_later(bu
     assert not in_force(business), "the newest charge too"
 
 
-def test_an_old_invoice_that_is_paid_late_is_not_what_was_paid_for_last(business: Business) -> None:
+def test_an_old_invoice_paid_late_is_not_the_latest_renewal(business: Business) -> None:
     """Its charge is the newest, but the time that it paid for was over before the newest invoice."""
     run(business, checkout_completed, checkout(payment_intent=None, subscription="sub_1", invoice="in_1"))
     invoice("payment_failed", 1, 10).to(business)
@@ -193,7 +193,7 @@ def test_an_old_invoice_that_is_paid_late_is_not_what_was_paid_for_last(business
 
 
 @pytest.mark.parametrize("nothing", [{"amount_due": 0, "total": 0}, {"amount_due": 0, "total": -500}])
-def test_a_later_invoice_of_nothing_gives_back_nothing(business: Business, nothing: dict[str, int]) -> None:
+def test_a_later_invoice_of_zero_restores_nothing(business: Business, nothing: dict[str, int]) -> None:
     """A change of plan after the refund makes one, and it counts as paid at once."""
     run(business, checkout_completed, checkout(payment_intent=None, subscription="sub_1", invoice="in_1"))
     invoice("paid", 1, 10, next_payment_attempt=None).to(business)
@@ -214,7 +214,7 @@ def test_a_later_invoice_of_nothing_gives_back_nothing(business: Business, nothi
         (disputes.dispute_changed, dispute("lost", payment_intent=None)),
     ],
 )
-def test_a_renewals_subscription_is_asked_for_where_the_event_does_not_name_it(
+def test_a_renewals_subscription_is_fetched_if_the_event_does_not_name_it(
     business: Business, handler: Handler, body: dict[str, Any]
 ) -> None:
     run(business, checkout_completed, checkout(payment_intent=None, subscription="sub_1", invoice="in_1"))
@@ -224,7 +224,7 @@ def test_a_renewals_subscription_is_asked_for_where_the_event_does_not_name_it(
     assert not in_force(business)
 
 
-def test_of_an_order_that_is_known_only_the_charge_is_asked_for(business: Business) -> None:
+def test_for_a_known_order_only_the_charge_is_fetched(business: Business) -> None:
     run(business, checkout_completed, checkout())
     with Peer(lambda _: Answer(200, body=json.dumps(refund()["data"]["object"]).encode())) as peer:
         business.settings = asking(peer)
@@ -233,7 +233,7 @@ def test_of_an_order_that_is_known_only_the_charge_is_asked_for(business: Busine
     assert not in_force(business)
 
 
-def test_a_payment_without_invoice_is_recorded_as_it_came(business: Business) -> None:
+def test_a_payment_without_invoice_is_recorded_as_in_the_event(business: Business) -> None:
     with Peer(stripe_with_an_invoice) as peer:
         business.settings = asking(peer)
         run(business, charge_refunded, refund(id="ch_7", payment_intent="pi_7"))
@@ -241,7 +241,7 @@ def test_a_payment_without_invoice_is_recorded_as_it_came(business: Business) ->
     assert (charge.payment_intent, charge.invoice, charge.subscription) == ("pi_7", None, None)
 
 
-def test_what_stripe_does_not_know_is_recorded_as_it_came(business: Business) -> None:
+def test_a_charge_unknown_to_stripe_is_recorded_as_in_the_event(business: Business) -> None:
     with Peer(lambda _: GONE) as peer:
         business.settings = asking(peer)
         run(business, charge_refunded, refund())
@@ -259,7 +259,7 @@ def stripe_with_the_charge(asked: Asked) -> Answer:
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_refund_that_failed_is_told_and_gives_back_what_it_took(business: Business, *, late: bool) -> None:
+def test_a_failed_refund_is_announced_and_restores_access(business: Business, *, late: bool) -> None:
     run(business, checkout_completed, checkout())
     both = [(charge_refunded, refund()), (refund_changed, failed_refund())]
     with Peer(stripe_with_the_charge) as peer:
@@ -274,7 +274,7 @@ def test_a_refund_that_failed_is_told_and_gives_back_what_it_took(business: Busi
     assert (words.audience, words.params["amount"], words.params["charge"]) == ("admin", "49.00 USD", "ch_1")
 
 
-def test_the_charge_as_it_is_now_outweighs_what_its_event_says(business: Business) -> None:
+def test_the_current_charge_wins_over_the_event(business: Business) -> None:
     """The event is of a refund that has failed since, or of one with which the rest was refunded since."""
     run(business, checkout_completed, checkout())
     with Peer(lambda _: Answer(200, body=json.dumps(now["data"]["object"]).encode())) as peer:
@@ -295,14 +295,14 @@ def test_a_refund_after_the_failed_one_counts(business: Business) -> None:
     assert not in_force(business)
 
 
-def test_a_failed_refund_that_three_events_tell_of_is_told_once(business: Business) -> None:
+def test_a_failed_refund_reported_by_three_events_is_announced_once(business: Business) -> None:
     """refund.failed, refund.updated and charge.refund.updated, whichever an API version sends."""
     owed = [run(business, refund_changed, failed_refund(created=1_700_000_300 + number)) for number in range(3)]
     assert owed == [["notify.refund_failed"], [], []]
     assert run(business, refund_changed, failed_refund(id="re_2")) == ["notify.refund_failed"]
 
 
-def test_a_failed_refund_is_told_though_stripe_went_away_in_the_middle_of_looking(business: Business) -> None:
+def test_a_failed_refund_is_announced_even_if_stripe_fails_between_two_calls(business: Business) -> None:
     """What is written while something is still to be asked would be committed by the asking, without its follow-up."""
     away = [True]
 
@@ -321,14 +321,14 @@ def test_a_failed_refund_is_told_though_stripe_went_away_in_the_middle_of_lookin
 
 
 @pytest.mark.parametrize("status", ["pending", "requires_action", "succeeded"])
-def test_a_refund_that_changes_without_failing_is_nobodys_concern(business: Business, status: str) -> None:
+def test_a_refund_update_without_failure_does_nothing(business: Business, status: str) -> None:
     with Peer(stripe_with_the_charge) as peer:
         business.settings = asking(peer)
         assert run(business, refund_changed, failed_refund(status=status)) == []
     assert peer.asked == []
 
 
-def test_a_cancelled_refund_gives_back_what_it_took_and_is_no_failure(business: Business) -> None:
+def test_a_cancelled_refund_restores_access_and_is_no_failure(business: Business) -> None:
     business.settings = APP
     run(business, checkout_completed, checkout())
     run(business, charge_refunded, refund())
@@ -337,7 +337,7 @@ def test_a_cancelled_refund_gives_back_what_it_took_and_is_no_failure(business: 
         assert run(business, refund_changed, failed_refund(status="canceled")) == ["access.granted.cs_1"]
 
 
-def test_without_a_key_a_failed_refund_is_told_and_no_more(business: Business) -> None:
+def test_without_an_api_key_a_failed_refund_is_only_announced(business: Business) -> None:
     run(business, checkout_completed, checkout())
     run(business, charge_refunded, refund())
     assert run(business, refund_changed, failed_refund()) == ["notify.refund_failed"]
@@ -347,7 +347,7 @@ def test_without_a_key_a_failed_refund_is_told_and_no_more(business: Business) -
 # --- disputes ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_dispute_is_told_at_its_start_and_its_end_and_revokes_when_it_is_lost(business: Business) -> None:
+def test_a_dispute_is_announced_when_opened_and_closed_and_revokes_access_if_lost(business: Business) -> None:
     run(business, checkout_completed, checkout())
     assert run(business, disputes.dispute_changed, dispute()) == ["notify.dispute_opened"]
     assert in_force(business)
@@ -359,7 +359,7 @@ def test_a_dispute_is_told_at_its_start_and_its_end_and_revokes_when_it_is_lost(
     assert (words.audience, words.params["due"], words.params["amount"]) == ("admin", "2023-11-21", "49.00 USD")
 
 
-def test_a_dispute_that_is_won_gives_back_what_it_took(business: Business) -> None:
+def test_a_won_dispute_restores_access(business: Business) -> None:
     business.settings = APP | {"ACCESS_WHILE_DISPUTED": "revoke"}
     run(business, checkout_completed, checkout())
     assert "access.revoked.cs_1" in run(business, disputes.dispute_changed, dispute())
@@ -367,7 +367,7 @@ def test_a_dispute_that_is_won_gives_back_what_it_took(business: Business) -> No
     assert in_force(business)
 
 
-def test_a_dispute_whose_end_came_first_stays_over(business: Business) -> None:
+def test_a_dispute_whose_closing_event_came_first_stays_closed(business: Business) -> None:
     run(business, checkout_completed, checkout())
     assert run(business, disputes.dispute_changed, dispute("lost", created=1_700_000_400)) == ["notify.dispute_closed"]
     assert run(business, disputes.dispute_changed, dispute()) == []
@@ -383,7 +383,7 @@ def test_a_lost_dispute_stays_lost_until_its_appeal_is_won(business: Business) -
     assert in_force(business)
 
 
-def test_a_dispute_as_it_is_now_outweighs_what_its_event_says(business: Business) -> None:
+def test_the_current_dispute_wins_over_the_event(business: Business) -> None:
     run(business, checkout_completed, checkout())
     won = json.dumps(dispute("won")["data"]["object"]).encode()
     with Peer(lambda asked: Answer(200, body=won) if asked.path.startswith("/v1/disputes/dp_1") else GONE) as peer:
@@ -394,7 +394,7 @@ def test_a_dispute_as_it_is_now_outweighs_what_its_event_says(business: Business
     assert in_force(business)
 
 
-def test_an_event_that_names_less_than_the_one_before_it_counts_all_the_same(business: Business) -> None:
+def test_an_event_with_fewer_ids_than_the_one_before_still_counts(business: Business) -> None:
     run(business, checkout_completed, checkout())
     run(business, disputes.dispute_changed, dispute())
     run(business, disputes.dispute_changed, dispute("lost", created=1_700_000_400, payment_intent=None))
@@ -407,7 +407,7 @@ def test_an_older_state_of_an_open_dispute_changes_nothing(business: Business) -
     assert business.one(select(Dispute.status)) == "needs_response"
 
 
-def test_a_lost_dispute_takes_away_what_was_paid_for_and_not_what_is_paid_for_later(business: Business) -> None:
+def test_a_lost_dispute_revokes_the_period_it_paid_for_and_not_a_later_one(business: Business) -> None:
     """Of a subscription, without a key: the charge is taken to be as old as the dispute."""
     business.settings = APP
     run(business, checkout_completed, checkout(payment_intent="pi_1", subscription="sub_1", invoice="in_1"))
@@ -420,7 +420,7 @@ def test_a_lost_dispute_takes_away_what_was_paid_for_and_not_what_is_paid_for_la
     assert not in_force(business), "the renewal was disputed too"
 
 
-def test_an_old_charge_that_is_disputed_after_the_renewal_takes_nothing_away(business: Business) -> None:
+def test_a_dispute_of_an_old_charge_after_the_renewal_revokes_nothing(business: Business) -> None:
     """With a key the charge itself tells its age, whatever the age of the dispute."""
     run(business, checkout_completed, checkout(payment_intent="pi_1", subscription="sub_1", invoice="in_1"))
     invoice("paid", 1, 10, next_payment_attempt=None).to(business)
@@ -440,7 +440,7 @@ def test_an_old_charge_that_is_disputed_after_the_renewal_takes_nothing_away(bus
 # --- deleted customers ------------------------------------------------------------------------------------------------
 
 
-def test_a_deleted_customer_may_use_nothing_any_more(business: Business) -> None:
+def test_a_deleted_customer_has_no_access(business: Business) -> None:
     run(business, checkout_completed, checkout())
     run(business, customers.customer_deleted, deleted("cus_2"))
     assert in_force(business)
@@ -489,7 +489,7 @@ def ends(business: Business, story: Sequence[str]) -> tuple[Any, ...]:
     disputed=st.sampled_from(["keep", "revoke"]),
     data=st.data(),
 )
-def test_any_order_of_an_orders_events_ends_alike(
+def test_any_order_of_an_orders_events_ends_in_the_same_state(
     business: Business, story: list[str], disputed: str, data: st.DataObject
 ) -> None:
     business.settings = APP | {"ACCESS_WHILE_DISPUTED": disputed}
@@ -520,7 +520,7 @@ def test_any_order_of_an_orders_events_ends_alike(
         (customers.customer_deleted, deleted(""), "data.object.id"),
     ],
 )
-def test_a_payload_without_what_it_takes_changes_nothing(
+def test_a_payload_without_a_required_field_changes_nothing(
     business: Business, handler: Handler, body: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(PermanentError, match=named):

@@ -66,7 +66,7 @@ def _pass_on(come: socket.socket, go: socket.socket) -> None:
         go.shutdown(socket.SHUT_WR)
 
 
-def test_nobody_waits_for_hours_for_a_database_whose_machine_is_gone(over_tcp: str) -> None:
+def test_a_connection_to_a_database_whose_machine_has_died_fails_in_seconds(over_tcp: str) -> None:
     engine = make_engine(over_tcp)
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT 1")) == 1
@@ -84,12 +84,12 @@ def test_nobody_waits_for_hours_for_a_database_whose_machine_is_gone(over_tcp: s
     engine.dispose()
 
 
-def test_the_migrations_make_the_tables_that_the_models_say(database: str) -> None:
+def test_the_migrations_create_the_tables_of_the_models(database: str) -> None:
     assert differences(database) == []
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_processes_that_migrate_at_once_all_succeed(kind: str, tmp_path: Path, postgres: Postgres) -> None:
+def test_concurrent_migrations_all_succeed(kind: str, tmp_path: Path, postgres: Postgres) -> None:
     url = postgres.empty() if kind == "postgres" else f"sqlite:///{tmp_path / 'new.db'}"
     environ = {**os.environ, "DATABASE_URL": url}
     command = [sys.executable, "-m", "tasks.upgrade"]
@@ -100,7 +100,7 @@ def test_processes_that_migrate_at_once_all_succeed(kind: str, tmp_path: Path, p
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_a_migration_waits_for_the_one_under_way(kind: str, tmp_path: Path, postgres: Postgres) -> None:
+def test_a_migration_waits_for_a_running_one(kind: str, tmp_path: Path, postgres: Postgres) -> None:
     url = postgres.empty() if kind == "postgres" else f"sqlite:///{tmp_path / 'new.db'}"
     engine = make_engine(url)
     with ThreadPoolExecutor(1) as thread, engine.begin() as under_way:
@@ -130,13 +130,13 @@ def test_times_come_back_in_utc_whatever_zone_they_went_in_with(business: Busine
     assert (done_at, done_at.tzinfo) == (NOW, UTC)
 
 
-def test_a_time_without_a_zone_is_refused(business: Business) -> None:
+def test_a_datetime_without_a_time_zone_is_an_error(business: Business) -> None:
     with business.sessions() as db, pytest.raises(StatementError, match="a datetime must have a time zone"):
         db.add(Effect(job_id="j", follow_ups="[]", done_at=datetime(2026, 1, 1)))  # noqa: DTZ001
         db.flush()
 
 
-def test_who_locks_a_row_sees_what_the_one_before_made_of_it(business: Business) -> None:
+def test_a_locked_row_has_the_changes_of_the_transaction_before(business: Business) -> None:
     def second() -> str:
         with business.sessions() as db:
             return row_of(db).follow_ups
@@ -158,7 +158,7 @@ def test_who_locks_a_row_sees_what_the_one_before_made_of_it(business: Business)
         assert waiting.result(timeout=30) == "after"
 
 
-def test_inserting_what_is_there_changes_nothing_and_says_so(business: Business) -> None:
+def test_inserting_an_existing_row_changes_nothing_and_returns_false(business: Business) -> None:
     with business.sessions() as db:
         base = {
             "id": "d1",

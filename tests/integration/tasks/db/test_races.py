@@ -76,7 +76,7 @@ class House:
             self.finished[lease.job_id] += 1
 
 
-def test_workers_that_race_die_and_oversleep_finish_every_job_exactly_once(valkey: Valkey) -> None:
+def test_workers_that_race_crash_and_lose_leases_finish_every_job_exactly_once(valkey: Valkey) -> None:
     house = House(valkey.url)
     store = house.store()
     for event in range(EVENTS):

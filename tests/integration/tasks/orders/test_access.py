@@ -82,7 +82,7 @@ def test_an_order_is_found_by_each_of_its_ids(business: Business, name: str) -> 
         (partial(DeletedCustomer, id="cus_1", deleted_at=NOW), "customer", "customer_deleted"),
     ],
 )
-def test_what_is_known_against_an_order_revokes_its_access_whether_it_came_before_or_after(
+def test_a_fact_that_denies_access_revokes_it_whether_it_came_before_or_after_the_order(
     business: Business, row: Callable[[], Base], name: str, reason: str
 ) -> None:
     business.settings = APP
@@ -97,7 +97,7 @@ def test_what_is_known_against_an_order_revokes_its_access_whether_it_came_befor
     assert in_force(business) == [], "the order came after the fact"
 
 
-def test_a_dispute_is_known_by_its_charge_too(business: Business) -> None:
+def test_a_dispute_is_found_by_its_charge_too(business: Business) -> None:
     order(business)
     charge = refund(payment_intent="pi_1")
     charge.refunded = False
@@ -105,7 +105,7 @@ def test_a_dispute_is_known_by_its_charge_too(business: Business) -> None:
     assert in_force(business) == []
 
 
-def test_other_peoples_orders_are_left_alone(business: Business) -> None:
+def test_other_customers_orders_do_not_change(business: Business) -> None:
     order(business, "cs_1", payment_intent="pi_1")
     order(business, "cs_2", payment_intent="pi_2")
     business.run(learn(session="cs_1"), effect="one")
@@ -121,7 +121,7 @@ def test_an_order_without_ids_has_nothing_in_common_with_rows_without_ids(busine
     assert in_force(business) == ["book", "club"]
 
 
-def test_each_change_is_told_once_and_bears_its_number(business: Business) -> None:
+def test_each_change_is_sent_once_with_its_number(business: Business) -> None:
     business.settings = APP
     order(business)
     assert [len(business.run(learn(session="cs_1"), event_id=f"evt_{n}")) for n in range(3)] == [1, 0, 0]
@@ -135,14 +135,14 @@ def test_each_change_is_told_once_and_bears_its_number(business: Business) -> No
     assert in_force(business) == ["book", "club"]
 
 
-def test_where_no_application_listens_access_changes_all_the_same(business: Business) -> None:
+def test_without_an_application_access_changes_all_the_same(business: Business) -> None:
     order(business)
     assert business.run(learn(session="cs_1"), effect="granted") == []
     assert in_force(business) == ["book", "club"]
     assert business.all(select(AppMessage)) == []
 
 
-def test_an_order_and_what_is_known_against_it_recorded_at_once_end_without_access(business: Business) -> None:
+def test_an_order_and_its_refund_recorded_concurrently_end_without_access(business: Business) -> None:
     """Each works on while the other has not committed, and would not see its rows; whoever commits last must."""
 
     def record_order(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -161,7 +161,7 @@ def test_an_order_and_what_is_known_against_it_recorded_at_once_end_without_acce
     assert in_force(business) == []
 
 
-def test_a_renewal_and_its_refund_recorded_at_once_end_without_access(business: Business) -> None:
+def test_a_renewal_and_its_refund_recorded_concurrently_end_without_access(business: Business) -> None:
     """The refund names the renewal's invoice alone, and which subscription that renews, the invoice's event says."""
     order(business, subscription="sub_1")
     business.run(learn(session="cs_1"), effect="granted")

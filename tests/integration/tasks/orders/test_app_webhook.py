@@ -54,7 +54,7 @@ def test_the_official_library_verifies_what_the_application_gets(business: Busin
     assert len({one.headers["webhook-id"] for one in app.asked}) == 3
 
 
-def test_nobodys_address_is_in_a_message(business: Business) -> None:
+def test_no_message_holds_an_address(business: Business) -> None:
     business.settings = {"APP_WEBHOOK_URL": "http://app.internal", "APP_WEBHOOK_SECRET": HANDOFF_SECRET}
     sold(business)
     said = json.dumps([row.data for row in business.all(select(AppMessage))])
@@ -63,7 +63,7 @@ def test_nobodys_address_is_in_a_message(business: Business) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 302])
-def test_every_try_says_the_same_under_the_same_id(business: Business, status: int) -> None:
+def test_every_attempt_sends_the_same_body_and_webhook_id(business: Business, status: int) -> None:
     answers = iter([status, 200])
     with Peer(lambda _: Answer(next(answers))) as app:
         business.settings = listening(app)
@@ -90,7 +90,7 @@ def test_while_a_secret_is_rotated_either_verifies(business: Business) -> None:
         assert Webhook(secret).verify(asked.body, dict(asked.headers))["type"] == "order.fulfilled"
 
 
-def test_an_application_that_wants_no_more_is_left_alone(business: Business) -> None:
+def test_an_application_that_answers_410_gets_no_further_attempt(business: Business) -> None:
     with Peer(lambda _: Answer(410)) as app:
         business.settings = listening(app)
         follow_up = sold(business)["order.fulfilled.cs_1"]
@@ -98,7 +98,7 @@ def test_an_application_that_wants_no_more_is_left_alone(business: Business) -> 
             business.follow(deliver, follow_up)
 
 
-def test_a_message_that_was_owed_before_the_address_was_taken_away_is_a_dead_letter(business: Business) -> None:
+def test_a_message_pending_when_the_url_was_removed_is_a_dead_letter(business: Business) -> None:
     business.settings = {"APP_WEBHOOK_URL": "http://app.internal", "APP_WEBHOOK_SECRET": HANDOFF_SECRET}
     follow_up = sold(business)["order.fulfilled.cs_1"]
     business.settings = {}

@@ -45,7 +45,7 @@ def in_force(business: Business) -> list[tuple[str, str]]:
     return [(row.session_id, row.product) for row in rows]
 
 
-def test_a_subscription_made_by_api_gives_access_and_the_application_hears_of_it(business: Business) -> None:
+def test_a_subscription_created_by_api_gives_access_and_notifies_the_application(business: Business) -> None:
     with stripe_with() as peer:
         (later,) = told(business, peer)
         assert (later.task, later.delay_seconds) == ("tasks.sold_elsewhere.record", 30)
@@ -56,7 +56,7 @@ def test_a_subscription_made_by_api_gives_access_and_the_application_hears_of_it
     assert (said.type, said.data["session"], said.data["customer"]) == ("access.granted", "sub_1", "cus_1")
 
 
-def test_its_end_takes_the_access_away(business: Business) -> None:
+def test_its_end_revokes_access(business: Business) -> None:
     with stripe_with() as peer:
         (later,) = told(business, peer)
         business.follow(direct_subscriptions.record_order, later)
@@ -66,13 +66,13 @@ def test_its_end_takes_the_access_away(business: Business) -> None:
     assert in_force(business) == []
 
 
-def test_what_a_checkout_began_is_left_to_its_session_whose_event_may_come_later(business: Business) -> None:
+def test_a_subscription_of_a_checkout_is_left_to_its_session_whose_event_may_come_later(business: Business) -> None:
     with stripe_with({"id": "cs_1", "created": int(NOW.timestamp()) - DAY}) as peer:
         assert told(business, peer) == []
     assert business.all(select(Order)) == []
 
 
-def test_a_session_that_is_found_only_at_the_second_look_makes_no_order_either(business: Business) -> None:
+def test_a_session_found_only_by_the_second_check_prevents_the_order_too(business: Business) -> None:
     with stripe_with() as peer:
         (later,) = told(business, peer)
     with stripe_with({"id": "cs_1", "created": int(NOW.timestamp())}) as peer:
@@ -81,7 +81,7 @@ def test_a_session_that_is_found_only_at_the_second_look_makes_no_order_either(b
     assert business.all(select(Order)) == []
 
 
-def test_a_session_that_came_meanwhile_keeps_its_order_the_only_one(business: Business) -> None:
+def test_a_session_recorded_meanwhile_keeps_its_order_the_only_one(business: Business) -> None:
     with stripe_with() as peer:
         (later,) = told(business, peer)
         checkout("completed", 2, 5, metadata={"product": "club"}).to(business)
@@ -89,7 +89,7 @@ def test_a_session_that_came_meanwhile_keeps_its_order_the_only_one(business: Bu
     assert in_force(business) == [("cs_1", "club")]
 
 
-def test_a_session_that_comes_while_stripe_is_asked_keeps_its_order_the_only_one(business: Business) -> None:
+def test_a_session_recorded_during_the_call_keeps_its_order_the_only_one(business: Business) -> None:
     with stripe_with() as peer:
         (later,) = told(business, peer)
         reply, session = peer.reply, checkout("completed", 2, 5)
@@ -104,7 +104,7 @@ def test_a_session_that_comes_while_stripe_is_asked_keeps_its_order_the_only_one
     assert in_force(business) == [("cs_1", "club")]
 
 
-def test_a_session_of_which_stripe_tells_nobody_any_more_never_becomes_an_order(business: Business) -> None:
+def test_a_session_too_old_for_stripe_to_resend_does_not_prevent_the_order(business: Business) -> None:
     """Of a subscription that began before there was a Holdfast."""
     with stripe_with({"id": "cs_0", "created": int(NOW.timestamp()) - 31 * DAY}) as peer:
         (later,) = told(business, peer)
@@ -112,7 +112,7 @@ def test_a_session_of_which_stripe_tells_nobody_any_more_never_becomes_an_order(
     assert in_force(business) == [("sub_1", "basic")]
 
 
-def test_events_of_one_subscription_at_once_make_one_order_and_one_message(business: Business) -> None:
+def test_concurrent_events_of_one_subscription_make_one_order_and_one_message(business: Business) -> None:
     with stripe_with() as peer:
         (later,) = told(business, peer)
         at_once(lambda n: business.follow(direct_subscriptions.record_order, later, event_id=f"evt_{n}"), 3)
@@ -121,12 +121,12 @@ def test_events_of_one_subscription_at_once_make_one_order_and_one_message(busin
 
 
 @pytest.mark.parametrize("status", ["incomplete", "canceled"])
-def test_nobody_asks_about_a_subscription_that_gives_nothing(business: Business, status: str) -> None:
+def test_a_subscription_that_gives_no_access_makes_no_call(business: Business, status: str) -> None:
     with stripe_with(status=status) as peer:
         assert told(business, peer) == []
     assert [asked.path for asked in peer.asked] == ["/v1/subscriptions/sub_1"]
 
 
-def test_without_a_key_nobody_can_know(business: Business) -> None:
+def test_without_an_api_key_no_order_is_recorded(business: Business) -> None:
     assert BEGUN.to(business) == []
     assert business.all(select(Order)) == []

@@ -79,7 +79,7 @@ def test_an_order_that_waited_is_fulfilled_once_it_is_paid(business: Business) -
     assert business.one(select(Order.state)) == "fulfilled"
 
 
-def test_an_unpaid_event_that_came_late_takes_nothing_back(business: Business) -> None:
+def test_a_late_unpaid_event_revokes_nothing(business: Business) -> None:
     business.run(checkout_completed, checkout(), event_id="evt_2")
     assert business.run(checkout_completed, checkout(payment_status="unpaid"), event_id="evt_1") == []
     assert business.one(select(Order.state)) == "fulfilled"
@@ -110,7 +110,7 @@ def test_each_product_of_the_line_items_is_granted(business: Business) -> None:
     assert sorted(business.all(select(Entitlement.product))) == ["prod_1", "prod_2"]
 
 
-def test_a_receipt_names_what_was_bought_as_the_customer_saw_it(business: Business) -> None:
+def test_a_receipt_names_products_as_the_customer_saw_them(business: Business) -> None:
     items = [{"price": {"product": "prod_1"}, "description": "T-shirt"}, {"description": "Mug"}, {"description": None}]
     business.run(checkout_completed, checkout(metadata={}, line_items={"data": items}))
     assert business.one(select(Notification)).params["products"] == "T-shirt, Mug"
@@ -149,7 +149,7 @@ def test_a_customer_whose_language_stripe_does_not_know_is_answered_in_that_of_t
     assert mail["Subject"] == "Ihre Bestellung: 49,00 USD"
 
 
-def test_a_guest_without_an_address_gets_access_and_the_administrator_word(business: Business) -> None:
+def test_for_a_guest_without_an_address_the_administrator_is_notified_and_access_is_granted(business: Business) -> None:
     guest = checkout(customer=None, client_reference_id=None, customer_details=None)
     business.run(checkout_completed, guest)
     assert business.one(select(Entitlement.session_id)) == "cs_1"
@@ -164,7 +164,7 @@ def test_a_guest_without_an_address_gets_access_and_the_administrator_word(busin
         ({"amount_total": "4900"}, "amount_total"),
     ],
 )
-def test_a_payload_without_what_it_takes_changes_nothing(
+def test_a_payload_without_a_required_field_changes_nothing(
     business: Business, fields: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(PermanentError, match=named):
@@ -177,14 +177,14 @@ def test_a_payload_without_what_it_takes_changes_nothing(
 UNPAID = {"payment_status": "unpaid"}
 
 
-def test_an_order_is_fulfilled_when_its_money_has_come(business: Business) -> None:
+def test_an_order_is_fulfilled_when_its_payment_has_arrived(business: Business) -> None:
     assert business.run(checkout_completed, checkout(**UNPAID), event_id="evt_1") == []
     (receipt,) = business.run(async_payment_succeeded, checkout(), event_id="evt_2")
     assert (receipt.effect, business.one(select(Order.state))) == ("notify.receipt", "fulfilled")
     assert business.one(select(Entitlement.revoked_at)) is None
 
 
-def test_a_customer_whose_money_did_not_come_is_told_once_and_gets_nothing(business: Business) -> None:
+def test_a_customer_whose_payment_failed_is_notified_once_and_gets_no_access(business: Business) -> None:
     business.run(checkout_completed, checkout(**UNPAID), event_id="evt_1")
     (told,) = business.run(async_payment_failed, checkout(**UNPAID), event_id="evt_2")
     assert business.run(async_payment_failed, checkout(**UNPAID), event_id="evt_3") == []
@@ -194,7 +194,7 @@ def test_a_customer_whose_money_did_not_come_is_told_once_and_gets_nothing(busin
     assert business.all(select(Entitlement)) == []
 
 
-def test_nobody_is_told_of_a_failure_that_a_payment_has_overtaken(business: Business) -> None:
+def test_a_failure_that_a_payment_has_overtaken_sends_no_message(business: Business) -> None:
     business.run(async_payment_succeeded, checkout(), event_id="evt_2")
     assert business.run(async_payment_failed, checkout(**UNPAID), event_id="evt_1") == []
     assert business.one(select(Order.state)) == "fulfilled"
@@ -314,7 +314,7 @@ def page(asked: Asked) -> Answer:
     return Answer(200, body=json.dumps(found).encode())
 
 
-def test_line_items_are_asked_for_over_all_pages(business: Business) -> None:
+def test_line_items_are_fetched_over_all_pages(business: Business) -> None:
     with Peer(page) as peer:
         business.settings = {"STRIPE_API_KEY": Stripe.KEY, "STRIPE_API_BASE": peer.url}
         business.run(checkout_completed, checkout(metadata={}))
@@ -322,7 +322,7 @@ def test_line_items_are_asked_for_over_all_pages(business: Business) -> None:
     assert [asked.path.partition("?")[0] for asked in peer.asked] == ["/v1/checkout/sessions/cs_1/line_items"] * 2
 
 
-def test_nobody_asks_for_line_items_of_what_is_not_paid(business: Business) -> None:
+def test_line_items_of_an_unpaid_session_are_not_fetched(business: Business) -> None:
     with Peer(page) as peer:
         business.settings = {"STRIPE_API_KEY": Stripe.KEY, "STRIPE_API_BASE": peer.url}
         business.run(checkout_completed, checkout(metadata={}, **UNPAID), event_id="evt_1")
@@ -330,7 +330,7 @@ def test_nobody_asks_for_line_items_of_what_is_not_paid(business: Business) -> N
     assert peer.asked == []
 
 
-def test_an_order_whose_products_stripe_will_not_tell_is_a_dead_letter_and_not_fulfilled(business: Business) -> None:
+def test_an_order_whose_line_items_stripe_refuses_is_a_dead_letter_and_not_fulfilled(business: Business) -> None:
     gone = b'{"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "No such session"}}'
     with Peer(lambda _: Answer(404, body=gone)) as peer:
         business.settings = {"STRIPE_API_KEY": Stripe.KEY, "STRIPE_API_BASE": peer.url}

@@ -36,7 +36,7 @@ def heard(business: Business) -> list[tuple[Any, ...]]:
     return sorted(found)
 
 
-def test_a_move_to_another_plan_is_told_with_no_gap_between(business: Business) -> None:
+def test_a_plan_change_is_announced_without_a_gap(business: Business) -> None:
     business.settings = APP
     for event in (BEGUN, bought(), MOVED, MOVED):
         event.to(business)
@@ -48,21 +48,21 @@ def test_a_move_to_another_plan_is_told_with_no_gap_between(business: Business) 
     ]
 
 
-def test_only_the_difference_is_told(business: Business) -> None:
+def test_only_the_difference_is_announced(business: Business) -> None:
     business.settings = APP | {"FULFILMENT": 'basic = ["forum"]\npro = ["forum", "coaching"]'}
     for event in (BEGUN, bought(), MOVED):
         event.to(business)
     assert heard(business)[1:] == [(2, "access.granted", ["coaching"], ["coaching", "forum"], "plan_changed")]
 
 
-def test_what_was_bought_once_beside_the_plan_stays(business: Business) -> None:
+def test_one_time_items_beside_the_plan_stay(business: Business) -> None:
     book = item("item", "book")
     for event in (BEGUN, bought(item("item", "basic"), book | {"price": book["price"] | {"type": "one_time"}}), MOVED):
         event.to(business)
     assert in_force(business) == ["book", "pro"]
 
 
-def test_a_plan_is_read_where_an_old_api_version_has_it(business: Business) -> None:
+def test_the_plan_of_an_old_api_version_is_read(business: Business) -> None:
     old = {"data": [{"id": "si_1", "object": "subscription_item", "plan": {"id": "plan_1", "product": "pro"}}]}
     BEGUN.to(business)
     bought().to(business)
@@ -71,13 +71,13 @@ def test_a_plan_is_read_where_an_old_api_version_has_it(business: Business) -> N
 
 
 @pytest.mark.parametrize("items", [None, {"data": [item("subscription_item", "pro")], "has_more": True}])
-def test_of_a_plan_that_is_not_told_whole_nothing_is_taken_away(business: Business, items: Any) -> None:
+def test_an_incomplete_list_of_items_revokes_nothing(business: Business, items: Any) -> None:
     bought().to(business)
     Happened("evt_2", MOVED.type, MOVED.created, MOVED.object | {"items": items}).to(business)
     assert in_force(business) == ["basic"]
 
 
-def test_a_move_whose_event_never_came_is_seen_when_its_invoice_is_paid(business: Business) -> None:
+def test_a_plan_change_whose_event_never_came_is_found_when_its_invoice_is_paid(business: Business) -> None:
     """With a key: the subscription is fetched for every event of its invoices."""
     BEGUN.to(business)
     bought().to(business)
@@ -89,7 +89,7 @@ def test_a_move_whose_event_never_came_is_seen_when_its_invoice_is_paid(business
     assert in_force(business) == ["pro"]
 
 
-def test_who_has_no_access_gets_none_by_moving_and_the_new_plan_by_paying(business: Business) -> None:
+def test_without_access_a_plan_change_grants_nothing_and_a_payment_grants_the_new_plan(business: Business) -> None:
     business.settings = APP
     for event in (BEGUN, bought(), subscription("paused", 3, 5, "paused", "basic")):
         event.to(business)

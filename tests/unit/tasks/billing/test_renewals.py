@@ -48,12 +48,12 @@ def by_basil(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ],
 )
 @pytest.mark.parametrize("shape", [list, by_basil])
-def test_only_an_invoice_for_a_time_of_its_subscription_renews_it(
+def test_only_an_invoice_for_a_billing_period_is_a_renewal(
     reason: str | None, total: int, lines: list[dict[str, Any]], does: bool, shape: Any
 ) -> None:
     invoice = {"billing_reason": reason, "total": total, "lines": {"object": "list", "data": shape(lines)}}
     assert renews(convert(invoice, InvoiceObject)) is does
 
 
-def test_of_an_invoice_that_tells_no_total_what_is_due_counts() -> None:
+def test_without_a_total_the_amount_due_counts() -> None:
     assert renews(InvoiceObject(amount_due=1)) and not renews(InvoiceObject(amount_due=0))

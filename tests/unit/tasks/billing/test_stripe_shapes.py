@@ -142,11 +142,11 @@ def test_the_library_has_what_is_new_and_not_what_is_old() -> None:
         ({"object": "invoice", "subscription": "sub_1"}, ["invoice.subscription is not there"]),
     ],
 )
-def test_what_does_not_fit_is_found(made: dict[str, Any], said: list[str]) -> None:
+def test_a_field_of_the_wrong_type_is_found(made: dict[str, Any], said: list[str]) -> None:
     assert misfits(made) == said
 
 
-def test_what_we_would_misread_is_found() -> None:
+def test_a_field_that_we_would_misread_is_found() -> None:
     class Wrong(Struct):
         amount: int
         invented: int | None = None

@@ -41,7 +41,7 @@ from tasks.billing.subscription_state import (
         ("a word of next year", "", "a word of next year"),
     ],
 )
-def test_a_subscriptions_status_follows_from_what_is_known(word: str | None, facts: str, status: str) -> None:
+def test_a_subscriptions_status_is_computed_from_the_known_facts(word: str | None, facts: str, status: str) -> None:
     known = {name: name in facts.split() for name in ("failing", "given_up", "paid_since")}
     assert derive_status(word, **known) == status
 
@@ -59,7 +59,7 @@ def test_a_subscriptions_status_follows_from_what_is_known(word: str | None, fac
         (None, None, False, False),
     ],
 )
-def test_only_a_subscription_that_has_not_begun_is_a_sign_up(
+def test_only_a_subscription_that_has_not_started_is_a_sign_up(
     word: str | None, billing_reason: str | None, sent: bool, first: bool
 ) -> None:
     assert is_sign_up(word, billing_reason, sent=sent) is first
@@ -101,7 +101,7 @@ def test_any_order_of_invoice_events_ends_with_the_same_one() -> None:
     assert ends == {Version("paid", 6, "c")}
 
 
-def test_what_was_fetched_later_or_in_the_same_second_wins_and_earlier_loses() -> None:
+def test_a_version_fetched_later_or_in_the_same_second_wins_and_an_earlier_one_loses() -> None:
     known = Version("active", 10, "evt_z", fetched=True)
     assert [
         is_newer(Version("past_due", at, "evt_a", fetched=True), known, SUBSCRIPTION_ORDER) for at in (9, 10, 11)
@@ -127,7 +127,7 @@ def test_what_was_fetched_later_or_in_the_same_second_wins_and_earlier_loses() -
         ((), None, True, None, True),
     ],
 )
-def test_a_failing_invoice_is_tried_by_the_schedule_and_then_has_its_grace(
+def test_a_failing_invoice_is_retried_by_the_schedule_and_then_has_its_grace_period(
     schedule: tuple[int, ...], retry: tuple[int, str] | None, last_word: bool, number: int | None, grace: bool
 ) -> None:
     assert next_retry_number(schedule, retry) == number

@@ -28,12 +28,12 @@ from tasks.orders.access import AccessFacts, denial_reason
         (AccessFacts(subscription_status="active", refunded=True), "refunded"),
     ],
 )
-def test_a_fulfilled_order_gives_access_unless_something_is_known_against_it(known: AccessFacts, reason: str) -> None:
+def test_a_fulfilled_order_gives_access_unless_a_fact_denies_it(known: AccessFacts, reason: str) -> None:
     assert denial_reason("fulfilled", known) == reason
 
 
 @pytest.mark.parametrize("state", ["expired", "awaiting_payment", "payment_failed"])
-def test_an_order_that_is_not_fulfilled_gives_none(state: str) -> None:
+def test_an_order_that_is_not_fulfilled_gives_no_access(state: str) -> None:
     assert denial_reason(state, AccessFacts(subscription_status="active")) == "not_fulfilled"
 
 
@@ -48,5 +48,5 @@ def test_an_order_that_is_not_fulfilled_gives_none(state: str) -> None:
         ("lost", "dispute_lost"),
     ],
 )
-def test_an_open_dispute_takes_the_access_away_where_it_is_told_to(status: str, reason: str) -> None:
+def test_an_open_dispute_revokes_access_if_the_setting_is_revoke(status: str, reason: str) -> None:
     assert denial_reason("fulfilled", AccessFacts(disputes=frozenset({status})), while_disputed="revoke") == reason
