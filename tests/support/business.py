@@ -1,4 +1,4 @@
-"""Running handlers in tests, on real databases, without Redis: what workers/run.py does between lease and finish."""
+"""Runs handlers in tests, on real databases, without Redis, as workers/run.py does between lease and finish."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Business:
         attempt = self.attempt(source, event_id, body, effect or handler.__name__, args or {})
         try:
             return self._effect(handler, attempt)
-        except IntegrityError:  # another run of this very job was first
+        except IntegrityError:  # another run of the same job committed first
             with self.sessions() as db:
                 return _decode(db.get_one(Effect, attempt.key))
 
@@ -101,7 +101,7 @@ class Business:
 
 
 def at_once(work: Callable[[int], Any], times: int) -> list[Any]:
-    """work(0), work(1), … from as many threads, started together; their answers in that order."""
+    """work(0), work(1), … in one thread each, started together; returns their results in that order."""
     start = threading.Barrier(times)
 
     def run(number: int) -> Any:

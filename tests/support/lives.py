@@ -54,7 +54,7 @@ class Happened:
 
 
 def buy_access(business: Business) -> None:
-    """An order that sub_1 pays for, with access, as if nobody had been told of it."""
+    """An order paid by sub_1, with access, without any message or webhook."""
     ids = {"customer": "cus_1", "subscription": "sub_1", "invoice": "in_1"}
     bought = [entitlements.make_item(Price(product="club", type="one_time"), 1)]
     about: dict[str, Any] = {"amount_total": 1, "currency": "eur", "created_at": NOW, "bought": bought}
@@ -66,7 +66,7 @@ def buy_access(business: Business) -> None:
 
 
 def invoice(kind: str, number: int, at: int, **fields: Any) -> Happened:
-    """invoice.<kind>, of in_1 unless told otherwise. Odd numbers have the shape of old API versions."""
+    """invoice.<kind>, of in_1 by default. Odd numbers have the shape of old API versions."""
     old: dict[str, Any] = {"subscription": "sub_1"}
     new = {"parent": {"type": "subscription_details", "subscription_details": {"subscription": "sub_1"}}}
     about = {
@@ -96,13 +96,13 @@ def subscription(kind: str, number: int, at: int, status: str, product: str = ""
 
 
 def item(kind: str, product: Any) -> dict[str, Any]:
-    """Two of a product, as a subscription or a checkout session has them: `kind` is Stripe's word for such a line."""
+    """Two of a product, as a line of a subscription or a checkout session; `kind` is Stripe's type of the line."""
     price = {"id": "price_1", "object": "price", "product": product, "type": "recurring"}
     return {"id": "item_1", "object": kind, "price": price, "quantity": 2}
 
 
 def refund(number: int, at: int, made: int, invoice: str, **fields: Any) -> Happened:
-    """charge.refunded, wholly unless told otherwise, of a charge made for this invoice `made` seconds after T0."""
+    """charge.refunded, in full by default, of a charge created for this invoice `made` seconds after T0."""
     about = {
         "id": f"ch_{number}",
         "object": "charge",
@@ -118,13 +118,13 @@ def refund(number: int, at: int, made: int, invoice: str, **fields: Any) -> Happ
 
 
 def dispute(kind: str, number: int, at: int, status: str) -> Happened:
-    """charge.dispute.<kind>, of the charge of the refund with the number 3, begun 20 seconds after T0."""
+    """charge.dispute.<kind>, of the charge of the refund with the number 3, opened 20 seconds after T0."""
     about = {"id": "dp_1", "object": "dispute", "charge": "ch_3", "created": T0 + 20, "status": status}
     return Happened(f"evt_{number}", f"charge.dispute.{kind}", T0 + at, about)
 
 
 def checkout(kind: str, number: int, at: int, **fields: Any) -> Happened:
-    """checkout.session.<kind>, of cs_1, that begins sub_1 and is paid unless told otherwise."""
+    """checkout.session.<kind>, of cs_1, that creates sub_1 and is paid by default."""
     about = {
         "id": "cs_1",
         "object": "checkout.session",

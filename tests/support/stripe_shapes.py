@@ -1,4 +1,4 @@
-"""Stripe's own word for the shape of its objects: the annotations of its library's resource classes.
+"""The shape of Stripe's objects, from the annotations of its library's resource classes.
 
 They are those of one API version, the library's. What older versions had in another place stands in OLDER, with the
 changelog that moved it.
@@ -19,7 +19,7 @@ PARENT = "https://docs.stripe.com/changelog/basil/2025-03-31/adds-new-parent-fie
 PAYMENTS = "https://docs.stripe.com/changelog/basil/2025-03-31/add-support-for-multiple-partial-payments-on-invoices"
 UI_MODES = "https://docs.stripe.com/changelog/dahlia/2026-03-25/updates-available-checkout-session-ui-modes"
 
-# (object, field): what it was, and the changelog that took it away.
+# (object, field): its former type, and the changelog that removed it.
 OLDER: Mapping[tuple[str, str], tuple[Any, str]] = {
     ("invoice", "subscription"): (str | None, PARENT),
     ("invoice", "charge"): (str | None, PAYMENTS),
@@ -30,7 +30,7 @@ OLDER: Mapping[tuple[str, str], tuple[Any, str]] = {
     ("line_item", "type"): (Literal["invoiceitem", "subscription"], PARENT),
     ("checkout.session", "ui_mode"): (Literal["custom", "embedded", "hosted"] | None, UI_MODES),
 }
-# (object, field): the changelog that brought it, so that no older version has it.
+# (object, field): the changelog that added it: no older version has it.
 NEWER: Mapping[tuple[str, str], str] = {("invoice", "parent"): PARENT, ("invoice", "payments"): PAYMENTS}
 
 SHAPES: Mapping[str, type[StripeObject]] = {
@@ -89,7 +89,7 @@ def _of_value(value: Any, choices: tuple[Any, ...], path: str, old: bool) -> Ite
 
 
 def _is_plain(value: Any, choice: Any) -> bool:
-    """Is it a value of a type without fields? True is no int here, and metadata may be anything."""
+    """Whether it is a value of a type without fields. True is not an int here, and metadata may be anything."""
     if get_origin(choice) is Literal:
         return value in get_args(choice)
     return type(value) is choice or choice is Any or (isinstance(value, dict) and get_origin(choice) is not None)
@@ -114,7 +114,7 @@ def _inner(choices: tuple[Any, ...]) -> type[Struct] | None:
 
 
 def _shape(choices: tuple[Any, ...], value: Any = None) -> type[StripeObject] | None:
-    """The class of an object in this place; of one that stands in place of its id, by its own word."""
+    """The class of an object here; of an expanded one, by its field `object`."""
     for each in choices:
         if isinstance(each, ForwardRef):
             return SHAPES.get(str(value.get("object"))) if isinstance(value, dict) else None
@@ -124,7 +124,7 @@ def _shape(choices: tuple[Any, ...], value: Any = None) -> type[StripeObject] | 
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
-    """The alternatives of a union. Where the library names the words that a text takes, no other word will do."""
+    """The alternatives of a union. If the library lists the values of a text, no other value is accepted."""
     if get_origin(hint) not in (Union, types.UnionType):
         return (ForwardRef(hint) if isinstance(hint, str) else hint,)
     flat = [each for part in get_args(hint) for each in _choices(part)]

@@ -1,4 +1,4 @@
-"""Lives of a subscription: what happened, and what must come of it in whatever order we hear of it."""
+"""Histories of a subscription: its events, and the state they must end in, whatever their order of arrival."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Life:
 
     events: tuple[Happened, ...]
     status: str
-    in_the_end: str = ""  # the same, unless it is told
+    in_the_end: str = ""  # the same, if empty
     gives: tuple[str, ...] = ("club",)
 
     def given(self, status: str) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ class Life:
 
 
 def bought(events: Sequence[Happened], status: str, in_the_end: str = "", gives: tuple[str, ...] = ("club",)) -> Life:
-    """A paid checkout, and what came of it."""
+    """A paid checkout, and the events after it."""
     return Life((BOUGHT, *events), status, in_the_end, gives)
 
 

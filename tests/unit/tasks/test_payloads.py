@@ -1,4 +1,4 @@
-"""What we read out of the senders' payloads, and how we complain about them."""
+"""Decoding of payloads, and the errors for malformed ones."""
 
 from __future__ import annotations
 

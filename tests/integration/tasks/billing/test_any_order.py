@@ -49,7 +49,7 @@ def play(business: Business, events: Sequence[Happened]) -> None:
 
 
 def facts(business: Business) -> dict[str, list[dict[str, Any]]]:
-    """Every row but its times; of a time, whether there is one. How often access changed depends on the way."""
+    """All rows; of a time only whether it is set. Without the number of access changes, which depends on the order."""
     found: dict[str, list[dict[str, Any]]] = {}
     for table in FACTS:
         rows = [{c.key: getattr(row, c.key) for c in row.__mapper__.columns} for row in business.all(select(table))]
@@ -67,13 +67,13 @@ def facts(business: Business) -> dict[str, list[dict[str, Any]]]:
 
 
 def without_history(entitlements: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What is in force; beside it, what no longer is depends on the way: of a plan that is over one may not hear."""
+    """The entitlements in force. Revoked ones depend on the order: a plan that is over may never have been seen."""
     kept = [row for row in entitlements if row["revoked_at"] is None] or entitlements
     return [{name: value for name, value in row.items() if name != "id"} for row in kept]
 
 
 def planned(business: Business, *tables: type[PaymentGrace] | type[PaymentRetry]) -> set[str]:
-    """Invoices for which something is planned."""
+    """Invoices with a planned retry or grace period."""
     return {
         row.invoice
         for table in tables or (PaymentGrace, PaymentRetry)
@@ -83,7 +83,7 @@ def planned(business: Business, *tables: type[PaymentGrace] | type[PaymentRetry]
 
 
 def assert_sane(business: Business) -> None:
-    """What must hold after each event, whatever came before."""
+    """What must hold after each event, whichever came before."""
     now = {row.id: row.state for row in business.all(select(Invoice))}
     assert {now[invoice] for invoice in planned(business, PaymentRetry)} <= {"open"}
     assert {now[invoice] for invoice in planned(business, PaymentGrace)} <= {"open", "uncollectible"}
@@ -94,7 +94,7 @@ def assert_sane(business: Business) -> None:
 
 
 def end_graces(business: Business) -> None:
-    """Time goes by: every grace time that is planned ends."""
+    """End every planned grace period."""
     for number, grace in enumerate(business.all(select(PaymentGrace).filter_by(state="planned"))):
         args = {"invoice": grace.invoice, "number": grace.number}
         business.run(end_grace_period, {"id": "evt_1"}, effect=f"end of grace {number}", args=args)
@@ -102,13 +102,13 @@ def end_graces(business: Business) -> None:
 
 
 def ends(migrated: Path, url: str | None, events: Sequence[Happened]) -> tuple[Any, ...]:
-    """The rows after these events on a fresh database, for which invoices something is planned, the rows in the end."""
+    """On a fresh database: the rows after these events, the invoices with plans, the rows after all grace periods."""
     with tempfile.TemporaryDirectory() as folder:
         if url is None:
             shutil.copy(migrated, Path(folder) / "test.db")
             url = f"sqlite:///{folder}/test.db"
         engine = make_engine(url)
-        if engine.dialect.name == "sqlite":  # no power is cut here, and fsyncs are most of the time it takes
+        if engine.dialect.name == "sqlite":  # no power fails here, and fsync takes most of the time
             listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
         try:
             business = Business(make_sessions(engine), Path(folder))

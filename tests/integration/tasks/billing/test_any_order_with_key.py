@@ -1,4 +1,4 @@
-"""With an API key the object is fetched: a subscription's events in any order, while Stripe itself moves on.
+"""With an API key the object is fetched: a subscription's events in any order, while the objects at Stripe change.
 
 Each event arrives at some time after it happened, and what is fetched then is Stripe's state of that time: newer than
 the event, and perhaps not yet the last one. After all of them we know what Stripe says in the end.
@@ -31,9 +31,9 @@ from tests.support.subscription_lives import BOUGHT, LIVES
 
 STATES = {"invoice.paid": "paid", "invoice.voided": "void", "invoice.marked_uncollectible": "uncollectible"}
 STATES["invoice.payment_succeeded"] = "paid"
-UNTOLD = "paid, and Stripe has not said active yet"  # with a key it has: its word is fetched with the invoice
+UNTOLD = "paid, and Stripe has not said active yet"  # with an API key the status is fetched with the invoice
 FETCHED = ("invoice", "customer.subscription")
-# The checkout is over before: what is bought is an order already.
+# The checkout is finished before: its order exists already.
 SINCE = {name: life.events[1:] for name, life in LIVES.items() if name != UNTOLD and life.events[0] is BOUGHT}
 NAMES = [name for name, events in SINCE.items() if all(event.type.startswith(FETCHED) for event in events)]
 Arrival = tuple[int, int]  # which event of the life, and how many had happened by then
@@ -92,7 +92,7 @@ def in_order(length: int) -> list[Arrival]:
 
 
 def ends(migrated: Path, peer: Peer, life: Sequence[Happened], order: Sequence[Arrival]) -> dict[str, Any]:
-    """What is known after these arrivals, on a fresh database."""
+    """The state after these arrivals, on a fresh database."""
     peer.reply = played = PlayedStripe(life)
     with TemporaryDirectory() as folder:
         shutil.copy(migrated, Path(folder) / "test.db")

@@ -1,4 +1,4 @@
-"""What follows a failed payment over the days: grace, suspension, and how a payment undoes it all."""
+"""Dunning after a failed payment: grace period, suspension, and recovery by a payment."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def only(follow_ups: list[FollowUp], task: str) -> FollowUp:
 
 
 def end_of(business: Business, follow_up: FollowUp, event: str = "evt_1") -> list[FollowUp]:
-    """Run the job at the end of a grace time."""
+    """Run the job at the end of a grace period."""
     return business.follow(end_grace_period, follow_up, AFTER_EVT_1, event_id=event)
 
 
 def given_up(business: Business) -> FollowUp:
-    """A bought subscription whose grace time is over; the job that ended it."""
+    """A subscription whose grace period is over; returns the job that ended it."""
     buy_access(business)
     grace = only(invoice("payment_failed", 1, 10, **LAST_TRY).to(business), "tasks.payments.end_grace")
     end_of(business, grace)
@@ -383,7 +383,7 @@ def test_the_administrator_is_notified_of_each_of_two_invoices_given_up_by_one_e
     assert told(business).count(("subscription_suspended", "customer")) == 1
 
 
-# --- with a key: what Stripe says now wins ---------------------------------------------------------------------------
+# --- with an API key: the current state wins --------------------------------------------------------------------------
 
 
 class PlayedStripe:
@@ -425,7 +425,7 @@ def played(business: Business) -> Iterator[PlayedStripe]:
 
 
 def fail(business: Business) -> FollowUp:
-    """A failure; the retry it makes us plan."""
+    """A failure; returns the retry planned for it."""
     return only(invoice("payment_failed", 1, 10).to(business), "tasks.payments.retry_payment")
 
 

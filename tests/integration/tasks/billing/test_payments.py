@@ -53,7 +53,7 @@ def by_api(business: Business, url: str) -> None:
 
 @pytest.fixture
 def unknowing() -> Iterator[str]:
-    """A Stripe that knows none of our objects: then the events are believed."""
+    """A Stripe that knows none of our objects: the events are used as they are."""
     missing = b'{"error": {"type": "invalid_request_error", "code": "resource_missing"}}'
     with Peer(lambda _: Answer(404, body=missing)) as peer:
         yield peer.url
@@ -69,7 +69,7 @@ def retries(business: Business) -> list[tuple[int, str, str | None]]:
 
 
 def failed_invoice(business: Business, stripe: Stripe, card: str) -> tuple[str, list[FollowUp]]:
-    """A real unpaid invoice, and what its failure event made us plan."""
+    """A real unpaid invoice, and the jobs planned for its failure event."""
     by_api(business, stripe.url)
     customer = stripe.customer(card)
     invoice = stripe.invoice(customer)
@@ -148,7 +148,7 @@ def test_events_of_one_second_end_in_the_same_row_in_any_order(business: Busines
 
 def test_two_failures_of_one_invoice_at_once_plan_one_retry(business: Business, unknowing: str) -> None:
     by_api(business, unknowing)
-    body = failure(100, parent=None)  # no subscription, whose row would make one wait for the other
+    body = failure(100, parent=None)  # no subscription: its row would serialize the two
     answers = at_once(lambda n: business.run(payment_failed, {**body, "created": n}, event_id=f"evt_{n}"), 4)
     assert len(planned([follow_up for answer in answers for follow_up in answer])) == 1
 
@@ -299,7 +299,7 @@ def test_an_invoice_paid_during_our_attempt_is_no_decline(business: Business) ->
         (retry,) = planned(business.run(payment_failed, failure()))
         follow_ups = business.follow(retry_payment, retry)
     assert retries(business) == [(1, "paid", None)]
-    assert [follow_up.task for follow_up in follow_ups] == ["tasks.notifications.send"]  # the thanks
+    assert [follow_up.task for follow_up in follow_ups] == ["tasks.notifications.send"]  # the message of recovery
 
 
 def test_a_payment_whose_response_was_lost_is_recorded_as_paid(business: Business) -> None:
@@ -359,7 +359,7 @@ def test_without_an_api_key_the_decline_code_is_that_of_the_event(
 
 
 def keys(peer: Peer) -> list[str]:
-    """Those under which somebody tried to collect the invoice."""
+    """The idempotency keys of the requests to pay the invoice."""
     return [asked.headers["Idempotency-Key"] for asked in peer.asked if asked.method == "POST"]
 
 
@@ -392,7 +392,7 @@ def test_a_temporary_5xx_is_retried_soon_under_the_same_key(
 def test_after_a_lasting_5xx_an_invoice_still_open_a_day_later_is_charged_under_a_new_key(
     business: Business,
 ) -> None:
-    """For a day the old key would hear the saved 5xx again; and until then nobody knows if there was a charge."""
+    """For a day the old key returns the stored 5xx, and whether there was a charge is unknown."""
     business.number = 5
     with Peer(refusing(500, {"type": "api_error"})) as peer:
         by_api(business, peer.url)

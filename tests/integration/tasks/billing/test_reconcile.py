@@ -1,4 +1,4 @@
-"""What Stripe could not deliver is taken in, once, through any trouble; the watermark never runs ahead of that."""
+"""Events that Stripe could not deliver are recorded once, through all failures; progress is never ahead of them."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ WANTED = "invoice.payment_failed"
 
 @dataclass
 class World:
-    """A Stripe that lost deliveries, and us."""
+    """A Stripe with undelivered events, and our record and database."""
 
     business: Business
     store: Store
     log: EventLog = field(default_factory=EventLog)
-    trouble: list[Answer] = field(default_factory=list)  # its next answers, in place of what it should say
+    trouble: list[Answer] = field(default_factory=list)  # its next responses, instead of the right ones
     asked: list[Asked] = field(default_factory=list)
 
     def answer(self, asked: Asked) -> Answer:
@@ -62,12 +62,12 @@ class World:
             self.log.undelivered.add(name)
 
     def arrives(self, name: str) -> None:
-        """Its delivery, after all."""
+        """The event is delivered after all."""
         body = json.dumps(next(event for event in self.log.events if event["id"] == name)).encode()
         self.store.record(*build_delivery("stripe", identify_stripe_event(body.decode()), body))
 
     def request(self, event_id: str = "", days: int | None = None) -> list[FollowUp]:
-        """A new request to look, and its first job."""
+        """A new request, and its first job."""
         event_id = event_id or f"reconcile:{self.business.now:%Y-%m-%dT%H:%M}"
         return self.job(event_id, {"days": days} if days else {})
 
@@ -78,7 +78,7 @@ class World:
         )
 
     def look(self, event_id: str = "", days: int | None = None) -> int:
-        """A whole look, page by page; answers how many pages it took."""
+        """A whole run, page by page; returns the number of pages."""
         event_id = event_id or f"reconcile:{self.business.now:%Y-%m-%dT%H:%M}"
         follow_ups, pages = self.request(event_id, days), 1
         while follow_ups:
@@ -93,7 +93,7 @@ class World:
         return row
 
     def recorded(self) -> set[str]:
-        """However many searches it takes: each has its time."""
+        """All pages of the search: each search is limited in time."""
         found = find.search(self.store, "events", Filter("stripe"), 10_000)
         names = {event["id"] for event in found.rows}
         while found.cursor:
@@ -148,7 +148,7 @@ def test_what_it_records_is_what_a_delivery_would_have(world: World) -> None:
 
 
 def test_an_event_that_arrived_is_neither_recorded_again_nor_counted(world: World) -> None:
-    world.happens("evt_here", ago=600)  # another endpoint of the account did not take it
+    world.happens("evt_here", ago=600)  # another endpoint of the account failed
     world.arrives("evt_here")
     world.look()
     found = queries.find_event(world.store, "stripe", "evt_here")
@@ -168,10 +168,10 @@ def test_a_delivery_that_comes_after_all_is_a_duplicate(world: World) -> None:
 @pytest.mark.parametrize(
     ("kind", "ago", "delivered"),
     [
-        ("customer.created", 600, False),  # no handler waits for it
+        ("customer.created", 600, False),  # it has no route
         (WANTED, 600, True),
         (WANTED, 30, False),  # still on its way, perhaps
-        (WANTED, 2 * HOUR, False),  # before the first look's hour
+        (WANTED, 2 * HOUR, False),  # before the first run's hour
     ],
 )
 def test_it_ignores(world: World, kind: str, ago: float, delivered: bool) -> None:
@@ -263,7 +263,7 @@ def test_a_failure_is_reported_and_retried_from_the_same_page(
     assert caught.value.retry_after_seconds == wait
     assert (world.row().failure, world.row().seen_until, world.row().finished_at) == (reason, None, None)
     assert world.job("reconcile:2026-03-01T12:00", follow_up=follow_up) == []
-    assert "starting_after=evt_50" in world.asked[-1].path  # it was not begun again
+    assert "starting_after=evt_50" in world.asked[-1].path  # the run did not start again
     assert (world.row().failure, world.row().seen_until) == (None, SECOND - 60)
     assert len(world.recorded()) == 150
 
@@ -289,7 +289,7 @@ def test_a_cursor_that_stripe_no_longer_knows_starts_the_run_again(world: World)
 
 
 class Death(BaseException):
-    """What a worker that is killed would be to its caller."""
+    """What a killed worker is to its caller."""
 
 
 @pytest.mark.parametrize("at", [0, 1, 57, 99, 100, 149])
@@ -359,7 +359,7 @@ def test_a_request_for_days_lists_all_events_of_those_days(world: World) -> None
 
 
 def test_once_a_day_a_run_lists_events_that_were_never_due_for_delivery_too(world: World) -> None:
-    """Of what happens while an endpoint is disabled nothing is undelivered."""
+    """Events created while an endpoint is disabled are not listed as undelivered."""
     world.look()
     everything = []
     for hour in range(1, 52):
@@ -416,7 +416,7 @@ def test_a_worker_whose_lease_expired_does_not_finish_a_page_again(world: World)
     assert (len(world.recorded()), world.missed()) == (100, 100)
 
 
-@pytest.mark.parametrize("hours", [(12, 12), (12, 13)])  # one request whose lease ran out, and two requests
+@pytest.mark.parametrize("hours", [(12, 12), (12, 13)])  # one request whose lease expired, and two requests
 def test_two_concurrent_runs_record_each_event_once(world: World, hours: tuple[int, int]) -> None:
     for number in range(150):
         world.happens(f"evt_{number}", ago=3000 - number)
@@ -437,7 +437,7 @@ def test_events_delivered_while_a_run_finds_them_are_recorded_once(world: World)
 
     def deliver() -> None:
         assert listed.wait(30)
-        for name in reversed(names):  # the look records the oldest first: they meet in the middle
+        for name in reversed(names):  # the run records the oldest first: they meet in the middle
             world.arrives(name)
 
     with Peer(answer) as peer:
@@ -445,7 +445,7 @@ def test_events_delivered_while_a_run_finds_them_are_recorded_once(world: World)
         at_once(lambda one: (world.look, deliver)[one](), 2)
     found = queries.stats(world.store)
     assert (len(world.recorded()), found["unfinished"], found["missed"] + found["accepted"]) == (100, 100, 100)
-    assert found["duplicates"] == found["missed"]  # whatever the look had first was then delivered
+    assert found["duplicates"] == found["missed"]  # those that the run recorded first were then delivered
     assert {event["deliveries"] for event in find.search(world.store, "events", Filter(), 1000).rows} == {1}
 
 
@@ -462,7 +462,7 @@ def test_without_a_key_it_does_nothing(world: World) -> None:
     assert world.asked == []
 
 
-# --- who asks --------------------------------------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------------------------------------
 
 
 def test_all_workers_together_request_a_run_at_the_start_and_once_an_hour(store: Store, clock: Any) -> None:

@@ -90,7 +90,7 @@ def deleted(customer: str = "cus_1") -> dict[str, Any]:
 
 
 def run(business: Business, handler: Handler, body: dict[str, Any]) -> list[str]:
-    """The effects owed by one more event."""
+    """The follow-ups of one more event."""
     return [owed.effect for owed in business.run(handler, body, event_id=f"evt_{next(NEXT)}")]
 
 
@@ -140,7 +140,7 @@ GONE = Answer(404, body=b'{"error": {"type": "invalid_request_error", "code": "r
 
 
 def stripe_with_an_invoice(asked: Asked) -> Answer:
-    """pi_9 has paid in_9, an invoice of sub_1, with the charge ch_1; another charge is of pi_7."""
+    """pi_9 paid in_9, an invoice of sub_1, with the charge ch_1; another charge belongs to pi_7."""
     if asked.path.startswith("/v1/disputes"):
         return GONE
     invoice = {
@@ -159,7 +159,7 @@ def stripe_with_an_invoice(asked: Asked) -> Answer:
 
 
 def test_a_refund_revokes_the_period_it_paid_for_and_not_a_later_one(business: Business) -> None:
-    """Of a subscription: its first charge is refunded wholly, and the next period is paid."""
+    """A subscription's first charge is refunded in full, and the next period is paid."""
     business.settings = APP
     run(business, checkout_completed, checkout(payment_intent=None, subscription="sub_1", invoice="in_1"))
     invoice("paid", 1, 10, next_payment_attempt=None).to(business)
@@ -179,7 +179,7 @@ def test_a_refund_revokes_the_period_it_paid_for_and_not_a_later_one(business: B
 
 
 def test_an_old_invoice_paid_late_is_not_the_latest_renewal(business: Business) -> None:
-    """Its charge is the newest, but the time that it paid for was over before the newest invoice."""
+    """Its charge is the newest, but its period was over before the newest invoice."""
     run(business, checkout_completed, checkout(payment_intent=None, subscription="sub_1", invoice="in_1"))
     invoice("payment_failed", 1, 10).to(business)
     invoice("paid", 2, 40, id="in_2", created=T0 + 39, next_payment_attempt=None).to(business)
@@ -194,7 +194,7 @@ def test_an_old_invoice_paid_late_is_not_the_latest_renewal(business: Business) 
 
 @pytest.mark.parametrize("nothing", [{"amount_due": 0, "total": 0}, {"amount_due": 0, "total": -500}])
 def test_a_later_invoice_of_zero_restores_nothing(business: Business, nothing: dict[str, int]) -> None:
-    """A change of plan after the refund makes one, and it counts as paid at once."""
+    """A plan change after the refund creates one, which counts as paid at once."""
     run(business, checkout_completed, checkout(payment_intent=None, subscription="sub_1", invoice="in_1"))
     invoice("paid", 1, 10, next_payment_attempt=None).to(business)
     lives_refund(2, 20, made=1, invoice="in_1").to(business)
@@ -275,7 +275,7 @@ def test_a_failed_refund_is_announced_and_restores_access(business: Business, *,
 
 
 def test_the_current_charge_wins_over_the_event(business: Business) -> None:
-    """The event is of a refund that has failed since, or of one with which the rest was refunded since."""
+    """The event's refund has failed since, or the rest of the charge was refunded since."""
     run(business, checkout_completed, checkout())
     with Peer(lambda _: Answer(200, body=json.dumps(now["data"]["object"]).encode())) as peer:
         business.settings = asking(peer)
@@ -303,7 +303,7 @@ def test_a_failed_refund_reported_by_three_events_is_announced_once(business: Bu
 
 
 def test_a_failed_refund_is_announced_even_if_stripe_fails_between_two_calls(business: Business) -> None:
-    """What is written while something is still to be asked would be committed by the asking, without its follow-up."""
+    """Rows written before a later call would be committed by it, without their follow-ups."""
     away = [True]
 
     def reply(asked: Asked) -> Answer:
@@ -408,7 +408,7 @@ def test_an_older_state_of_an_open_dispute_changes_nothing(business: Business) -
 
 
 def test_a_lost_dispute_revokes_the_period_it_paid_for_and_not_a_later_one(business: Business) -> None:
-    """Of a subscription, without a key: the charge is taken to be as old as the dispute."""
+    """A subscription without an API key: the charge is assumed to be as old as the dispute."""
     business.settings = APP
     run(business, checkout_completed, checkout(payment_intent="pi_1", subscription="sub_1", invoice="in_1"))
     invoice("paid", 1, 10, next_payment_attempt=None).to(business)
@@ -421,7 +421,7 @@ def test_a_lost_dispute_revokes_the_period_it_paid_for_and_not_a_later_one(busin
 
 
 def test_a_dispute_of_an_old_charge_after_the_renewal_revokes_nothing(business: Business) -> None:
-    """With a key the charge itself tells its age, whatever the age of the dispute."""
+    """With an API key the charge's own creation time counts, not the dispute's."""
     run(business, checkout_completed, checkout(payment_intent="pi_1", subscription="sub_1", invoice="in_1"))
     invoice("paid", 1, 10, next_payment_attempt=None).to(business)
     invoice("paid", 3, 40, id="in_2", created=T0 + 39, next_payment_attempt=None).to(business)
@@ -448,7 +448,7 @@ def test_a_deleted_customer_has_no_access(business: Business) -> None:
     assert not in_force(business)
 
 
-# --- whatever comes first ---------------------------------------------------------------------------------------------
+# --- any order ---------------------------------------------------------------------------------------------
 
 STORY: Mapping[str, tuple[Handler, dict[str, Any]]] = {
     "1 unpaid": (checkout_completed, checkout(**UNPAID)),
@@ -464,7 +464,7 @@ STORY: Mapping[str, tuple[Handler, dict[str, Any]]] = {
 
 
 def ends(business: Business, story: Sequence[str]) -> tuple[Any, ...]:
-    """What the rows say after these events of a new order, and what the application was told last."""
+    """The rows after these events of a new order, and the last webhook to the application."""
     n = str(next(NEXT))
     for number, name in enumerate(story):
         handler, body = STORY[name]

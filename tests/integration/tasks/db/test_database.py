@@ -1,4 +1,4 @@
-"""The tables: migrated by many at once, equal to the models, and true to their types."""
+"""The tables: concurrent migrations, equality with the models, and types."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_locked_row_has_the_changes_of_the_transaction_before(business: Busine
     with business.sessions() as first, ThreadPoolExecutor(1) as thread:
         row = row_of(first)
         waiting = thread.submit(second)
-        time.sleep(0.2)  # the second one asks now, and waits
+        time.sleep(0.2)  # the second transaction requests the lock now and waits
         row.follow_ups = "after"
         first.commit()
         assert waiting.result(timeout=30) == "after"

@@ -1,4 +1,4 @@
-"""Many workers at once on the same jobs, on the server's own clock: they finish, fail, die, sleep over their leases."""
+"""Many concurrent workers on the same jobs, on the server's clock: they finish, fail, crash, lose their leases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECONDS = 60  # enough for a slow machine; it takes about five
 
 
 class House:
-    """The workers' common account of what they were told."""
+    """The workers' shared log of the record's responses."""
 
     def __init__(self, url: str) -> None:
         self.url = url

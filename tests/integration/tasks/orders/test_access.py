@@ -1,4 +1,4 @@
-"""Access follows what is known, on both databases, whoever learns it and when."""
+"""Access is computed from the stored facts in any order, on both databases."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ APP = {"APP_WEBHOOK_URL": "http://app.internal/hook", "APP_WEBHOOK_SECRET": HAND
 
 
 def order(business: Business, session: str = "cs_1", **ids: str) -> None:
-    """A fulfilled order of two products, whose access nobody has looked at yet."""
+    """A fulfilled order of two products, whose access is not synced yet."""
     state: dict[str, Any] = {"state": "fulfilled", "amount_total": 4900, "currency": "eur", "created_at": NOW}
     bought = [make_item(Price(product=name, type="one_time"), 1) for name in ("book", "club")]
     with business.sessions() as db:
@@ -35,7 +35,7 @@ def order(business: Business, session: str = "cs_1", **ids: str) -> None:
 
 
 def learn(*rows: Base, **names: str) -> Callable[[Attempt, Session], list[FollowUp]]:
-    """A handler that learns these rows, and follows."""
+    """A handler that inserts these rows and syncs access."""
 
     def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
         db.add_all(rows)
@@ -143,7 +143,7 @@ def test_without_an_application_access_changes_all_the_same(business: Business) 
 
 
 def test_an_order_and_its_refund_recorded_concurrently_end_without_access(business: Business) -> None:
-    """Each works on while the other has not committed, and would not see its rows; whoever commits last must."""
+    """Each runs before the other commits and would not see its rows; the last to commit must see them."""
 
     def record_order(attempt: Attempt, db: Session) -> list[FollowUp]:
         access.lock_entitlements(db, session="cs_1", payment_intent="pi_1")
@@ -162,7 +162,7 @@ def test_an_order_and_its_refund_recorded_concurrently_end_without_access(busine
 
 
 def test_a_renewal_and_its_refund_recorded_concurrently_end_without_access(business: Business) -> None:
-    """The refund names the renewal's invoice alone, and which subscription that renews, the invoice's event says."""
+    """The refund names only the renewal's invoice; the invoice's event names the subscription."""
     order(business, subscription="sub_1")
     business.run(learn(session="cs_1"), effect="granted")
     renewal, refunded = invoice("paid", 2, 10, id="in_2"), lives_refund(3, 10, made=5, invoice="in_2")
@@ -177,6 +177,6 @@ def test_a_renewal_and_its_refund_recorded_concurrently_end_without_access(busin
 
 
 def slowly(follow_ups: list[FollowUp]) -> list[FollowUp]:
-    """The time in which the other would overlook what is not committed yet."""
+    """The time in which the other would miss what is not committed yet."""
     time.sleep(0.3)
     return follow_ups

@@ -1,4 +1,4 @@
-"""What the user's application is told, and how, on both databases."""
+"""The webhooks to the user's application, on both databases."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.support.peers import Answer, Peer
 
 
 def listening(peer: Peer) -> dict[str, str]:
-    """The application is in a private network, and its host in no list of exceptions."""
+    """The application is in a private network and not in CALL_OUT_ALLOWED_HOSTS."""
     return {"APP_WEBHOOK_URL": f"{peer.url}/holdfast", "APP_WEBHOOK_SECRET": HANDOFF_SECRET}
 
 
 def sold(business: Business) -> Mapping[str, FollowUp]:
-    """The deliveries that a paid checkout owes."""
+    """The webhook jobs of a paid checkout."""
     item = {"price": {"id": "price_1", "product": "course", "type": "one_time"}, "quantity": 3}
     owed = business.run(checkout_completed, checkout(subscription="sub_1", metadata={}, line_items={"data": [item]}))
     return {one.effect: one for one in owed if one.task == "tasks.app_webhook.deliver"}

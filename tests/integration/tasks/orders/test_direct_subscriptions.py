@@ -1,4 +1,4 @@
-"""A subscription that no checkout began is an order by itself, one that a checkout began is not; on both databases."""
+"""A subscription created outside Checkout becomes an order, one created by a checkout does not; on both databases."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def stripe_with(*sessions: dict[str, Any], status: str = "active") -> Peer:
 
 
 def told(business: Business, peer: Peer) -> list[FollowUp]:
-    """What the event of a new subscription owes."""
+    """The follow-ups of the event of a new subscription."""
     business.settings = {"STRIPE_API_KEY": Stripe.KEY, "STRIPE_API_BASE": peer.url}
     business.settings |= {"APP_WEBHOOK_URL": "http://app.internal/hook", "APP_WEBHOOK_SECRET": HANDOFF_SECRET}
     return BEGUN.to(business)
@@ -105,7 +105,7 @@ def test_a_session_recorded_during_the_call_keeps_its_order_the_only_one(busines
 
 
 def test_a_session_too_old_for_stripe_to_resend_does_not_prevent_the_order(business: Business) -> None:
-    """Of a subscription that began before there was a Holdfast."""
+    """The subscription started before Holdfast was installed."""
     with stripe_with({"id": "cs_0", "created": int(NOW.timestamp()) - 31 * DAY}) as peer:
         (later,) = told(business, peer)
         business.follow(direct_subscriptions.record_order, later)

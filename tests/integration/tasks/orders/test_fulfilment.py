@@ -172,7 +172,7 @@ def test_a_payload_without_a_required_field_changes_nothing(
     assert business.all(select(Order)) == []
 
 
-# --- what is paid later, or never -------------------------------------------------------------------------------------
+# --- paid later, or never -------------------------------------------------------------------------------------
 
 UNPAID = {"payment_status": "unpaid"}
 
@@ -232,7 +232,7 @@ SESSIONS = itertools.count(1)
 
 
 def told(business: Business, story: Sequence[str]) -> tuple[Any, ...]:
-    """The rows of a new session after these events, and how many receipts were owed."""
+    """The rows of a new session after these events, and the number of receipts."""
     session = f"cs_{next(SESSIONS)}"
     for number, name in enumerate(story):
         handler, fields = STORY[name]
@@ -259,7 +259,7 @@ def test_any_order_of_a_sessions_events_ends_in_the_same_rows(
     assert (len(rows[4]), rows[5]) == (int(paid), int(paid))
 
 
-# --- what was bought --------------------------------------------------------------------------------------------------
+# --- items --------------------------------------------------------------------------------------------------
 
 GRANTS = {"prod_1": ("course", "forum"), "price_9": ("coaching", "course"), "prod_paper": (), "default": ("guest",)}
 
@@ -297,7 +297,7 @@ def test_the_mapping_of_the_settings_is_used(business: Business) -> None:
 
 
 def page(asked: Asked) -> Answer:
-    """Two pages of line items, as Stripe answers."""
+    """Two pages of line items, as Stripe returns them."""
     second = "starting_after=li_1" in asked.path
     number = 2 if second else 1
     item = {

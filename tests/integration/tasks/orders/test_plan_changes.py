@@ -1,4 +1,4 @@
-"""Who moves to another plan may use what that grants, and the application hears of it; on both databases."""
+"""A plan change updates entitlements and notifies the application; on both databases."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def in_force(business: Business) -> list[str]:
 
 
 def heard(business: Business) -> list[tuple[Any, ...]]:
-    """Of access: which change, what kind, what of, what is in force then, and why."""
+    """The access webhooks: number, kind, entitlements, what is in force afterwards, and the reason."""
     said = [(row.type, row.data) for row in business.all(select(AppMessage)) if "change" in row.data]
     names = ("entitlements", "in_force")
     found = [(data["change"], kind, *(data[name] for name in names), data.get("reason")) for kind, data in said]
@@ -78,7 +78,7 @@ def test_an_incomplete_list_of_items_revokes_nothing(business: Business, items: 
 
 
 def test_a_plan_change_whose_event_never_came_is_found_when_its_invoice_is_paid(business: Business) -> None:
-    """With a key: the subscription is fetched for every event of its invoices."""
+    """With an API key, the subscription is fetched for every event of its invoices."""
     BEGUN.to(business)
     bought().to(business)
     paid = invoice("paid", 4, 20, next_payment_attempt=None)

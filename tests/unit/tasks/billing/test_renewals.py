@@ -1,4 +1,4 @@
-"""Which invoices pay for a time of their subscription, by old API versions and new ones."""
+"""Which invoices pay for a billing period of their subscription, in old and new API versions."""
 
 from __future__ import annotations
 

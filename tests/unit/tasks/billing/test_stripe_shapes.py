@@ -1,4 +1,4 @@
-"""Our events, those of the simulators and those of the tests, have the shape that Stripe's library says they have."""
+"""Our events, those of the simulators and those of the tests, have the shape of Stripe's library."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_every_field_that_we_read_is_stripes_and_may_be_null_where_theirs_may(ou
 
 
 def of_the_merchant(line: str) -> bool:
-    """What stands in metadata is theirs who put it there."""
+    """Metadata belongs to the user."""
     return ".metadata." in line
 
 

@@ -1,4 +1,4 @@
-"""What facts add up to, as tables."""
+"""The pure functions of subscription state, as tables."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from tasks.billing.subscription_state import (
         ("past_due", "paid_since", "active"),
         ("past_due", "failing paid_since", "past_due"),
         ("trialing", "failing", "past_due"),
-        ("unpaid", "failing", "past_due"),  # the grace time runs
+        ("unpaid", "failing", "past_due"),  # in the grace period
         ("unpaid", "", "unpaid"),
-        ("unpaid", "paid_since", "unpaid"),  # Stripe says otherwise
+        ("unpaid", "paid_since", "unpaid"),  # Stripe's status is otherwise
         ("unpaid", "failing given_up", "suspended"),
         ("incomplete", "failing", "incomplete"),
         ("paused", "failing", "paused"),
@@ -52,7 +52,7 @@ def test_a_subscriptions_status_is_computed_from_the_known_facts(word: str | Non
         ("incomplete", None, False, True),
         ("incomplete_expired", "subscription_create", False, True),
         ("active", "subscription_create", False, False),
-        ("past_due", "subscription_create", False, False),  # a bank debit came back after it had begun
+        ("past_due", "subscription_create", False, False),  # a bank debit was returned after it had started
         (None, "subscription_create", False, True),
         (None, "subscription_create", True, False),
         (None, "subscription_cycle", False, False),
@@ -71,7 +71,7 @@ def test_only_a_subscription_that_has_not_started_is_a_sign_up(
         (Version("active", 1, "evt_z"), Version("past_due", 2, "evt_a")),
         (Version("incomplete", 1, "evt_z"), Version("active", 1, "evt_a")),  # created and updated in one second
         (Version("active", 1, "evt_a"), Version("active", 1, "evt_b")),
-        (Version("active", 9, "evt_z"), Version("canceled", 1, "evt_a")),  # what is final stays
+        (Version("active", 9, "evt_z"), Version("canceled", 1, "evt_a")),  # a final state stays
         (Version("a word of next year", 1, "evt_z"), Version("active", 1, "evt_a")),
     ],
 )
@@ -122,7 +122,7 @@ def test_a_version_fetched_later_or_in_the_same_second_wins_and_an_earlier_one_l
         ((1, 2), (2, "declined"), False, None, True),
         ((1, 2), (1, "cancelled"), False, None, False),
         ((1, 2), (2, "stopped"), False, None, False),
-        ((1,), (2, "declined"), False, None, True),  # the schedule was made shorter
+        ((1,), (2, "declined"), False, None, True),  # the schedule has been shortened
         ((), None, False, None, False),
         ((), None, True, None, True),
     ],

@@ -1,4 +1,4 @@
-"""Who may use what: the decision alone, as a table."""
+"""The access decision, as a table."""
 
 from __future__ import annotations
 
