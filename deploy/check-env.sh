@@ -11,8 +11,8 @@ value() { sed -n "s/^$1=//p" .env | tail -n 1; }  # the last one counts, as for 
 must() {
     case $(value "$1") in
     *change-me*) ;;  # told below
-    "") refuse "$1 is not set; it takes $3" ;;
-    *) value "$1" | grep -Eqx "$2" || refuse "$1 is (hidden); it takes $3" ;;
+    "") refuse "$1 is not set; it must be $3" ;;
+    *) value "$1" | grep -Eqx "$2" || refuse "$1 is (hidden); it must be $3" ;;
     esac
 }
 
@@ -27,6 +27,6 @@ must POSTGRES_PASSWORD '[A-Za-z0-9_-]{16,}' "16 or more letters, digits, - and _
 must VALKEY_PASSWORD '[A-Za-z0-9_-]{16,}' "16 or more letters, digits, - and _"
 must FLOWER_BASIC_AUTH '[A-Za-z0-9_-]+:[A-Za-z0-9_-]{16,}' "user:password, the password 16 or more letters, digits, - and _"
 if [ -z "$(value STRIPE_WEBHOOK_SECRET)$(value DOC_WEBHOOK_SECRET)$(value SOURCES_FILE)" ]; then
-    refuse "STRIPE_WEBHOOK_SECRET is not set; it takes your endpoint's signing secret (or set DOC_WEBHOOK_SECRET)"
+    refuse "STRIPE_WEBHOOK_SECRET is not set; it must be your endpoint's signing secret (or set DOC_WEBHOOK_SECRET)"
 fi
 exit $wrong

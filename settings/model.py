@@ -1,7 +1,7 @@
 """Environment -> one frozen, validated Settings. The only reader of os.environ.
 
 Every setting may also come from a file: NAME_FILE=/run/secrets/name. A bad value raises SettingsError, one line that
-names the variable, what it got (never a secret) and what it takes.
+names the variable, its value (never that of a secret) and what it must be.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from settings import parsers as values
 from settings import sources
 from settings.parsers import Parser
+from settings.renamed import with_new_names
 from settings.sources import SourceSetting
 
 STRIPE_RESENDS_DAYS = 30  # by hand or by API, from Stripe's dashboard: "Process undelivered webhook events"
@@ -26,7 +27,7 @@ LIST_PARSERS = (values.comma_list, values.stripe_secrets, values.standard_secret
 TOML_PARSERS = (values.grants, values.durations_by_name, sources.parse)
 ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104  a BIND that listens everywhere: on loopback, too
 
-# What the console does not show of a payload: fields of these names, or with one of these words in their name.
+# The console hides the payload fields that have one of these words in their name.
 PERSONAL = "address,birth,card,email,iban,ip,name,phone,secret,shipping,ssn,tax,token,url"
 
 
@@ -114,29 +115,29 @@ class Settings:
 
     @property
     def job_soft_limit_seconds(self) -> float:
-        """When a slow job is told so, early enough before the hard limit to write its failure down."""
+        """When a slow job is interrupted, early enough before the hard limit to record its failure."""
         return self.job_time_limit_seconds - min(5, self.job_time_limit_seconds / 4)
 
     @property
     def spool_folder(self) -> str:
-        """Where a download lies until it is whole: beside the finished ones, so that it can be given its name there."""
+        """The folder of incomplete downloads, on the file system of the finished ones: a download ends with a rename."""
         spooled = self.spool_folder_setting == "DOCUMENT_SPOOL"
         return self.document_spool if spooled else f"{self.document_store}/.incoming"
 
     @property
     def spool_folder_setting(self) -> str:
-        """Which variable says where that is."""
+        """The variable that sets spool_folder, for messages."""
         return "DOCUMENT_SPOOL" if self.document_store.startswith("s3://") else "DOCUMENT_STORE"
 
     @property
     def accepted_mode(self) -> str:
-        """Whose events of Stripe's are taken: STRIPE_MODE, or else those of the key's own mode, or any."""
+        """The mode whose Stripe events are accepted: STRIPE_MODE, or else the mode of STRIPE_API_KEY, or any."""
         by_key = (mode for mode in ("live", "test") if f"_{mode}_" in self.stripe_api_key[:8])
         return self.stripe_mode or next(by_key, "any")
 
     @property
     def alert_urls(self) -> tuple[str, ...]:
-        """Who is told when something is wrong; nobody: then nothing looks for it either."""
+        """Where alerts are sent; if empty, nothing is checked for alerts either."""
         return () if self.alert_notify_urls == ("off",) else self.alert_notify_urls or self.admin_notify_urls
 
     @property
@@ -147,7 +148,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Client:
-    """What the command line asks with, on whatever machine: set beside the Settings, or found in them."""
+    """The settings of the command line, which may run on another machine; defaults come from Settings."""
 
     holdfast_url: str = _setting(values.url("https", "http"), "")
     holdfast_api_key: str = _setting(values.text, "", secret=True)
@@ -155,7 +156,7 @@ class Client:
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Read, parse and cross-check every setting. Raises SettingsError on the first that is wrong."""
-    environ = os.environ if environ is None else environ
+    environ = _environment(environ)
     settings = Settings(**{f.name: _setting_of(environ, f) for f in fields(Settings)})
     for check in CROSS_CHECKS:
         check(settings)
@@ -167,7 +168,7 @@ def load_client(environ: Mapping[str, str] | None = None) -> Client:
 
     Raises SettingsError; only what it needs is read, so that it works beside a setting that is wrong.
     """
-    environ = os.environ if environ is None else environ
+    environ = _environment(environ)
     client = Client(**{f.name: _setting_of(environ, f) for f in fields(Client)})
     own = {f.name: _setting_of(environ, f) for f in fields(Settings) if f.name in ("bind", "port", "api_keys")}
     host = "127.0.0.1" if own["bind"] in ALL_ADDRESSES else own["bind"]
@@ -178,8 +179,8 @@ def load_client(environ: Mapping[str, str] | None = None) -> Client:
 
 
 def problems(environ: Mapping[str, str] | None = None) -> list[str]:
-    """Every line that `load` could stop with: of all values; or of those that do not go together, if each is right."""
-    environ = os.environ if environ is None else environ
+    """The message of every wrong value; or, if there is none, of every combination that is wrong."""
+    environ = _environment(environ)
     found: dict[str, Any] = {}
     wrong = _wrong(lambda f: found.update({f.name: _setting_of(environ, f)}), fields(Settings))
     return wrong or _wrong(lambda check: check(Settings(**found)), CROSS_CHECKS)
@@ -195,6 +196,14 @@ def _wrong(check: Callable[[Any], None], of: Iterable[Any]) -> list[str]:
     return lines
 
 
+def _environment(given: Mapping[str, str] | None) -> Mapping[str, str]:
+    """`given` or the process's own environment, with the new name of each renamed setting."""
+    try:
+        return with_new_names(os.environ if given is None else given)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
+
 def _setting_of(environ: Mapping[str, str], setting: Field[Any]) -> Any:
     return _read(environ, setting.name.upper(), **setting.metadata)
 
@@ -206,7 +215,7 @@ def _read(environ: Mapping[str, str], name: str, *, parse: Parser, default: str,
     try:
         return parse(raw)
     except ValueError as error:
-        raise SettingsError(f"{name} is {'(hidden)' if secret else repr(raw)}; it takes {error}") from None
+        raise SettingsError(f"{name} is {'(hidden)' if secret else repr(raw)}; it must be {error}") from None
 
 
 def _raw(environ: Mapping[str, str], name: str) -> str:
@@ -227,7 +236,7 @@ def _raw(environ: Mapping[str, str], name: str) -> str:
 def _check_times(s: Settings) -> None:
     if s.job_time_limit_seconds >= s.lease_seconds:
         raise SettingsError(
-            f"JOB_TIME_LIMIT_SECONDS is {s.job_time_limit_seconds}; it takes less than LEASE_SECONDS"
+            f"JOB_TIME_LIMIT_SECONDS is {s.job_time_limit_seconds}; it must be less than LEASE_SECONDS"
             f" ({s.lease_seconds}), or a slow job would run twice at once"
         )
 
@@ -241,31 +250,33 @@ def _check_stripe_mode(s: Settings) -> None:
 def _check_retention(s: Settings) -> None:
     if s.retention_days <= STRIPE_RESENDS_DAYS:
         raise SettingsError(
-            f"RETENTION_DAYS is {s.retention_days}; it takes more than the {STRIPE_RESENDS_DAYS} days for which Stripe"
-            " may send an event again, or that would be done twice"
+            f"RETENTION_DAYS is {s.retention_days}; it must be more than the {STRIPE_RESENDS_DAYS} days for which"
+            " Stripe may send an event again, or that would be done twice"
         )
 
 
 def _check_document_service(s: Settings) -> None:
     if s.doc_service_url and not s.public_url:
-        raise SettingsError("PUBLIC_URL is not set; it takes the https:// address the document service can call us at")
+        raise SettingsError(
+            "PUBLIC_URL is not set; it must be the https:// address at which the document service can call us"
+        )
 
 
 def _check_app_webhook(s: Settings) -> None:
     if bool(s.app_webhook_url) != bool(s.app_webhook_secret):
-        raise SettingsError("APP_WEBHOOK_URL and APP_WEBHOOK_SECRET take each other: one of them is set alone")
+        raise SettingsError("set both APP_WEBHOOK_URL and APP_WEBHOOK_SECRET, or neither")
 
 
 def _check_document_scheme(s: Settings) -> None:
     scheme, secrets = s.doc_webhook_scheme, s.doc_webhook_secret
-    takes = values.standard_secrets if scheme == "standard" else values.plain_secrets
+    parse = values.standard_secrets if scheme == "standard" else values.plain_secrets
     try:
-        takes(",".join(secrets))
+        parse(",".join(secrets))
     except ValueError as error:
         if secrets or scheme != "standard":
             got = "(hidden)" if secrets else "not set"
             raise SettingsError(
-                f"DOC_WEBHOOK_SECRET is {got}; for DOC_WEBHOOK_SCHEME={scheme} it takes {error}"
+                f"DOC_WEBHOOK_SECRET is {got}; for DOC_WEBHOOK_SCHEME={scheme} it must be {error}"
             ) from None
     if s.doc_webhook_header and scheme not in ("hmac-sha256", "bearer"):
         raise SettingsError(f"DOC_WEBHOOK_HEADER is set, and DOC_WEBHOOK_SCHEME={scheme} reads no such header")

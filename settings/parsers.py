@@ -1,4 +1,4 @@
-"""What a setting's value may look like: each parser takes the text, and raises ValueError(what it takes)."""
+"""Parsers of setting values: each gets the text, and raises ValueError with what the value must be."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def one_of(*words: str) -> Parser:
 
 def url(*schemes: str) -> Parser:
     def parse(raw: str) -> str:
-        takes = f"a URL that starts with {' or '.join(s + '://' for s in schemes)}"
+        expected = f"a URL that starts with {' or '.join(s + '://' for s in schemes)}"
         try:
             parts = urlsplit(raw)
             parts.port  # noqa: B018  raises on a port that is no number
         except ValueError:
-            raise ValueError(takes) from None
+            raise ValueError(expected) from None
         if parts.scheme not in schemes or not (parts.netloc or parts.path.strip("/")):
-            raise ValueError(takes)
+            raise ValueError(expected)
         return raw.rstrip("/")
 
     return parse

@@ -20,7 +20,7 @@ HOST = re.compile(r"(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SentinelUrl:
-    """Whom to ask for the master of `service`, and what to tell it. Absent names and passwords are empty."""
+    """The Sentinels of `service` and the logins. Absent names and passwords are empty."""
 
     hosts: tuple[tuple[str, int], ...]
     service: str
@@ -32,12 +32,12 @@ class SentinelUrl:
 
     @property
     def login(self) -> dict[str, Any]:
-        """What redis-py takes to log in at a data server, and for its database."""
+        """redis-py's arguments for the login and the database of a data server."""
         return {"db": self.db, "username": self.username or None, "password": self.password or None}
 
     @property
     def sentinel_login(self) -> dict[str, Any]:
-        """What redis-py takes to log in at a Sentinel."""
+        """redis-py's arguments for the login at a Sentinel."""
         return {"username": self.sentinel_username or None, "password": self.sentinel_password or None}
 
     def for_celery(self) -> str:
@@ -47,7 +47,7 @@ class SentinelUrl:
 
 
 def parse(url: str) -> SentinelUrl | None:
-    """None if it is no Sentinel URL at all. Raises ValueError(what it takes) if it is a wrong one."""
+    """None if it is no Sentinel URL at all. Raises ValueError, with what it must be, for a wrong one."""
     if not url.startswith(SCHEME):
         return None
     parts = urlsplit(url)

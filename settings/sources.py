@@ -1,4 +1,4 @@
-"""SOURCES: senders of the user's own, in TOML, a table for each."""
+"""SOURCES: custom sources, in TOML, a table for each."""
 
 from __future__ import annotations
 
@@ -18,37 +18,39 @@ LOCATION = r"header:[A-Za-z0-9-]{1,100}|body:[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SourceSetting:
-    """One sender. `id` and `type` are places: `header:<name>`, or `body:<field>.<field>`."""
+    """One custom source. `id` and `type` are locations: `header:<name>`, or `body:<field>.<field>`."""
 
     scheme: str
     secrets: tuple[str, ...]
-    header: str  # where the proof is; empty for the scheme standard
+    header: str  # with the signature or key; empty for the scheme standard
     id: str  # empty: a digest of the body
     type: str
 
 
 def parse(raw: str) -> Mapping[str, SourceSetting]:
-    """Raises ValueError(what it takes)."""
+    """Raises ValueError with what it must be."""
     try:
         tables = tomllib.loads(raw)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"TOML, a table for each source ({error})") from None
+        raise ValueError(f"TOML with a table for each source ({error})") from None
     return {name: _source(name, table) for name, table in tables.items()}
 
 
 def _source(name: str, table: Any) -> SourceSetting:
     reserved = BUILT_IN_SOURCES
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name) or name in reserved:
-        raise ValueError(f"names of small letters, digits and -, other than {', '.join(reserved)}; not {name!r}")
+        raise ValueError(
+            f"TOML with names of small letters, digits and -, other than {', '.join(reserved)}; not {name!r}"
+        )
     if not isinstance(table, dict) or not table.keys() <= {"scheme", "secret", "header", "id", "type"}:
-        raise ValueError(f"scheme, secret, header, id and type, and nothing else, in [{name}]")
+        raise ValueError(f"TOML in which [{name}] has scheme, secret, header, id and type, and nothing else")
     scheme = table.get("scheme", "standard")
     if scheme not in SCHEMES:
-        raise ValueError(f"as the scheme of [{name}] one of {', '.join(SCHEMES)}")
+        raise ValueError(f"TOML in which the scheme of [{name}] is one of {', '.join(SCHEMES)}")
     standard = scheme == "standard"
     header = _of(name, table, "header", HEADERS.get(scheme, ""), r"[A-Za-z0-9-]{1,100}")
     if standard and header:
-        raise ValueError(f"no header in [{name}]: the scheme standard has its own")
+        raise ValueError(f"TOML in which [{name}] has no header: the scheme standard has its own")
     place = _of(name, table, "id", "header:webhook-id" if standard else "", LOCATION)
     return SourceSetting(scheme, _secrets(name, scheme, table.get("secret")), header, place, _type(name, table))
 
@@ -60,17 +62,17 @@ def _type(name: str, table: Mapping[str, Any]) -> str:
 def _of(name: str, table: Mapping[str, Any], field: str, default: str, pattern: str) -> str:
     value = table.get(field, default)
     if value != default and not (isinstance(value, str) and re.fullmatch(pattern, value)):
-        takes = "the name of a header" if field == "header" else "header:<name> or body:<field>.<field>"
-        raise ValueError(f"as {field} of [{name}] {takes}")
+        expected = "the name of a header" if field == "header" else "header:<name> or body:<field>.<field>"
+        raise ValueError(f"TOML in which the {field} of [{name}] is {expected}")
     return str(value)
 
 
 def _secrets(name: str, scheme: str, given: Any) -> tuple[str, ...]:
     secrets = [given] if isinstance(given, str) else given
     if not isinstance(secrets, list) or not all(isinstance(secret, str) for secret in secrets):
-        raise ValueError(f"as the secret of [{name}] a text, or a list of texts, the new one first")
-    takes = values.standard_secrets if scheme == "standard" else values.plain_secrets
+        raise ValueError(f"TOML in which the secret of [{name}] is a text, or a list of texts, the new one first")
+    parse_secrets = values.standard_secrets if scheme == "standard" else values.plain_secrets
     try:
-        return takes(",".join(secrets))
+        return parse_secrets(",".join(secrets))
     except ValueError as error:
-        raise ValueError(f"as the secret of [{name}] {error}") from None
+        raise ValueError(f"TOML in which the secret of [{name}] is {error}") from None

@@ -263,7 +263,7 @@ def start(command: list[str], environment: dict[str, str]) -> subprocess.Complet
 def test_a_wrong_setting_stops_every_part_with_one_line(stack: Stack, command: list[str]) -> None:
     done = start(command, {**stack.environment, "PORT": "http"})
     assert done.returncode != 0
-    assert done.stderr.strip() == "holdfast: PORT is 'http'; it takes a whole number from 1 to 65535"
+    assert done.stderr.strip() == "holdfast: PORT is 'http'; it must be a whole number from 1 to 65535"
 
 
 def test_a_receiver_without_any_secret_does_not_start(stack: Stack) -> None:

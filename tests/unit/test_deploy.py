@@ -161,11 +161,11 @@ def test_secrets_of_ones_own_are_taken(tmp_path: Path, changes: dict[str, str]) 
     [
         ({"STRIPE_WEBHOOK_SECRET": ""}, "STRIPE_WEBHOOK_SECRET is not set"),
         ({"POSTGRES_PASSWORD": ""}, "POSTGRES_PASSWORD is not set"),
-        ({"VALKEY_PASSWORD": "tooshort"}, "VALKEY_PASSWORD is (hidden); it takes 16 or more"),
-        ({"VALKEY_PASSWORD": f"{LONG}@/:"}, "VALKEY_PASSWORD is (hidden); it takes 16 or more"),
-        ({"POSTGRES_PASSWORD": f"'{LONG}'"}, "POSTGRES_PASSWORD is (hidden); it takes 16 or more"),
-        ({"FLOWER_BASIC_AUTH": LONG}, "FLOWER_BASIC_AUTH is (hidden); it takes user:password"),
-        ({"FLOWER_BASIC_AUTH": "admin:short"}, "FLOWER_BASIC_AUTH is (hidden); it takes user:password"),
+        ({"VALKEY_PASSWORD": "tooshort"}, "VALKEY_PASSWORD is (hidden); it must be 16 or more"),
+        ({"VALKEY_PASSWORD": f"{LONG}@/:"}, "VALKEY_PASSWORD is (hidden); it must be 16 or more"),
+        ({"POSTGRES_PASSWORD": f"'{LONG}'"}, "POSTGRES_PASSWORD is (hidden); it must be 16 or more"),
+        ({"FLOWER_BASIC_AUTH": LONG}, "FLOWER_BASIC_AUTH is (hidden); it must be user:password"),
+        ({"FLOWER_BASIC_AUTH": "admin:short"}, "FLOWER_BASIC_AUTH is (hidden); it must be user:password"),
         ({"API_KEYS": "change-me"}, "API_KEYS is still the example's"),
     ],
 )

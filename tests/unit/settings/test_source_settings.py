@@ -36,29 +36,53 @@ def test_a_source_is_parsed(toml: str, made: SourceSetting) -> None:
 @pytest.mark.parametrize(
     ("toml", "words"),
     [
-        ("mine", "TOML, a table for each source"),
-        ("mine = 1", "scheme, secret, header, id and type, and nothing else, in [mine]"),
-        (f'[stripe]\nsecret = "{SIGNING}"', "names of small letters, digits and -, other than stripe, documents"),
-        (f'[Mine]\nsecret = "{SIGNING}"', "names of small letters, digits and -"),
-        (f'["a/b"]\nsecret = "{SIGNING}"', "names of small letters, digits and -"),
-        (f'[mine]\nsecrets = "{SIGNING}"', "scheme, secret, header, id and type, and nothing else, in [mine]"),
-        (f'[mine]\nscheme = "md5"\nsecret = "{PLAIN}"', "as the scheme of [mine] one of standard, hmac-sha256, bearer"),
-        ("[mine]", "as the secret of [mine] a text, or a list of texts"),
-        ("[mine]\nsecret = [1]", "as the secret of [mine] a text, or a list of texts"),
-        ("[mine]\nsecret = []", "as the secret of [mine] one or more secrets"),
-        (f'[mine]\nsecret = "{PLAIN}"', "as the secret of [mine] one or more secrets, comma-separated, each whsec_"),
-        ('[mine]\nscheme = "bearer"\nsecret = "short"', "as the secret of [mine] one or more secrets"),
-        (f'[mine]\nsecret = "{SIGNING}"\nheader = "X"', "no header in [mine]: the scheme standard has its own"),
-        (f'[mine]\nscheme = "bearer"\nsecret = "{PLAIN}"\nheader = "X: y"', "as header of [mine] the name of a header"),
-        (f'[mine]\nsecret = "{SIGNING}"\nid = "query:x"', "as id of [mine] header:<name> or body:<field>.<field>"),
-        (f'[mine]\nsecret = "{SIGNING}"\ntype = 7', "as type of [mine] header:<name> or body:<field>.<field>"),
+        ("mine", "TOML with a table for each source"),
+        ("mine = 1", "TOML in which [mine] has scheme, secret, header, id and type, and nothing else"),
+        (
+            f'[stripe]\nsecret = "{SIGNING}"',
+            "TOML with names of small letters, digits and -, other than stripe, documents",
+        ),
+        (f'[Mine]\nsecret = "{SIGNING}"', "TOML with names of small letters, digits and -"),
+        (f'["a/b"]\nsecret = "{SIGNING}"', "TOML with names of small letters, digits and -"),
+        (
+            f'[mine]\nsecrets = "{SIGNING}"',
+            "TOML in which [mine] has scheme, secret, header, id and type, and nothing else",
+        ),
+        (
+            f'[mine]\nscheme = "md5"\nsecret = "{PLAIN}"',
+            "TOML in which the scheme of [mine] is one of standard, hmac-sha256, bearer",
+        ),
+        ("[mine]", "TOML in which the secret of [mine] is a text, or a list of texts"),
+        ("[mine]\nsecret = [1]", "TOML in which the secret of [mine] is a text, or a list of texts"),
+        ("[mine]\nsecret = []", "TOML in which the secret of [mine] is one or more secrets"),
+        (
+            f'[mine]\nsecret = "{PLAIN}"',
+            "TOML in which the secret of [mine] is one or more secrets, comma-separated, each whsec_",
+        ),
+        ('[mine]\nscheme = "bearer"\nsecret = "short"', "TOML in which the secret of [mine] is one or more secrets"),
+        (
+            f'[mine]\nsecret = "{SIGNING}"\nheader = "X"',
+            "TOML in which [mine] has no header: the scheme standard has its own",
+        ),
+        (
+            f'[mine]\nscheme = "bearer"\nsecret = "{PLAIN}"\nheader = "X: y"',
+            "TOML in which the header of [mine] is the name of a header",
+        ),
+        (
+            f'[mine]\nsecret = "{SIGNING}"\nid = "query:x"',
+            "TOML in which the id of [mine] is header:<name> or body:<field>.<field>",
+        ),
+        (
+            f'[mine]\nsecret = "{SIGNING}"\ntype = 7',
+            "TOML in which the type of [mine] is header:<name> or body:<field>.<field>",
+        ),
     ],
 )
 def test_a_wrong_source_is_one_line_that_shows_no_secret(toml: str, words: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load({"SOURCES": toml})
     said = str(caught.value)
-    assert said.startswith(f"SOURCES is (hidden); it takes {words}")
+    assert said.startswith(f"SOURCES is (hidden); it must be {words}")
     assert not any(secret in said for secret in (PLAIN, SIGNING, "\n"))
 
 
