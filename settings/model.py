@@ -120,7 +120,7 @@ class Settings:
 
     @property
     def spool_folder(self) -> str:
-        """The folder of incomplete downloads, on the file system of the finished ones: a download ends with a rename."""
+        """The folder of incomplete downloads, on the file system of the finished ones: they are renamed there."""
         spooled = self.spool_folder_setting == "DOCUMENT_SPOOL"
         return self.document_spool if spooled else f"{self.document_store}/.incoming"
 
@@ -264,7 +264,7 @@ def _check_document_service(s: Settings) -> None:
 
 def _check_app_webhook(s: Settings) -> None:
     if bool(s.app_webhook_url) != bool(s.app_webhook_secret):
-        raise SettingsError("set both APP_WEBHOOK_URL and APP_WEBHOOK_SECRET, or neither")
+        raise SettingsError("APP_WEBHOOK_URL and APP_WEBHOOK_SECRET: set both, or neither")
 
 
 def _check_document_scheme(s: Settings) -> None:
