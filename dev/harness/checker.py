@@ -112,47 +112,43 @@ ALLOWED: Mapping[str, Owed] = {  # may be there, or not
     "failed at localstripe": MAIL,
     "retried demo document": (("document_failed notices", "subject"),),
 }
+
+
+def _count(table: str, name: str, where: str = "true") -> str:
+    """A query for how many rows there are of each name."""
+    return f"SELECT {name}, count(*) FROM {table} WHERE {where} GROUP BY 1"
+
+
+NOTICES = ("payment_failed", "payment_recovered", "subscription_suspended", "document_ready", "document_not_ready")
+ERROR = "page 3 cannot be read"  # of the document service, for documents that must fail
+OF_FAILURES = "subscriptions JOIN payment_failures ON payment_failures.subscription = subscriptions.id"
+OF_INVOICES = "invoices JOIN subscriptions ON subscriptions.id = invoices.subscription"
+FIRST_PLANNED = "state = 'planned' AND number = 1"
 QUERIES = {
-    "payment_failures": "SELECT event_id, count(*) FROM payment_failures GROUP BY 1",
-    "payment_failed notices": "SELECT email, count(*) FROM notifications WHERE kind = 'payment_failed' GROUP BY 1",
-    "payment_recovered notices": "SELECT email, count(*) FROM notifications"
-    " WHERE kind = 'payment_recovered' GROUP BY 1",
-    "subscription_suspended notices": "SELECT email, count(*) FROM notifications"
-    " WHERE kind = 'subscription_suspended' GROUP BY 1",
-    "paid retries": "SELECT invoice, count(*) FROM payment_retries WHERE state = 'paid' GROUP BY 1",
-    "declined first retries": "SELECT invoice, count(*) FROM payment_retries WHERE state = 'declined' AND number = 1"
-    " GROUP BY 1",
-    "declined second retries": "SELECT invoice, count(*) FROM payment_retries WHERE state = 'declined' AND number = 2"
-    " GROUP BY 1",
-    "planned retries": "SELECT invoice, count(*) FROM payment_retries WHERE state = 'planned' AND number = 1"
-    " GROUP BY 1",
-    "other retries": "SELECT invoice, count(*) FROM payment_retries WHERE number > 2"
-    " OR state NOT IN ('paid', 'declined') AND NOT (state = 'planned' AND number = 1) GROUP BY 1",
-    "past due by this event": "SELECT invoices.seen_event, count(*) FROM invoices JOIN subscriptions"
-    " ON subscriptions.id = invoices.subscription WHERE subscriptions.status = 'past_due' GROUP BY 1",
-    "active subscriptions": "SELECT invoice, count(*) FROM subscriptions JOIN payment_failures"
-    " ON payment_failures.subscription = subscriptions.id WHERE status = 'active' GROUP BY 1",
-    "suspended subscriptions": "SELECT invoice, count(*) FROM subscriptions JOIN payment_failures"
-    " ON payment_failures.subscription = subscriptions.id WHERE status = 'suspended' GROUP BY 1",
-    "payment_given_up notices": "SELECT params ->> 'invoice', count(*) FROM notifications"
-    " WHERE kind = 'payment_given_up' GROUP BY 1",
-    "fulfilled orders": "SELECT session_id, count(*) FROM orders WHERE state = 'fulfilled' GROUP BY 1",
-    "waiting orders": "SELECT session_id, count(*) FROM orders WHERE state = 'awaiting_payment' GROUP BY 1",
+    "payment_failures": _count("payment_failures", "event_id"),
+    **{f"{kind} notices": _count("notifications", "email", f"kind = '{kind}'") for kind in NOTICES},
+    "receipts": _count("notifications", "email", "kind = 'receipt'"),
+    "payment_given_up notices": _count("notifications", "params ->> 'invoice'", "kind = 'payment_given_up'"),
+    "document_failed notices": _count("notifications", "params ->> 'document'", "kind = 'document_failed'"),
+    "paid retries": _count("payment_retries", "invoice", "state = 'paid'"),
+    "declined first retries": _count("payment_retries", "invoice", "state = 'declined' AND number = 1"),
+    "declined second retries": _count("payment_retries", "invoice", "state = 'declined' AND number = 2"),
+    "planned retries": _count("payment_retries", "invoice", FIRST_PLANNED),
+    "other retries": _count(
+        "payment_retries", "invoice", f"number > 2 OR state NOT IN ('paid', 'declined') AND NOT ({FIRST_PLANNED})"
+    ),
+    "past due by this event": _count(OF_INVOICES, "invoices.seen_event", "subscriptions.status = 'past_due'"),
+    "active subscriptions": _count(OF_FAILURES, "invoice", "status = 'active'"),
+    "suspended subscriptions": _count(OF_FAILURES, "invoice", "status = 'suspended'"),
+    "fulfilled orders": _count("orders", "session_id", "state = 'fulfilled'"),
+    "waiting orders": _count("orders", "session_id", "state = 'awaiting_payment'"),
     "changes of access": "SELECT session_id, access_changes FROM orders WHERE access_changes > 0",
-    "entitlements": "SELECT session_id, count(*) FROM entitlements WHERE revoked_at IS NULL GROUP BY 1",
-    "receipts": "SELECT email, count(*) FROM notifications WHERE kind = 'receipt' GROUP BY 1",
-    "documents": "SELECT document_id, count(*) FROM documents GROUP BY 1",
-    "completed documents": "SELECT document_id, count(*) FROM documents WHERE status = 'completed' GROUP BY 1",
-    "failed documents": "SELECT document_id, count(*) FROM documents WHERE status = 'failed'"
-    " AND error = 'page 3 cannot be read' GROUP BY 1",
-    "otherwise failed documents": "SELECT document_id, count(*) FROM documents WHERE status = 'failed'"
-    " AND error <> 'page 3 cannot be read' GROUP BY 1",
-    "document_ready notices": "SELECT email, count(*) FROM notifications WHERE kind = 'document_ready' GROUP BY 1",
-    "document_not_ready notices": "SELECT email, count(*) FROM notifications"
-    " WHERE kind = 'document_not_ready' GROUP BY 1",
-    "document_failed notices": "SELECT params ->> 'document', count(*) FROM notifications"
-    " WHERE kind = 'document_failed' GROUP BY 1",
-    "effects": "SELECT job_id, count(*) FROM effects GROUP BY 1",
+    "entitlements": _count("entitlements", "session_id", "revoked_at IS NULL"),
+    "documents": _count("documents", "document_id"),
+    "completed documents": _count("documents", "document_id", "status = 'completed'"),
+    "failed documents": _count("documents", "document_id", f"status = 'failed' AND error = '{ERROR}'"),
+    "otherwise failed documents": _count("documents", "document_id", f"status = 'failed' AND error <> '{ERROR}'"),
+    "effects": _count("effects", "job_id"),
 }
 FILES = "SELECT document_id, stored_as, sha256, size FROM documents WHERE status = 'completed'"
 # Their names are those of jobs and rows, or of events that localstripe made, so they cannot be compared.

@@ -15,13 +15,8 @@ from datetime import datetime
 
 from dev.harness.timing import Done
 
-PARTED = (
-    "worker",
-    "store",
-    "queues",
-    "broker",
-    "database",
-)  # in the names of disturbances that may end or undo an attempt
+# In the names of disturbances that may end or undo an attempt.
+PARTED = ("worker", "store", "queues", "broker", "database")
 EACH = 4  # mails in progress: one attempt in each of two processes, and one more in each during the disturbance
 OVERRUN = "a worker's time limit"  # not one of our disturbances: the machine was too busy for one attempt
 ATTEMPT_MS = 6000  # no attempt lasts longer: JOB_TIME_LIMIT_SECONDS of the run, and a second for the signal
