@@ -142,7 +142,7 @@ class World:
         write_log.begin(self.database_url)
         self._end.enter_context(self.stack)
         self.stack.start()
-        self.stack.wait_ready()
+        self.stack.wait_ready(receiver="/livez")  # /readyz needs sweeps, which a sabotaged worker does not make
         for name in self.workers:
             log = self.stack.log(name)
             wait_until(lambda log=log: " ready." in log.read_text(), seconds=60, what=name)  # type: ignore[misc]

@@ -97,10 +97,11 @@ class Stack:
         )
         threading.Thread(target=self._listen, args=(self.log("supervisord").open(),), daemon=True).start()
 
-    def wait_ready(self, seconds: float = 120) -> None:
-        """Until every part can be used. Raises StackError that names what was not ready."""
+    def wait_ready(self, seconds: float = 120, receiver: str = "/readyz") -> None:
+        """Until every part can be used; `receiver` is the path of its health check. Raises StackError that names what
+        was not ready."""
         end = time.monotonic() + seconds
-        for what, ready in self._checks():
+        for what, ready in self._checks(receiver):
             while not ready():
                 self.check_alive()
                 time.sleep(0.1)
@@ -150,15 +151,15 @@ class Stack:
         if done.returncode != 0:
             raise StackError(f"the database could not be migrated:\n{done.stdout}{done.stderr}".rstrip())
 
-    def _checks(self) -> list[tuple[str, Callable[[], bool]]]:
+    def _checks(self, receiver: str) -> list[tuple[str, Callable[[], bool]]]:
         """What must be ready: its name, and a function that checks it."""
         names = {part.name for part in self.parts}
         peers = {"mail": self.ports.mail, "documents": self.ports.documents, "stripe": self.ports.stripe}
-        readyz, flower = f"{self.ports.receiver_url}/readyz", f"{self.ports.flower_url}/healthcheck"
+        health, flower = f"{self.ports.receiver_url}{receiver}", f"{self.ports.flower_url}/healthcheck"
         flowers = [(f"Flower on port {self.ports.flower}", partial(_answers, flower))] if "flower" in names else []
         return [
             *((f"{name} on port {port}", partial(_listens, port)) for name, port in peers.items() if name in names),
-            (f"{readyz} to answer 200", partial(_answers, readyz)),
+            (f"{health} to answer 200", partial(_answers, health)),
             *flowers,
         ]
 

@@ -16,9 +16,9 @@ record = GroupCommit.record
 
 def _answer_first(group: GroupCommit, arrival: NewEvent) -> asyncio.Future[bool]:
     record(group, arrival).add_done_callback(asyncio.Future.exception)  # in its own time
-    told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-    told.set_result(True)
-    return told
+    recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    recorded.set_result(True)
+    return recorded
 
 
 def application() -> AsgiApp:

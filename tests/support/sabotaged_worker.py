@@ -42,8 +42,9 @@ def never_sweep() -> None:
 
 
 def mail_twice() -> None:
-    post = apprise_client.send_message
-    vars(notify)["post"] = lambda *mail: post(*mail) and post(*mail)
+    send = apprise_client.send_message
+    assert vars(notify)["send_message"] is send
+    vars(notify)["send_message"] = lambda *mail: send(*mail) and send(*mail)
 
 
 SABOTAGES = {"effect row off": look_for_no_effect_row, "sweep off": never_sweep, "mails twice": mail_twice}
