@@ -1,6 +1,6 @@
-"""Traces, where TRACES_URL asks for them: what one event led to, in the receiver, the workers and the calls out.
+"""Tracing, if TRACES_URL is set: spans of the receiver, the workers and the outgoing calls for each event.
 
-While they are off, nothing is imported and nothing is noted. telemetry/otlp.py says what is noted while they are on.
+While it is off, OpenTelemetry is not imported and nothing is recorded. telemetry/otlp.py records the spans.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class NoopSpan:
-    """A span of which nothing is noted."""
+    """The span while tracing is off: records nothing."""
 
     headers = NOTHING
 

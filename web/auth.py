@@ -1,4 +1,4 @@
-"""One of API_KEYS: is it one, and what stands for it wherever people look."""
+"""API keys: comparison, a limit on wrong ones, and the names that stand for them in the audit log."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from inbox import limits
 from inbox.errors import StoreUnavailable
 from inbox.store import Store
 
-MOST_TRIES, TRIES_SECONDS = 10, 60
+MAX_FAILURES, TRIES_SECONDS = 10, 60
 
 
 def find_key(keys: Collection[str], given: bytes) -> str | None:
-    """The key that was given, if it is one; each is compared whole, so that no time tells how much was right."""
+    """The key among `keys` that equals `given`, or None. Compared in constant time."""
     right = [key for key in keys if compare_digest(key.encode(), given)]
     return right[0] if right else None
 
 
 def too_many_failures(store: Store, address: str) -> bool:
-    """Count a wrong key of this address; True where it has had too many of them within a minute. Behind a proxy that
-    is everybody together, so a right one is never asked this: what keeps guessers out is that keys are long.
+    """Count a wrong key from this address; True if there were more than MAX_FAILURES within a minute.
 
-    A store that is full cannot count, and says no.
+    Behind a proxy all clients share one address, so call this only for wrong keys. The length of the keys is what makes
+    guessing useless. False if the store cannot count now.
     """
     try:
-        return limits.count_attempt(store, f"wrong-key:{address}", TRIES_SECONDS) > MOST_TRIES
+        return limits.count_attempt(store, f"wrong-key:{address}", TRIES_SECONDS) > MAX_FAILURES
     except StoreUnavailable:
         return False
 
 
 def key_name(key: str) -> str:
-    """The name of whoever bears it, for the audit trail; it tells nothing of the key."""
+    """The name of a key in the audit log, which does not reveal the key."""
     return f"api key {digest(key)}"
 
 

@@ -1,4 +1,4 @@
-"""A request's body, read whole, not beyond what is allowed in size, in time and in all at once, and understood."""
+"""Reading and parsing request bodies, within limits of size, time and total memory."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from web.errors import HttpError
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
-BUDGET_BYTES = 64 * 1024 * 1024  # for the bodies of webhooks, and as much for those of the API and the pages
-BODY_TIMEOUT_SECONDS = 30  # for a body that comes slowly
+BUDGET_BYTES = 64 * 1024 * 1024  # for the bodies of webhooks, and as much again for those of all other requests
+BODY_TIMEOUT_SECONDS = 30  # for a whole body
 TIMEOUT_MESSAGE = f"the body did not come within {BODY_TIMEOUT_SECONDS} seconds"
 
 
 def read_body(request: Request, limit_bytes: int) -> bytes:
-    """All of the body, in Flask. Raises Refused, 413, if there is more of it than `limit_bytes`.
+    """All of the body, in Flask. Raises HttpError, 413, if there is more of it than `limit_bytes`.
 
-    Flask's own limit cuts a chunked body there, and says nothing.
+    Flask's own limit silently cuts a chunked body.
     """
     if (request.content_length or 0) > limit_bytes:
         raise too_large(limit_bytes)
@@ -34,7 +34,7 @@ def read_body(request: Request, limit_bytes: int) -> bytes:
 
 
 def parse_json(shape: type[Shape], raw: bytes) -> Shape:
-    """The body's JSON as `shape`. Raises Refused, which names the field and never its value."""
+    """The body's JSON as `shape`. Raises HttpError, which names the field and never its value."""
     try:
         return shape.model_validate_json(raw)
     except ValidationError as error:
@@ -44,7 +44,7 @@ def parse_json(shape: type[Shape], raw: bytes) -> Shape:
 
 
 async def receive_body(receive: Receive, announced: int, limit_bytes: int, reserve: Callable[[int], None]) -> bytes:
-    """All of the body, in ASGI; `reserve` is told of each part. Raises Refused: 413, 408, 400 if it breaks off."""
+    """The whole body, in ASGI; calls `reserve` with the size of each part. Raises HttpError (413, 408, 400)."""
     if announced > limit_bytes:
         raise too_large(limit_bytes)
     raw, more = bytearray(), True
@@ -70,25 +70,24 @@ async def receive_chunk(receive: Receive) -> tuple[bytes, bool]:
 
 
 class BodyBudget:
-    """Memory for all bodies that are on their way at once."""
+    """Limits the memory of all bodies that are being received at once."""
 
     def __init__(self, size_bytes: int) -> None:
         self._free = size_bytes
 
     def reserve(self, size_bytes: int) -> None:
-        """Raises Refused, 503, when all is taken."""
+        """Raises HttpError, 503, if the rest of the budget is too small."""
         if size_bytes > self._free:
             raise HttpError("too many large bodies at once; send it again", 503)
         self._free -= size_bytes
 
     def release(self, size_bytes: int) -> None:
-        """What was taken."""
+        """Give back what was reserved."""
         self._free += size_bytes
 
     @contextmanager
     def reservation(self) -> Iterator[Callable[[int], None]]:
-        """Room for one body, as it grows: by what is handed out here, which raises what `take` raises. Given back at
-        the end."""
+        """Reserve memory for one body as it grows, by the yielded function; released at the end."""
         mine = 0
 
         def reserve(size_bytes: int) -> None:
@@ -103,5 +102,5 @@ class BodyBudget:
 
 
 def too_large(limit_bytes: int) -> HttpError:
-    """A body is, for what is allowed."""
+    """The 413 for a body that exceeds the limit."""
     return HttpError(f"the body is larger than {limit_bytes} bytes", 413)

@@ -30,7 +30,7 @@ REASONS = ("body", "unsigned", "signature", "timestamp", "payload", "mode", "una
 
 
 class HttpError(Exception):
-    """A request that is not taken, with the words for its sender."""
+    """A rejected request: the message for its client, and the status."""
 
     status = 400
     reason = "body"
@@ -41,7 +41,7 @@ class HttpError(Exception):
 
 
 class BadSignature(HttpError):
-    """Nobody we know has signed this now."""
+    """No configured secret produced a valid, current signature."""
 
     def __init__(self, reason: Literal["unsigned", "signature", "timestamp"], words: str) -> None:
         super().__init__(words)
@@ -68,7 +68,7 @@ def describe_error(error: Exception) -> tuple[int, str, dict[str, str]]:
             status, words = int(error.status), str(error)
         case BadPayload():
             status, words = 400, str(error)
-        case StoreUnavailable():  # the sender must try again
+        case StoreUnavailable():  # the client must try again
             status, words = 503, f"{error}; nothing was recorded, send it again"
         case OperationalError():  # only what looks up documents needs it; events are taken all the same
             log.warning("the database does not answer", error=type(error.orig).__name__)
@@ -85,7 +85,7 @@ def describe_error(error: Exception) -> tuple[int, str, dict[str, str]]:
 
 
 def error_response(error: Exception) -> tuple[int, bytes, dict[str, str]]:
-    """The same as status, body in JSON and headers, where no Flask makes them."""
+    """The response to an error outside Flask: status, body in JSON, headers."""
     status, words, headers = describe_error(error)
     return status, json.dumps({"error": words}).encode(), headers
 

@@ -62,7 +62,7 @@ def _signer(key: str) -> TimestampSigner:
 
 
 def check_form() -> None:
-    """Raises Refused if the form comes from another site or has no valid token."""
+    """Raises HttpError if the form comes from another site or has no valid token."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
         raise HttpError("This form was sent from another site.", 403)
     person = g.get("person")

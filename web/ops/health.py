@@ -1,4 +1,4 @@
-"""Is it alive, is it ready: /livez, /readyz."""
+"""Liveness and readiness: /livez, /readyz."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CHECK_TIMEOUT_SECONDS = 2
 
 
 def blueprint(settings: Settings, store: Store, engine: Engine) -> Blueprint:
-    """The pages for an orchestrator and a load balancer."""
+    """For an orchestrator and a load balancer."""
     pages = Blueprint("health", __name__)
 
     @pages.get("/livez")
@@ -51,9 +51,9 @@ def blueprint(settings: Settings, store: Store, engine: Engine) -> Blueprint:
 
     @pages.get("/readyz")
     def readyz() -> tuple[Response, int]:
-        """Does the whole stack keep its promise? `?only=store`: can this receiver take events, as a balancer asks.
+        """Whether the whole stack works. `?only=store`, for a load balancer: whether this receiver can accept events.
 
-        With the store alone every event is taken and kept; the other three decide when it is worked on.
+        The store suffices to accept and keep every event; the other checks decide when its jobs run.
         """
         wanted = request.args.get("only", ",".join(checks)).split(",")
         if not set(wanted) <= set(checks):
@@ -66,7 +66,7 @@ def blueprint(settings: Settings, store: Store, engine: Engine) -> Blueprint:
 
 
 def run_check(check: Callable[[], str]) -> str:
-    """What a check found: ok, or what is wrong in words."""
+    """The result of a check: ok, or what is wrong."""
     try:
         return check()
     except (StoreUnavailable, SQLAlchemyError) as error:
@@ -74,12 +74,12 @@ def run_check(check: Callable[[], str]) -> str:
 
 
 def loss_window(settings: Settings) -> str:
-    """What a crash may cost although it was answered 200, in words."""
+    """What a crash may lose although it was answered 200."""
     return DURABILITY[settings.durability][1] + ("" if settings.replicas_ack else FAILOVER_LOSES)
 
 
 def check_store(store: Store, settings: Settings) -> str:
-    """Is it set as DURABILITY and REPLICAS_ACK want it?"""
+    """Whether its settings satisfy DURABILITY and REPLICAS_ACK, and whether it accepts writes."""
     wanted, _ = DURABILITY[settings.durability]
     found = queries.durability(store)
     said = {name: found.get(name, UNKNOWN) for name in wanted}
@@ -96,7 +96,7 @@ def check_store(store: Store, settings: Settings) -> str:
 
 
 class TimedCheck:
-    """A check that may never come back, in a thread of its own, one at a time: who asks hears so in PROBE_SECONDS."""
+    """Runs a check that may block in a background thread; reports a timeout after CHECK_TIMEOUT_SECONDS."""
 
     def __init__(self, check: Callable[[], str]) -> None:
         self._check, self._lock = check, threading.Lock()
@@ -122,19 +122,19 @@ class TimedCheck:
 
 
 def check_database(engine: Engine) -> str:
-    """Does it answer, and are there tables?"""
+    """Whether the database responds and has its tables."""
     with engine.connect() as connection:
         connection.execute(text("SELECT 1 FROM effects WHERE 1 = 0"))
     return "ok"
 
 
 def check_broker() -> str:
-    """Does it take doorbells?"""
+    """Whether the broker accepts messages."""
     return "ok" if broker.doorbell_capacity(QUEUES[:1]) else "does not answer; jobs wait until it does"
 
 
 def check_sweep(store: Store) -> str:
-    """Every worker sweeps every second, so the sweep's heartbeat is theirs."""
+    """Every worker sweeps every second, so the time of the last sweep shows whether any worker runs."""
     swept = queries.last_sweep_ms(store)
     if swept is None:
         return "no worker has ever swept"

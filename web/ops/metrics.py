@@ -1,6 +1,6 @@
-"""/metrics, for Prometheus. All figures are the record's own, so that they are right under any number of processes.
+"""/metrics, for Prometheus. All values come from the record, so they are right with any number of processes.
 
-Whoever asks gets what can be read: a part that cannot is left out, and `holdfast_up` says so.
+A part that cannot be read is left out, and `holdfast_up` is 0 for it.
 """
 
 from __future__ import annotations

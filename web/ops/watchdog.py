@@ -1,6 +1,6 @@
-"""What workers cannot tell, because it is they that are away, or the record: each receiver process tells it itself.
+"""Alerts that workers cannot send: no worker is running, or the store is unavailable. Each receiver process checks.
 
-Straight through Apprise, without a record: so a process that starts anew may tell again.
+They are sent through Apprise directly, without the record, so a restarted process may repeat an alert.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tasks.notifications.apprise_client import render_message, send_message, wit
 log = structlog.get_logger()
 
 EVERY_SECONDS = 10
-GRACE_MS = 30_000  # a restart is no alarm
+GRACE_MS = 30_000  # a restart causes no alert
 NO_SWEEP_MS = 60_000
 
 
