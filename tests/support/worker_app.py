@@ -33,12 +33,12 @@ die_around(Store, "fail", "before the failure is kept", "after the failure is ke
 die_around(handoff, "post", "before the agent is called", "the agent has it, before the commit")
 die_around(Store, "finish", "before finish", "after finish")
 die_around(Store, "finish_and_lease", "before finish", "after finish")
-die_around(Store, "alarm", "before the alarm is written", "after the alarm is written")
+die_around(Store, "save_alerts", "before the alarm is written", "after the alarm is written")
 die_around(Store, "release", "before release", "after release")
 die_around(Store, "renew", "before renew", "after renew")
 die_around(FlowerEvents, "of", "after the next lease, before its handler", "")
 die_around(stripe, "pay_invoice", "", "charged, before the commit")
-die_around(notify, "post", "", "mailed, before the commit")
+die_around(notify, "send_message", "", "mailed, before the commit")
 document_faults.register()
 
 if "HOLDFAST_TEST_QUICK_ALARMS" in os.environ:
