@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from dev.chaos import report
-from dev.chaos.run import Order, run
+from dev.chaos.run import RunConfig, run
 from dev.harness.report import print_verdict
 from dev.harness.timing import Spread
 from dev.stack.local import REPOSITORY
@@ -25,8 +25,8 @@ def main() -> int:
     seed = options.seed if options.seed is not None else random.randrange(1_000_000)
     pairs = report.PAIRS if options.pairs == "all" else [(options.broker, options.database)]
     how = {name: getattr(options, name) for name in ("only", "receiver", "worker", "stuck_seconds")}
-    orders = [Order(broker, database, options.events, options.kills, seed, **how) for broker, database in pairs]
-    good = [_run_one(order, options.data, options.report) for order in orders]  # all of them, even after a bad one
+    configs = [RunConfig(broker, database, options.events, options.kills, seed, **how) for broker, database in pairs]
+    good = [_run_one(config, options.data, options.report) for config in configs]  # all of them, even after a bad one
     return 0 if all(good) else 1
 
 
@@ -52,10 +52,10 @@ def _arguments() -> argparse.Namespace:
     return options
 
 
-def _run_one(order: Order, data: Path, folder: Path) -> bool:
+def _run_one(config: RunConfig, data: Path, folder: Path) -> bool:
     """Returns whether nothing was lost, doubled or wrong."""
     folder.mkdir(parents=True, exist_ok=True)
-    result = run(order, data / order.pair, folder)
+    result = run(config, data / config.pair, folder)
     report.save(result, data)
     report.write(report.saved(data), folder / "chaos-report.md")
     print(
@@ -66,7 +66,7 @@ def _run_one(order: Order, data: Path, folder: Path) -> bool:
         f"Seconds (p50/p99/maximum): {_spread(result.flowing)} until effects of every kind happened again,"
         f" {_spread(result.caught_up)} until all earlier events were processed,"
         f" {_spread(result.delay)} from acknowledgement to effect.\n"
-        f"Seed {result.seed}; `SEED={result.seed} make chaos` repeats the plan. Logs: {data / order.pair / 'logs'}"
+        f"Seed {result.seed}; `SEED={result.seed} make chaos` repeats the plan. Logs: {data / config.pair / 'logs'}"
     )
     print_verdict(result.verdict)
     return result.verdict.good

@@ -42,7 +42,7 @@ AT_ONCE = frozenset(
 
 
 @dataclass(slots=True)
-class Course:
+class RunLog:
     """What happened in a run."""
 
     traffic: Traffic
@@ -52,7 +52,7 @@ class Course:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RunConfig:
     """What to run."""
 
     broker: str
@@ -75,42 +75,44 @@ class Order:
         return f"{self.broker}-{self.database}"
 
 
-def run(order: Order, folder: Path, pictures: Path) -> Result:
+def run(config: RunConfig, folder: Path, pictures: Path) -> Result:
     """`folder` gets the data and logs of this run, `pictures` its plot."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    plan = make_plan(order.seed, order.kills, order.broker, order.database, seconds=order.seconds, only=order.only)
-    traffic = make_traffic(order.seed, order.events, int(time.time()))
+    plan = make_plan(
+        config.seed, config.kills, config.broker, config.database, seconds=config.seconds, only=config.only
+    )
+    traffic = make_traffic(config.seed, config.events, int(time.time()))
     events = traffic.events.values()
-    with World(folder, order.broker, order.database, events, (order.receiver, order.worker)) as world:
-        course = Course(traffic, Sender(world.ports.receiver_url, SECRET, API_KEY))
-        print(f"{order.pair}: {order.events} events, {len(plan)} disturbances, seed {order.seed}", flush=True)
+    with World(folder, config.broker, config.database, events, (config.receiver, config.worker)) as world:
+        log = RunLog(traffic, Sender(world.ports.receiver_url, SECRET, API_KEY))
+        print(f"{config.pair}: {config.events} events, {len(plan)} disturbances, seed {config.seed}", flush=True)
         began = time.monotonic()
-        _disturbed_traffic(course, world, plan, max(length_seconds(plan), order.seconds))
+        _disturbed_traffic(log, world, plan, max(length_seconds(plan), config.seconds))
         seconds = int(time.monotonic() - began)
-        _drain(course, world, order.stuck_seconds)
-        return _count(order, course, world, seconds, pictures)
+        _drain(log, world, config.stuck_seconds)
+        return _count(config, log, world, seconds, pictures)
 
 
-def _disturbed_traffic(course: Course, world: World, plan: list[Disturbance], seconds: float) -> None:
-    deliveries = course.traffic.deliveries
+def _disturbed_traffic(log: RunLog, world: World, plan: list[Disturbance], seconds: float) -> None:
+    deliveries = log.traffic.deliveries
     pause = seconds / len(deliveries)
-    sending = threading.Thread(target=course.sender.send_all, args=(deliveries, pause), name="sender")
+    sending = threading.Thread(target=log.sender.send_all, args=(deliveries, pause), name="sender")
     sending.start()
     try:
-        Monkey(world).play(plan, time.monotonic(), lambda one: _report(course, one))
+        Monkey(world).play(plan, time.monotonic(), lambda one: _report(log, one))
         sending.join()
     finally:
-        course.sender.stop()
+        log.sender.stop()
 
 
-def _report(course: Course, one: Done) -> None:
-    course.done.append(one)
+def _report(log: RunLog, one: Done) -> None:
+    log.done.append(one)
     held = f", {(one.over_ms - one.begun_ms) / 1000:.1f} s" if one.over_ms - one.begun_ms > 300 else ""
-    print(f"  {len(course.done):4}  {one.kind}: {one.victim}{held}", flush=True)
+    print(f"  {len(log.done):4}  {one.kind}: {one.victim}{held}", flush=True)
 
 
-def _drain(course: Course, world: World, stuck_seconds: int) -> None:
+def _drain(log: RunLog, world: World, stuck_seconds: int) -> None:
     """After the last disturbance: wait until no job is unfinished, or until no job has been finished for too long."""
     started = moved = time.monotonic()
     unfinished, succeeded = float("inf"), -1
@@ -121,7 +123,7 @@ def _drain(course: Course, world: World, stuck_seconds: int) -> None:
         if stats.get("succeeded", succeeded) > succeeded:
             succeeded, moved = stats["succeeded"], time.monotonic()
         time.sleep(0.2)
-    course.drained = round(time.monotonic() - started, 1)
+    log.drained = round(time.monotonic() - started, 1)
 
 
 def _stats(world: World) -> Mapping[str, int]:
@@ -132,42 +134,44 @@ def _stats(world: World) -> Mapping[str, int]:
     return {}
 
 
-def _count(order: Order, course: Course, world: World, seconds: int, pictures: Path) -> Result:
-    acknowledged, answers, stats = course.sender.acknowledged(), course.sender.answers, _stats(world)
+def _count(config: RunConfig, log: RunLog, world: World, seconds: int, pictures: Path) -> Result:
+    acknowledged, answers, stats = log.sender.acknowledged(), log.sender.answers, _stats(world)
     with checker.connect(world.database_url) as connection:
         found = checker.find(connection) | checker.whole_files(connection, world.document_store, document_pdf)
         found |= write_log.twice(connection)
         effects = _effects(connection)
         failed = connection.execute(text(FAILED_DOCUMENTS)).scalar_one()
-    sent = mails.count(world.mail.mails, course.done + [one for log in world.logs() for one in mails.overruns(log)])
+    sent = mails.count(
+        world.mail.mails, log.done + [one for worker_log in world.logs() for one in mails.overruns(worker_log)]
+    )
     found |= {"tasks at the document service": world.documents.tasks()} | sent.found | world.stripe.count_payments()
-    verdict = checker.judge(course.traffic.events, acknowledged.keys(), found)
+    verdict = checker.judge(log.traffic.events, acknowledged.keys(), found)
     verdict.wrong += checker.wrong_counts(stats, dead=failed, unfinished=0)
-    if missing := order.events - len(acknowledged):
+    if missing := config.events - len(acknowledged):
         verdict.wrong.append(f"{missing} events were never acknowledged")
     began = acknowledged | world.documents.acknowledged
     timed = [effect for effect in effects if effect.kind in AT_ONCE]
-    title = f"{order.broker} + {order.database}: {order.events} events, {len(course.done)} disturbances"
-    picture = plot(acknowledged.values(), (effect.at_ms for effect in effects), course.done, title)
-    (pictures / f"chaos-{order.pair}.svg").write_text(picture)
+    title = f"{config.broker} + {config.database}: {config.events} events, {len(log.done)} disturbances"
+    picture = plot(acknowledged.values(), (effect.at_ms for effect in effects), log.done, title)
+    (pictures / f"chaos-{config.pair}.svg").write_text(picture)
     return Result(
-        broker=order.broker,
-        database=order.database,
-        seed=order.seed,
+        broker=config.broker,
+        database=config.database,
+        seed=config.seed,
         when=f"{datetime.now(UTC):%Y-%m-%d}",
         machine=f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.0f}",
         seconds=seconds,
-        events=order.events,
-        deliveries=len(course.traffic.deliveries),
+        events=config.events,
+        deliveries=len(log.traffic.deliveries),
         tries=sum(answer.tries for answer in answers),
         acknowledged=len(acknowledged),
         verdict=verdict,
         dead=stats.get("dead", -1) - failed,
         repeated_mails=sent.excused,
         restarts=sum(starts - 1 for starts in world.stack.starts.values()),
-        drained=course.drained,
+        drained=log.drained,
         delay=spread(delays(began, timed)),
-        recoveries=tuple(recoveries(course.done, began, timed)),
+        recoveries=tuple(recoveries(log.done, began, timed)),
     )
 
 

@@ -24,45 +24,45 @@ from sqlalchemy import Connection, create_engine, text
 from dev.harness.sender import Answer
 from dev.harness.traffic import ShopEvent
 
-Owed = tuple[tuple[str, str], ...]
+Effects = tuple[tuple[str, str], ...]
 Found = Mapping[str, Counter[str]]
 
-FAILURE: Owed = (
+FAILURE: Effects = (
     ("payment_failures", "id"),
     ("payment_failed notices", "address"),
     ("payment_failed mails", "address"),
     ("try 1 to collect", "subject"),
 )
-SECOND_TRY: Owed = (("declined first retries", "subject"), ("try 2 to collect", "subject"))
-PAID: Owed = (
+SECOND_TRY: Effects = (("declined first retries", "subject"), ("try 2 to collect", "subject"))
+PAID: Effects = (
     ("payments", "subject"),
     ("paid retries", "subject"),
     ("active subscriptions", "subject"),
     ("payment_recovered notices", "address"),
     ("payment_recovered mails", "address"),
 )
-DOCUMENT: Owed = (("documents", "subject"), ("tasks at the document service", "subject"))
+DOCUMENT: Effects = (("documents", "subject"), ("tasks at the document service", "subject"))
 
-DEMO_FAILURE: Owed = (
+DEMO_FAILURE: Effects = (
     *FAILURE[:3],
     ("planned retries", "subject"),  # an hour later, so none of them is made
     ("past due by this event", "id"),
 )
-DEMO_DOCUMENT: Owed = (
+DEMO_DOCUMENT: Effects = (
     ("documents", "subject"),
     ("completed documents", "subject"),
     ("whole files", "subject"),
     ("document_ready notices", "address"),
     ("document_ready mails", "address"),
 )
-DEMO_FAILED_DOCUMENT: Owed = (
+DEMO_FAILED_DOCUMENT: Effects = (
     ("documents", "subject"),
     ("document_failed notices", "subject"),
     ("document_not_ready notices", "address"),
     ("document_not_ready mails", "address"),
 )
 # What each kind of event must have done once, and by which of its names the effect is found.
-OWED: Mapping[str, Owed] = {
+EXPECTED: Mapping[str, Effects] = {
     "failed, pays at 1": FAILURE + PAID,
     "failed, pays at 2": FAILURE + SECOND_TRY + PAID,
     "failed, never pays": (
@@ -106,8 +106,8 @@ OWED: Mapping[str, Owed] = {
     "broken demo document": (*DEMO_FAILED_DOCUMENT, ("failed documents", "subject")),
     "forbidden document": (*DEMO_FAILED_DOCUMENT, ("otherwise failed documents", "subject")),
 }
-MAIL: Owed = (("payment_failed notices", "address"), ("payment_failed mails", "address"))
-ALLOWED: Mapping[str, Owed] = {  # may be there, or not
+MAIL: Effects = (("payment_failed notices", "address"), ("payment_failed mails", "address"))
+ALLOWED: Mapping[str, Effects] = {  # may be there, or not
     "failed earlier": MAIL,
     "failed at localstripe": MAIL,
     "retried demo document": (("document_failed notices", "subject"),),
@@ -238,7 +238,7 @@ def judge(events: Mapping[str, ShopEvent], acknowledged: Set[str], found: Found)
     lost = [
         f"{event_id}: {what} is missing"
         for event_id in sorted(acknowledged)
-        for what, name in _names(events[event_id], OWED)
+        for what, name in _names(events[event_id], EXPECTED)
         if name not in found.get(what, ())
     ]
     doubled = [
@@ -251,7 +251,9 @@ def judge(events: Mapping[str, ShopEvent], acknowledged: Set[str], found: Found)
 
 
 def _surplus(events: Mapping[str, ShopEvent], found: Found) -> Iterator[str]:
-    known = {effect for event in events.values() for owed in (OWED, ALLOWED) for effect in _names(event, owed)}
+    known = {
+        effect for event in events.values() for effects in (EXPECTED, ALLOWED) for effect in _names(event, effects)
+    }
     for what, rows in found.items():
         if not what.startswith(UNCHECKED):
             yield from (
@@ -261,8 +263,8 @@ def _surplus(events: Mapping[str, ShopEvent], found: Found) -> Iterator[str]:
             )
 
 
-def _names(event: ShopEvent, owed: Mapping[str, Owed]) -> Iterator[tuple[str, str]]:
-    for what, by in owed.get(event.kind, ()):
+def _names(event: ShopEvent, effects: Mapping[str, Effects]) -> Iterator[tuple[str, str]]:
+    for what, by in effects.get(event.kind, ()):
         yield what, str(getattr(event, by))
 
 

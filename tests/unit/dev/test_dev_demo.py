@@ -19,7 +19,7 @@ from stripe import SignatureVerificationError, WebhookSignature
 from cli.stripe_events import NEW_VERSION, OLD_VERSION, failed_invoice
 from dev.demo.report import DocumentRow, Outcome, documents_table
 from dev.harness import checker
-from dev.harness.checker import OWED, Verdict
+from dev.harness.checker import EXPECTED, Verdict
 from dev.harness.sender import FLAWS, Answer, Delivery, Sender
 from dev.harness.traffic import DOCUMENTS, ShopEvent, make_demo_traffic
 from dev.simulators.agents import HANDED
@@ -70,7 +70,7 @@ def test_the_traffic_is_the_same_every_time() -> None:
 
 def test_every_kind_of_the_traffic_has_its_effects_and_is_sent() -> None:
     deliveries = [*TRAFFIC.deliveries, *TRAFFIC.burst, *TRAFFIC.documents]
-    assert {event.kind for event in EVENTS.values()} <= OWED.keys()
+    assert {event.kind for event in EVENTS.values()} <= EXPECTED.keys()
     assert {delivery.event_id for delivery in deliveries} == TRAFFIC.events.keys()
     assert [one.event_id for one in TRAFFIC.documents] == list(DOCUMENTS)
     assert Counter(delivery.flaw for delivery in deliveries if delivery.flaw) == dict.fromkeys(FLAWS, 4)
@@ -101,7 +101,7 @@ def perfect() -> World:
     """Everything was acknowledged, and every effect is there once."""
     found: dict[str, Counter[str]] = {}
     for event in EVENTS.values():
-        for what, by in OWED[event.kind]:
+        for what, by in EXPECTED[event.kind]:
             found.setdefault(what, Counter())[getattr(event, by)] = 1
     deliveries = [*TRAFFIC.deliveries, *TRAFFIC.burst, *TRAFFIC.documents]
     answers = [Answer(delivery, 400 if delivery.flaw else 200, 1, 5.0, 0.0) for delivery in deliveries]
