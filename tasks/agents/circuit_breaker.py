@@ -1,7 +1,7 @@
-"""When an agent may be called, by its rate and by how it has answered: decisions on its row, which is locked.
+"""When an agent may be called, by its rate limit and its circuit breaker: decisions on its row, locked by the caller.
 
-The circuit breaker opens after FAILURES_TO_OPEN failures in a row. When its time is over, one call is let through, for
-jobs of one agent never run at once; a success closes it, a failure opens it for twice as long.
+The circuit breaker opens after FAILURES_TO_OPEN failures in a row. When its time is over, one call is made, since jobs
+of one agent never run concurrently; a success closes the breaker, a failure opens it for twice as long.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from tasks.models import Agent
 
 FAILURES_TO_OPEN = 5
 OPEN_SECONDS, MAX_OPEN_SECONDS = 30, 3600
-SLOT_TTL = timedelta(minutes=1)  # one that was missed is given up, or a jam would end in a burst
+SLOT_TTL = timedelta(minutes=1)  # unused slots expire; otherwise a backlog would be released as a burst
 
 
-def reserve_slot(agent: Agent, kept: datetime | None, now: datetime) -> datetime:
-    """When a handoff may be made: at the time that is kept for it; else at the agent's next, which is kept from now on.
+def reserve_slot(agent: Agent, reserved: datetime | None, now: datetime) -> datetime:
+    """The time from which a handoff may be delivered under the agent's rate limit.
 
-    So each waits once, however many there are.
+    That is its reserved slot, unless it has expired; otherwise the agent's next free slot. A handoff keeps its slot
+    across attempts, so that each waits only once.
     """
-    if kept is not None and now < kept + SLOT_TTL:
-        return kept
+    if reserved is not None and now < reserved + SLOT_TTL:
+        return reserved
     first = max(agent.next_at or now, now)
     agent.next_at = first + timedelta(minutes=1) / agent.rate_per_minute
     return first
 
 
 def open_until(agent: Agent, now: datetime) -> datetime | None:
-    """The time before which nobody may call."""
+    """The time until which the circuit breaker is open (no calls); None if it is closed."""
     return agent.open_until if agent.open_until and agent.open_until > now else None
 
 
@@ -38,7 +39,7 @@ def record_success(agent: Agent, now: datetime) -> None:
 
 
 def record_failure(agent: Agent, answer: str, wait_seconds: int, now: datetime) -> None:
-    """It answered so, or not at all; it may have asked for so long a pause."""
+    """Count a failure. `answer` is its error text; `wait_seconds` the agent's Retry-After, or 0."""
     agent.failures += 1
     agent.failing_since = agent.failing_since or now
     agent.last_answer, agent.last_at = answer, now
@@ -47,7 +48,7 @@ def record_failure(agent: Agent, answer: str, wait_seconds: int, now: datetime) 
 
 
 def should_disable(agent: Agent, after_seconds: int, now: datetime) -> bool:
-    """Whether it has failed for so long that nobody should call any more."""
+    """True if the agent has been failing for longer than HANDOFF_DISABLE_AFTER."""
     return agent.failing_since is not None and now - agent.failing_since > timedelta(seconds=after_seconds)
 
 

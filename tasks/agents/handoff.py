@@ -1,8 +1,8 @@
-"""The handoff: a signed webhook of ours that tells an agent how a document ended.
+"""Handoffs: signed webhooks that inform an agent how a document ended.
 
-Each is a row, made in the same transaction as the end that it tells of, and a job with the agent as its ordering key:
-so one agent is told one thing at a time. Before a call its turn is awaited (circuit_breaker.py); what came of the
-call is committed before the attempt ends, however it ends.
+Each handoff is a row, committed in the same transaction as the end of the document, and a job whose ordering key is the
+agent: deliveries to one agent never run concurrently. An attempt first checks the circuit breaker and the rate limit
+(circuit_breaker.py). The result of the call is committed before the attempt ends, however it ends.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from tasks.notifications.notify import notify_admin
 from tasks.routes import DELIVER_HANDOFF
 from tasks.signed_link import create_link
 
-SPREAD_SECONDS = 30  # over which those come back that waited for an agent together
+SPREAD_SECONDS = 30  # spreads the handoffs that waited for the same circuit breaker
 
 
 def enqueue_handoffs(db: Session, attempt: Attempt, document: Document) -> list[FollowUp]:
-    """Owe each agent that waits for the document word that it is completed, or has failed."""
-    urls = sorted(set(document.notify_agents))  # in one order, or two documents' rows might wait for each other
+    """Enqueue a handoff to each agent of the document, which is completed or has failed."""
+    urls = sorted(set(document.notify_agents))  # sorted, so that concurrent inserts of the same agents cannot deadlock
     return [_enqueue(db, attempt, document, registry.get_or_create(db, url)) for url in urls]
 
 
@@ -41,12 +41,12 @@ def _enqueue(db: Session, attempt: Attempt, document: Document, agent: str) -> F
     effect = f"handoff.{kind}.{document.start}.{agent}{replay_suffix(attempt)}"
     key = job_id(attempt.event.source, attempt.event.id, effect)
     stamp = {"state": "owed", "created_at": attempt.now, "updated_at": attempt.now}
-    about = {"document": document.id, "agent": agent, "kind": kind, "data": _data(document)}
+    about = {"document": document.id, "agent": agent, "kind": kind, "data": _event_data(document)}
     insert_if_new(db, Handoff, id=key, **about, **stamp)
     return FollowUp(effect, DELIVER_HANDOFF, {"handoff": key}, ordering_key=f"agent:{agent}")
 
 
-def _data(document: Document) -> dict[str, Any]:
+def _event_data(document: Document) -> dict[str, Any]:
     about = {"document": document.id, "document_id": document.document_id}
     if document.status == "failed":
         return {**about, "error": document.error}
@@ -54,31 +54,31 @@ def _data(document: Document) -> dict[str, Any]:
 
 
 def deliver(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """POST it to the agent, by Standard Webhooks; tried again by HANDOFF_SCHEDULE until it answers 2xx or 410.
+    """POST a handoff to its agent as a Standard Webhook; retried by HANDOFF_SCHEDULE until the response is 2xx or 410.
 
-    The webhook-id is the same at every try, so that the agent can tell a repetition; the link to the content is new.
+    Every attempt has the same webhook-id, so that the agent can recognise duplicates, and a new link to the content.
     """
     if not attempt.settings.handoff_secret:
         raise PermanentError("HANDOFF_SECRET is not set")
-    handoff, agent = _locked(attempt, db)
+    handoff, agent = _lock_rows(attempt, db)
     try:
-        _await_turn(attempt, db, handoff, agent)
+        _check_turn(attempt, db, handoff, agent)
     finally:
-        db.commit()  # its place in the queue, even if it is not its turn
+        db.commit()  # keeps the reserved slot, also if the handoff must wait
     try:
         receiver = Receiver("the agent", agent.url, registry.signing_secrets(attempt.settings, agent))
         with outside_transaction(db):
             post(attempt, receiver, _body(attempt, handoff))
     except (TransientError, PermanentError) as error:
-        raise _failed(attempt, db, error) from None
-    handoff, agent = _locked(attempt, db)
+        raise _record_failure(attempt, db, error) from None
+    handoff, agent = _lock_rows(attempt, db)
     circuit_breaker.record_success(agent, attempt.now)
     handoff.state, handoff.updated_at = "delivered", attempt.now
     return []
 
 
-def _locked(attempt: Attempt, db: Session) -> tuple[Handoff, Agent]:
-    """The agent's row first, for that is what everybody wants."""
+def _lock_rows(attempt: Attempt, db: Session) -> tuple[Handoff, Agent]:
+    """Lock the agent's row first, in every transaction, so that two of them cannot deadlock."""
     found = db.get(Handoff, str(attempt.args["handoff"]))
     agent = select_for_update(db, Agent, found.agent) if found else None
     handoff = select_for_update(db, Handoff, found.id) if found else None
@@ -87,57 +87,61 @@ def _locked(attempt: Attempt, db: Session) -> tuple[Handoff, Agent]:
     return handoff, agent
 
 
-def _await_turn(attempt: Attempt, db: Session, handoff: Handoff, agent: Agent) -> None:
-    """Pass if the agent may be called now. Raises NotNow, and PermanentError if it is not to be called at all."""
+def _check_turn(attempt: Attempt, db: Session, handoff: Handoff, agent: Agent) -> None:
+    """Raises NotNow while the circuit breaker or the rate limit forbids a call, PermanentError for a disabled agent."""
     if agent.state == "disabled":
         handoff.state, handoff.updated_at = "dead", attempt.now
         raise _disabled(attempt, db, agent)
     if until := circuit_breaker.open_until(agent, attempt.now):
         spread = timedelta(seconds=zlib.crc32(attempt.key.encode()) % SPREAD_SECONDS)
-        raise _not_before(until + spread, f"the agent is not called for a while, after {agent.failures} failures")
+        raise _not_before(until + spread, f"the circuit breaker of the agent is open after {agent.failures} failures")
     handoff.slot = circuit_breaker.reserve_slot(agent, handoff.slot, attempt.now)
     if handoff.slot > attempt.now:
-        raise _not_before(handoff.slot, "the agent's rate is reached")
+        raise _not_before(handoff.slot, "the agent's rate limit is reached")
     handoff.slot = None
 
 
-def _not_before(at: datetime, why: str) -> NotNow:
-    return NotNow(why, int(at.timestamp() * 1000) + 1)
+def _not_before(at: datetime, reason: str) -> NotNow:
+    return NotNow(reason, int(at.timestamp() * 1000) + 1)
 
 
-def _failed(attempt: Attempt, db: Session, error: TransientError | PermanentError) -> Exception:
-    """What the attempt is to end in; what it did to the agent's standing is committed first."""
-    handoff, agent = _locked(attempt, db)
+def _record_failure(attempt: Attempt, db: Session, error: TransientError | PermanentError) -> Exception:
+    """Record and commit a failed call; return the exception that ends the attempt."""
+    handoff, agent = _lock_rows(attempt, db)
     circuit_breaker.record_failure(agent, str(error), getattr(error, "retry_after_seconds", 0), attempt.now)
-    gone = isinstance(error, Gone) or circuit_breaker.should_disable(
+    disable = isinstance(error, Gone) or circuit_breaker.should_disable(
         agent, attempt.settings.handoff_disable_after, attempt.now
     )
-    if gone:
+    if disable:
         registry.disable(db, agent, attempt.key, attempt.now)
-    over = gone or attempt.last or isinstance(error, PermanentError)
-    handoff.state, handoff.updated_at = "dead" if over else "owed", attempt.now
-    ending = _disabled(attempt, db, agent) if gone else _gave_up(attempt, db, agent, handoff, error) if over else error
+    is_final = disable or attempt.last or isinstance(error, PermanentError)
+    handoff.state, handoff.updated_at = "dead" if is_final else "owed", attempt.now
+    outcome: Exception = error
+    if disable:
+        outcome = _disabled(attempt, db, agent)
+    elif is_final:
+        outcome = _gave_up(attempt, db, agent, handoff, error)
     db.commit()
-    return ending
+    return outcome
 
 
 def _disabled(attempt: Attempt, db: Session, agent: Agent) -> PermanentError:
-    """The administrator hears of it from the job that did it: again, if it was killed before it could say so."""
-    words = "the agent is disabled; once it is enabled, replay this job"
+    """The error for a disabled agent. The job that disabled it notifies the administrator, again after a crash."""
+    message = "the agent is disabled; enable it, then replay this job"
     if registry.disabled_by(db, agent) != attempt.key:
-        return PermanentError(words)
-    told = notify_admin(db, attempt, "agent_disabled", about=agent.id, **_words(agent))
-    return GaveUp(f"{agent.last_answer}; {words}", [told])
+        return PermanentError(message)
+    mail = notify_admin(db, attempt, "agent_disabled", about=agent.id, **_agent_params(agent))
+    return GaveUp(f"{agent.last_answer}; {message}", [mail])
 
 
 def _gave_up(attempt: Attempt, db: Session, agent: Agent, handoff: Handoff, error: Exception) -> PermanentError:
     about = f"{agent.id}/{handoff.kind}"
-    told = notify_admin(db, attempt, "handoff_failed", about=about, document=handoff.document, **_words(agent))
-    return GaveUp(str(error), [told])
+    mail = notify_admin(db, attempt, "handoff_failed", about=about, document=handoff.document, **_agent_params(agent))
+    return GaveUp(str(error), [mail])
 
 
-def _words(agent: Agent) -> dict[str, str]:
-    """Of the URL the host only: its path and query may be secrets."""
+def _agent_params(agent: Agent) -> dict[str, str]:
+    """Template parameters for an agent: only the host of its URL, because path and query may hold secrets."""
     host = urlsplit(agent.url).hostname or ""
     return {"agent": agent.name or host, "host": host, "id": agent.id, "answer": agent.last_answer or ""}
 

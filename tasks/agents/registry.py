@@ -1,7 +1,7 @@
-"""Agents: who they are, the secret that each is told things by, and who has added, disabled or enabled them.
+"""Agents: their names, signing secrets and state, and the audit log of who added, disabled or enabled them.
 
-An agent that was added has a name and a secret of its own, which follows from HANDOFF_SECRET, so that we need not keep
-it. A URL that was never added works all the same, under HANDOFF_SECRET itself.
+A registered agent has a name and a secret of its own, derived from HANDOFF_SECRET so that it need not be stored. A URL
+that was never registered works, too; its handoffs are signed with HANDOFF_SECRET itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from settings import Settings
 from tasks.db.locking import advisory_lock, insert_if_new, select_for_update
 from tasks.models import Agent, AgentAudit
 
-DEFAULT_RATE_PER_MINUTE = 60  # where nobody says otherwise
+DEFAULT_RATE_PER_MINUTE = 60  # unless the agent has a rate of its own
 
 
 class NameTaken(PermanentError):
@@ -31,7 +31,7 @@ def agent_id(url: str) -> str:
 
 
 def signing_secrets(settings: Settings, agent: Agent) -> tuple[str, ...]:
-    """What signs our words to it: several while HANDOFF_SECRET is rotated, the new one first."""
+    """The secrets that sign handoffs to the agent, newest first: several while HANDOFF_SECRET is rotated."""
     if agent.name is None:
         return settings.handoff_secret
     return tuple(_derived(secret, agent.id) for secret in settings.handoff_secret)
@@ -43,54 +43,54 @@ def _derived(secret: str, agent: str) -> str:
 
 
 def get_or_create(db: Session, url: str) -> str:
-    """The id of the agent with this URL, which has a row from here on."""
+    """The id of the agent with this URL; its row is created if it has none."""
     key = agent_id(url)
     insert_if_new(db, Agent, id=key, url=url, state="active", rate_per_minute=DEFAULT_RATE_PER_MINUTE, failures=0)
     return key
 
 
 def add(db: Session, name: str, url: str, by: str, now: datetime) -> Agent:
-    """The agent of this URL, which has this name from here on, if it had not before. Raises Taken."""
-    advisory_lock(db, ["agents"])  # or two at once would both find the name free
+    """Register the agent of this URL under a name; no change if it has that name. Raises NameTaken."""
+    advisory_lock(db, ["agents"])  # two concurrent calls would both find the name free
     agent = select_for_update(db, Agent, get_or_create(db, url))
     namesake = find(db, name)
     if agent is None or agent.name not in (None, name):
-        raise NameTaken("the URL belongs to an agent of another name")
+        raise NameTaken("the URL is registered under another name")
     if namesake not in (None, agent):
-        raise NameTaken("the name belongs to an agent with another URL")
+        raise NameTaken("the name is registered for another URL")
     if agent.name is None:
         agent.name = name
         _audit(db, agent, "added", by, now)
     return agent
 
 
-def find(db: Session, word: str) -> Agent | None:
-    """The agent of this id or name."""
-    if "\0" in word:  # Postgres takes no NUL in a text, not even to look for
+def find(db: Session, id_or_name: str) -> Agent | None:
+    """The agent with this id or name; None if there is none."""
+    if "\0" in id_or_name:  # Postgres takes no NUL in a text, not even to look for
         return None
-    return db.get(Agent, word) or db.scalars(select(Agent).filter_by(name=word)).first()
+    return db.get(Agent, id_or_name) or db.scalars(select(Agent).filter_by(name=id_or_name)).first()
 
 
 def disable(db: Session, agent: Agent, by: str, now: datetime) -> None:
-    """It is called no more. The row is locked by the caller, so that of two only the first one's deed counts."""
+    """Stop calling the agent. The caller locks the row, so that only the first of two concurrent calls is recorded."""
     if agent.state == "active":
         agent.state = "disabled"
         _audit(db, agent, "disabled", by, now)
 
 
 def enable(db: Session, agent: Agent, by: str, now: datetime) -> None:
-    """It is called again, as if it had never failed."""
+    """Call the agent again, with its failures reset."""
     if agent.state == "disabled":
         agent.state, agent.failures, agent.failing_since, agent.open_until = "active", 0, None, None
         _audit(db, agent, "enabled", by, now)
 
 
 def disabled_by(db: Session, agent: Agent) -> str | None:
-    """Whose deed it is that the agent is called no more; None if it is."""
+    """Who or what disabled the agent: a person, or the key of the job that found it gone. None if it is active."""
     if agent.state == "active":
         return None
-    theirs = select(AgentAudit.by).filter_by(agent=agent.id, action="disabled")
-    return db.scalars(theirs.order_by(AgentAudit.id.desc())).first()
+    disabling = select(AgentAudit.by).filter_by(agent=agent.id, action="disabled")
+    return db.scalars(disabling.order_by(AgentAudit.id.desc())).first()
 
 
 def _audit(db: Session, agent: Agent, action: str, by: str, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""Whoever waits for a document is told how it ended: by mail, and by a handoff to each agent. Nobody has to poll."""
+"""Notifications about the end of a document: a mail to `notify.email`, a handoff to each agent of `notify.agents`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from tasks.signed_link import MAIL_LINK_SECONDS, create_link
 
 
 def notify_waiters(db: Session, attempt: Attempt, document: Document) -> list[FollowUp]:
-    """Owe them word that it is completed, or has failed; each start's end once, and once more when it was replayed."""
+    """Enqueue the notifications that the document is completed or has failed.
+
+    Each start of the document is reported once, and once more for each replay.
+    """
     mail = [_mail(db, attempt, document, document.notify_email)] if document.notify_email else []
     return [*mail, *handoff.enqueue_handoffs(db, attempt, document)]
 
@@ -21,5 +24,5 @@ def _mail(db: Session, attempt: Attempt, document: Document, email: str) -> Foll
     if document.status == "failed":
         about = f"{document.id}/{document.start}{replay_suffix(attempt)}"
         return notify_customer(db, attempt, "document_not_ready", email, about=about, document=document.document_id)
-    where = create_link(attempt.settings, document.id, attempt.now, MAIL_LINK_SECONDS)
-    return notify_customer(db, attempt, "document_ready", email, document=document.document_id, link=where)
+    url = create_link(attempt.settings, document.id, attempt.now, MAIL_LINK_SECONDS)
+    return notify_customer(db, attempt, "document_ready", email, document=document.document_id, link=url)

@@ -1,4 +1,4 @@
-"""Where the document service calls us back: one address, or, for a service that can sign nothing, one a document."""
+"""The URL that the document service calls back: the same for all documents, or, if it cannot sign, one per document."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PATH = "/doc-status-webhook"
 
 
 def callback_url(settings: Settings, document: str) -> str:
-    """The address for this document of ours; with DOC_WEBHOOK_SCHEME=token a secret of whoever was given it."""
+    """The callback URL for a document. With DOC_WEBHOOK_SCHEME=token it holds the document's id and a secret token."""
     address = settings.public_url + PATH
     if settings.doc_webhook_scheme != "token":
         return address
@@ -21,6 +21,6 @@ def callback_url(settings: Settings, document: str) -> str:
 
 
 def token(secret: str, document: str) -> str:
-    """What nobody can guess, and we need not keep: it follows from the secret and the document."""
+    """The token of a document: an HMAC of its id, so that it need not be stored."""
     digest = hmac.digest(secret.encode(), b"callback:" + document.encode("utf-8", "replace"), hashlib.sha256)
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")

@@ -1,6 +1,6 @@
-"""Documents: have them processed, follow their progress, fetch the result, tell whoever waits for it.
+"""Handlers of document events: a request through our API, and the callbacks of the document service.
 
-lifecycle.py has what may become of a document, submissions.py how it is handed to the service.
+lifecycle.py has the state transitions, submissions.py the calls to the service, download.py the download.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from tasks.db.locking import insert_if_new, select_for_update
 from tasks.documents.lifecycle import (
     OPEN,
     deadline_job,
-    fail,
-    is_retryable,
+    fail_by_service,
     record_progress,
     set_status,
     start_download,
@@ -35,7 +34,7 @@ class Notify(Struct):
 
 
 class Request(Struct):
-    """A document that somebody asked for through our API."""
+    """The body of POST /api/v1/documents, as recorded by the API."""
 
     document_id: Id | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -43,7 +42,10 @@ class Request(Struct):
 
 
 def create_document(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """document.requested: from here on it has a row, a start and a deadline. The event's id is our document id."""
+    """document.requested: create the document's row and enqueue its submission and its deadline.
+
+    The event's id becomes the id of the row.
+    """
     request = parse(attempt.event.body, Request)
     values = {
         "document_id": require(request.document_id, "document_id"),
@@ -54,53 +56,59 @@ def create_document(attempt: Attempt, db: Session) -> list[FollowUp]:
         "updated_at": attempt.now,
     }
     progress = {"status": "submitting", "progress": 0, "received_bytes": 0, "start": 1}
-    new = insert_if_new(db, Document, id=attempt.event.id, **progress, **values)
+    created = insert_if_new(db, Document, id=attempt.event.id, **progress, **values)
     document = db.get_one(Document, attempt.event.id)
-    if new:
+    if created:
         set_status(db, document, "submitting", attempt.now)
     return [submission_job(document, 1), deadline_job(attempt, document, 1)]
 
 
 def progress(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """Any other status: the document is still being processed."""
-    told, document = _called_back(attempt, db)
+    """Callback with any status but completed or failed: the document is still being processed."""
+    update, document = _load_update(attempt, db)
     if document:
-        record_progress(attempt, db, document, told)
+        record_progress(attempt, db, document, update)
     return []
 
 
 def completed(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """The service is done: fetch the result."""
-    told, document = _called_back(attempt, db)
-    return [start_download(attempt, db, document, told, "documents.download")] if document else []
+    """Callback with status completed: enqueue the download of the result."""
+    update, document = _load_update(attempt, db)
+    return [start_download(attempt, db, document, update, "documents.download")] if document else []
 
 
 def failed(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """The service gave up."""
-    told, document = _called_back(attempt, db)
-    if document is None:
-        return []
-    reason = told.error_message or "no reason given"
-    return fail(attempt, db, document, reason, passes=is_retryable(reason, attempt.settings.document_retry_errors))
+    """Callback with status failed: submit the document again if the error is retryable, else give up."""
+    update, document = _load_update(attempt, db)
+    return fail_by_service(attempt, db, document, update) if document else []
 
 
-def _called_back(attempt: Attempt, db: Session) -> tuple[StatusUpdate, Document | None]:
-    """What was told, and the document that it may change: none, if it is told too late."""
-    told = parse(attempt.event.body, StatusUpdate)
-    task = require(told.task_id, "task_id")
+def _load_update(attempt: Attempt, db: Session) -> tuple[StatusUpdate, Document | None]:
+    """The update, and its document, locked.
+
+    None as document means that the update must be ignored: the document has left its OPEN states, or the task is one of
+    an earlier start.
+
+    Raises TransientError while the task is unknown, PermanentError for a task of another document than the URL's.
+    """
+    update = parse(attempt.event.body, StatusUpdate)
+    task = require(update.task_id, "task_id")
     document = db.scalars(select(Document).filter_by(task_id=task).with_for_update()).first()
     if document is None and db.get(FormerTask, task) is None:
-        document = _overtaken(attempt, db)
+        document = _document_from_url(attempt, db)
     if document and document.id != attempt.args.get("document", document.id):
-        raise PermanentError("the task is not of the document that this address was given for")
-    return told, document if document and document.status in OPEN else None
+        raise PermanentError("the task does not belong to the document of this callback URL")
+    return update, document if document and document.status in OPEN else None
 
 
-def _overtaken(attempt: Attempt, db: Session) -> Document:
-    """The document whose task is not known yet, if the address tells; else we try again when it is."""
+def _document_from_url(attempt: Attempt, db: Session) -> Document:
+    """The document that the callback URL names, for a callback that arrives before the task id has been stored.
+
+    Raises TransientError if the URL names none: the job is retried until the task id is stored.
+    """
     document = select_for_update(db, Document, str(attempt.args.get("document", "")))
     if document is None:
         raise TransientError("the task is not known yet")
     if document.task_id:
-        raise PermanentError("the document has another task")
+        raise PermanentError("the document belongs to another task")
     return document

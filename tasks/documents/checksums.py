@@ -1,4 +1,4 @@
-"""Digests of a file that is still being written, and what a server says they are to be."""
+"""Digests of a file while it is being written, and the digest that a server announces in its headers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from queue import SimpleQueue
 
 CHUNK_BYTES = 1024 * 1024
-LENGTHS = {"sha512": 64, "sha256": 32, "md5": 16}
+DIGEST_BYTES = {"sha512": 64, "sha256": 32, "md5": 16}
 # `sha-256=:…:` in Repr-Digest and Content-Digest (RFC 9530), `SHA-256=…` in Digest (RFC 3230)
-NAMED = re.compile(r"(?:^|[,\s])(sha-512|sha-256|md5)=:?([A-Za-z0-9+/]+={0,2}):?", re.IGNORECASE)
+DIGEST_HEADER = re.compile(r"(?:^|[,\s])(sha-512|sha-256|md5)=:?([A-Za-z0-9+/]+={0,2}):?", re.IGNORECASE)
 
 
 class Hasher:
-    """Follows a file as it grows, in a thread of its own: hashlib lets go of the GIL, so the download does not wait.
+    """Hashes a growing file in a thread; hashlib releases the GIL, so the download does not wait for it.
 
-    It reads what is in the file, not what was meant to be: a resumed download is digested whole.
+    It reads the bytes back from the file, so the digest covers what is stored, and all of it after a resume.
     """
 
     def __init__(self, path: Path, algorithms: Iterable[str]) -> None:
@@ -39,12 +39,12 @@ class Hasher:
         self._stopped = True
         self._ends.put(None)
 
-    def upto(self, size: int) -> None:
-        """So many bytes are in the file now."""
+    def advance_to(self, size: int) -> None:
+        """Hash up to this size (bytes): so much is in the file now."""
         self._ends.put(size)
 
     def result(self) -> dict[str, str]:
-        """The digests, in hex, of all that was told of. Waits; raises OSError if the file could not be read."""
+        """Wait, and return the digests in hex. Raises OSError if the file cannot be read."""
         self._ends.put(None)
         self._thread.join()
         if self._error:
@@ -63,24 +63,24 @@ class Hasher:
 
     def _digest(self, piece: memoryview) -> None:
         if not piece:
-            raise OSError("the file is shorter than what was written")
+            raise OSError("the file is shorter than the bytes written to it")
         for digest in self._digests.values():
             digest.update(piece)
 
 
-def announced(headers: Mapping[str, str]) -> tuple[str, str] | None:
-    """The digest (algorithm, hex) that an answer with a whole document says it has; the strongest of those we know."""
-    named = ",".join(headers.get(name, "") for name in ("Repr-Digest", "Content-Digest", "Digest"))
-    said = {name.lower().replace("-", ""): digest for name, digest in NAMED.findall(named)}
-    said.setdefault("md5", headers.get("Content-MD5", ""))  # RFC 1864
-    for algorithm, length in LENGTHS.items():
-        digest = _decoded(said.get(algorithm, ""))
+def announced_digest(headers: Mapping[str, str]) -> tuple[str, str] | None:
+    """The strongest digest (algorithm, hex) in the headers of a response with a whole document; None without any."""
+    fields = ",".join(headers.get(name, "") for name in ("Repr-Digest", "Content-Digest", "Digest"))
+    announced = {name.lower().replace("-", ""): digest for name, digest in DIGEST_HEADER.findall(fields)}
+    announced.setdefault("md5", headers.get("Content-MD5", ""))  # RFC 1864
+    for algorithm, length in DIGEST_BYTES.items():
+        digest = _decode(announced.get(algorithm, ""))
         if len(digest) == length:
             return algorithm, digest.hex()
     return None
 
 
-def _decoded(digest: str) -> bytes:
+def _decode(digest: str) -> bytes:
     try:
         return base64.b64decode(digest, validate=True)
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""The download job: fetches a result into DOCUMENT_STORE; if its address has expired, asks for a new one."""
+"""The download job: stores a result in DOCUMENT_STORE; if its URL has expired, it asks the service for a new one."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tasks.payloads import require
 
 
 def download(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """Fetch the result into DOCUMENT_STORE, then tell whoever waits for it."""
+    """Download the result into DOCUMENT_STORE, then notify everyone who waits for it."""
     document = db.get_one(Document, str(attempt.args["document"]))
-    if document.status not in DOWNLOADABLE:  # another job was first, or it is started again
+    if document.status not in DOWNLOADABLE:  # another job has downloaded it, or it was started again
         return []
     if attempt.replays and document.status == "failed":
         set_status(db, document, "downloading", attempt.now)
     with outside_transaction(db):
         try:
-            stored = _fetched(attempt, db, document)
+            stored = _download(attempt, db, document)
         except LeaseLost:
             raise
-        except Exception as error:  # Celery's, too, when its time is over
+        except Exception as error:  # including Celery's time limit
             if isinstance(error, PermanentError) or attempt.last:
-                raise give_up(attempt, db, document.id, _reason(error)) from None
+                raise give_up(attempt, db, document.id, _error_text(error)) from None
             raise
     document = db.get_one(Document, document.id, with_for_update=True, populate_existing=True)
     if document.status not in DOWNLOADABLE:
@@ -45,41 +45,41 @@ def download(attempt: Attempt, db: Session) -> list[FollowUp]:
     return notify_waiters(db, attempt, document)
 
 
-def _reason(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return str(error) if isinstance(error, HoldfastError) else f"the download failed ({type(error).__name__})"
 
 
-def _fetched(attempt: Attempt, db: Session, document: Document) -> Stored:
-    """The result, from the address that we know, or, where that is no good or may be old, the one of today."""
+def _download(attempt: Attempt, db: Session, document: Document) -> Stored:
+    """Download from the stored URL; from a fresh one after a replay, or if the stored one is refused."""
     url = require(document.result_url, "result_url")
     if attempt.replays:
-        url = _todays_address(attempt, db, document) or url
+        url = _refresh_url(attempt, db, document) or url
     try:
-        return _from(url, attempt, db, document)
-    except transfer.AddressRefused:
-        fresh = None if attempt.replays else _todays_address(attempt, db, document)
+        return _download_from(url, attempt, db, document)
+    except transfer.UrlExpired:
+        fresh = None if attempt.replays else _refresh_url(attempt, db, document)
         if fresh is None or fresh == url:
             raise
-    return _from(fresh, attempt, db, document)
+    return _download_from(fresh, attempt, db, document)
 
 
-def _from(url: str, attempt: Attempt, db: Session, document: Document) -> Stored:
+def _download_from(url: str, attempt: Attempt, db: Session, document: Document) -> Stored:
     expected = transfer.Expected(document.result_sha256, document.result_size)
-    return transfer.fetch(attempt, url, document.id, _Recorder(db, document), expected)
+    return transfer.download_to_store(attempt, url, document.id, _ProgressRecorder(db, document), expected)
 
 
-def _todays_address(attempt: Attempt, db: Session, document: Document) -> str | None:
-    """Where the service says that the result is now, kept for the next attempt; None where it says nothing of it."""
-    told = poll_status(attempt, document.task_id)
-    if told is None or told.status != "completed" or not told.result_url:
+def _refresh_url(attempt: Attempt, db: Session, document: Document) -> str | None:
+    """Ask the service for the current URL of the result, and store it. None if the service returns none."""
+    update = poll_status(attempt, document.task_id)
+    if update is None or update.status != "completed" or not update.result_url:
         return None
-    document.result_url, document.result_sha256, document.result_size = told.result_url, told.digest, told.length
+    document.result_url, document.result_sha256, document.result_size = update.result_url, update.digest, update.length
     db.commit()
-    return told.result_url
+    return update.result_url
 
 
-class _Recorder:
-    """Writes the bytes received so far, and of how many, into the row, sparingly: every write is a commit."""
+class _ProgressRecorder:
+    """Stores the bytes received and the total in the row, every few seconds only, because each write is a commit."""
 
     EVERY_SECONDS = 5.0
 

@@ -1,4 +1,4 @@
-"""Long work that leaves the lease alive."""
+"""Renewing a job's lease during blocking work."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ RENEW_EVERY_SECONDS = 1.0
 
 
 def run_renewing_lease(work: Callable[[], T], renew: Callable[[], None]) -> T:
-    """Do work that gives no sign of life (an fsync, a digest, an upload), renewing the lease meanwhile.
+    """Run blocking work (an fsync, a digest, an upload) in a thread while renewing the job's lease; return its result.
 
-    Raises LeaseLost, once the work has ended, and what the work raises.
+    Raises LeaseLost, after the work has ended, and whatever the work raises.
     """
     with ThreadPoolExecutor(1) as thread:
         done = thread.submit(work)

@@ -1,8 +1,7 @@
-"""The course of a document, by its row: submitting -> processing -> downloading -> completed; failed on the way.
+"""State transitions of a document's row: submitting -> processing -> downloading -> completed, or failed on the way.
 
-What the service tells, when it calls back or is asked, comes in any order and more than once: progress never runs back,
-and what the service is done with listens no more. A document may be started again: then `start` counts up, and what is
-told of its former tasks is of no account, and its progress begins anew.
+Status updates may arrive out of order or more than once. Progress never decreases, and updates for a finished document
+or for an earlier start are ignored. Each new start of a document increments `start` and resets its progress.
 """
 
 from __future__ import annotations
@@ -24,85 +23,92 @@ from tasks.routes import CHECK_DOCUMENT, DOWNLOAD_DOCUMENT, SUBMIT_DOCUMENT
 
 log = structlog.get_logger()
 
-OPEN = frozenset({"submitting", "processing"})  # what the service's word may still change
+OPEN = frozenset({"submitting", "processing"})  # a status update may still change these
 UNFINISHED = OPEN | {"downloading"}
-DOWNLOADABLE = frozenset({"downloading", "failed"})  # failed: a person replays the download
-MAX_REASON_CHARACTERS = (
-    2000  # characters of an error: what is kept, mailed, and looked at by expressions that people wrote
-)
+DOWNLOADABLE = frozenset({"downloading", "failed"})  # "failed": the download was replayed by an operator
+MAX_REASON_CHARACTERS = 2000  # of an error text; bounds what is stored, mailed and matched by DOCUMENT_RETRY_ERRORS
 
 
 def set_status(db: Session, document: Document, status: str, now: datetime) -> None:
-    """The document is there now, and its time line says so."""
+    """Set the status and add it to the document's timeline."""
     document.status, document.updated_at = status, now
     db.add(DocumentStep(document=document.id, status=status, progress=document.progress, at=now))
 
 
-def record_progress(attempt: Attempt, db: Session, document: Document, told: StatusUpdate) -> None:
-    """It is still being processed."""
-    reached = min(max(int(told.progress or 0), 0), 100)
+def record_progress(attempt: Attempt, db: Session, document: Document, update: StatusUpdate) -> None:
+    """Store the progress (percent), if it is higher than the stored one."""
+    reached = min(max(int(update.progress or 0), 0), 100)
     if document.status in OPEN and reached > document.progress:
         document.progress = reached
         set_status(db, document, "processing", attempt.now)
 
 
-def start_download(attempt: Attempt, db: Session, document: Document, told: StatusUpdate, effect: str) -> FollowUp:
-    """The service is done: the job, by the name of `effect`, that fetches the result."""
-    document.result_url = require(told.result_url, "result_url")
-    document.result_sha256, document.result_size = told.digest, told.length
+def start_download(attempt: Attempt, db: Session, document: Document, update: StatusUpdate, effect: str) -> FollowUp:
+    """Store where the result is, and return the job that downloads it, under the effect name `effect`."""
+    document.result_url = require(update.result_url, "result_url")
+    document.result_sha256, document.result_size = update.digest, update.length
     set_status(db, document, "downloading", attempt.now)
     return FollowUp(effect, DOWNLOAD_DOCUMENT, {"document": document.id}, ordering_key=document.id)
 
 
+def fail_by_service(attempt: Attempt, db: Session, document: Document, update: StatusUpdate) -> list[FollowUp]:
+    """`fail` with the reason that the service gives; retryable if DOCUMENT_RETRY_ERRORS matches it."""
+    reason = update.error_message or "no reason given"
+    return fail(attempt, db, document, reason, retryable=is_retryable(reason, attempt.settings.document_retry_errors))
+
+
 def is_retryable(reason: str, patterns: tuple[re.Pattern[str], ...]) -> bool:
-    """Whether a failure for this reason is worth another start, by DOCUMENT_RETRY_ERRORS."""
+    """True if one of the DOCUMENT_RETRY_ERRORS patterns matches the reason."""
     return any(pattern.search(reason[:MAX_REASON_CHARACTERS]) for pattern in patterns)
 
 
-def fail(attempt: Attempt, db: Session, document: Document, reason: str, *, passes: bool) -> list[FollowUp]:
-    """This start has failed: tell the administrator, and start again if that may help and was not done too often.
+def fail(attempt: Attempt, db: Session, document: Document, reason: str, *, retryable: bool) -> list[FollowUp]:
+    """Record that this start has failed, notify the administrator, and start the document again if `retryable`.
 
-    If not, the job of the next start is made all the same: it ends as a dead letter at once, and a replay of it starts
-    the document again. The reason may quote the document, so it stays in SQL and out of the log.
+    After DOCUMENT_STARTS starts, or if not retryable, the job of the next start is created all the same: it becomes a
+    dead letter at once, and replaying it starts the document again. The reason may quote the document, so it is
+    stored in SQL but not logged.
     """
     number, limit = document.start + 1, attempt.settings.document_starts
-    again = passes and number <= limit
+    again = retryable and number <= limit
     document.error = reason[:MAX_REASON_CHARACTERS]
     set_status(db, document, "failed", attempt.now)
     log.warning("document failed", document=document.id, start=document.start, again=again)
-    what = f"It is started again: start {number} of {limit}." if again else "To start it again, replay its dead letter."
-    told = notify_admin(db, attempt, "document_failed", **_failure_words(attempt, document, what))
+    next_step = (
+        f"It is started again: start {number} of {limit}." if again else "To start it again, replay its dead letter."
+    )
+    mail = notify_admin(db, attempt, "document_failed", **_failure_params(attempt, document, next_step))
     if not again:
-        return [told, *notify_waiters(db, attempt, document), submission_job(document, number)]
+        return [mail, *notify_waiters(db, attempt, document), submission_job(document, number)]
     restart(db, document, number, attempt.now)
-    return [told, submission_job(document, number), deadline_job(attempt, document, 1)]
+    return [mail, submission_job(document, number), deadline_job(attempt, document, 1)]
 
 
 def give_up(attempt: Attempt, db: Session, key: str, reason: str) -> GaveUp:
-    """What to raise in a job that ends as a dead letter: what it leaves behind in SQL is committed here.
+    """Mark the document as failed, commit, and return the GaveUp to raise, with the notifications as follow-ups.
 
-    One that was killed after that comes here again, and leaves the same.
+    A job that is killed after the commit comes here again and returns the same follow-ups.
     """
     document = select_for_update(db, Document, key)
     if document is None:
         return GaveUp(reason, [])
     if document.status in UNFINISHED:
         _fail_for_good(attempt, db, document, reason)
-    told = notify_waiters(db, attempt, document) if document.status == "failed" else []
+    follow_ups = notify_waiters(db, attempt, document) if document.status == "failed" else []
     db.commit()
-    return GaveUp(reason, told)
+    return GaveUp(reason, follow_ups)
 
 
 def _fail_for_good(attempt: Attempt, db: Session, document: Document, reason: str) -> None:
     document.error = reason[:MAX_REASON_CHARACTERS]
     set_status(db, document, "failed", attempt.now)
     log.warning("document failed", document=document.id, reason=reason)
-    words = _failure_words(attempt, document, "To try it again, replay its dead letter.")
-    notify_admin_now(db, attempt, "document_failed", **words)
+    params = _failure_params(attempt, document, "To try it again, replay its dead letter.")
+    notify_admin_now(db, attempt, "document_failed", **params)
 
 
 def restart(db: Session, document: Document, number: int, now: datetime) -> None:
-    """From here on only this start counts."""
+    """Begin start `number`: reset what is known of the previous one, whose updates are ignored from now on."""
     if document.task_id:
         insert_if_new(db, FormerTask, task_id=document.task_id, document=document.id)
     document.start, document.task_id, document.result_url = number, None, None
@@ -117,8 +123,10 @@ def submission_job(document: Document, number: int) -> FollowUp:
 
 
 def deadline_job(attempt: Attempt, document: Document, number: int) -> FollowUp:
-    """The `number`th question what became of the present start; after a replay a question of its own, because a job
-    that was done is not made again."""
+    """The `number`th check of this start's status, DOCUMENT_DEADLINE seconds from now.
+
+    After a replay its effect has a suffix: a job with the id of one that has already run would not be created.
+    """
     again = replay_suffix(attempt)
     args: dict[str, str | int] = {"document": document.id, "start": document.start, "number": number}
     return FollowUp(
@@ -130,6 +138,7 @@ def deadline_job(attempt: Attempt, document: Document, number: int) -> FollowUp:
     )
 
 
-def _failure_words(attempt: Attempt, document: Document, what: str) -> dict[str, str]:
-    told = {"document": document.document_id, "id": document.id, "reason": document.error or "", "next": what}
-    return {**told, "about": f"{document.id}/{document.start}{replay_suffix(attempt)}"}  # each failure is told of
+def _failure_params(attempt: Attempt, document: Document, next_step: str) -> dict[str, str]:
+    """The parameters of the template document_failed; `about` makes each failure a notification of its own."""
+    params = {"document": document.document_id, "id": document.id, "reason": document.error or "", "next": next_step}
+    return {**params, "about": f"{document.id}/{document.start}{replay_suffix(attempt)}"}

@@ -1,4 +1,4 @@
-"""Where finished documents are stored: DOCUMENT_STORE, a folder or an S3 bucket. Each gets its name once, whole."""
+"""The store of finished documents: a folder or an S3 bucket (DOCUMENT_STORE). A name appears once, for a whole file."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Stored:
 
 
 class Store(Protocol):
-    """What both kinds can do. Raises TransientError where the store cannot be reached."""
+    """A document store. Each method raises TransientError if the store cannot be reached."""
 
     def find(self, stem: str) -> Stored | None:
-        """The finished document whose name begins so."""
+        """The finished document with this name, whatever its extension; None if there is none."""
 
-    def keep(self, part: Path, document: Stored, renew: Callable[[], None]) -> Stored:
-        """Store a whole file. If a document of this name is there already, that one stays and is returned."""
+    def save(self, part: Path, document: Stored, renew: Callable[[], None]) -> Stored:
+        """Store a complete file. If the name exists already, the existing document stays and is returned."""
 
     def read(self, name: str) -> Path | IO[bytes]:
-        """Its content, to be sent to somebody."""
+        """The content of a stored document."""
 
 
 def stem_for(document: str) -> str:
-    """The file name, up to its first dot, for a document of ours. What is no plain name leads nowhere else."""
+    """The file name up to its first dot: the document's id, or its SHA-256 if it could be a path."""
     return document if PLAIN_NAME.fullmatch(document) else hashlib.sha256(document.encode()).hexdigest()
 
 

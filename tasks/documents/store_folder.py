@@ -12,7 +12,7 @@ from tasks.documents.lease_heartbeat import run_renewing_lease
 from tasks.documents.store import Stored
 
 
-class Folder:
+class FolderStore:
     """A folder on this machine, or on a disk that all workers share."""
 
     def __init__(self, path: Path) -> None:
@@ -25,10 +25,10 @@ class Folder:
                 return Stored(path.name, kind, _digest(path), path.stat().st_size)
         return None
 
-    def keep(self, part: Path, document: Stored, renew: Callable[[], None]) -> Stored:
-        run_renewing_lease(lambda: sync(part), renew)  # the bytes before the name
+    def save(self, part: Path, document: Stored, renew: Callable[[], None]) -> Stored:
+        run_renewing_lease(lambda: sync(part), renew)  # the bytes must be on disk before the name
         try:
-            os.link(part, self._path / document.name)  # a rename would replace what another attempt has stored
+            os.link(part, self._path / document.name)  # unlike a rename, it fails if another attempt has stored it
         except FileExistsError:
             return self.find(document.name.partition(".")[0]) or document
         sync(self._path)  # the name itself
@@ -39,7 +39,7 @@ class Folder:
 
 
 def sync(path: Path) -> None:
-    """What was written to the file or the folder is on disk afterwards."""
+    """fsync a file or a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

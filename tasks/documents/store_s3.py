@@ -1,6 +1,6 @@
-"""DOCUMENT_STORE=s3://bucket/prefix. Endpoint, region and credentials are found as boto3 finds them (AWS_…).
+"""DOCUMENT_STORE=s3://bucket/prefix. boto3 reads endpoint, region and credentials from its own settings (AWS_…).
 
-It needs s3:ListBucket, ListBucketMultipartUploads, GetObject, PutObject and AbortMultipartUpload.
+The credentials need s3:ListBucket, ListBucketMultipartUploads, GetObject, PutObject and AbortMultipartUpload.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from tasks.documents.lease_heartbeat import run_renewing_lease
 from tasks.documents.store import Stored
 from telemetry import tracing
 
-PIECE_BYTES = 16 * 1024 * 1024  # what is in memory at a time; S3 takes 10,000 of them, and MAX_DOCUMENT_BYTES fewer
-TAKEN = ("PreconditionFailed", "ConditionalRequestConflict")  # the answers to If-None-Match where the name is taken
-# A lease must outlast one call with its tries.
-PATIENCE = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
+PART_BYTES = 16 * 1024 * 1024  # held in memory; S3 allows 10,000 parts, more than MAX_DOCUMENT_BYTES needs
+NAME_EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")  # error codes of If-None-Match for an existing name
+# One call with its retries must be shorter than a lease.
+CLIENT_CONFIG = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
 
 
-class Bucket:
-    """A bucket, with the digest of each document in its metadata."""
+class S3Store:
+    """An S3 bucket; the digest of each document is in the object's metadata."""
 
     def __init__(self, where: str) -> None:
         self._bucket, _, prefix = where.removeprefix("s3://").partition("/")
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._s3 = boto3.session.Session().client("s3", config=PATIENCE)
+        self._s3 = boto3.session.Session().client("s3", config=CLIENT_CONFIG)
 
     def find(self, stem: str) -> Stored | None:
         with self._call("find"):
@@ -42,17 +42,17 @@ class Bucket:
                     return Stored(key.removeprefix(self._prefix), head["ContentType"], sha256, head["ContentLength"])
         return None
 
-    def keep(self, part: Path, document: Stored, renew: Callable[[], None]) -> Stored:
+    def save(self, part: Path, document: Stored, renew: Callable[[], None]) -> Stored:
         target = {"Bucket": self._bucket, "Key": self._prefix + document.name}
         described = {**target, "ContentType": document.content_type, "Metadata": {"sha256": document.sha256}}
         try:
-            with self._call("keep"), part.open("rb") as file:
+            with self._call("save"), part.open("rb") as file:
                 self._abort_others(target)
-                if document.size <= PIECE_BYTES:
+                if document.size <= PART_BYTES:
                     run_renewing_lease(lambda: self._s3.put_object(**described, Body=file, IfNoneMatch="*"), renew)
                 else:
                     self._upload(described, target, file, renew)
-        except _Taken:
+        except _NameExists:
             return self.find(document.name.partition(".")[0]) or document
         return document
 
@@ -67,51 +67,51 @@ class Bucket:
             yield
 
     def _upload(self, described: dict[str, Any], target: dict[str, Any], file: IO[bytes], renew: Any) -> None:
-        """In pieces, of which nobody sees any before the last step. An upload that fails is not left to be paid for."""
+        """Multipart upload: the object appears with the last call. A failed one is aborted: S3 bills its parts."""
         upload = {**target, "UploadId": self._s3.create_multipart_upload(**described)["UploadId"]}
         try:
-            pieces = [self._piece(upload, number, piece, renew) for number, piece in enumerate(_pieces(file), 1)]
-            self._s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": pieces}, IfNoneMatch="*")
+            parts = [self._upload_part(upload, number, data, renew) for number, data in enumerate(_read_parts(file), 1)]
+            self._s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
         except BaseException:
-            with suppress(ClientError, BotoCoreError):  # then the next attempt does it
+            with suppress(ClientError, BotoCoreError):  # the next attempt aborts it
                 self._s3.abort_multipart_upload(**upload)
             raise
 
-    def _piece(self, upload: dict[str, Any], number: int, piece: bytes, renew: Any) -> dict[str, Any]:
-        answer = run_renewing_lease(lambda: self._s3.upload_part(**upload, PartNumber=number, Body=piece), renew)
+    def _upload_part(self, upload: dict[str, Any], number: int, data: bytes, renew: Any) -> dict[str, Any]:
+        response = run_renewing_lease(lambda: self._s3.upload_part(**upload, PartNumber=number, Body=data), renew)
         renew()
-        return {"ETag": answer["ETag"], "PartNumber": number}
+        return {"ETag": response["ETag"], "PartNumber": number}
 
     def _abort_others(self, target: dict[str, Any]) -> None:
-        """Uploads of this document by attempts that were killed, or have lost their lease: they are to fail."""
-        found = self._s3.list_multipart_uploads(Bucket=self._bucket, Prefix=target["Key"])
-        for upload in found.get("Uploads", ()):
+        """Abort uploads of this document by attempts that were killed or have lost their lease."""
+        response = self._s3.list_multipart_uploads(Bucket=self._bucket, Prefix=target["Key"])
+        for upload in response.get("Uploads", ()):
             if upload["Key"] == target["Key"]:
                 self._s3.abort_multipart_upload(**target, UploadId=upload["UploadId"])
 
     def _keys(self, stem: str) -> list[str]:
-        found = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix + stem)
-        return [str(row["Key"]) for row in found.get("Contents", ())]
+        response = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix + stem)
+        return [str(row["Key"]) for row in response.get("Contents", ())]
 
 
-class _Taken(Exception):
-    """Another attempt has stored this document."""
+class _NameExists(Exception):
+    """An object of this name exists: another attempt has stored the document."""
 
 
-def _pieces(file: IO[bytes]) -> Iterator[bytes]:
-    while piece := file.read(PIECE_BYTES):
-        yield piece
+def _read_parts(file: IO[bytes]) -> Iterator[bytes]:
+    while data := file.read(PART_BYTES):
+        yield data
 
 
 @contextmanager
 def _named_errors() -> Iterator[None]:
-    """Ours in place of boto3's, which quote addresses and keys. All may pass: wrong settings are mended."""
+    """Replace boto3's errors, which quote URLs and keys, by TransientError: wrong settings can be corrected, too."""
     try:
         yield
     except ClientError as error:
         code = error.response["Error"]["Code"]
-        if code in TAKEN:
-            raise _Taken from None
-        raise TransientError(f"DOCUMENT_STORE: S3 answered {code}") from None
+        if code in NAME_EXISTS:
+            raise _NameExists from None
+        raise TransientError(f"DOCUMENT_STORE: S3 returned {code}") from None
     except BotoCoreError as error:
         raise TransientError(f"DOCUMENT_STORE: S3 did not answer ({type(error).__name__})") from None

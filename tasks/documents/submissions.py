@@ -1,8 +1,8 @@
-"""Each start of a document: hand it to the service, and ask what became of it when nobody calls.
+"""Submitting a document to the service, and polling its status if no callback arrives.
 
-Every start is a job of its own, and its key the idempotency key that the service gets. Every start has a deadline: a
-delayed job that asks the service once, and then fetches the result, waits for as long again, or has the document
-started again. So whatever gets lost on the way, each document ends: completed, or failed with somebody told.
+Each start of a document is a job, and the job's key is the idempotency key sent to the service. Each start has a
+deadline: a delayed job that polls the service once and then starts the download, schedules the next deadline, or starts
+the document again. So every document ends, completed or failed with a notification, even if callbacks are lost.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tasks.documents.lifecycle import (
     UNFINISHED,
     deadline_job,
     fail,
+    fail_by_service,
     give_up,
-    is_retryable,
     record_progress,
     restart,
     set_status,
@@ -30,29 +30,29 @@ from tasks.documents.lifecycle import (
 from tasks.handler import Attempt, FollowUp, GaveUp, replay_suffix
 from tasks.models import Document, FormerTask
 
-TOO_LONG = "it has not ended, however often the document service was asked (DOCUMENT_WAITS)"
-NO_ANSWER = "the document service has lost the task, or does not tell what became of it"
+TOO_LONG = "the document service did not finish it in time (DOCUMENT_DEADLINE, DOCUMENT_WAITS)"
+NO_ANSWER = "the document service does not know the task, or does not return its status"
 
 
 def submit(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """Hand the document to the service and remember its task.
+    """Submit the document to the service and store the id of its task.
 
-    A failed document is started again by a person only, who replays this job: it is a dead letter until then.
+    For a failed document this job is a dead letter; an operator who replays it starts the document again.
     """
     document, number = _document(attempt, db), int(attempt.args["start"])
     if document.status == "failed" and number >= document.start:
         if not attempt.replays:
-            # Of its own failure it tells again: it may have been killed before it was heard.
-            told = notify_waiters(db, attempt, document) if number == document.start else []
+            # This job may have been killed after recording its own failure, so it returns those follow-ups again.
+            follow_ups = notify_waiters(db, attempt, document) if number == document.start else []
             db.commit()
-            raise GaveUp("the document failed; to start it again, replay this job", told)
+            raise GaveUp("the document failed; to start it again, replay this job", follow_ups)
         restart(db, document, number, attempt.now)
     if document.start != number or document.status not in UNFINISHED:
         return []
-    wanted = ProcessRequest(document.document_id, callback_url(attempt.settings, document.id), document.options)
+    request = ProcessRequest(document.document_id, callback_url(attempt.settings, document.id), document.options)
     try:
         with outside_transaction(db):
-            task = document_service.request_processing(attempt.settings, wanted, attempt.key, attempt.now)
+            task = document_service.request_processing(attempt.settings, request, attempt.key, attempt.now)
     except PermanentError as error:
         raise give_up(attempt, db, document.id, str(error)) from None
     return _record_task_id(attempt, db, number, task)
@@ -60,34 +60,37 @@ def submit(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 def _record_task_id(attempt: Attempt, db: Session, number: int, task: str) -> list[FollowUp]:
     document = _document(attempt, db)
-    if document.start != number:  # the deadline came first
+    if document.start != number:  # the deadline has started it again meanwhile
         insert_if_new(db, FormerTask, task_id=task, document=document.id)
         return []
     document.task_id = task
-    if document.status == "submitting":  # else a callback overtook the answer
+    if document.status == "submitting":  # otherwise a callback was faster than this response
         document.error = None
         set_status(db, document, "processing", attempt.now)
     return [deadline_job(attempt, document, 1)]
 
 
 def check_deadline(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """Nobody has told how this start ended: ask."""
+    """The deadline of a start: poll the service, and act on the status it returns."""
     document = _document(attempt, db)
     if document.start != attempt.args["start"] or document.status not in UNFINISHED:
         return []
-    seen = _observed_state(document)
+    before = _observed_state(document)
     with outside_transaction(db):
-        told = poll_status(attempt, document.task_id)
+        update = poll_status(attempt, document.task_id)
     document = _document(attempt, db)
     if document.start != attempt.args["start"] or document.status not in UNFINISHED:
         return []
-    if _observed_state(document) != seen:  # the service called in just this moment
+    if _observed_state(document) != before:  # a callback arrived during the call
         return [_next_deadline(attempt, document)]
-    return _apply_status(attempt, db, document, told)
+    return _apply_status(attempt, db, document, update)
 
 
 def poll_status(attempt: Attempt, task: str | None) -> StatusUpdate | None:
-    """What the service says of the task; None where it does not say, and asking again is of no use."""
+    """The task's status at the service; None if it has none, or the last attempt got no response.
+
+    Raises TransientError while the job has attempts left.
+    """
     try:
         return document_service.fetch_status(attempt.settings, task, attempt.now) if task else None
     except PermanentError:
@@ -98,26 +101,25 @@ def poll_status(attempt: Attempt, task: str | None) -> StatusUpdate | None:
         return None
 
 
-def _apply_status(attempt: Attempt, db: Session, document: Document, told: StatusUpdate | None) -> list[FollowUp]:
-    if told is None or (told.status == "completed" and not told.result_url):
-        return fail(attempt, db, document, NO_ANSWER, passes=True)
-    if told.status == "failed":
-        reason = told.error_message or "no reason given"
-        return fail(attempt, db, document, reason, passes=is_retryable(reason, attempt.settings.document_retry_errors))
-    if _waited_enough(attempt, document, told):
-        return fail(attempt, db, document, TOO_LONG, passes=True)
+def _apply_status(attempt: Attempt, db: Session, document: Document, update: StatusUpdate | None) -> list[FollowUp]:
+    if update is None or (update.status == "completed" and not update.result_url):
+        return fail(attempt, db, document, NO_ANSWER, retryable=True)
+    if update.status == "failed":
+        return fail_by_service(attempt, db, document, update)
+    if _is_overdue(attempt, document, update):
+        return fail(attempt, db, document, TOO_LONG, retryable=True)
     again = _next_deadline(attempt, document)
-    if told.status == "completed":
+    if update.status == "completed":
         effect = f"documents.download.{document.start}.{attempt.args['number']}{replay_suffix(attempt)}"
-        return [start_download(attempt, db, document, told, effect), again]
-    record_progress(attempt, db, document, told)
+        return [start_download(attempt, db, document, update, effect), again]
+    record_progress(attempt, db, document, update)
     return [again]
 
 
-def _waited_enough(attempt: Attempt, document: Document, told: StatusUpdate) -> bool:
-    """Whether this was the last question, and there is nothing new to fetch."""
-    over = int(attempt.args["number"]) >= attempt.settings.document_waits
-    return over and (told.status != "completed" or document.status == "downloading")
+def _is_overdue(attempt: Attempt, document: Document, update: StatusUpdate) -> bool:
+    """True if this was the last check (DOCUMENT_WAITS), and there is no new result to download."""
+    is_last = int(attempt.args["number"]) >= attempt.settings.document_waits
+    return is_last and (update.status != "completed" or document.status == "downloading")
 
 
 def _next_deadline(attempt: Attempt, document: Document) -> FollowUp:

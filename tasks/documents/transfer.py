@@ -1,8 +1,8 @@
-"""One download: from a URL into the document store, in bounded memory, keeping its lease alive.
+"""One download: from a URL into the document store, in bounded memory, while renewing the job's lease.
 
-1. Receive, into a file with a temporary name. Dying in it: the next attempt asks for the rest, by Range.
-2. Verify: length, digest, type. Dying before it: the next attempt has all the bytes, and asks nobody.
-3. Keep: the name, for a whole file and never twice. Dying after it: the next attempt finds it by its name.
+1. Receive into a file with a temporary name. After a crash here the next attempt requests the rest (Range).
+2. Verify length, digest and type. After a crash here the next attempt has all bytes and makes no request.
+3. Save under the final name, whole and never twice. After a crash here the next attempt finds it by its name.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tasks.documents.store_factory import open_store
 from tasks.handler import Attempt
 
 RENEW_EVERY_SECONDS = 1.0
-WHO = "the document's address"
-EXPIRED = frozenset({401, 403, 404, 410})  # how servers answer to an address whose time is over
-MAGIC = {  # what a file of such a type begins with; an error page in its place is not to be stored
+PEER = "the document's address"
+EXPIRED_STATUSES = frozenset({401, 403, 404, 410})  # what servers return for a URL that has expired
+MAGIC = {  # the first bytes of files of a type, so that no error page is stored in place of one
     "application/pdf": b"%PDF-",
     "application/zip": b"PK",
     "image/jpeg": b"\xff\xd8\xff",
@@ -39,73 +39,80 @@ MAGIC = {  # what a file of such a type begins with; an error page in its place 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the document service says of its result; None where it says nothing."""
+    """Digest (hex) and size (bytes) of the result according to the document service; None if it states none."""
 
     sha256: str | None = None
     size: int | None = None
 
 
-NOTHING = Expected()
+UNSTATED = Expected()
 Progress = Callable[[int, int | None], None]
 
 
-class AddressRefused(PermanentError):
-    """The address is of no use any more; there may be another for the same document."""
+class UrlExpired(PermanentError):
+    """The URL is refused, usually because it has expired; the document service may have a new one."""
 
 
-def fetch(attempt: Attempt, url: str, document: str, progress: Progress, expected: Expected = NOTHING) -> Stored:
-    """Download `url` and store it under a name made from our own `document` id.
+def download_to_store(
+    attempt: Attempt, url: str, document: str, progress: Progress, expected: Expected = UNSTATED
+) -> Stored:
+    """Download `url` and store it under a name derived from our own `document` id.
 
-    Raises TransientError (no answer, "not now", broken off half-way, too slow, another digest or size than announced,
-    disk full), AddressRefused (gone, forbidden), PermanentError (too big, of the wrong type), LeaseLost. `progress` is
-    told the bytes so far, and of how many, often.
+    `progress` is called often, with the bytes received so far and the total, if known.
+
+    Raises TransientError (no response, a retryable status, interrupted, too slow, another digest or size than
+    announced, disk full), UrlExpired (gone, forbidden), PermanentError (too large, wrong type), LeaseLost.
     """
     settings, stem = attempt.settings, stem_for(document)
     store, folder = open_store(settings.document_store), Path(settings.spool_folder)
-    stored = run_renewing_lease(lambda: store.find(stem), attempt.renew)  # of an earlier attempt, or of another job's
+    stored = run_renewing_lease(lambda: store.find(stem), attempt.renew)  # by an earlier attempt or another job
     if stored is None:
         with open_partial(folder, settings.spool_folder_setting, stem, url, attempt.now) as part:
-            digests = _received(attempt, url, part, progress)
+            digests = _receive(attempt, url, part, progress)
             _verify(part, digests, expected)
             attempt.renew()
-            name = name_for(document, part.facts.content_type)
-            whole = Stored(name, part.facts.content_type, digests["sha256"], part.size)
-            stored = store.keep(part.path, whole, attempt.renew)
+            name = name_for(document, part.info.content_type)
+            finished = Stored(name, part.info.content_type, digests["sha256"], part.size)
+            stored = store.save(part.path, finished, attempt.renew)
     delete_partials(folder, stem)
     return stored
 
 
-def _received(attempt: Attempt, url: str, part: PartialFile, progress: Progress) -> dict[str, str]:
-    """All bytes are in the part; their digests."""
-    if part.whole:
-        return _written(attempt, part, (), progress)
+def _receive(attempt: Attempt, url: str, part: PartialFile, progress: Progress) -> dict[str, str]:
+    """Receive all missing bytes into the partial file; return the digests (hex) of the whole file."""
+    if part.is_complete:
+        return _write(attempt, part, (), progress)
     settings = attempt.settings
-    with get_stream(url, settings, settings.doc_service_api_key, settings.doc_service_url, part.asked()) as answer:
-        _begin(attempt, part, answer)
-        return _written(attempt, part, answer.chunks(), progress)
+    with get_stream(
+        url, settings, settings.doc_service_api_key, settings.doc_service_url, part.range_headers()
+    ) as response:
+        _accept_response(attempt, part, response)
+        return _write(attempt, part, response.chunks(), progress)
 
 
-def _begin(attempt: Attempt, part: PartialFile, answer: Stream) -> None:
-    """Look at the head of the answer: does it go on where we are, or start over?"""
-    partial = answer.status == HTTPStatus.PARTIAL_CONTENT
-    if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or (partial and not part.continued_by(answer)):
+def _accept_response(attempt: Attempt, part: PartialFile, response: Stream) -> None:
+    """Check the status and headers: the response must continue the partial file, or it replaces it."""
+    partial = response.status == HTTPStatus.PARTIAL_CONTENT
+    if response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or (
+        partial and not part.is_continued_by(response)
+    ):
         part.discard()
-        raise TransientError(f"{WHO} sends another range than was asked for; the download starts over")
-    if answer.status in EXPIRED:
-        raise AddressRefused(f"{WHO} answered {answer.status}")
-    raise_for_status(WHO, answer.status, answer.headers, attempt.now)
+        raise TransientError(f"{PEER} sent another range than requested; the download starts over")
+    if response.status in EXPIRED_STATUSES:
+        raise UrlExpired(f"{PEER} answered {response.status}")
+    raise_for_status(PEER, response.status, response.headers, attempt.now)
     if not partial:
-        if answer.status != HTTPStatus.OK:
-            raise PermanentError(f"{WHO} answered {answer.status}, which brings no document")
-        part.begin(answer)
-    _check_head(part.facts, attempt.settings)
+        if response.status != HTTPStatus.OK:
+            raise PermanentError(f"{PEER} answered {response.status}, which has no document")
+        part.start_over(response)
+    _check_limits(part.info, attempt.settings)
 
 
-def _check_head(facts: ResumeInfo, settings: Settings) -> None:
-    kind = _kind(facts)
-    if settings.document_types and not any(fnmatch(kind, allowed) for allowed in settings.document_types):
-        raise PermanentError("the document is of a type that DOCUMENT_TYPES does not allow")
-    _check_size(facts.total or 0, settings)
+def _check_limits(info: ResumeInfo, settings: Settings) -> None:
+    media_type = _media_type(info)
+    if settings.document_types and not any(fnmatch(media_type, allowed) for allowed in settings.document_types):
+        raise PermanentError("the document has a type that DOCUMENT_TYPES does not allow")
+    _check_size(info.total or 0, settings)
 
 
 def _check_size(size: int, settings: Settings) -> None:
@@ -113,39 +120,39 @@ def _check_size(size: int, settings: Settings) -> None:
         raise PermanentError(f"the document is bigger than {settings.max_document_bytes} bytes (MAX_DOCUMENT_BYTES)")
 
 
-def _written(attempt: Attempt, part: PartialFile, chunks: Iterable[bytes], progress: Progress) -> dict[str, str]:
-    """Write the chunks to the end of the part, while a thread digests all of it."""
+def _write(attempt: Attempt, part: PartialFile, chunks: Iterable[bytes], progress: Progress) -> dict[str, str]:
+    """Append the chunks to the partial file, while a thread computes the digests of all of it."""
     renewed = time.monotonic()
-    algorithms = {"sha256", part.facts.digest[0]} if part.facts.digest else {"sha256"}
+    algorithms = {"sha256", part.info.digest[0]} if part.info.digest else {"sha256"}
     with Hasher(part.path, algorithms) as hasher:
-        hasher.upto(part.size)
+        hasher.advance_to(part.size)
         for chunk in chunks:
             part.write(chunk)
-            hasher.upto(part.size)
+            hasher.advance_to(part.size)
             _check_size(part.size, attempt.settings)
             if time.monotonic() - renewed >= RENEW_EVERY_SECONDS:
                 attempt.renew()
-                progress(part.size, part.facts.total)
+                progress(part.size, part.info.total)
                 renewed = time.monotonic()
         return run_renewing_lease(hasher.result, attempt.renew)
 
 
 def _verify(part: PartialFile, digests: dict[str, str], expected: Expected) -> None:
-    """Length, digest, type. Raises TransientError where another download may be whole, PermanentError where not."""
-    facts = part.facts
-    if facts.total not in (None, part.size):
-        raise TransientError(f"{WHO} sent {part.size} of {facts.total} bytes")
-    if facts.digest and digests[facts.digest[0]] != facts.digest[1]:
+    """Check length, digest and type. Raises TransientError if a new download may pass, PermanentError if not."""
+    info = part.info
+    if info.total not in (None, part.size):
+        raise TransientError(f"{PEER} sent {part.size} of {info.total} bytes")
+    if info.digest and digests[info.digest[0]] != info.digest[1]:
         part.discard()
-        raise TransientError(f"the document's {facts.digest[0]} is not what {WHO} said")
+        raise TransientError(f"the document's {info.digest[0]} differs from what {PEER} announced")
     if expected.size not in (None, part.size) or expected.sha256 not in (None, digests["sha256"]):
         part.discard()
-        raise TransientError("the document's sha256 or size is not what the document service said")
+        raise TransientError("the document's sha256 or size differs from what the document service stated")
     with part.path.open("rb") as file:
-        magic = MAGIC.get(_kind(facts), b"")
+        magic = MAGIC.get(_media_type(info), b"")
         if file.read(len(magic)) != magic:
-            raise PermanentError(f"the document says that it is {_kind(facts)}, and is not")
+            raise PermanentError(f"the document was served as {_media_type(info)} but is not of that type")
 
 
-def _kind(facts: ResumeInfo) -> str:
-    return facts.content_type.partition(";")[0].strip().lower()
+def _media_type(info: ResumeInfo) -> str:
+    return info.content_type.partition(";")[0].strip().lower()

@@ -1,4 +1,4 @@
-"""Alerts: what is wrong, told to whoever runs this. workers/alerts.py decides what and when."""
+"""The alert mails to the operator. workers/alerts.py decides which alerts are sent, and when."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ DUE = "alert.due"
 
 
 def send_alert(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """alert.due: one message with all that has begun, lasts or is over."""
-    told = parse(attempt.event.body, AlertDigest)
-    return [notify_operator(db, attempt, "alert", subject=told.subject(), text=told.text())]
+    """alert.due: one message with all alerts that are new, still firing or resolved."""
+    digest = parse(attempt.event.body, AlertDigest)
+    return [notify_operator(db, attempt, "alert", subject=digest.subject(), text=digest.text())]

@@ -1,4 +1,4 @@
-"""How amounts and days are written in the language of a message."""
+"""Amounts and dates in the language of a message."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-# Languages that write 19,99; all others write 19.99. https://cldr.unicode.org (numbers, decimal)
-COMMA = re.compile("bg|ca|cs|da|de|el|es|et|fi|fr|hr|hu|id|is|it|lt|lv|nb|nl|nn|no|pl|pt|ro|ru|sk|sl|sr|sv|tr|uk|vi")
-DAY = {"de": "{2}.{1}.{0}", "fr": "{2}/{1}/{0}"}  # all others as 2026-03-01, which nobody takes for another day
+# Languages with a decimal comma (19,99); all others have a point (19.99). https://cldr.unicode.org (numbers, decimal)
+DECIMAL_COMMA = re.compile(
+    "bg|ca|cs|da|de|el|es|et|fi|fr|hr|hu|id|is|it|lt|lv|nb|nl|nn|no|pl|pt|ro|ru|sk|sl|sr|sv|tr|uk|vi"
+)
+DATE_FORMATS = {"de": "{2}.{1}.{0}", "fr": "{2}/{1}/{0}"}  # all others: 2026-03-01, which is unambiguous
 
 
 def iso_date(seconds: int) -> str:
@@ -17,11 +19,14 @@ def iso_date(seconds: int) -> str:
 
 
 def localize_params(params: Mapping[str, str], language: str) -> dict[str, str]:
-    """`amount` ("19.99 EUR") and `trial_end` ("2026-03-01") as they are written in "de" or "fr-CA"; "": in English."""
-    spoken = language.partition("-")[0]
-    told = dict(params)
-    if "amount" in told and COMMA.fullmatch(spoken):
-        told["amount"] = told["amount"].replace(".", ",")
-    if "trial_end" in told and spoken in DAY:
-        told["trial_end"] = DAY[spoken].format(*told["trial_end"].split("-"))
-    return told
+    """The params, with `amount` ("19.99 EUR") and `trial_end` ("2026-03-01") as written in a language ("de", "fr-CA").
+
+    Other params, and all of them for "" (English), are unchanged.
+    """
+    primary = language.partition("-")[0]
+    localized = dict(params)
+    if "amount" in localized and DECIMAL_COMMA.fullmatch(primary):
+        localized["amount"] = localized["amount"].replace(".", ",")
+    if "trial_end" in localized and primary in DATE_FORMATS:
+        localized["trial_end"] = DATE_FORMATS[primary].format(*localized["trial_end"].split("-"))
+    return localized

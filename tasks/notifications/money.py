@@ -1,9 +1,9 @@
-"""Money for people. Everywhere else it is a whole number of minor units."""
+"""Amounts of money as text for messages. Everywhere else they are integers in minor units."""
 
 from __future__ import annotations
 
-# Decimal places by Stripe's lists; all others have two.
-PLACES = dict.fromkeys(
+# From https://docs.stripe.com/currencies; all other currencies have two.
+DECIMAL_PLACES = dict.fromkeys(
     ("BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF"), 0
 ) | dict.fromkeys(("BHD", "JOD", "KWD", "OMR", "TND"), 3)
 
@@ -11,7 +11,7 @@ PLACES = dict.fromkeys(
 def format_amount(minor: int, currency: str) -> str:
     """(1050, "usd") -> "10.50 USD"."""
     code = currency.upper()
-    places = PLACES.get(code, 2)
+    places = DECIMAL_PLACES.get(code, 2)
     whole, rest = divmod(abs(minor), 10**places)
     number = f"{whole}.{rest:0{places}}" if places else str(whole)
     return f"{'-' if minor < 0 else ''}{number} {code}".rstrip()

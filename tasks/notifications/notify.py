@@ -1,8 +1,8 @@
-"""Messages to customers and to the administrator, through whatever Apprise can reach.
+"""Messages to customers, the administrator and the operator, sent through Apprise.
 
-A handler that has something to tell writes a Notification row in its own transaction and returns the job that sends
-it; the job's arguments hold the row's id and no address. The words are in templates/<locale>/<kind>.txt, else
-templates/<kind>.txt, for people to edit: in a folder of their own (TEMPLATES), or here.
+A handler inserts a Notification row in its own transaction and returns the job that sends it; the job's arguments hold
+the id of the row, never an address. Texts come from templates/<locale>/<kind>.txt, or else templates/<kind>.txt; files
+in the folder TEMPLATES take precedence over the built-in ones.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tasks.notifications.apprise_client import render_message, send_message, wit
 from tasks.payloads import Text, convert
 from tasks.routes import SEND_NOTIFICATION
 
-ADDRESS = re.compile(r"[^\s@,;<>]+@[^\s@,;<>]+")  # Apprise would take a list
+ADDRESS = re.compile(r"[^\s@,;<>]+@[^\s@,;<>]+")  # one address only: Apprise would accept a list
 PHONE = re.compile(r"\+?[0-9 ().-]{5,30}")
 
 
 class Customer(Struct):
-    """What we use of Stripe's customer. A deleted one has none of it."""
+    """The fields we use of a Stripe customer. A deleted customer has none of them."""
 
     email: Text | None = None
     phone: Text | None = None
@@ -53,32 +53,33 @@ def notify_customer(
     about: str = "",
     **params: str,
 ) -> FollowUp:
-    """Owe a customer the message `kind`; where no address can be known, owe the administrator word of that instead.
+    """Enqueue the message `kind` to a customer, at `email` and `phone`, through CUSTOMER_NOTIFY_URLS.
 
-    `customer` is Stripe's id: with an API key the customer's language, and a missing address, are looked up before the
-    message is sent; `locale` stands where Stripe knows no language. `about` is the id of what it tells of.
+    `customer` is Stripe's id. With STRIPE_API_KEY the customer's language is fetched before the message is sent, and
+    also the address, if the event has no valid one; `locale` is the fallback for the language. Without any address the
+    administrator gets the message no_address instead. `about` is the id of the object that the message is about.
     """
-    email, phone = _reachable(email, phone)
+    email, phone = _valid_contacts(email, phone)
     if not email and not phone and not (customer and attempt.settings.stripe_api_key):
         return notify_admin(db, attempt, "no_address", message=kind, event=attempt.event.id)
-    whom = {"audience": "customer", "email": email, "phone": phone, "customer": customer, "about": about}
-    return _enqueue(db, attempt, kind, params, whom | {"locale": locale})
+    recipient = {"audience": "customer", "email": email, "phone": phone, "customer": customer, "about": about}
+    return _enqueue(db, attempt, kind, params, recipient | {"locale": locale})
 
 
 def notify_admin(db: Session, attempt: Attempt, kind: str, *, about: str = "", **params: str) -> FollowUp:
-    """Owe the administrator the message `kind`."""
+    """Enqueue the message `kind` to the administrator, at ADMIN_NOTIFY_URLS; without them it is stored, not sent."""
     return _enqueue(db, attempt, kind, params, {"audience": "admin", "about": about})
 
 
 def notify_operator(db: Session, attempt: Attempt, kind: str, **params: str) -> FollowUp:
-    """Owe the message `kind` to whoever runs this (ALERT_NOTIFY_URLS)."""
+    """Enqueue the message `kind` to the operator: ALERT_NOTIFY_URLS, or else ADMIN_NOTIFY_URLS; neither: not sent."""
     return _enqueue(db, attempt, kind, params, {"audience": "operator", "about": ""})
 
 
 def notify_admin_now(db: Session, attempt: Attempt, kind: str, **params: str) -> None:
-    """Send at once, for a job that is about to end as a dead letter and so can leave no follow-up.
+    """Send a message to the administrator at once (ADMIN_NOTIFY_URLS), for a job that is about to become a dead letter.
 
-    Commits. What cannot be sent now stays in the table as owed; the dead letter is there to be seen.
+    Commits. A message that cannot be sent now stays in the table with the state "owed", and is not retried.
     """
     key = str(notify_admin(db, attempt, kind, **params).args["notification"])
     db.commit()
@@ -91,15 +92,15 @@ def notify_admin_now(db: Session, attempt: Attempt, kind: str, **params: str) ->
 
 
 def send(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """Send one notification to every service that has not taken it yet.
+    """Send one notification to every service that has not accepted it yet.
 
-    Raises TransientError if one does not take it. The receivers can tell a repetition: a mail bears the job's key in
-    X-Idempotency-Key. (A worker that dies between a service's yes and the commit sends it twice.)
+    Raises TransientError if a service rejects it. A worker that dies between a service's response and the commit sends
+    the message twice; recipients can recognise this by the header X-Idempotency-Key of a mail, the job's key.
     """
     notification = db.get(Notification, str(attempt.args["notification"]))
     if notification is None:
         raise PermanentError("there is no such notification")
-    _look_up(attempt, db, notification)
+    _refresh_from_stripe(attempt, db, notification)
     if notification.audience == "customer" and not notification.email and not notification.phone:
         notification.state = "no_address"
         return [notify_admin(db, attempt, "no_address", message=notification.kind, event=attempt.event.id)]
@@ -107,22 +108,22 @@ def send(attempt: Attempt, db: Session) -> list[FollowUp]:
     return []
 
 
-def _look_up(attempt: Attempt, db: Session, notification: Notification) -> None:
-    """The customer's language, and an address where the event had none, as Stripe knows them now."""
+def _refresh_from_stripe(attempt: Attempt, db: Session, notification: Notification) -> None:
+    """Fetch the customer's language from Stripe, and an address, if the event had none."""
     if notification.state != "owed" or not notification.customer or not attempt.settings.stripe_api_key:
         return
     try:
         with outside_transaction(db):
             found = convert(stripe.fetch_customer(attempt, notification.customer), Customer)
-    except PermanentError:  # deleted, or a key that may not read customers: then we know what the event told
+    except PermanentError:  # deleted, or the key may not read customers: keep what the event has
         return
     notification.locale = found.preferred_locales[0] if found.preferred_locales else notification.locale
     if not notification.email and not notification.phone:
-        notification.email, notification.phone = _reachable(found.email, found.phone)
+        notification.email, notification.phone = _valid_contacts(found.email, found.phone)
 
 
-def _reachable(email: str | None, phone: str | None) -> tuple[str | None, str | None]:
-    """What of an address and a number can be used."""
+def _valid_contacts(email: str | None, phone: str | None) -> tuple[str | None, str | None]:
+    """(email, phone), each None if it is not valid."""
     return (
         email if email and _is_address(email) else None,
         phone if phone and PHONE.fullmatch(phone) else None,
@@ -130,24 +131,26 @@ def _reachable(email: str | None, phone: str | None) -> tuple[str | None, str | 
 
 
 def _is_address(email: str) -> bool:
-    """One address, which Apprise would not take for another: it mails o'hara@example.com to hara@example.com."""
-    understood = is_email(email) or {}  # type: ignore[no-untyped-call]
-    return bool(ADDRESS.fullmatch(email)) and understood.get("full_email") == email
+    """True for one address that Apprise parses unchanged: it would mail o'hara@example.com to hara@example.com."""
+    parsed = is_email(email) or {}  # type: ignore[no-untyped-call]
+    return bool(ADDRESS.fullmatch(email)) and parsed.get("full_email") == email
 
 
-def _enqueue(db: Session, attempt: Attempt, kind: str, params: dict[str, str], whom: dict[str, str | None]) -> FollowUp:
+def _enqueue(
+    db: Session, attempt: Attempt, kind: str, params: dict[str, str], recipient: dict[str, str | None]
+) -> FollowUp:
     effect = f"notify.{kind}"
-    if attempt.args and whom["about"]:  # several delayed jobs of one event may each tell of something else
-        effect += f".{whom['about']}"
+    if attempt.args and recipient["about"]:  # several delayed jobs of one event may each send this kind
+        effect += f".{recipient['about']}"
     key = job_id(attempt.event.source, attempt.event.id, effect)
     stamp: dict[str, Any] = {"state": "owed", "sent_by": [], "created_at": attempt.now}
-    insert_if_new(db, Notification, id=key, kind=kind, params=params, **whom, **stamp)
+    insert_if_new(db, Notification, id=key, kind=kind, params=params, **recipient, **stamp)
     return FollowUp(effect, SEND_NOTIFICATION, {"notification": key})
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One Apprise URL, addressed. `digest` stands for it in SQL, because the URL itself holds passwords."""
+    """An Apprise URL with the recipient filled in. SQL holds only `digest`, because the URL holds passwords."""
 
     digest: str
     url: str
@@ -158,7 +161,7 @@ class Service:
 
 
 def services_for(settings: Settings, notification: Notification) -> list[Service]:
-    """Where this notification goes. A URL with a placeholder that cannot be filled is left out."""
+    """The services for this notification, without those whose URL has a placeholder that cannot be filled."""
     customer = notification.audience == "customer"
     urls = {"customer": settings.customer_notify_urls, "operator": settings.alert_urls}
     known = {"email": notification.email, "phone": notification.phone} if customer else {}
@@ -180,7 +183,7 @@ def _deliver(attempt: Attempt, db: Session, notification: Notification) -> None:
         return
     chosen = services_for(attempt.settings, notification)
     subject, body = render_message(attempt.settings, notification.kind, notification.locale, notification.params)
-    refused = []
+    rejected = []
     with outside_transaction(db):
         for service in chosen:
             if service.digest in notification.sent_by:
@@ -189,9 +192,9 @@ def _deliver(attempt: Attempt, db: Session, notification: Notification) -> None:
                 notification.sent_by = [*notification.sent_by, service.digest]
                 db.commit()
             else:
-                refused.append(service.scheme)
+                rejected.append(service.scheme)
             attempt.renew()
-    if refused:
-        raise TransientError(f"{len(refused)} of {len(chosen)} services did not take it: {', '.join(refused)}")
+    if rejected:
+        raise TransientError(f"{len(rejected)} of {len(chosen)} services rejected the message: {', '.join(rejected)}")
     notification.state = "sent" if chosen else "not_configured"
     notification.sent_at = attempt.now if chosen else None

@@ -15,13 +15,13 @@ _found: dict[int, int] = {}  # the bytes that a part had when it was opened
 def register() -> None:
     die_around(document_service, "request_processing", "before it is handed over", "handed over, before the commit")
     die_around(submissions, "poll_status", "before the service is asked", "asked, before the commit")
-    die_around(PartialFile, "begin", "before the head of the answer is kept", "at the head of the answer")
+    die_around(PartialFile, "start_over", "before the head of the answer is kept", "at the head of the answer")
     _die_in_the_stream()
     die_around(transfer, "_verify", "received, before it is verified", "verified, before it is kept")
     die_around(store_folder, "sync", "before the bytes are synced", "synced, before it has its name")
-    die_around(store_s3.Bucket, "_piece", "before the upload", "in the middle of the upload")
-    for store in (store_folder.Folder, store_s3.Bucket):
-        die_around(store, "keep", "before it is kept", "kept, before the part is forgotten")
+    die_around(store_s3.S3Store, "_upload_part", "before the upload", "in the middle of the upload")
+    for store in (store_folder.FolderStore, store_s3.S3Store):
+        die_around(store, "save", "before it is kept", "kept, before the part is forgotten")
     _die_while_forgetting()
 
 
@@ -31,7 +31,7 @@ def _die_in_the_stream() -> None:
     def dying(part: PartialFile, chunk: bytes) -> None:
         found = _found.setdefault(id(part), part.size)
         write(part, chunk)
-        total = part.facts.total or 0
+        total = part.info.total or 0
         die_at("after the first bytes")
         if part.size > total / 3:
             die_at("in the middle")

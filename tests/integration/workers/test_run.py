@@ -184,7 +184,7 @@ def test_a_job_whose_turn_is_later_is_due_then_uncounted_however_often(
 
 def test_a_job_whose_turn_has_come_already_by_another_clock_does_not_spin(runner: Runner, clock: Clock) -> None:
     def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
-        raise NotNow("the agent's rate is reached", clock.ms - 5000)
+        raise NotNow("the agent's rate limit is reached", clock.ms - 5000)
 
     assert run(runner, handler, JOB.id, "task-1", 55) == "put off"
     found = queries.find_job(runner.store, JOB.id)

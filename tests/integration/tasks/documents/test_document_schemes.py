@@ -205,7 +205,7 @@ def status_of(business: Business, key: str) -> str:
 def test_one_document_s_address_says_nothing_of_another_s_task(business: Business, handler: Any) -> None:
     document(business, "doc_1", "task_1")
     document(business, "doc_2", "task_2")
-    with pytest.raises(PermanentError, match="not of the document that this address was given for"):
+    with pytest.raises(PermanentError, match="the task does not belong to the document of this callback URL"):
         business.run(handler, DONE | {"progress": 50}, source="documents", args={"document": "doc_2"})
     assert (status_of(business, "doc_1"), status_of(business, "doc_2")) == ("processing", "processing")
 
@@ -218,7 +218,7 @@ def test_a_callback_that_overtakes_its_answer_finds_its_document_by_the_address(
 
 def test_a_task_that_the_document_never_had_is_a_dead_letter(business: Business) -> None:
     document(business, "doc_1", "task_7")
-    with pytest.raises(PermanentError, match="the document has another task"):
+    with pytest.raises(PermanentError, match="the document belongs to another task"):
         business.run(completed, DONE, source="documents", args={"document": "doc_1"})
 
 

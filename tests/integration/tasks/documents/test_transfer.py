@@ -20,7 +20,7 @@ from settings import load
 from tasks.documents import partial_file, store_s3
 from tasks.documents.store import Stored, name_for
 from tasks.documents.store_factory import open_store
-from tasks.documents.transfer import Expected, fetch
+from tasks.documents.transfer import Expected, download_to_store
 from tasks.handler import Attempt
 from tests.support.buckets import S3
 from tests.support.business import NOW
@@ -41,11 +41,11 @@ class Downloads:
     content: Callable[[], dict[str, bytes]]  # of the store, by name
     renew: Callable[[], None] = field(default=lambda: None)
 
-    def fetch(self, url: str, number: int = 1, document: str = "doc_1", *expected: Any) -> Stored:
+    def run(self, url: str, number: int = 1, document: str = "doc_1", *expected: Any) -> Stored:
         event = Event("documents", "msg_1", "completed", b"{}")
         settings = load({"CALL_OUT_ALLOWED_HOSTS": "127.0.0.1", **self.settings})
         attempt = Attempt("key", event, {}, number, NOW, settings, self.renew)
-        return fetch(attempt, url, document, lambda _, __: None, Expected(*expected))
+        return download_to_store(attempt, url, document, lambda _, __: None, Expected(*expected))
 
     def unfinished(self) -> list[str]:
         return sorted(path.name for path in self.spool.glob("*"))
@@ -102,7 +102,7 @@ def answering(*answers: Answer) -> Peer:
 
 def broken_off(downloads: Downloads, url: str) -> None:
     with pytest.raises(TransientError):
-        downloads.fetch(url)
+        downloads.run(url)
 
 
 def is_stored(downloads: Downloads, stored: Stored) -> None:
@@ -114,7 +114,7 @@ def is_stored(downloads: Downloads, stored: Stored) -> None:
 
 def test_a_document_is_stored_once_and_nothing_else_is_left(downloads: Downloads) -> None:
     with answering(whole()) as peer:
-        is_stored(downloads, downloads.fetch(peer.url))
+        is_stored(downloads, downloads.run(peer.url))
 
 
 # --- resuming ---------------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_after_a_break_only_the_rest_is_asked_for(downloads: Downloads, said: di
     with plain_dates(Peer(reply)) as peer:
         broken_off(downloads, peer.url)
         assert downloads.unfinished() == ["doc_1.json", "doc_1.part"]
-        is_stored(downloads, downloads.fetch(peer.url))
+        is_stored(downloads, downloads.run(peer.url))
         assert "Range" not in peer.asked[0].headers
         assert (peer.asked[1].headers["Range"], peer.asked[1].headers["If-Range"]) == (f"bytes={HALF}-", validator)
 
@@ -165,7 +165,7 @@ def test_what_cannot_be_told_from_another_version_starts_over(downloads: Downloa
     with plain_dates(answering(half(said), whole())) as peer:
         broken_off(downloads, peer.url)
         assert downloads.unfinished() == []
-        is_stored(downloads, downloads.fetch(peer.url))
+        is_stored(downloads, downloads.run(peer.url))
         assert "Range" not in peer.asked[1].headers
 
 
@@ -180,7 +180,7 @@ def test_a_server_that_sends_all_again_is_heard(downloads: Downloads, second: An
     other = Answer(200, {**PDF, **STRONG, "Content-Length": str(len(CONTENT))}, b"%PDF-another" * 1000)
     with answering(other, second) as peer:
         broken_off(downloads, peer.url)
-        is_stored(downloads, downloads.fetch(peer.url))
+        is_stored(downloads, downloads.run(peer.url))
         assert "Range" in peer.asked[1].headers
 
 
@@ -203,14 +203,14 @@ def test_a_server_that_sends_another_part_is_asked_for_all(downloads: Downloads,
     with answering(half(), second, whole()) as peer:
         broken_off(downloads, peer.url)
         with pytest.raises(TransientError, match="starts over"):
-            downloads.fetch(peer.url)
-        is_stored(downloads, downloads.fetch(peer.url))
+            downloads.run(peer.url)
+        is_stored(downloads, downloads.run(peer.url))
         assert "Range" not in peer.asked[2].headers
 
 
 def test_a_range_that_nobody_asked_for_is_no_document(downloads: Downloads) -> None:
     with answering(rest(first=0)) as peer, pytest.raises(TransientError, match="another range"):
-        downloads.fetch(peer.url)
+        downloads.run(peer.url)
     assert downloads.content() == {}
 
 
@@ -220,8 +220,8 @@ def test_a_part_that_ends_early_is_gone_on_with(downloads: Downloads) -> None:
     with answering(half(), Answer(206, said, CONTENT[HALF:middle]), rest(first=middle)) as peer:
         broken_off(downloads, peer.url)
         with pytest.raises(TransientError, match=f"sent {middle} of {len(CONTENT)} bytes"):
-            downloads.fetch(peer.url)
-        is_stored(downloads, downloads.fetch(peer.url))
+            downloads.run(peer.url)
+        is_stored(downloads, downloads.run(peer.url))
 
 
 @pytest.mark.parametrize("status", [503, 429])
@@ -229,13 +229,13 @@ def test_a_server_that_is_busy_costs_nothing_of_what_is_here(downloads: Download
     with answering(half(), Answer(status), rest()) as peer:
         broken_off(downloads, peer.url)
         broken_off(downloads, peer.url)
-        is_stored(downloads, downloads.fetch(peer.url))
+        is_stored(downloads, downloads.run(peer.url))
 
 
 def test_another_url_starts_over(downloads: Downloads) -> None:
     with answering(half(), whole()) as peer:
         broken_off(downloads, f"{peer.url}/a")
-        is_stored(downloads, downloads.fetch(f"{peer.url}/b"))
+        is_stored(downloads, downloads.run(f"{peer.url}/b"))
         assert "Range" not in peer.asked[1].headers
 
 
@@ -244,7 +244,7 @@ def test_facts_that_are_torn_start_over(downloads: Downloads, facts: bytes) -> N
     with answering(half(), whole()) as peer:
         broken_off(downloads, peer.url)
         (downloads.spool / "doc_1.json").write_bytes(facts)
-        is_stored(downloads, downloads.fetch(peer.url))
+        is_stored(downloads, downloads.run(peer.url))
 
 
 def test_bytes_from_before_a_power_cut_are_not_trusted(
@@ -253,8 +253,8 @@ def test_bytes_from_before_a_power_cut_are_not_trusted(
     with answering(half(), whole()) as peer:
         broken_off(downloads, peer.url)
         (tmp_path / "boot_id").write_text("another")
-        monkeypatch.setattr(partial_file, "BOOT", tmp_path / "boot_id")
-        is_stored(downloads, downloads.fetch(peer.url))
+        monkeypatch.setattr(partial_file, "BOOT_ID", tmp_path / "boot_id")
+        is_stored(downloads, downloads.run(peer.url))
         assert "Range" not in peer.asked[1].headers
 
 
@@ -263,7 +263,7 @@ def test_a_packed_document_is_stored_unpacked_and_never_resumed(downloads: Downl
     said = {**PDF, **STRONG, "Content-Encoding": "gzip", "Content-Length": str(len(packed))}
     with answering(Answer(200, said, packed[:-100]), Answer(200, said, packed)) as peer:
         broken_off(downloads, peer.url)
-        is_stored(downloads, downloads.fetch(peer.url))
+        is_stored(downloads, downloads.run(peer.url))
         assert "Range" not in peer.asked[1].headers
 
 
@@ -296,24 +296,24 @@ WRONG = [
 @pytest.mark.parametrize("said", RIGHT)
 def test_a_document_with_the_digest_that_was_announced_is_stored(downloads: Downloads, said: dict[str, str]) -> None:
     with answering(whole(**said)) as peer:
-        is_stored(downloads, downloads.fetch(peer.url))
+        is_stored(downloads, downloads.run(peer.url))
 
 
 @pytest.mark.parametrize("said", WRONG)
 def test_a_document_with_another_digest_is_fetched_anew(downloads: Downloads, said: dict[str, str]) -> None:
     with answering(whole(**said), whole()) as peer:
-        with pytest.raises(TransientError, match="is not what"):
-            downloads.fetch(peer.url)
+        with pytest.raises(TransientError, match="differs from what"):
+            downloads.run(peer.url)
         assert (downloads.content(), downloads.unfinished()) == ({}, [])
-        is_stored(downloads, downloads.fetch(peer.url))
+        is_stored(downloads, downloads.run(peer.url))
 
 
 def test_a_document_of_two_halves_has_to_have_the_digest_of_the_whole(downloads: Downloads) -> None:
     with answering(half({**STRONG, **RIGHT[0]}), replace(rest(), body=bytes(len(CONTENT) - HALF)), whole()) as peer:
         broken_off(downloads, peer.url)
-        with pytest.raises(TransientError, match="sha256 is not what"):
-            downloads.fetch(peer.url)
-        is_stored(downloads, downloads.fetch(peer.url))
+        with pytest.raises(TransientError, match="sha256 differs from what"):
+            downloads.run(peer.url)
+        is_stored(downloads, downloads.run(peer.url))
 
 
 @pytest.mark.parametrize(
@@ -321,9 +321,9 @@ def test_a_document_of_two_halves_has_to_have_the_digest_of_the_whole(downloads:
     [
         ("application/pdf", "text/html", b"<html>", "DOCUMENT_TYPES"),
         ("application/pdf,image/*", "application/octet-stream", b"x", "DOCUMENT_TYPES"),
-        ("", "application/pdf", b"<html>Not found", "says that it is application/pdf"),
-        ("", "Application/PDF; charset=utf-8", b"", "says that it is application/pdf"),
-        ("image/*", "image/png", b"GIF89a", "says that it is image/png"),
+        ("", "application/pdf", b"<html>Not found", "was served as application/pdf"),
+        ("", "Application/PDF; charset=utf-8", b"", "was served as application/pdf"),
+        ("image/*", "image/png", b"GIF89a", "was served as image/png"),
     ],
 )
 def test_a_document_of_another_type_is_not_stored(
@@ -331,14 +331,14 @@ def test_a_document_of_another_type_is_not_stored(
 ) -> None:
     downloads.settings["DOCUMENT_TYPES"] = allowed
     with answering(Answer(200, {"Content-Type": kind}, body)) as peer, pytest.raises(PermanentError, match=words):
-        downloads.fetch(peer.url)
+        downloads.run(peer.url)
     assert (downloads.content(), downloads.unfinished()) == ({}, [])
 
 
 def test_a_document_of_an_allowed_type_is_stored(downloads: Downloads) -> None:
     downloads.settings["DOCUMENT_TYPES"] = "image/*, Application/PDF"
     with answering(whole()) as peer:
-        is_stored(downloads, downloads.fetch(peer.url))
+        is_stored(downloads, downloads.run(peer.url))
 
 
 def endless() -> Iterator[bytes]:
@@ -365,14 +365,14 @@ def unpacked_to_nothing() -> Iterator[bytes]:
 def test_a_document_over_the_limit_is_given_up(downloads: Downloads, answer: Callable[[], Answer]) -> None:
     downloads.settings["MAX_DOCUMENT_BYTES"] = "10000000"
     with answering(answer()) as peer, pytest.raises(PermanentError, match="bigger than 10000000 bytes"):
-        downloads.fetch(peer.url)
+        downloads.run(peer.url)
     assert (downloads.content(), downloads.unfinished()) == ({}, [])
 
 
 @pytest.mark.parametrize("status", [201, 202, 204])
 def test_a_success_without_a_document_is_none(downloads: Downloads, status: int) -> None:
     with answering(Answer(status)) as peer, pytest.raises(PermanentError, match=f"answered {status}"):
-        downloads.fetch(peer.url)
+        downloads.run(peer.url)
 
 
 # --- never twice ------------------------------------------------------------------------------------------------------
@@ -380,19 +380,19 @@ def test_a_success_without_a_document_is_none(downloads: Downloads, status: int)
 
 def test_what_an_earlier_attempt_has_stored_is_found_and_nobody_asked(downloads: Downloads) -> None:
     with answering(whole()) as peer:
-        first = downloads.fetch(peer.url)
+        first = downloads.run(peer.url)
         is_stored(downloads, first)
-        is_stored(downloads, downloads.fetch(peer.url, number=2))
+        is_stored(downloads, downloads.run(peer.url, number=2))
         assert len(peer.asked) == 1
 
 
 def test_a_document_that_is_there_is_never_replaced(downloads: Downloads) -> None:
     """Two attempts at once: the one that slept over its lease does not undo what the other has stored."""
     with answering(whole()) as peer:
-        stored = downloads.fetch(peer.url)
+        stored = downloads.run(peer.url)
     part = downloads.spool / "late.part"
     part.write_bytes(b"%PDF-another")
-    kept = open_store(downloads.settings["DOCUMENT_STORE"]).keep(part, replace(stored, sha256="00"), lambda: None)
+    kept = open_store(downloads.settings["DOCUMENT_STORE"]).save(part, replace(stored, sha256="00"), lambda: None)
     part.unlink()
     is_stored(downloads, kept)
 
@@ -400,8 +400,8 @@ def test_a_document_that_is_there_is_never_replaced(downloads: Downloads) -> Non
 def test_a_document_is_one_file_though_its_type_has_changed(downloads: Downloads) -> None:
     """The row was not written when the first worker died; the job after it is another, in its first attempt."""
     with answering(whole(), Answer(200, {"Content-Type": "text/plain"}, CONTENT)) as peer:
-        downloads.fetch(peer.url)
-        is_stored(downloads, downloads.fetch(peer.url))
+        downloads.run(peer.url)
+        is_stored(downloads, downloads.run(peer.url))
 
 
 @pytest.mark.parametrize(
@@ -411,22 +411,25 @@ def test_a_document_that_is_not_what_the_service_said_is_fetched_anew(downloads:
     with answering(half(), rest(), whole()) as peer:
         broken_off(downloads, peer.url)
         with pytest.raises(TransientError, match="not what the document service said"):
-            downloads.fetch(peer.url, 1, "doc_1", *expected)
+            downloads.run(peer.url, 1, "doc_1", *expected)
         assert (downloads.content(), downloads.unfinished()) == ({}, [])
-        is_stored(downloads, downloads.fetch(peer.url, 1, "doc_1", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT)))
+        is_stored(
+            downloads,
+            downloads.run(peer.url, 1, "doc_1", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT)),
+        )
 
 
 @pytest.mark.parametrize("said", ["text/html\0", "no type", "a/b\x0bc", "text/plain; x=\0", "\xe4/b", "a/" + "b" * 300])
 def test_what_is_no_media_type_is_not_kept(downloads: Downloads, said: str) -> None:
     with answering(Answer(200, {"Content-Type": said}, CONTENT)) as peer:
-        assert downloads.fetch(peer.url).content_type == "application/octet-stream"
+        assert downloads.run(peer.url).content_type == "application/octet-stream"
 
 
 def test_a_document_of_another_name_is_not_taken_for_ours(downloads: Downloads) -> None:
     with answering(*[Answer(200, PDF, b"%PDF-other")] * 2, whole()) as peer:
         for other in ("doc_10", "doc_1-2"):
-            downloads.fetch(peer.url, document=other)
-        assert downloads.fetch(peer.url, number=2).sha256 == hashlib.sha256(CONTENT).hexdigest()
+            downloads.run(peer.url, document=other)
+        assert downloads.run(peer.url, number=2).sha256 == hashlib.sha256(CONTENT).hexdigest()
     assert sorted(downloads.content()) == ["doc_1-2.pdf", "doc_1.pdf", "doc_10.pdf"]
 
 
@@ -435,7 +438,7 @@ def test_a_sleeper_and_its_successor_do_not_write_into_one_file(downloads: Downl
         broken_off(downloads, peer.url)
         with (downloads.spool / "doc_1.part").open("ab") as sleeper:
             fcntl.flock(sleeper, fcntl.LOCK_EX)
-            is_stored(downloads, downloads.fetch(peer.url))
+            is_stored(downloads, downloads.run(peer.url))
             sleeper.write(b"woken up")
         assert downloads.content() == {"doc_1.pdf": CONTENT}
 
@@ -444,9 +447,9 @@ def test_a_killed_attempts_second_name_for_a_stored_file_is_harmless(tmp_path: P
     """SIGKILL between the new name and the removal of the old one; then an attempt that was not counted (SIGTERM)."""
     downloads = Downloads({"DOCUMENT_STORE": str(tmp_path)}, tmp_path / ".incoming", dict)
     with answering(whole(ETag="none"), whole()) as peer:
-        downloads.fetch(peer.url)
+        downloads.run(peer.url)
         (downloads.spool / "doc_1.part").hardlink_to(tmp_path / "doc_1.pdf")
-        downloads.fetch(peer.url)
+        downloads.run(peer.url)
     assert (tmp_path / "doc_1.pdf").read_bytes() == CONTENT
     assert downloads.unfinished() == []
 
@@ -458,7 +461,7 @@ def test_who_has_lost_the_lease_stores_nothing(downloads: Downloads, when: int) 
 
     downloads.renew = renew
     with answering(whole()) as peer, pytest.raises(LeaseLost):
-        downloads.fetch(peer.url, number=when)
+        downloads.run(peer.url, number=when)
     assert (downloads.content(), downloads.unfinished()) == ({}, [])
 
 
@@ -468,7 +471,7 @@ def test_who_has_lost_the_lease_stores_nothing(downloads: Downloads, when: int) 
 @pytest.fixture
 def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Uploads in many pieces; S3 takes none below 5 MiB but the last."""
-    monkeypatch.setattr(store_s3, "PIECE_BYTES", 5 * 1024 * 1024)
+    monkeypatch.setattr(store_s3, "PART_BYTES", 5 * 1024 * 1024)
 
 
 BIG = b"%PDF-" + bytes(12 * 1024 * 1024)
@@ -477,7 +480,7 @@ BIG = b"%PDF-" + bytes(12 * 1024 * 1024)
 @pytest.mark.usefixtures("in_pieces")
 def test_a_big_document_is_uploaded_in_pieces(in_s3: Downloads, s3: S3) -> None:
     with answering(Answer(200, PDF, BIG)) as peer:
-        stored = in_s3.fetch(peer.url)
+        stored = in_s3.run(peer.url)
     assert in_s3.content() == {"doc_1.pdf": BIG}
     head = s3.client.head_object(Bucket=bucket_of(in_s3), Key="finished/doc_1.pdf")
     assert head["ETag"].strip('"').endswith("-3")
@@ -498,7 +501,7 @@ def test_an_upload_that_fails_is_aborted(in_s3: Downloads, s3: S3) -> None:
     begun: list[str] = []
     in_s3.renew = lost_while_uploading
     with answering(Answer(200, PDF, BIG)) as peer, pytest.raises(LeaseLost):
-        in_s3.fetch(peer.url)
+        in_s3.run(peer.url)
     assert begun == ["finished/doc_1.pdf"]
     assert (s3.uploads(bucket_of(in_s3)), in_s3.content(), in_s3.unfinished()) == ([], {}, [])
 
@@ -507,7 +510,7 @@ def test_the_upload_of_a_killed_attempt_is_aborted_by_the_next(in_s3: Downloads,
     for key in ("finished/doc_1.pdf", "finished/doc_1.pdf.of-somebody-else"):
         s3.client.create_multipart_upload(Bucket=bucket_of(in_s3), Key=key)
     with answering(whole()) as peer:
-        in_s3.fetch(peer.url)
+        in_s3.run(peer.url)
     assert s3.uploads(bucket_of(in_s3)) == ["finished/doc_1.pdf.of-somebody-else"]
 
 
@@ -519,7 +522,7 @@ def test_a_sleepers_upload_does_not_replace_what_its_successor_has_stored(in_s3:
 
     in_s3.renew = stored_by_another
     with answering(Answer(200, PDF, BIG)) as peer:
-        assert in_s3.fetch(peer.url).size == len(CONTENT)
+        assert in_s3.run(peer.url).size == len(CONTENT)
     assert (in_s3.content(), s3.uploads(bucket_of(in_s3))) == ({"doc_1.pdf": CONTENT}, [])
 
 
@@ -532,15 +535,15 @@ def test_a_store_that_is_away_costs_no_second_download(in_s3: Downloads, s3: S3)
         return whole()
 
     with Peer(then_it_goes_away) as peer:
-        with pytest.raises(TransientError, match="S3 answered NoSuchBucket"):
-            in_s3.fetch(peer.url)
+        with pytest.raises(TransientError, match="S3 returned NoSuchBucket"):
+            in_s3.run(peer.url)
         assert peer.asked == []  # it would be of no use yet
         s3.client.create_bucket(Bucket=later)
-        with pytest.raises(TransientError, match="S3 answered NoSuchBucket"):
-            in_s3.fetch(peer.url)
+        with pytest.raises(TransientError, match="S3 returned NoSuchBucket"):
+            in_s3.run(peer.url)
         assert in_s3.unfinished() == ["doc_1.json", "doc_1.part"]
         s3.client.create_bucket(Bucket=later)
-        in_s3.fetch(peer.url)
+        in_s3.run(peer.url)
         assert len(peer.asked) == 1
     assert s3.content(later) == {"doc_1.pdf": CONTENT}
 
@@ -551,7 +554,7 @@ def test_s3_out_of_reach_is_transient_and_its_address_is_kept_quiet(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     in_s3.settings["DOCUMENT_STORE"] += "/elsewhere"
     with answering(whole()) as peer, pytest.raises(TransientError, match="S3 did not answer") as error:
-        in_s3.fetch(peer.url)
+        in_s3.run(peer.url)
     assert "127.0.0.1" not in str(error.value)
 
 
@@ -565,9 +568,9 @@ def test_memory_does_not_grow_with_the_document(downloads: Downloads) -> None:
 
     block = bytes(1024 * 1024)
     with answering(Answer(200, {}, [b"x"]), Answer(200, {}, much())) as peer:
-        downloads.fetch(peer.url, document="doc_0")  # what is imported and kept is not of this measurement
+        downloads.run(peer.url, document="doc_0")  # what is imported and kept is not of this measurement
         tracemalloc.start()
-        stored = downloads.fetch(peer.url)
+        stored = downloads.run(peer.url)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert stored.size == 100 * len(block)
@@ -595,4 +598,4 @@ def test_a_folder_that_cannot_be_written_is_named_by_its_setting(downloads: Down
     downloads.spool.write_text("a file where the folder should be")
     in_s3 = downloads.settings["DOCUMENT_STORE"].startswith("s3://")
     with pytest.raises(TransientError, match="DOCUMENT_SPOOL" if in_s3 else "DOCUMENT_STORE"):
-        downloads.fetch("http://127.0.0.1:9/never-asked")
+        downloads.run("http://127.0.0.1:9/never-asked")

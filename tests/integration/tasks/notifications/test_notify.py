@@ -118,7 +118,7 @@ def test_a_mail_server_that_refuses_is_transient_and_the_next_try_delivers(
     mailbox.refusing = True
     with pytest.raises(TransientError) as error:
         business.follow(send, receipt)
-    assert str(error.value) == "1 of 1 services did not take it: mailto"
+    assert str(error.value) == "1 of 1 services rejected the message: mailto"
     assert state(business) == "owed"
     mailbox.refusing = False
     business.follow(send, receipt)
@@ -133,7 +133,7 @@ def test_a_service_that_took_it_is_left_alone_while_another_is_tried_again(
     with Peer(lambda _: Answer(next(answers))) as service:
         business.settings["CUSTOMER_NOTIFY_URLS"] = f"{mailbox.url}{TO_CUSTOMER},json://{service.host}/hook"
         receipt = owed(business)
-        with pytest.raises(TransientError, match="1 of 2 services did not take it: json"):
+        with pytest.raises(TransientError, match="1 of 2 services rejected the message: json"):
             business.follow(send, receipt)
         business.follow(send, receipt)
         assert (len(mailbox.mails), len(service.asked)) == (1, 2)

@@ -100,8 +100,8 @@ def test_adding_an_agent_tells_its_own_secret_and_again_the_same(
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ({"name": "hub", "url": "https://other.example/"}, 409, "the name belongs to an agent with another URL"),
-        ({"name": "spoke", "url": URL}, 409, "the URL belongs to an agent of another name"),
+        ({"name": "hub", "url": "https://other.example/"}, 409, "the name is registered for another URL"),
+        ({"name": "spoke", "url": URL}, 409, "the URL is registered under another name"),
         ({"name": "a b", "url": "https://x.example/"}, 400, "name: string should match"),
         ({"name": "x", "url": "https://x.example/", "rate_per_minute": 0}, 400, "rate_per_minute: "),
         ({"name": "x", "url": "file:///etc/passwd"}, 400, "url: the URL "),
