@@ -1,4 +1,4 @@
-"""DOC_WEBHOOK_SCHEME=token at the real receiver: the proof is in the query, which its front reads by itself."""
+"""DOC_WEBHOOK_SCHEME=token at the real receiver, which reads the token from the query string."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def address(stack: Stack, document: str) -> str:
     return callback_url(load(names), document)
 
 
-def test_the_address_of_a_document_proves_who_calls_and_nothing_else_does(stack: Stack, real_store: Store) -> None:
+def test_only_the_token_in_the_url_authenticates_the_document_service(stack: Stack, real_store: Store) -> None:
     mine, of_another = address(stack, DOCUMENT), address(stack, "doc_2")
     swapped = mine.partition("token=")[0] + "token=" + of_another.partition("token=")[2]
     refused = (

@@ -1,4 +1,4 @@
-"""What hypothesis thinks of, sent over raw sockets to the real receiver: never 5xx, never a hang, nothing by half."""
+"""Inputs from hypothesis, sent over raw sockets to the real receiver: no 5xx, no hang, nothing half recorded."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def served(valkey_server: Valkey, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def ask(stack: Stack, pieces: list[bytes]) -> bytes:
-    """All that is answered until the connection is closed. Raises TimeoutError where it hangs."""
+    """Everything received until the connection is closed. Raises TimeoutError if it hangs."""
     answer = b""
     with socket.create_connection(("127.0.0.1", stack.port), timeout=WAIT_SECONDS) as sock:
         try:
@@ -66,7 +66,7 @@ def request(path: str, headers: list[tuple[str, bytes]], body: list[bytes], *, c
 
 
 def whole(store: Store) -> int:
-    """How many events there are, each with its body and, by the counts, its jobs."""
+    """The number of events, after a check that each has its body and its jobs."""
     events, bodies = store.client.keys("{holdfast}:event:*"), store.client.keys("{holdfast}:body:*")
     assert len(events) == len(bodies) == queries.stats(store)["accepted"]
     return len(events)
@@ -74,7 +74,7 @@ def whole(store: Store) -> int:
 
 @SEARCH
 @given(path=PATHS, headers=HEADERS, body=CHUNKS, chunked=st.booleans())
-def test_any_headers_and_any_body_in_any_pieces_are_refused_or_cut_off(
+def test_arbitrary_headers_and_bodies_in_any_chunks_are_refused_or_disconnected(
     served: tuple[Stack, Store], path: str, headers: list[tuple[str, bytes]], body: list[bytes], chunked: bool
 ) -> None:
     stack, store = served
@@ -107,7 +107,7 @@ CUTS = st.lists(st.integers(1, 2000), max_size=4)
 
 @SEARCH
 @given(body=BODIES, cuts=CUTS, chunked=st.booleans())
-def test_any_json_that_is_rightly_signed_is_taken_whole_or_refused(
+def test_any_correctly_signed_json_is_recorded_completely_or_refused(
     served: tuple[Stack, Store], body: str, cuts: list[int], chunked: bool
 ) -> None:
     stack, store = served
@@ -121,7 +121,7 @@ def test_any_json_that_is_rightly_signed_is_taken_whole_or_refused(
     assert (status, new + again) in {(200, 1), (400, 0)}
 
 
-def test_signed_deliveries_in_one_pipeline_are_taken_each_but_for_the_bad_one(served: tuple[Stack, Store]) -> None:
+def test_pipelined_deliveries_are_recorded_except_the_invalid_one(served: tuple[Stack, Store]) -> None:
     stack, store = served
     before = whole(store)
     requests = []

@@ -1,4 +1,4 @@
-"""A replay of many dead letters by real workers, which are killed in the middle of it."""
+"""A bulk replay by real workers that are killed in the middle of it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stack(request: pytest.FixtureRequest, valkey: Valkey, mailbox: Mailbox, tmp_
 
 
 def payout(n: int) -> dict[str, Any]:
-    """An event whose administrator is to be told by mail."""
+    """An event that sends a mail to the administrator."""
     return stripe_event(f"evt_{n}", "payout.failed", id=f"po_{n}", amount=1, currency="eur")
 
 
@@ -47,7 +47,7 @@ def ask(stack: Stack, path: str, body: Any = None) -> dict[str, Any]:
     return dict(answer.json())
 
 
-def test_a_worker_killed_in_the_middle_of_a_replay_loses_and_repeats_nothing(
+def test_a_worker_killed_in_the_middle_of_a_replay_skips_and_repeats_nothing(
     stack: Stack, mailbox: Mailbox, real_store: Store
 ) -> None:
     mailbox.refusing = True

@@ -63,12 +63,12 @@ def dead_job(store: Store) -> str:
 
 
 @pytest.mark.parametrize("key", ["", "Bearer ", "Bearer wrong", API_KEY, "Bearer \xe9"])
-def test_the_api_is_closed_without_one_of_its_keys(client: FlaskClient, key: str) -> None:
+def test_a_request_without_a_valid_key_is_401(client: FlaskClient, key: str) -> None:
     response = client.get("/api/v1/stats", headers={"Authorization": key})
     assert (response.status_code, list(response.get_json())) == (401, ["error"])
 
 
-def test_the_api_is_closed_where_no_key_is_configured(valkey: Valkey) -> None:
+def test_without_api_keys_every_request_is_401(valkey: Valkey) -> None:
     client = create_app(load({"REDIS_URL": valkey.url})).test_client()
     assert client.get("/api/v1/stats", headers={"Authorization": "Bearer "}).status_code == 401
 
@@ -88,7 +88,7 @@ def test_one_idempotency_key_is_one_document(client: FlaskClient, real_store: St
     assert real_store.client.llen("documents") == 2
 
 
-def test_an_idempotency_key_is_its_callers_and_its_requests(client: FlaskClient, real_store: Store) -> None:
+def test_an_idempotency_key_belongs_to_one_caller_and_one_request(client: FlaskClient, real_store: Store) -> None:
     key = {"Idempotency-Key": "k1"}
     _, first = ask(client, {"document_id": "a", "options": {"ocr": True, "format": "PDF"}}, **key)
     assert ask(client, {"document_id": "a", "options": {"format": "PDF", "ocr": True}}, **key) == (202, first)
@@ -100,7 +100,7 @@ def test_an_idempotency_key_is_its_callers_and_its_requests(client: FlaskClient,
     assert real_store.client.llen("documents") == 2
 
 
-def test_a_repeated_request_is_told_where_its_document_stands(client: FlaskClient, settings: Settings) -> None:
+def test_a_repeated_request_returns_the_current_status(client: FlaskClient, settings: Settings) -> None:
     key = {"Idempotency-Key": "k1"}
     _, first = ask(client, {"document_id": "a"}, **key)
     finished(settings, first["id"])
@@ -120,7 +120,7 @@ def test_a_repeated_request_is_told_where_its_document_stands(client: FlaskClien
         ({"document_id": "a", "notify": {"agents": ["ftp://x"]}}, "notify.agents.0: the URL is no plain https://"),
     ],
 )
-def test_a_wrong_document_request_is_told_what_is_wrong(client: FlaskClient, body: Any, words: str) -> None:
+def test_an_invalid_document_request_is_explained(client: FlaskClient, body: Any, words: str) -> None:
     status, answer = ask(client, body)
     assert (status, answer["error"][: len(words)]) == (400, words)
 
@@ -144,7 +144,7 @@ def finished(settings: Settings, document: str = "doc_1") -> None:
         db.commit()
 
 
-def test_a_finished_document_is_shown_and_served(client: FlaskClient, settings: Settings) -> None:
+def test_a_completed_document_is_shown_and_served(client: FlaskClient, settings: Settings) -> None:
     folder = Path(settings.document_store)
     folder.mkdir()
     (folder / "doc_1").write_bytes(b"%PDF-1.7")
@@ -158,7 +158,7 @@ def test_a_finished_document_is_shown_and_served(client: FlaskClient, settings: 
     assert (part.status_code, part.data) == (206, b"PDF")
 
 
-def test_a_document_in_s3_is_served_and_s3_away_is_503(
+def test_a_document_in_s3_is_served_and_is_503_while_s3_is_unavailable(
     settings: Settings, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in s3.environment.items():
@@ -177,7 +177,7 @@ def test_a_document_in_s3_is_served_and_s3_away_is_503(
 
 
 @pytest.mark.parametrize("path", ["documents/none", "documents/none/content", "events/stripe/none", "nothing"])
-def test_what_is_not_there_is_404_in_json(client: FlaskClient, path: str) -> None:
+def test_an_unknown_path_is_404_in_json(client: FlaskClient, path: str) -> None:
     response = client.get(f"/api/v1/{path}", headers=BEARER)
     assert (response.status_code, list(response.get_json())) == (404, ["error"])
 
@@ -193,7 +193,7 @@ def test_a_dead_job_is_listed_with_its_reason_and_can_be_replayed_once(client: F
     assert [fields[b"by"][:8] for _, fields in audit] == [b"api key "]
 
 
-def test_an_event_is_shown_with_its_jobs_and_attempts_and_replayed_whole(
+def test_an_event_is_shown_with_its_jobs_and_attempts_and_all_its_jobs_are_replayed(
     client: FlaskClient, real_store: Store
 ) -> None:
     dead_job(real_store)
@@ -203,7 +203,7 @@ def test_an_event_is_shown_with_its_jobs_and_attempts_and_replayed_whole(
     assert replayed == {"replayed": {"j1": "replayed"}}
 
 
-def test_events_are_listed_newest_first_and_none_falls_between_two_pages(client: FlaskClient, store: Store) -> None:
+def test_events_are_listed_newest_first_and_pages_skip_none(client: FlaskClient, store: Store) -> None:
     for name in ("evt_1", "evt_2", "evt_3"):  # all in one millisecond
         store.record(Event("stripe", name, "x", b"{}"), [])
     listed = client.get("/api/v1/events", headers=BEARER).get_json()["events"]
@@ -213,7 +213,7 @@ def test_events_are_listed_newest_first_and_none_falls_between_two_pages(client:
     assert client.get("/api/v1/events?cursor=nonsense", headers=BEARER).status_code == 400
 
 
-def test_stats_and_metrics_tell_the_records_own_counts(client: FlaskClient, real_store: Store) -> None:
+def test_stats_and_metrics_agree_with_the_record(client: FlaskClient, real_store: Store) -> None:
     dead_job(real_store)
     real_store.record(Event("stripe", "evt_1", "x", b"{}"), [])
     stats = client.get("/api/v1/stats", headers=BEARER).get_json()
@@ -225,7 +225,7 @@ def test_stats_and_metrics_tell_the_records_own_counts(client: FlaskClient, real
 
 @pytest.fixture
 def sweeping(client: FlaskClient, real_store: Store, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
-    """A client of a stack whose workers sweep and whose broker is there."""
+    """A client of a stack with sweeping workers and a broker."""
     app = Celery("holdfast")
     app.config_from_object("celeryconfig")
     app.conf.broker_url = valkey.url
@@ -234,7 +234,7 @@ def sweeping(client: FlaskClient, real_store: Store, valkey: Valkey, monkeypatch
     return client
 
 
-def test_ready_means_that_every_part_keeps_the_promise(sweeping: FlaskClient) -> None:
+def test_ready_means_that_every_part_works(sweeping: FlaskClient) -> None:
     answer = sweeping.get("/readyz")
     assert (answer.status_code, answer.get_json()) == (
         200,
@@ -266,7 +266,7 @@ def test_a_store_that_may_lose_events_is_not_ready(
     assert response.get_json()["checks"] == {"store": f"{setting} is {weak}, it takes {kept}"}
 
 
-def test_a_weaker_store_that_was_chosen_by_name_is_ready_and_tells_its_loss_window(
+def test_a_weaker_durability_that_was_configured_is_ready_and_reports_its_loss_window(
     valkey: Valkey, real_store: Store, database: str
 ) -> None:
     chosen = load({"REDIS_URL": valkey.url, "DATABASE_URL": database, "DURABILITY": "everysec"})
@@ -282,20 +282,20 @@ def test_a_weaker_store_that_was_chosen_by_name_is_ready_and_tells_its_loss_wind
     )
 
 
-def test_without_workers_it_says_so_and_a_balancer_still_gets_its_yes(client: FlaskClient) -> None:
+def test_without_workers_readyz_reports_it_and_livez_is_200(client: FlaskClient) -> None:
     assert client.get("/readyz?only=sweep").get_json()["checks"] == {"sweep": "no worker has ever swept"}
     assert client.get("/readyz?only=store").status_code == 200
     assert client.get("/readyz?only=weather").status_code == 400
 
 
-def test_workers_that_stopped_are_missed(client: FlaskClient, store: Store, clock: Clock) -> None:
+def test_stopped_workers_are_reported(client: FlaskClient, store: Store, clock: Clock) -> None:
     clock.ms = int(time.time() * 1000) - 60_000
     store.sweep(1, {})
     answer = client.get("/readyz?only=sweep").get_json()["checks"]["sweep"]
     assert answer.startswith("no worker has swept for 6"), answer
 
 
-def test_ready_says_which_part_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readyz_names_the_part_that_is_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"redis://127.0.0.1:{free_port()}/0"
     app = Celery("holdfast")
     app.config_from_object("celeryconfig")
@@ -314,7 +314,7 @@ def test_ready_says_which_part_cannot_be_reached(tmp_path: Path, monkeypatch: py
     )
 
 
-def test_the_memory_that_is_left_is_told_in_advance(client: FlaskClient, real_store: Store) -> None:
+def test_low_memory_is_reported_before_the_store_is_full(client: FlaskClient, real_store: Store) -> None:
     real_store.client.config_set("maxmemory", "512mb")
     try:
         metrics = client.get("/metrics").text
@@ -325,7 +325,7 @@ def test_the_memory_that_is_left_is_told_in_advance(client: FlaskClient, real_st
 
 
 @pytest.mark.parametrize("path", ["a%00b", "%ff", "a%00b/content", "x" * 5000])
-def test_a_document_of_an_impossible_name_is_not_there(client: FlaskClient, path: str) -> None:
+def test_a_document_id_that_cannot_exist_is_404(client: FlaskClient, path: str) -> None:
     assert client.get(f"/api/v1/documents/{path}", headers=BEARER).status_code == 404
 
 
@@ -334,7 +334,7 @@ def test_a_request_over_the_limit_is_413(client: FlaskClient) -> None:
     assert client.post("/api/v1/documents", data=body, headers=BEARER).status_code == 413
 
 
-def test_without_a_database_the_answer_is_503_and_not_500(settings: Settings) -> None:
+def test_without_a_database_the_response_is_503(settings: Settings) -> None:
     away = create_app(replace(settings, database_url="sqlite:////nowhere/at/all.db")).test_client()
     response = away.get("/api/v1/documents/doc_1", headers=BEARER)
     assert (response.status_code, "Retry-After" in response.headers) == (503, True)

@@ -1,4 +1,4 @@
-"""Agents by the API and in the console, and documents by signed link, on both databases."""
+"""Agents in the API and the console, and documents by signed link, on both databases."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def finished(settings: Settings, sessions: Callable[[], Session], status: str = 
 # --- agents -----------------------------------------------------------------------------------------------------------
 
 
-def test_adding_an_agent_tells_its_own_secret_and_again_the_same(
+def test_adding_an_agent_returns_its_secret_and_the_same_one_again(
     client: FlaskClient, settings: Settings, sessions: Callable[[], Session]
 ) -> None:
     status, added = post(client, "agents", {"name": "hub", "url": URL, "rate_per_minute": 10})
@@ -112,7 +112,7 @@ def test_adding_an_agent_tells_its_own_secret_and_again_the_same(
         ({"name": "x", "url": "http://hub.internal/"}, 201, ""),
     ],
 )
-def test_an_agent_that_cannot_be_is_refused_in_words(
+def test_an_invalid_agent_is_refused_with_an_explanation(
     client: FlaskClient, body: dict[str, Any], status: int, words: str
 ) -> None:
     post(client, "agents", {"name": "hub", "url": URL})
@@ -121,14 +121,14 @@ def test_an_agent_that_cannot_be_is_refused_in_words(
     assert "hush" not in json.dumps(answer)
 
 
-def test_agents_take_a_secret_to_sign_with(settings: Settings) -> None:
+def test_agents_require_a_handoff_secret(settings: Settings) -> None:
     client = create_app(replace(settings, handoff_secret=())).test_client()
     assert post(client, "agents", {"name": "hub", "url": URL})[0] == 400
     assert post(client, "documents", {"document_id": "d", "notify": {"agents": [URL]}})[0] == 400
 
 
 @pytest.mark.parametrize("by", ["id", "name"])
-def test_an_agent_is_disabled_and_enabled_as_the_answer_says(
+def test_an_agent_is_disabled_and_enabled_as_the_response_shows(
     client: FlaskClient, sessions: Callable[[], Session], by: str
 ) -> None:
     agent = post(client, "agents", {"name": "hub", "url": URL})[1][by]
@@ -141,11 +141,11 @@ def test_an_agent_is_disabled_and_enabled_as_the_answer_says(
 
 
 @pytest.mark.parametrize("agent", ["none", "a%00b"])
-def test_an_agent_that_is_not_there_is_404(client: FlaskClient, agent: str) -> None:
+def test_an_unknown_agent_is_404(client: FlaskClient, agent: str) -> None:
     assert post(client, f"agents/{agent}/disable") == (404, {"error": "no such agent"})
 
 
-def test_of_many_who_disable_at_once_one_is_written_down(
+def test_many_concurrent_disables_are_recorded_once(
     client: FlaskClient, settings: Settings, sessions: Callable[[], Session]
 ) -> None:
     post(client, "agents", {"name": "hub", "url": URL})
@@ -157,7 +157,7 @@ def test_of_many_who_disable_at_once_one_is_written_down(
         assert [entry.action for entry in db.scalars(select(AgentAudit))] == ["added", "disabled"]
 
 
-def test_a_document_names_agents_by_name_or_url_and_unfit_ones_are_refused_at_once(
+def test_a_document_request_names_agents_by_name_or_url_and_invalid_ones_are_refused(
     client: FlaskClient, real_store: Store
 ) -> None:
     post(client, "agents", {"name": "hub", "url": URL})
@@ -183,7 +183,7 @@ def handed(db: Session, state: str, number: int) -> None:
     db.add(Handoff(id=f"api:doc_1:h.{number}", **about, state=state, created_at=now, updated_at=now))
 
 
-def test_the_page_shows_how_each_agent_stands_and_no_secret(
+def test_the_page_shows_the_status_of_each_agent_and_no_secret(
     client: FlaskClient, settings: Settings, sessions: Callable[[], Session]
 ) -> None:
     added = post(client, "agents", {"name": "hub", "url": URL})[1]
@@ -204,7 +204,7 @@ def test_the_page_shows_how_each_agent_stands_and_no_secret(
     assert added["secret"] not in page
 
 
-def test_the_buttons_disable_and_enable_for_whoever_has_the_forms_token(
+def test_the_buttons_disable_and_enable_only_with_the_form_token(
     client: FlaskClient, sessions: Callable[[], Session]
 ) -> None:
     agent = post(client, "agents", {"name": "hub", "url": URL})[1]["id"]
@@ -241,7 +241,7 @@ def test_a_signed_link_serves_the_document_without_a_key(
     assert (head.status_code, head.data, head.headers["Content-Length"]) == (200, b"", "8")
 
 
-def test_a_link_holds_while_the_key_that_signed_it_is_one_of_ours(
+def test_a_link_is_valid_while_its_key_is_configured(
     client: FlaskClient, settings: Settings, sessions: Callable[[], Session]
 ) -> None:
     finished(settings, sessions)
@@ -251,7 +251,7 @@ def test_a_link_holds_while_the_key_that_signed_it_is_one_of_ours(
         assert rotated.get(path).status_code == status
 
 
-def test_without_keys_no_link_opens_anything(settings: Settings, sessions: Callable[[], Session]) -> None:
+def test_without_keys_every_link_is_invalid(settings: Settings, sessions: Callable[[], Session]) -> None:
     finished(settings, sessions)
     closed = replace(settings, api_keys=())
     assert create_app(closed).test_client().get(path_of(closed)).status_code == 404
@@ -271,7 +271,7 @@ WRONGS: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("wrong", WRONGS)
-def test_every_wrong_link_is_the_same_404(
+def test_every_invalid_link_is_the_same_404(
     client: FlaskClient, settings: Settings, sessions: Callable[[], Session], wrong: str
 ) -> None:
     finished(settings, sessions)
@@ -281,7 +281,7 @@ def test_every_wrong_link_is_the_same_404(
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(60, "downloading"), (60, "failed"), (-1, "completed")])
-def test_a_link_that_is_over_or_of_an_unfinished_document_is_404(
+def test_an_expired_link_or_one_of_an_unfinished_document_is_404(
     client: FlaskClient, settings: Settings, sessions: Callable[[], Session], seconds: int, status: str
 ) -> None:
     finished(settings, sessions, status)

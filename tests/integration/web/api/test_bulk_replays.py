@@ -1,4 +1,4 @@
-"""Dead letters run again, many at once: all that match and had died by then, once each, through any death."""
+"""Bulk replays: all matching dead letters at the time of the request are replayed once each, despite crashes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def client(settings: Settings) -> FlaskClient:
 
 
 def die(store: Store, name: str, kind: str = "invoice.paid") -> str:
-    """A dead letter of a new event, or one that has died once more."""
+    """A dead letter of a new event, or of an existing one that dies again."""
     job = f"stripe:{name}:x"
     store.record(Event("stripe", name, kind, b"{}"), [NewJob(job, "tasks.payments.paid", "payments")])
     lease = store.lease(job, "w", 60)
@@ -68,7 +68,7 @@ def state(store: Store, job: str) -> str:
 
 
 def work(runner: Runner, replay: str) -> int:
-    """Do every page; answers how many there were."""
+    """Run every page; returns the number of pages."""
     for pages in range(1, 100):
         event = queries.find_event(runner.store, "holdfast", replay)
         owed = [job["id"] for job in event["jobs"] if job["state"] in ("pending", "scheduled")] if event else []
@@ -79,7 +79,7 @@ def work(runner: Runner, replay: str) -> int:
 
 
 @pytest.mark.parametrize("page", [1, 3, 100])
-def test_all_that_match_run_again_and_no_others(
+def test_all_matching_dead_letters_are_replayed_and_no_others(
     real_store: Store, runner: Runner, sessions: Callable[[], Session], monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     monkeypatch.setattr(task, "PAGE_SIZE", page)
@@ -99,13 +99,13 @@ def test_all_that_match_run_again_and_no_others(
 
 
 def replayed(store: Store, job: str) -> tuple[int, str]:
-    """How often, and by whom last."""
+    """The number of replays, and who requested the last one."""
     found = queries.find_job(store, job)
     assert found
     return found["replays"], found["replayed_by"]
 
 
-def test_what_dies_after_the_dry_run_is_not_run_again(real_store: Store, runner: Runner) -> None:
+def test_jobs_that_die_after_the_dry_run_are_not_replayed(real_store: Store, runner: Runner) -> None:
     meant = die(real_store, "evt_1")
     told = bulk_replays.preview(real_store, Filter())
     time.sleep(0.002)
@@ -114,7 +114,7 @@ def test_what_dies_after_the_dry_run_is_not_run_again(real_store: Store, runner:
     assert (state(real_store, meant), state(real_store, late)) == ("pending", "dead")
 
 
-def test_a_death_in_the_middle_of_a_page_costs_nothing_and_runs_nothing_twice(
+def test_a_crash_in_the_middle_of_a_page_skips_nothing_and_replays_nothing_twice(
     real_store: Store, runner: Runner, sessions: Callable[[], Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = [die(real_store, f"evt_{n}") for n in range(9)]
@@ -148,7 +148,7 @@ def die_once_more(store: Store, job: str) -> None:
     store.fail(lease, "again", DeadLetter("permanent"))
 
 
-def test_who_comes_late_to_a_page_that_is_done_changes_nothing(
+def test_a_late_attempt_at_a_finished_page_changes_nothing(
     real_store: Store, runner: Runner, sessions: Callable[[], Session]
 ) -> None:
     die(real_store, "evt_1")
@@ -166,7 +166,7 @@ def test_who_comes_late_to_a_page_that_is_done_changes_nothing(
         assert row and (row.replayed, row.scanned, row.pages) == (1, 1, 1)
 
 
-def test_what_has_lost_its_payload_is_skipped_and_counted(
+def test_jobs_without_payload_are_skipped_and_counted(
     real_store: Store, runner: Runner, sessions: Callable[[], Session]
 ) -> None:
     die(real_store, "evt_1")
@@ -182,7 +182,7 @@ def post(client: FlaskClient, body: Any) -> tuple[int, Any]:
     return response.status_code, response.get_json()
 
 
-def test_a_dry_run_tells_what_would_happen_and_does_nothing(client: FlaskClient, real_store: Store) -> None:
+def test_a_dry_run_previews_the_replay_and_changes_nothing(client: FlaskClient, real_store: Store) -> None:
     for n in range(3):
         die(real_store, f"evt_{n}")
     die(real_store, "other", "charge.refunded")
@@ -200,7 +200,7 @@ def test_a_dry_run_tells_what_would_happen_and_does_nothing(client: FlaskClient,
     assert queries.stats(real_store)["unfinished"] == 0
 
 
-def test_a_replay_by_the_api_is_durable_and_tells_how_far_it_is(
+def test_a_replay_requested_by_the_api_is_durable_and_shows_its_progress(
     client: FlaskClient, real_store: Store, runner: Runner
 ) -> None:
     job = die(real_store, "evt_1")
@@ -224,7 +224,7 @@ def test_a_replay_by_the_api_is_durable_and_tells_how_far_it_is(
         ([], "the body: "),
     ],
 )
-def test_a_replay_that_is_not_understood_is_refused_in_words(client: FlaskClient, body: Any, words: str) -> None:
+def test_an_invalid_replay_request_is_explained(client: FlaskClient, body: Any, words: str) -> None:
     status, answer = post(client, body)
     assert (status, answer["error"][: len(words)]) == (400, words)
 
@@ -237,7 +237,7 @@ def test_since_and_until_are_times_of_death(client: FlaskClient, real_store: Sto
     assert post(client, {"until": now - hour, "dry_run": True})[1]["matching"] == 0
 
 
-def test_what_was_put_away_after_the_page_was_planned_stays_away(
+def test_a_job_discarded_after_its_page_was_planned_stays_discarded(
     client: FlaskClient,
     runner: Runner,
     real_store: Store,

@@ -56,7 +56,7 @@ def contract(valkey: Valkey, request: pytest.FixtureRequest, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("path", "verb"), CALLS)
-def test_every_call_good_or_bad_is_answered_as_the_document_says(contract: Any, path: str, verb: str) -> None:
+def test_every_call_valid_or_not_gets_a_documented_response(contract: Any, path: str, verb: str) -> None:
     beyond = [CHECKS.get_one(BEYOND_THE_SCHEMA[path])] if path in BEYOND_THE_SCHEMA else []
 
     @PLAN
