@@ -473,7 +473,7 @@ def test_a_result_has_to_be_what_its_callback_said(business: Business, told: dic
         if ends:
             business.follow(download, job, source="documents", event_id="msg_done")
         else:
-            with pytest.raises(TransientError, match="not what the document service said"):
+            with pytest.raises(TransientError, match="differs from what the document service stated"):
                 business.follow(download, job, source="documents", event_id="msg_done")
     assert row(business).status == ("completed" if ends else "downloading")
     assert len(stored(business)) == ends

@@ -410,7 +410,7 @@ def test_a_document_is_one_file_though_its_type_has_changed(downloads: Downloads
 def test_a_document_that_is_not_what_the_service_said_is_fetched_anew(downloads: Downloads, expected: Any) -> None:
     with answering(half(), rest(), whole()) as peer:
         broken_off(downloads, peer.url)
-        with pytest.raises(TransientError, match="not what the document service said"):
+        with pytest.raises(TransientError, match="differs from what the document service stated"):
             downloads.run(peer.url, 1, "doc_1", *expected)
         assert (downloads.content(), downloads.unfinished()) == ({}, [])
         is_stored(
