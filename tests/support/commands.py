@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +12,13 @@ from typing import Any
 
 import msgspec
 from click.testing import CliRunner
-from werkzeug.serving import make_server
 
 from cli.__main__ import holdfast
+from dev.stack.servers import free_port
 from settings import load
+from tests.support.running_receiver import running_receiver
 from tests.support.signed_deliveries import API_KEY
 from tests.support.stack import ROOT
-from web import create_app
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,9 @@ class Terminal:
 @contextmanager
 def receiver(environ: Mapping[str, str]) -> Iterator[str]:
     """A receiver in a thread of this process; yields its URL."""
-    server = make_server("127.0.0.1", 0, create_app(load(environ)), threaded=True)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    settings = load({**environ, "PORT": str(free_port())})
+    with running_receiver(settings):
+        yield f"http://127.0.0.1:{settings.port}"
 
 
 def terminal_for(url: str, **environ: str) -> Terminal:

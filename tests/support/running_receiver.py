@@ -20,7 +20,9 @@ def running_receiver(settings: Settings) -> Iterator[Server]:
     server = Server(config(create_asgi_app(settings), settings))
     thread = threading.Thread(target=server.run)
     thread.start()
-    wait_until(lambda: server.started, seconds=20, what="the server to listen")
-    yield server
-    server.should_exit = True
-    thread.join()
+    try:
+        wait_until(lambda: server.started, seconds=20, what="the server to listen")
+        yield server
+    finally:
+        server.should_exit = True
+        thread.join()

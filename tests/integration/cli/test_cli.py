@@ -389,7 +389,7 @@ def test_another_server_and_an_unavailable_store_end_with_the_exit_code_for_unav
     for answer, text in (
         (Answer(200, body=b"<html>"), "is not a Holdfast API"),
         (Answer(302, {"Location": "https://elsewhere.example"}), "is not a Holdfast API"),
-        (Answer(503, body=b'{"error": "the store is not available"}'), "the store does not take this now"),
+        (Answer(503, body=b'{"error": "the store is not available"}'), "the store is not available"),
     ):
         with Peer(lambda _, answer=answer: answer) as peer:  # type: ignore[misc]
             ended = terminal_for(peer.url).run("stats")
