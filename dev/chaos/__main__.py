@@ -12,7 +12,6 @@ from pathlib import Path
 
 from dev.chaos import report
 from dev.chaos.run import RunConfig, run
-from dev.harness.report import print_verdict
 from dev.harness.timing import Spread
 from dev.stack.local import REPOSITORY
 from dev.stack.rabbitmq import BROKERS
@@ -68,7 +67,7 @@ def _run_one(config: RunConfig, data: Path, folder: Path) -> bool:
         f" {_spread(result.delay)} from acknowledgement to effect.\n"
         f"Seed {result.seed}; `SEED={result.seed} make chaos` repeats the plan. Logs: {data / config.pair / 'logs'}"
     )
-    print_verdict(result.verdict)
+    result.verdict.print()
     return result.verdict.good
 
 

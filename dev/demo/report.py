@@ -15,7 +15,6 @@ from rich.table import Table
 from sqlalchemy import Connection, text
 
 from dev.harness.checker import Found, Verdict
-from dev.harness.report import print_verdict
 from dev.harness.sender import DOCUMENT_REQUESTED, Answer
 from dev.harness.timing import spread
 from dev.simulators.document_behaviour import BEHAVIOURS, FAIL
@@ -74,7 +73,7 @@ def print_report(console: Console, folder: Path, outcome: Outcome) -> None:
         highlight=False,
     )
     style = "green" if outcome.verdict.good else "red"
-    print_verdict(outcome.verdict, lambda line: console.print(line, markup=False, highlight=False, style=style))
+    outcome.verdict.print(lambda line: console.print(line, markup=False, highlight=False, style=style))
 
 
 def _table(title: str, columns: Iterable[str], rows: Iterable[Sequence[object]], right: str = "") -> Table:
@@ -114,13 +113,13 @@ def _effects(outcome: Outcome) -> Table:
             failed,
             types[failed],
             f"{totals['payment_failures']} recorded, {totals['payment_failed mails']} customers notified,"
-            f" {totals['planned retries']} retries planned, due in 1 h",
+            f" {totals['planned retry 1']} retries planned, due in 1 h",
         ),
         (
             paid,
             types[paid],
             f"{totals['fulfilled orders']} fulfilled, {totals['entitlements']} entitlements,"
-            f" {totals['receipt mails']} receipts; {totals['waiting orders']} unpaid, waiting",
+            f" {totals['receipt mails']} receipts; {totals['awaiting_payment orders']} unpaid, waiting",
         ),
         (
             DOCUMENT_REQUESTED,

@@ -11,7 +11,6 @@ import pytest
 from dev.chaos.plot import plot
 from dev.chaos.report import Result, row, save, saved, write
 from dev.harness.checker import Verdict, wrong_counts
-from dev.harness.report import print_verdict
 from dev.harness.timing import Done, Effect, Recovery, Spread, delays, recoveries, spread
 
 KILL = Done("kill a worker", "worker-payments", 10_000, 12_000)
@@ -94,7 +93,7 @@ def test_dead_and_unfinished_jobs_are_wrong_unless_they_are_by_design(stats: dic
 
 def test_the_last_line_has_the_counts_and_the_lines_before_it_the_first_findings() -> None:
     lines: list[str] = []
-    print_verdict(Verdict(["evt_1: orders is missing"], wrong=[str(number) for number in range(25)]), lines.append)
+    Verdict(["evt_1: orders is missing"], wrong=[str(number) for number in range(25)]).print(lines.append)
     assert lines[0] == "  lost: evt_1: orders is missing"
     assert lines[-2:] == ["  wrong: 5 more", "lost 1, doubled 0, wrong 25"]
 

@@ -101,8 +101,8 @@ def perfect() -> World:
     """Everything was acknowledged, and every effect is there once."""
     found: dict[str, Counter[str]] = {}
     for event in EVENTS.values():
-        for what, by in EXPECTED[event.kind]:
-            found.setdefault(what, Counter())[getattr(event, by)] = 1
+        for effect, name in checker.names(event, EXPECTED):
+            found.setdefault(effect, Counter())[name] = 1
     deliveries = [*TRAFFIC.deliveries, *TRAFFIC.burst, *TRAFFIC.documents]
     answers = [Answer(delivery, 400 if delivery.flaw else 200, 1, 5.0, 0.0) for delivery in deliveries]
     events = [event for event in EVENTS.values() if event.kind != "forged"]
@@ -133,12 +133,12 @@ FAULTS: list[tuple[str, str, Callable[[World], Any]]] = [
     ("lost", "payment_failures is missing", lambda w: w.found["payment_failures"].pop(FAILED.id)),
     ("lost", "evt_l: payment_failures is missing", lambda w: w.found["payment_failures"].pop("evt_l")),
     ("lost", "past due by this event is missing", lambda w: w.found["past due by this event"].pop(FAILED.id)),
-    ("lost", "planned retries is missing", lambda w: w.found["planned retries"].pop(FAILED.subject)),
+    ("lost", "planned retry 1 is missing", lambda w: w.found["planned retry 1"].pop(FAILED.subject)),
     ("lost", "payment_failed mails is missing", lambda w: w.found["payment_failed mails"].pop(FAILED.address)),
     ("lost", "fulfilled orders is missing", lambda w: w.found["fulfilled orders"].pop(PAID.subject)),
     ("lost", "entitlements is missing", lambda w: w.found["entitlements"].pop(PAID.subject)),
     ("lost", "receipt mails is missing", lambda w: w.found["receipt mails"].pop(PAID.address)),
-    ("lost", "waiting orders is missing", lambda w: w.found["waiting orders"].pop(UNPAID.subject)),
+    ("lost", "awaiting_payment orders is missing", lambda w: w.found["awaiting_payment orders"].pop(UNPAID.subject)),
     ("lost", "not in the record", lambda w: w.recorded.pop(("stripe", PAID.id))),
     ("lost", "recorded as unhandled", lambda w: w.recorded[("stripe", UNHANDLED.id)].update(state="open")),
     ("lost", "completed documents is missing", lambda w: w.found["completed documents"].pop(DOCUMENT.subject)),
@@ -146,7 +146,7 @@ FAULTS: list[tuple[str, str, Callable[[World], Any]]] = [
     ("lost", "document_ready mails is missing", lambda w: w.found["document_ready mails"].pop(DOCUMENT.address)),
     ("doubled", "receipt mails is there 2", lambda w: w.found["receipt mails"].update([PAID.address])),
     ("doubled", "entitlements is there 2", lambda w: w.found["entitlements"].update([PAID.subject])),
-    ("doubled", "planned retries is there 2", lambda w: w.found["planned retries"].update([FAILED.subject])),
+    ("doubled", "planned retry 1 is there 2", lambda w: w.found["planned retry 1"].update([FAILED.subject])),
     (
         "doubled",
         "document_ready mails is there 2",
