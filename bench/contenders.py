@@ -6,15 +6,13 @@ import shutil
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import redis
-from sqlalchemy import make_url
 
 from bench.events import SECRET
 from bench.processes import ROOT, Part, tree_seconds
@@ -24,20 +22,18 @@ from inbox.store import PREFIX
 
 INSTALLED = ROOT / "var" / "bench"
 PEERS = Path(__file__).parent / "peers"
+BIN = INSTALLED / "peers" / "bin"
 CELERY = ("-c", "1", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING")
-Command = list[str | Path]
-
-
-class Unavailable(Exception):
-    """The contender cannot run on this machine; str() is the reason."""
+Command = Sequence[str | Path]
 
 
 class Contender(ABC):
-    """`folder` is for logs and data; `cwd` is where its processes run."""
+    """`folder` is for logs and data; `cwd` is where the commands of its receiver and of its worker run."""
 
     name: str
+    web: Command
+    worker: Command
     cwd = ROOT
-    bin = INSTALLED / "peers" / "bin"
 
     def __init__(self, valkey: Valkey, folder: Path) -> None:
         self.valkey, self.folder, self.port = valkey, folder, free_port()
@@ -45,24 +41,24 @@ class Contender(ABC):
         folder.mkdir(parents=True, exist_ok=True)
 
     @abstractmethod
-    def web(self) -> Command: ...
-
-    @abstractmethod
-    def worker(self) -> Command: ...
-
-    @abstractmethod
     def recorded(self) -> int:
         """Number of distinct events in its store."""
 
-    @abstractmethod
-    def prepare(self) -> None:
-        """Set up what it needs before it starts. Raises Unavailable."""
+    def prepare(self) -> None:  # noqa: B027  not all need it
+        """Set up what it needs before it starts. Raises RuntimeError or OSError if it cannot run on this machine."""
 
     def environment(self) -> Mapping[str, str]:
         return {"REDIS_URL": self.valkey.url, "STRIPE_WEBHOOK_SECRET": SECRET, "PORT": str(self.port)}
 
     def start(self, command: Command, name: str, **extra: str) -> Part:
         return Part(command, {**self.environment(), **extra}, self.folder / f"{self.name}-{name}.log", self.cwd)
+
+    def start_web(self, stack: ExitStack, **extra: str) -> Part:
+        """Start the receiver, and wait until it listens; `stack` stops it."""
+        web = self.start(self.web, "web", **extra)
+        stack.callback(web.stop)
+        web.wait_for(self.port)
+        return web
 
     def effects(self) -> int:
         found: Any = self.client.get("effects")
@@ -80,24 +76,28 @@ class Contender(ABC):
     def close(self) -> None:  # noqa: B027  most have nothing to close
         """Stop what `prepare` started."""
 
+    def _count_keys(self, pattern: str, kind: str) -> int:
+        return sum(1 for _ in self.client.scan_iter(pattern, count=5000, _type=kind))
+
+
+def _holdfast_worker(app: str) -> list[str]:
+    return [sys.executable, "-m", "celery", "-A", app, "worker", "-Q", "payments", *CELERY]
+
 
 class Holdfast(Contender):
     name = "Holdfast"
+    web = (sys.executable, "-m", "web")
+    worker = _holdfast_worker("bench.worker_app")
+    bare_worker = _holdfast_worker("bench.bare_app")
 
     def prepare(self) -> None:
         upgrade = [sys.executable, "-m", "tasks.upgrade"]
         subprocess.run(upgrade, cwd=ROOT, env={**self.environment()}, check=True, timeout=60)
 
-    def web(self) -> Command:
-        return [sys.executable, "-m", "web"]
-
-    def worker(self, app: str = "bench.worker_app") -> Command:
-        return [sys.executable, "-m", "celery", "-A", app, "worker", "-Q", "payments", *CELERY]
-
     def workers(self, count: int, stack: ExitStack) -> list[Part]:
         """Start worker processes whose jobs only write their effect row; `stack` stops them."""
-        command = self.worker()
-        parts = [self.start([*command, "-n", f"{n}@%h"], f"worker-{n}", BENCH_EFFECT="nothing") for n in range(count)]
+        names = [("-n", f"{n}@%h") for n in range(count)]
+        parts = [self.start([*self.worker, *name], f"worker-{name[1]}", BENCH_EFFECT="nothing") for name in names]
         for part in parts:
             stack.callback(part.stop)
         return parts
@@ -139,75 +139,53 @@ def holdfast_in(name: str) -> Iterator[Holdfast]:
 
 class Naive(Contender):
     name = "by hand"
+    web = (BIN / "gunicorn", "-k", "gthread", "-w", "1", "--threads", "32", "naive:app")
+    worker = (BIN / "celery", "-A", "naive:celery", "worker", *CELERY)
     cwd = PEERS
 
-    def prepare(self) -> None:
-        if not (self.bin / "gunicorn").exists():
-            raise Unavailable("its packages are not installed")
-
-    def web(self) -> Command:
-        bind = f"127.0.0.1:{self.port}"
-        return [self.bin / "gunicorn", "-b", bind, "-k", "gthread", "-w", "1", "--threads", "32", "naive:app"]
-
-    def worker(self) -> Command:
-        return [self.bin / "celery", "-A", "naive:celery", "worker", *CELERY]
+    def environment(self) -> Mapping[str, str]:
+        return {**super().environment(), "GUNICORN_CMD_ARGS": f"--bind=127.0.0.1:{self.port}"}
 
     def recorded(self) -> int:
-        return sum(1 for _ in self.client.scan_iter("seen:*", count=5000))
+        return self._count_keys("seen:*", "STRING")
 
 
 class BullMQ(Contender):
     name = "BullMQ"
+    web = ("node", "web.js")
+    worker = ("node", "worker.js")
     cwd = INSTALLED / "bullmq"
 
     def prepare(self) -> None:
-        if shutil.which("node") is None or not (self.cwd / "node_modules").exists():
-            raise Unavailable("Node or its packages are not installed")
         for script in PEERS.glob("bullmq/*.js"):
             shutil.copy(script, self.cwd)
-
-    def web(self) -> Command:
-        return ["node", "web.js"]
-
-    def worker(self) -> Command:
-        return ["node", "worker.js"]
 
     def environment(self) -> Mapping[str, str]:
         return {**super().environment(), "NODE_ENV": "production"}
 
     def recorded(self) -> int:
         """Each job is a hash that stays after the job has finished."""
-        return sum(1 for _ in self.client.scan_iter("bull:events:evt_*", count=5000, _type="HASH"))
+        return self._count_keys("bull:events:evt_*", "HASH")
 
 
 class Dbos(Contender):
     name = "DBOS"
+    web = (BIN / "python", "dbos_peer.py", "web")
+    worker = (BIN / "python", "dbos_peer.py", "worker")
     cwd = PEERS
 
+    def __init__(self, valkey: Valkey, folder: Path) -> None:
+        super().__init__(valkey, folder)
+        self.postgres = Postgres(forgetful=False)
+
     def prepare(self) -> None:
-        if not (self.bin / "python").exists():
-            raise Unavailable("its packages are not installed")
         self.postgres.__enter__()
-        self.url = self.postgres.empty()
-        migration = self.start(self._command("migrate"), "migrate")
+        migration = self.start((BIN / "python", "dbos_peer.py", "migrate"), "migrate")
         if migration.process.wait(60):
-            raise Unavailable(f"DBOS did not create its tables: {migration.log.read_text()[-300:]}")
-
-    @cached_property
-    def postgres(self) -> Postgres:
-        return Postgres(forgetful=False)
-
-    def _command(self, role: str) -> Command:
-        return [self.bin / "python", "dbos_peer.py", role]
-
-    def web(self) -> Command:
-        return self._command("web")
-
-    def worker(self) -> Command:
-        return self._command("worker")
+            raise RuntimeError(f"DBOS did not create its tables: {migration.log.read_text()[-300:]}")
 
     def environment(self) -> Mapping[str, str]:
-        return {**super().environment(), "DBOS_DATABASE_URL": self.url}
+        return {**super().environment(), "DBOS_DATABASE_URL": self.postgres.url("postgres")}
 
     def recorded(self) -> int:
         return int(self._sql("SELECT count(*) FROM dbos.workflow_status")[0])
@@ -225,8 +203,7 @@ class Dbos(Contender):
         self.postgres.__exit__(None, None, None)
 
     def _sql(self, statement: str) -> tuple[Any, ...]:
-        database = make_url(self.url).database
-        with psycopg.connect(host=str(self.postgres.folder), user="postgres", dbname=database, autocommit=True) as db:
+        with psycopg.connect(host=str(self.postgres.folder), user="postgres", autocommit=True) as db:
             found = db.execute(statement.encode())
             return (found.fetchone() or ()) if found.description else ()
 

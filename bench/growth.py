@@ -11,9 +11,9 @@ from __future__ import annotations
 import statistics
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import requests
@@ -40,22 +40,10 @@ EXPIRED_MS = (Rules().payload_days + 1) * DAY_MS
 GOAL_BYTES = 64  # per event of which only the id is left
 KEY = "a-key-for-the-console"
 PAGES = ("", "events", "events?type=none", "dead")  # the last but one finds nothing
-COLUMNS = ("events", "ack p50", "ack p99", "sweep p50", "sweep p99", "overview", "events", "empty search", "dead")
+COLUMNS = ("events", "ack p50", "ack p99", "sweep p50", "sweep p99", "overview", "event list", "empty search", "dead")
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
-    """Milliseconds with `events` events in the record; the last four are console pages, in the order of PAGES."""
-
-    events: int
-    ack_p50: float
-    ack_p99: float
-    sweep_p50: float
-    sweep_p99: float
-    overview: float
-    list: float
-    search: float
-    dead: float
+Level = dict[str, float]  # by COLUMNS: the number of events in the record, and milliseconds with so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +76,7 @@ class GrowingRecord:
             self.ours.client.config_set("appendfsync", "always")
             grown += self.store.memory()[0] - before
             levels.append(self._level(self.step * number))
-            print(levels[-1], flush=True)
+            print(_cells(levels[-1]), flush=True)
         self.ours.valkey.kill()
         restart = _ms(lambda: self.ours.valkey.start(MAX_RESTART_SECONDS)) / 1000
         return Kind(tuple(levels), grown / (self.step * STEPS), restart)
@@ -97,7 +85,9 @@ class GrowingRecord:
         load = paced(self.ours.port, RATE, SECONDS, 8)
         sweeps = sorted(_ms(lambda: self.store.sweep(200, dict.fromkeys(QUEUES, 100))) for _ in range(SWEEPS))
         pages = [statistics.median(self._page_ms(page) for _ in range(PAGE_LOADS)) for page in PAGES]
-        return Level(events, load.p50, load.p99, percentile(sweeps, 50), percentile(sweeps, 99), *pages)
+        acks = (load.figures["p50"], load.figures["p99"])
+        sweep = (percentile(sweeps, 50), percentile(sweeps, 99))
+        return dict(zip(COLUMNS, (events, *acks, *sweep, *pages), strict=True))
 
     def _page_ms(self, page: str) -> float:
         return _ms(lambda: self.console.get(self._url(page), timeout=30, allow_redirects=False).raise_for_status())
@@ -121,9 +111,7 @@ def main() -> None:
     arguments = parse_arguments("bench.growth", most=1_000_000)
     about = machine()
     with holdfast_in("growth") as ours, ExitStack() as stack:
-        web = ours.start(ours.web(), "web", API_KEYS=KEY)
-        stack.callback(web.stop)
-        web.wait_for(ours.port)
+        ours.start_web(stack, API_KEYS=KEY)
         paced(ours.port, RATE, 2, 8)  # warm up
         growing = GrowingRecord(ours, arguments.most)
         store = growing.store
@@ -155,10 +143,10 @@ def _add_expired(old: Store, store: Store, count: int) -> None:
 
 def write(kinds: dict[str, Kind], drained: float, about: str, folder: Path) -> str:
     """Write growth.md and growth.svg to `folder`; returns the page."""
-    series = {f"ack p99, {name.replace('_', ' ')}": _points(kind, "ack_p99") for name, kind in kinds.items()}
-    series["sweep p99, unfinished"] = _points(kinds["unfinished"], "sweep_p99")
+    series = {f"ack p99, {name.replace('_', ' ')}": _points(kind, "ack p99") for name, kind in kinds.items()}
+    series["sweep p99, unfinished"] = _points(kinds["unfinished"], "sweep p99")
     (folder / "growth.svg").write_text(plot.lines("Time as the record grows", series, ("events", "ms")))
-    most = kinds["unfinished"].levels[-1].events
+    most = kinds["unfinished"].levels[-1]["events"]
     (body,) = bodies(1)
     page = template("growth.md").format(
         about=about,
@@ -166,7 +154,7 @@ def write(kinds: dict[str, Kind], drained: float, about: str, folder: Path) -> s
         compressed=f"{len(zlib.compress(body, 9)):,}",
         goal=GOAL_BYTES,
         verdict="met" if kinds["id_only"].bytes_each <= GOAL_BYTES else "**missed**",
-        most=f"{most:,}",
+        most=f"{most:,.0f}",
         drained=f"{drained:,.0f}",
         minutes=f"{most / drained / 60:.0f}",
         **{name: markdown_table(COLUMNS, map(_cells, kind.levels)) for name, kind in kinds.items()},
@@ -177,13 +165,12 @@ def write(kinds: dict[str, Kind], drained: float, about: str, folder: Path) -> s
     return page
 
 
-def _points(kind: Kind, field: str) -> list[plot.Point]:
-    return [(level.events, getattr(level, field)) for level in kind.levels]
+def _points(kind: Kind, column: str) -> list[plot.Point]:
+    return [(level["events"], level[column]) for level in kind.levels]
 
 
-def _cells(level: Level) -> Iterable[str]:
-    events, *times = astuple(level)
-    return (f"{events:,}", *(f"{ms:.1f}" for ms in times))
+def _cells(level: Level) -> list[str]:
+    return [f"{value:,.0f}" if column == "events" else f"{value:.1f}" for column, value in level.items()]
 
 
 if __name__ == "__main__":

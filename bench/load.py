@@ -24,22 +24,19 @@ from bench.events import write_requests
 
 MAX_PER_SECOND = 16_000  # requests prepared for one second of wrk
 SCRIPT = Path(__file__).parent / "wrk.lua"
-MEMORY = (
-    "/dev/shm" if Path("/dev/shm").is_dir() else None
-)  # files there cause no disk writes, which the store waits for
+# Files there cause no disk writes, which the store waits for.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Result of a load. Latencies in milliseconds; `began`: time.monotonic(); `generator`: cores it used itself."""
+    """Result of a load. `began`: time.monotonic(); `figures`: p50, p99 and p999 of the latency in milliseconds, and
+    `generator`, the cores that the load generator used."""
 
     acks: int
     began: float
     seconds: float
-    p50: float
-    p99: float
-    p999: float
-    generator: float
+    figures: dict[str, float]
 
 
 def wrk(port: int, seconds: float, connections: int) -> Load:
@@ -59,8 +56,7 @@ def wrk(port: int, seconds: float, connections: int) -> Load:
     if result["answers"] + connections >= count:
         raise RuntimeError(f"{count} events were too few: raise MAX_PER_SECOND")
     generator = (_children_seconds() - before) / result["seconds"]
-    latencies = (result["p50"], result["p99"], result["p999"])
-    return Load(result["answers"], began, result["seconds"], *latencies, generator)
+    return Load(result["answers"], began, result["seconds"], {**result["latencies"], "generator": generator})
 
 
 def paced(port: int, rate: float, seconds: float, connections: int) -> Load:
@@ -77,8 +73,8 @@ def paced(port: int, rate: float, seconds: float, connections: int) -> Load:
     cpu, began = time.process_time(), time.monotonic()
     latencies = sorted(uvloop.run(_send(port, requests, rate, connections)))
     spent = time.monotonic() - began
-    p50, p99, p999 = (percentile(latencies, percent) for percent in (50, 99, 99.9))
-    return Load(count, began, spent, p50, p99, p999, (time.process_time() - cpu) / spent)
+    figures = {name: percentile(latencies, percent) for name, percent in (("p50", 50), ("p99", 99), ("p999", 99.9))}
+    return Load(count, began, spent, figures | {"generator": (time.process_time() - cpu) / spent})
 
 
 async def _send(port: int, requests: Sequence[bytes], rate: float, connections: int) -> list[float]:

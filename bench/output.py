@@ -10,10 +10,12 @@ from bench.processes import ROOT
 from dev.stack.signals import end_by_exception
 
 
-def parse_arguments(module: str, **numbers: int) -> argparse.Namespace:
-    """--report, and an integer option per item of `numbers`. From now on signals raise KeyboardInterrupt."""
+def parse_arguments(module: str, *flags: str, **numbers: int) -> argparse.Namespace:
+    """--report, the flags, and an integer option per item of `numbers`. From now on signals raise KeyboardInterrupt."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}")
     parser.add_argument("--report", type=Path, default=ROOT / "docs", help="folder of the page")
+    for name in flags:
+        parser.add_argument(f"--{name}", action="store_true")
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     end_by_exception()

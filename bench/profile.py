@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from bench.backlog import fill_record
-from bench.contenders import Command, Holdfast, holdfast_in
+from bench.contenders import BIN, Command, Holdfast, holdfast_in
 from bench.install import install
 from bench.load import wrk
 from bench.processes import ROOT, Part
@@ -27,16 +27,14 @@ def main() -> None:
     end_by_exception()
     install()
     with holdfast_in("profile") as ours, ExitStack() as stack:
-        web = ours.start(ours.web(), "web")
-        stack.callback(web.stop)
-        web.wait_for(ours.port)
+        web = ours.start_web(stack)
         wrk(ours.port, 1, 32)  # warm up
         with _sampled(ours, web, "receiver.svg"):
             wrk(ours.port, SECONDS + 1, 32)
         web.stop()
         ours.wipe()
         fill_record(ours, JOBS)
-        worker = ours.start(ours.worker(), "worker")
+        worker = ours.start(ours.worker, "worker")
         stack.callback(worker.stop)
         wait_until(lambda: ours.unfinished() < JOBS * 0.95, seconds=60, what=f"the first jobs; see {worker.log}")
         with _sampled(ours, worker, "worker.svg"):
@@ -48,7 +46,7 @@ def _sampled(ours: Holdfast, part: Part, name: str) -> Iterator[None]:
     """Sample for SECONDS while the block runs, and after it if that is shorter."""
     picture = ours.folder / name
     options = ["--subprocesses", "--gil", "--rate", "500", "--pid", str(part.process.pid), "--duration", str(SECONDS)]
-    command: Command = [ours.bin / "py-spy", "record", *options, "--output", picture]
+    command: Command = [BIN / "py-spy", "record", *options, "--output", picture]
     sampler = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     yield
     output, _ = sampler.communicate(timeout=SECONDS + 60)

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from bench.rounds import Acks, Drain, EndToEnd, Idle, Steady
+from bench.rounds import Figures
 from dev.stack.servers import valkey_binary
 
 BARE = "bare Celery"
@@ -23,18 +23,14 @@ BARE_SQL = "bare Celery, one SQL row each"
 
 @dataclass
 class Results:
-    """Rounds by contender. `left_out` gives the reason for each contender that is not compared."""
+    """`rounds` by measurement and contender. `left_out`: why a contender is not compared, by its name."""
 
     quick: bool
     day: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%d}")
     machine: str = ""
     versions: str = ""
     left_out: dict[str, str] = field(default_factory=dict)
-    acks: dict[str, list[Acks]] = field(default_factory=dict)
-    steady: dict[str, list[Steady]] = field(default_factory=dict)
-    end_to_end: dict[str, list[EndToEnd]] = field(default_factory=dict)
-    drain: dict[str, list[Drain]] = field(default_factory=dict)
-    idle: dict[str, list[Idle]] = field(default_factory=dict)
+    rounds: dict[str, dict[str, list[Figures]]] = field(default_factory=dict)
 
 
 def save(results: Results, path: Path) -> None:

@@ -1,11 +1,14 @@
-"""One round of each measurement. Times per event are microseconds of CPU, user and system together."""
+"""One round of each measurement, as figures by name.
+
+`web_us`, `worker_us` and `store_us` are microseconds of CPU per event, user and system together; `p50`, `p99` and
+`p999` are latencies in milliseconds; `generator` is the number of cores that the load generator used.
+"""
 
 from __future__ import annotations
 
 import http.client
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from bench.contenders import Command, Contender
@@ -15,8 +18,11 @@ from bench.processes import Part
 from cli import stripe_events
 from dev.stack.servers import wait_until
 
+Figures = dict[str, float]
+
 CONNECTIONS = 32
 END_TO_END_CONNECTIONS = 16
+SHARE = 0.7  # of the maximum rate, for the latencies
 MAX_RATE_SECONDS = 2  # to measure the maximum rate
 SETTLE_SECONDS = 0.5  # for requests in flight when wrk stops
 STUCK_SECONDS = 60  # without an effect
@@ -29,84 +35,29 @@ class Miscounted(Exception):
     """The recorded events are not the acknowledged ones, so the round is invalid."""
 
 
-@dataclass(frozen=True, slots=True)
-class Acks:
-    """A receiver at its maximum rate. Latencies in milliseconds; `generator`: cores used by the load generator."""
-
-    web_us: float
-    store_us: float
-    per_second: float
-    p50: float
-    p99: float
-    p999: float
-    generator: float
-
-
-@dataclass(frozen=True, slots=True)
-class Steady:
-    """A receiver at a steady rate. Units as in Acks."""
-
-    rate: float
-    p50: float
-    p99: float
-    p999: float
-    generator: float
-
-
-@dataclass(frozen=True, slots=True)
-class EndToEnd:
-    """From the first request to the last effect."""
-
-    web_us: float
-    worker_us: float
-    store_us: float
-    per_second: float
-
-    @property
-    def total_us(self) -> float:
-        return self.web_us + self.worker_us + self.store_us
-
-
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """Workers on a full queue; per job, all worker processes together."""
-
-    worker_us: float
-    store_us: float
-    per_second: float
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """Milliseconds from an acknowledgement to the start of its handler, one event at a time."""
-
-    p50: float
-    p99: float
-
-
-def acks(contender: Contender, web: Part, seconds: float) -> Acks:
-    """No worker runs, so that only the receiver is measured."""
+def acks(contender: Contender, web: Part, seconds: float) -> Figures:
+    """A receiver at its maximum rate. No worker runs, so that only the receiver is measured."""
     contender.wipe()
     _checked(contender, lambda: wrk(contender.port, 1, CONNECTIONS), CONNECTIONS)  # warm up
     meters = (web.cpu_seconds, contender.store_seconds)
     load, (web_us, store_us) = _checked(
         contender, lambda: wrk(contender.port, seconds, CONNECTIONS), CONNECTIONS, meters
     )
-    return Acks(web_us, store_us, load.acks / load.seconds, load.p50, load.p99, load.p999, load.generator)
+    return {"web_us": web_us, "store_us": store_us, "per_second": load.acks / load.seconds, **load.figures}
 
 
-def steady(contender: Contender, web: Part, share: float, seconds: float) -> Steady:
-    """At `share` of the maximum rate, which is measured immediately before because the machine's speed changes."""
-    rate = acks(contender, web, MAX_RATE_SECONDS).per_second * share
+def steady(contender: Contender, web: Part, seconds: float) -> Figures:
+    """A receiver at SHARE of its maximum rate, measured immediately before because the machine's speed changes."""
+    rate = acks(contender, web, MAX_RATE_SECONDS)["per_second"] * SHARE
     contender.wipe()
     load, _ = _checked(contender, lambda: paced(contender.port, rate, seconds, CONNECTIONS), 0)
-    return Steady(rate, load.p50, load.p99, load.p999, load.generator)
+    return {"rate": rate, **load.figures}
 
 
-def end_to_end(contender: Contender, web: Part, seconds: float) -> EndToEnd:
+def end_to_end(contender: Contender, web: Part, seconds: float) -> Figures:
     """A receiver and one worker process, from the first request to the last effect."""
     contender.wipe()
-    worker = contender.start(contender.worker(), "worker")
+    worker = contender.start(contender.worker, "worker")
     last = 0.0
 
     def run() -> Load:
@@ -120,13 +71,13 @@ def end_to_end(contender: Contender, web: Part, seconds: float) -> EndToEnd:
         _last_effect(contender, worker)
         meters = (web.cpu_seconds, worker.cpu_seconds, contender.store_seconds)
         load, used = _checked(contender, run, END_TO_END_CONNECTIONS, meters)
-        web_us, worker_us, store_us = used
-        return EndToEnd(web_us, worker_us, store_us, load.acks / (last - load.began))
+        costs = dict(zip(("web_us", "worker_us", "store_us"), used, strict=True))
+        return {**costs, "total_us": sum(used), "per_second": load.acks / (last - load.began)}
     finally:
         worker.stop()
 
 
-def drain(contender: Contender, command: Command, left: Callable[[], int], effect: str) -> Drain:
+def drain(contender: Contender, command: Command, left: Callable[[], int], effect: str) -> Figures:
     """One worker on a queue that is full when it starts. `left` returns the number of unfinished jobs."""
     worker = contender.start(command, "drain", BENCH_EFFECT=effect)
     try:
@@ -135,26 +86,27 @@ def drain(contender: Contender, command: Command, left: Callable[[], int], effec
         worker.stop()
 
 
-def drained(contender: Contender, workers: Sequence[Part], left: Callable[[], int]) -> Drain:
-    """Cost of emptying a full queue; the first tenth is not measured because the workers are starting."""
+def drained(contender: Contender, workers: Sequence[Part], left: Callable[[], int]) -> Figures:
+    """Cost per job of emptying a full queue, all workers together. The first tenth of the jobs is not measured,
+    because the workers are starting."""
     count, logs = left(), ", ".join(str(worker.log) for worker in workers)
     wait_until(lambda: left() <= count * 0.9, seconds=60, what=f"the workers' first jobs; see {logs}")
     jobs, worker, store, began = left(), _cpu_seconds(workers), contender.store_seconds(), time.monotonic()
     wait_until(lambda: left() == 0, seconds=240, what=f"the workers' last jobs; see {logs}")
     seconds = time.monotonic() - began
     worker, store = _cpu_seconds(workers) - worker, contender.store_seconds() - store
-    return Drain(worker / jobs * 1e6, store / jobs * 1e6, jobs / seconds)
+    return {"worker_us": worker / jobs * 1e6, "store_us": store / jobs * 1e6, "per_second": jobs / seconds}
 
 
-def idle(contender: Contender, count: int) -> Idle:
-    """Starts a worker for a running receiver; ten events warm it up and are not counted."""
+def idle(contender: Contender, count: int) -> Figures:
+    """From an acknowledgement to the start of its handler, one event at a time; ten more warm the worker up."""
     contender.wipe()
-    worker = contender.start(contender.worker(), "idle", BENCH_EFFECT="stamp")
+    worker = contender.start(contender.worker, "idle", BENCH_EFFECT="stamp")
     try:
         delays = sorted([_start_delay_ms(contender, worker, body) for body in bodies(10 + count)][10:])
     finally:
         worker.stop()
-    return Idle(percentile(delays, 50), percentile(delays, 99))
+    return {"p50": percentile(delays, 50), "p99": percentile(delays, 99)}
 
 
 def _start_delay_ms(contender: Contender, worker: Part, body: bytes) -> float:

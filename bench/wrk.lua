@@ -13,7 +13,7 @@ end
 
 function done(summary, latency)
   local errors = summary.errors
-  io.write(string.format('RESULT {"answers": %d, "refused": %d, "broken": %d, "seconds": %f, "p50": %f, "p99": %f, "p999": %f}\n',
+  io.write(string.format('RESULT {"answers": %d, "refused": %d, "broken": %d, "seconds": %f, "latencies": {"p50": %f, "p99": %f, "p999": %f}}\n',
     summary.requests, errors.status, errors.connect + errors.read + errors.write + errors.timeout,
     summary.duration / 1e6, latency:percentile(50) / 1000, latency:percentile(99) / 1000, latency:percentile(99.9) / 1000))
 end
