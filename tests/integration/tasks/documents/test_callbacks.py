@@ -433,7 +433,7 @@ def test_a_long_download_keeps_its_lease_and_shows_how_far_it_is(
 
     sent: list[bytes] = []
     monkeypatch.setattr(transfer, "RENEW_EVERY_SECONDS", 0.02)
-    monkeypatch.setattr("tasks.documents.download._Recorder.EVERY_SECONDS", 0.02)
+    monkeypatch.setattr("tasks.documents.download._ProgressRecorder.EVERY_SECONDS", 0.02)
     with Peer(lambda _: Answer(200, {}, until_it_shows())) as peer:
         by_service(business, peer.url)
         processing(business)
