@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 
 from dev.chaos import report
-from dev.chaos.run import RunConfig, run
-from dev.harness.timing import Spread
+from dev.chaos.run import run
 from dev.stack.local import REPOSITORY
 from dev.stack.rabbitmq import BROKERS
 from dev.stack.signals import end_by_exception
@@ -23,8 +22,9 @@ def main() -> int:
     end_by_exception()
     seed = options.seed if options.seed is not None else random.randrange(1_000_000)
     pairs = report.PAIRS if options.pairs == "all" else [(options.broker, options.database)]
-    how = {name: getattr(options, name) for name in ("only", "receiver", "worker", "stuck_seconds")}
-    configs = [RunConfig(broker, database, options.events, options.kills, seed, **how) for broker, database in pairs]
+    names = ("events", "kills", "only", "receiver", "worker", "stuck_seconds")
+    how = {name: getattr(options, name) for name in names} | {"seed": seed}
+    configs = [report.RunConfig(broker, database, **how) for broker, database in pairs]
     good = [_run_one(config, options.data, options.report) for config in configs]  # all of them, even after a bad one
     return 0 if all(good) else 1
 
@@ -40,9 +40,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="the only kind of disturbance, by its name in the report")
     parser.add_argument("--receiver", default="web", help="module to run as the receiver")
     parser.add_argument("--worker", default="workers.app", help="Celery app of the workers")
-    parser.add_argument(
-        "--stuck-seconds", type=int, default=60, help="stop waiting when no job has been finished for so long"
-    )
+    parser.add_argument("--stuck-seconds", type=int, default=60, help="stop after so long without a finished job")
     parser.add_argument("--data", type=Path, default=REPOSITORY / "var" / "chaos", help="data, logs and results")
     parser.add_argument("--report", type=Path, default=REPOSITORY / "docs", help="the folder of the report")
     options = parser.parse_args()
@@ -51,28 +49,18 @@ def _arguments() -> argparse.Namespace:
     return options
 
 
-def _run_one(config: RunConfig, data: Path, folder: Path) -> bool:
+def _run_one(config: report.RunConfig, data: Path, folder: Path) -> bool:
     """Returns whether nothing was lost, doubled or wrong."""
     folder.mkdir(parents=True, exist_ok=True)
     result = run(config, data / config.pair, folder)
     report.save(result, data)
     report.write(report.saved(data), folder / "chaos-report.md")
-    print(
-        f"{result.pair}: {result.acknowledged} of {result.events} events were acknowledged, in {result.tries} requests;"
-        f" {len(result.recoveries)} disturbances in {result.seconds} s.\n"
-        f"The last job was finished {result.drained} s after that. {result.restarts} processes were restarted,"
-        f" {result.repeated_mails} mails were sent again.\n"
-        f"Seconds (p50/p99/maximum): {_spread(result.flowing)} until effects of every kind happened again,"
-        f" {_spread(result.caught_up)} until all earlier events were processed,"
-        f" {_spread(result.delay)} from acknowledgement to effect.\n"
-        f"Seed {result.seed}; `SEED={result.seed} make chaos` repeats the plan. Logs: {data / config.pair / 'logs'}"
-    )
+    for name, cell in zip(report.COLUMNS, report.cells(result), strict=True):
+        print(f"{name:>22}: {cell.strip('*`')}")
+    print(f"`SEED={config.seed} make chaos` repeats the plan. Times are p50 / p99 / maximum.")
+    print(f"Logs: {data / config.pair / 'logs'}")
     result.verdict.print()
     return result.verdict.good
-
-
-def _spread(of: Spread) -> str:
-    return f"{of.p50}/{of.p99}/{of.most}"
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from functools import partial
 import psutil
 
 from dev.chaos.plan import Disturbance
-from dev.chaos.world import World
-from dev.harness.timing import Done
+from dev.chaos.system import SystemUnderTest
+from dev.harness.timing import Outage
 from dev.simulators.http import FAULTS, Simulator
 from dev.stack.servers import wait_until
 from tasks.routes import QUEUES
@@ -23,42 +23,42 @@ Action = Callable[[Disturbance], str]  # breaks something for `hold_seconds`, an
 
 
 class Monkey:
-    """Breaks a world. A victim that is down, because its restart is not finished, is waited for."""
+    """Breaks the system. A victim that is down, because its restart is not finished, is waited for."""
 
-    def __init__(self, world: World) -> None:
-        self._world, valkey = world, world.valkey
+    def __init__(self, system: SystemUnderTest) -> None:
+        self._system, valkey = system, system.valkey
         self._actions: dict[str, Action] = {
             "kill a receiver": partial(self._kill, ["receiver"]),
             "freeze a receiver": partial(self._freeze, ["receiver"]),
             "kill a receiver's child": partial(self._kill, ["receiver"], child=True),
             "freeze a receiver's child": partial(self._freeze, ["receiver"], child=True),
-            "kill a worker": partial(self._kill, world.workers),
-            "kill a worker's child": partial(self._kill, world.workers, child=True),
-            "freeze a worker": partial(self._freeze, world.workers),
-            "freeze a worker's child": partial(self._freeze, world.workers, child=True),
+            "kill a worker": partial(self._kill, system.workers),
+            "kill a worker's child": partial(self._kill, system.workers, child=True),
+            "freeze a worker": partial(self._freeze, system.workers),
+            "freeze a worker's child": partial(self._freeze, system.workers, child=True),
             "kill the store": _hold("valkey, back from its append-only file", valkey.kill, valkey.start),
             "freeze the store": _hold("valkey", valkey.freeze, valkey.resume),
             "fill the store": _hold("valkey, noeviction", partial(self._limit, "1mb"), partial(self._limit, "0")),
             "delete the queues": self._delete_queues,
-            "break the mail service": partial(self._break, world.mail, "mail service"),
-            "break the document service": partial(self._break, world.documents, "document service"),
-            "break Stripe": partial(self._break, world.stripe, "Stripe"),
-            "lock the database": _while("sqlite, exclusive lock", lambda: closing(world.lock_sqlite())),
+            "break the mail service": partial(self._break, system.mail, "mail service"),
+            "break the document service": partial(self._break, system.documents, "document service"),
+            "break Stripe": partial(self._break, system.stripe, "Stripe"),
+            "lock the database": _while("sqlite, exclusive lock", lambda: closing(system.lock_sqlite())),
         }
-        if rabbitmq := world.rabbitmq:
+        if rabbitmq := system.rabbitmq:
             self._actions |= {
                 "kill the broker": _hold("rabbitmq", rabbitmq.kill, rabbitmq.start),
                 "freeze the broker": _hold("rabbitmq", rabbitmq.freeze, rabbitmq.resume),
                 "fill the broker": _while("rabbitmq, memory alarm", rabbitmq.short_of_memory),
             }
-        if postgres := world.postgres:
+        if postgres := system.postgres:
             self._actions |= {
                 "cut the database": _hold("every connection of postgres", postgres.cut, lambda: None),
                 "kill the database": _hold("postgres", postgres.kill, postgres.start),
                 "freeze the database": _while("postgres, with the process of every connection", postgres.frozen),
             }
 
-    def play(self, plan: list[Disturbance], start: float, report: Callable[[Done], None]) -> None:
+    def play(self, plan: list[Disturbance], start: float, report: Callable[[Outage], None]) -> None:
         """The whole plan, from `start` (monotonic) on. A disturbance that is late delays the next ones."""
         running = list[Future[None]]()
         with ThreadPoolExecutor(2, "monkey") as pool:
@@ -69,10 +69,10 @@ class Monkey:
                 running.append(pool.submit(self._do, one, report))
             _wait(running)
 
-    def _do(self, one: Disturbance, report: Callable[[Done], None]) -> None:
+    def _do(self, one: Disturbance, report: Callable[[Outage], None]) -> None:
         begun = time.time() * 1000
         victim = self._actions[one.kind](one)
-        report(Done(one.kind, victim, begun, time.time() * 1000))
+        report(Outage(one.kind, victim, begun, time.time() * 1000))
 
     def _kill(self, parts: list[str], one: Disturbance, *, child: bool = False) -> str:
         name, process = self._pick(parts, one.choice, child=child)
@@ -90,7 +90,7 @@ class Monkey:
         part, found = parts[choice % len(parts)], list[psutil.Process]()
 
         def is_there() -> bool:  # looked up once: a moment later it may be gone
-            found[:] = self._world.stack.processes(part)
+            found[:] = self._system.stack.processes(part)
             return len(found) > child
 
         wait_until(is_there, seconds=30, what=f"{part} to run")
@@ -99,7 +99,7 @@ class Monkey:
         return f"a child of {part}", found[1 + choice // len(parts) % (len(found) - 1)]
 
     def _limit(self, memory: str) -> None:
-        self._world.store.config_set("maxmemory", memory)
+        self._system.store.config_set("maxmemory", memory)
 
     def _break(self, service: Simulator, name: str, one: Disturbance) -> str:
         service.fault = fault = FAULTS[one.choice % len(FAULTS)]
@@ -109,14 +109,14 @@ class Monkey:
 
     def _delete_queues(self, one: Disturbance) -> str:
         """The workers are frozen for a moment before, so that there are doorbells to delete."""
-        frozen = [process for name in self._world.workers for process in self._world.stack.processes(name)[:1]]
+        frozen = [process for name in self._system.workers for process in self._system.stack.processes(name)[:1]]
         for process in frozen:
             _send(process, signal.SIGSTOP)
         try:
             time.sleep(one.hold_seconds)
-            if self._world.rabbitmq is None:
-                return f"{self._world.store.delete(*DOORBELLS)} keys of the broker"
-            return f"{sum(self._world.rabbitmq.control('delete_queue', queue) for queue in QUEUES)} queues"
+            if self._system.rabbitmq is None:
+                return f"{self._system.store.delete(*DOORBELLS)} keys of the broker"
+            return f"{sum(self._system.rabbitmq.control('delete_queue', queue) for queue in QUEUES)} queues"
         finally:
             for process in frozen:
                 _send(process, signal.SIGCONT)

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,16 +17,14 @@ from sqlalchemy import Connection, text
 
 from dev.chaos.monkey import Monkey
 from dev.chaos.plan import Disturbance, length_seconds, make_plan
-from dev.chaos.plot import plot
-from dev.chaos.report import Result
-from dev.chaos.world import API_KEY, SECRET, World
+from dev.chaos.report import Result, RunConfig, plot
+from dev.chaos.system import API_KEY, SECRET, SystemUnderTest, start_system
 from dev.harness import checker, mails, write_log
 from dev.harness.sender import Sender
-from dev.harness.timing import Done, Effect, delays, recoveries, spread
-from dev.harness.traffic import DUPLICATES, Traffic, make_traffic
+from dev.harness.timing import Effect, Outage, delays, recoveries, spread
+from dev.harness.traffic import Traffic, make_traffic
 from dev.simulators.pdf import document_pdf
 
-PER_SECOND = 16.0  # deliveries at most: on two cores, more would measure how long a queue is, and not a recovery
 EFFECT_TIMES = "SELECT job_id, done_at FROM effects ORDER BY done_at"
 DOCUMENT_IDS = "SELECT id, document_id FROM documents"
 FAILED_DOCUMENTS = "SELECT count(*) FROM documents WHERE status = 'failed'"  # each leaves a dead letter, for a retry
@@ -41,138 +38,102 @@ AT_ONCE = frozenset(
 )
 
 
-@dataclass(slots=True)
-class RunLog:
-    """What happened in a run."""
-
-    traffic: Traffic
-    sender: Sender
-    done: list[Done] = field(default_factory=list)
-    drained: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class RunConfig:
-    """What to run."""
-
-    broker: str
-    database: str
-    events: int
-    kills: int
-    seed: int
-    only: str = ""  # the one kind of disturbance; empty for all
-    receiver: str = "web"  # the modules that are run, for a test of this harness to put others in their place
-    worker: str = "workers.app"
-    stuck_seconds: int = 60  # without any job done: the longest lease and retry wait are far shorter here
-
-    @property
-    def seconds(self) -> float:
-        """How long the traffic takes at least."""
-        return self.events * (1 + DUPLICATES) / PER_SECOND
-
-    @property
-    def pair(self) -> str:
-        return f"{self.broker}-{self.database}"
-
-
 def run(config: RunConfig, folder: Path, pictures: Path) -> Result:
-    """`folder` gets the data and logs of this run, `pictures` its plot."""
+    """`folder` gets the data and logs of this run, `pictures` its chart."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    plan = make_plan(
-        config.seed, config.kills, config.broker, config.database, seconds=config.seconds, only=config.only
-    )
     traffic = make_traffic(config.seed, config.events, int(time.time()))
-    events = traffic.events.values()
-    with World(folder, config.broker, config.database, events, (config.receiver, config.worker)) as world:
-        log = RunLog(traffic, Sender(world.ports.receiver_url, SECRET, API_KEY))
+    with start_system(config, folder, traffic.events.values()) as system:
+        return ChaosRun(config, system, traffic).play(pictures)
+
+
+class ChaosRun:
+    """One run: first everything at once, then it waits for the jobs, then it counts."""
+
+    def __init__(self, config: RunConfig, system: SystemUnderTest, traffic: Traffic) -> None:
+        self.config, self.system, self.traffic = config, system, traffic
+        self.sender = Sender(system.ports.receiver_url, SECRET, API_KEY)
+        self.outages: list[Outage] = []
+
+    def play(self, pictures: Path) -> Result:
+        config = self.config
+        pair = (config.broker, config.database)
+        plan = make_plan(config.seed, config.kills, *pair, seconds=config.seconds, only=config.only)
         print(f"{config.pair}: {config.events} events, {len(plan)} disturbances, seed {config.seed}", flush=True)
         began = time.monotonic()
-        _disturbed_traffic(log, world, plan, max(length_seconds(plan), config.seconds))
-        seconds = int(time.monotonic() - began)
-        _drain(log, world, config.stuck_seconds)
-        return _count(config, log, world, seconds, pictures)
+        self._send_and_disturb(plan)
+        quiet = time.monotonic()
+        self._drain()
+        return self._count(int(quiet - began), round(time.monotonic() - quiet, 1), pictures)
 
+    def _send_and_disturb(self, plan: list[Disturbance]) -> None:
+        deliveries = self.traffic.deliveries
+        pause = max(length_seconds(plan), self.config.seconds) / len(deliveries)
+        sending = threading.Thread(target=self.sender.send_all, args=(deliveries, pause), name="sender")
+        sending.start()
+        try:
+            Monkey(self.system).play(plan, time.monotonic(), self._report)
+            sending.join()
+        finally:
+            self.sender.stop()
 
-def _disturbed_traffic(log: RunLog, world: World, plan: list[Disturbance], seconds: float) -> None:
-    deliveries = log.traffic.deliveries
-    pause = seconds / len(deliveries)
-    sending = threading.Thread(target=log.sender.send_all, args=(deliveries, pause), name="sender")
-    sending.start()
-    try:
-        Monkey(world).play(plan, time.monotonic(), lambda one: _report(log, one))
-        sending.join()
-    finally:
-        log.sender.stop()
+    def _report(self, one: Outage) -> None:
+        self.outages.append(one)
+        held = f", {(one.end_ms - one.begin_ms) / 1000:.1f} s" if one.end_ms - one.begin_ms > 300 else ""
+        print(f"  {len(self.outages):4}  {one.kind}: {one.victim}{held}", flush=True)
 
+    def _drain(self) -> None:
+        """Wait until no job is unfinished, or until no job has been finished for too long."""
+        moved, unfinished, succeeded = time.monotonic(), float("inf"), -1
+        while unfinished > 0 and time.monotonic() < moved + self.config.stuck_seconds:
+            calling = self.system.documents.busy  # read before the stats: a callback that has ended since is in them
+            stats = self._stats()
+            unfinished = calling + stats.get("unfinished", float("inf"))
+            if stats.get("succeeded", succeeded) > succeeded:
+                succeeded, moved = stats["succeeded"], time.monotonic()
+            time.sleep(0.2)
 
-def _report(log: RunLog, one: Done) -> None:
-    log.done.append(one)
-    held = f", {(one.over_ms - one.begun_ms) / 1000:.1f} s" if one.over_ms - one.begun_ms > 300 else ""
-    print(f"  {len(log.done):4}  {one.kind}: {one.victim}{held}", flush=True)
+    def _stats(self) -> Mapping[str, int]:
+        """The counts, without the deadline that each document has tomorrow; empty while the API does not answer."""
+        with suppress(requests.RequestException, redis.RedisError):
+            stats = self.system.api.stats()
+            return stats | {"unfinished": stats["unfinished"] - self.system.deadlines()}
+        return {}
 
-
-def _drain(log: RunLog, world: World, stuck_seconds: int) -> None:
-    """After the last disturbance: wait until no job is unfinished, or until no job has been finished for too long."""
-    started = moved = time.monotonic()
-    unfinished, succeeded = float("inf"), -1
-    while unfinished > 0 and time.monotonic() < moved + stuck_seconds:
-        calling = world.documents.busy  # read before the stats: a callback that has ended since is in them
-        stats = _stats(world)
-        unfinished = calling + stats.get("unfinished", float("inf"))
-        if stats.get("succeeded", succeeded) > succeeded:
-            succeeded, moved = stats["succeeded"], time.monotonic()
-        time.sleep(0.2)
-    log.drained = round(time.monotonic() - started, 1)
-
-
-def _stats(world: World) -> Mapping[str, int]:
-    """The counts, without the deadline that each document has tomorrow; empty while the API does not answer."""
-    with suppress(requests.RequestException, redis.RedisError):
-        stats = world.api.stats()
-        return stats | {"unfinished": stats["unfinished"] - world.deadlines()}
-    return {}
-
-
-def _count(config: RunConfig, log: RunLog, world: World, seconds: int, pictures: Path) -> Result:
-    acknowledged, answers, stats = log.sender.acknowledged(), log.sender.answers, _stats(world)
-    with checker.connect(world.database_url) as connection:
-        found = checker.find(connection) | checker.whole_files(connection, world.document_store, document_pdf)
-        found |= write_log.twice(connection)
-        effects = _effects(connection)
-        failed = connection.execute(text(FAILED_DOCUMENTS)).scalar_one()
-    sent = mails.count(
-        world.mail.mails, log.done + [one for worker_log in world.logs() for one in mails.overruns(worker_log)]
-    )
-    found |= {"tasks at the document service": world.documents.tasks()} | sent.found | world.stripe.count_payments()
-    verdict = checker.judge(log.traffic.events, acknowledged.keys(), found)
-    verdict.wrong += checker.wrong_counts(stats, dead=failed, unfinished=0)
-    if missing := config.events - len(acknowledged):
-        verdict.wrong.append(f"{missing} events were never acknowledged")
-    began = acknowledged | world.documents.acknowledged
-    timed = [effect for effect in effects if effect.kind in AT_ONCE]
-    title = f"{config.broker} + {config.database}: {config.events} events, {len(log.done)} disturbances"
-    picture = plot(acknowledged.values(), (effect.at_ms for effect in effects), log.done, title)
-    (pictures / f"chaos-{config.pair}.svg").write_text(picture)
-    return Result(
-        broker=config.broker,
-        database=config.database,
-        seed=config.seed,
-        when=f"{datetime.now(UTC):%Y-%m-%d}",
-        machine=f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.0f}",
-        seconds=seconds,
-        events=config.events,
-        deliveries=len(log.traffic.deliveries),
-        tries=sum(answer.tries for answer in answers),
-        acknowledged=len(acknowledged),
-        verdict=verdict,
-        dead=stats.get("dead", -1) - failed,
-        repeated_mails=sent.excused,
-        restarts=sum(starts - 1 for starts in world.stack.starts.values()),
-        drained=log.drained,
-        delay=spread(delays(began, timed)),
-        recoveries=tuple(recoveries(log.done, began, timed)),
-    )
+    def _count(self, seconds: int, drained: float, pictures: Path) -> Result:
+        config, system, acknowledged, stats = self.config, self.system, self.sender.acknowledged(), self._stats()
+        with checker.connect(system.database_url) as connection:
+            found = checker.find(connection) | checker.whole_files(connection, system.document_store, document_pdf)
+            found |= write_log.twice(connection)
+            effects = _effects(connection)
+            failed = connection.execute(text(FAILED_DOCUMENTS)).scalar_one()
+        overruns = [one for log in system.logs() for one in mails.overruns(log)]
+        sent = mails.count(system.mail.mails, self.outages + overruns)
+        found |= {"tasks at the document service": system.documents.tasks()} | sent.found
+        verdict = checker.judge(self.traffic.events, acknowledged.keys(), found | system.stripe.count_payments())
+        verdict.wrong += checker.wrong_counts(stats, dead=failed, unfinished=0)
+        if missing := config.events - len(acknowledged):
+            verdict.wrong.append(f"{missing} events were never acknowledged")
+        began = acknowledged | system.documents.acknowledged
+        timed = [effect for effect in effects if effect.kind in AT_ONCE]
+        title = f"{config.broker} + {config.database}: {config.events} events, {len(self.outages)} disturbances"
+        picture = plot(acknowledged.values(), (effect.at_ms for effect in effects), self.outages, title)
+        (pictures / f"chaos-{config.pair}.svg").write_text(picture)
+        return Result(
+            config=config,
+            when=f"{datetime.now(UTC):%Y-%m-%d}",
+            machine=f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.0f}",
+            seconds=seconds,
+            tries=sum(answer.tries for answer in self.sender.answers),
+            acknowledged=len(acknowledged),
+            verdict=verdict,
+            dead=stats.get("dead", -1) - failed,
+            repeated_mails=sent.excused,
+            restarts=sum(starts - 1 for starts in system.stack.starts.values()),
+            drained=drained,
+            delay=spread(delays(began, timed)),
+            recoveries=tuple(recoveries(self.outages, began, timed)),
+        )
 
 
 def _effects(connection: Connection) -> list[Effect]:

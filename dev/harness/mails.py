@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dev.harness.timing import Done
+from dev.harness.timing import Outage
 
 # In the names of disturbances that may end or undo an attempt.
 PARTED = ("worker", "store", "queues", "broker", "database")
@@ -40,7 +40,7 @@ class Counted:
     excused: int
 
 
-def count(mails: Iterable[Mail], done: Sequence[Done]) -> Counted:
+def count(mails: Iterable[Mail], done: Sequence[Outage]) -> Counted:
     """`done` is all disturbances and overruns."""
     found: defaultdict[str, Counter[str]] = defaultdict(Counter)
     repeated = list[Mail]()  # each of these was followed by the same mail, so it needs an excuse
@@ -55,11 +55,11 @@ def count(mails: Iterable[Mail], done: Sequence[Done]) -> Counted:
     return Counted(dict(found), len(repeated) - len(unexcused))
 
 
-def overruns(log: str) -> list[Done]:
+def overruns(log: str) -> list[Outage]:
     """The attempts that Celery ended at their time limit, from the log of a worker."""
     said = (json.loads(line) for line in log.splitlines() if "time limit (" in line)
     times = [datetime.fromisoformat(line["timestamp"]).timestamp() * 1000 for line in said]
-    return [Done(OVERRUN, "an attempt", at_ms, at_ms) for at_ms in times]
+    return [Outage(OVERRUN, "an attempt", at_ms, at_ms) for at_ms in times]
 
 
 def _with_what_followed(mails: Iterable[Mail]) -> Iterator[tuple[Mail, bool]]:
@@ -70,10 +70,10 @@ def _with_what_followed(mails: Iterable[Mail]) -> Iterator[tuple[Mail, bool]]:
         seen.add((mail.kind, mail.address))
 
 
-def _unexcused(repeated: Iterable[Mail], done: Sequence[Done]) -> list[Mail]:
+def _unexcused(repeated: Iterable[Mail], done: Sequence[Outage]) -> list[Mail]:
     """Assign each mail, earliest first, to the disturbance that ends first and has an excuse left."""
     excuses = [one for one in done if any(word in one.kind for word in PARTED)]
-    left = {one: 1 if one.kind == OVERRUN else EACH for one in sorted(excuses, key=lambda one: one.over_ms)}
+    left = {one: 1 if one.kind == OVERRUN else EACH for one in sorted(excuses, key=lambda one: one.end_ms)}
     unexcused = []
     for mail in repeated:
         excuse = next((one for one, times in left.items() if times and _at_work(mail, one)), None)
@@ -84,6 +84,6 @@ def _unexcused(repeated: Iterable[Mail], done: Sequence[Done]) -> list[Mail]:
     return unexcused
 
 
-def _at_work(mail: Mail, one: Done) -> bool:
+def _at_work(mail: Mail, one: Outage) -> bool:
     """Whether the attempt that sent it may have been running during the disturbance."""
-    return one.begun_ms - ATTEMPT_MS <= mail.at_ms <= one.over_ms + ATTEMPT_MS
+    return one.begin_ms - ATTEMPT_MS <= mail.at_ms <= one.end_ms + ATTEMPT_MS

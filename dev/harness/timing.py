@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Outage:
     """A disturbance that happened, from `begun_ms` to `over_ms`, in milliseconds since 1970."""
 
     kind: str
     victim: str
-    begun_ms: float
-    over_ms: float
+    begin_ms: float
+    end_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,10 @@ class Spread:
 
     p50: float
     p99: float
-    most: float
+    maximum: float
+
+    def __str__(self) -> str:
+        return f"{self.p50:.1f} / {self.p99:.1f} / {self.maximum:.1f}"
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -61,18 +64,20 @@ class Recovery:
     caught_up: float
 
 
-def recoveries(done: Sequence[Done], acknowledged: Mapping[str, float], effects: Iterable[Effect]) -> list[Recovery]:
+def recoveries(
+    outages: Sequence[Outage], acknowledged: Mapping[str, float], effects: Iterable[Effect]
+) -> list[Recovery]:
     """One for each disturbance. A kind of effect that did not happen again (the traffic had ended) is left out."""
     known = [(acknowledged[effect.event_id], effect) for effect in effects if effect.event_id in acknowledged]
-    return [_recovery(one, known) for one in done]
+    return [_recovery(one, known) for one in outages]
 
 
-def _recovery(one: Done, known: Sequence[tuple[float, Effect]]) -> Recovery:
+def _recovery(one: Outage, known: Sequence[tuple[float, Effect]]) -> Recovery:
     first: dict[str, float] = {}
     for _, effect in known:
-        if effect.at_ms >= one.over_ms:
+        if effect.at_ms >= one.end_ms:
             first[effect.kind] = min(first.get(effect.kind, effect.at_ms), effect.at_ms)
-    flowing = max(first.values(), default=one.over_ms)
-    caught_up = max((effect.at_ms for ack, effect in known if ack <= one.over_ms), default=one.begun_ms)
-    spans = (max(0.0, at_ms - one.begun_ms) for at_ms in (one.over_ms, flowing, caught_up))
+    flowing = max(first.values(), default=one.end_ms)
+    caught_up = max((effect.at_ms for ack, effect in known if ack <= one.end_ms), default=one.begin_ms)
+    spans = (max(0.0, at_ms - one.begin_ms) for at_ms in (one.end_ms, flowing, caught_up))
     return Recovery(one.kind, *(round(span / 1000, 2) for span in spans))

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, text
 
 from dev.harness import mails, write_log
 from dev.harness.mails import overruns
-from dev.harness.timing import Done
+from dev.harness.timing import Outage
 from dev.simulators.mail import MailService
 from dev.stack.postgres import Postgres
 from dev.stack.rabbitmq import BROKERS
@@ -141,7 +141,7 @@ def _orders(server: Postgres) -> tuple[set[str], dict[str, Counter[str]]]:
         return orders, write_log.twice(connection)
 
 
-def _done(what: str, began: float, over: float) -> Done:
+def _done(what: str, began: float, over: float) -> Outage:
     """What was renewed, by the clock that the mail service goes by."""
     epoch = time.time() - time.monotonic()
-    return Done(f"renew the {what}", what, (began + epoch) * 1000, (over + epoch) * 1000)
+    return Outage(f"renew the {what}", what, (began + epoch) * 1000, (over + epoch) * 1000)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dev.harness.mails import ATTEMPT_MS, EACH, Counted, Mail, count, overruns
-from dev.harness.timing import Done
+from dev.harness.timing import Outage
 
-KILL = Done("kill a worker", "worker-notifications", 100_000, 100_000)
+KILL = Outage("kill a worker", "worker-notifications", 100_000, 100_000)
 AFTER = 120_000
 
 
@@ -38,7 +38,7 @@ def test_a_mail_that_came_again_has_an_excuse_or_counts(mails: list[Mail], times
 
 @pytest.mark.parametrize("kind", ["kill a receiver", "break Stripe", "break the document service"])
 def test_what_cannot_part_a_worker_from_its_commit_is_no_excuse(kind: str) -> None:
-    assert count([mail(99_000), mail(AFTER)], [Done(kind, "", 100_000, 100_000)]) == counted(2, 0)
+    assert count([mail(99_000), mail(AFTER)], [Outage(kind, "", 100_000, 100_000)]) == counted(2, 0)
 
 
 def test_a_disturbance_excuses_no_more_mails_than_were_under_way() -> None:
@@ -49,7 +49,7 @@ def test_a_disturbance_excuses_no_more_mails_than_were_under_way() -> None:
 
 
 def test_each_disturbance_has_its_own_excuses_and_the_one_that_is_over_first_gives_them_first() -> None:
-    second = Done("freeze the database", "postgres", 103_000, 106_000)
+    second = Outage("freeze the database", "postgres", 103_000, 106_000)
     early = [mail(at_ms, number) for number in range(EACH) for at_ms in (101_000, AFTER)]  # of both
     late = [mail(at_ms, EACH + number) for number in range(EACH) for at_ms in (110_000, AFTER)]  # of the second only
     assert count([*early, *late], [second, KILL]).excused == 2 * EACH
@@ -59,5 +59,5 @@ def test_an_attempt_that_ran_over_its_time_limit_excuses_one_mail() -> None:
     said = "Soft time limit (3.75s) exceeded for tasks.notifications.send[an-id]"
     log = f'{{"event": "{said}", "timestamp": "1970-01-01T00:01:40Z"}}\n{{"event": "another"}}\n'
     (limit,) = overruns(log)
-    assert (limit.begun_ms, limit.over_ms) == (100_000, 100_000)
+    assert (limit.begin_ms, limit.end_ms) == (100_000, 100_000)
     assert count([mail(99_000), mail(99_000, 2), mail(AFTER), mail(AFTER, 2)], [limit]).excused == 1

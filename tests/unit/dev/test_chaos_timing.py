@@ -8,12 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dev.chaos.plot import plot
-from dev.chaos.report import Result, row, save, saved, write
+from dev.chaos.report import Result, RunConfig, cells, plot, save, saved, write
 from dev.harness.checker import Verdict, wrong_counts
-from dev.harness.timing import Done, Effect, Recovery, Spread, delays, recoveries, spread
+from dev.harness.timing import Effect, Outage, Recovery, Spread, delays, recoveries, spread
 
-KILL = Done("kill a worker", "worker-payments", 10_000, 12_000)
+KILL = Outage("kill a worker", "worker-payments", 10_000, 12_000)
 MAIL, ROW = "notify.payment_failed", "payments.payment_failed"
 
 
@@ -60,14 +59,10 @@ def test_a_recovery_tells_when_effects_flowed_again_and_when_all_was_caught_up(
 
 
 RESULT = Result(
-    broker="redis",
-    database="sqlite",
-    seed=7,
+    config=RunConfig("redis", "sqlite", events=300, kills=1, seed=7),
     when="2027-01-15",
     machine="2 cores, load 1",
     seconds=60,
-    events=300,
-    deliveries=330,
     tries=350,
     acknowledged=300,
     verdict=Verdict(),
@@ -101,8 +96,7 @@ def test_the_last_line_has_the_counts_and_the_lines_before_it_the_first_findings
 def test_a_report_has_a_row_for_every_pair_that_was_ever_run(tmp_path: Path) -> None:
     other = replace(
         RESULT,
-        broker="rabbitmq",
-        database="postgres",
+        config=RunConfig("rabbitmq", "postgres", events=300, kills=1, seed=7),
         verdict=Verdict(["evt_1: orders is missing"], wrong=["5 jobs are dead"]),
     )
     for result in (other, RESULT):
@@ -110,8 +104,8 @@ def test_a_report_has_a_row_for_every_pair_that_was_ever_run(tmp_path: Path) -> 
     assert saved(tmp_path) == [RESULT, other]
     write(saved(tmp_path), tmp_path / "report.md")
     text = (tmp_path / "report.md").read_text()
-    assert row(RESULT) in text
-    assert row(other) in text
+    assert all(f"| {' | '.join(cells(result))} |" in text for result in (RESULT, other))
+    assert "| redis + sqlite | 300 of 300 | 1 | **0** | **0** | 0 | 3.0 / 3.0 / 3.0 |" in text
     assert "rabbitmq-postgres: 5 jobs are dead" in text
     assert "| kill a worker | 2 | 2.0 / 2.0 / 2.0 | 3.0 / 3.0 / 3.0 | 4.0 / 4.0 / 4.0 |" in text
     assert "(chaos-rabbitmq-postgres.svg)" in text

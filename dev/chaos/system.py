@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable
-from contextlib import ExitStack, closing
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import redis
 
+from dev.chaos.report import RunConfig
 from dev.harness import write_log
 from dev.harness.api_client import Api
 from dev.harness.traffic import ShopEvent
@@ -45,33 +45,20 @@ SETTINGS = {
 }
 
 
-class World:
-    """Everything that runs, while the `with` block does. `modules`: the receiver's, the workers'."""
+class SystemUnderTest:
+    """Every process and simulator of a run."""
 
-    def __init__(
-        self, folder: Path, broker: str, database: str, events: Iterable[ShopEvent], modules: tuple[str, str]
-    ) -> None:
-        self._modules = modules
-        self.folder, self.ports = folder, any_ports()
+    def __init__(self, config: RunConfig, folder: Path, events: Iterable[ShopEvent]) -> None:
+        self.config, self.folder, self.ports = config, folder, any_ports()
         self.valkey = Valkey(folder / "valkey")
-        self.rabbitmq = RabbitMQ() if broker == "rabbitmq" else None
-        self.postgres = Postgres(forgetful=False) if database == "postgres" else None
+        self.rabbitmq = RabbitMQ() if config.broker == "rabbitmq" else None
+        self.postgres = Postgres(forgetful=False) if config.database == "postgres" else None
         self.mail, self.stripe = MailService(), Stripe(events)
         self.documents = DocumentService(
             DOCUMENT_API_KEY, DOCUMENT_SECRET, pause_seconds=0.2, download_seconds=DOWNLOAD_SECONDS
         )
         self.workers = [f"worker-{queue}" for queue in QUEUES]
         self.api = Api(self.ports.receiver_url, API_KEY)
-        self._end = ExitStack()
-
-    def __enter__(self) -> World:
-        with self._end as on_failure:
-            self._start()
-            self._end = on_failure.pop_all()
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._end.close()
 
     def deadlines(self) -> int:
         """How many documents' deadlines are still to come."""
@@ -125,27 +112,25 @@ class World:
             "TEMPLATES": str(self.folder / "templates"),
         }
 
-    def _start(self) -> None:
+    def start(self, cleanup: ExitStack) -> None:
+        """What is started is stopped by `cleanup`."""
         self._write_templates()
-        self._end.callback(self.valkey.stop)
+        cleanup.callback(self.valkey.stop)
         self.valkey.start()
         for server in (self.mail, self.documents, self.stripe, self.rabbitmq, self.postgres):
             if server is not None:
-                self._end.enter_context(server)
+                cleanup.enter_context(server)
         # What a killed worker's children still do is part of the test.
         self.stack = Stack(self.folder, self.ports, self._settings(), report=lambda _: None, keep_orphans=True)
         self.stack.environ["ADMIN_NOTIFY_URLS"] = ""
-        module, app = self._modules
-        workers = [worker(queue, queue, app=app, options=WORKER_OPTIONS) for queue in QUEUES]
-        self.stack.parts = [receiver(module), *workers]
+        workers = [worker(queue, queue, app=self.config.worker, options=WORKER_OPTIONS) for queue in QUEUES]
+        self.stack.parts = [receiver(self.config.receiver), *workers]
         self.stack.migrate()
         write_log.begin(self.database_url)
-        self._end.enter_context(self.stack)
+        cleanup.enter_context(self.stack)
         self.stack.start()
         self.stack.wait_ready(receiver="/livez")  # /readyz needs sweeps, which a sabotaged worker does not make
-        for name in self.workers:
-            log = self.stack.log(name)
-            wait_until(lambda log=log: " ready." in log.read_text(), seconds=60, what=name)  # type: ignore[misc]
+        wait_until(lambda: all(" ready." in log for log in self.logs()), seconds=60, what="the workers")
 
     def _write_templates(self) -> None:
         """The product's own, but with the kind as the subject, by which the mails are counted."""
@@ -154,3 +139,11 @@ class World:
         for path in (REPOSITORY / "tasks/notifications/templates").glob("*.txt"):
             _, _, body = path.read_text(encoding="utf-8").partition("\n")
             (folder / path.name).write_text(f"{path.stem}\n{body}", encoding="utf-8")
+
+
+@contextmanager
+def start_system(config: RunConfig, folder: Path, events: Iterable[ShopEvent]) -> Iterator[SystemUnderTest]:
+    system = SystemUnderTest(config, folder, events)
+    with ExitStack() as cleanup:
+        system.start(cleanup)
+        yield system
