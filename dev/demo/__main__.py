@@ -35,7 +35,7 @@ from dev.stack.local import REPOSITORY, Stack, lock_folder
 from dev.stack.signals import end_by_exception
 
 FOLDER = REPOSITORY / "var" / "demo"
-DATABASE = f"sqlite:///file:{FOLDER / 'holdfast.db'}?mode=ro&uri=true&timeout=10"
+DATABASE = checker.read_only(FOLDER)
 PAUSE_SECONDS = 0.04  # between deliveries, so that the progress can be watched
 DOCUMENT_PAUSE_SECONDS = 0.4
 PATIENCE_SECONDS = 30.0  # longer than a lease and the retries after it
@@ -207,7 +207,7 @@ def _run(console: Console) -> int:
     finally:
         progress.close()
     outcome = _count(demo, recorded, stats)
-    outcome.verdict.wrong += play_month(console, progress.say)
+    outcome.verdict.wrong += play_month(console, FOLDER / "month", progress.say)
     print_report(console, FOLDER, replace(outcome, seconds=time.monotonic() - started))
     return 0 if outcome.verdict.good else 1
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +76,11 @@ def print_report(console: Console, folder: Path, outcome: Outcome) -> None:
     outcome.verdict.print(lambda line: console.print(line, markup=False, highlight=False, style=style))
 
 
-def _table(title: str, columns: Iterable[str], rows: Iterable[Sequence[object]], right: str = "") -> Table:
-    """`right` names the column that is aligned to the right."""
+def make_table(title: str, columns: Iterable[str], rows: Iterable[Sequence[object]], right: Container[str]) -> Table:
+    """`right` names the columns that are aligned to the right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column and column in right else "left")
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(str, row))
     return table
@@ -100,80 +100,61 @@ def _arrived(outcome: Outcome) -> Table:
         ("duplicates", stats["duplicates"], "answered 200 and ignored"),
         ("rejected", stats["rejected"], ", ".join(f"{count} {flaw}" for flaw, count in flaws.items())),
     )
-    return _table("What arrived", ("", "count", " "), rows, "count")
+    return make_table("What arrived", ("", "count", " "), rows, ["count"])
 
 
 def _effects(outcome: Outcome) -> Table:
-    types = Counter(event["type"] for event in outcome.recorded.values())
-    totals = Counter({what: rows.total() for what, rows in outcome.found.items()})
-    statuses = Counter(row.status for row in outcome.documents)
-    failed, paid = "invoice.payment_failed", "checkout.session.completed"
-    rows = (
-        (
-            failed,
-            types[failed],
-            f"{totals['payment_failures']} recorded, {totals['payment_failed mails']} customers notified,"
-            f" {totals['planned retry 1']} retries planned, due in 1 h",
-        ),
-        (
-            paid,
-            types[paid],
-            f"{totals['fulfilled orders']} fulfilled, {totals['entitlements']} entitlements,"
-            f" {totals['receipt mails']} receipts; {totals['awaiting_payment orders']} unpaid, waiting",
-        ),
-        (
-            DOCUMENT_REQUESTED,
-            types[DOCUMENT_REQUESTED],
-            f"{statuses['completed']} stored and announced, {statuses['failed']} failed, as they must",
-        ),
-        ("", "", f"{outcome.handed} messages to agents: one is slow, one down at first, one gone for good"),
-        (
-            "document callbacks",
-            sum(source == "documents" for source, _ in outcome.recorded),
-            "some early, late, twice or never",
-        ),
-        (
-            "all other types",
-            sum(event["state"] == "unhandled" for event in outcome.recorded.values()),
-            "recorded as unhandled",
-        ),
-    )
-    return _table("What came of it", ("event type", "events", " "), rows, "events")
+    events = outcome.recorded.values()
+    types = Counter(event["type"] for event in events)
+    total = Counter({effect: names.total() for effect, names in outcome.found.items()})
+    ends = Counter(row.status for row in outcome.documents)
+    notes = {
+        "invoice.payment_failed": f"{total['payment_failures']} recorded, {total['payment_failed mails']} customers"
+        f" notified, {total['planned retry 1']} retries planned, due in 1 h",
+        "checkout.session.completed": f"{total['fulfilled orders']} fulfilled, {total['entitlements']} entitlements,"
+        f" {total['receipt mails']} receipts; {total['awaiting_payment orders']} unpaid, waiting",
+        DOCUMENT_REQUESTED: f"{ends['completed']} stored and announced, {ends['failed']} failed, as they must; agents"
+        f" got {outcome.handed} messages: one is slow, one down at first, one gone for good",
+    }
+    callbacks = sum(source == "documents" for source, _ in outcome.recorded)
+    rows = [
+        *((event_type, types[event_type], note) for event_type, note in notes.items()),
+        ("document callbacks", callbacks, "some early, late, twice or never"),
+        ("all other types", sum(event["state"] == "unhandled" for event in events), "recorded as unhandled"),
+    ]
+    return make_table("What came of it", ("event type", "events", " "), rows, ["events"])
 
 
 def documents_table(outcome: Outcome) -> Table:
     right = sum(row.status == ("failed" if row.name.startswith(FAIL) else "completed") for row in outcome.documents)
+    behaviours = (BEHAVIOURS.get(row.name.partition("-")[0] + "-", "no fault") for row in outcome.documents)
     rows = [
-        (
-            row.name,
-            BEHAVIOURS.get(row.name.partition("-")[0] + "-", "no fault"),
-            row.starts,
-            " > ".join(row.steps[:-1]),
-            row.status,
-            f"{row.seconds:.1f}",
-        )
-        for row in outcome.documents
+        (row.name, behaviour, row.starts, " > ".join(row.steps[:-1]), row.status, f"{row.seconds:.1f}")
+        for row, behaviour in zip(outcome.documents, behaviours, strict=True)
     ]
     columns = ("document", "behaviour of the service", "starts", "steps", "end", "seconds")
-    return _table(f"The documents: {right} of {len(rows)} ended as they must", columns, rows, "starts, seconds")
+    return make_table(f"The documents: {right} of {len(rows)} ended as they must", columns, rows, ["starts", "seconds"])
 
 
 def _durations(outcome: Outcome) -> Table:
-    acknowledged = [answer.took_ms for answer in outcome.answers if answer.acknowledged]
     firsts = [event["jobs"][0] for event in outcome.recorded.values() if event["jobs"]]
-    waits = [job["finished"] - job["created"] for job in firsts if job["finished"]]
-    names = ("from request to acknowledgement", "from there to the effect")
-    spreads = [spread(times) for times in (acknowledged, waits)]
-    rows = [
-        (name, f"{it.p50:,.0f}", f"{it.p99:,.0f}", f"{it.most:,.0f}") for name, it in zip(names, spreads, strict=True)
-    ]
-    return _table("How long it took, in ms", ("", "p50", "p99", "maximum"), rows, "p50, p99, maximum")
+    times = {
+        "from request to acknowledgement": [answer.took_ms for answer in outcome.answers if answer.acknowledged],
+        "from there to the effect": [job["finished"] - job["created"] for job in firsts if job["finished"]],
+    }
+    rows = [(name, *map("{:,.0f}".format, astuple(spread(values)))) for name, values in times.items()]
+    figures = ("p50", "p99", "maximum")
+    return make_table("How long it took, in ms", ("", *figures), rows, figures)
 
 
 def _repeated(outcome: Outcome) -> Table:
     """The attempts that failed; each was followed by one that succeeded."""
-    jobs = [job for event in outcome.recorded.values() for job in event["jobs"] if job["state"] != "dead"]
-    failed = [(job["task"], one) for job in jobs for one in job["attempts"] if one["outcome"] in FAILED_ATTEMPTS]
-    reasons = Counter((task.removeprefix("tasks."), attempt["reason"]) for task, attempt in failed)
+    reasons = Counter(
+        (job["task"].removeprefix("tasks."), attempt["reason"])
+        for event in outcome.recorded.values()
+        for job in event["jobs"]
+        for attempt in job["attempts"]
+        if job["state"] != "dead" and attempt["outcome"] in FAILED_ATTEMPTS
+    )
     rows = [(task, count, reason) for (task, reason), count in sorted(reasons.items())]
-    return _table("Attempts that failed and were repeated", ("task", "times", "reason"), rows, "times")
+    return make_table("Attempts that failed and were repeated", ("task", "times", "reason"), rows, ["times"])

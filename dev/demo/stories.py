@@ -10,22 +10,24 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
 
 from cli.stripe_events import StripeObject, checkout_session, dispute, event, event_id
+from dev.demo.report import make_table
 from dev.demo.story_checks import (
     STORIES,
     Line,
@@ -38,18 +40,17 @@ from dev.demo.story_checks import (
     read_timeline,
 )
 from dev.harness.api_client import Api
-from dev.harness.checker import connect, read_mails, wrong_counts
+from dev.harness.checker import connect, read_mails, read_only, wrong_counts
 from dev.simulators.http import Response, Simulator
 from dev.simulators.localstripe_client import GOOD_CARD, StripeCustomer
 from dev.simulators.stripe import Stripe
 from dev.simulators.stripe_event_log import EventLog
 from dev.simulators.stripe_objects import charge, line_item
 from dev.stack.environment import any_ports, without_settings
-from dev.stack.local import REPOSITORY, Stack, lock_folder
+from dev.stack.local import REPOSITORY, Stack
 from dev.stack.parts import Part, parts, worker
+from dev.stack.servers import wait_until
 
-FOLDER = REPOSITORY / "var" / "demo-month"
-DATABASE = f"sqlite:///file:{FOLDER / 'holdfast.db'}?mode=ro&uri=true&timeout=10"
 DAYS_A_SECOND = 2
 PATIENCE_SECONDS = 60.0
 AMOUNT = 4900  # minor units
@@ -187,39 +188,40 @@ class Month:
         self.stripe.log.add(json.loads(event(number, kind, thing, now - ago_seconds, story.version)), now)
 
     def _wait(self, done: Callable[[Connection], bool]) -> None:
-        """Until it is done, or has not been for too long: then `judge` finds what is missing."""
-        end = time.monotonic() + PATIENCE_SECONDS
-        with connect(DATABASE) as db:
-            while not done(db) and time.monotonic() < end:
-                db.rollback()  # the next query must see new rows
-                time.sleep(0.1)
+        with connect(read_only(self.stack.folder)) as db:
+
+            def is_done() -> bool:
+                db.rollback()  # to see new rows
+                return done(db)
+
+            _wait_until(is_done)
 
 
-def play_month(console: Console, say: Callable[[str], None]) -> list[str]:
-    """Start a small stack, play all stories, stop it and show them. Returns a line for each thing that is wrong."""
-    with lock_folder(FOLDER), Stripe() as stripe, Simulator(lambda _: Response()) as application:
-        shutil.rmtree(FOLDER, ignore_errors=True)
+def play_month(console: Console, folder: Path, say: Callable[[str], None]) -> list[str]:
+    """Start a small stack in `folder`, play all stories, stop it and show them.
+
+    Returns a line for each thing that is wrong.
+    """
+    with Stripe() as stripe, Simulator(lambda _: Response()) as application:
         settings = without_settings(os.environ) | MONTH_SETTINGS
         settings |= {"STRIPE_API_BASE": stripe.url, "APP_WEBHOOK_URL": application.url}
-        with Stack(FOLDER, any_ports(), settings, report=say) as stack:
+        with Stack(folder, any_ports(), settings, report=say) as stack:
             stack.parts = _small(stack)
             stripe.localstripe = stack.ports.stripe_url
             say(f"a month of six customers, {DAYS_A_SECOND} days a second, on a stack with a short retry schedule")
             stack.start()
             stack.wait_ready()
             url, secret = f"{stack.ports.receiver_url}/stripe-webhook", stack.environ["STRIPE_WEBHOOK_SECRET"]
-            stripe.log = EventLog(url, secret)
-            started = time.time()
+            stripe.log, started = EventLog(url, secret), time.time()
             month = Month(stripe, StripeCustomer(stripe.localstripe, stack.environ["STRIPE_API_KEY"]), stack)
             stories = month.play()
             api = Api(stack.ports.receiver_url, stack.environ["API_KEYS"])
-            _settle(api)
+            _wait_until(lambda: api.stats()["unfinished"] == 0)
             customers, recorded, stats = month.shop.customers_of_events(), api.events(), api.stats()
-    webhooks = [json.loads(request.body) for request in application.requests]
-    wrong = list(wrong_counts(stats, unfinished=0, dead=0))
+    wrong = [*wrong_counts(stats, unfinished=0, dead=0)]
     wrong += [] if stats["missed"] == 1 else [f"reconcile found {stats['missed']} missed events, must be 1"]
-    mails = read_mails(FOLDER / "mail")
-    with connect(DATABASE) as db:
+    webhooks, mails = [json.loads(request.body) for request in application.requests], read_mails(folder / "mail")
+    with connect(read_only(folder)) as db:
         for name, story in stories.items():
             story.events += [id_ for id_, customer in customers.items() if customer == story.customer]
             own = [one for (_, id_), one in recorded.items() if id_ in story.events and one["state"] != "unhandled"]
@@ -233,6 +235,12 @@ def _pass_days(days: int) -> None:
     time.sleep(days / DAYS_A_SECOND)
 
 
+def _wait_until(done: Callable[[], bool]) -> None:
+    """Returns also if it is not done after a long time: then `judge` finds what is missing."""
+    with suppress(TimeoutError):
+        wait_until(done, seconds=PATIENCE_SECONDS, what="the stories")
+
+
 def _small(stack: Stack) -> list[Part]:
     """Only what the stories need, and one worker for all of it."""
     environ = stack.environ | {"STRIPE_API_BASE": stack.ports.stripe_url}
@@ -241,25 +249,10 @@ def _small(stack: Stack) -> list[Part]:
     return [*some, worker("all", "payments", "fulfilment", "notifications", "handoffs")]
 
 
-def _settle(api: Api) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while api.stats()["unfinished"] and time.monotonic() < end:
-        time.sleep(0.2)
-
-
 def _timeline(title: str, started: float, lines: list[Line]) -> Table:
     """A row for each day on which something happened."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("day", justify="right")
-    table.add_column("what came in", no_wrap=True)
-    table.add_column("what we did", overflow="fold")
-    table.add_column("notifications")
-    days: dict[int, list[Line]] = {}
+    days: defaultdict[int, dict[str, list[str]]] = defaultdict(lambda: {"in": [], "did": [], "notified": []})
     for line in sorted(lines, key=lambda line: line.at):
-        days.setdefault(int((line.at - started) * DAYS_A_SECOND) + 1, []).append(line)
-    for day, today in days.items():
-        cells = (
-            "\n".join(line.text for line in today if line.column == column) for column in ("in", "did", "notified")
-        )
-        table.add_row(str(day), *cells)
-    return table
+        days[int((line.at - started) * DAYS_A_SECOND) + 1][line.column].append(line.text)
+    rows = [(day, *map("\n".join, columns.values())) for day, columns in days.items()]
+    return make_table(title, ("day", "what came in", "what we did", "notifications"), rows, ["day"])

@@ -40,16 +40,19 @@ class Story:
         self.lines.append(Line(time.time(), column, line))
 
 
+BOUGHT = ("order.fulfilled", "access.granted")
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a story ended, or how it must end."""
+    """How a story ended, or how it must end. The defaults are those of a purchase."""
 
-    status: str | None  # of the subscription
-    retries: list[str]  # each outcome of our retries once: how many are declined depends on when the card is replaced
-    access: bool
-    mails: list[str]  # to customer and administrator, by kind, sorted
     receipt: str  # its subject
-    webhooks: list[str]  # to the application, in the order in which they are valid
+    status: str | None = None  # of the subscription
+    access: bool = True
+    retries: tuple[str, ...] = ()  # each outcome once: how many are declined depends on when the card is replaced
+    mails: tuple[str, ...] = ("receipt",)  # to customer and administrator, by kind, sorted
+    webhooks: tuple[str, ...] = BOUGHT  # to the application, in the order in which they are valid
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +66,15 @@ class Plot:
     version: str = NEW_VERSION
 
 
-BOUGHT = ["order.fulfilled", "access.granted"]
+REFUNDED = (*BOUGHT, "access.revoked: refunded")
 STORIES: Mapping[str, Plot] = {
     "recovers": Plot(
         "A renewal fails, is retried, and the new card pays",
         Ending(
-            "active",
-            ["declined", "paid"],
-            True,
-            ["payment_failed", "payment_recovered", "receipt"],
             "Ihre Bestellung: 49,00 EUR",
-            BOUGHT,
+            status="active",
+            retries=("declined", "paid"),
+            mails=("payment_failed", "payment_recovered", "receipt"),
         ),
         currency="eur",
         language="de",
@@ -81,41 +82,38 @@ STORIES: Mapping[str, Plot] = {
     "gives-up": Plot(
         "A renewal fails and so do all retries: the subscription is suspended",
         Ending(
-            "suspended",
-            ["declined"],
-            False,
-            ["payment_failed", "payment_given_up", "receipt", "subscription_suspended"],
             "Votre commande : 49,00 EUR",
-            [*BOUGHT, "access.revoked: subscription_suspended"],
+            status="suspended",
+            access=False,
+            retries=("declined",),
+            mails=("payment_failed", "payment_given_up", "receipt", "subscription_suspended"),
+            webhooks=(*BOUGHT, "access.revoked: subscription_suspended"),
         ),
         currency="eur",
         language="fr-CA",
     ),
     "refunded": Plot(
         "A subscription is refunded, in an old version of Stripe's API",
-        Ending("active", [], False, ["receipt"], "Your order: 4900 JPY", [*BOUGHT, "access.revoked: refunded"]),
+        Ending("Your order: 4900 JPY", "active", access=False, webhooks=REFUNDED),
         currency="jpy",
         version=OLD_VERSION,
     ),
     "renewed": Plot(
         "A renewal is refunded, in the newest version",
-        Ending("active", [], False, ["receipt"], "Your order: 49.00 USD", [*BOUGHT, "access.revoked: refunded"]),
+        Ending("Your order: 49.00 USD", "active", access=False, webhooks=REFUNDED),
     ),
     "disputed": Plot(
         "A payment is disputed, and the dispute is won",
         Ending(
-            None,
-            [],
-            True,
-            ["dispute_closed", "dispute_opened", "receipt"],
             "Your order: 4.900 KWD",
-            [*BOUGHT, "access.revoked: disputed", "access.granted"],
+            mails=("dispute_closed", "dispute_opened", "receipt"),
+            webhooks=(*BOUGHT, "access.revoked: disputed", "access.granted"),
         ),
         currency="kwd",
     ),
     "missed": Plot(
         "A purchase while the receiver is down: its event is lost, and reconcile finds it at Stripe",
-        Ending(None, [], True, ["receipt"], "Your order: 49.00 USD", BOUGHT),
+        Ending("Your order: 49.00 USD"),
     ),
 }
 
@@ -148,9 +146,9 @@ def read_ending(db: Connection, story: Story, mails: Sequence[Mail], webhooks: S
         status=read_status(db, story),
         retries=read_retries(db, story),
         access=has_access(db, story),
-        mails=sorted(mail.kind for mail in own),
+        mails=tuple(sorted(mail.kind for mail in own)),
         receipt=", ".join(mail.subject for mail in own if mail.kind == "receipt"),
-        webhooks=[_text(one) for one in sorted(sent, key=lambda one: one.get("change", 0))],
+        webhooks=tuple(_text(one) for one in sorted(sent, key=lambda one: one.get("change", 0))),
     )
 
 
@@ -159,8 +157,8 @@ def read_status(db: Connection, story: Story) -> str | None:
     return status
 
 
-def read_retries(db: Connection, story: Story) -> list[str]:
-    return list(_query(db, RETRIES, story).scalars())
+def read_retries(db: Connection, story: Story) -> tuple[str, ...]:
+    return tuple(_query(db, RETRIES, story).scalars())
 
 
 def has_access(db: Connection, story: Story) -> bool:

@@ -129,6 +129,11 @@ class Verdict:
         print_line(", ".join(f"{name} {len(lines)}" for name, lines in findings.items()))
 
 
+def read_only(folder: Path) -> str:
+    """The address of the SQLite database of a stack with this folder."""
+    return f"sqlite:///file:{folder / 'holdfast.db'}?mode=ro&uri=true&timeout=10"
+
+
 @contextmanager
 def connect(database_url: str) -> Iterator[Connection]:
     engine = create_engine(database_url)

@@ -24,23 +24,23 @@ def test_a_story_that_ended_as_it_must_has_no_findings(name: str) -> None:
     ("name", "change"),
     [
         ("recovers", {"status": "past_due"}),
-        ("recovers", {"retries": ["declined"]}),
-        ("recovers", {"retries": ["paid"]}),
-        ("recovers", {"mails": ["payment_failed", "payment_recovered", "payment_recovered", "receipt"]}),
+        ("recovers", {"retries": ("declined",)}),
+        ("recovers", {"retries": ("paid",)}),
+        ("recovers", {"mails": ("payment_failed", "payment_recovered", "payment_recovered", "receipt")}),
         ("recovers", {"access": False}),
         ("gives-up", {"status": "past_due"}),
         ("gives-up", {"access": True}),
-        ("gives-up", {"mails": ["payment_failed", "receipt", "subscription_suspended"]}),
-        ("gives-up", {"webhooks": ["order.fulfilled", "access.granted"]}),
+        ("gives-up", {"mails": ("payment_failed", "receipt", "subscription_suspended")}),
+        ("gives-up", {"webhooks": ("order.fulfilled", "access.granted")}),
         ("refunded", {"access": True}),
-        ("refunded", {"webhooks": ["order.fulfilled", "access.granted", "access.revoked: disputed"]}),
+        ("refunded", {"webhooks": ("order.fulfilled", "access.granted", "access.revoked: disputed")}),
         ("renewed", {"access": True}),
         ("recovers", {"receipt": "Ihre Bestellung: 49.00 EUR"}),
         ("gives-up", {"receipt": "Your order: 49.00 EUR"}),
         ("missed", {"access": False}),
-        ("missed", {"mails": []}),
-        ("disputed", {"mails": ["dispute_opened", "receipt"]}),
-        ("disputed", {"webhooks": ["order.fulfilled", "access.granted", "access.granted"]}),
+        ("missed", {"mails": ()}),
+        ("disputed", {"mails": ("dispute_opened", "receipt")}),
+        ("disputed", {"webhooks": ("order.fulfilled", "access.granted", "access.granted")}),
     ],
 )
 def test_a_story_that_ended_otherwise_is_found(name: str, change: dict[str, Any]) -> None:
@@ -53,12 +53,12 @@ def test_a_story_that_ended_otherwise_is_found(name: str, change: dict[str, Any]
 @pytest.mark.parametrize(
     ("states", "read"),
     [
-        (["declined", "declined", "paid"], ["declined", "paid"]),  # how often it is declined does not matter
-        (["paid", "declined"], ["paid", "declined"]),
-        (["declined", "planned"], ["declined"]),
+        (["declined", "declined", "paid"], ("declined", "paid")),  # how often it is declined does not matter
+        (["paid", "declined"], ("paid", "declined")),
+        (["declined", "planned"], ("declined",)),
     ],
 )
-def test_the_outcomes_of_retries_are_read_in_their_order_and_each_once(states: list[str], read: list[str]) -> None:
+def test_the_outcomes_of_retries_are_read_in_order_and_each_once(states: list[str], read: tuple[str, ...]) -> None:
     with create_engine("sqlite://").connect() as db:
         db.execute(text("CREATE TABLE invoices (id, subscription)"))
         db.execute(text("CREATE TABLE payment_retries (invoice, number, state)"))
