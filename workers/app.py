@@ -1,4 +1,4 @@
-"""`celery -A workers.app worker -Q payments`: every task of the routes, each run by workers/run.py."""
+"""The Celery app of the workers: `celery -A workers.app worker -Q payments`. Has every task of tasks/routes.py."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ tested_versions.warn()
 app = broker.app
 HANDLERS: dict[str, Handler] = {}
 
-# When a connection breaks, kombu puts back what was being taken in that moment, over that very connection, and the
-# worker dies of it (https://github.com/celery/kombu/issues/582). It is only a doorbell: the sweep rings again.
+# When a connection breaks, kombu tries to restore the message being received, over that same connection, and the worker
+# dies (https://github.com/celery/kombu/issues/582). The message is only a doorbell: the sweep rings again.
 virtual.QoS.restore_at_shutdown = False
 
 
 @functools.cache
 def runner(pid: int) -> Runner:
-    """One for each process: connections must not be shared over a fork."""
+    """One per process, because connections must not be shared across a fork."""
     tracing.start(settings.traces_url, "worker")
     return Runner(
         store=broker.open_store(settings, timeout_seconds=5),
@@ -55,36 +55,36 @@ def runner(pid: int) -> Runner:
 
 def _import_handler(name: str) -> Handler:
     path = TASKS[name].handler
-    prefix = f"holdfast: tasks/routes.py gives {name} the handler {path}, which is"
+    prefix = f"holdfast: tasks/routes.py gives {name} the handler {path}, which"
     module, _, function = path.partition(":")
     try:
         handler: Handler = getattr(importlib.import_module(module), function)
         inspect.signature(handler).bind("attempt", "db")
     except (ImportError, AttributeError) as error:
-        raise SystemExit(f"{prefix} not there ({error})") from None
+        raise SystemExit(f"{prefix} does not exist ({error})") from None
     except TypeError:
-        raise SystemExit(f"{prefix} no function of (attempt, db)") from None
+        raise SystemExit(f"{prefix} must take (attempt, db)") from None
     return handler
 
 
 def _register(name: str) -> None:
     HANDLERS[name], limit = _import_handler(name), TASKS[name].time_limit_seconds
     limits = {"time_limit": limit, "soft_time_limit": limit - 5} if limit else {}
-    told = limits.get("soft_time_limit", settings.job_soft_limit_seconds)
+    limit_seconds = limits.get("soft_time_limit", settings.job_soft_limit_seconds)
 
     def attempt(self: Any, job_id: str) -> str:
-        ours = runner(os.getpid())
-        lease = ours.lease(job_id, self.request.id or "")
+        process_runner = runner(os.getpid())
+        lease = process_runner.lease(job_id, self.request.id or "")
         if isinstance(lease, str):
             return lease
-        others = FlowerEvents(app, self.request.hostname)
+        events = FlowerEvents(app, self.request.hostname)
         try:
-            return backlog.work(ours, HANDLERS, lease, told, others)
+            return backlog.work(process_runner, HANDLERS, lease, limit_seconds, events)
         finally:
-            others.send()
+            events.send()
 
-    # `throws`: expected failures, which need no traceback in the log. workers/run.py has written the reason down; or
-    # the record was away before there was a lease: then the sweep rings again, and a traceback would tell its address.
+    # `throws`: expected failures, logged without a traceback. The reason is in the record; or the record was not
+    # available before there was a lease, then the sweep rings again, and a traceback would contain its address.
     app.task(attempt, name=name, bind=True, throws=(AttemptFailed, StoreUnavailable), **limits)
 
 

@@ -1,6 +1,6 @@
-"""A worker with a backlog does the next jobs of its queue without going back to Celery for each of them.
+"""While there is a backlog, a worker runs the next jobs of its queue without returning to Celery for each.
 
-Celery's own part of a job that does nothing is two thirds of a millisecond of CPU; see docs/decisions/0007.
+Celery's overhead is two thirds of a millisecond of CPU per job; see docs/decisions/0007.
 """
 
 from __future__ import annotations
@@ -14,40 +14,43 @@ from tasks.routes import TASKS
 from workers.flower_events import FlowerEvents
 from workers.run import AttemptFailed, Runner
 
-SLICE_SECONDS = 0.2  # so late a job may begin within its Celery task, whose time limit holds for all of them
+SLICE_SECONDS = 0.2  # the latest start of a job within its Celery task, whose time limit holds for all jobs in it
 
 
 def work(
-    runner: Runner, handlers: Mapping[str, Handler], lease: Lease, limit_seconds: float, told: FlowerEvents
+    runner: Runner, handlers: Mapping[str, Handler], lease: Lease, limit_seconds: float, events: FlowerEvents
 ) -> str:
-    """Do the job, and then those that wait behind it, while the slice lasts. Answers what became of the first.
+    """Run the job, and then the next jobs of its queue until the slice is over. Returns the outcome of the first.
 
-    Raises AttemptFailed if the first failed; how others end is written down, and `told`.
+    Raises AttemptFailed if the first job failed. The outcomes of the others are in the record and in `events`.
     """
     began = time.monotonic()
-    wish = _wish(runner, lease.task)
+    next_request = _next_request(runner, lease.task)
 
     def attempt(lease: Lease) -> tuple[str, Lease | str]:
-        wanted = wish if time.monotonic() - began < SLICE_SECONDS else None
-        return runner.attempt(handlers[lease.task], lease, began + limit_seconds, wanted)
+        request = next_request if time.monotonic() - began < SLICE_SECONDS else None
+        return runner.attempt(handlers[lease.task], lease, began + limit_seconds, request)
 
     found: Lease | str = lease
     try:
-        word, found = attempt(lease)
+        first_outcome, found = attempt(lease)
         while isinstance(found, Lease):
-            with told.of(found) as outcome:
+            with events.record(found) as outcome:
                 try:
-                    outcome.word, found = attempt(found)
+                    outcome.result, found = attempt(found)
                 except AttemptFailed as error:
                     outcome.error, found = str(error), "none"
-    except (SystemExit, KeyboardInterrupt):  # told to stop: maybe when its attempt had not begun yet
+    except (SystemExit, KeyboardInterrupt):  # the worker must stop, perhaps before the attempt of `found` has begun
         runner.release(found)
         raise
-    return word
+    return first_outcome
 
 
-def _wish(runner: Runner, task: str) -> NextJobRequest | None:
-    """Of the same queue, what has the same time limit as any other task; who has one of his own does his job alone."""
+def _next_request(runner: Runner, task: str) -> NextJobRequest | None:
+    """A request for a job of the same queue whose task has the default time limit. A task with its own limit runs
+    alone."""
     queue = TASKS[task].queue
-    alike = [name for name, it in TASKS.items() if it.queue == queue and not it.time_limit_seconds]
-    return NextJobRequest(runner.holder, runner.settings.lease_seconds, queue, alike) if task in alike else None
+    same_limit = [name for name, it in TASKS.items() if it.queue == queue and not it.time_limit_seconds]
+    return (
+        NextJobRequest(runner.holder, runner.settings.lease_seconds, queue, same_limit) if task in same_limit else None
+    )

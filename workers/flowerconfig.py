@@ -1,7 +1,7 @@
-"""What Flower's list of tasks shows: `celery -A workers.app flower --conf=workers/flowerconfig.py`.
+"""The columns of Flower's task list: `celery -A workers.app flower --conf=workers/flowerconfig.py`.
 
-A task's name says what is done, and its only argument, the job's id, for which event; neither holds personal data. How
-an attempt failed is in words that may be shown (workers/run.py). There are no results and no keyword arguments.
+The only argument of a task is the job's id. Neither it, nor the task's name, nor the text of a failure (workers/run.py)
+contains personal data. There are no results and no keyword arguments.
 """
 
 tasks_columns = "name,args,state,exception,received,runtime,worker,uuid"

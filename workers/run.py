@@ -1,4 +1,4 @@
-"""One job, from lease to finish. What happens when we die between two steps is told at each of them."""
+"""Runs one job, from lease to finish. Each step says what happens if the process dies before or in it."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from tasks.routes import TASKS
 from telemetry import logs, tracing
 
 log = structlog.get_logger()
-MARK_DONE = insert(cast("Table", Effect.__table__))  # the table's, not the class's: that costs several times as much
+INSERT_EFFECT = insert(cast("Table", Effect.__table__))  # inserting through the class costs several times as much
 ROOT = Path(__file__).parent.parent
 
 
 class AttemptFailed(Exception):
-    """What Flower shows of a failed attempt: the reason, without personal data."""
+    """A failed attempt, as Flower shows it: the reason, without personal data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """Everything an attempt needs, made once per worker process. `holder` names the process for people."""
+    """Everything an attempt needs; one per worker process. `holder` names the process for people."""
 
     store: Store
     sessions: Callable[[], Session]
@@ -49,54 +49,54 @@ class Runner:
     holder: str
 
     def lease(self, job: str, celery_task_id: str) -> Lease | str:
-        """The job, or a word why not. Dying before it: the doorbell is gone, the sweep rings again."""
+        """Lease a job, or return the reason why not. If the process dies before this, the sweep rings again."""
         return self.store.lease(job, self.holder, self.settings.lease_seconds, celery_task_id)
 
     def attempt(
-        self, handler: Handler, lease: Lease, over: float, wish: NextJobRequest | None = None
+        self, handler: Handler, lease: Lease, deadline: float, next_request: NextJobRequest | None = None
     ) -> tuple[str, Lease | str]:
-        """What became of it in a word, and the next lease, if there is a `wish` for one that can be fulfilled.
+        """Run an attempt. Returns its outcome, and the next lease or the reason why there is none.
 
-        Raises AttemptFailed after writing the failure down. `over` is the time.monotonic() at which Celery tells the
-        handler to end.
+        Raises AttemptFailed after recording the failure. `deadline` is the time.monotonic() at which Celery stops the
+        handler. `next_request` asks for the next lease.
 
-        1. Effect. Dying in it: the lease runs out, the next attempt starts over; SQL was rolled back.
-        2. Finish. Dying before it: the next attempt finds the effect row, changes nothing and finishes. Dying after
-           it, with the next lease: as dying in the effect of that.
+        1. Effect. If the process dies in it, SQL is rolled back, the lease expires and the next attempt starts over.
+        2. Finish. If the process dies before it, the next attempt finds the effect row, changes nothing and finishes.
+           If it dies after it, it holds the next lease and dies in the effect of that job.
         """
         ids = _ids(lease)
         with logs.log_context(ids), tracing.attempt(ids, lease.task) as span:
             try:
-                word, found = self._attempted(handler, lease, over, wish)
+                outcome, found = self._run(handler, lease, deadline, next_request)
             except AttemptFailed as error:
                 span.ended("failed", str(error))
                 raise
-            span.ended(word)
-            return word, found
+            span.ended(outcome)
+            return outcome, found
 
-    def _attempted(
-        self, handler: Handler, lease: Lease, over: float, wish: NextJobRequest | None
+    def _run(
+        self, handler: Handler, lease: Lease, deadline: float, next_request: NextJobRequest | None
     ) -> tuple[str, Lease | str]:
         began = time.monotonic()
         found: Lease | str = "none"
         try:
             follow_ups = self._effect(handler, lease)
-            bells, found = self._finish(lease, follow_ups, wish)
+            bells, found = self._finish(lease, follow_ups, next_request)
             return self._finished(began, bells, len(follow_ups)), found
         except LeaseLost:
             return _ended(began, "lost"), found
         except NotNow as error:
-            self._let_go(lease, partial(self._put_off, wait=error))
+            self._return_job(lease, partial(self._postpone, wait=error))
             return _ended(began, "put off"), "none"
         except Exception as error:
             self.release(found)
             raise self._fail(lease, began, error) from None  # the cause may hold personal data: it is not chained
         except BaseException:  # SystemExit from the pool's signal handler, or KeyboardInterrupt
             self.release(found)
-            if time.monotonic() < over:
-                self.release(lease)  # the worker was told to stop: no fault of the job's
+            if time.monotonic() < deadline:
+                self.release(lease)  # the worker must stop; the job did not fail
             else:
-                self._fail(lease, began, TransientError("it ran over its time limit and would not end"))
+                self._fail(lease, began, TransientError("it exceeded its time limit and did not stop"))
             raise
 
     def _finished(self, began: float, bells: Sequence[Doorbell] | HoldfastError, follow_ups: int) -> str:
@@ -106,16 +106,20 @@ class Runner:
         return _ended(began, "succeeded", follow_ups=follow_ups)
 
     def _finish(
-        self, lease: Lease, follow_ups: Sequence[FollowUp], wish: NextJobRequest | None
+        self, lease: Lease, follow_ups: Sequence[FollowUp], next_request: NextJobRequest | None
     ) -> tuple[Sequence[Doorbell] | HoldfastError, Lease | str]:
         new = [_new_job(lease, follow_up) for follow_up in follow_ups]
-        return self.store.finish_and_lease(lease, new, wish) if wish else (self.store.finish(lease, new), "none")
+        return (
+            self.store.finish_and_lease(lease, new, next_request)
+            if next_request
+            else (self.store.finish(lease, new), "none")
+        )
 
     def _effect(self, handler: Handler, lease: Lease) -> Sequence[FollowUp]:
-        """The handler's changes and the effect row in one transaction: both or none, and only once per job.
+        """Commit the handler's changes and the effect row in one transaction, once per job.
 
-        The first holder does not look whether the row is there. Should the record have forgotten an earlier one, as
-        after a failover, the row is a conflict, and nothing is changed.
+        The first holder does not query for the row. If the record has lost an earlier lease, as after a failover, the
+        insert conflicts with the existing row, and nothing is changed.
         """
         try:
             done = None if lease.first else self._done(lease)
@@ -125,18 +129,18 @@ class Runner:
                 attempt = self._attempt(lease)
                 follow_ups = list(handler(attempt, db))
                 row = {"job_id": lease.job_id, "follow_ups": _encode(follow_ups), "done_at": attempt.now}
-                db.execute(MARK_DONE, row)
+                db.execute(INSERT_EFFECT, row)
                 db.commit()
                 return follow_ups
         except IntegrityError as error:
-            # A holder that slept over its lease came back, and one of the two committed first.
+            # A stalled holder resumed after its lease had expired, and one of the two holders committed first.
             done = self._done(lease)
             if done is None:
                 raise TransientError(f"two jobs wrote the same row ({_where(error)})") from None
             return done
 
     def _done(self, lease: Lease) -> list[FollowUp] | None:
-        """The follow-ups of a job that has had its effect already, or None."""
+        """The stored follow-ups of a job that already had its effect, or None."""
         with self.sessions() as db:
             effect = db.get(Effect, lease.job_id)
             return _decode(effect.follow_ups) if effect else None
@@ -159,12 +163,13 @@ class Runner:
         bound = log.bind(ms=_ms(began), error=type(error).__name__, reason=reason)
         try:
             policy, jitter = self._policy(lease.task), random.random()  # noqa: S311
-            fate = retry.decide(policy, error, lease.attempt, self.store.now_ms(), jitter)
-            left = error.follow_ups if isinstance(error, GaveUp) else ()
-            self.ring(self.store.fail(lease, reason, fate, [_new_job(lease, one) for one in left]))
-            bound.warning("attempt failed", fate=type(fate).__name__)
-        except (LeaseLost, StoreUnavailable) as also:  # the lease will run out, or has; the sweep sees to the rest
-            bound.warning("attempt failed, and the record does not take it", why=type(also).__name__)
+            decision = retry.decide(policy, error, lease.attempt, self.store.now_ms(), jitter)
+            follow_ups = error.follow_ups if isinstance(error, GaveUp) else ()
+            new = [_new_job(lease, follow_up) for follow_up in follow_ups]
+            self.ring(self.store.fail(lease, reason, decision, new))
+            bound.warning("attempt failed", decision=type(decision).__name__)
+        except (LeaseLost, StoreUnavailable) as also:  # the lease has expired or will; then the sweep rings again
+            bound.warning("attempt failed, and the failure could not be recorded", why=type(also).__name__)
         return AttemptFailed(reason)
 
     def _policy(self, task: str) -> retry.Policy:
@@ -172,24 +177,24 @@ class Runner:
         schedule = getattr(s, named) if named else ()
         return retry.Policy(s.retry_base_seconds, s.retry_cap_seconds, s.max_attempts, schedule)
 
-    def _put_off(self, lease: Lease, wait: NotNow) -> list[Doorbell]:
-        """For a second at least: if our clock goes behind the store's, the job would come back at once, and again."""
+    def _postpone(self, lease: Lease, wait: NotNow) -> list[Doorbell]:
+        """By a second at least: if our clock is behind the store's, the job would come back again and again."""
         return self.store.postpone(lease, str(wait), max(wait.at_ms, self.store.now_ms() + 1000))
 
     def release(self, lease: Lease | str) -> None:
-        """Let somebody else have the job now, if it is held at all."""
+        """Return a leased job so that another worker can run it now."""
         if isinstance(lease, Lease):
-            with logs.log_context(_ids(lease)):  # maybe the next job's, while we are at work for another
-                self._let_go(lease, self.store.release)
+            with logs.log_context(_ids(lease)):  # perhaps the next job's lease, while another job runs
+                self._return_job(lease, self.store.release)
 
-    def _let_go(self, lease: Lease, how: Callable[[Lease], list[Doorbell]]) -> None:
+    def _return_job(self, lease: Lease, return_: Callable[[Lease], list[Doorbell]]) -> None:
         try:
-            self.ring(how(lease))
-            log.info("job given back")
+            self.ring(return_(lease))
+            log.info("job returned")
         except LeaseLost:
-            log.info("job not given back: it is done, or not ours any more")
+            log.info("job not returned: it has finished or another worker holds it")
         except StoreUnavailable as error:
-            log.warning("job not given back; its lease will run out", why=type(error).__name__)
+            log.warning("job not returned; its lease will expire", why=type(error).__name__)
 
 
 def _ended(began: float, outcome: str, **fields: int) -> str:
@@ -202,22 +207,22 @@ def _ms(began: float) -> int:
 
 
 def _ids(lease: Lease) -> dict[str, str | int]:
-    """What every line of an attempt says; `event_id`, because `event` is the line's own words."""
+    """Bound to every log line of an attempt. `event_id`, because structlog uses `event` for the message."""
     return {"source": lease.source, "event_id": lease.event_id, "job": lease.job_id, "attempt": lease.attempt}
 
 
 def describe(error: BaseException) -> str:
-    """An error in words that may be shown. A foreign one may quote addresses or payloads, so only its place is told."""
+    """An error's text without personal data. Texts of foreign errors may contain it, so only their place is given."""
     return str(error) if isinstance(error, HoldfastError) else f"{type(error).__name__} at {_where(error)}"
 
 
 def _where(error: BaseException) -> str:
-    """The innermost line of our own code that it passed through."""
+    """The innermost line of our own code in the traceback."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(ROOT)]
-    ours = [f for f in frames if "site-packages" not in f.filename]
-    if not ours:
+    own = [f for f in frames if "site-packages" not in f.filename]
+    if not own:
         return "an unknown place"
-    return f"{Path(ours[-1].filename).relative_to(ROOT)}:{ours[-1].lineno}"
+    return f"{Path(own[-1].filename).relative_to(ROOT)}:{own[-1].lineno}"
 
 
 def _new_job(lease: Lease, follow_up: FollowUp) -> NewJob:

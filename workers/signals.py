@@ -1,4 +1,4 @@
-"""Celery's signals: when the sweep runs, what SIGTERM means, and how a worker shows that it lives."""
+"""Handlers of Celery's signals: start the sweep, stop softly on SIGTERM, touch the heartbeat file."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from workers.sweep import Sweeper
 
 log = structlog.get_logger()
 
-ENDS_JOBS = {"celery.concurrency.prefork"}  # the one pool with time limits: docs/decisions/0007
-SECONDS_FOR_A_STEP = 3  # of Celery's event loop
+POOLS_WITH_TIME_LIMITS = {"celery.concurrency.prefork"}  # docs/decisions/0007
+LOOP_STEP_SECONDS = 3  # the maximum time for a step of Celery's event loop
 
 
 def connect(settings: Settings) -> None:
-    """Have this process do all three when it is a worker; what else loads the app, as Flower does, sends no signals."""
+    """Takes effect only in a worker: other processes that load the app, such as Flower, send none of these signals."""
 
-    # Not weak: nobody else keeps these functions.
+    # Not weak: there is no other reference to these functions.
     @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
     def start_sweep(**_: Any) -> None:
-        """The sweep runs in the worker's main process, beside whatever the pool does."""
+        """The sweep runs in a thread of the worker's main process, beside the pool."""
         reconciles = bool(settings.stripe_api_key)
         if not reconciles:
             log.info("reconcile is off: STRIPE_API_KEY is not set")
@@ -40,18 +40,18 @@ def connect(settings: Settings) -> None:
         Sweeper(store, reconciles=reconciles, alerts=alerts).start()
 
     @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
-    def insist_on_the_time_limit(options: Mapping[str, Any], **_: Any) -> None:
-        if wrong := _outlives_lease(options, settings):
-            raise SystemExit(f"holdfast: {wrong}, or a slow job would run twice at once")
+    def check_time_limit(options: Mapping[str, Any], **_: Any) -> None:
+        if problem := _time_limit_problem(options, settings):
+            raise SystemExit(f"holdfast: {problem}, or a slow job would run twice at once")
 
     @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
-    def leave_out_the_banner(instance: Any, **_: Any) -> None:
-        """It is forty lines of drawing among lines of JSON."""
+    def hide_banner(instance: Any, **_: Any) -> None:
+        """Forty lines of ASCII art do not belong among lines of JSON."""
         instance.quiet = True
 
     @signals.worker_process_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
-    def send_the_last_spans(**_: Any) -> None:
-        """A process of the pool ends without running what stands in atexit."""
+    def send_last_spans(**_: Any) -> None:
+        """A pool process exits without running its atexit handlers."""
         tracing.stop()
 
     signals.worker_ready.connect(_stop_softly_on_sigterm)
@@ -60,28 +60,31 @@ def connect(settings: Settings) -> None:
 
         @signals.heartbeat_sent.connect(weak=False)  # type: ignore[untyped-decorator]
         def touch_heartbeat_file(**_: Any) -> None:
-            """Every 2 seconds while the worker's loop turns and has its broker: a health check that costs nothing."""
+            """Every 2 seconds while the worker's event loop runs and the broker is connected: a cheap health check."""
             Path(settings.heartbeat_file).touch()
 
 
-def _outlives_lease(options: Mapping[str, Any], settings: Settings) -> str:
-    """What of the worker's command line lets a job live longer than its lease; empty if nothing does."""
+def _time_limit_problem(options: Mapping[str, Any], settings: Settings) -> str:
+    """Which option of the worker lets a job run longer than its lease; empty if none does."""
     pool, limit = options.get("pool"), options.get("time_limit")
-    if pool is not None and pool.__module__ not in ENDS_JOBS:
-        return f"--pool is {pool.__module__.rpartition('.')[2]}; it takes prefork, which ends jobs at their time limit"
+    if pool is not None and pool.__module__ not in POOLS_WITH_TIME_LIMITS:
+        return (
+            f"--pool is {pool.__module__.rpartition('.')[2]}; it must be prefork, which stops jobs at their time limit"
+        )
     if limit is not None and not 0 < limit < settings.lease_seconds:
-        return f"--time-limit is {limit:g}; it takes less than LEASE_SECONDS ({settings.lease_seconds})"
+        return f"--time-limit is {limit:g}; it must be between 0 and LEASE_SECONDS ({settings.lease_seconds})"
     return ""
 
 
 def _stop_softly_on_sigterm(**_: Any) -> None:
-    """SIGTERM is what orchestrators send, and Celery's answer to it waits for running tasks without end.
+    """Handle SIGTERM, which orchestrators send, as Celery handles SIGQUIT.
 
-    Its answer to SIGQUIT is the right one: wait worker_soft_shutdown_timeout seconds, then end what still runs; the
-    job is given back then (see workers/run.py). Celery's own switch for this is the environment variable
-    REMAP_SIGTERM=SIGQUIT, which a worker started by hand would lack; and it ends the pool inside the signal handler,
-    so that whoever was just asking the pool fails ("Unrecoverable error", exit code 1). Hence the event loop
-    is asked to do it between two steps. Where it does not turn, as while the broker is away, an alarm does it.
+    On SIGTERM Celery waits for running tasks without a limit. On SIGQUIT it waits worker_soft_shutdown_timeout seconds
+    and then stops what still runs, which returns the job (workers/run.py). Celery's own switch for this is the
+    environment variable REMAP_SIGTERM=SIGQUIT, which a worker started by hand would lack. It also stops the pool inside
+    the signal handler, so that the code which was just using the pool fails ("Unrecoverable error", exit code 1).
+    Therefore the event loop stops the pool between two of its steps. If the loop does not run, as while the broker is
+    down, a timer signal (SIGALRM) does it.
     """
     softly = signal.getsignal(signal.SIGQUIT)
     if not callable(softly):
@@ -91,16 +94,16 @@ def _stop_softly_on_sigterm(**_: Any) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         if state.should_terminate is None:  # not twice
             softly(signal.SIGTERM, None)
-            state.maybe_shutdown()  # raises: whoever was at work may not go on, for the pool is gone
+            state.maybe_shutdown()  # raises: the interrupted code must not continue, because the pool is gone
 
     def terminated(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one changes nothing; SIGQUIT still hurries it
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second SIGTERM changes nothing; SIGQUIT still stops at once
         loop = get_event_loop()
         if loop is None:  # a pool of threads, or between two connections to the broker
             return stop()
         signal.signal(signal.SIGALRM, stop)
-        signal.setitimer(signal.ITIMER_REAL, SECONDS_FOR_A_STEP)
-        # Not from here: the loop's lock may be held by the very code that the signal interrupted.
+        signal.setitimer(signal.ITIMER_REAL, LOOP_STEP_SECONDS)
+        # In a thread: the code that the signal interrupted may hold the loop's lock.
         return threading.Thread(target=loop.call_soon, args=(stop,), daemon=True).start()
 
     signal.signal(signal.SIGTERM, terminated)

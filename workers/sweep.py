@@ -1,6 +1,6 @@
-"""The sweep: every worker looks every second for jobs whose time has come or whose lease ran out, and rings again.
+"""The sweep: every second, every worker rings for jobs that are due, whose lease expired or whose doorbell was lost.
 
-So it is also where the hour is noticed at which somebody must ask Stripe what we missed, and where alarms are.
+It also starts the hourly reconcile with Stripe and the alert check.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from workers.alerts import AlertScheduler
 log = structlog.get_logger()
 
 EVERY_SECONDS = 1.0
-LIMIT = 200  # jobs a sweep; the next one comes in a second
+LIMIT = 200  # jobs per sweep
 
 
 def sweep(store: Store) -> int:
-    """Look once. Returns how many doorbells were rung."""
+    """Sweep once. Returns how many doorbells were rung."""
     bells = store.sweep(LIMIT, broker.doorbell_capacity(QUEUES))
     broker.ring(bells)
     return len(bells)
 
 
 class Sweeper(threading.Thread):
-    """Sweeps as long as its process lives; no error ends it, for without it late jobs would wait for ever."""
+    """Sweeps as long as its process lives. No error stops it, because without sweeps retries would never run."""
 
     def __init__(self, store: Store, *, reconciles: bool = False, alerts: AlertScheduler | None = None) -> None:
         super().__init__(daemon=True, name="sweeper")
         self._store, self._reconciles, self._alerts = store, reconciles, alerts
-        self._asked = ""
+        self._requested_hour = ""
 
     def run(self) -> None:
         while True:
-            time.sleep(EVERY_SECONDS * (0.75 + random.random() / 2))  # noqa: S311  jitter: they must not look in step
+            time.sleep(EVERY_SECONDS * (0.75 + random.random() / 2))  # noqa: S311  jitter, so that workers do not sweep at the same time
             try:
                 sweep(self._store)
                 if self._reconciles:
-                    self._asked = reconcile.request_hourly(self._store, self._asked)
+                    self._requested_hour = reconcile.request_hourly(self._store, self._requested_hour)
                 if self._alerts:
                     self._alerts.run_if_due()
             except Exception as error:
-                log.warning("sweep failed; the next one comes in a second", error=type(error).__name__)
+                log.warning("sweep failed; the next one is in a second", error=type(error).__name__)

@@ -70,8 +70,10 @@ def test_an_attempt_that_ended_is_one_line_with_its_event_and_its_outcome(writte
     assert (plain["source"], plain["event_id"], plain["attempt"]) == ("stripe", "evt_plain", 1)
     assert (plain["outcome"], plain["follow_ups"]) == ("succeeded", 1)
     assert plain["ms"] >= 0
-    failing = [(line["attempt"], line.get("fate"), line.get("outcome")) for line in said if "failing" in line["job"]]
+    failing = [
+        (line["attempt"], line.get("decision"), line.get("outcome")) for line in said if "failing" in line["job"]
+    ]
     assert failing == [(1, "RetryAt", None), (2, "RetryAt", None), (3, None, "succeeded")]
     (hopeless,) = [line for line in said if "hopeless" in line["job"]]
-    assert (hopeless["fate"], hopeless["error"]) == ("DeadLetter", "PermanentError")
+    assert (hopeless["decision"], hopeless["error"]) == ("DeadLetter", "PermanentError")
     assert {line["error"] for line in said if "leaking" in line["job"]} == {"ValueError"}

@@ -78,7 +78,7 @@ def test_a_job_that_will_not_be_told_is_ended_before_its_lease_is_over_and_that_
     worker = world.stack.worker()
     world.settle()
     assert (world.effects(job), world.outcomes(job)) == (1, ["failed", "succeeded"])
-    assert reasons(world, job)[0] == "it ran over its time limit and would not end"
+    assert reasons(world, job)[0] == "it exceeded its time limit and did not stop"
     assert worker.said("Hard time limit (5s) exceeded")
 
 

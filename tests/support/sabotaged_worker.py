@@ -33,7 +33,7 @@ def die_before(method: str, share: float) -> None:
 
 def look_for_no_effect_row() -> None:
     write: Any = sqlite.insert(Effect.__table__)  # type: ignore[arg-type]
-    run.MARK_DONE = write.on_conflict_do_update(index_elements=["job_id"], set_={"job_id": write.excluded.job_id})
+    run.INSERT_EFFECT = write.on_conflict_do_update(index_elements=["job_id"], set_={"job_id": write.excluded.job_id})
     run.Runner._done = lambda *_: None  # type: ignore[method-assign]
 
 

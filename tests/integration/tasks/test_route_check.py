@@ -44,10 +44,10 @@ WRONG_STRIPE_TYPE = {  # only the workers import stripe
     ),
 }
 NO_HANDLER = {  # only the workers import handlers
-    "tasks.billing.payments:nobody": "not there",
-    "tasks.nowhere:refunded": "not there",
-    "tasks.billing.payments:RECOVERED": "no function of (attempt, db)",
-    "tasks.payloads:ref": "no function of (attempt, db)",
+    "tasks.billing.payments:nobody": "does not exist",
+    "tasks.nowhere:refunded": "does not exist",
+    "tasks.billing.payments:RECOVERED": "must take (attempt, db)",
+    "tasks.payloads:ref": "must take (attempt, db)",
 }
 
 

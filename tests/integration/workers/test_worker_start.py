@@ -1,4 +1,4 @@
-"""A worker whose command line would let a job outlive its lease does not start, and says why in one line."""
+"""A worker whose command line lets a job run longer than its lease exits with one line that says why."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-POOL = "it takes prefork, which ends jobs at their time limit, or a slow job would run twice at once\n"
-LIMIT = "it takes less than LEASE_SECONDS (90), or a slow job would run twice at once\n"
+POOL = "it must be prefork, which stops jobs at their time limit, or a slow job would run twice at once\n"
+LIMIT = "it must be between 0 and LEASE_SECONDS (90), or a slow job would run twice at once\n"
 
 
 @pytest.mark.parametrize(
