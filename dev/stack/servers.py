@@ -1,4 +1,4 @@
-"""Real servers for tests, demo and `make run`: Valkey, Postgres, on free ports, in folders of the caller."""
+"""Real servers for tests, demo and `make run`, on free ports and in folders of the caller: a base, and Valkey."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import psutil
 import redis
 
 
@@ -36,6 +38,60 @@ def wait_until(true: Callable[[], bool], *, seconds: float, what: str) -> None:
         if time.monotonic() > end:
             raise TimeoutError(f"waited {seconds:g} s for {what}")
         time.sleep(0.02)
+
+
+class Server:
+    """A server process, which can be killed, frozen and started again on the data in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def spawn(self, command: Sequence[str | Path], **options: Any) -> None:
+        """Start the process, without waiting for it; `options` of subprocess.Popen."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, **options)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """To the process alone."""
+        if self.process is not None:
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut would."""
+        self.end(signal.SIGKILL)
+
+    def end(self, number: signal.Signals) -> None:
+        """Send a signal that ends the process, and wait."""
+        self.send_signal(number)
+        if self.process is not None:
+            self.process.wait(30)
+            self.process = None
+
+    def freeze(self) -> None:
+        """SIGSTOP for the process and its children: connections stay open and nothing answers."""
+        self._send_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._send_all(signal.SIGCONT)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Frozen while the block runs."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.resume()
+
+    def _send_all(self, number: signal.Signals) -> None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        main = psutil.Process(self.process.pid)
+        for member in [main, *main.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):  # a child that served one connection may have ended
+                member.send_signal(number)
 
 
 def valkey_binary() -> str:
@@ -69,49 +125,33 @@ def valkey_command(folder: Path, port: int, **more: object) -> list[str]:
     return [valkey_binary(), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
 
 
-class Valkey:
-    """A Valkey process that can be killed, frozen and restarted on the same data; `follows` makes it a replica."""
+class Valkey(Server):
+    """`follows` makes it a replica."""
 
     def __init__(self, folder: Path, port: int | None = None, *, follows: Valkey | None = None) -> None:
-        self.folder, self.port = folder, port or free_port()
+        super().__init__(folder)
+        self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._options = {"replicaof": f"127.0.0.1 {follows.port}"} if follows else {}
-        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, seconds: float = 20) -> Valkey:
         """Returns once it answers; raises TimeoutError where that takes longer than `seconds`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        log = (self.folder / "valkey.log").open("ab")
-        self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
+        self.spawn(self.command())
         wait_until(self._answers, seconds=seconds, what=f"Valkey on port {self.port}")
         return self
 
     def command(self) -> list[str]:
         return valkey_command(self.folder, self.port, **self._options)
 
-    def kill(self) -> None:
-        """SIGKILL, as a power cut would."""
-        self._send(signal.SIGKILL)
-
-    def freeze(self) -> None:
-        """SIGSTOP: connections stay open and nothing answers."""
-        if self.process is not None:
-            self.process.send_signal(signal.SIGSTOP)
-
     def resume(self) -> None:
         """Back after a kill or a freeze, on the same data."""
         if self.process is None:
             self.start()
-        self.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+        super().resume()
 
     def stop(self) -> None:
-        self._send(signal.SIGTERM)
-
-    def _send(self, number: signal.Signals) -> None:
-        if self.process is not None:
-            self.process.send_signal(number)
-            self.process.wait(20)
-            self.process = None
+        self.end(signal.SIGTERM)
 
     def _answers(self) -> bool:
         try:
