@@ -195,7 +195,7 @@ def test_it_is_not_ready_and_says_why_while_too_few_replicas_confirm(stack: Stac
         503,
         {
             "ready": False,
-            "checks": {"store": "0 of 1 replicas confirm what is written: senders hear 503"},
+            "checks": {"store": "only 0 of 1 replicas confirm writes: sources receive 503"},
             "loss_window": "nothing",
         },
     )

@@ -19,7 +19,7 @@ from tasks import broker
 from tasks.routes import QUEUES
 from web.errors import HttpError
 
-# What the server must be set to for each DURABILITY, and what may then be lost.
+# The settings that each DURABILITY requires of the store, and what may be lost with them.
 NEVER_EVICTS = {"maxmemory-policy": "noeviction"}
 APPENDS = {**NEVER_EVICTS, "appendonly": "yes"}
 SYNCS = {**APPENDS, "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
@@ -28,14 +28,14 @@ DURABILITY = {
     "everysec": (APPENDS, "up to 2 seconds of events in a power cut"),
     "none": (NEVER_EVICTS, "every event since the last snapshot, if the store dies"),
 }
-UNKNOWN = "not said by the store, which refuses CONFIG"
-FAILOVER_LOSES = "; if a replica takes over, also what it had not yet received (see REPLICAS_ACK)"
+UNKNOWN = "unknown: the store refuses CONFIG"
+FAILOVER_LOSES = "; if a replica takes over, also events it has not yet received (see REPLICAS_ACK)"
 SWEEP_LATE_MS = 15_000
 CHECK_TIMEOUT_SECONDS = 2
 
 
 def blueprint(settings: Settings, store: Store, engine: Engine) -> Blueprint:
-    """For an orchestrator and a load balancer."""
+    """The health checks for orchestrators and load balancers."""
     pages = Blueprint("health", __name__)
 
     @pages.get("/livez")
@@ -55,12 +55,12 @@ def blueprint(settings: Settings, store: Store, engine: Engine) -> Blueprint:
 
         The store suffices to accept and keep every event; the other checks decide when its jobs run.
         """
-        wanted = request.args.get("only", ",".join(checks)).split(",")
-        if not set(wanted) <= set(checks):
-            raise HttpError(f"only takes one or more of {','.join(checks)}")
-        answers = {name: run_check(checks[name]) for name in wanted}
-        ready = all(answer == "ok" for answer in answers.values())
-        return jsonify(ready=ready, checks=answers, loss_window=loss_window(settings)), 200 if ready else 503
+        names = request.args.get("only", ",".join(checks)).split(",")
+        if not set(names) <= set(checks):
+            raise HttpError(f"only must be one or more of {','.join(checks)}")
+        results = {name: run_check(checks[name]) for name in names}
+        ready = all(result == "ok" for result in results.values())
+        return jsonify(ready=ready, checks=results, loss_window=loss_window(settings)), 200 if ready else 503
 
     return pages
 
@@ -74,24 +74,26 @@ def run_check(check: Callable[[], str]) -> str:
 
 
 def loss_window(settings: Settings) -> str:
-    """What a crash may lose although it was answered 200."""
+    """Which acknowledged events a crash may lose."""
     return DURABILITY[settings.durability][1] + ("" if settings.replicas_ack else FAILOVER_LOSES)
 
 
 def check_store(store: Store, settings: Settings) -> str:
     """Whether its settings satisfy DURABILITY and REPLICAS_ACK, and whether it accepts writes."""
-    wanted, _ = DURABILITY[settings.durability]
+    required, _ = DURABILITY[settings.durability]
     found = queries.durability(store)
-    said = {name: found.get(name, UNKNOWN) for name in wanted}
-    wrong = [f"{name} is {said[name]}, it takes {value}" for name, value in wanted.items() if said[name] != value]
+    actual = {name: found.get(name, UNKNOWN) for name in required}
+    wrong = [
+        f"{name} must be {value} (it is {actual[name]})" for name, value in required.items() if actual[name] != value
+    ]
     if found["appendonly"] == "yes" and found["aof_last_write_status"] != "ok":
-        wrong.append("it could not write to its file (aof_last_write_status)")
+        wrong.append("it cannot write to its append-only file (aof_last_write_status)")
     if is_nearly_full(*store.memory()):
-        wrong.append("its memory is nearly full: senders hear 503")
-    if refusal := store.write_error():
-        wrong.append(f"it takes no events ({refusal}): senders hear 503")
-    elif (most := settings.replicas_ack) and (have := store.replicas()) < most:
-        wrong.append(f"{have} of {most} replicas confirm what is written: senders hear 503")
+        wrong.append("its memory is nearly full: sources receive 503")
+    if error := store.write_error():
+        wrong.append(f"it refuses events ({error}): sources receive 503")
+    elif (needed := settings.replicas_ack) and (replicas := store.replicas()) < needed:
+        wrong.append(f"only {replicas} of {needed} replicas confirm writes: sources receive 503")
     return "; ".join(wrong) or "ok"
 
 
@@ -135,10 +137,10 @@ def check_broker() -> str:
 
 def check_sweep(store: Store) -> str:
     """Every worker sweeps every second, so the time of the last sweep shows whether any worker runs."""
-    swept = queries.last_sweep_ms(store)
-    if swept is None:
+    swept_at = queries.last_sweep_ms(store)
+    if swept_at is None:
         return "no worker has ever swept"
-    late = store.now_ms() - swept
-    if late < -SWEEP_LATE_MS:
+    age = store.now_ms() - swept_at
+    if age < -SWEEP_LATE_MS:
         return "no worker has swept since the store's clock went back; jobs wait for one"
-    return "ok" if late < SWEEP_LATE_MS else f"no worker has swept for {late // 1000} s; jobs wait for one"
+    return "ok" if age < SWEEP_LATE_MS else f"no worker has swept for {age // 1000} s; jobs wait for one"

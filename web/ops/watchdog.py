@@ -27,62 +27,65 @@ NO_SWEEP_MS = 60_000
 
 
 class Watchdog:
-    """One for each process. Times in ms since 1970."""
+    """One per process. Times are milliseconds since 1970; `started_at` is when it began to check."""
 
-    def __init__(self, settings: Settings, store: Store, began: int) -> None:
-        self._settings, self._store, self._began = settings, store, began
-        self._standing: dict[str, AlertState] = {}
+    def __init__(self, settings: Settings, store: Store, started_at: int) -> None:
+        self._settings, self._store, self._started_at = settings, store, started_at
+        self._alerts: dict[str, AlertState] = {}
 
-    def look(self, now: int) -> AlertDigest:
-        """Find out what is wrong and tell what is to be told; answers that."""
-        quiet = self._settings.alert_quiet * 1000
-        found = find_problems(self._store, self._began, now)
-        self._standing, told = alert_rules.decide(self._standing, found, now, quiet, GRACE_MS)
-        if told:
-            self._tell(told, now)
-        return told
+    def check(self, now: int) -> AlertDigest:
+        """Check the workers and the store, and send the alerts that are due. Returns what was sent."""
+        quiet_ms = self._settings.alert_quiet * 1000
+        found = find_problems(self._store, self._started_at, now)
+        self._alerts, digest = alert_rules.decide(self._alerts, found, now, quiet_ms, GRACE_MS)
+        if digest:
+            self._send(digest, now)
+        return digest
 
-    def _tell(self, told: AlertDigest, now: int) -> None:
-        about = {"subject": told.subject(), "text": told.text()}
+    def _send(self, digest: AlertDigest, now: int) -> None:
+        context = {"subject": digest.subject(), "text": digest.text()}
         key = f"holdfast:watch:{datetime.fromtimestamp(now / 1000, UTC):%Y-%m-%dT%H:%M:%S}"
         for url in self._settings.alert_urls:
-            with suppress(HoldfastError):  # a URL or a template that is wrong; workers tell that, too
-                if send_message(with_idempotency_key(url, key), *render_message(self._settings, "alert", None, about)):
+            with suppress(HoldfastError):  # a wrong URL or template, which workers report, too
+                if send_message(
+                    with_idempotency_key(url, key), *render_message(self._settings, "alert", None, context)
+                ):
                     continue
-            log.error("an alert could not be told", alert=told.subject(), service=url.partition("://")[0])
+            log.error("an alert could not be sent", alert=digest.subject(), service=url.partition("://")[0])
 
 
-def find_problems(store: Store, began: int, now: int) -> dict[str, str]:
-    """What is wrong now, by name, in words; who watches `began` then."""
+def find_problems(store: Store, started_at: int, now: int) -> dict[str, str]:
+    """The message of each alert that fires now, by the alert's name."""
     try:
-        return {name: words for name, words in (_workers(store, began, now), _file(store)) if words}
+        found = {}
+        if _workers_absent(store, started_at, now):
+            found["workers"] = "no worker is running; events are recorded, and their jobs wait"
+        if not queries.is_writing_to_disk(store):
+            found["file"] = "the store cannot write to its disk; sources receive 503 and try again"
     except StoreUnavailable as error:
-        return {"store": f"{error}; senders hear 503 and try again"}
+        return {"store": f"{error}; sources receive 503 and try again"}
+    return found
 
 
-def _workers(store: Store, began: int, now: int) -> tuple[str, str]:
-    unseen = store.now_ms() - (queries.last_sweep_ms(store) or 0)  # by the store's own clock
-    away = min(unseen, now - began) > NO_SWEEP_MS
-    return "workers", "no worker looks for jobs; events are taken in and wait" if away else ""
-
-
-def _file(store: Store) -> tuple[str, str]:
-    return "file", "" if queries.is_writing_to_disk(store) else "the store cannot write to its disk; senders hear 503"
+def _workers_absent(store: Store, started_at: int, now: int) -> bool:
+    """True if no worker has swept for NO_SWEEP_MS, counted from `started_at` at the earliest."""
+    unswept_ms = store.now_ms() - (queries.last_sweep_ms(store) or 0)  # both by the store's clock
+    return min(unswept_ms, now - started_at) > NO_SWEEP_MS
 
 
 def start(settings: Settings, store: Store) -> None:
-    """Watch as long as this process lives, from a thread; no error ends it."""
-    watch = Watchdog(settings, store, _now())
+    """Check every EVERY_SECONDS in a thread as long as this process lives; no error ends it."""
+    watchdog = Watchdog(settings, store, _now())
 
-    def work() -> None:
+    def run() -> None:
         while True:
             time.sleep(EVERY_SECONDS)
             try:
-                watch.look(_now())
+                watchdog.check(_now())
             except Exception as error:
-                log.warning("the watch could not look; it looks again soon", error=type(error).__name__)
+                log.warning("the watchdog could not check; it tries again soon", error=type(error).__name__)
 
-    threading.Thread(target=work, daemon=True, name="watch").start()
+    threading.Thread(target=run, daemon=True, name="watchdog").start()
 
 
 def _now() -> int:

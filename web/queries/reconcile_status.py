@@ -58,5 +58,5 @@ class ReconcileMetrics(Collector):
             return
         finished = row.finished_at.timestamp() if row.finished_at else 0
         name = "holdfast_reconcile"
-        yield GaugeMetricFamily(f"{name}_finished_seconds", "When a reconcile last finished, since 1970", finished)
+        yield GaugeMetricFamily(f"{name}_finished_seconds", "Unix time at which a reconcile last finished", finished)
         yield GaugeMetricFamily(f"{name}_failing", "1 if the last reconcile failed", bool(row.failure))

@@ -118,7 +118,7 @@ CLOSED_PORT = f"127.0.0.1:{free_port()}"
                 "DOCUMENT_STORE": "/dev/null is not writable",
                 "DOC_SERVICE_URL": f"{CLOSED_PORT} cannot be reached (ConnectionRefusedError)",
                 "ADMIN_NOTIFY_URLS": "no valid Apprise URL: number 1, 2 of 2",
-                "durability": "0 of 1 replicas confirm what is written: senders hear 503",
+                "durability": "only 0 of 1 replicas confirm writes: sources receive 503",
             },
         ),
         (

@@ -104,29 +104,29 @@ def test_who_is_told(admin: str, alert: str, told: tuple[str, ...]) -> None:
 
 
 @pytest.fixture
-def watch(valkey: Valkey, mailbox: Mailbox, tmp_path: Path) -> Iterator[Watchdog]:
+def watchdog(valkey: Valkey, mailbox: Mailbox, tmp_path: Path) -> Iterator[Watchdog]:
     settings = load({"ADMIN_NOTIFY_URLS": f"{mailbox.url}&to=admin@example.com"})
     yield Watchdog(settings, Store(connect(valkey.url, timeout_seconds=5)), 0)
 
 
 def test_a_store_that_is_away_is_told_by_the_receiver_once_and_its_return_too(
-    watch: Watchdog, valkey: Valkey, mailbox: Mailbox
+    watchdog: Watchdog, valkey: Valkey, mailbox: Mailbox
 ) -> None:
     valkey.kill()
-    told = [watch.look(n * 10_000) for n in range(20)]
+    told = [watchdog.check(n * 10_000) for n in range(20)]
     assert [n for n, one in enumerate(told) if one] == [3], "not for a restart, and not again"
     valkey.start()
     Store(connect(valkey.url, timeout_seconds=5)).sweep(1, {})
-    over = [watch.look(200_000 + n * 10_000) for n in range(40)]
+    over = [watchdog.check(200_000 + n * 10_000) for n in range(40)]
     assert sum(map(bool, over)) == 1
     first, last = (mail["Subject"] for _, mail in mailbox.mails)
     assert first.startswith("Holdfast: the store is not available")
-    assert last.startswith("Holdfast: resolved: the store does not take")
+    assert last.startswith("Holdfast: resolved: the store is not available")
 
 
-def test_that_no_worker_looks_is_told_by_the_receiver(watch: Watchdog, real_store: Store, mailbox: Mailbox) -> None:
-    told = [watch.look(n * 10_000) for n in range(12)]
+def test_that_no_worker_looks_is_told_by_the_receiver(watchdog: Watchdog, real_store: Store, mailbox: Mailbox) -> None:
+    told = [watchdog.check(n * 10_000) for n in range(12)]
     assert [n for n, one in enumerate(told) if one] == [10], "60 seconds after it began, and 30 more"
-    assert told[10] == AlertDigest(new=("no worker looks for jobs; events are taken in and wait",))
+    assert told[10] == AlertDigest(new=("no worker is running; events are recorded, and their jobs wait",))
     ((_, mail),) = mailbox.mails
     assert mail["X-Idempotency-Key"].startswith("holdfast:watch:")

@@ -241,7 +241,7 @@ def test_ready_means_that_every_part_works(sweeping: FlaskClient) -> None:
         {
             "ready": True,
             "checks": {"store": "ok", "broker": "ok", "database": "ok", "sweep": "ok"},
-            "loss_window": "nothing; if a replica takes over, also what it had not yet received (see REPLICAS_ACK)",
+            "loss_window": "nothing; if a replica takes over, also events it has not yet received (see REPLICAS_ACK)",
         },
     )
 
@@ -263,7 +263,7 @@ def test_a_store_that_may_lose_events_is_not_ready(
     finally:
         real_store.client.config_set(setting, kept)
     assert response.status_code == 503
-    assert response.get_json()["checks"] == {"store": f"{setting} is {weak}, it takes {kept}"}
+    assert response.get_json()["checks"] == {"store": f"{setting} must be {kept} (it is {weak})"}
 
 
 def test_a_weaker_durability_that_was_configured_is_ready_and_reports_its_loss_window(
@@ -277,7 +277,7 @@ def test_a_weaker_durability_that_was_configured_is_ready_and_reports_its_loss_w
         real_store.client.config_set("appendfsync", "always")
     assert (response.status_code, response.get_json()["loss_window"]) == (
         200,
-        "up to 2 seconds of events in a power cut; if a replica takes over, also what it had not yet received"
+        "up to 2 seconds of events in a power cut; if a replica takes over, also events it has not yet received"
         " (see REPLICAS_ACK)",
     )
 

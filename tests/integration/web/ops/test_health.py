@@ -1,4 +1,4 @@
-"""/readyz tells the truth: each way in which a real server stops taking or keeping events, in its own words."""
+"""/readyz reports each way in which a real server stops accepting or keeping events, with its reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from web import create_app
 
 
 class Limited(Valkey):
-    """A server whose files may be given a limit: what it writes beyond that fails, as on a disk that is full."""
+    """A server whose files can be limited in size: writing more fails, as on a full disk."""
 
     def command(self) -> list[str]:
         return ["sh", "-c", 'trap "" XFSZ; exec "$@"', "sh", *super().command()]
@@ -33,13 +33,13 @@ class Limited(Valkey):
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Limited]:
-    made = Limited(tmp_path / "valkey")
-    made.start()
-    yield made
-    made.kill()
+    server = Limited(tmp_path / "valkey")
+    server.start()
+    yield server
+    server.kill()
 
 
-def asked(server: Valkey, tmp_path: Path, only: str = "store", **settings: str) -> tuple[int, str]:
+def readiness(server: Valkey, tmp_path: Path, only: str = "store", **settings: str) -> tuple[int, str]:
     environment = {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{tmp_path}/x.db", **settings}
     response = create_app(load(environment)).test_client().get(f"/readyz?only={only}")
     return response.status_code, response.get_json()["checks"][only]
@@ -49,18 +49,18 @@ def set_to(name: str, value: str) -> Callable[[Limited, Any], None]:
     return lambda _, client: client.config_set(name, value)
 
 
-def leave_room(share: float) -> Callable[[Limited, Any], None]:
+def limit_memory(share: float) -> Callable[[Limited, Any], None]:
     return lambda _, client: client.config_set("maxmemory", int(client.info("memory")["used_memory"] * share))
 
 
 def fill_disk(server: Limited, client: Any) -> None:
-    """Not with an fsync before each reply: then the server ends itself."""
+    """With everysec, because with always the server ends itself if it cannot write."""
     client.config_set("appendfsync", "everysec")
     server.fill_disk()
-    wait_until(lambda: refused(client), seconds=10, what="the server to notice")
+    wait_until(lambda: refuses_writes(client), seconds=10, what="the server to notice")
 
 
-def refused(client: Any) -> bool:
+def refuses_writes(client: Any) -> bool:
     try:
         client.set("filler", b"x" * 2000)
     except redis.ResponseError:
@@ -68,62 +68,65 @@ def refused(client: Any) -> bool:
     return False
 
 
-TROUBLE: dict[str, tuple[Callable[[Limited, Any], None], str]] = {
-    "nearly full": (leave_room(1.05), "its memory is nearly full: senders hear 503"),
-    "full": (leave_room(0.5), "it takes no events (command not allowed when used memory > 'maxmemory'.): senders"),
+FAILURES: dict[str, tuple[Callable[[Limited, Any], None], str]] = {
+    "nearly full": (limit_memory(1.05), "its memory is nearly full: sources receive 503"),
+    "full": (limit_memory(0.5), "it refuses events (command not allowed when used memory > 'maxmemory'.): sources"),
     "a replica": (lambda _, client: client.replicaof("127.0.0.1", "1"), "(You can't write against a read only replica"),
-    "forsaken": (set_to("min-replicas-to-write", "1"), "it takes no events (NOREPLICAS Not enough good replicas"),
-    "no fsync": (set_to("no-appendfsync-on-rewrite", "yes"), "no-appendfsync-on-rewrite is yes, it takes no"),
-    "its disk full": (fill_disk, "it could not write to its file (aof_last_write_status)"),
+    "too few replicas": (
+        set_to("min-replicas-to-write", "1"),
+        "it refuses events (NOREPLICAS Not enough good replicas",
+    ),
+    "no fsync": (set_to("no-appendfsync-on-rewrite", "yes"), "no-appendfsync-on-rewrite must be no (it is yes)"),
+    "disk full": (fill_disk, "it cannot write to its append-only file (aof_last_write_status)"),
     "managed": (
         lambda _, client: client.execute_command("ACL SETUSER", "default", "-config"),
-        "appendfsync is not said by the store, which refuses CONFIG, it takes always",
+        "appendfsync must be always (it is unknown: the store refuses CONFIG)",
     ),
     "no writer": (
         lambda _, client: client.execute_command("ACL SETUSER", "default", "-set"),
-        "it takes no events (User default has no permissions to run the 'set' command): senders",
+        "it refuses events (User default has no permissions to run the 'set' command): sources",
     ),
 }
 
 
-@pytest.mark.parametrize(("trouble", "said"), TROUBLE.values(), ids=TROUBLE.keys())
-def test_a_store_that_takes_no_events_or_may_lose_them_is_not_ready_and_says_why(
-    server: Limited, tmp_path: Path, trouble: Callable[[Limited, Any], None], said: str
+@pytest.mark.parametrize(("cause_failure", "message"), FAILURES.values(), ids=FAILURES.keys())
+def test_a_store_that_refuses_events_or_may_lose_them_is_not_ready_and_reports_why(
+    server: Limited, tmp_path: Path, cause_failure: Callable[[Limited, Any], None], message: str
 ) -> None:
-    assert asked(server, tmp_path) == (200, "ok")
-    trouble(server, redis.Redis.from_url(server.url))
-    status, words = asked(server, tmp_path)
-    assert (status, said in words) == (503, True), words
+    assert readiness(server, tmp_path) == (200, "ok")
+    cause_failure(server, redis.Redis.from_url(server.url))
+    status, result = readiness(server, tmp_path)
+    assert (status, message in result) == (503, True), result
 
 
 @pytest.mark.parametrize("durability", ["everysec", "none"])
-def test_a_managed_store_that_refuses_config_serves_a_weaker_durability(
+def test_a_managed_store_that_refuses_config_is_ready_for_a_weaker_durability(
     server: Limited, tmp_path: Path, durability: str
 ) -> None:
     redis.Redis.from_url(server.url).execute_command("ACL SETUSER", "default", "-config")
-    assert asked(server, tmp_path, DURABILITY=durability) == (200, "ok")
+    assert readiness(server, tmp_path, DURABILITY=durability) == (200, "ok")
 
 
-def test_a_sweep_in_the_future_is_no_sweep(valkey: Valkey, real_store: Store, tmp_path: Path) -> None:
+def test_a_sweep_in_the_future_does_not_count(valkey: Valkey, real_store: Store, tmp_path: Path) -> None:
     real_store.client.set(PREFIX + "swept", real_store.now_ms() + 3_600_000)
-    words = "no worker has swept since the store's clock went back; jobs wait for one"
-    assert asked(valkey, tmp_path, "sweep") == (503, words)
+    message = "no worker has swept since the store's clock went back; jobs wait for one"
+    assert readiness(valkey, tmp_path, "sweep") == (503, message)
 
 
-def test_a_database_that_hangs_is_told_at_once_and_is_well_again_when_it_answers(valkey: Valkey) -> None:
+def test_a_database_that_hangs_is_reported_within_seconds_until_it_responds_again(valkey: Valkey) -> None:
     with Postgres(forgetful=True) as postgres:
         client = create_app(load({"REDIS_URL": valkey.url, "DATABASE_URL": postgres.fresh()})).test_client()
         assert client.get("/readyz?only=database").status_code == 200
         assert postgres.process is not None
-        family = [psutil.Process(postgres.process.pid), *psutil.Process(postgres.process.pid).children()]
-        for member in family:
-            member.send_signal(signal.SIGSTOP)
+        processes = [psutil.Process(postgres.process.pid), *psutil.Process(postgres.process.pid).children()]
+        for process in processes:
+            process.send_signal(signal.SIGSTOP)
         try:
             for _ in range(3):
                 began = time.monotonic()
-                answer = client.get("/readyz?only=database").get_json()["checks"]["database"]
-                assert (answer, time.monotonic() - began < 3) == ("does not answer within 2 s", True)
+                result = client.get("/readyz?only=database").get_json()["checks"]["database"]
+                assert (result, time.monotonic() - began < 3) == ("does not answer within 2 s", True)
         finally:
-            for member in family:
-                member.send_signal(signal.SIGCONT)
+            for process in processes:
+                process.send_signal(signal.SIGCONT)
         wait_until(lambda: client.get("/readyz?only=database").status_code == 200, seconds=10, what="the database")
