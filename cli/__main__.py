@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cli import agents, completion, dead, doctor, documents, events, reconcile, reports, send, subscriptions
+from cli import agents, completion, dead_letters, doctor, documents, events, reconcile, reports, send, subscriptions
 
 
 @click.group(
@@ -16,7 +16,7 @@ def holdfast() -> None:
 
 
 for command in (
-    *(events.events, dead.dead, documents.documents, agents.agents),
+    *(events.events, dead_letters.dead, documents.documents, agents.agents),
     subscriptions.subscriptions,
     *(reports.stats, reports.sources, reports.audit, reconcile.reconcile),
     *(send.send, doctor.doctor, completion.completion),

@@ -35,7 +35,7 @@ def doctor(*, as_json: bool) -> None:
 
 
 def _run_checks() -> list[dict[str, object]]:
-    from cli.checks import examine  # noqa: PLC0415  importing Celery reads the settings, which must be valid
+    from cli.doctor_checks import examine  # noqa: PLC0415  importing Celery reads the settings, which must be valid
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # findings only, no logs
     try:

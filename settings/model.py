@@ -15,8 +15,8 @@ from typing import Any
 
 from settings import parsers as values
 from settings import sources
+from settings.deprecated_names import with_new_names
 from settings.parsers import Parser
-from settings.renamed import with_new_names
 from settings.sources import SourceSetting
 
 STRIPE_RESENDS_DAYS = 30  # by hand or by API, from Stripe's dashboard: "Process undelivered webhook events"

@@ -72,7 +72,7 @@ TASKS: Mapping[str, Task] = {
     END_GRACE_PERIOD: Task("tasks.billing.payments:end_grace_period", "payments"),
     SUBSCRIPTION_CHANGED: Task("tasks.billing.subscriptions:subscription_changed", "payments"),
     TRIAL_WILL_END: Task("tasks.billing.subscriptions:trial_will_end", "payments"),
-    RECORD_DIRECT_SUBSCRIPTION: Task("tasks.orders.direct_subscriptions:record_order", "payments"),
+    RECORD_DIRECT_SUBSCRIPTION: Task("tasks.orders.subscriptions_without_checkout:record_order", "payments"),
     CHECKOUT_COMPLETED: Task("tasks.orders.fulfilment:checkout_completed", "fulfilment"),
     CHECKOUT_PAID: Task("tasks.orders.fulfilment:async_payment_succeeded", "fulfilment"),
     CHECKOUT_PAYMENT_FAILED: Task("tasks.orders.fulfilment:async_payment_failed", "fulfilment"),

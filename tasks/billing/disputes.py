@@ -13,8 +13,8 @@ from tasks.clients import stripe
 from tasks.db.locking import upsert_locked
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Dispute
+from tasks.money import format_amount
 from tasks.notifications.localize import iso_date
-from tasks.notifications.money import format_amount
 from tasks.notifications.notify import notify_admin
 from tasks.orders import access
 from tasks.payloads import Id, Int64, Ref, StripeEvent, Text, UnixTime, parse, ref, require

@@ -20,7 +20,7 @@ from tasks.db.locking import insert_if_new, select_for_update
 from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
-from tasks.notifications.money import format_amount
+from tasks.money import format_amount
 from tasks.notifications.notify import notify_admin, notify_customer
 from tasks.orders import access
 from tasks.payloads import StripeEvent, parse, require

@@ -6,7 +6,7 @@ from msgspec import Struct
 from sqlalchemy.orm import Session
 
 from tasks.handler import Attempt, FollowUp
-from tasks.notifications.money import format_amount
+from tasks.money import format_amount
 from tasks.notifications.notify import notify_admin
 from tasks.payloads import Id, Int64, StripeEvent, Text, parse, require
 

@@ -12,7 +12,7 @@ from tasks.billing.refetch import observed_at
 from tasks.db.locking import advisory_lock, upsert_locked
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Charge, Notification
-from tasks.notifications.money import format_amount
+from tasks.money import format_amount
 from tasks.notifications.notify import notify_admin
 from tasks.orders import access
 from tasks.payloads import Id, Int64, Ref, StripeEvent, Text, parse, ref, require

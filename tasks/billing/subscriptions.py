@@ -19,8 +19,8 @@ from tasks.handler import Attempt, FollowUp
 from tasks.models import Invoice, PaymentGrace, Subscription
 from tasks.notifications.localize import iso_date
 from tasks.notifications.notify import notify_customer
-from tasks.orders import access, direct_subscriptions
-from tasks.orders.entitlements import Item, Price, make_item
+from tasks.orders import access, subscriptions_without_checkout
+from tasks.orders.product_grants import Item, Price, make_item
 from tasks.payloads import Id, Int64, Ref, StripeEvent, Text, UnixTime, parse, ref, require
 
 
@@ -137,7 +137,7 @@ def _apply_event(
     from_event = _snapshot(event.data.object, created, attempt.event.id)
     snapshot = fetch_current(attempt, db, subscription, created) or from_event
     entitling = snapshot.version is not None and snapshot.version.state in access.ENTITLING
-    jobs = direct_subscriptions.enqueue_recording(attempt, db, subscription) if entitling else []
+    jobs = subscriptions_without_checkout.enqueue_recording(attempt, db, subscription) if entitling else []
     row = upsert_snapshot(attempt, db, subscription, snapshot)
     return row, [*jobs, *recompute(attempt, db, Invoice.subscription == row.id, row)]
 

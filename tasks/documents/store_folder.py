@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tasks.documents.lease_heartbeat import run_renewing_lease
 from tasks.documents.store import Stored
+from tasks.lease_heartbeat import run_renewing_lease
 
 
 class FolderStore:

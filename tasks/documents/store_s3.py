@@ -15,8 +15,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from inbox.errors import TransientError
-from tasks.documents.lease_heartbeat import run_renewing_lease
 from tasks.documents.store import Stored
+from tasks.lease_heartbeat import run_renewing_lease
 from telemetry import tracing
 
 PART_BYTES = 16 * 1024 * 1024  # held in memory; S3 allows 10,000 parts, more than MAX_DOCUMENT_BYTES needs

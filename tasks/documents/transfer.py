@@ -19,11 +19,11 @@ from settings import Settings
 from tasks.clients.responses import raise_for_status
 from tasks.clients.safe_http import Stream, get_stream
 from tasks.documents.checksums import Hasher
-from tasks.documents.lease_heartbeat import run_renewing_lease
 from tasks.documents.partial_file import PartialFile, ResumeInfo, delete_partials, open_partial
 from tasks.documents.store import Stored, name_for, stem_for
 from tasks.documents.store_factory import open_store
 from tasks.handler import Attempt
+from tasks.lease_heartbeat import run_renewing_lease
 
 RENEW_EVERY_SECONDS = 1.0
 PEER = "the document's address"

@@ -2,10 +2,10 @@
 
 from tasks.models.agents import Agent, AgentAudit, Handoff
 from tasks.models.base import Base, Effect, UtcTime
+from tasks.models.billing import Invoice, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.models.documents import Document, DocumentStep, FormerTask
-from tasks.models.fulfilment import AppMessage, Charge, DeletedCustomer, Dispute, Entitlement, Order
 from tasks.models.notifications import Notification
-from tasks.models.payments import Invoice, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
+from tasks.models.orders import AppMessage, Charge, DeletedCustomer, Dispute, Entitlement, Order
 from tasks.models.reconcile import Reconcile
 from tasks.models.replays import Replay
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from tasks.db.locking import advisory_lock, insert_if_new, select_for_update
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Charge, DeletedCustomer, Dispute, Entitlement, Invoice, Order, Subscription
-from tasks.orders import app_webhook, entitlements
+from tasks.orders import app_webhook, product_grants
 
 # https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses; past_due ends in our `suspended`.
 ENTITLING = frozenset({"active", "trialing", "past_due"})
@@ -127,8 +127,8 @@ def _entitlements(
 
     A new one is inserted as revoked; _sync_order grants it.
     """
-    items = entitlements.current_items(order.bought, subscription.items if subscription else None)
-    included = entitlements.granted_names(attempt.settings.fulfilment, items) if order.state == "fulfilled" else []
+    items = product_grants.current_items(order.bought, subscription.items if subscription else None)
+    included = product_grants.granted_names(attempt.settings.fulfilment, items) if order.state == "fulfilled" else []
     ids = {name: getattr(order, name) for name in ("session_id", "customer", "client_reference", "subscription")}
     for name in included:
         insert_if_new(db, Entitlement, product=name, granted_at=attempt.now, revoked_at=attempt.now, **ids)

@@ -13,10 +13,10 @@ from tasks.db.locking import upsert_locked
 from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Order
-from tasks.notifications.money import format_amount
+from tasks.money import format_amount
 from tasks.notifications.notify import notify_customer
-from tasks.orders import access, app_webhook, entitlements
-from tasks.orders.entitlements import Price
+from tasks.orders import access, app_webhook, product_grants
+from tasks.orders.product_grants import Price
 from tasks.payloads import Id, Int64, Ref, StripeEvent, Text, convert, parse, ref, require
 
 PAID = frozenset({"paid", "no_payment_required"})
@@ -155,13 +155,16 @@ def _fulfil(
     attempt: Attempt, db: Session, session: CheckoutSession, order: Order, bought: list[LineItem]
 ) -> list[FollowUp]:
     """Once per order: store the items, and return the jobs for the receipt and the application's webhook."""
-    order.fulfilled_at, order.bought = attempt.now, [entitlements.make_item(one.price, one.quantity) for one in bought]
-    granted = entitlements.granted_names(attempt.settings.fulfilment, order.bought)
+    order.fulfilled_at, order.bought = (
+        attempt.now,
+        [product_grants.make_item(one.price, one.quantity) for one in bought],
+    )
+    granted = product_grants.granted_names(attempt.settings.fulfilment, order.bought)
     products = [one.description for one in bought if one.description] or granted
     receipt = _notify_customer(attempt, db, "receipt", session, order, products=", ".join(products))
     data = {
         "entitlements": granted,
-        "items": entitlements.serialize_items(order.bought),
+        "items": product_grants.serialize_items(order.bought),
         "amount_total": order.amount_total,
         "currency": order.currency,
     }

@@ -9,8 +9,8 @@ from typing import Any
 from tasks.billing import disputes, payments, refunds, subscriptions
 from tasks.handler import FollowUp
 from tasks.models import Entitlement, Order
-from tasks.orders import entitlements, fulfilment
-from tasks.orders.entitlements import Price
+from tasks.orders import fulfilment, product_grants
+from tasks.orders.product_grants import Price
 from tests.support.business import NOW, Business
 
 T0 = 1_772_000_000
@@ -56,7 +56,7 @@ class Happened:
 def buy_access(business: Business) -> None:
     """An order paid by sub_1, with access, without any message or webhook."""
     ids = {"customer": "cus_1", "subscription": "sub_1", "invoice": "in_1"}
-    bought = [entitlements.make_item(Price(product="club", type="one_time"), 1)]
+    bought = [product_grants.make_item(Price(product="club", type="one_time"), 1)]
     about: dict[str, Any] = {"amount_total": 1, "currency": "eur", "created_at": NOW, "bought": bought}
     with business.sessions() as db:
         db.add(Order(session_id="cs_1", state="fulfilled", **about, **ids))

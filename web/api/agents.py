@@ -14,7 +14,7 @@ from web.api.operation import operation
 from web.body import parse_json, read_body
 from web.queries import agents
 from web.queries.agents import AgentStatus
-from web.queries.times import iso
+from web.times import iso
 
 
 def register(api: Blueprint, settings: Settings, sessions: Callable[[], Session]) -> None:

@@ -12,11 +12,12 @@ from inbox import find, queries
 from inbox.job import JobState
 from inbox.store import Store
 from settings import Settings
+from web import redact
 from web.api import inputs, schemas
 from web.api.operation import operation
 from web.body import parse_json, read_body
 from web.errors import HttpError
-from web.queries import actions, filters, redact
+from web.queries import audit_log, filters
 from web.queries.timeline import load_follow_ups, parents_of
 
 NO_EVENT, NO_JOB = "no such event", "no such job"
@@ -48,7 +49,7 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
     def replay_event(source: str, event_id: str) -> schemas.EventReplayed:
         event = _found(queries.find_event(store, source, event_id), NO_EVENT)
         return schemas.EventReplayed(
-            replayed={job["id"]: actions.replay(store, job["id"], g.who) for job in event["jobs"]}
+            replayed={job["id"]: audit_log.replay(store, job["id"], g.who) for job in event["jobs"]}
         )
 
     @api.get("/jobs")
@@ -73,7 +74,7 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
         "Replay a job", schemas.JobReplayed, errors={404: NO_JOB, 409: "it is unfinished, or its payload is deleted"}
     )
     def replay_job(job_id: str) -> schemas.JobReplayed:
-        _require(actions.replay(store, job_id, g.who), "replayed")
+        _require(audit_log.replay(store, job_id, g.who), "replayed")
         return schemas.JobReplayed(replayed=job_id)
 
     @api.post("/jobs/<path:job_id>/discard")
@@ -87,7 +88,7 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
         reason = filters.parse_reason(
             parse_json(inputs.DiscardRequest, read_body(request, inputs.MAX_BODY_BYTES)).reason
         )
-        _require(actions.discard(store, job_id, g.who, reason), "discarded")
+        _require(audit_log.discard(store, job_id, g.who, reason), "discarded")
         return schemas.JobDiscarded(discarded=job_id)
 
     @api.get("/audit")

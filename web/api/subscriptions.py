@@ -11,7 +11,7 @@ from web.api import inputs, schemas
 from web.api.operation import operation
 from web.queries import filters, subscriptions
 from web.queries.subscriptions import OpenInvoice, PastDueSubscription
-from web.queries.times import iso
+from web.times import iso
 
 
 def register(api: Blueprint, sessions: Callable[[], Session]) -> None:

@@ -19,7 +19,7 @@ from settings import Settings
 from web.console import (
     agents,
     audit,
-    dead,
+    dead_letters,
     documents,
     events,
     jinja_filters,
@@ -82,7 +82,7 @@ def blueprint(
     sign_in.register(pages, settings, store)
     overview.register(pages, store)
     events.register(pages, settings, configured, store, sessions)
-    dead.register(pages, store)
+    dead_letters.register(pages, store)
     replays.register(pages, store, sessions)
     audit.register(pages, store, sessions)
     documents.register(pages, settings, store, sessions)

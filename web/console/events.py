@@ -16,8 +16,8 @@ from tasks.routes import ROUTES
 from web.console.search import search_params
 from web.errors import HttpError
 from web.queries import filters
-from web.queries.redact import redact_to_text
 from web.queries.timeline import build_job_tree, build_timeline, load_follow_ups
+from web.redact import redact_to_text
 
 ROWS, TIMELINE_ROWS = 50, 200
 TYPES = sorted({kind for _, kind in ROUTES if kind != "*"})

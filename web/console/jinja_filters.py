@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from flask import Blueprint
 
-from tasks.notifications.money import format_amount
+from tasks.money import format_amount
 
 UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"))
 NO_VALUE = "–"

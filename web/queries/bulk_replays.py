@@ -22,7 +22,7 @@ from tasks import broker
 from tasks.models import Replay
 from tasks.routes import OWN_SOURCE, jobs_for
 from web.errors import HttpError
-from web.queries.times import iso
+from web.times import iso
 
 log = structlog.get_logger()
 

@@ -14,7 +14,7 @@ from inbox import queries
 from inbox.store import Store
 from settings import Settings
 from tasks.models import Reconcile
-from web.queries.times import iso
+from web.times import iso
 
 
 def load_status(settings: Settings, store: Store, db: Session) -> dict[str, Any]:

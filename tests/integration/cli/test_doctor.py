@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cli import checks
+from cli import doctor_checks
 from dev.stack.servers import Valkey, free_port
 from inbox.errors import StoreUnavailable
 from inbox.store import Store, connect
@@ -179,8 +179,8 @@ def test_an_unavailable_store_is_reported_and_so_is_the_broker_on_it(correct: di
 
 
 def test_workers_that_never_reported_are_reported(valkey: Valkey) -> None:
-    found = {finding.check: finding for finding in checks.store(load({"REDIS_URL": valkey.url}))}
-    assert found["workers"] == checks.Finding(False, "workers", "no worker has ever swept", found["workers"].fix)
+    found = {finding.check: finding for finding in doctor_checks.store(load({"REDIS_URL": valkey.url}))}
+    assert found["workers"] == doctor_checks.Finding(False, "workers", "no worker has ever swept", found["workers"].fix)
 
 
 def test_another_schema_revision_is_reported(correct: dict[str, str], tmp_path: Path) -> None:
@@ -199,22 +199,22 @@ def test_a_key_that_stripe_refuses_is_reported(correct: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("finding", "ok"),
     [
-        (lambda: checks.clock(100.0, 100.1, 100.2), True),
-        (lambda: checks.clock(100.0, 104.0, 104.1), True),
-        (lambda: checks.clock(100.0, 106.0, 106.1), False),
-        (lambda: checks.clock(106.1, 100.0, 100.1), False),
-        (lambda: checks.clock(103.0, 100.0, 106.0), True),  # a slow answer is not a skew
-        (lambda: checks.memory(89, 100), True),
-        (lambda: checks.memory(91, 100), False),
-        (lambda: checks.memory(91, 0), True),
-        (lambda: checks.disk("DOCUMENT_STORE", Path("/x"), 99, 100), False),
-        (lambda: checks.disk("DOCUMENT_STORE", Path("/x"), 100, 100), True),
-        (lambda: checks.public_url(""), True),
-        (lambda: checks.public_url("http://127.0.0.1:8000"), True),
-        (lambda: checks.public_url("http://localhost"), True),
-        (lambda: checks.public_url("http://10.0.0.1"), False),
-        (lambda: checks.public_url("https://hooks.example"), True),
+        (lambda: doctor_checks.clock(100.0, 100.1, 100.2), True),
+        (lambda: doctor_checks.clock(100.0, 104.0, 104.1), True),
+        (lambda: doctor_checks.clock(100.0, 106.0, 106.1), False),
+        (lambda: doctor_checks.clock(106.1, 100.0, 100.1), False),
+        (lambda: doctor_checks.clock(103.0, 100.0, 106.0), True),  # a slow answer is not a skew
+        (lambda: doctor_checks.memory(89, 100), True),
+        (lambda: doctor_checks.memory(91, 100), False),
+        (lambda: doctor_checks.memory(91, 0), True),
+        (lambda: doctor_checks.disk("DOCUMENT_STORE", Path("/x"), 99, 100), False),
+        (lambda: doctor_checks.disk("DOCUMENT_STORE", Path("/x"), 100, 100), True),
+        (lambda: doctor_checks.public_url(""), True),
+        (lambda: doctor_checks.public_url("http://127.0.0.1:8000"), True),
+        (lambda: doctor_checks.public_url("http://localhost"), True),
+        (lambda: doctor_checks.public_url("http://10.0.0.1"), False),
+        (lambda: doctor_checks.public_url("https://hooks.example"), True),
     ],
 )
-def test_checks_decide_by_their_limits(finding: Callable[[], checks.Finding], ok: bool) -> None:
+def test_checks_decide_by_their_limits(finding: Callable[[], doctor_checks.Finding], ok: bool) -> None:
     assert finding().ok is ok

@@ -17,7 +17,7 @@ from tasks.documents.submissions import check_deadline, submit
 from tasks.handler import Handler
 from tasks.models import AppMessage, Document, Handoff, Notification, PaymentFailure, PaymentRetry
 from tasks.notifications.notify import send
-from tasks.orders import app_webhook, direct_subscriptions
+from tasks.orders import app_webhook, subscriptions_without_checkout
 from tasks.orders.fulfilment import checkout_completed
 from tests.integration.tasks.billing.test_payments import failure
 from tests.integration.tasks.billing.test_refunds import dispute, failed_refund, refund
@@ -90,7 +90,7 @@ def answer(asked: Asked) -> bytes:
         (charge_refunded, refund(invoice="in_1"), {}),
         (disputes.dispute_changed, dispute(payment_intent=None), {}),
         (refund_changed, failed_refund(), {}),
-        (direct_subscriptions.record_order, None, {"subscription": "sub_1"}),
+        (subscriptions_without_checkout.record_order, None, {"subscription": "sub_1"}),
     ],
 )
 def test_no_transaction_is_open_while_somebody_else_is_asked(

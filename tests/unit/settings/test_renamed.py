@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from settings import SettingsError, load, renamed
+from settings import SettingsError, deprecated_names, load
 
 
 @pytest.fixture(autouse=True)
 def port_was_renamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renamed, "RENAMED", {"LISTEN_PORT": "PORT"})
+    monkeypatch.setattr(deprecated_names, "RENAMED", {"LISTEN_PORT": "PORT"})
 
 
 def test_the_old_name_is_read_with_a_warning_that_names_the_new_one() -> None:

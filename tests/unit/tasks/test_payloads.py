@@ -12,7 +12,7 @@ from inbox.errors import PermanentError, TransientError
 from tasks.billing.invoices import InvoiceObject
 from tasks.clients.responses import LONGEST_WAIT_SECONDS, raise_for_status, retry_after_seconds
 from tasks.documents.store import name_for
-from tasks.notifications.money import format_amount
+from tasks.money import format_amount
 from tasks.orders.fulfilment import CheckoutSession
 from tasks.payloads import Ref, StripeEvent, Text, parse, ref, require
 

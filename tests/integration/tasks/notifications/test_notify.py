@@ -15,8 +15,8 @@ from inbox.errors import PermanentError, TransientError
 from settings import load
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Notification
+from tasks.money import format_amount
 from tasks.notifications.apprise_client import TEMPLATES, render_message, template_path
-from tasks.notifications.money import format_amount
 from tasks.notifications.notify import notify_admin, notify_customer, send
 from tasks.orders.fulfilment import checkout_completed
 from tests.integration.tasks.orders.test_fulfilment import checkout

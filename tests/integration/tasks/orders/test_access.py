@@ -15,7 +15,7 @@ from tasks.billing import payments, refunds
 from tasks.handler import Attempt, FollowUp
 from tasks.models import AppMessage, Base, Charge, DeletedCustomer, Dispute, Entitlement, Order, Subscription
 from tasks.orders import access
-from tasks.orders.entitlements import Price, make_item
+from tasks.orders.product_grants import Price, make_item
 from tests.support.business import HANDOFF_SECRET, NOW, Business, at_once
 from tests.support.lives import invoice
 from tests.support.lives import refund as lives_refund

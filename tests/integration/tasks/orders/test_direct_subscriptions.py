@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from tasks.handler import FollowUp
 from tasks.models import AppMessage, Entitlement, Order
-from tasks.orders import direct_subscriptions
+from tasks.orders import subscriptions_without_checkout
 from tests.support.business import HANDOFF_SECRET, NOW, Business, at_once
 from tests.support.lives import checkout, subscription
 from tests.support.peers import Answer, Asked, Peer, Stripe
@@ -50,7 +50,7 @@ def test_a_subscription_created_by_api_gives_access_and_notifies_the_application
         (later,) = told(business, peer)
         assert (later.task, later.delay_seconds) == ("tasks.sold_elsewhere.record", 30)
         assert in_force(business) == []
-        business.follow(direct_subscriptions.record_order, later)
+        business.follow(subscriptions_without_checkout.record_order, later)
     assert in_force(business) == [("sub_1", "basic")]
     said = business.one(select(AppMessage))
     assert (said.type, said.data["session"], said.data["customer"]) == ("access.granted", "sub_1", "cus_1")
@@ -59,7 +59,7 @@ def test_a_subscription_created_by_api_gives_access_and_notifies_the_application
 def test_its_end_revokes_access(business: Business) -> None:
     with stripe_with() as peer:
         (later,) = told(business, peer)
-        business.follow(direct_subscriptions.record_order, later)
+        business.follow(subscriptions_without_checkout.record_order, later)
     with stripe_with(status="canceled") as peer:
         business.settings["STRIPE_API_BASE"] = peer.url
         subscription("deleted", 2, 10, "canceled").to(business)
@@ -77,7 +77,7 @@ def test_a_session_found_only_by_the_second_check_prevents_the_order_too(busines
         (later,) = told(business, peer)
     with stripe_with({"id": "cs_1", "created": int(NOW.timestamp())}) as peer:
         business.settings["STRIPE_API_BASE"] = peer.url
-        assert business.follow(direct_subscriptions.record_order, later) == []
+        assert business.follow(subscriptions_without_checkout.record_order, later) == []
     assert business.all(select(Order)) == []
 
 
@@ -85,7 +85,7 @@ def test_a_session_recorded_meanwhile_keeps_its_order_the_only_one(business: Bus
     with stripe_with() as peer:
         (later,) = told(business, peer)
         checkout("completed", 2, 5, metadata={"product": "club"}).to(business)
-        assert business.follow(direct_subscriptions.record_order, later) == []
+        assert business.follow(subscriptions_without_checkout.record_order, later) == []
     assert in_force(business) == [("cs_1", "club")]
 
 
@@ -100,7 +100,7 @@ def test_a_session_recorded_during_the_call_keeps_its_order_the_only_one(busines
             return reply(asked)
 
         peer.reply = slowly
-        assert business.follow(direct_subscriptions.record_order, later) == []
+        assert business.follow(subscriptions_without_checkout.record_order, later) == []
     assert in_force(business) == [("cs_1", "club")]
 
 
@@ -108,14 +108,14 @@ def test_a_session_too_old_for_stripe_to_resend_does_not_prevent_the_order(busin
     """The subscription started before Holdfast was installed."""
     with stripe_with({"id": "cs_0", "created": int(NOW.timestamp()) - 31 * DAY}) as peer:
         (later,) = told(business, peer)
-        business.follow(direct_subscriptions.record_order, later)
+        business.follow(subscriptions_without_checkout.record_order, later)
     assert in_force(business) == [("sub_1", "basic")]
 
 
 def test_concurrent_events_of_one_subscription_make_one_order_and_one_message(business: Business) -> None:
     with stripe_with() as peer:
         (later,) = told(business, peer)
-        at_once(lambda n: business.follow(direct_subscriptions.record_order, later, event_id=f"evt_{n}"), 3)
+        at_once(lambda n: business.follow(subscriptions_without_checkout.record_order, later, event_id=f"evt_{n}"), 3)
     assert in_force(business) == [("sub_1", "basic")]
     assert business.one(select(AppMessage.type)) == "access.granted"
 

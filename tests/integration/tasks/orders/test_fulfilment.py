@@ -16,8 +16,8 @@ from inbox.errors import PermanentError
 from tasks.handler import Handler
 from tasks.models import Entitlement, Notification, Order
 from tasks.notifications.notify import send
-from tasks.orders.entitlements import Price, granted_names, make_item
 from tasks.orders.fulfilment import async_payment_failed, async_payment_succeeded, checkout_completed, expired
+from tasks.orders.product_grants import Price, granted_names, make_item
 from tasks.payloads import Expanded
 from tests.support.business import NOW, Business, at_once
 from tests.support.peers import Answer, Asked, Mailbox, Peer, Stripe

@@ -13,8 +13,8 @@ from settings import PERSONAL
 from web.console import jinja_filters, overview, sources
 from web.errors import REASONS, HttpError
 from web.queries import filters
-from web.queries.redact import HIDDEN, is_personal, redact_to_text
 from web.queries.timeline import build_job_tree, build_timeline
+from web.redact import HIDDEN, is_personal, redact_to_text
 
 WORDS = PERSONAL.split(",")
 

@@ -14,12 +14,12 @@ from inbox.job import JobState
 from inbox.store import Store
 from web.console.search import search_params
 from web.console.sign_in import console_url
-from web.queries import actions, bulk_replays, filters
+from web.queries import audit_log, bulk_replays, filters
 from web.queries.filters import parse_reason
 
 ROWS = 100
 
-# The result codes of web/queries/actions.py, as text after a count: "3 replayed".
+# The result codes of web/queries/audit_log.py, as text after a count: "3 replayed".
 RESULTS = {
     "replayed": "replayed",
     "had": "replayed with no effect, because the job had succeeded before",
@@ -54,7 +54,9 @@ def register(pages: Blueprint, store: Store) -> None:
     @pages.post("/jobs/discard")
     def discard_jobs() -> ResponseReturnValue:
         reason = parse_reason(request.form.get("reason", ""))
-        return _redirect_back(actions.discard(store, job, g.person.name, reason) for job in request.form.getlist("job"))
+        return _redirect_back(
+            audit_log.discard(store, job, g.person.name, reason) for job in request.form.getlist("job")
+        )
 
 
 def _redirect_back(results: Iterable[str]) -> ResponseReturnValue:
@@ -66,5 +68,5 @@ def _redirect_back(results: Iterable[str]) -> ResponseReturnValue:
 
 def _replay(store: Store, job: str) -> str:
     before = queries.find_job(store, job)
-    result = actions.replay(store, job, g.person.name)
+    result = audit_log.replay(store, job, g.person.name)
     return "had" if result == "replayed" and before and before["state"] == JobState.SUCCEEDED else result

@@ -14,7 +14,7 @@ from tasks.models.base import Base
 class Order(Base):
     """The purchase of one checkout session: one row per session, however many events it has.
 
-    A subscription created without a session has an order under its own id (tasks/orders/direct_subscriptions.py).
+    A subscription created without a session has an order under its own id (subscriptions_without_checkout.py).
     """
 
     __tablename__ = "orders"
@@ -30,7 +30,7 @@ class Order(Base):
     invoice: Mapped[str | None] = mapped_column(index=True)
     amount_total: Mapped[int]
     currency: Mapped[str]
-    bought: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)  # tasks/orders/entitlements.py
+    bought: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)  # tasks/orders/product_grants.py
     access_changes: Mapped[int] = mapped_column(default=0)  # how often access was granted or revoked
     created_at: Mapped[datetime]
     fulfilled_at: Mapped[datetime | None]
