@@ -22,9 +22,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from typing import Annotated, Any
+from urllib.parse import unquote
 
+import msgspec
 import requests
 from standardwebhooks import Webhook
 
@@ -38,11 +39,15 @@ CALLBACK_TRIES, MAX_WAIT_SECONDS = 100, 2.0
 
 
 class Rejected(Exception):
-    """The request cannot be accepted: an HTTP status and the reason."""
+    """The request cannot be accepted; its arguments are the HTTP status and the reason."""
 
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
+
+class Job(msgspec.Struct):
+    """The body of a submission."""
+
+    document_id: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    callback_url: Annotated[str, msgspec.Meta(pattern="^https?://")]
+    processing_options: dict[str, Any] = {}
 
 
 class DocumentService(Simulator):
@@ -61,12 +66,8 @@ class DocumentService(Simulator):
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
         super().__init__(self._reply, port)
-        self.api_key, self.pause_seconds, self.download_seconds, self.log = (
-            api_key,
-            pause_seconds,
-            download_seconds,
-            log,
-        )
+        self.api_key, self.log = api_key, log
+        self.pause_seconds, self.download_seconds = pause_seconds, download_seconds
         self.acknowledged: dict[str, float] = {}  # webhook-id -> time of its first 2xx, in milliseconds since 1970
         self._webhook = Webhook(webhook_secret)
         self._lock = threading.Lock()
@@ -95,30 +96,34 @@ class DocumentService(Simulator):
             caller.join()
 
     def _reply(self, request: Request) -> Response:
+        folder, _, name = request.path.removeprefix("/").partition("/")
         try:
-            if request.method == "POST":
-                return self._process(request)
-            for folder, serve in (("/files/", self._send_file), ("/moved/", _redirect)):
-                if request.path.startswith(folder):
-                    return serve(unquote(request.path.removeprefix(folder)), request)
-            return self._status(request)
+            match request.method, folder:
+                case "GET", "files":
+                    return self._send_file(unquote(name), request)
+                case "GET", "moved":
+                    return Response(302, {"Location": f"/files/{name}"})
+                case "GET", _:
+                    return self._status(request)
+            return self._process(request)
         except Rejected as rejected:
-            retry = {"Retry-After": "1"} if rejected.status == 503 else {}
-            return json_response({"error": str(rejected)}, rejected.status, **retry)
+            status, reason = rejected.args
+            return json_response({"error": reason}, status, **({"Retry-After": "1"} if status == 503 else {}))
 
     def _process(self, request: Request) -> Response:
         """Accept a job, or find the one that this key started before. Raises Rejected."""
         if request.path != "/api/v1/process":
             raise Rejected(404, "there is no such path")
         self._check_key(request)
-        document_id, callback_url = _read_job(request.body)
-        self._reject_if_busy(document_id)
+        job = _read_job(request.body)
+        self._reject_if_busy(job.document_id)
         key = request.headers.get("Idempotency-Key") or os.urandom(16).hex()
         with self._lock:
             known = self._tasks.get(key)
-            number = 1 + sum(task.document_id == document_id for task in self._tasks.values())
-            task = self._tasks.setdefault(key, Task(f"task_{_digest(key)}", document_id, callback_url, number))
-        if (task.document_id, task.callback_url) != (document_id, callback_url):
+            number = 1 + sum(task.document_id == job.document_id for task in self._tasks.values())
+            new = Task(f"task_{_digest(key)}", job.document_id, job.callback_url, number)
+            task = self._tasks.setdefault(key, new)
+        if (task.document_id, task.callback_url) != (job.document_id, job.callback_url):
             raise Rejected(409, "this Idempotency-Key was used for another request")
         if known is None:
             self._start(task)
@@ -220,10 +225,6 @@ class DocumentService(Simulator):
         return first
 
 
-def _redirect(name: str, _: Request) -> Response:
-    return Response(302, {"Location": f"/files/{quote(name)}"})
-
-
 def _in_pieces(body: bytes, seconds: float) -> Iterator[bytes]:
     for number in range(PIECES):
         yield body[len(body) * number // PIECES : len(body) * (number + 1) // PIECES]
@@ -234,28 +235,16 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _read_job(body: bytes) -> tuple[str, str]:
-    """(document_id, callback_url). Raises Rejected."""
+def _read_job(body: bytes) -> Job:
+    """Raises Rejected."""
     try:
-        data = json.loads(body)
-    except ValueError:
-        raise Rejected(400, "the body must be JSON") from None
-    if not isinstance(data, dict):
-        raise Rejected(400, "the body must be a JSON object")
-    document_id, callback_url = data.get("document_id"), data.get("callback_url")
-    if not isinstance(document_id, str) or not 1 <= len(document_id) <= 200:
-        raise Rejected(422, "document_id must be a text of 1 to 200 characters")
-    if not isinstance(callback_url, str) or urlsplit(callback_url).scheme not in ("http", "https"):
-        raise Rejected(422, "callback_url must be an http or https URL")
-    if not isinstance(data.get("processing_options", {}), dict):
-        raise Rejected(422, "processing_options must be an object")
-    return document_id, callback_url
+        return msgspec.json.decode(body, type=Job)
+    except msgspec.DecodeError as error:  # also the base of ValidationError
+        raise Rejected(422 if isinstance(error, msgspec.ValidationError) else 400, str(error)) from None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m dev.simulators.document_service", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m dev.simulators.document_service")
     parser.add_argument("--port", type=int, required=True)
     # The stack passes its secrets in the environment: every user of a machine can read a command line.
     parser.add_argument("--api-key", default=os.environ.get("DOC_SERVICE_API_KEY", ""))

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
 
 import requests
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from dev.simulators.http import Request, Response, Simulator
-from dev.stack.servers import free_port, wait_until
+from dev.simulators.localstripe_client import StripeCustomer
+from dev.stack.servers import Server, free_port, wait_until
 
 Asked = Request
 Answer = Response
@@ -56,29 +56,18 @@ class Mailbox:
         return "250 taken"
 
 
-class Stripe:
+class Stripe(StripeCustomer):
     """localstripe's API, as a shop calls it."""
 
     KEY = "sk_test_of_the_tests"
 
     def __init__(self, url: str) -> None:
-        self.url = url
-
-    def post(self, path: str, **form: Any) -> dict[str, Any]:
-        answer = requests.post(f"{self.url}/v1/{path}", data=form, auth=(self.KEY, ""), timeout=10)
-        assert answer.ok, answer.text
-        return dict(answer.json())
-
-    def get(self, path: str) -> dict[str, Any]:
-        answer = requests.get(f"{self.url}/v1/{path}", auth=(self.KEY, ""), timeout=10)
-        assert answer.ok, answer.text
-        return dict(answer.json())
+        super().__init__(url, self.KEY)
 
     def customer(self, card: str, email: str = "ada@example.com", **fields: str) -> str:
         """A customer whose default payment method is this test card."""
         customer = str(self.post("customers", email=email, **fields)["id"])
-        method = self.post(f"payment_methods/{card}/attach", customer=customer)["id"]
-        self.post(f"customers/{customer}", **{"invoice_settings[default_payment_method]": method})
+        self.set_payment_method(customer, card)
         return customer
 
     def invoice(self, customer: str, amount: int = 1999) -> str:
@@ -99,21 +88,14 @@ def running_stripe(folder: Path, webhook_url: str) -> Iterator[Stripe]:
     port = free_port()
     command = [sys.executable, "-m", "dev.simulators.localstripe", "--port", str(port), "--folder", str(folder)]
     environ = {**os.environ, "STRIPE_WEBHOOK_SECRET": "whsec_of_the_tests"}
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [*command, "--webhook-url", webhook_url],
-            stdout=log,
-            stderr=log,
-            env=environ,
-            cwd=Path(__file__).parents[2],
-        )
+    server = Server(folder)
+    server.spawn([*command, "--webhook-url", webhook_url], env=environ, cwd=Path(__file__).parents[2])
     try:
         stripe = Stripe(f"http://127.0.0.1:{port}")
         wait_until(lambda: _answers(stripe.url), seconds=120, what="localstripe")
         yield stripe
     finally:
-        process.terminate()
-        process.wait(10)
+        server.end(signal.SIGTERM)
 
 
 def _answers(url: str) -> bool:

@@ -199,7 +199,7 @@ def test_the_result_is_served_whole_with_its_length(peers: Peers) -> None:
     [
         (b'{"document_id": "a", "callback_url": "http://127.0.0.1/"}', "wrong", 401),
         (b"not json", KEY, 400),
-        (b"[]", KEY, 400),
+        (b"[]", KEY, 422),
         (b'{"callback_url": "http://127.0.0.1/"}', KEY, 422),
         (b'{"document_id": "a", "callback_url": "file:///etc/passwd"}', KEY, 422),
         (b'{"document_id": "a", "callback_url": "http://127.0.0.1/", "processing_options": 1}', KEY, 422),
