@@ -1,5 +1,5 @@
-# Three images: the store and the proxy with their settings inside, and Holdfast itself: receiver, workers, Flower.
-# Everything runs as user 10001, who may write only to the folder that is a volume.
+# Three images: the store and the proxy with their settings, and Holdfast (receiver, workers, Flower).
+# All run as user 10001, which may write only to the folder that is a volume.
 
 FROM valkey/valkey:8 AS valkey
 COPY --chown=10001 deploy/valkey.conf deploy/start-valkey.sh /etc/holdfast/
@@ -11,7 +11,7 @@ ENTRYPOINT ["sh", "/etc/holdfast/start-valkey.sh"]
 
 FROM caddy:2 AS caddy
 COPY --chown=10001 deploy/Caddyfile /etc/holdfast/
-# Caddy before 2.7 knows no request_buffers: without them, it answers 502 to deliveries that waited for the receiver.
+# Caddy before 2.7 does not know request_buffers. Without them it answers 502 to deliveries that waited for the receiver.
 RUN caddy adapt --adapter caddyfile --config /etc/holdfast/Caddyfile >/dev/null 2>&1 || sed -i /request_buffers/d /etc/holdfast/Caddyfile
 RUN install -d -o 10001 -g 10001 /var/lib/holdfast
 ENV XDG_DATA_HOME=/var/lib/holdfast XDG_CONFIG_HOME=/var/lib/holdfast
@@ -23,8 +23,8 @@ FROM python:3.13-slim AS holdfast
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp holdfast \
  && install -d -o holdfast -g holdfast /var/lib/holdfast/documents /var/lib/holdfast/flower
 WORKDIR /srv/holdfast
-# The packages have a layer of their own: it is built again only when the lock changes. The file system is read-only
-# later on, so the byte code is made here.
+# The packages are a separate layer, which is rebuilt only when the lock changes. Bytecode is compiled here, because the
+# file system is read-only at run time.
 COPY requirements.lock .
 RUN pip install --no-cache-dir --only-binary :all: --require-hashes -r requirements.lock
 COPY . .

@@ -1,27 +1,27 @@
 #!/bin/sh
-# Refuse a .env whose secrets are missing, weak or still the example's: one line for each, which never shows its value.
+# Fail if secrets in .env are missing, weak or unchanged from the example: one line for each, which never shows its value.
 set -eu
 cd "$(dirname "$0")/.."
 
 wrong=0
 refuse() { echo ".env: $1" >&2; wrong=1; }
-value() { sed -n "s/^$1=//p" .env | tail -n 1; }  # the last one counts, as for compose
+value() { sed -n "s/^$1=//p" .env | tail -n 1; }  # as in compose, the last line wins
 
-# must NAME PATTERN WHAT-IT-TAKES
+# must NAME PATTERN DESCRIPTION
 must() {
     case $(value "$1") in
-    *change-me*) ;;  # told below
+    *change-me*) ;;  # reported below
     "") refuse "$1 is not set; it must be $3" ;;
     *) value "$1" | grep -Eqx "$2" || refuse "$1 is (hidden); it must be $3" ;;
     esac
 }
 
 if [ ! -r .env ]; then
-    echo ".env: is not there; make one: sh deploy/make-env.sh" >&2
+    echo ".env does not exist; create it with: sh deploy/make-env.sh" >&2
     exit 1
 fi
 for name in $(sed -n 's/^\([A-Z_]*\)=.*change-me.*/\1/p' .env); do
-    refuse "$name is still the example's; put a value of your own there"
+    refuse "$name is unchanged from the example; it must be a value of your own"
 done
 must POSTGRES_PASSWORD '[A-Za-z0-9_-]{16,}' "16 or more letters, digits, - and _"
 must VALKEY_PASSWORD '[A-Za-z0-9_-]{16,}' "16 or more letters, digits, - and _"

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Make .env of .env.example, with a random value for each secret that is ours to choose. Never replaces a .env.
+# Create .env from .env.example, with a random value for each secret that can be chosen. Never replaces an existing .env.
 set -eu
 cd "$(dirname "$0")/.."
 
 if [ -e .env ]; then
-    echo "there is a .env already; nothing was changed" >&2
+    echo ".env exists already; nothing was changed" >&2
     exit 1
 fi
 
@@ -15,4 +15,4 @@ sed -e "s/^\(POSTGRES_PASSWORD=\)change-me$/\1$(random)/" \
     -e "s/^\(VALKEY_PASSWORD=\)change-me$/\1$(random)/" \
     -e "s/^\(FLOWER_BASIC_AUTH=admin:\)change-me$/\1$(random)/" \
     -e "s/^\(API_KEYS=\)change-me$/\1$(random)/" .env.example >.env
-echo "made .env with random passwords; now put your STRIPE_WEBHOOK_SECRET into it, then: make up"
+echo "created .env with random passwords; now set STRIPE_WEBHOOK_SECRET in it, then: make up"

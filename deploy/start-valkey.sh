@@ -1,5 +1,5 @@
 #!/bin/sh
-# The password goes in by standard input: as an argument it would show in `docker ps` and `ps`.
+# The password is passed on standard input: as an argument it would be visible in `docker ps` and `ps`.
 set -eu
 exec valkey-server - <<SETTINGS
 $(cat /etc/holdfast/valkey.conf)

@@ -121,14 +121,14 @@ def test_the_example_names_everything_that_compose_takes() -> None:
     assert set(re.findall(r"\$\{([A-Z_]+)", COMPOSE_TEXT)) <= set(named(EXAMPLE, commented=True))
 
 
-def test_what_the_example_calls_a_default_is_one() -> None:
+def test_the_defaults_in_the_example_are_correct() -> None:
     section = EXAMPLE.partition("these are the defaults")[2].partition("# ---")[0]
     told = {name: value for name, value in named(section, commented=True).items() if name in DEFAULTS}
     assert told == {name: DEFAULTS[name] for name in told}
     assert len(told) >= 7
 
 
-def test_the_example_s_signing_secret_does_not_start_even_without_make_up() -> None:
+def test_the_signing_secret_of_the_example_is_rejected_by_the_settings_too() -> None:
     with pytest.raises(SettingsError, match="STRIPE_WEBHOOK_SECRET"):
         load(named(EXAMPLE, commented=False))
 
@@ -136,14 +136,14 @@ def test_the_example_s_signing_secret_does_not_start_even_without_make_up() -> N
 # --- make-env.sh and check-env.sh -------------------------------------------------------------------------------------
 
 
-def test_no_env_is_refused_and_told_how_to_make_one(tmp_path: Path) -> None:
+def test_without_an_env_file_the_message_says_how_to_create_it(tmp_path: Path) -> None:
     assert run(folder_with(tmp_path, None), "check-env.sh") == (
         1,
-        ".env: is not there; make one: sh deploy/make-env.sh\n",
+        ".env does not exist; create it with: sh deploy/make-env.sh\n",
     )
 
 
-def test_each_secret_of_the_example_is_refused_by_a_line_of_its_own(tmp_path: Path) -> None:
+def test_each_unchanged_secret_of_the_example_is_reported_on_its_own_line(tmp_path: Path) -> None:
     code, told = run(folder_with(tmp_path, EXAMPLE), "check-env.sh")
     example = [name for name, value in named(EXAMPLE, commented=False).items() if "change-me" in value]
     assert code == 1
@@ -152,7 +152,7 @@ def test_each_secret_of_the_example_is_refused_by_a_line_of_its_own(tmp_path: Pa
 
 
 @pytest.mark.parametrize("changes", [{}, {"STRIPE_WEBHOOK_SECRET": "", "DOC_WEBHOOK_SECRET": "whsec_abc"}])
-def test_secrets_of_ones_own_are_taken(tmp_path: Path, changes: dict[str, str]) -> None:
+def test_changed_secrets_are_accepted(tmp_path: Path, changes: dict[str, str]) -> None:
     assert run(folder_with(tmp_path, env(**changes)), "check-env.sh") == (0, "")
 
 
@@ -166,10 +166,12 @@ def test_secrets_of_ones_own_are_taken(tmp_path: Path, changes: dict[str, str]) 
         ({"POSTGRES_PASSWORD": f"'{LONG}'"}, "POSTGRES_PASSWORD is (hidden); it must be 16 or more"),
         ({"FLOWER_BASIC_AUTH": LONG}, "FLOWER_BASIC_AUTH is (hidden); it must be user:password"),
         ({"FLOWER_BASIC_AUTH": "admin:short"}, "FLOWER_BASIC_AUTH is (hidden); it must be user:password"),
-        ({"API_KEYS": "change-me"}, "API_KEYS is still the example's"),
+        ({"API_KEYS": "change-me"}, "API_KEYS is unchanged from the example"),
     ],
 )
-def test_an_unfit_secret_is_one_line_that_does_not_show_it(tmp_path: Path, changes: dict[str, str], words: str) -> None:
+def test_an_invalid_secret_is_reported_on_one_line_that_does_not_show_it(
+    tmp_path: Path, changes: dict[str, str], words: str
+) -> None:
     code, told = run(folder_with(tmp_path, env(**changes)), "check-env.sh")
     (value,) = changes.values()
     assert code == 1
@@ -178,23 +180,23 @@ def test_an_unfit_secret_is_one_line_that_does_not_show_it(tmp_path: Path, chang
     assert not value or value not in told
 
 
-def test_the_last_value_counts_as_it_does_for_compose(tmp_path: Path) -> None:
+def test_the_last_value_counts_as_in_compose(tmp_path: Path) -> None:
     code, told = run(folder_with(tmp_path, env() + "VALKEY_PASSWORD=short\n"), "check-env.sh")
     assert (code, "VALKEY_PASSWORD" in told) == (1, True)
 
 
-def test_a_made_env_lacks_only_what_stripe_gives(tmp_path: Path) -> None:
+def test_a_created_env_file_lacks_only_the_secret_from_stripe(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, None)
     assert run(folder, "make-env.sh")[0] == 0
     made = named((folder / ".env").read_text(), commented=False)
     secrets = [made[name].removeprefix("admin:") for name in (*GOOD, "API_KEYS") if name != "STRIPE_WEBHOOK_SECRET"]
-    assert run(folder, "check-env.sh")[1].startswith(".env: STRIPE_WEBHOOK_SECRET is still the example's")
+    assert run(folder, "check-env.sh")[1].startswith(".env: STRIPE_WEBHOOK_SECRET is unchanged from the example")
     assert len(set(secrets)) == len(secrets) == 4
     assert all(re.fullmatch("[0-9a-f]{48}", secret) for secret in secrets)
     assert (folder / ".env").stat().st_mode & 0o077 == 0
 
 
-def test_making_an_env_never_replaces_one(tmp_path: Path) -> None:
+def test_an_existing_env_file_is_never_replaced(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "KEEP=me\n")
     assert run(folder, "make-env.sh")[0] == 1
     assert (folder / ".env").read_text() == "KEEP=me\n"
