@@ -28,14 +28,6 @@ class Monkey:
     def __init__(self, system: SystemUnderTest) -> None:
         self._system, valkey = system, system.valkey
         self._actions: dict[str, Action] = {
-            "kill a receiver": partial(self._kill, ["receiver"]),
-            "freeze a receiver": partial(self._freeze, ["receiver"]),
-            "kill a receiver's child": partial(self._kill, ["receiver"], child=True),
-            "freeze a receiver's child": partial(self._freeze, ["receiver"], child=True),
-            "kill a worker": partial(self._kill, system.workers),
-            "kill a worker's child": partial(self._kill, system.workers, child=True),
-            "freeze a worker": partial(self._freeze, system.workers),
-            "freeze a worker's child": partial(self._freeze, system.workers, child=True),
             "kill the store": _hold("valkey, back from its append-only file", valkey.kill, valkey.start),
             "freeze the store": _hold("valkey", valkey.freeze, valkey.resume),
             "fill the store": _hold("valkey, noeviction", partial(self._limit, "1mb"), partial(self._limit, "0")),
@@ -45,6 +37,10 @@ class Monkey:
             "break Stripe": partial(self._break, system.stripe, "Stripe"),
             "lock the database": _while("sqlite, exclusive lock", lambda: closing(system.lock_sqlite())),
         }
+        for part, names in {"receiver": ["receiver"], "worker": system.workers}.items():
+            for verb, number in {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}.items():
+                self._actions[f"{verb} a {part}"] = partial(self._signal, names, number)
+                self._actions[f"{verb} a {part}'s child"] = partial(self._signal, names, number, child=True)
         if rabbitmq := system.rabbitmq:
             self._actions |= {
                 "kill the broker": _hold("rabbitmq", rabbitmq.kill, rabbitmq.start),
@@ -74,16 +70,12 @@ class Monkey:
         victim = self._actions[one.kind](one)
         report(Outage(one.kind, victim, begun, time.time() * 1000))
 
-    def _kill(self, parts: list[str], one: Disturbance, *, child: bool = False) -> str:
+    def _signal(self, parts: list[str], number: signal.Signals, one: Disturbance, *, child: bool = False) -> str:
         name, process = self._pick(parts, one.choice, child=child)
-        _send(process, signal.SIGKILL)
-        return name
-
-    def _freeze(self, parts: list[str], one: Disturbance, *, child: bool = False) -> str:
-        name, process = self._pick(parts, one.choice, child=child)
-        _send(process, signal.SIGSTOP)
-        time.sleep(one.hold_seconds)
-        _send(process, signal.SIGCONT)
+        _send(process, number)
+        if number == signal.SIGSTOP:
+            time.sleep(one.hold_seconds)
+            _send(process, signal.SIGCONT)
         return name
 
     def _pick(self, parts: list[str], choice: int, *, child: bool) -> tuple[str, psutil.Process]:

@@ -20,6 +20,7 @@ from dev.chaos.plan import Disturbance, length_seconds, make_plan
 from dev.chaos.report import Result, RunConfig, plot
 from dev.chaos.system import API_KEY, SECRET, SystemUnderTest, start_system
 from dev.harness import checker, mails, write_log
+from dev.harness.api_client import wait_for_jobs
 from dev.harness.sender import Sender
 from dev.harness.timing import Effect, Outage, delays, recoveries, spread
 from dev.harness.traffic import Traffic, make_traffic
@@ -63,7 +64,7 @@ class ChaosRun:
         began = time.monotonic()
         self._send_and_disturb(plan)
         quiet = time.monotonic()
-        self._drain()
+        wait_for_jobs(self._progress, self.config.stuck_seconds)
         return self._count(int(quiet - began), round(time.monotonic() - quiet, 1), pictures)
 
     def _send_and_disturb(self, plan: list[Disturbance]) -> None:
@@ -82,16 +83,10 @@ class ChaosRun:
         held = f", {(one.end_ms - one.begin_ms) / 1000:.1f} s" if one.end_ms - one.begin_ms > 300 else ""
         print(f"  {len(self.outages):4}  {one.kind}: {one.victim}{held}", flush=True)
 
-    def _drain(self) -> None:
-        """Wait until no job is unfinished, or until no job has been finished for too long."""
-        moved, unfinished, succeeded = time.monotonic(), float("inf"), -1
-        while unfinished > 0 and time.monotonic() < moved + self.config.stuck_seconds:
-            calling = self.system.documents.busy  # read before the stats: a callback that has ended since is in them
-            stats = self._stats()
-            unfinished = calling + stats.get("unfinished", float("inf"))
-            if stats.get("succeeded", succeeded) > succeeded:
-                succeeded, moved = stats["succeeded"], time.monotonic()
-            time.sleep(0.2)
+    def _progress(self) -> tuple[int, bool]:
+        calling = self.system.documents.busy  # read before the stats: a callback that has ended since is in them
+        stats = self._stats()
+        return stats.get("succeeded", -1), calling + stats.get("unfinished", 1) == 0
 
     def _stats(self) -> Mapping[str, int]:
         """The counts, without the deadline that each document has tomorrow; empty while the API does not answer."""

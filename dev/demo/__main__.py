@@ -24,7 +24,7 @@ from dev.demo.progress import Progress, Status
 from dev.demo.report import Outcome, Recorded, document_rows, print_report
 from dev.demo.stories import play_month
 from dev.harness import checker
-from dev.harness.api_client import Api
+from dev.harness.api_client import Api, wait_for_jobs
 from dev.harness.sender import Sender
 from dev.harness.traffic import DOCUMENTS, ShopEvent, Traffic, make_demo_traffic
 from dev.simulators.agents import BEHAVIOURS, GONE, HANDED, Agents
@@ -84,6 +84,7 @@ class Demo:
     api: Api
     failures: dict[str, ShopEvent] = field(default_factory=dict)  # of localstripe
     over: threading.Event = field(default_factory=threading.Event)
+    quiet: int = 0  # how often in a row nothing was left to do
 
     def play(self) -> None:
         """Send everything, then wait until no job is unfinished."""
@@ -94,7 +95,8 @@ class Demo:
             self._send()
             for other in others:
                 other.result()
-        self._settle()
+        if not wait_for_jobs(self._all_finished, PATIENCE_SECONDS):
+            self.progress.say(f"no job was finished for {PATIENCE_SECONDS:g} s; counting although some are left")
         self.over.set()
         watcher.join()
         self.progress.show(self._status())
@@ -134,24 +136,13 @@ class Demo:
         for id_, invoice in stripe.failed_invoices().items():
             self.failures[id_] = ShopEvent(id_, "failed at localstripe", invoice, invoices[invoice])
 
-    def _settle(self) -> None:
-        """Wait until only jobs are left that are due later by design, twice in a row; or until no job has been finished
-        for so long that none will be."""
-        done, since, quiet = -1, time.monotonic(), 0
-        while quiet < 2:
-            stats = self.api.stats()
-            if stats["succeeded"] != done:
-                done, since = stats["succeeded"], time.monotonic()
-            elif time.monotonic() - since > PATIENCE_SECONDS:
-                self.progress.say(f"no job was finished for {PATIENCE_SECONDS:g} s; counting although some are left")
-                return
-            quiet = quiet + 1 if self._is_quiet(stats) else 0
-            time.sleep(0.4)
-
-    def _is_quiet(self, stats: dict[str, int]) -> bool:
-        rows = count_rows()
+    def _all_finished(self) -> tuple[int, bool]:
+        """For `wait_for_jobs`: only jobs may be left that are due later by design, for 0.4 s."""
+        stats, rows = self.api.stats(), count_rows()
         arrived = rows.finished_documents == len(DOCUMENTS) and rows.localstripe_invoices == STRIPE_CUSTOMERS
-        return arrived and stats["running"] == 0 and stats["unfinished"] == rows.planned_retries
+        quiet = arrived and stats["running"] == 0 and stats["unfinished"] == rows.planned_retries
+        self.quiet = self.quiet + 1 if quiet else 0
+        return stats["succeeded"], self.quiet == 3
 
     def _watch(self) -> None:
         while not self.over.wait(0.2):

@@ -21,6 +21,7 @@ from dev.simulators.document_behaviour import BEHAVIOURS, FAIL
 from dev.stack.local import REPOSITORY
 
 Recorded = Mapping[tuple[str, str], dict[str, Any]]  # by source and id: an event as our API shows it
+NOT_WRAPPED = ("document", "event type", "what came in")  # columns
 FAILED_ATTEMPTS = ("failed", "lost")  # outcomes of an attempt: its handler raised, or its worker died
 DOCUMENTS = """SELECT id, document_id, status, start, (julianday(updated_at) - julianday(created_at)) * 86400
 FROM documents ORDER BY created_at"""
@@ -80,7 +81,9 @@ def make_table(title: str, columns: Iterable[str], rows: Iterable[Sequence[objec
     """`right` names the columns that are aligned to the right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        table.add_column(column, no_wrap=column in NOT_WRAPPED, overflow="fold")
+        if column in right:
+            table.columns[-1].justify = "right"
     for row in rows:
         table.add_row(*map(str, row))
     return table

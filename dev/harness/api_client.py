@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import requests
@@ -44,3 +46,19 @@ class Api:
         answer = self._session.get(f"{self._address}/{path}", params=query, timeout=30)
         answer.raise_for_status()
         return dict(answer.json())
+
+
+def wait_for_jobs(read: Callable[[], tuple[int, bool]], patience_seconds: float) -> bool:
+    """`read` returns how many jobs have succeeded, and whether all are finished. Returns when they are.
+
+    Returns False if no job has been finished for `patience_seconds`, so that none will be.
+    """
+    most, moved = -1, time.monotonic()
+    while time.monotonic() < moved + patience_seconds:
+        succeeded, finished = read()
+        if finished:
+            return True
+        if succeeded > most:
+            most, moved = succeeded, time.monotonic()
+        time.sleep(0.2)
+    return False

@@ -9,11 +9,11 @@ from collections import Counter
 import pytest
 
 from dev.chaos.plan import kinds, length_seconds, make_plan, victims
+from dev.chaos.report import PAIRS
 from dev.harness.checker import EXPECTED
 from dev.harness.sender import DOCUMENT_REQUESTED
 from dev.harness.traffic import DUPLICATES, KINDS, make_traffic
 
-PAIRS = [("redis", "sqlite"), ("redis", "postgres"), ("rabbitmq", "sqlite"), ("rabbitmq", "postgres")]
 NOW = 1_800_000_000
 
 

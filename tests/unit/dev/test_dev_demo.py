@@ -6,7 +6,7 @@ import io
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ def first(kind: str) -> ShopEvent:
 
 
 FAILED, PAID, UNPAID, UNHANDLED = first("failed"), first("paid"), first("unpaid"), first("unhandled")
+DELIVERIES = [*TRAFFIC.deliveries, *TRAFFIC.burst, *TRAFFIC.documents]
 FORGED, DOCUMENT = first("forged"), first("demo document")
 
 
@@ -69,115 +70,114 @@ def test_the_traffic_is_the_same_every_time() -> None:
 
 
 def test_every_kind_of_the_traffic_has_its_effects_and_is_sent() -> None:
-    deliveries = [*TRAFFIC.deliveries, *TRAFFIC.burst, *TRAFFIC.documents]
     assert {event.kind for event in EVENTS.values()} <= EXPECTED.keys()
-    assert {delivery.event_id for delivery in deliveries} == TRAFFIC.events.keys()
+    assert {delivery.event_id for delivery in DELIVERIES} == TRAFFIC.events.keys()
     assert [one.event_id for one in TRAFFIC.documents] == list(DOCUMENTS)
-    assert Counter(delivery.flaw for delivery in deliveries if delivery.flaw) == dict.fromkeys(FLAWS, 4)
+    assert Counter(delivery.flaw for delivery in DELIVERIES if delivery.flaw) == dict.fromkeys(FLAWS, 4)
 
 
 # --- the count --------------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class World:
-    """Everything that the demo counts."""
+class Counted:
+    """Everything that the demo counts, and what it concludes from that."""
 
     found: dict[str, Counter[str]]
     answers: list[Answer]
     recorded: dict[tuple[str, str], dict[str, Any]]
     stats: dict[str, int]
 
-    def judge(self) -> Verdict:
+    def findings(self) -> dict[str, list[str]]:
         acknowledged = {answer.delivery.event_id for answer in self.answers if answer.acknowledged} | {"evt_l"}
         verdict = checker.judge(EVENTS, acknowledged, self.found)
         verdict.lost += checker.lost_records(EVENTS, acknowledged, self.recorded)
         verdict.wrong += checker.wrong_answers(self.answers)
         verdict.wrong += checker.wrong_counts(self.stats, dead=3, unfinished=133, succeeded=1000)
-        return verdict
+        return {name: lines for name, lines in asdict(verdict).items() if lines}
+
+    def answer(self, change: Callable[[Delivery], bool], status: int) -> str:
+        """Give another status to the first delivery like this; returns the id of its event."""
+        at = next(i for i, answer in enumerate(self.answers) if change(answer.delivery))
+        self.answers[at] = replace(self.answers[at], status=status)
+        return self.answers[at].delivery.event_id
 
 
-def perfect() -> World:
+def perfect() -> Counted:
     """Everything was acknowledged, and every effect is there once."""
     found: dict[str, Counter[str]] = {}
     for event in EVENTS.values():
         for effect, name in checker.names(event, EXPECTED):
             found.setdefault(effect, Counter())[name] = 1
-    deliveries = [*TRAFFIC.deliveries, *TRAFFIC.burst, *TRAFFIC.documents]
-    answers = [Answer(delivery, 400 if delivery.flaw else 200, 1, 5.0, 0.0) for delivery in deliveries]
-    events = [event for event in EVENTS.values() if event.kind != "forged"]
-    recorded = {("stripe", event.id): {"state": _state(event)} for event in events}
-    return World(found, answers, recorded, {"dead": 3, "unfinished": 133, "succeeded": 1000})
+    answers = [Answer(delivery, 400 if delivery.flaw else 200, 1, 5.0, 0.0) for delivery in DELIVERIES]
+    recorded = {
+        ("stripe", event.id): {"state": "unhandled" if event.kind == "unhandled" else "succeeded"}
+        for event in EVENTS.values()
+        if event.kind != "forged"
+    }
+    return Counted(found, answers, recorded, {"dead": 3, "unfinished": 133, "succeeded": 1000})
 
 
-def _state(event: ShopEvent) -> str:
-    return "unhandled" if event.kind == "unhandled" else "succeeded"
+def test_a_demo_in_which_all_is_well_has_no_findings() -> None:
+    assert perfect().findings() == {}
 
 
-def findings(world: World) -> dict[str, list[str]]:
-    verdict = world.judge()
-    found = {"lost": verdict.lost, "doubled": verdict.doubled, "wrong": verdict.wrong}
-    return {name: lines for name, lines in found.items() if lines}
+@pytest.mark.parametrize(
+    ("effect", "name"),
+    [
+        ("payment_failures", FAILED.id),
+        ("payment_failures", "evt_l"),
+        ("past due by this event", FAILED.id),
+        ("planned retry 1", FAILED.subject),
+        ("payment_failed mails", FAILED.address),
+        ("fulfilled orders", PAID.subject),
+        ("entitlements", PAID.subject),
+        ("receipt mails", PAID.address),
+        ("awaiting_payment orders", UNPAID.subject),
+        ("completed documents", DOCUMENT.subject),
+        ("whole files", DOCUMENT.subject),
+        ("document_ready mails", DOCUMENT.address),
+    ],
+)
+def test_an_effect_that_is_missing_is_lost_and_one_that_is_there_twice_is_doubled(effect: str, name: str) -> None:
+    less, more = perfect(), perfect()
+    del less.found[effect][name]
+    more.found[effect][name] += 1
+    ((event_id, what),) = [finding.split(": ") for finding in less.findings()["lost"]]
+    assert (name in (event_id, EVENTS[event_id].subject, EVENTS[event_id].address), what) == (
+        True,
+        f"{effect} is missing",
+    )
+    assert more.findings() == {"doubled": [f"{name}: {effect} is there 2 times"]}
 
 
-def test_a_world_in_which_all_is_well_has_no_findings() -> None:
-    assert findings(perfect()) == {}
-
-
-def _answer(world: World, change: Callable[[Delivery], bool], status: int) -> None:
-    at = next(i for i, answer in enumerate(world.answers) if change(answer.delivery))
-    world.answers[at] = replace(world.answers[at], status=status)
-
-
-FAULTS: list[tuple[str, str, Callable[[World], Any]]] = [
-    ("lost", "payment_failures is missing", lambda w: w.found["payment_failures"].pop(FAILED.id)),
-    ("lost", "evt_l: payment_failures is missing", lambda w: w.found["payment_failures"].pop("evt_l")),
-    ("lost", "past due by this event is missing", lambda w: w.found["past due by this event"].pop(FAILED.id)),
-    ("lost", "planned retry 1 is missing", lambda w: w.found["planned retry 1"].pop(FAILED.subject)),
-    ("lost", "payment_failed mails is missing", lambda w: w.found["payment_failed mails"].pop(FAILED.address)),
-    ("lost", "fulfilled orders is missing", lambda w: w.found["fulfilled orders"].pop(PAID.subject)),
-    ("lost", "entitlements is missing", lambda w: w.found["entitlements"].pop(PAID.subject)),
-    ("lost", "receipt mails is missing", lambda w: w.found["receipt mails"].pop(PAID.address)),
-    ("lost", "awaiting_payment orders is missing", lambda w: w.found["awaiting_payment orders"].pop(UNPAID.subject)),
-    ("lost", "not in the record", lambda w: w.recorded.pop(("stripe", PAID.id))),
-    ("lost", "recorded as unhandled", lambda w: w.recorded[("stripe", UNHANDLED.id)].update(state="open")),
-    ("lost", "completed documents is missing", lambda w: w.found["completed documents"].pop(DOCUMENT.subject)),
-    ("lost", "whole files is missing", lambda w: w.found["whole files"].pop(DOCUMENT.subject)),
-    ("lost", "document_ready mails is missing", lambda w: w.found["document_ready mails"].pop(DOCUMENT.address)),
-    ("doubled", "receipt mails is there 2", lambda w: w.found["receipt mails"].update([PAID.address])),
-    ("doubled", "entitlements is there 2", lambda w: w.found["entitlements"].update([PAID.subject])),
-    ("doubled", "planned retry 1 is there 2", lambda w: w.found["planned retry 1"].update([FAILED.subject])),
-    (
-        "doubled",
-        "document_ready mails is there 2",
-        lambda w: w.found["document_ready mails"].update([DOCUMENT.address]),
-    ),
-    ("wrong", "unnamed files", lambda w: w.found.update({"unnamed files": Counter(["a-second-copy.pdf"])})),
-    ("wrong", "must be answered 400", lambda w: _answer(w, lambda d: d.flaw != "", 500)),
-    ("wrong", "nothing asked for it", lambda w: w.found["payment_failures"].update([FORGED.id])),
-    ("wrong", "fulfilled orders is there and", lambda w: w.found["fulfilled orders"].update([UNPAID.subject])),
-    ("wrong", "jobs are dead", lambda w: w.stats.update(dead=4)),
-    ("wrong", "jobs are unfinished", lambda w: w.stats.update(unfinished=134)),
-    ("wrong", "jobs are succeeded", lambda w: w.stats.update(succeeded=1001)),
+FAULTS: list[tuple[str, str, Callable[[Counted], Any]]] = [
+    ("lost", "not in the record", lambda it: it.recorded.pop(("stripe", PAID.id))),
+    ("lost", "recorded as unhandled", lambda it: it.recorded[("stripe", UNHANDLED.id)].update(state="open")),
+    ("wrong", "unnamed files", lambda it: it.found.update({"unnamed files": Counter(["a-second-copy.pdf"])})),
+    ("wrong", "must be answered 400", lambda it: it.answer(lambda delivery: delivery.flaw != "", 500)),
+    ("wrong", "nothing asked for it", lambda it: it.found["payment_failures"].update([FORGED.id])),
+    ("wrong", "fulfilled orders is there and", lambda it: it.found["fulfilled orders"].update([UNPAID.subject])),
+    ("wrong", "jobs are dead", lambda it: it.stats.update(dead=4)),
+    ("wrong", "jobs are unfinished", lambda it: it.stats.update(unfinished=134)),
+    ("wrong", "jobs are succeeded", lambda it: it.stats.update(succeeded=1001)),
 ]
 
 
 @pytest.mark.parametrize(("kind", "words", "break_it"), FAULTS, ids=[f"{kind}: {words}" for kind, words, _ in FAULTS])
-def test_a_fault_is_found_and_called_by_its_name(kind: str, words: str, break_it: Callable[[World], Any]) -> None:
-    world = perfect()
-    break_it(world)
-    found = findings(world)
+def test_a_fault_is_found_and_called_by_its_name(kind: str, words: str, break_it: Callable[[Counted], Any]) -> None:
+    counted = perfect()
+    break_it(counted)
+    found = counted.findings()
     assert list(found) == [kind]
     assert words in found[kind][0]
 
 
 def test_an_event_that_was_never_acknowledged_is_wrong_and_not_lost() -> None:
-    world = perfect()
-    times = Counter(answer.delivery.event_id for answer in world.answers)
-    once = next(i for i, one in enumerate(world.answers) if times[one.delivery.event_id] == 1 and not one.delivery.flaw)
-    answer = world.answers[once]
-    world.answers[once] = replace(answer, status=503)
-    assert findings(world) == {"wrong": [f"{answer.delivery.event_id}: never acknowledged, last answer 503"]}
+    counted = perfect()
+    times = Counter(answer.delivery.event_id for answer in counted.answers)
+    event_id = counted.answer(lambda delivery: times[delivery.event_id] == 1 and not delivery.flaw, 503)
+    assert counted.findings() == {"wrong": [f"{event_id}: never acknowledged, last answer 503"]}
 
 
 def test_mails_are_counted_by_kind_and_customer_without_those_to_the_administrator(tmp_path: Path) -> None:
