@@ -173,7 +173,7 @@ class Store:
 
     def release(self, lease: Lease) -> list[Doorbell]:
         """Return the job for another worker to run now; no attempt is counted. Raises LeaseLost."""
-        return self._release(lease, "the worker was told to stop", "")
+        return self._release(lease, "the worker was stopping", "")
 
     def postpone(self, lease: Lease, reason: str, due_ms: int) -> list[Doorbell]:
         """Return the job with a later due time; no attempt is counted. Raises LeaseLost."""

@@ -44,7 +44,7 @@ def event_args(events: Iterable[NewEvent], message: Message) -> list[Any]:
 
 
 def job_args(jobs: Iterable[NewJob], message: Message) -> list[Any]:
-    """Seven arguments per job, for create_all in scripts/common.lua."""
+    """Seven arguments per job, for create_jobs in scripts/common.lua."""
     args: list[Any] = []
     for job in jobs:
         encoded = msgspec.json.encode(job.args)

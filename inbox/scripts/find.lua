@@ -1,11 +1,11 @@
 -- find: the matching events or jobs of one sorted set, from a cursor on, as JSON. Read only.
 -- Guards against a search that blocks all other clients: it scans at most `budget` entries and then returns a cursor.
--- It reads the sets that exist anyway (events by arrival, dead letters by death, unfinished jobs by time): no extra index.
+-- It reads sets that exist for other purposes (events by arrival, dead letters by death, unfinished jobs by time): no index.
 -- Arguments: the set; the stored code of the jobs to find, or '' for events; whether their due time must be `past` or
 -- `future` ('' is any); cursor, budget, limit; then the filter: source, type, state, text, customer, since, until ('' is any).
 local list, code, when, cursor, budget, limit = arg(1), arg(2), arg(3), arg(4), tonumber(arg(5)), tonumber(arg(6))
 local source, type_filter, state, text, customer = arg(7), arg(8), arg(9), arg(10), string.lower(arg(11))
-local since, till = tonumber(arg(12)) or -1, arg(13)
+local since, until_ms = tonumber(arg(12)) or -1, arg(13)
 local type_prefix = string.match(type_filter, '^(.*)%*$')
 local newest_first = list == 'events' or list == 'dead'
 local MAX_LEASE_MS = 86400000 -- see LEASE_SECONDS
@@ -27,29 +27,29 @@ local function matches_customer(key)
     and string.find(string.sub(key, rest, rest), '[:/]') ~= nil)
 end
 
--- The job's row if it matches. The score limits the time of jobs that are listed newest first; of others, the due time does.
+-- The job's row if it matches. `since` and `until` limit the score of jobs listed newest first, and the due time of others.
 local function job_row(id)
   local from, event, type, task, reason, key, died, stored, due =
     read(id, 'source', 'event', 'type', 'task', 'reason', 'key', 'finished', 'state', 'due')
   if stored ~= code or (when ~= '' and (tonumber(due) > now) ~= (when == 'future')) then return end
-  if not newest_first and (tonumber(due) < since or (till ~= '' and tonumber(due) > tonumber(till))) then return end
+  if not newest_first and (tonumber(due) < since or (until_ms ~= '' and tonumber(due) > tonumber(until_ms))) then return end
   if (source ~= '' and from ~= source) or not matches_type(type) or not matches_customer(key) then return end
   if not contains(id .. ' ' .. (reason or ''), text) then return end
   return { id = id, source = from, event = event, type = type, task = task, reason = reason, died = died, due = due }
 end
 
--- The state of an event, by its jobs; the reason, if one is dead; and whether a job matches the customer.
+-- The state of an event, from its jobs; the reason of a dead one; and whether a job matches the customer.
 local function event_state(from, id, open, discarded)
-  local ours = customer == ''
+  local matches = customer == ''
   local done = (tonumber(discarded) or 0) > 0 and DISCARDED or SUCCEEDED
   local worst, why = open == '0' and done or open == '-1' and 'unhandled' or 'open', nil
-  if worst ~= 'open' and ours then return worst, why, ours end
+  if worst ~= 'open' and matches then return worst, why, matches end
   for _, job in ipairs(redis.call('LRANGE', P .. 'jobs:' .. from .. ':' .. id, 0, -1)) do
     local stored, reason, key = read(job, 'state', 'reason', 'key')
     if stored == DEAD then worst, why = DEAD, reason end
-    ours = ours or (key and matches_customer(key))
+    matches = matches or (key and matches_customer(key))
   end
-  return worst, why, ours
+  return worst, why, matches
 end
 
 local function event_row(name)
@@ -59,13 +59,13 @@ local function event_row(name)
     unpack(redis.call('HMGET', event_key(from, id), 'type', 'open', 'deliveries', 'received', 'discarded', 'missed'))
   if state == 'missed' and not missed then return end
   if not type or not matches_type(type) then return end
-  local found, why, ours = event_state(from, id, open, discarded)
-  if not ours or (state ~= '' and state ~= 'missed' and found ~= state) then return end
+  local found, why, matches = event_state(from, id, open, discarded)
+  if not matches or (state ~= '' and state ~= 'missed' and found ~= state) then return end
   return { source = from, id = id, type = type, received = received, deliveries = deliveries,
     state = found, reason = why }
 end
 
--- A member of the set is an event, or a job, or an event whose jobs are to be found.
+-- The rows of one member of the set: of the event; of the job; or, when jobs are searched by their events, of its jobs.
 local function rows_of(member)
   if code == '' then return { event_row(member) } end
   if list ~= 'events' then return { job_row(member) } end
@@ -74,14 +74,14 @@ local function rows_of(member)
   return rows
 end
 
--- A cursor is `score:member`. That entry may have left the set, or have another score by now (a job that died again).
+-- A cursor is `score:member`. That entry may since have left the set or changed its score (a job that died again).
 local from_score, from_member = string.match(cursor, '^(%d+):(.*)$')
 local function first_rank()
   if from_score and redis.call('ZSCORE', P .. list, from_member) == from_score then
     return redis.call(newest_first and 'ZREVRANK' or 'ZRANK', P .. list, from_member) + 1
   end
   if newest_first then
-    local before = from_score or till
+    local before = from_score or until_ms
     return before == '' and 0 or redis.call('ZCOUNT', P .. list, '(' .. before, '+inf')
   end
   if from_score then return redis.call('ZCOUNT', P .. list, '-inf', '(' .. from_score) end
@@ -94,7 +94,7 @@ local function is_before_cursor(score, member)
   return member <= from_member
 end
 
--- The end of a lease is never further away than MAX_LEASE_MS: what comes later in that set is scheduled.
+-- A lease ends within MAX_LEASE_MS at the latest: later entries in that set are scheduled jobs.
 local function is_past_end(score)
   if newest_first then return tonumber(score) < since end
   return list == 'later' and tonumber(score) > now + MAX_LEASE_MS

@@ -1,11 +1,11 @@
--- release: a job is given back, and the attempt does not count: by a worker that must stop, to be done at once; or
--- because its turn is at a later time, `due`, for `reason`. Of that no attempt is kept, or a peer that is away for days
--- would make the job grow with every look.
--- Guards against: waiting out the lease of a worker that was told to stop; giving back what somebody else holds.
+-- release: return a job without counting the attempt. Either its worker must stop, and another runs the job at once; or the
+-- job must run later, at `due`, for `reason`. In the second case no attempt is kept: otherwise the job would grow with every
+-- attempt while another service is down for days.
+-- Guards against: waiting until the lease of a stopping worker expires; returning a job that another worker holds.
 local id, token, reason, due = arg(1), arg(2), arg(3), arg(4)
-if not held(id, token) then return { 'stale' } end
+if not is_held(id, token) then return { 'stale' } end
 local task, queue, key, tries = read(id, 'task', 'queue', 'key', 'tries')
-move(id, RUNNING, PENDING, 'tries', tries - 1, 'token', token + 1)
+change_state(id, RUNNING, PENDING, 'tries', tries - 1, 'token', token + 1)
 if due == '' then
   close_attempt(id, token, 'released', reason)
   ring(id, task, queue)
