@@ -13,14 +13,14 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import requests
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import sync_playwright
 from werkzeug.serving import make_server
 
 from dev.sample_data import Clock, fill, fill_database, insert_rows
@@ -48,17 +48,12 @@ PAGES = {
 }
 DOCS = {"overview-light": "console-overview", "event-light": "console-event", "dead-phone": "console-phone"}
 FLAGS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking")
-
-
-def browser(playwright: Playwright) -> Browser:
-    """Playwright's Chromium, or the system's."""
-    own = Path(playwright.chromium.executable_path).exists()
-    path = None if own else shutil.which("chromium") or shutil.which("google-chrome")
-    return playwright.chromium.launch(executable_path=path, args=FLAGS)
+SHOWN = b"""{"id": "evt_shown", "type": "invoice.paid", "data": {"object": {"id": "in_1", "customer": "cus_1",
+"customer_email": "ada@example.com", "amount_due": 1900, "description": "for ada@example.com"}}}"""
 
 
 def fill_record(store: Store, clock: Clock) -> None:
-    """Weeks of events, an hour of events for the plots, and one event with retries."""
+    """Weeks of events, an hour of events for the plots, and SHOWN."""
     now = int(time.time() * 1000)
     fill(store, clock, range(4000), now - 3_600_000)
     for minute in range(60):
@@ -72,20 +67,22 @@ def fill_record(store: Store, clock: Clock) -> None:
             lease = store.lease(job.decode(), "worker-1/12", 60)
             if isinstance(lease, Lease):
                 store.finish(lease)
-    body = b'{"id": "evt_shown", "type": "invoice.paid", "data": {"object": {"id": "in_1", "customer": "cus_1",'
-    body += b' "customer_email": "ada@example.com", "amount_due": 1900, "description": "for ada@example.com"}}}'
+    record_shown_event(store, clock, now)
+
+
+def record_shown_event(store: Store, clock: Clock, now: int) -> None:
+    """Delivered twice; its first job fails three times, at last for good."""
     jobs = jobs_for("stripe", "evt_shown", "invoice.paid", "stripe:cus_1")
     for minutes in (50, 45):
         clock.ms = now - minutes * 60_000
-        store.record(Event("stripe", "evt_shown", "invoice.paid", body), jobs, "a1b2c3d4")
-    for minutes in (44, 40, 30):
+        store.record(Event("stripe", "evt_shown", "invoice.paid", SHOWN), jobs, "a1b2c3d4")
+    unavailable = "Stripe answered 503"
+    for minutes, error in ((44, unavailable), (40, unavailable), (30, "the invoice has no customer")):
         clock.ms = now - minutes * 60_000
         lease = store.lease(jobs[0].id, "worker-1/12", 60, "a-celery-task")
         assert isinstance(lease, Lease)
         clock.ms += 800
-        last = minutes == 30
-        error = "the invoice has no customer" if last else "Stripe answered 503"
-        store.fail(lease, error, DeadLetter("permanent") if last else RetryAt(clock.ms))
+        store.fail(lease, error, RetryAt(clock.ms) if error == unavailable else DeadLetter("permanent"))
 
 
 def add_rows(url: str, now: datetime) -> None:
@@ -94,31 +91,28 @@ def add_rows(url: str, now: datetime) -> None:
     progress, at = {"submitting": 0, "processing": 40, "downloading": 75, "failed": 40}, now + timedelta(minutes=1)
     documents = [
         {"id": f"doc_{status}", "document_id": f"contract-{status}.pdf", "status": status, "progress": percent}
+        | {"created_at": at, "updated_at": at}
         for status, percent in progress.items()
     ]
     due, tried = now + timedelta(hours=20), {"state": "declined", "decline_code": "expired_card", "done_at": now}
     retry, failing = {"invoice": "in_0", "due_at": due}, {"failures": 3, "failing_since": now, "last_answer": "503"}
-    agents = [
-        {"id": f"ag_{name}", "name": name, "url": f"https://{name}.example/in", "rate_per_minute": 60}
-        for name in ("crm", "search")
-    ]
-    insert_rows(url, Document, [row | {"created_at": at, "updated_at": at} for row in documents])
+    agents = [{"id": f"ag_{name}", "name": name, "url": f"https://{name}.example/in"} for name in ("crm", "search")]
+    insert_rows(url, Document, documents)
     insert_rows(url, PaymentRetry, [retry | {"number": 1} | tried])
     insert_rows(url, PaymentRetry, [retry | {"number": 2, "state": "planned"}])
     insert_rows(url, PaymentGrace, [{"invoice": "in_1", "number": 1, "state": "planned", "due_at": due}])
-    insert_rows(url, Agent, agents[:1])
-    insert_rows(url, Agent, [agents[1] | failing])
+    insert_rows(url, Agent, [agents[0] | {"rate_per_minute": 60}])
+    insert_rows(url, Agent, [agents[1] | {"rate_per_minute": 60} | failing])
 
 
-@contextmanager
-def console(valkey: str, database: str) -> Iterator[str]:
-    """Serves the API and the console in a thread; yields the URL."""
+def serve_console(valkey: str, database: str, stack: ExitStack) -> str:
+    """Serve the API and the console in a thread until `stack` stops it; returns the URL."""
     stores = {"REDIS_URL": valkey, "DATABASE_URL": database}
     secrets = {"API_KEYS": KEY, "STRIPE_WEBHOOK_SECRET": "whsec_to_look_at", "ALERT_NOTIFY_URLS": "off"}
     server = make_server("127.0.0.1", 0, create_app(load(stores | secrets)), threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
+    stack.callback(server.shutdown)
+    return f"http://127.0.0.1:{server.port}"
 
 
 def replay_some(url: str) -> None:
@@ -130,8 +124,11 @@ def replay_some(url: str) -> None:
 
 
 def take(url: str, folder: Path, before_each: Callable[[], object]) -> None:
+    """A picture of each page in each view, by Playwright's Chromium or the system's."""
     with sync_playwright() as playwright:
-        chromium = browser(playwright)
+        installed = Path(playwright.chromium.executable_path).exists()
+        path = None if installed else shutil.which("chromium") or shutil.which("google-chrome")
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
         for view, options in VIEWS.items():
             context = chromium.new_context(base_url=url, **options)
             page = context.new_page()
@@ -145,7 +142,6 @@ def take(url: str, folder: Path, before_each: Callable[[], object]) -> None:
                 page.goto(f"/console/{path}")
                 page.screenshot(path=folder / f"{name}-{view}.png")
             context.close()
-        chromium.close()
 
 
 def main() -> None:
@@ -154,8 +150,9 @@ def main() -> None:
     parser.add_argument("--docs", action="store_true", help="replace the pictures in docs/")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         valkey, clock, database = Valkey(Path(scratch)).start(), Clock(), f"sqlite:///{scratch}/rows.db"
+        stack.callback(valkey.stop)
         store = Store(connect(valkey.url, timeout_seconds=60), now_ms=clock)
 
         def sweep() -> None:
@@ -163,14 +160,11 @@ def main() -> None:
             clock.ms = int(time.time() * 1000)
             store.sweep(200, {})
 
-        try:
-            fill_record(store, clock)
-            add_rows(database, datetime.now(UTC))
-            with console(valkey.url, database) as url:
-                replay_some(url)
-                take(url, arguments.folder, sweep)
-        finally:
-            valkey.stop()
+        fill_record(store, clock)
+        add_rows(database, datetime.now(UTC))
+        url = serve_console(valkey.url, database, stack)
+        replay_some(url)
+        take(url, arguments.folder, sweep)
     for picture, name in DOCS.items() if arguments.docs else ():
         shutil.copy(arguments.folder / f"{picture}.png", Path("docs") / f"{name}.png")
 

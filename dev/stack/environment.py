@@ -9,7 +9,7 @@ import secrets
 import shlex
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 from dev.stack.servers import free_ports
@@ -20,7 +20,7 @@ class StackError(Exception):
     """The stack cannot start; str() is one line for the user."""
 
 
-# A port of its own for each part, and the environment variable that moves it.
+# The environment variable that moves each part's port, and the port.
 FIXED_PORTS = {
     "PORT": 8000,
     "FLOWER_PORT": 5555,
@@ -31,36 +31,14 @@ FIXED_PORTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class Ports:
-    """Where the parts listen, all on loopback."""
+    """Where the parts listen, all on loopback; in the order of FIXED_PORTS."""
 
-    receiver: int
-    flower: int
-    valkey: int
-    documents: int
-    stripe: int
-    mail: int
-
-    @property
-    def receiver_url(self) -> str:
-        return f"http://127.0.0.1:{self.receiver}"
-
-    @property
-    def flower_url(self) -> str:
-        return f"http://127.0.0.1:{self.flower}"
-
-    @property
-    def redis_url(self) -> str:
-        return f"redis://127.0.0.1:{self.valkey}/0"
-
-    @property
-    def documents_url(self) -> str:
-        return f"http://127.0.0.1:{self.documents}"
-
-    @property
-    def stripe_url(self) -> str:
-        return f"http://127.0.0.1:{self.stripe}"
+    def __init__(self, *ports: int) -> None:
+        self.receiver, self.flower, self.valkey, self.documents, self.stripe, self.mail = ports
+        self.redis_url = f"redis://127.0.0.1:{self.valkey}/0"
+        urls = [f"http://127.0.0.1:{port}" for port in (self.receiver, self.flower, self.documents, self.stripe)]
+        self.receiver_url, self.flower_url, self.documents_url, self.stripe_url = urls
 
 
 def fixed_ports(environ: Mapping[str, str]) -> Ports:
@@ -69,7 +47,7 @@ def fixed_ports(environ: Mapping[str, str]) -> Ports:
 
 
 def any_ports() -> Ports:
-    return Ports(*free_ports(len(fields(Ports))))
+    return Ports(*free_ports(len(FIXED_PORTS)))
 
 
 def _port(name: str, text: str) -> int:

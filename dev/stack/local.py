@@ -153,15 +153,16 @@ class Stack:
 
     def _checks(self, receiver: str) -> list[tuple[str, Callable[[], bool]]]:
         """What must be ready: its name, and a function that checks it."""
+        ports, health = self.ports, f"{self.ports.receiver_url}{receiver}"
+        checks = {
+            "mail": (f"mail on port {ports.mail}", partial(_listens, ports.mail)),
+            "documents": (f"documents on port {ports.documents}", partial(_listens, ports.documents)),
+            "stripe": (f"stripe on port {ports.stripe}", partial(_listens, ports.stripe)),
+            "receiver": (f"{health} to answer 200", partial(_answers, health)),
+            "flower": (f"Flower on port {ports.flower}", partial(_answers, f"{ports.flower_url}/healthcheck")),
+        }
         names = {part.name for part in self.parts}
-        peers = {"mail": self.ports.mail, "documents": self.ports.documents, "stripe": self.ports.stripe}
-        health, flower = f"{self.ports.receiver_url}{receiver}", f"{self.ports.flower_url}/healthcheck"
-        flowers = [(f"Flower on port {self.ports.flower}", partial(_answers, flower))] if "flower" in names else []
-        return [
-            *((f"{name} on port {port}", partial(_listens, port)) for name, port in peers.items() if name in names),
-            (f"{health} to answer 200", partial(_answers, health)),
-            *flowers,
-        ]
+        return [check for name, check in checks.items() if name in names]
 
     def _listen(self, log: IO[str]) -> None:
         """Follow supervisord's log: note the pid of each part, and report each death and each restart once."""

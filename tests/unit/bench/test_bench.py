@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +17,7 @@ from bench.contenders import Contender
 from bench.load import Load, paced, percentile
 from bench.processes import Part
 from bench.results import Results, load, save
+from dev.simulators.http import Request, Response, Simulator, json_response
 from dev.stack.servers import wait_until
 
 LATENCIES = {"p50": 10.0, "p99": 20.0, "p999": 30.0, "generator": 0.1}
@@ -107,25 +106,15 @@ def test_the_page_names_contenders_that_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_steady_load_waits_for_every_response_and_counts_from_the_due_time() -> None:
-    class Slow(BaseHTTPRequestHandler):
+    class Slow(Simulator):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            time.sleep(0.02)
-            self.send_response(200)
-            self.send_header("Content-Length", "2")
-            self.end_headers()
-            self.wfile.write(b"{}")
+    def reply(_: Request) -> Response:
+        time.sleep(0.02)
+        return json_response({})
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    load = paced(server.server_port, 100, 0.5, 1)  # the one connection can only do 50 per second
-    server.shutdown()
-    server.server_close()
+    with Slow(reply) as server:
+        load = paced(server.server_port, 100, 0.5, 1)  # the one connection can only do 50 per second
     assert load.acks == 50
     assert load.figures["p50"] > 200, "the wait before a request is sent counts"
     assert load.figures["p99"] > 400
