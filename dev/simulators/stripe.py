@@ -104,14 +104,9 @@ class Stripe(Simulator):
     def _reply(self, request: Request) -> Response:
         url = urlsplit(request.path)
         query, path = parse_qs(url.query), url.path.removeprefix("/v1/").split("/")
-        if request.method == "GET" and (found := self._find(path, query, request)) is not None:
-            return json_response(found)
         try:
-            match request.method, path:
-                case "GET", ["events"]:
-                    return json_response(self.log.page(query))
-                case "GET", _ if (found_list := self._list(path, query, request)) is not None:
-                    return json_response(listed(url.path, found_list))
+            if request.method == "GET" and (found := self._find(url.path, path, query, request)) is not None:
+                return json_response(found)
         except BadRequest as error:
             return _error(400, type="invalid_request_error", message=str(error))
         key = request.headers.get("Idempotency-Key") or os.urandom(8).hex()
@@ -120,29 +115,27 @@ class Stripe(Simulator):
                 self._responses[key] = self._change(path, key, request)
             return self._responses[key]
 
-    def _find(self, path: list[str], query: Query, request: Request) -> StripeObject | None:
-        """An object that we have ourselves."""
+    def _find(self, url: str, path: list[str], query: Query, request: Request) -> StripeObject | None:
+        """An object that is not localstripe's, or a list that localstripe does not have."""
+        found: StripeObject | None = None
         match path:
+            case ["events"]:
+                found = self.log.page(query)
             case ["disputes", dispute]:
-                return self.disputes.get(dispute)
+                found = self.disputes.get(dispute)
             case ["invoices", invoice] if invoice in self._invoices:
-                return self._invoices[invoice].to_json()
+                found = self._invoices[invoice].to_json()
             case ["subscriptions", subscription] if subscription in self._subscriptions:
-                return self._subscriptions[subscription].subscription_to_json()
+                found = self._subscriptions[subscription].subscription_to_json()
             case ["customers", customer] if customer in self._emails:
-                return {"id": customer, "object": "customer", "email": self._emails[customer]}
-        return None
-
-    def _list(self, path: list[str], query: Query, request: Request) -> list[StripeObject] | None:
-        """What localstripe has no list of; None for everything else."""
-        match path:
+                found = {"id": customer, "object": "customer", "email": self._emails[customer]}
             case ["checkout", "sessions"]:
-                return self._sessions(query["subscription"][0], request)
-            case ["checkout", "sessions", session, "line_items"]:
-                return self.line_items.get(session)
+                found = listed(url, self._sessions(query["subscription"][0], request))
+            case ["checkout", "sessions", session, "line_items"] if session in self.line_items:
+                found = listed(url, self.line_items[session])
             case ["invoice_payments"]:
-                return self._payments(query, request) if self.localstripe else []
-        return None
+                found = listed(url, self._payments(query, request) if self.localstripe else [])
+        return found
 
     def _sessions(self, subscription: str, request: Request) -> list[StripeObject]:
         """The checkout that created a subscription, which is known before the subscription is."""
@@ -151,12 +144,11 @@ class Stripe(Simulator):
 
     def _payments(self, query: Query, request: Request) -> list[StripeObject]:
         """Of an invoice or of a payment intent. https://docs.stripe.com/api/invoice-payment/object"""
-        intent = query.get("payment[payment_intent]", [""])[0]
-        invoice = (
-            query["invoice"][0]
-            if "invoice" in query
-            else self._fetch(f"payment_intents/{intent}", request).get("invoice")
-        )
+        invoice: str | None
+        if "invoice" in query:
+            invoice = query["invoice"][0]
+        else:
+            invoice = self._fetch(f"payment_intents/{query['payment[payment_intent]'][0]}", request).get("invoice")
         if not invoice:
             return []
         found = self._fetch(f"invoices/{invoice}", request)
@@ -175,9 +167,8 @@ class Stripe(Simulator):
 
     def _change(self, path: list[str], key: str, request: Request) -> Response:
         """The first response to this key: of ours, or of localstripe."""
-        match path:
-            case ["invoices", invoice, "pay"] if invoice in self._invoices:
-                return self._invoices[invoice].pay(key)
+        if path[2:] == ["pay"] and path[1] in self._invoices:
+            return self._invoices[path[1]].pay(key)
         if not self.localstripe:
             return NOT_FOUND
         answer = self._call(request.method, request.path, request, request.body)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import requests
 
 from cli.stripe_events import StripeObject, signature
 from dev.simulators.stripe_objects import listed
 
-MOST = 100
+MAX_LIMIT = 100
+MAX_TIME = 2**63
 
 
 class BadRequest(Exception):
@@ -46,21 +46,25 @@ class EventLog:
         """One page of the list, the newest first. Raises BadRequest as Stripe would refuse."""
         one = {name: values[0] for name, values in query.items()}
         types = {value for name, value in one.items() if name == "type" or name.startswith("types[")}
-        chosen = [event for event in reversed(self.events) if _fits(event, one)]
-        if types:
-            chosen = [event for event in chosen if event["type"] in types]
-        if "delivery_success" in one:
-            wanted = one["delivery_success"] == "true"
-            chosen = [event for event in chosen if (event["id"] not in self.undelivered) is wanted]
+        first, last = (int(one.get(f"created[{end}]", default)) for end, default in (("gte", 0), ("lte", MAX_TIME)))
+        delivered = {"true": (True,), "false": (False,)}.get(one.get("delivery_success", ""), (True, False))
+        chosen = [
+            event
+            for event in reversed(self.events)
+            if first <= event["created"] <= last
+            and (not types or event["type"] in types)
+            and (event["id"] not in self.undelivered) in delivered
+        ]
         limit = int(one.get("limit", 10))
-        if not 1 <= limit <= MOST or len(types) > 20:
-            raise BadRequest("limit takes 1 to 100, types 20 at the most")
+        if not 1 <= limit <= MAX_LIMIT or len(types) > 20:
+            raise BadRequest("limit must be between 1 and 100, with at most 20 types")
         if after := one.get("starting_after"):
-            chosen = chosen[self._place(chosen, after) :]
+            chosen = chosen[self._position_after(chosen, after) :]
         return listed("/v1/events", chosen[:limit], more=len(chosen) > limit)
 
-    def _place(self, chosen: list[StripeObject], after: str) -> int:
-        """Where the list goes on behind the event `after`, which need not fit itself: it may have been taken since."""
+    def _position_after(self, chosen: list[StripeObject], after: str) -> int:
+        """Where the list continues after the event `after`. That may have been delivered since, so that it is not in
+        the list any more."""
         order = {event["id"]: number for number, event in enumerate(self.events)}
         if after not in order:
             raise BadRequest(f"No such event: '{after}'")
@@ -72,13 +76,7 @@ class EventLog:
         body = json.dumps(event, indent=2).encode()  # Stripe pretty-prints: code that re-serializes the body fails here
         headers = {"Stripe-Signature": signature(body, self.secret, now), "Content-Type": "application/json"}
         try:
-            taken = requests.post(self.webhook_url, body, headers=headers, timeout=10).ok
+            if requests.post(self.webhook_url, body, headers=headers, timeout=10).ok:
+                self.undelivered.discard(event["id"])
         except requests.RequestException:
             return
-        if taken:
-            self.undelivered.discard(event["id"])
-
-
-def _fits(event: StripeObject, one: Mapping[str, Any]) -> bool:
-    created = event["created"]
-    return bool(int(one.get("created[gte]", created)) <= created <= int(one.get("created[lte]", created)))
