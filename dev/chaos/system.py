@@ -50,6 +50,7 @@ class SystemUnderTest:
 
     def __init__(self, config: RunConfig, folder: Path, events: Iterable[ShopEvent]) -> None:
         self.config, self.folder, self.ports = config, folder, any_ports()
+        self.sqlite_file, self.document_store = folder / "chaos.db", folder / "documents"
         self.valkey = Valkey(folder / "valkey")
         self.rabbitmq = RabbitMQ() if config.broker == "rabbitmq" else None
         self.postgres = Postgres(forgetful=False) if config.database == "postgres" else None
@@ -69,14 +70,6 @@ class SystemUnderTest:
     @property
     def database_url(self) -> str:
         return self.postgres.url("test") if self.postgres else f"sqlite:///{self.sqlite_file}"
-
-    @property
-    def sqlite_file(self) -> Path:
-        return self.folder / "chaos.db"
-
-    @property
-    def document_store(self) -> Path:
-        return self.folder / "documents"
 
     def logs(self) -> list[str]:
         """The log of each worker."""

@@ -27,18 +27,9 @@ from rich.table import Table
 from sqlalchemy import Connection
 
 from cli.stripe_events import StripeObject, checkout_session, dispute, event, event_id
+from dev.demo import story_checks as checks
 from dev.demo.report import make_table
-from dev.demo.story_checks import (
-    STORIES,
-    Line,
-    Story,
-    has_access,
-    judge,
-    read_ending,
-    read_retries,
-    read_status,
-    read_timeline,
-)
+from dev.demo.story_checks import STORIES, Line, Story, has_access, read_retries
 from dev.harness.api_client import Api
 from dev.harness.checker import connect, read_mails, read_only, wrong_counts
 from dev.simulators.http import Response, Simulator
@@ -104,7 +95,7 @@ class Month:
     def _give_up(self, story: Story) -> None:
         self._subscribe(story)
         self.shop.fail_to_renew(story.customer, story.subscription)
-        self._wait(lambda db: read_status(db, story) == "suspended")
+        self._wait(lambda db: checks.read_status(db, story) == "suspended")
 
     def _refund(self, story: Story) -> None:
         invoice = self._subscribe(story)
@@ -226,8 +217,9 @@ def play_month(console: Console, folder: Path, say: Callable[[str], None]) -> li
             story.events += [id_ for id_, customer in customers.items() if customer == story.customer]
             own = [one for (_, id_), one in recorded.items() if id_ in story.events and one["state"] != "unhandled"]
             lines = [Line(one["received"] / 1000, "in", one["type"]) for one in own]
-            console.print(_timeline(STORIES[name].title, started, [*lines, *story.lines, *read_timeline(db, story)]))
-            wrong += judge(name, read_ending(db, story, mails, webhooks))
+            lines += [*story.lines, *checks.read_timeline(db, story)]
+            console.print(_timeline(STORIES[name].title, started, lines))
+            wrong += checks.judge(name, checks.read_ending(db, story, mails, webhooks))
     return wrong
 
 

@@ -14,12 +14,11 @@ import email.policy
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, NullPool, create_engine, text
 
 from dev.harness.sender import Answer
 from dev.harness.traffic import ShopEvent
@@ -134,14 +133,8 @@ def read_only(folder: Path) -> str:
     return f"sqlite:///file:{folder / 'holdfast.db'}?mode=ro&uri=true&timeout=10"
 
 
-@contextmanager
-def connect(database_url: str) -> Iterator[Connection]:
-    engine = create_engine(database_url)
-    try:
-        with engine.connect() as connection:
-            yield connection
-    finally:
-        engine.dispose()
+def connect(database_url: str) -> Connection:
+    return create_engine(database_url, poolclass=NullPool).connect()
 
 
 def find(connection: Connection) -> dict[str, Counter[str]]:

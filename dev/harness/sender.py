@@ -107,17 +107,12 @@ class Sender:
     def prepare(self, delivery: Delivery, now: int) -> tuple[bytes, str]:
         """The body and the signature header, with the delivery's flaw."""
         body, good = delivery.body, signature(delivery.body, self.secret, now)
-        match delivery.flaw:
-            case "":
-                return body, good
-            case "wrong secret":
-                return body, signature(body, "whsec_somebody_else", now)
-            case "changed body":
-                return body.replace(b'"livemode": false', b'"livemode": true'), good
-            case "old timestamp":
-                return body, signature(body, self.secret, now - STALE_SECONDS)
-            case "no signature":
-                return body, ""
-            case "garbled header":
-                return body, "t=soon;v1=äöü".encode().decode("latin-1")
-        raise ValueError(f"no such flaw: {delivery.flaw}")
+        by_flaw = {
+            "": (body, good),
+            "wrong secret": (body, signature(body, "whsec_somebody_else", now)),
+            "changed body": (body.replace(b'"livemode": false', b'"livemode": true'), good),
+            "old timestamp": (body, signature(body, self.secret, now - STALE_SECONDS)),
+            "no signature": (body, ""),
+            "garbled header": (body, "t=soon;v1=äöü".encode().decode("latin-1")),
+        }
+        return by_flaw[delivery.flaw]

@@ -8,31 +8,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, NullPool, create_engine, text
 
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """A table, the key of its rows, and a column that may be set to each value once per row."""
-
-    table: str
-    key: str
-    state: str
-
-
+# A table, the key of its rows, and a column that may be set to each value once per row.
 WATCHED = (
-    Watched("effects", "NEW.job_id", "job_id"),
-    Watched("payment_failures", "NEW.event_id", "event_id"),
-    Watched("payment_retries", "NEW.invoice || ' ' || NEW.number", "state"),
-    Watched("payment_graces", "NEW.invoice || ' ' || NEW.number", "state"),
-    Watched("orders", "NEW.session_id", "state"),
-    Watched("orders", "NEW.session_id", "access_changes"),
-    Watched("entitlements", "NEW.session_id || ' ' || NEW.product", "revoked_at"),
-    Watched("notifications", "NEW.id", "state"),
-    Watched("documents", "NEW.document_id", "task_id"),
-    Watched("documents", "NEW.document_id", "stored_as"),
+    ("effects", "NEW.job_id", "job_id"),
+    ("payment_failures", "NEW.event_id", "event_id"),
+    ("payment_retries", "NEW.invoice || ' ' || NEW.number", "state"),
+    ("payment_graces", "NEW.invoice || ' ' || NEW.number", "state"),
+    ("orders", "NEW.session_id", "state"),
+    ("orders", "NEW.session_id", "access_changes"),
+    ("entitlements", "NEW.session_id || ' ' || NEW.product", "revoked_at"),
+    ("notifications", "NEW.id", "state"),
+    ("documents", "NEW.document_id", "task_id"),
+    ("documents", "NEW.document_id", "stored_as"),
 )
 TABLE = "CREATE TABLE chaos_journal (what TEXT NOT NULL, name TEXT NOT NULL)"
 TWICE = "SELECT what, name, count(*) FROM chaos_journal GROUP BY 1, 2 HAVING count(*) > 1"
@@ -40,11 +30,9 @@ TWICE = "SELECT what, name, count(*) FROM chaos_journal GROUP BY 1, 2 HAVING cou
 
 def begin(database_url: str) -> None:
     """Create the triggers, in a database that has its tables."""
-    engine = create_engine(database_url)
-    with engine.begin() as connection:
-        for statement in _statements(engine):
+    with create_engine(database_url, poolclass=NullPool).begin() as connection:
+        for statement in _statements(connection.dialect.name):
             connection.exec_driver_sql(statement.replace("%", "%%"))
-    engine.dispose()
 
 
 def twice(connection: Connection) -> dict[str, Counter[str]]:
@@ -55,22 +43,17 @@ def twice(connection: Connection) -> dict[str, Counter[str]]:
     return found
 
 
-def _statements(engine: Engine) -> Iterator[str]:
+def _statements(dialect: str) -> Iterator[str]:
     yield TABLE
-    for number, one in enumerate(WATCHED):
-        what = f"{one.table}.{one.state}"
-        name = f"{one.key} || ' ' || coalesce(CAST(NEW.{one.state} AS TEXT), 'none')"
-        note = f"INSERT INTO chaos_journal VALUES ('{what}', {name});"
-        make = _in_sqlite if engine.dialect.name == "sqlite" else _in_postgres
-        yield from make(f"chaos_{number}", one, note)
-
-
-def _in_sqlite(trigger: str, one: Watched, note: str) -> Iterator[str]:
-    for event in ("INSERT", f"UPDATE OF {one.state}"):
-        yield f"CREATE TRIGGER {trigger}_{event[:6]} AFTER {event} ON {one.table} BEGIN {note} END"
-
-
-def _in_postgres(trigger: str, one: Watched, note: str) -> Iterator[str]:
-    yield f"CREATE FUNCTION {trigger}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {note} RETURN NULL; END $$"
-    when = f"AFTER INSERT OR UPDATE OF {one.state} ON {one.table}"
-    yield f"CREATE TRIGGER {trigger} {when} FOR EACH ROW EXECUTE FUNCTION {trigger}()"
+    for number, (table, key, column) in enumerate(WATCHED):
+        value = f"{key} || ' ' || coalesce(CAST(NEW.{column} AS TEXT), 'none')"
+        log = f"INSERT INTO chaos_journal VALUES ('{table}.{column}', {value});"
+        trigger = f"CREATE TRIGGER chaos_{number}"
+        if dialect == "sqlite":
+            yield f"{trigger}_insert AFTER INSERT ON {table} BEGIN {log} END"
+            yield f"{trigger}_update AFTER UPDATE OF {column} ON {table} BEGIN {log} END"
+        else:
+            body = f"RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {log} RETURN NULL; END $$"
+            yield f"CREATE FUNCTION chaos_{number}() {body}"
+            when = f"AFTER INSERT OR UPDATE OF {column} ON {table}"
+            yield f"{trigger} {when} FOR EACH ROW EXECUTE FUNCTION chaos_{number}()"

@@ -20,5 +20,5 @@ class MailService(Simulator):
 
     def _accept(self, request: Request) -> Response:
         title, address = json.loads(request.body)["title"], unquote(request.path.strip("/"))
-        self.mails.append(Mail(title, address, time.time() * 1000, heard=not request.response_lost))
+        self.mails.append(Mail(title, address, time.time() * 1000, answered=not request.response_lost))
         return Response()

@@ -1,4 +1,4 @@
-"""The chaos run's diary, on both databases: what happens twice shows, even under a key that lets no second row be."""
+"""The chaos run's write log, on both databases: it shows every second write, even where a key allows one row only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def connection(database: str) -> Iterator[Connection]:
 
 
 def _forget(connection: Connection) -> None:
-    """The Postgres is every test's."""
+    """All tests share the Postgres."""
     connection.execute(text("DROP TABLE chaos_journal"))
     if connection.dialect.name == "postgresql":
         for number, _ in enumerate(write_log.WATCHED):

@@ -87,7 +87,7 @@ def test_every_event_is_sent_and_a_tenth_of_them_twice_and_out_of_order() -> Non
     assert list(times) != in_order
 
 
-def test_an_event_can_be_told_by_its_address_and_its_subject() -> None:
+def test_no_two_events_have_the_same_address_or_subject() -> None:
     events = make_traffic(7, 200, NOW).events.values()
     assert len({event.address for event in events}) == len({event.subject for event in events}) == 200
 
@@ -100,27 +100,27 @@ def test_customers_have_several_events_so_that_their_jobs_must_wait_for_one_anot
 
 
 @pytest.mark.parametrize(("broker", "database"), PAIRS)
-def test_whom_we_call_is_broken_too(broker: str, database: str) -> None:
-    theirs = {"break the mail service", "break the document service", "break Stripe"}
-    assert theirs <= {one.kind for one in make_plan(7, 21, broker, database)}
+def test_the_services_that_the_product_calls_are_broken_too(broker: str, database: str) -> None:
+    services = {"break the mail service", "break the document service", "break Stripe"}
+    assert services <= {one.kind for one in make_plan(7, 21, broker, database)}
 
 
-def test_every_kind_of_event_is_sent_and_the_checker_knows_what_it_owes() -> None:
+def test_every_kind_of_event_is_sent_and_the_checker_knows_its_effects() -> None:
     drawn = Counter(event.kind for event in make_traffic(7, 1000, NOW).events.values())
     assert drawn.keys() == KINDS.keys() <= EXPECTED.keys()
     assert sum(KINDS.values()) == 100
     assert all(abs(drawn[kind] - 10 * percent) < 50 for kind, percent in KINDS.items())
 
 
-def test_a_document_is_asked_for_under_its_own_name_and_called_back_in_every_way() -> None:
+def test_a_document_is_requested_under_its_own_name_and_called_back_in_every_way() -> None:
     traffic = make_traffic(7, 1000, NOW)
-    asked = {one.event_id: json.loads(one.body) for one in traffic.deliveries if one.type == DOCUMENT_REQUESTED}
+    requests = {one.event_id: json.loads(one.body) for one in traffic.deliveries if one.type == DOCUMENT_REQUESTED}
     documents = {event.id for event in traffic.events.values() if "document" in event.kind}
-    assert asked.keys() == documents == {body["document_id"] for body in asked.values()}
+    assert requests.keys() == documents == {body["document_id"] for body in requests.values()}
     assert {name.partition("document-")[0] for name in documents} == {"", "twice-", "late-", "early-", "fails-"}
 
 
-def test_some_failed_invoices_name_no_address_and_a_customer_of_their_own() -> None:
+def test_some_failed_invoices_have_no_address_and_their_own_customer() -> None:
     traffic = make_traffic(7, 1000, NOW)
     bodies = {one.event_id: json.loads(one.body) for one in traffic.deliveries if one.type != DOCUMENT_REQUESTED}
     invoices = {name: body["data"]["object"] for name, body in bodies.items() if "failed" in traffic.events[name].kind}

@@ -1,4 +1,4 @@
-"""The chaos run's clockwork and its report: pure."""
+"""The chaos run's time measurements and its report: pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAIL, ROW = "notify.payment_failed", "payments.payment_failed"
         ([*[1] * 199, 9], Spread(1, 1, 9)),
     ],
 )
-def test_a_spread_is_the_middle_the_hundredth_and_the_greatest(values: list[float], expected: Spread) -> None:
+def test_a_spread_is_the_median_the_99th_percentile_and_the_maximum(values: list[float], expected: Spread) -> None:
     assert spread(values) == expected
 
 
@@ -47,12 +47,12 @@ def test_a_delay_counts_from_the_acknowledgement_and_only_for_events_that_had_on
             3,
             3,
         ),
-        # What was acknowledged after the end need not be caught up with.
+        # An event that was acknowledged after the end is not part of the recovery.
         ({"evt_1": 12_500}, [Effect("evt_1", ROW, 14_000)], 4, 0),
         ({"evt_1": 9_000}, [Effect("evt_1", ROW, 9_500)], 2, 0),
     ],
 )
-def test_a_recovery_tells_when_effects_flowed_again_and_when_all_was_caught_up(
+def test_a_recovery_measures_when_effects_flowed_again_and_when_all_were_caught_up(
     acknowledged: dict[str, float], effects: list[Effect], flowing: float, caught_up: float
 ) -> None:
     assert recoveries([KILL], acknowledged, effects) == [Recovery("kill a worker", 2, flowing, caught_up)]
