@@ -62,7 +62,7 @@ def _outcome_without_charge(attempt: Attempt, found: dict[str, Any]) -> RetryOut
     if found.get("collection_method") == "send_invoice":
         return "stopped", None, found
     payment = _payment_of(attempt, found)
-    if payment.under_way:
+    if payment.in_progress:
         return "pending", None, found
     if _would_decline_again(attempt, found, payment):
         return "declined", payment.code, found

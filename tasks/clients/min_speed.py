@@ -1,4 +1,4 @@
-"""How fast a peer sends: one that keeps us waiting for next to nothing is cut off, and so cannot hold a worker."""
+"""Disconnect from a server that sends too slowly, so that it cannot occupy a worker."""
 
 from __future__ import annotations
 
@@ -13,49 +13,52 @@ SETTING = "DOCUMENT_MIN_BYTES_PER_SECOND"
 
 
 class MinSpeedGuard:
-    """Looks once in WINDOW_SECONDS, from a thread of its own: a peer can make a single read last for days.
+    """Checks the speed once in WINDOW_SECONDS, in a thread, because a server can make a single read last for days.
 
-    Only the time that we wait for the peer counts, so that a slow disk of ours is not taken for it.
+    Only the time spent waiting for the server counts, so a slow disk of ours is not mistaken for a slow server.
     """
 
-    def __init__(self, cut: Callable[[], None], slowest: int) -> None:
-        self._cut, self._slowest = cut, slowest  # bytes a second
+    def __init__(self, disconnect: Callable[[], None], min_bytes_per_second: int) -> None:
+        self._disconnect, self._min_speed = disconnect, min_bytes_per_second
         self._received, self._waited = 0, 0.0
-        self._since: float | None = None  # when the read under way began
-        self._over = threading.Event()
+        self._read_began: float | None = None  # None between two reads
+        self._done = threading.Event()
         self._too_slow = False
 
-    def kept(self, read: Callable[[], bytes]) -> Iterator[bytes]:
-        """What `read` brings, to its end. Raises TransientError if it was cut off, and what `read` raises otherwise."""
+    def read(self, read_chunk: Callable[[], bytes]) -> Iterator[bytes]:
+        """The chunks that `read_chunk` returns, up to the first empty one.
+
+        Raises TransientError if the server was too slow, and otherwise what `read_chunk` raises.
+        """
         threading.Thread(target=self._watch, daemon=True).start()
         try:
-            while chunk := self._timed(read):
+            while chunk := self._timed(read_chunk):
                 self._received += len(chunk)
                 yield chunk
         finally:
-            self._over.set()
+            self._done.set()
 
-    def _timed(self, read: Callable[[], bytes]) -> bytes:
-        began = self._since = time.monotonic()
+    def _timed(self, read_chunk: Callable[[], bytes]) -> bytes:
+        began = self._read_began = time.monotonic()
         try:
-            return read()
+            return read_chunk()
         finally:
-            self._since = None
+            self._read_began = None
             self._waited += time.monotonic() - began
-            if self._too_slow:  # a connection that was cut looks like one that has ended or broken off
-                raise TransientError(f"it sends less than {self._slowest} bytes a second ({SETTING})")
+            if self._too_slow:  # after our own disconnect the read looks as if it had ended or failed
+                raise TransientError(f"the server sends less than {self._min_speed} bytes a second ({SETTING})")
 
     def _watch(self) -> None:
         received, waited = 0, 0.0
-        while not self._over.wait(WINDOW_SECONDS):
+        while not self._done.wait(WINDOW_SECONDS):
             before = received, waited
             received, waited = self._received, self._waited_so_far()
-            brought, seconds = received - before[0], waited - before[1]
-            if seconds > WINDOW_SECONDS / 2 and brought < self._slowest * seconds:
+            new_bytes, seconds = received - before[0], waited - before[1]
+            if seconds > WINDOW_SECONDS / 2 and new_bytes < self._min_speed * seconds:
                 self._too_slow = True
-                self._cut()
+                self._disconnect()
                 return
 
     def _waited_so_far(self) -> float:
-        since = self._since
-        return self._waited + (time.monotonic() - since if since is not None else 0)
+        began = self._read_began
+        return self._waited + (time.monotonic() - began if began is not None else 0)

@@ -1,4 +1,4 @@
-"""A signed webhook of ours, by Standard Webhooks: https://www.standardwebhooks.com"""
+"""Outgoing webhooks, signed by the Standard Webhooks specification: https://www.standardwebhooks.com"""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tasks.clients.responses import raise_for_status, retry_after_seconds
 from tasks.clients.safe_http import post_json
 from tasks.handler import Attempt
 
-GONE = 410  # this receiver wants nothing more
+GONE = 410  # the specification: the receiver must be disabled
 
 
 class Gone(PermanentError):
-    """The receiver has said that it wants nothing more, ever."""
+    """The receiver answered 410: it must get no more messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """Whom we tell. A `trusted` URL is one from our own settings: it may be http and private."""
+    """Where a webhook is sent. A `trusted` URL comes from our own settings: it may be http and private."""
 
     name: str  # for error texts
     url: str
@@ -30,23 +30,23 @@ class Receiver:
 
 
 def post(attempt: Attempt, receiver: Receiver, body: str) -> None:
-    """POST a JSON text, signed. The webhook-id comes from the job's key, so that the receiver can tell a repetition.
+    """POST a JSON text, signed. The webhook-id is derived from the job's key, so the receiver can detect a repetition.
 
-    Raises Gone for a 410, PermanentError for an address we do not call, TransientError for every other answer but 2xx:
-    by the specification each is worth another try.
+    Raises Gone for 410, PermanentError for a URL that is not allowed, TransientError if there is no response and for
+    every other status but 2xx, because the specification has the sender retry them all.
     """
-    headers = _signed(attempt, receiver, body)
-    answer = post_json(receiver.url, body.encode(), attempt.settings, headers, trusted=receiver.trusted)
-    if answer.status_code == GONE:
-        raise Gone(f"{receiver.name} answered 410: it wants no more")
+    headers = _signed_headers(attempt, receiver, body)
+    response = post_json(receiver.url, body.encode(), attempt.settings, headers, trusted=receiver.trusted)
+    if response.status_code == GONE:
+        raise Gone(f"{receiver.name} answered 410: it accepts no more messages")
     try:
-        raise_for_status(receiver.name, answer.status_code, answer.headers, attempt.now)
+        raise_for_status(receiver.name, response.status_code, response.headers, attempt.now)
     except PermanentError as error:
-        raise TransientError(str(error), retry_after_seconds(answer.headers, attempt.now)) from None
+        raise TransientError(str(error), retry_after_seconds(response.headers, attempt.now)) from None
 
 
-def _signed(attempt: Attempt, receiver: Receiver, body: str) -> dict[str, str]:
-    """One signature per secret, so that the receiver can change over while we rotate."""
+def _signed_headers(attempt: Attempt, receiver: Receiver, body: str) -> dict[str, str]:
+    """The headers of the specification, with one signature per secret, so that a secret can be rotated."""
     message = "msg_" + hashlib.sha256(attempt.key.encode()).hexdigest()[:32]
     signatures = [Webhook(secret).sign(message, attempt.now, body) for secret in receiver.secrets]
     return {

@@ -67,7 +67,7 @@ class PartialFile:
     def is_continued_by(self, response: Stream) -> bool:
         """True if a 206 response holds exactly the missing bytes of the same version."""
         stated = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if not stated or not self.size or response.packing:
+        if not stated or not self.size or response.content_encoding:
             return False
         first, last, total = (int(number) for number in stated.groups())
         named = "ETag" if self.info.validator.startswith('"') else "Last-Modified"
@@ -78,7 +78,7 @@ class PartialFile:
     def start_over(self, response: Stream) -> None:
         """Discard the bytes received so far: the response holds the whole document."""
         self._truncate()  # first, or a crash would leave old bytes with new resume info
-        compressed = bool(response.packing)  # lengths, digests and ranges then refer to the compressed bytes
+        compressed = bool(response.content_encoding)  # lengths, digests and ranges then refer to the compressed bytes
         self.info = self._new_info(
             content_type=_media_type(response.headers.get("Content-Type", "")),
             validator="" if compressed else _validator(response),

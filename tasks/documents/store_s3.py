@@ -15,6 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from inbox.errors import TransientError
+from tasks.clients.responses import connection_errors
 from tasks.documents.store import Stored
 from tasks.lease_heartbeat import run_renewing_lease
 from telemetry import tracing
@@ -63,7 +64,7 @@ class S3Store:
 
     @contextmanager
     def _call(self, what: str) -> Iterator[None]:
-        with tracing.call(what, self._s3.meta.endpoint_url), _named_errors():
+        with tracing.call(what, self._s3.meta.endpoint_url), _translate_errors():
             yield
 
     def _upload(self, described: dict[str, Any], target: dict[str, Any], file: IO[bytes], renew: Any) -> None:
@@ -104,14 +105,13 @@ def _read_parts(file: IO[bytes]) -> Iterator[bytes]:
 
 
 @contextmanager
-def _named_errors() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """Replace boto3's errors, which quote URLs and keys, by TransientError: wrong settings can be corrected, too."""
     try:
-        yield
+        with connection_errors("DOCUMENT_STORE: S3", BotoCoreError):
+            yield
     except ClientError as error:
         code = error.response["Error"]["Code"]
         if code in NAME_EXISTS:
             raise _NameExists from None
         raise TransientError(f"DOCUMENT_STORE: S3 returned {code}") from None
-    except BotoCoreError as error:
-        raise TransientError(f"DOCUMENT_STORE: S3 did not answer ({type(error).__name__})") from None

@@ -117,7 +117,7 @@ def _check_limits(info: ResumeInfo, settings: Settings) -> None:
 
 def _check_size(size: int, settings: Settings) -> None:
     if size > settings.max_document_bytes:
-        raise PermanentError(f"the document is bigger than {settings.max_document_bytes} bytes (MAX_DOCUMENT_BYTES)")
+        raise PermanentError(f"the document is larger than {settings.max_document_bytes} bytes (MAX_DOCUMENT_BYTES)")
 
 
 def _write(attempt: Attempt, part: PartialFile, chunks: Iterable[bytes], progress: Progress) -> dict[str, str]:

@@ -246,7 +246,7 @@ def test_events_created_during_a_run_shift_no_page(world: World) -> None:
         (Answer(429, {"Retry-After": "7"}, b'{"error": {"type": "rate_limit"}}'), "Stripe answered 429", 7),
         (Answer(503, {"Retry-After": "9"}, b'{"error": {"type": "api_error"}}'), "Stripe answered 503", 9),
         (Answer(500, {}, b""), "Stripe answered 500", 0),
-        (Answer(200, {}, b'{"data": 3}'), "Stripe's answer is not a list of events", 0),
+        (Answer(200, {}, b'{"data": 3}'), "Stripe's response is not a list of events", 0),
         (Answer(401, {}, b'{"error": {"type": "invalid_request_error"}}'), "Stripe refused STRIPE_API_KEY", 0),
         (Answer(403, {}, b'{"error": {"type": "invalid_request_error"}}'), "Stripe refused STRIPE_API_KEY", 0),
     ],

@@ -35,7 +35,7 @@ def test_an_answer_without_end_is_not_read_to_its_end() -> None:
 
     with (
         Peer(lambda _: Answer(200, {}, endless())) as peer,
-        pytest.raises(PermanentError, match="more than 1048576 bytes"),
+        pytest.raises(PermanentError, match="answered with more than 1048576 bytes"),
     ):
         fetch_status(load({"DOC_SERVICE_URL": peer.url, "PUBLIC_URL": "https://x"}), "t", NOW)
 

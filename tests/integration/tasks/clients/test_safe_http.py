@@ -264,7 +264,7 @@ def test_an_allowed_host_is_known_in_every_spelling(names: Names, allowed: str, 
 
 @pytest.mark.parametrize("named", ["evil-peer.example", "peer.example.evil.example", "x.peer.example"])
 def test_a_host_that_only_looks_like_an_allowed_one_is_not(named: str) -> None:
-    with pytest.raises(PermanentError, match="https only"):
+    with pytest.raises(PermanentError, match="must be called by https on port 443"):
         fetched(f"http://{named}/", load({"CALL_OUT_ALLOWED_HOSTS": "peer.example"}))
 
 
@@ -276,7 +276,7 @@ def test_an_allowed_host_may_be_http_and_private() -> None:
 
 def test_another_port_of_an_allowed_host_is_not_allowed() -> None:
     with Peer(lambda _: Answer()) as peer, Peer(lambda _: Answer()) as other:
-        with pytest.raises(PermanentError, match="https only"):
+        with pytest.raises(PermanentError, match="must be called by https on port 443"):
             fetched(other.url, allowing(peer))
         assert other.asked == []
 
@@ -473,14 +473,14 @@ def test_a_body_of_empty_members_costs_no_more_time_than_its_length() -> None:
     """Each member's end makes zlib copy what it was given and has not used: of one MB, 25 GB in all."""
     packed = gzip.compress(b"") * (1024 * 1024 // 20)
     spent = time.thread_time()
-    assert b"".join(safe_http._unpacked([packed])) == b""
+    assert b"".join(safe_http._decompress([packed])) == b""
     assert time.thread_time() - spent < 2
 
 
 @pytest.mark.parametrize("packing", ["br", "gzip, gzip", "zstd", "deflate"])
 def test_a_packing_that_was_not_asked_for_is_refused(packing: str) -> None:
     with Peer(lambda _: Answer(200, {"Content-Encoding": packing}, b"x")) as peer:
-        with pytest.raises(PermanentError, match="encoding that was not asked for"):
+        with pytest.raises(PermanentError, match="sends a Content-Encoding that was not requested"):
             fetched(peer.url, allowing(peer))
         assert peer.asked[0].headers["Accept-Encoding"] == "identity"
 
@@ -530,9 +530,9 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[trust
     made = trustme.CA()
     made.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    safe_http._tls.cache_clear()
+    safe_http._tls_context.cache_clear()
     yield made
-    safe_http._tls.cache_clear()
+    safe_http._tls_context.cache_clear()
 
 
 @contextmanager

@@ -417,7 +417,7 @@ def test_a_document_over_the_limit_is_not_kept(business: Business) -> None:
     with Peer(lambda _: Answer(200, {}, [b"x" * 60, b"x" * 60])) as peer:
         by_service(business, peer.url)
         processing(business)
-        with pytest.raises(PermanentError, match="bigger than 100 bytes"):
+        with pytest.raises(PermanentError, match="larger than 100 bytes"):
             fetch(business, peer.url)
     assert stored(business) == []
 

@@ -364,7 +364,7 @@ def unpacked_to_nothing() -> Iterator[bytes]:
 )
 def test_a_document_over_the_limit_is_given_up(downloads: Downloads, answer: Callable[[], Answer]) -> None:
     downloads.settings["MAX_DOCUMENT_BYTES"] = "10000000"
-    with answering(answer()) as peer, pytest.raises(PermanentError, match="bigger than 10000000 bytes"):
+    with answering(answer()) as peer, pytest.raises(PermanentError, match="larger than 10000000 bytes"):
         downloads.run(peer.url)
     assert (downloads.content(), downloads.unfinished()) == ({}, [])
 

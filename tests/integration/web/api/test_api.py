@@ -117,7 +117,7 @@ def test_a_repeated_request_returns_the_current_status(client: FlaskClient, sett
         ({"document_id": "a b"}, "document_id: string should match pattern"),
         ({"document_id": "a", "colour": "red"}, "colour: extra inputs are not permitted"),
         ({"document_id": "a", "notify": {"email": "nobody"}}, "notify.email: string should match pattern"),
-        ({"document_id": "a", "notify": {"agents": ["ftp://x"]}}, "notify.agents.0: the URL is no plain https://"),
+        ({"document_id": "a", "notify": {"agents": ["ftp://x"]}}, "notify.agents.0: the URL must be a plain https://"),
     ],
 )
 def test_an_invalid_document_request_is_explained(client: FlaskClient, body: Any, words: str) -> None:
