@@ -51,7 +51,7 @@ class Kind:
     """Measurements for one kind of events. `bytes_each`: growth of the server's memory per event; `restart_seconds`:
     from the server's start to its first response, at the last level."""
 
-    levels: tuple[Level, ...]
+    levels: list[Level]
     bytes_each: float
     restart_seconds: float
 
@@ -79,7 +79,7 @@ class GrowingRecord:
             print(_cells(levels[-1]), flush=True)
         self.ours.valkey.kill()
         restart = _ms(lambda: self.ours.valkey.start(MAX_RESTART_SECONDS)) / 1000
-        return Kind(tuple(levels), grown / (self.step * STEPS), restart)
+        return Kind(levels, grown / (self.step * STEPS), restart)
 
     def _level(self, events: int) -> Level:
         load = paced(self.ours.port, RATE, SECONDS, 8)

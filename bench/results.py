@@ -50,10 +50,8 @@ def machine() -> str:
 
 
 def versions() -> str:
-    servers = {"Valkey": valkey_binary()} | ({"Node": "node"} if shutil.which("node") else {})
-    return ", ".join(
-        [f"Python {platform.python_version()}", *(f"{it} {_version(path)}" for it, path in servers.items())]
-    )
+    node = [f"Node {_version('node')}"] if shutil.which("node") else []
+    return ", ".join([f"Python {platform.python_version()}", f"Valkey {_version(valkey_binary())}", *node])
 
 
 def _processor() -> str:
