@@ -20,13 +20,13 @@ def subjects(mailbox: Mailbox) -> list[str]:
     return [str(mail["Subject"]) for _, mail in mailbox.mails]
 
 
-@pytest.mark.parametrize("point", ["before the alarm is written", "after the alarm is written"])
+@pytest.mark.parametrize("point", ["before the alerts are saved", "after the alerts are saved"])
 def test_a_dead_letter_is_told_once_and_its_end_once_though_a_worker_dies_in_the_decision(
     stack: Stack, valkey: Valkey, mailbox: Mailbox, point: str
 ) -> None:
     stack.environment |= {
         "ALERT_NOTIFY_URLS": f"{mailbox.url}&to=pager@example.com",
-        "HOLDFAST_TEST_QUICK_ALARMS": "1",
+        "HOLDFAST_TEST_QUICK_ALERTS": "1",
         "LEASE_SECONDS": "60",  # or a busy machine ends a mail that is on its way, and it comes again
         "JOB_TIME_LIMIT_SECONDS": "50",
     }

@@ -42,7 +42,7 @@ def failed(status: str) -> dict[str, Any]:
 
 def test_a_charge_that_is_asked_for_again_after_a_death_bears_the_same_key(world: World) -> None:
     """Stripe shows the invoice as open all the while, as it may for a moment after the payment."""
-    point = "charged, before the commit"
+    point = "after the charge, before the commit"
 
     def reply(asked: Asked) -> Answer:
         if asked.path.startswith("/v1/events"):  # the reconcile's question at each start
@@ -62,7 +62,7 @@ def test_a_charge_that_is_asked_for_again_after_a_death_bears_the_same_key(world
 
 
 def test_a_mail_is_sent_again_after_a_death_once_at_most_and_bears_the_same_key(world: World) -> None:
-    point, key = "mailed, before the commit", "stripe:evt_1:notify.no_address"
+    point, key = "after the mail, before the commit", "stripe:evt_1:notify.no_address"
     job = NewJob(key, "tasks.notifications.send", "notifications", {"notification": key})
     told = {"message": "receipt", "event": "evt_1"}
     row = Notification(id=key, kind="no_address", audience="admin", params=told, state="owed", created_at=NOW)

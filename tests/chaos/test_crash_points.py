@@ -47,8 +47,8 @@ def test_a_worker_killed_at_any_step_loses_nothing_and_doubles_nothing(world: Wo
 @pytest.mark.parametrize(
     ("point", "kind", "outcomes"),
     [
-        ("before the failure is kept", "failing", ["lost", "failed", "succeeded"]),
-        ("after the failure is kept", "failing", ["failed", "failed", "succeeded"]),
+        ("before the failure is recorded", "failing", ["lost", "failed", "succeeded"]),
+        ("after the failure is recorded", "failing", ["failed", "failed", "succeeded"]),
         ("before renew", "renewing", ["lost", "succeeded"]),
         ("after renew", "renewing", ["lost", "succeeded"]),
     ],
@@ -156,7 +156,7 @@ def test_a_call_out_that_is_repeated_after_a_death_bears_the_same_key(world: Wor
     with Peer(lambda _: Answer()) as peer:
         world.stack.environment["HOLDFAST_TEST_PEER"] = peer.url
         job = world.record("calling")
-        world.stack.worker(HOLDFAST_TEST_DIE="after the call out, before the commit")
+        world.stack.worker(HOLDFAST_TEST_DIE="after the outgoing call, before the commit")
         world.settle()
     assert [asked.headers["Idempotency-Key"] for asked in peer.asked] == [job, job]
     assert world.effects(job) == 1

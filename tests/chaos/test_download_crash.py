@@ -30,25 +30,25 @@ AGAIN = ["", ""]
 REST = ["", "bytes"]
 NOTHING = [""]
 ALL_POINTS = {
-    "at the head of the answer": AGAIN,
+    "after the headers are saved": AGAIN,
     "after the first bytes": REST,
     "in the middle": REST,
     "in the middle;in the middle of the rest": [*REST, "bytes"],
-    "received, before it is verified": NOTHING,
-    "verified, before it is kept": NOTHING,
-    "synced, before it has its name": NOTHING,
-    "kept, before the part is forgotten": NOTHING,
-    "while the part is forgotten": NOTHING,
-    "forgotten, before the commit": NOTHING,
+    "after the download, before the verification": NOTHING,
+    "after the verification, before the save": NOTHING,
+    "after the sync, before the rename": NOTHING,
+    "after the save, before the part is deleted": NOTHING,
+    "while the part is deleted": NOTHING,
+    "after the part is deleted, before the commit": NOTHING,
     "after the SQL commit, before finish": NOTHING,
     "after finish": NOTHING,
 }
 OF_A_BUCKET = {
     "in the middle": REST,
-    "verified, before it is kept": NOTHING,
+    "after the verification, before the save": NOTHING,
     "in the middle of the upload": NOTHING,
-    "kept, before the part is forgotten": NOTHING,
-    "forgotten, before the commit": NOTHING,
+    "after the save, before the part is deleted": NOTHING,
+    "after the part is deleted, before the commit": NOTHING,
 }
 
 

@@ -60,7 +60,7 @@ class Handing:
         return Session(create_engine(self.world.database))
 
 
-@pytest.mark.parametrize("point", ["before the agent is called", "the agent has it, before the commit"])
+@pytest.mark.parametrize("point", ["before the agent is called", "after the agent's answer, before the commit"])
 def test_a_handoff_whose_worker_dies_is_delivered_under_the_same_id(world: World, mailbox: Mailbox, point: str) -> None:
     with Peer(lambda _: Answer(204)) as peer:
         handing = Handing(world, peer, mailbox)
@@ -76,7 +76,7 @@ def test_an_agent_that_is_gone_is_disabled_and_told_of_though_its_worker_dies_be
 ) -> None:
     with Peer(lambda _: Answer(410)) as peer:
         handing = Handing(world, peer, mailbox)
-        handing.die("before the failure is kept")
+        handing.die("before the failure is recorded")
     assert (len(peer.asked), world.state(JOB)) == (1, "dead")
     with handing.db() as db:
         assert (db.get_one(Handoff, JOB).state, db.scalars(select(Agent.state)).one()) == ("dead", "disabled")

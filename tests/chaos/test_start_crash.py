@@ -45,7 +45,7 @@ def die_and_end(world: World, job: str, point: str) -> None:
     assert (world.stack.folder / f"died-{point}").exists()
 
 
-@pytest.mark.parametrize("point", ["before it is handed over", "handed over, before the commit"])
+@pytest.mark.parametrize("point", ["before the submission", "after the submission, before the commit"])
 def test_a_document_handed_over_by_a_worker_that_dies_is_one_task(world: World, point: str) -> None:
     keys: list[str] = []
 
@@ -61,7 +61,7 @@ def test_a_document_handed_over_by_a_worker_that_dies_is_one_task(world: World, 
     assert len(keys) == (1 if point.startswith("before") else 2)
 
 
-@pytest.mark.parametrize("point", ["before the service is asked", "asked, before the commit"])
+@pytest.mark.parametrize("point", ["before the poll", "after the poll, before the commit"])
 @pytest.mark.parametrize(("says", "start", "progress"), [(WAITS, 1, 70), (LOST, 2, 0)])
 def test_a_deadline_whose_worker_dies_is_kept_by_the_next(
     world: World, point: str, says: Answer, start: int, progress: int

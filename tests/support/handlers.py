@@ -1,7 +1,7 @@
-"""Handlers that tests can hold up, fail and kill, and the means to die between two steps.
+"""Handlers that tests can hold up, let fail and kill, and functions that kill the process between two steps.
 
-Where a test wants a death, it names the step in HOLDFAST_TEST_DIE, or several with semicolons; the process that gets
-there first (a file in HOLDFAST_TEST_FOLDER tells) kills itself with SIGKILL.
+A test names a crash point in HOLDFAST_TEST_DIE, or several separated by semicolons. The first process that reaches it
+(recorded by a file in HOLDFAST_TEST_FOLDER) kills itself with SIGKILL.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import inspect
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ from inbox.errors import PermanentError, TransientError
 from tasks import routes
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Notification
+from tests.support.crash_points import CrashPoint
 
 FOLDER = Path(os.environ["HOLDFAST_TEST_FOLDER"])
 DIE = list(filter(None, os.environ.get("HOLDFAST_TEST_DIE", "").split(";")))
 
 
 def first_time(name: str) -> bool:
-    """True once, over all processes."""
+    """True for the first call with this name in all processes of the test."""
     try:
         (FOLDER / name).touch(exist_ok=False)
     except FileExistsError:
@@ -43,7 +44,7 @@ def die_at(point: str) -> None:
 
 
 def _effect(attempt: Attempt, db: Session) -> None:
-    """One row an effect; the handler never looks whether it is there, so a second effect would show."""
+    """One row per effect, without checking whether one exists, so that a second effect would be seen."""
     note = Notification(
         id=f"{attempt.key}#{os.urandom(4).hex()}",
         kind="test",
@@ -57,7 +58,7 @@ def _effect(attempt: Attempt, db: Session) -> None:
 
 
 def plain(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """An effect, and a follow-up with an effect of its own."""
+    """Has an effect, and a follow-up job with another effect."""
     _effect(attempt, db)
     die_at("in the handler")
     die_at(f"in {attempt.key}")
@@ -67,7 +68,7 @@ def plain(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 
 def slow(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """Waits, once, as long as the file `hold` is there; then has its effect."""
+    """Waits, in its first attempt only, while the file `hold` exists; then has its effect."""
     if first_time("held"):
         while (FOLDER / "hold").exists():
             time.sleep(0.05)
@@ -76,7 +77,7 @@ def slow(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 
 def stubborn(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """Like slow, but takes no notice of being told that its time is over."""
+    """Like slow, but ignores the soft time limit."""
     if first_time("held"):
         while (FOLDER / "hold").exists():
             with suppress(SoftTimeLimitExceeded):
@@ -86,15 +87,15 @@ def stubborn(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 
 def calling(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """Calls out with its idempotency key, then writes down that it did."""
+    """Calls another service with its idempotency key, then has its effect."""
     requests.post(os.environ["HOLDFAST_TEST_PEER"], headers={"Idempotency-Key": attempt.key}, timeout=2)
-    die_at("after the call out, before the commit")
+    die_at("after the outgoing call, before the commit")
     _effect(attempt, db)
     return []
 
 
 def renewing(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """Takes longer than its lease, and says so in time."""
+    """Renews its lease, as a job does that may take longer than its lease."""
     attempt.renew()
     _effect(attempt, db)
     return []
@@ -118,33 +119,33 @@ def leaking(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 
 def deadly(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """Takes its process with it every time."""
+    """Kills its process in every attempt."""
     os.kill(os.getpid(), signal.SIGKILL)
     return []
 
 
 def hungry(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """Takes memory until there is none, in a process that may not have much (`ulimit -v`)."""
+    """Allocates memory until there is none left, in a process with a memory limit (`ulimit -v`)."""
     _effect(attempt, db)
-    held = []
+    allocated = []
     while True:
-        held.append(bytearray(64_000_000))
+        allocated.append(bytearray(64_000_000))
 
 
 def growing(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """Keeps 50 MB for ever, and takes as long as to be alone in its Celery task."""
+    """Leaks 50 MB, and takes long enough to be the only job of its Celery task."""
     _effect(attempt, db)
-    KEPT.append(b"x" * 50_000_000)
+    LEAKED.append(b"x" * 50_000_000)
     time.sleep(0.3)
     return []
 
 
-KEPT: list[bytes] = []
+LEAKED: list[bytes] = []
 HANDLERS = (plain, slow, stubborn, calling, renewing, failing, hopeless, leaking, deadly, hungry, growing)
 
 
 def register_handlers() -> None:
-    """Route an event of type test.<name> to the handler of that name, in this process."""
+    """Route events of type test.<name> to the handler of that name, in this process."""
     for handler in HANDLERS:
         name = f"tests.support.handlers.{handler.__name__}"
         routes.TASKS[name] = routes.Task(f"tests.support.handlers:{handler.__name__}", "payments")  # type: ignore[index]
@@ -152,8 +153,17 @@ def register_handlers() -> None:
         routes.NEWER_TYPES.add(f"test.{handler.__name__}")  # type: ignore[attr-defined]
 
 
+def die_around_each(points: Iterable[CrashPoint]) -> None:
+    for owner, name, before, after in points:
+        die_around(owner, name, before, after)
+
+
 def die_around(owner: Any, name: str, before: str, after: str) -> None:
-    """Make the method die before or after its work, if that is what the test names; "" is no point of it."""
+    """Make the method die before or after its work, if the test names that crash point; "" is no crash point.
+
+    Raises LookupError if the owner has no such method."""
+    if not hasattr(owner, name):
+        raise LookupError(f"{owner.__name__} has no {name}: has it been renamed? See tests/support/crash_points.py.")
     real: Callable[..., Any] = getattr(owner, name)
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:

@@ -1,15 +1,14 @@
-"""The real receiver, which knows the handlers of tests/support/handlers.py and dies where HOLDFAST_TEST_DIE says."""
+"""The real receiver with the handlers of tests/support/handlers.py; it dies at the crash point in HOLDFAST_TEST_DIE."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from inbox.job import Doorbell
-from inbox.recorder import Recorder
-from inbox.store import Store
 from tasks import broker
 from tasks.broker import BackgroundRinger
-from tests.support.handlers import DIE, die_around, die_at, register_handlers
+from tests.support.crash_points import RECEIVER
+from tests.support.handlers import DIE, die_around_each, die_at, register_handlers
 from web import __main__ as web
 from web.receiver.asgi import AsgiApp
 
@@ -17,17 +16,16 @@ RUNG = "after the doorbell, before the 200"
 
 
 def application() -> AsgiApp:
-    """Made in each serving process."""
+    """Called in each serving process."""
     register_handlers()
-    die_around(Recorder, "record_all", "before the record", "after the record, before the doorbell and the 200")
-    die_around(Store, "replay", "before the replay", "after the replay, before the doorbell")
+    die_around_each(RECEIVER)
     if RUNG in DIE:
         BackgroundRinger.ring = ring_and_die  # type: ignore[assignment,method-assign]
     return web.application()
 
 
 def ring_and_die(_: BackgroundRinger, bells: Iterable[Doorbell]) -> None:
-    """Here and now, and not from a thread of its own, which would be a race with the 200."""
+    """Rings in this thread: a background thread would race with the 200."""
     broker.ring(list(bells))
     die_at(RUNG)
 
