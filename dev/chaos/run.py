@@ -99,7 +99,7 @@ class ChaosRun:
         config, system, acknowledged, stats = self.config, self.system, self.sender.acknowledged(), self._stats()
         with checker.connect(system.database_url) as connection:
             found = checker.find(connection) | checker.whole_files(connection, system.document_store, document_pdf)
-            found |= write_log.twice(connection)
+            found |= write_log.repeated_writes(connection)
             effects = _effects(connection)
             failed = connection.execute(text(FAILED_DOCUMENTS)).scalar_one()
         overruns = [one for log in system.logs() for one in mails.overruns(log)]

@@ -119,7 +119,7 @@ class SystemUnderTest:
         workers = [worker(queue, queue, app=self.config.worker, options=WORKER_OPTIONS) for queue in QUEUES]
         self.stack.parts = [receiver(self.config.receiver), *workers]
         self.stack.migrate()
-        write_log.begin(self.database_url)
+        write_log.create_triggers(self.database_url)
         cleanup.enter_context(self.stack)
         self.stack.start()
         self.stack.wait_ready(receiver="/livez")  # /readyz needs sweeps, which a sabotaged worker does not make

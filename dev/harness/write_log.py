@@ -25,20 +25,20 @@ WATCHED = (
     ("documents", "NEW.document_id", "stored_as"),
 )
 TABLE = "CREATE TABLE chaos_journal (what TEXT NOT NULL, name TEXT NOT NULL)"
-TWICE = "SELECT what, name, count(*) FROM chaos_journal GROUP BY 1, 2 HAVING count(*) > 1"
+REPEATED = "SELECT what, name, count(*) FROM chaos_journal GROUP BY 1, 2 HAVING count(*) > 1"
 
 
-def begin(database_url: str) -> None:
+def create_triggers(database_url: str) -> None:
     """Create the triggers, in a database that has its tables."""
     with create_engine(database_url, poolclass=NullPool).begin() as connection:
         for statement in _statements(connection.dialect.name):
             connection.exec_driver_sql(statement.replace("%", "%%"))
 
 
-def twice(connection: Connection) -> dict[str, Counter[str]]:
+def repeated_writes(connection: Connection) -> dict[str, Counter[str]]:
     """What was written more than once, by table and column, then by key and value."""
     found: dict[str, Counter[str]] = {}
-    for what, name, times in connection.execute(text(TWICE)):
+    for what, name, times in connection.execute(text(REPEATED)):
         found.setdefault(f"writes of {what}", Counter())[name] = times
     return found
 

@@ -53,7 +53,7 @@ def everything(
         "DATABASE_URL": own_postgres.fresh(),
         "CUSTOMER_NOTIFY_URLS": mail_service.notify_url,
     }
-    write_log.begin(settings["DATABASE_URL"])
+    write_log.create_triggers(settings["DATABASE_URL"])
     if "rabbitmq" in BROKERS:
         settings["BROKER_URL"] = request.getfixturevalue("rabbitmq").url
     stack = Stack(tmp_path, settings)
@@ -138,7 +138,7 @@ def _orders(server: Postgres) -> tuple[set[str], dict[str, Counter[str]]]:
     engine = create_engine(server.url("test"))
     with engine.connect() as connection:
         orders = set(connection.scalars(text("SELECT session_id FROM orders WHERE state = 'fulfilled'")))
-        return orders, write_log.twice(connection)
+        return orders, write_log.repeated_writes(connection)
 
 
 def _done(what: str, began: float, over: float) -> Outage:

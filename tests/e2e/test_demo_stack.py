@@ -1,4 +1,4 @@
-"""The local stack as a person has it: it starts, mends itself, stops, and leaves nothing behind."""
+"""The local stack starts, restarts a part that dies, stops, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from dev.stack.servers import wait_until
 
 
 @pytest.fixture
-def heard() -> list[str]:
+def reports() -> list[str]:
     return []
 
 
 @pytest.fixture
-def stack(tmp_path: Path, heard: list[str]) -> Iterator[Stack]:
-    made = Stack(tmp_path / "data", any_ports(), without_settings(os.environ), report=heard.append)
+def stack(tmp_path: Path, reports: list[str]) -> Iterator[Stack]:
+    made = Stack(tmp_path / "data", any_ports(), without_settings(os.environ), report=reports.append)
     made.start()
     yield made
     made.stop()
 
 
-def ours(stack: Stack) -> list[psutil.Process]:
-    """Every process that was started for this data folder, also those that have lost their parent."""
+def stack_processes(stack: Stack) -> list[psutil.Process]:
+    """Every process that was started for this data folder, including orphans."""
     return [
         process for process in psutil.process_iter() if _environment(process).get("PORT") == str(stack.ports.receiver)
     ]
@@ -46,31 +46,31 @@ def _environment(process: psutil.Process) -> dict[str, str]:
         return {}
 
 
-def test_a_part_that_dies_is_started_again_and_stopping_leaves_nothing(stack: Stack, heard: list[str]) -> None:
+def test_a_part_that_dies_is_restarted_and_stopping_leaves_no_process(stack: Stack, reports: list[str]) -> None:
     stack.wait_ready()
     assert requests.get(f"{stack.ports.receiver_url}/readyz", timeout=30).json()["ready"]
     assert requests.get(f"{stack.ports.flower_url}/", timeout=30).status_code == 401  # Flower asks for its password
 
     stack.send_signal("receiver", signal.SIGKILL)
-    wait_until(lambda: "receiver is up again" in heard, seconds=120, what="the receiver to come back")
+    wait_until(lambda: "receiver is up again" in reports, seconds=120, what="the receiver to come back")
     stack.wait_ready()
 
     stack.stop()
-    assert ours(stack) == []
+    assert stack_processes(stack) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_the_parts_end_with_whoever_holds_the_runner(tmp_path: Path, number: signal.Signals) -> None:
+def test_the_parts_end_with_the_process_that_started_the_runner(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "logs").mkdir()
-    mark = str(tmp_path / "mark")
-    part = Part("sleeper", [sys.executable, "-c", "import time; time.sleep(600)", mark], order=1)
+    marker = str(tmp_path / "marker")
+    part = Part("sleeper", [sys.executable, "-c", "import time; time.sleep(600)", marker], order=1)
     config = tmp_path / "supervisord.conf"
     config.write_text(supervisor_config(tmp_path, REPOSITORY, [part]))
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(config)], cwd=REPOSITORY)
-    wait_until(lambda: bool(_with(mark)), seconds=120, what="the part to start")
+    wait_until(lambda: bool(_with(marker)), seconds=120, what="the part to start")
     holder.send_signal(number)
     holder.wait()
-    wait_until(lambda: _with(mark) == [], seconds=120, what="the part to end")
+    wait_until(lambda: _with(marker) == [], seconds=120, what="the part to end")
 
 
 HOLD = """
@@ -81,5 +81,5 @@ time.sleep(600)
 """
 
 
-def _with(mark: str) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or [])]
+def _with(marker: str) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter(["cmdline"]) if marker in (process.info["cmdline"] or [])]

@@ -17,7 +17,7 @@ DONE = "INSERT INTO effects (job_id, follow_ups, done_at) VALUES ('job', '[]', C
 
 @pytest.fixture
 def connection(database: str) -> Iterator[Connection]:
-    write_log.begin(database)
+    write_log.create_triggers(database)
     engine = create_engine(database)
     try:
         with engine.begin() as connection:
@@ -55,4 +55,6 @@ def test_a_write_that_comes_again_is_there_twice(
 ) -> None:
     for statement in statements:
         connection.execute(text(statement))
-    assert write_log.twice(connection) == {f"writes of {what}": Counter({name: 2}) for what, name in twice.items()}
+    assert write_log.repeated_writes(connection) == {
+        f"writes of {what}": Counter({name: 2}) for what, name in twice.items()
+    }
