@@ -1,4 +1,10 @@
-"""The Celery app, and the doorbell: a message that holds a job id and nothing else, so that Flower shows no secrets."""
+"""The Celery app, and the doorbells.
+
+Jobs and their state are in the durable record; a Celery message is only a *doorbell*: it holds a job id and nothing
+else, and makes a worker lease that job from the record. A lost doorbell delays its job until the sweep rings again,
+and a repeated one finds no job to lease, so no job depends on the broker. *Ringing* is publishing doorbells; because
+they hold only ids, neither the broker nor Flower sees a payload.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +30,19 @@ log = structlog.get_logger()
 app = Celery("holdfast")
 app.config_from_object("celeryconfig")
 
-# One more try, at once: a pooled connection may have been broken by a fork or a restart of the broker.
+# Retry once, immediately: a pooled connection may have been broken by a fork or a restart of the broker.
 RETRY_ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
-MAX_QUEUE_LENGTH = 100  # doorbells in a queue; behind so many, one that seems lost is probably only waiting
+MAX_QUEUE_LENGTH = 100  # doorbells in a queue; if there are more, one that seems lost is probably only waiting
 
 
 def task_message(job: NewJob) -> bytes:
-    """The very bytes that `apply_async` would push to a Redis list for this job, at a hundredth of its cost.
+    """The same bytes that `apply_async` would push to a Redis list for this job, at a hundredth of its cost.
 
-    Task message protocol 2 is documented by Celery, the JSON around it is kombu's own: the golden test in
+    Celery documents its task message protocol 2, but the JSON around it is private to kombu; the golden test in
     tests/integration/tasks/test_broker.py compares both with what the installed versions send.
     """
     body = BODY % msgspec.json.encode(job.id)
-    return _form(job.task, job.queue) % {
+    return _template(job.task, job.queue) % {
         b"id": os.urandom(16).hex().encode(),
         b"body": base64.b64encode(body),
         b"argsrepr": msgspec.json.encode(repr([job.id])),
@@ -47,9 +53,9 @@ BODY = b'[[%b], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord"
 
 
 @functools.cache
-def _form(task: str, queue: str) -> bytes:
-    """The message of any job of this task, to be filled in. (The form's own % signs: neither name can hold one.)"""
-    form = msgspec.json.encode(
+def _template(task: str, queue: str) -> bytes:
+    """The message of this task with %-placeholders for a job. Names of tasks and queues cannot contain a % sign."""
+    template = msgspec.json.encode(
         {
             "body": "%(body)b",
             "content-encoding": "utf-8",
@@ -86,13 +92,13 @@ def _form(task: str, queue: str) -> bytes:
             },
         }
     )
-    return form.replace(b'"%(argsrepr)b"', b"%(argsrepr)b")  # which brings its own quotes
+    return template.replace(b'"%(argsrepr)b"', b"%(argsrepr)b")  # its value is already quoted
 
 
 def ring(bells: Sequence[Doorbell]) -> None:
-    """Publish doorbells by Celery, to any broker. Best effort: what is lost here is found by the sweep."""
+    """Publish doorbells through Celery, to any broker. Errors are only logged: the sweep rings lost doorbells again."""
     if not bells:
-        return  # as after nearly every job, and a producer is dear
+        return  # the usual case after a job, and acquiring a producer is expensive
     try:
         with app.producer_or_acquire() as producer:
             for bell in bells:
@@ -105,45 +111,45 @@ def ring(bells: Sequence[Doorbell]) -> None:
                     retry=True,
                     retry_policy=RETRY_ONCE,
                 )
-    except Exception as error:  # whatever the transport raises, the job is owed all the same
-        log.warning("the doorbell could not be rung; the sweep will", error=type(error).__name__)
+    except Exception as error:  # transports raise many types; the job is in the record in any case
+        log.warning("the doorbell could not be rung; the sweep will ring it", error=type(error).__name__)
 
 
 def doorbell_capacity(queues: Sequence[str]) -> Mapping[str, int]:
-    """How many more doorbells each queue may get from a sweep; none while the broker does not answer."""
+    """How many more doorbells the sweep may ring, by queue; {} if the broker does not answer."""
     try:
         with app.connection_or_acquire() as connection:
             connection.ensure_connection(**RETRY_ONCE)
             return {name: MAX_QUEUE_LENGTH - depth for name, depth in _depths(connection, queues)}
     except Exception as error:
-        log.warning("the broker does not say how long its queues are", error=type(error).__name__)
+        log.warning("the lengths of the broker's queues are not known", error=type(error).__name__)
         return {}
 
 
 def _depths(connection: Any, names: Iterable[str]) -> Iterator[tuple[str, int]]:
-    """Each queue with how many messages wait in it; one that does not exist yet is empty."""
-    channel = connection.channel()  # one for all of them: on Redis each is a connection
+    """(queue, number of waiting messages) for each queue; 0 for a queue that does not exist yet."""
+    channel = connection.channel()  # only one, because on Redis each channel is a connection
     try:
         for name in names:
             try:
                 yield name, int(channel.queue_declare(name, passive=True).message_count)
             except connection.channel_errors:
                 yield name, 0
-                if not getattr(channel, "is_open", True):  # AMQP closes it over a queue that is not there
+                if not getattr(channel, "is_open", True):  # AMQP closes the channel if the queue does not exist
                     channel = connection.channel()
     finally:
         channel.close()
 
 
 class BackgroundRinger:
-    """Rings from a thread of its own, so that no acknowledgement waits for a broker that is slow or away."""
+    """Rings in a background thread, so that no acknowledgement waits for a slow or unreachable broker."""
 
     def __init__(self, limit: int = 10_000) -> None:
         self._bells: queue.Queue[Doorbell] = queue.Queue(limit)
         threading.Thread(target=self._work, daemon=True, name="ringer").start()
 
     def ring(self, bells: Iterable[Doorbell]) -> None:
-        """Ring soon. When too many wait already, this one is left to the sweep."""
+        """Enqueue doorbells to be rung soon. If the queue is full, the rest is left to the sweep."""
         for bell in bells:
             try:
                 self._bells.put_nowait(bell)
@@ -156,7 +162,10 @@ class BackgroundRinger:
 
 
 def open_store(settings: Settings, *, timeout_seconds: float) -> Store:
-    """The record as the settings describe it; with ready-made messages where the broker is the same Redis."""
+    """Open the record described by the settings.
+
+    If the broker is the same Redis, the record itself pushes the messages.
+    """
     rules = Rules(
         max_attempts=settings.max_attempts,
         retention_days=settings.retention_days,
@@ -164,5 +173,5 @@ def open_store(settings: Settings, *, timeout_seconds: float) -> Store:
         ring_again_seconds=settings.ring_again_seconds,
     )
     client = connect(settings.redis_url, timeout_seconds=timeout_seconds)
-    ours = task_message if settings.broker == settings.redis_url else no_message
-    return Store(client, rules, message=ours, replicas_ack=settings.replicas_ack)
+    message = task_message if settings.broker == settings.redis_url else no_message
+    return Store(client, rules, message=message, replicas_ack=settings.replicas_ack)

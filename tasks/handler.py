@@ -1,12 +1,34 @@
-"""What a handler is: a function of one attempt and a database session that returns its follow-up jobs.
+"""The contract between handlers and the worker.
+
+A handler is a function that does the work of one job:
 
     def order_placed(attempt: Attempt, db: Session) -> list[FollowUp]: ...
 
-Its SQL is committed by the caller (workers/run.py), together with the unique effect row of the job: all of it or none,
-and only once. A handler calls other servers within `outside_transaction(db)` (tasks/db/transactions.py), with
-`attempt.key` as the idempotency key, and may be called again for the same key when the worker dies in between.
-Errors: PermanentError -> dead letter at once; GaveUp -> the same, with what it leaves behind; NotNow -> at its time,
-uncounted; anything else -> tried again later.
+tasks/routes.py says which events it handles; docs/handlers.md shows a complete example.
+
+**One transaction.** After the handler has returned, workers/run.py commits its SQL together with the job's row in the
+table `effects`, whose key is unique. So either all of it is committed or nothing, and only once per job. A later
+attempt of the job that finds the row does not call the handler again: it only records the stored follow-ups. The
+handler must not leave work for after its return, and does not commit at its end.
+
+**What may run again.** If the handler raises, or the worker dies before that commit, the SQL is rolled back and a new
+attempt calls the handler again from the start, perhaps while the old process is still running. Everything outside the
+transaction (calls to other servers, files, transactions that the handler committed itself) may therefore happen again.
+
+**Outgoing calls** are made within `outside_transaction(db)` (tasks/db/transactions.py), so that no transaction is open
+while the handler waits for another server, and with `attempt.key` as the idempotency key: it is the same in every
+attempt and replay of the job.
+
+**Follow-ups** are jobs that the handler returns. They exist as soon as the job has succeeded, and not before.
+
+**Errors** decide what happens to the job (inbox/errors.py):
+
+- PermanentError: it becomes a dead letter at once, and a person can replay it.
+- GaveUp: the same, and its follow-ups are created in the same step.
+- NotNow: it runs again at the given time; the attempt is not counted.
+- LeaseLost (from `attempt.renew`): another worker has the job; this attempt ends and changes nothing.
+- every other exception: it is retried with growing delays up to MAX_ATTEMPTS, or by the schedule that its Task names,
+  and then becomes a dead letter. A TransientError may name a minimum delay.
 """
 
 from __future__ import annotations
@@ -25,10 +47,11 @@ from tasks.routes import effect_of
 
 @dataclass(frozen=True, slots=True)
 class FollowUp:
-    """A job that exists once this one has succeeded.
+    """A job to create when this one has succeeded.
 
-    `effect` names it within the event (`notify.payment_failed`): with source and event id it makes the idempotency
-    key, so two follow-ups of one event with the same effect are one job. `args` hold ids only, no personal data.
+    `effect` is its name within the event (`notify.payment_failed`). The idempotency key is source, event id and effect,
+    so two follow-ups of one event with the same effect are one job. `args` must hold ids only, no personal data. Jobs
+    with the same `ordering_key` never run at the same time.
     """
 
     effect: str
@@ -40,7 +63,7 @@ class FollowUp:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One leased try of a job."""
+    """One attempt to run a job; the worker holds the job's lease."""
 
     key: str  # the idempotency key `source:event_id:effect`, the same in every attempt and replay
     event: Event
@@ -48,13 +71,13 @@ class Attempt:
     number: int  # 1 for the first
     now: datetime  # UTC
     settings: Settings
-    renew: Callable[[], None]  # keep the lease during long work; raises LeaseLost when it is gone
-    replays: int = 0  # how often a person has asked to have this job run again
-    last: bool = False  # if this one fails, the job is a dead letter
+    renew: Callable[[], None]  # renews the lease during long work; raises LeaseLost if it has expired
+    replays: int = 0  # how often a person has replayed this job; `number` then starts at 1 again
+    last: bool = False  # if this attempt fails, the job becomes a dead letter
 
 
 class GaveUp(PermanentError):
-    """The job ends as a dead letter, and its `follow_ups` exist in the same step: somebody may have to be told."""
+    """The job becomes a dead letter, and its `follow_ups` (such as a notification) are created in the same step."""
 
     def __init__(self, message: str, follow_ups: Sequence[FollowUp]) -> None:
         super().__init__(message)
@@ -62,7 +85,10 @@ class GaveUp(PermanentError):
 
 
 def replay_suffix(attempt: Attempt) -> str:
-    """What sets apart the follow-ups of a replay, and of those that follow from it; empty where nobody replayed."""
+    """A suffix for the effects of follow-ups, so that a replay creates new ones; "" if there was no replay.
+
+    A follow-up that gets it as args["replayed"] passes it on to its own follow-ups.
+    """
     before = str(attempt.args.get("replayed", ""))
     return f"{before}.again{attempt.args.get('number', 0)}-{attempt.replays}" if attempt.replays else before
 

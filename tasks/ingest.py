@@ -1,4 +1,4 @@
-"""What arrived: the event and the jobs that a sender's message makes, whichever way it came to us."""
+"""From a message of a source to the event and the jobs to record, whether it was delivered or fetched."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ IDENTITY = re.compile(r"[!-~]{1,255}")  # printable ASCII without spaces; Stripe
 
 @dataclass(frozen=True, slots=True)
 class EventIdentity:
-    """What is read of an event before it is recorded; the full parse is the worker's."""
+    """The fields of an event that are read before it is recorded; the worker parses the rest."""
 
     id: str
     type: str
     ordering_key: str = ""
-    args: Mapping[str, str] = field(default_factory=dict)  # for its jobs: ids that the body does not hold
-    wanted: bool = True  # False: recorded, and nothing is done about it
+    args: Mapping[str, str] = field(default_factory=dict)  # for its jobs: ids that are not in the body
+    has_jobs: bool = True  # False: the event is recorded, but no handler runs
 
 
-def build_delivery(source: str, peeked: EventIdentity, body: bytes, secret: str = "") -> NewEvent:
-    """What to record of a message, the same for one that was delivered and one that we had to fetch."""
-    jobs = jobs_for(source, peeked.id, peeked.type, peeked.ordering_key, peeked.args) if peeked.wanted else ()
-    return NewEvent(Event(source, peeked.id, peeked.type, body), jobs, secret)
+def build_delivery(source: str, event: EventIdentity, body: bytes, secret: str = "") -> NewEvent:
+    """The event and its jobs, as they are recorded; the same for a delivered and for a fetched event."""
+    jobs = jobs_for(source, event.id, event.type, event.ordering_key, event.args) if event.has_jobs else ()
+    return NewEvent(Event(source, event.id, event.type, body), jobs, secret)
 
 
 # --- Stripe: https://docs.stripe.com/api/events/object, thin: https://docs.stripe.com/api/v2/core/events/object -------
@@ -60,9 +60,10 @@ _stripe_event = msgspec.json.Decoder(_StripeEvent)
 
 
 def identify_stripe_event(body: str, mode: str = "any") -> EventIdentity:
-    """The event's own id and type, if it is of our `mode` (live, test, any). Raises BadPayload, WrongMode.
+    """Id, type and ordering key of a Stripe event. Raises BadPayload, or WrongMode if it is not of our `mode`.
 
-    Events of one customer never run at once, so their rows are safe from each other.
+    `mode` is live, test or any. Jobs of one customer share an ordering key and so never run at the same time, because
+    they change the same rows.
     """
     event = decode(_stripe_event, body)
     account = event.account or event.context  # ids are unique within an account
@@ -71,34 +72,34 @@ def identify_stripe_event(body: str, mode: str = "any") -> EventIdentity:
     if isinstance(owner, dict):  # an expanded customer
         owner = owner.get("id")
     key = stripe_ordering_key(account, owner)
-    wanted = _of_mode(mode, event.livemode, connected=bool(account))
-    return EventIdentity(identity(event.id, "id"), identity(event.type, "type"), key, wanted=wanted)
+    has_jobs = _is_of_mode(mode, event.livemode, connected=bool(account))
+    return EventIdentity(identity(event.id, "id"), identity(event.type, "type"), key, has_jobs=has_jobs)
 
 
 def stripe_ordering_key(account: Any, owner: Any) -> str:
-    """What the jobs of one customer share, or of the object itself; "" where that is no id."""
+    """The ordering key of the jobs of `owner`: a customer, or else the object itself; "" if that is not a valid id."""
     owner = f"{account}/{owner}" if account and owner else owner
     return f"stripe:{owner}" if isinstance(owner, str) and IDENTITY.fullmatch(owner) else ""
 
 
-def _of_mode(mode: str, livemode: Any, *, connected: bool) -> bool:
-    """Is it an event of our mode? Raises WrongMode where a person must mend something.
+def _is_of_mode(mode: str, livemode: Any, *, connected: bool) -> bool:
+    """Whether an event is of our mode. Raises WrongMode if a person must correct something.
 
-    A refused delivery comes again for up to three days and is shown to whoever owns the endpoint: right for one wired
-    to the wrong receiver, which gets its events as soon as that is mended. But Stripe sends the test events of
-    connected accounts to the live endpoint on purpose (https://docs.stripe.com/connect/webhooks): there is nothing to
-    mend, and an endpoint that goes on failing may be switched off, live events and all. Those are recorded, and
-    nothing is done about them.
+    Stripe shows a rejected delivery to the endpoint's owner and retries it for up to three days. That is right for an
+    endpoint that is connected to the wrong receiver: it gets its events as soon as that is corrected. But Stripe sends
+    the test events of connected accounts to the live endpoint by design (https://docs.stripe.com/connect/webhooks):
+    there is nothing to correct, and Stripe may disable an endpoint that keeps failing, including its live events. For
+    those False is returned: they are recorded, and no handler runs.
     """
     if mode == "any" or livemode is (mode == "live"):
         return True
     if mode == "live" and livemode is False and connected:
         return False
-    raise WrongMode(f"livemode is not {str(mode == 'live').lower()}: this receiver takes {mode} events (STRIPE_MODE)")
+    raise WrongMode(f"livemode is not {str(mode == 'live').lower()}: this receiver accepts {mode} events (STRIPE_MODE)")
 
 
 def decode(decoder: msgspec.json.Decoder[Any], body: str) -> Any:
-    """The body as the decoder's shape. Raises BadPayload, which names a field and never a value."""
+    """Decode a JSON body. Raises BadPayload, whose text names a field and never a value."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:  # names the field and the types, never a value
@@ -108,7 +109,7 @@ def decode(decoder: msgspec.json.Decoder[Any], body: str) -> Any:
 
 
 def identity(value: str, field: str) -> str:
-    """`value`, which is to be part of a key. Raises BadPayload, naming the field."""
+    """Return `value`, if it can be part of a key. Raises BadPayload, which names the field, if not."""
     if not IDENTITY.fullmatch(value):
-        raise BadPayload(f"{field} takes 1 to 255 printable ASCII characters without spaces")
+        raise BadPayload(f"{field} must be 1 to 255 printable ASCII characters without spaces")
     return value

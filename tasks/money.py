@@ -9,7 +9,7 @@ DECIMAL_PLACES = dict.fromkeys(
 
 
 def format_amount(minor: int, currency: str) -> str:
-    """(1050, "usd") -> "10.50 USD"."""
+    """An amount in minor units as text: (1050, "usd") -> "10.50 USD"."""
     code = currency.upper()
     places = DECIMAL_PLACES.get(code, 2)
     whole, rest = divmod(abs(minor), 10**places)

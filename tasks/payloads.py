@@ -48,7 +48,7 @@ def parse(body: bytes, shape: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
-        raise PermanentError(f"the payload does not fit: {error}") from None
+        raise PermanentError(f"the payload has an unexpected shape: {error}") from None
     except (msgspec.DecodeError, RecursionError):
         raise PermanentError("the payload is not JSON") from None
     except UnicodeDecodeError:
@@ -60,7 +60,7 @@ def convert(found: Any, shape: type[T]) -> T:
     try:
         return msgspec.convert(found, type=shape)
     except msgspec.ValidationError as error:
-        raise PermanentError(f"the answer does not fit: {error}") from None
+        raise PermanentError(f"the response has an unexpected shape: {error}") from None
 
 
 def require(value: T | None, field: str) -> T:

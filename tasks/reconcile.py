@@ -1,4 +1,4 @@
-"""`python -m tasks.reconcile`: fetches the events from Stripe that never arrived."""
+"""`python -m tasks.reconcile`: fetches events from Stripe that were not delivered."""
 
 from inbox.errors import HoldfastError
 from settings import SettingsError

@@ -1,6 +1,6 @@
 """Check tasks/routes.py at start-up, in the receiver and in the workers, before any event arrives.
 
-The workers check two things more, which need imports that the receiver does without: the handlers (workers/app.py) and
+The workers also check two things that need imports that the receiver avoids: the handlers (workers/app.py) and
 the Stripe event types (tasks/stripe_types.py).
 """
 
@@ -12,7 +12,7 @@ from tasks.routes import QUEUES, ROUTES, TASKS
 
 
 class RouteError(Exception):
-    """tasks/routes.py is wrong; str() is one line for people."""
+    """tasks/routes.py has an error; str() is the one-line message for the start-up output."""
 
 
 def check(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""(source, event type) -> task names and queues: plain data, the one table that receiver and workers share."""
+"""The tables of tasks and routes, as plain data, shared by the receiver and the workers."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ ROUTES: Mapping[tuple[str, str], str] = {
     (OWN_SOURCE, "alert.due"): SEND_ALERTS,
 }
 
-# Event types that Stripe has and the installed library does not know yet; any other unknown one stops start-up.
+# Stripe event types that the installed library does not know yet; any other unknown type stops start-up.
 NEWER_TYPES: Collection[str] = set()
 NO_ARGS: Mapping[str, str] = {}
 
@@ -150,7 +150,7 @@ def jobs_for(
     ordering_key: str = "",
     args: Mapping[str, str] = NO_ARGS,
 ) -> tuple[NewJob, ...]:
-    """The jobs that an event of this type owes; none means unhandled."""
+    """The jobs of an event of this type; () if it is unhandled."""
     task = ROUTES.get((source, event_type)) or ROUTES.get((source, "*"))
     if task is None:
         return ()

@@ -1,7 +1,7 @@
-"""Short-lived links to a finished document, for whoever has no key of our API: pure functions.
+"""Short-lived links to a finished document, for recipients without an API key. Pure functions.
 
-They are signed with the first of API_KEYS, which nobody can do without who starts documents, and hold under any of
-them: to take a key away ends its links, too.
+Links are signed with the first of API_KEYS (always set where documents are started) and verified with each of them:
+removing a key invalidates its links.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from urllib.parse import quote, urlencode
 from settings import Settings
 
 PATH = "/content/"
-MAIL_LINK_SECONDS = 7 * 86400  # people read mails late
+MAIL_LINK_SECONDS = 7 * 86400  # mails may be read late
 
 
 def create_link(settings: Settings, document: str, now: datetime, seconds: int) -> str:
-    """Where the document can be had for so long, by whoever has this address. Without API_KEYS it opens nothing."""
+    """A URL that gives access to the document for this many seconds. Without API_KEYS the link is never valid."""
     until = str(int(now.timestamp()) + seconds)
     key = next(iter(settings.api_keys), "")
     query = urlencode({"until": until, "signature": _signature(key, document, until)})
@@ -26,7 +26,7 @@ def create_link(settings: Settings, document: str, now: datetime, seconds: int) 
 
 
 def is_valid(settings: Settings, document: str, until: str, signature: str, now: float) -> bool:
-    """Whether a link says the truth and is not over; `now` in seconds since 1970."""
+    """Whether a link's signature is correct and it has not expired; `until` and `now` are seconds since 1970."""
     given = signature.encode()
     signed = [hmac.compare_digest(_signature(key, document, until).encode(), given) for key in settings.api_keys]
     return any(signed) and now <= int(until)

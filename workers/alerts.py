@@ -21,7 +21,7 @@ from inbox.event import Event, NewEvent
 from inbox.store import Store
 from settings import Settings
 from tasks import broker
-from tasks.notifications.alerts import DUE
+from tasks.notifications.alerts import ALERT_DUE
 from tasks.routes import OWN_SOURCE, QUEUES, jobs_for
 
 EVERY_MS = 60_000
@@ -56,8 +56,8 @@ class AlertScheduler:
 
 def _event(digest: AlertDigest, now: int) -> NewEvent:
     event_id = f"alert:{datetime.fromtimestamp(now / 1000, UTC):%Y-%m-%dT%H:%M:%S.%f}"
-    event = Event(OWN_SOURCE, event_id, DUE, json.dumps(asdict(digest)).encode())
-    return NewEvent(event, jobs_for(OWN_SOURCE, event_id, DUE))
+    event = Event(OWN_SOURCE, event_id, ALERT_DUE, json.dumps(asdict(digest)).encode())
+    return NewEvent(event, jobs_for(OWN_SOURCE, event_id, ALERT_DUE))
 
 
 def _short_disk_bytes(folder: Path) -> int | None:

@@ -25,9 +25,8 @@ class Subscription(Base):
     stripe_status: Mapped[str | None]  # None while only its invoices are known
     seen_created: Mapped[int] = mapped_column(default=0)
     seen_event: Mapped[str] = mapped_column(default="")
-    items: Mapped[list[dict[str, Any]] | None] = mapped_column(
-        JSON(none_as_null=True)
-    )  # tasks/orders/product_grants.py
+    # what was bought, see tasks/orders/product_grants.py
+    items: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
     status: Mapped[str] = mapped_column(index=True)  # one of Stripe's, or ours: suspended
     updated_at: Mapped[datetime]
 

@@ -21,9 +21,7 @@ class Document(Base):
     options: Mapped[dict[str, Any]] = mapped_column(default=dict)  # for the document service
     status: Mapped[str] = mapped_column(index=True)
     progress: Mapped[int] = mapped_column(Integer, default=0)  # percent
-    start: Mapped[int] = mapped_column(
-        Integer, default=1
-    )  # the number of the submission; 2 or more: it was resubmitted
+    start: Mapped[int] = mapped_column(Integer, default=1)  # the submission's number; above 1: it was resubmitted
     task_id: Mapped[str | None] = mapped_column(unique=True)  # the service's id of this submission
     result_url: Mapped[str | None]
     result_sha256: Mapped[str | None]  # as reported by the service, in hex

@@ -20,9 +20,8 @@ class Order(Base):
     __tablename__ = "orders"
 
     session_id: Mapped[str] = mapped_column(primary_key=True)
-    state: Mapped[
-        str
-    ]  # expired | awaiting_payment | payment_failed | fulfilled: only ever changes to one further right
+    # expired | awaiting_payment | payment_failed | fulfilled: it only ever changes to one further right
+    state: Mapped[str]
     customer: Mapped[str | None] = mapped_column(index=True)
     client_reference: Mapped[str | None] = mapped_column(index=True)
     subscription: Mapped[str | None] = mapped_column(index=True)

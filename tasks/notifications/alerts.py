@@ -9,7 +9,7 @@ from tasks.handler import Attempt, FollowUp
 from tasks.notifications.notify import notify_operator
 from tasks.payloads import parse
 
-DUE = "alert.due"
+ALERT_DUE = "alert.due"
 
 
 def send_alert(attempt: Attempt, db: Session) -> list[FollowUp]:

@@ -163,7 +163,7 @@ def test_each_mode_takes_its_own_events(valkey: Valkey, tmp_path: Path, real_sto
 def test_the_refused_mode_is_told_in_words(valkey: Valkey, tmp_path: Path) -> None:
     body, headers = signed_by_stripe(stripe_event("evt_1"))
     answer = receiver(valkey, tmp_path, STRIPE_MODE="live").post("/stripe-webhook", data=body, headers=headers)
-    assert answer.get_json() == {"error": "livemode is not true: this receiver takes live events (STRIPE_MODE)"}
+    assert answer.get_json() == {"error": "livemode is not true: this receiver accepts live events (STRIPE_MODE)"}
 
 
 @pytest.mark.parametrize(("mode", "key"), [("live", "sk_test_1"), ("live", "rk_test_1"), ("test", "sk_live_1")])
