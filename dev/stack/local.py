@@ -11,8 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,6 +22,7 @@ import psutil
 
 from dev.stack.environment import Ports, StackError, stack_environment
 from dev.stack.parts import Part, parts, supervisor_config
+from dev.stack.servers import answers
 from dev.stack.signals import end_undisturbed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -158,8 +157,8 @@ class Stack:
             "mail": (f"mail on port {ports.mail}", partial(_listens, ports.mail)),
             "documents": (f"documents on port {ports.documents}", partial(_listens, ports.documents)),
             "stripe": (f"stripe on port {ports.stripe}", partial(_listens, ports.stripe)),
-            "receiver": (f"{health} to answer 200", partial(_answers, health)),
-            "flower": (f"Flower on port {ports.flower}", partial(_answers, f"{ports.flower_url}/healthcheck")),
+            "receiver": (f"{health} to answer 200", partial(answers, health)),
+            "flower": (f"Flower on port {ports.flower}", partial(answers, f"{ports.flower_url}/healthcheck")),
         }
         names = {part.name for part in self.parts}
         return [check for name, check in checks.items() if name in names]
@@ -198,11 +197,3 @@ def _listens(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import redis
+import requests
 
 
 def free_port() -> int:
@@ -38,6 +39,14 @@ def wait_until(true: Callable[[], bool], *, seconds: float, what: str) -> None:
         if time.monotonic() > end:
             raise TimeoutError(f"waited {seconds:g} s for {what}")
         time.sleep(0.02)
+
+
+def answers(url: str, status: int = 200) -> bool:
+    """Whether a GET gets this status."""
+    try:
+        return requests.get(url, timeout=2).status_code == status
+    except requests.RequestException:
+        return False
 
 
 class Server:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import requests
 
-from dev.stack.servers import free_port, wait_until
+from dev.stack.servers import answers, free_port, wait_until
 
 
 class S3:
@@ -58,15 +57,8 @@ def running_s3(folder: Path) -> Iterator[S3]:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: _answers(url), seconds=60, what="moto")
+        wait_until(lambda: answers(f"{url}/moto-api/"), seconds=60, what="moto")
         yield S3(url)
     finally:
         process.terminate()
         process.wait(10)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return requests.get(f"{url}/moto-api/", timeout=2).status_code > 0
-    except requests.RequestException:
-        return False

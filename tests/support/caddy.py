@@ -9,9 +9,7 @@ import subprocess
 from pathlib import Path
 from types import TracebackType
 
-import requests
-
-from dev.stack.servers import free_ports, wait_until
+from dev.stack.servers import answers, free_ports, wait_until
 from tests.support.stack import ROOT
 
 CADDY = shutil.which("caddy")
@@ -43,15 +41,9 @@ class Caddy:
             self._process = subprocess.Popen(
                 command, env=os.environ | home | {"DOMAIN": self.url}, stdout=log, stderr=log
             )
-        wait_until(self._answers, seconds=20, what=f"Caddy; see {self._folder}/caddy.log")
+        wait_until(lambda: answers(f"{self.url}/livez"), seconds=20, what=f"Caddy; see {self._folder}/caddy.log")
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._process.kill()
         self._process.wait(10)
-
-    def _answers(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/livez", timeout=1).ok
-        except requests.RequestException:
-            return False

@@ -11,13 +11,12 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
 
-import requests
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from dev.simulators.http import Request, Response, Simulator
 from dev.simulators.localstripe_client import StripeCustomer
-from dev.stack.servers import Server, free_port, wait_until
+from dev.stack.servers import Server, answers, free_port, wait_until
 
 Asked = Request
 Answer = Response
@@ -92,14 +91,7 @@ def running_stripe(folder: Path, webhook_url: str) -> Iterator[Stripe]:
     server.spawn([*command, "--webhook-url", webhook_url], env=environ, cwd=Path(__file__).parents[2])
     try:
         stripe = Stripe(f"http://127.0.0.1:{port}")
-        wait_until(lambda: _answers(stripe.url), seconds=120, what="localstripe")
+        wait_until(lambda: answers(f"{stripe.url}/v1/customers", 401), seconds=120, what="localstripe")
         yield stripe
     finally:
         server.end(signal.SIGTERM)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return requests.get(f"{url}/v1/customers", timeout=2).status_code > 0
-    except requests.RequestException:
-        return False

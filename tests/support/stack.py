@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import requests
 
-from dev.stack.servers import free_port, wait_until
+from dev.stack.servers import answers, free_port, wait_until
 from tests.support.signed_deliveries import API_KEY, DOC_SECRET, STRIPE_SECRET
 
 ROOT = Path(__file__).parents[2]
@@ -117,7 +116,7 @@ class Stack:
 
     def receiver(self, module: str = "web", **extra: str) -> Process:
         part = self._start(["-m", module], "receiver", extra)
-        wait_until(self._answers, seconds=120, what=f"the receiver; see {part.log}")
+        wait_until(lambda: answers(self.url("/livez")), seconds=120, what=f"the receiver; see {part.log}")
         return part
 
     def part(self, *command: str, name: str, **extra: str) -> Process:
@@ -141,9 +140,3 @@ class Stack:
         part = Process(command, {**self.environment, **extra}, self.folder / f"{name}.log")
         self.parts.append(part)
         return part
-
-    def _answers(self) -> bool:
-        try:
-            return requests.get(self.url("/livez"), timeout=1).ok
-        except requests.RequestException:
-            return False
