@@ -52,16 +52,16 @@ class World:
         (self.stack.folder / "hold").touch()
         worker = self.stack.worker(**settings)
         job = self.record("slow", "evt_held", ordering_key)
-        self.wait_for_the_held_job()
+        self.wait_for_held_job()
         return worker, job
 
     def died(self, point: str) -> bool:
         return (self.stack.folder / f"died-{point}").exists()
 
-    def let_go(self) -> None:
+    def release_held_job(self) -> None:
         (self.stack.folder / "hold").unlink()
 
-    def wait_for_the_held_job(self) -> None:
+    def wait_for_held_job(self) -> None:
         """Until the handler `slow` is in its hold."""
         wait_until((self.stack.folder / "held").exists, seconds=120, what="the job to be held")
 
@@ -86,7 +86,7 @@ class World:
         try:
             wait_until(lambda: queries.stats(self.store)["unfinished"] <= owed, seconds=120, what="the jobs to be done")
         except TimeoutError as error:
-            error.add_note(f"{queries.stats(self.store)}\n{self.stack.last_words()}")
+            error.add_note(f"{queries.stats(self.store)}\n{self.stack.log_tails()}")
             raise
         return queries.stats(self.store)
 

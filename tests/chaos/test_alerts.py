@@ -21,7 +21,7 @@ def subjects(mailbox: Mailbox) -> list[str]:
 
 
 @pytest.mark.parametrize("point", ["before the alerts are saved", "after the alerts are saved"])
-def test_a_dead_letter_is_told_once_and_its_end_once_though_a_worker_dies_in_the_decision(
+def test_a_dead_letter_is_announced_once_and_resolved_once_if_a_worker_dies_while_saving_the_alerts(
     stack: Stack, valkey: Valkey, mailbox: Mailbox, point: str
 ) -> None:
     stack.environment |= {
@@ -38,7 +38,7 @@ def test_a_dead_letter_is_told_once_and_its_end_once_though_a_worker_dies_in_the
     queues = "payments,notifications"
     doomed = [stack.worker(queues=queues, ready=False, HOLDFAST_TEST_DIE=point) for _ in range(2)]
     wait_until(lambda: sum(not one.alive() for one in doomed) == 1, seconds=120, what="one of them to die")
-    wait_until(lambda: len(mailbox.mails) == 1, seconds=60, what=f"the message; {stack.last_words()}")
+    wait_until(lambda: len(mailbox.mails) == 1, seconds=60, what=f"the message; {stack.log_tails()}")
     time.sleep(3)  # several looks
     assert subjects(mailbox) == ["Holdfast: 1 dead letter waits for a person"]
     assert store.discard("j1", "ada", "a test") == ""
@@ -48,7 +48,7 @@ def test_a_dead_letter_is_told_once_and_its_end_once_though_a_worker_dies_in_the
     assert queries.stats(store)["unfinished"] == 0
 
 
-def test_a_receiver_whose_store_is_away_tells_so_once(stack: Stack, valkey: Valkey, mailbox: Mailbox) -> None:
+def test_a_receiver_whose_store_is_down_sends_one_alert(stack: Stack, valkey: Valkey, mailbox: Mailbox) -> None:
     stack.receiver(ALERT_NOTIFY_URLS=f"{mailbox.url}&to=pager@example.com")
     valkey.kill()
     wait_until(lambda: bool(mailbox.mails), seconds=90, what="the message")

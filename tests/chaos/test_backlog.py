@@ -22,7 +22,7 @@ def tasks_of(world: World, jobs: list[str]) -> list[str]:
     return [one["attempts"][-1]["task_id"] for one in found if one]
 
 
-def test_a_worker_killed_in_its_backlog_loses_and_doubles_nothing(world: World) -> None:
+def test_each_job_of_a_backlog_runs_once_if_the_worker_is_killed(world: World) -> None:
     jobs = [world.record("plain", f"evt_{n}") for n in range(9)]
     world.stack.worker(HOLDFAST_TEST_DIE=f"in {jobs[4]}")
     stats = world.settle()
@@ -31,7 +31,7 @@ def test_a_worker_killed_in_its_backlog_loses_and_doubles_nothing(world: World) 
     assert stats | {"succeeded": 18, "dead": 0} == stats
 
 
-def test_a_job_that_kills_its_worker_costs_its_neighbours_no_attempt(world: World) -> None:
+def test_a_job_that_kills_its_worker_costs_other_jobs_no_attempt(world: World) -> None:
     before, deadly, behind = (
         world.record(kind, kind + name)
         for kind, name in zip(("plain", "deadly", "plain"), ("_1", "_2", "_3"), strict=True)
@@ -42,7 +42,7 @@ def test_a_job_that_kills_its_worker_costs_its_neighbours_no_attempt(world: Worl
     assert (world.outcomes(before), world.outcomes(behind)) == (["succeeded"], ["succeeded"])
 
 
-def test_jobs_that_fail_in_a_backlog_fail_alone(world: World) -> None:
+def test_failing_jobs_of_a_backlog_do_not_affect_others(world: World) -> None:
     kinds = ["plain", "failing", "plain", "hopeless", "plain"]
     jobs = [world.record(kind, f"evt_{n}") for n, kind in enumerate(kinds)]
     world.stack.worker()
@@ -57,20 +57,20 @@ def test_jobs_that_fail_in_a_backlog_fail_alone(world: World) -> None:
 
 
 @pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
-def test_a_slow_job_of_a_backlog_holds_up_no_other(world: World) -> None:
+def test_a_slow_job_of_a_backlog_delays_no_other(world: World) -> None:
     (world.stack.folder / "hold").touch()
     world.stack.environment |= PATIENT
     kinds = ["plain", "slow", "plain", "plain"]
     jobs = [world.record(kind, f"evt_{n}") for n, kind in enumerate(kinds)]
     world.stack.worker()
-    world.wait_for_the_held_job()
+    world.wait_for_held_job()
     world.stack.worker()
     world.settle(owed=1)
     assert [world.state(job) for job in jobs] == ["succeeded", "running", "succeeded", "succeeded"]
 
 
 @pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
-def test_a_slice_ends_so_that_celery_has_its_turn(world: World) -> None:
+def test_a_backlog_is_processed_in_several_celery_tasks(world: World) -> None:
     """Or a worker of two queues would forget the other, and a stop would wait for the whole backlog."""
     jobs = [world.record("plain", f"evt_{n}") for n in range(300)]
     world.stack.worker(queues="payments")
@@ -81,7 +81,7 @@ def test_a_slice_ends_so_that_celery_has_its_turn(world: World) -> None:
 
 
 @pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
-def test_flower_is_told_of_every_job_of_a_backlog(world: World) -> None:
+def test_flower_receives_events_of_every_job_of_a_backlog(world: World) -> None:
     kinds = ["plain"] * 20 + ["hopeless"]
     jobs = [world.record(kind, f"evt_{n}") for n, kind in enumerate(kinds)]
     with Watch(world.valkey.url) as seen:

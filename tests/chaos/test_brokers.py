@@ -36,7 +36,7 @@ def wait_for(store: Store, succeeded: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["another redis", *BROKERS[1:]])
-def test_an_event_and_its_follow_up_are_rung_for_at_once(
+def test_the_doorbells_of_an_event_and_its_follow_up_are_rung_at_once(
     request: pytest.FixtureRequest, stack: Stack, valkey: Valkey, real_store: Store, kind: str
 ) -> None:
     if kind == "another redis":
@@ -52,7 +52,7 @@ def test_an_event_and_its_follow_up_are_rung_for_at_once(
 
 
 @pytest.mark.parametrize("kind", BROKERS)
-def test_the_room_of_queues_is_told_though_others_between_them_do_not_exist(
+def test_the_capacity_of_queues_is_known_if_others_do_not_exist(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     app = Celery("holdfast", broker=request.getfixturevalue("valkey" if kind == "redis" else kind).url)
@@ -68,7 +68,7 @@ def test_the_room_of_queues_is_told_though_others_between_them_do_not_exist(
         )
 
 
-def test_a_broker_that_is_away_delays_no_acknowledgement_and_loses_nothing(
+def test_a_broker_that_is_down_delays_no_acknowledgement_and_loses_nothing(
     stack: Stack, valkey: Valkey, real_store: Store
 ) -> None:
     stack.environment |= {"BROKER_URL": f"amqp://guest:guest@127.0.0.1:{free_port()}//", "RING_AGAIN_SECONDS": "1"}
@@ -81,7 +81,7 @@ def test_a_broker_that_is_away_delays_no_acknowledgement_and_loses_nothing(
 
 
 @pytest.mark.parametrize("world", [pair for pair in EACH_ONCE if pair.startswith("rabbitmq")], indirect=True)
-def test_a_worker_whose_queue_goes_while_it_begins_to_listen_hears_all_the_same(world: World) -> None:
+def test_a_worker_whose_queue_is_deleted_while_it_subscribes_consumes_again(world: World) -> None:
     """Celery drops what RabbitMQ tells it then; the jobs were owed, and nobody ever heard their bells."""
     world.stack.worker(HOLDFAST_TEST_QUEUE_GONE="1")
     job = world.record("plain")

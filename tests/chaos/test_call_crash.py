@@ -40,7 +40,7 @@ def failed(status: str) -> dict[str, Any]:
     return invoice("payment_failed", 1, 0, status=status, subscription=None, next_payment_attempt=None).object
 
 
-def test_a_charge_that_is_asked_for_again_after_a_death_bears_the_same_key(world: World) -> None:
+def test_a_charge_repeated_after_a_crash_has_the_same_idempotency_key(world: World) -> None:
     """Stripe shows the invoice as open all the while, as it may for a moment after the payment."""
     point = "after the charge, before the commit"
 
@@ -61,7 +61,7 @@ def test_a_charge_that_is_asked_for_again_after_a_death_bears_the_same_key(world
         assert db.scalars(select(PaymentRetry.state)).all() == ["paid"]
 
 
-def test_a_mail_is_sent_again_after_a_death_once_at_most_and_bears_the_same_key(world: World) -> None:
+def test_a_mail_is_repeated_at_most_once_after_a_crash_with_the_same_id(world: World) -> None:
     point, key = "after the mail, before the commit", "stripe:evt_1:notify.no_address"
     job = NewJob(key, "tasks.notifications.send", "notifications", {"notification": key})
     told = {"message": "receipt", "event": "evt_1"}
@@ -75,7 +75,7 @@ def test_a_mail_is_sent_again_after_a_death_once_at_most_and_bears_the_same_key(
 
 
 @pytest.mark.parametrize("world", ["redis-postgres"], indirect=True)
-def test_a_commit_whose_answer_is_lost_is_found_by_the_next_attempt(world: World, postgres: Postgres) -> None:
+def test_the_next_attempt_finds_a_commit_whose_reply_was_lost(world: World, postgres: Postgres) -> None:
     line = LossyProxy(postgres.folder / ".s.PGSQL.5432", about=b"COMMIT")
     line.lose = 1
     job = world.record("plain")

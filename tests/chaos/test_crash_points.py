@@ -34,7 +34,7 @@ KILL_POINTS = [
 
 @pytest.mark.parametrize("world", PAIRS, indirect=True)
 @pytest.mark.parametrize("point", KILL_POINTS)
-def test_a_worker_killed_at_any_step_loses_nothing_and_doubles_nothing(world: World, point: str) -> None:
+def test_a_job_runs_once_if_its_worker_is_killed_at_any_step(world: World, point: str) -> None:
     job = world.record("plain")
     world.stack.worker(HOLDFAST_TEST_DIE=point)
     stats = world.settle()
@@ -53,7 +53,7 @@ def test_a_worker_killed_at_any_step_loses_nothing_and_doubles_nothing(world: Wo
         ("after renew", "renewing", ["lost", "succeeded"]),
     ],
 )
-def test_a_worker_killed_around_any_other_call_to_the_record_costs_an_attempt_at_most(
+def test_a_worker_killed_around_another_call_to_the_record_costs_at_most_one_attempt(
     world: World, point: str, kind: str, outcomes: list[str]
 ) -> None:
     job = world.record(kind)
@@ -64,18 +64,18 @@ def test_a_worker_killed_around_any_other_call_to_the_record_costs_an_attempt_at
 
 @pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
 @pytest.mark.parametrize(("point", "outcome"), [("before release", "lost"), ("after release", "released")])
-def test_a_worker_killed_while_it_gives_a_job_back_loses_nothing(world: World, point: str, outcome: str) -> None:
+def test_a_job_runs_again_if_its_worker_is_killed_while_returning_it(world: World, point: str, outcome: str) -> None:
     long: Any = {"LEASE_SECONDS": "20", "JOB_TIME_LIMIT_SECONDS": "19"}
     first, job = world.busy_worker(HOLDFAST_TEST_DIE=point, **long)
     first.process.send_signal(signal.SIGTERM)
     wait_until(lambda: world.died(point), seconds=60, what="the job to be given back")
-    world.let_go()
+    world.release_held_job()
     world.stack.worker(**long)
     world.settle()
     assert (world.effects(job), world.outcomes(job)) == (1, [outcome, "succeeded"])
 
 
-def test_a_sweep_killed_before_it_rings_is_made_up_for_by_the_next(world: World) -> None:
+def test_the_next_sweep_rings_if_one_is_killed_before_it_rings(world: World) -> None:
     point = "after the sweep, before it rings"
     job = world.record("plain")
     world.wipe_broker()  # so that it has something to ring for
@@ -86,20 +86,20 @@ def test_a_sweep_killed_before_it_rings_is_made_up_for_by_the_next(world: World)
     assert (world.died(point), world.effects(job)) == (True, 1)
 
 
-def test_who_waits_for_an_ordering_key_is_rung_though_its_holder_dies_before_that(world: World) -> None:
+def test_a_job_that_waits_for_an_ordering_key_is_rung_if_the_holder_dies_before_it_rings(world: World) -> None:
     point = "after finish"
     long: Any = {"LEASE_SECONDS": "60", "JOB_TIME_LIMIT_SECONDS": "50"}
     _, first = world.busy_worker("cus_1", HOLDFAST_TEST_DIE=point, processes=2, **long)
     second = world.record("plain", "evt_2", "cus_1")
     wait_until(lambda: world.store.client.exists("{holdfast}:waiting:cus_1") == 1, seconds=60, what="it to wait")
-    world.let_go()
+    world.release_held_job()
     world.settle()
     assert world.died(point)
     assert (world.effects(first), world.effects(second), world.outcomes(second)) == (1, 1, ["succeeded"])
 
 
 @pytest.mark.parametrize("world", ["redis-sqlite", "redis-postgres"], indirect=True)
-def test_a_worker_killed_with_the_next_lease_of_a_backlog_in_its_hand_loses_nothing(world: World) -> None:
+def test_a_worker_killed_with_the_lease_of_the_next_job_loses_nothing(world: World) -> None:
     point = "after the next lease, before its handler"
     jobs = [world.record("plain", f"evt_{n}") for n in range(3)]
     world.stack.worker(HOLDFAST_TEST_DIE=point)
@@ -109,7 +109,7 @@ def test_a_worker_killed_with_the_next_lease_of_a_backlog_in_its_hand_loses_noth
 
 
 @pytest.mark.parametrize("point", ["before the replay", "after the replay, before the doorbell"])
-def test_a_receiver_killed_around_a_replay_leaves_it_undone_or_done(world: World, point: str) -> None:
+def test_a_receiver_killed_around_a_replay_has_replayed_the_job_or_not(world: World, point: str) -> None:
     job = world.record("failing")
     first = world.stack.worker(MAX_ATTEMPTS="1")
     wait_until(lambda: world.state(job) == "dead", seconds=60, what="a dead letter")
@@ -129,7 +129,7 @@ def test_a_receiver_killed_around_a_replay_leaves_it_undone_or_done(world: World
     "point",
     ["before the record", "after the record, before the doorbell and the 200", "after the doorbell, before the 200"],
 )
-def test_a_receiver_killed_around_the_record_leaves_its_sender_to_try_again(world: World, point: str) -> None:
+def test_an_event_is_recorded_once_if_the_receiver_is_killed_around_the_record(world: World, point: str) -> None:
     world.stack.receiver(module="tests.support.receiver_app", HOLDFAST_TEST_DIE=point)
     body, headers = signed_by_stripe(stripe_event("evt_1", "test.plain"))
     heard = []
@@ -152,7 +152,7 @@ def test_a_receiver_killed_around_the_record_leaves_its_sender_to_try_again(worl
 
 
 @pytest.mark.parametrize("world", PAIRS, indirect=True)
-def test_a_call_out_that_is_repeated_after_a_death_bears_the_same_key(world: World) -> None:
+def test_an_outgoing_call_repeated_after_a_crash_has_the_same_idempotency_key(world: World) -> None:
     with Peer(lambda _: Answer()) as peer:
         world.stack.environment["HOLDFAST_TEST_PEER"] = peer.url
         job = world.record("calling")
@@ -162,7 +162,7 @@ def test_a_call_out_that_is_repeated_after_a_death_bears_the_same_key(world: Wor
     assert world.effects(job) == 1
 
 
-def test_an_event_recorded_before_a_broker_wipe_is_still_processed(world: World) -> None:
+def test_an_event_recorded_before_the_broker_loses_its_queues_is_processed(world: World) -> None:
     jobs = [world.record("plain", f"evt_{n}") for n in range(20)]
     world.wipe_broker()
     world.stack.worker()
@@ -170,16 +170,16 @@ def test_an_event_recorded_before_a_broker_wipe_is_still_processed(world: World)
     assert [world.effects(job) for job in jobs] == [1] * 20
 
 
-def test_a_broker_wiped_under_running_workers_costs_no_job(world: World) -> None:
+def test_no_job_is_lost_if_the_broker_loses_its_queues_under_running_workers(world: World) -> None:
     _, held = world.busy_worker()
     jobs = [world.record("plain", f"evt_{n}") for n in range(10)]
     world.wipe_broker()
-    world.let_go()
+    world.release_held_job()
     world.settle()
     assert [world.effects(job) for job in [held, *jobs]] == [1] * 11
 
 
-def test_a_worker_killed_whole_costs_only_the_lease_time(world: World) -> None:
+def test_the_job_of_a_killed_worker_runs_again_when_its_lease_expires(world: World) -> None:
     first, job = world.busy_worker()
     first.kill()
     lease_over = time.monotonic() + 6
@@ -190,18 +190,20 @@ def test_a_worker_killed_whole_costs_only_the_lease_time(world: World) -> None:
     assert time.monotonic() - began < 20  # a sweep a second, and a busy machine
 
 
-def test_a_holder_that_slept_over_its_lease_wakes_up_and_changes_nothing(world: World) -> None:
+def test_a_worker_that_was_frozen_until_its_lease_expired_changes_nothing(world: World) -> None:
     sleeper, job = world.busy_worker()
     with sleeper.frozen():
         world.stack.worker()
         world.settle()
-        world.let_go()
+        world.release_held_job()
     # Its time limit strikes as it wakes up; should it get to finish all the same, it hears that it lost the job.
-    wait_until(lambda: sleeper.said("LeaseLost") or sleeper.said("'lost'"), seconds=120, what="the sleeper's end")
+    wait_until(
+        lambda: sleeper.has_logged("LeaseLost") or sleeper.has_logged("'lost'"), seconds=120, what="the sleeper's end"
+    )
     assert (world.effects(job), world.outcomes(job)) == (1, ["lost", "succeeded"])
 
 
-def test_sigterm_gives_back_what_does_not_finish_in_time(world: World) -> None:
+def test_sigterm_returns_a_job_that_does_not_finish_in_time(world: World) -> None:
     first, job = world.busy_worker(LEASE_SECONDS="600", JOB_TIME_LIMIT_SECONDS="500")
     first.process.send_signal(signal.SIGTERM)
     wait_until(lambda: world.state(job) == "pending", seconds=120, what="the job to be given back")
@@ -212,36 +214,36 @@ def test_sigterm_gives_back_what_does_not_finish_in_time(world: World) -> None:
     assert (world.effects(job), world.outcomes(job)) == (1, ["released", "succeeded"])
 
 
-def test_sigterm_lets_a_job_finish_that_can(world: World) -> None:
+def test_sigterm_lets_a_job_finish_in_time(world: World) -> None:
     worker, job = world.busy_worker(LEASE_SECONDS="60", JOB_TIME_LIMIT_SECONDS="50")
     worker.process.send_signal(signal.SIGTERM)
     time.sleep(2)
-    world.let_go()
+    world.release_held_job()
     assert worker.process.wait(GRACE_SECONDS) == 0
     assert (world.effects(job), world.outcomes(job)) == (1, ["succeeded"])
 
 
 @pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
-def test_sigterm_in_the_midst_of_a_step_ends_the_worker_in_order(world: World) -> None:
+def test_sigterm_during_a_step_of_the_event_loop_ends_the_worker_cleanly(world: World) -> None:
     worker = world.stack.worker(HOLDFAST_TEST_STOP_IN_STEP="yes")
     job = world.record("plain")
     assert worker.process.wait(GRACE_SECONDS) == 0
-    assert not worker.said("Unrecoverable error")
+    assert not worker.has_logged("Unrecoverable error")
     world.stack.worker()
     world.settle()
     assert world.effects(job) == 1
 
 
 @pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
-def test_sigterm_ends_a_worker_whose_broker_is_away(world: World) -> None:
+def test_sigterm_ends_a_worker_whose_broker_is_down(world: World) -> None:
     worker = world.stack.worker()
     world.valkey.kill()
-    wait_until(lambda: worker.said("Connection to broker lost"), seconds=60, what="the broker to be missed")
+    wait_until(lambda: worker.has_logged("Connection to broker lost"), seconds=60, what="the broker to be missed")
     assert worker.stop() == 0
     world.valkey.start()
 
 
-def test_a_killed_redis_comes_back_from_its_file_with_every_job(world: World) -> None:
+def test_a_killed_redis_restarts_from_its_file_with_every_job(world: World) -> None:
     worker = world.stack.worker(processes=2)
     jobs = [world.record("plain", f"evt_{n}") for n in range(50)]
     world.valkey.kill()
@@ -253,7 +255,7 @@ def test_a_killed_redis_comes_back_from_its_file_with_every_job(world: World) ->
     assert worker.alive()
 
 
-def test_a_handler_that_fails_twice_works_the_third_time_and_shows_why(world: World) -> None:
+def test_a_handler_that_fails_twice_succeeds_the_third_time_and_its_errors_are_recorded(world: World) -> None:
     job = world.record("failing")
     worker = world.stack.worker()
     world.settle()
@@ -261,28 +263,28 @@ def test_a_handler_that_fails_twice_works_the_third_time_and_shows_why(world: Wo
     found = queries.find_job(world.store, job)
     assert found is not None
     assert found["attempts"][0]["reason"] == "the peer is down"
-    assert worker.said("the peer is down")
+    assert worker.has_logged("the peer is down")
 
 
-def test_a_hopeless_job_is_dead_at_once_and_the_others_go_on(world: World) -> None:
+def test_a_permanent_error_makes_the_job_dead_at_once_and_others_continue(world: World) -> None:
     hopeless, plain = world.record("hopeless", "evt_1"), world.record("plain", "evt_2")
     world.stack.worker()
     world.settle()
     assert (world.state(hopeless), world.effects(plain)) == ("dead", 1)
 
 
-def test_a_job_that_kills_its_worker_every_time_is_dead_and_the_others_go_on(world: World) -> None:
+def test_a_job_that_always_kills_its_worker_becomes_dead_and_others_continue(world: World) -> None:
     deadly, plain = world.record("deadly", "evt_1"), world.record("plain", "evt_2")
     world.stack.worker(MAX_ATTEMPTS="2")
     world.settle()
     assert (world.state(deadly), world.outcomes(deadly), world.effects(plain)) == ("dead", ["lost", "lost"], 1)
 
 
-def test_personal_data_in_a_foreign_error_is_shown_to_nobody(world: World) -> None:
+def test_personal_data_in_a_foreign_error_is_neither_stored_nor_logged(world: World) -> None:
     job = world.record("leaking")
     worker = world.stack.worker(MAX_ATTEMPTS="1")
     world.settle()
     found = queries.find_job(world.store, job)
     assert found is not None
     assert found["reason"].startswith("ValueError at tests/support/handlers.py:")
-    assert not worker.said("ada@example.com")
+    assert not worker.has_logged("ada@example.com")

@@ -124,7 +124,9 @@ def download(world: World) -> Iterator[Download]:
 
 @pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
 @pytest.mark.parametrize("point", ALL_POINTS)
-def test_a_download_killed_at_any_step_is_whole_once_and_leaves_nothing_behind(download: Download, point: str) -> None:
+def test_a_document_is_stored_whole_and_once_if_the_worker_is_killed_at_any_step(
+    download: Download, point: str
+) -> None:
     folder = download.world.stack.folder / "documents"
     download.stored = lambda: {path.name: path.read_bytes() for path in folder.glob("*") if path.is_file()}
     download.die_and_settle(point)
@@ -135,7 +137,9 @@ def test_a_download_killed_at_any_step_is_whole_once_and_leaves_nothing_behind(d
 
 @pytest.mark.parametrize("world", EACH_ONCE[-1:], indirect=True)
 @pytest.mark.parametrize("point", OF_A_BUCKET)
-def test_so_is_one_to_s3_and_no_upload_is_left_to_be_paid_for(download: Download, s3: S3, point: str) -> None:
+def test_a_document_in_s3_is_stored_whole_and_no_unfinished_upload_remains(
+    download: Download, s3: S3, point: str
+) -> None:
     bucket = s3.fresh()
     download.world.stack.environment |= {**s3.environment, "DOCUMENT_STORE": f"s3://{bucket}"}
     download.stored = lambda: s3.content(bucket)

@@ -141,7 +141,7 @@ def effects(stack: Stack) -> Counter[str]:
 
 
 @pytest.mark.parametrize("death", ["kill", "freeze"])
-def test_a_replica_takes_over_under_load_and_nothing_acknowledged_is_lost_or_doubled(
+def test_no_acknowledged_event_is_lost_or_run_twice_in_a_failover_under_load(
     stack: Stack, servers: Servers, death: str
 ) -> None:
     """The master's machine goes, a Sentinel with it; later it comes back and still takes itself for the master."""
@@ -171,7 +171,7 @@ def test_a_replica_takes_over_under_load_and_nothing_acknowledged_is_lost_or_dou
 
 
 @pytest.mark.parametrize(("replicas_ack", "status"), [("0", 200), ("1", 503)])
-def test_what_no_replica_has_is_lost_with_the_master_and_only_the_setting_spares_the_sender_a_false_200(
+def test_an_event_that_no_replica_has_is_lost_with_the_master_but_not_acknowledged_with_replicas_ack(
     stack: Stack, servers: Servers, replicas_ack: str, status: int
 ) -> None:
     stack.receiver(REPLICAS_ACK=replicas_ack)
@@ -187,7 +187,7 @@ def test_what_no_replica_has_is_lost_with_the_master_and_only_the_setting_spares
     assert queries.find_event(store, "stripe", "evt_1") is None
 
 
-def test_it_is_not_ready_and_says_why_while_too_few_replicas_confirm(stack: Stack, servers: Servers) -> None:
+def test_the_receiver_is_not_ready_while_too_few_replicas_confirm(stack: Stack, servers: Servers) -> None:
     stack.receiver()
     servers.replica.freeze()
     response = requests.get(stack.url("/readyz?only=store"), timeout=5)
@@ -206,7 +206,7 @@ def test_it_is_not_ready_and_says_why_while_too_few_replicas_confirm(stack: Stac
 
 
 @pytest.mark.parametrize("at_least", ["0", "1"])
-def test_of_two_masters_the_forsaken_one_is_never_believed(stack: Stack, servers: Servers, at_least: str) -> None:
+def test_an_old_master_that_still_runs_is_not_used(stack: Stack, servers: Servers, at_least: str) -> None:
     """The old one lives and the receiver is connected to it, while the Sentinels have chosen another."""
     stack.receiver()
     assert deliver(stack, "evt_0") == 200
@@ -221,7 +221,7 @@ def test_of_two_masters_the_forsaken_one_is_never_believed(stack: Stack, servers
     assert queries.find_event(Store(connect(servers.replica.url)), "stripe", "evt_1") is not None
 
 
-def test_a_sentinel_that_slept_through_the_failover_is_not_believed(servers: Servers) -> None:
+def test_a_sentinel_that_was_frozen_during_the_failover_is_not_believed(servers: Servers) -> None:
     """Wherever it stands in the list: it answers at once, with the old master's address."""
     servers.master.kill()
     servers.wait_for_the_replica()
@@ -233,7 +233,7 @@ def test_a_sentinel_that_slept_through_the_failover_is_not_believed(servers: Ser
     assert asked(stale).sentinel_get_master_addr_by_name(Sentinel.SERVICE)[1] == servers.master.port
 
 
-def test_servers_and_sentinels_may_each_want_a_password(stack: Stack, servers: Servers) -> None:
+def test_servers_and_sentinels_may_require_different_passwords(stack: Stack, servers: Servers) -> None:
     for server in (servers.master, servers.replica):
         connect(server.url).config_set("masterauth", "p@ss")
     for sentinel in servers.sentinels:

@@ -61,7 +61,7 @@ class Handing:
 
 
 @pytest.mark.parametrize("point", ["before the agent is called", "after the agent's answer, before the commit"])
-def test_a_handoff_whose_worker_dies_is_delivered_under_the_same_id(world: World, mailbox: Mailbox, point: str) -> None:
+def test_a_handoff_whose_worker_dies_is_delivered_with_the_same_id(world: World, mailbox: Mailbox, point: str) -> None:
     with Peer(lambda _: Answer(204)) as peer:
         handing = Handing(world, peer, mailbox)
         handing.die(point)
@@ -71,7 +71,7 @@ def test_a_handoff_whose_worker_dies_is_delivered_under_the_same_id(world: World
         assert (db.get_one(Handoff, JOB).state, db.scalars(select(Agent.failures)).one()) == ("delivered", 0)
 
 
-def test_an_agent_that_is_gone_is_disabled_and_told_of_though_its_worker_dies_before_the_dead_letter(
+def test_an_agent_that_is_gone_is_disabled_with_a_notification_if_the_worker_dies_before_the_dead_letter(
     world: World, mailbox: Mailbox
 ) -> None:
     with Peer(lambda _: Answer(410)) as peer:

@@ -57,14 +57,14 @@ def written(stack: Stack) -> Stack:
     return stack
 
 
-def test_every_line_is_json_and_none_tells_a_secret_or_who_it_is_about(written: Stack) -> None:
+def test_every_log_line_is_json_without_secrets_or_personal_data(written: Stack) -> None:
     for part in written.parts:
         assert lines(part)
         text = part.log.read_text()
         assert [tale for tale in (*PERSONAL.values(), STRIPE_SECRET, API_KEY) if tale in text] == []
 
 
-def test_an_attempt_that_ended_is_one_line_with_its_event_and_its_outcome(written: Stack) -> None:
+def test_each_ended_attempt_is_one_log_line_with_event_and_outcome(written: Stack) -> None:
     said = attempts(written.parts[0].log)
     (plain,) = [line for line in said if line["job"].startswith("stripe:evt_plain:") and line["follow_ups"]]
     assert (plain["source"], plain["event_id"], plain["attempt"]) == ("stripe", "evt_plain", 1)

@@ -10,18 +10,18 @@ from tests.chaos.conftest import World
 pytestmark = pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
 
 
-def test_a_job_that_runs_out_of_memory_is_dead_after_its_attempts_and_the_others_go_on(world: World) -> None:
+def test_a_job_that_runs_out_of_memory_becomes_dead_and_others_continue(world: World) -> None:
     hungry = world.record("hungry", "evt_1")
     plain = [world.record("plain", f"evt_{n}") for n in range(2, 6)]
     worker = world.stack.worker(MAX_ATTEMPTS="2", HOLDFAST_TEST_MEMORY="300000000")
     world.settle()
     assert (world.state(hungry), world.outcomes(hungry)) == ("dead", ["failed", "failed"])
-    assert worker.said("MemoryError")
+    assert worker.has_logged("MemoryError")
     assert [world.effects(job) for job in (hungry, *plain)] == [0, 1, 1, 1, 1]
     assert worker.alive()
 
 
-def test_a_process_that_has_grown_is_replaced_and_loses_no_job(world: World) -> None:
+def test_a_pool_process_that_uses_too_much_memory_is_replaced_and_loses_no_job(world: World) -> None:
     jobs = [world.record("growing", f"evt_{n}") for n in range(8)]
     world.stack.worker()
     world.settle()

@@ -79,9 +79,7 @@ class Senders:
             return type(error).__name__
 
 
-def test_a_backlog_is_taken_whole_without_workers_and_done_in_the_order_it_came(
-    stack: Stack, real_store: Store
-) -> None:
+def test_a_backlog_is_recorded_without_workers_and_processed_in_order(stack: Stack, real_store: Store) -> None:
     stack.receiver()
     names = [f"evt_{n}" for n in range(300)]
     assert {deliver(stack, name) for name in names} == {200}
@@ -99,7 +97,7 @@ LATE_SECONDS = 2.0  # a doorbell may lie in one worker's hand while it goes on w
 
 
 @pytest.mark.timeout(420)  # a minute where nothing else runs
-def test_fifty_times_the_usual_rate_without_workers_is_taken_whole_and_drains_in_order(
+def test_fifty_times_the_usual_rate_is_recorded_without_workers_and_processed_in_order(
     stack: Stack, real_store: Store
 ) -> None:
     stack.receiver()
@@ -165,7 +163,7 @@ def _received_and_begun(store: Store, name: str) -> tuple[int, int]:
     return event["received"], attempt["started"]
 
 
-def test_a_receiver_renewed_under_load_refuses_no_sender(stack: Stack, real_store: Store) -> None:
+def test_no_delivery_is_rejected_while_the_receiver_reloads_under_load(stack: Stack, real_store: Store) -> None:
     """SIGHUP: uvicorn starts new processes on the same socket before it ends the old ones."""
     receiver = stack.receiver()
     with Senders(stack.url("/stripe-webhook")) as senders:
@@ -183,7 +181,7 @@ def test_a_receiver_renewed_under_load_refuses_no_sender(stack: Stack, real_stor
 
 
 @pytest.mark.timeout(300)  # two stops may each take all of their grace
-def test_workers_replaced_under_load_lose_and_double_nothing(stack: Stack, real_store: Store) -> None:
+def test_no_job_is_lost_or_run_twice_while_workers_are_replaced_under_load(stack: Stack, real_store: Store) -> None:
     stack.receiver()
     old = stack.worker(queues="fulfilment,notifications", app="workers.app")
     # No more than one worker can take on a slow machine: what is tested here is the change of workers, not a backlog.

@@ -18,7 +18,7 @@ from tests.support.stack import Stack
 pytestmark = pytest.mark.skipif(not installed(), reason="Caddy is not installed, or too old")
 
 
-def test_a_receiver_replaced_behind_the_proxy_refuses_no_sender(
+def test_no_delivery_fails_while_a_receiver_behind_the_proxy_is_replaced(
     stack: Stack, real_store: Store, tmp_path: Path
 ) -> None:
     """As compose replaces a container: the old one ends, and only then the new one starts."""
@@ -33,7 +33,9 @@ def test_a_receiver_replaced_behind_the_proxy_refuses_no_sender(
     assert queries.stats(real_store)["accepted"] == len(set(senders.count_ack)) > 50
 
 
-def test_a_receiver_renewed_behind_the_proxy_refuses_no_sender(stack: Stack, real_store: Store, tmp_path: Path) -> None:
+def test_no_delivery_fails_while_a_receiver_behind_the_proxy_reloads(
+    stack: Stack, real_store: Store, tmp_path: Path
+) -> None:
     receiver = stack.receiver()
     with Caddy(tmp_path, stack.port) as proxy, Senders(f"{proxy.url}/stripe-webhook", pause_seconds=0.005) as senders:
         for renewed in range(1, 5):

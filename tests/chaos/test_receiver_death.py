@@ -36,7 +36,7 @@ def serving(receiver: Process) -> list[psutil.Process]:
     return [child for child in receiver.children() if "spawn_main" in " ".join(child.cmdline())]
 
 
-def test_a_serving_process_that_dies_before_its_sign_of_life_is_replaced_at_once(stack: Stack) -> None:
+def test_a_serving_process_that_dies_before_its_health_check_is_replaced_at_once(stack: Stack) -> None:
     """Not when the wait for that sign ends, half a minute later."""
     receiver = stack.receiver(WEB_PROCESSES="1")
     (victim,) = serving(receiver)
@@ -46,7 +46,7 @@ def test_a_serving_process_that_dies_before_its_sign_of_life_is_replaced_at_once
     assert requests.get(stack.url("/livez"), timeout=20).ok
 
 
-def test_the_serving_processes_of_a_killed_receiver_do_not_listen_on(stack: Stack) -> None:
+def test_the_serving_processes_of_a_killed_receiver_stop_listening(stack: Stack) -> None:
     receiver = stack.receiver()
     children = receiver.children()
     assert len(serving(receiver)) == 2

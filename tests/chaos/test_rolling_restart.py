@@ -62,7 +62,7 @@ def everything(
 
 
 @pytest.mark.timeout(600)  # each stop of a worker may take all of its grace
-def test_every_part_renewed_under_load_loses_and_doubles_nothing(
+def test_no_order_is_lost_or_doubled_while_every_part_restarts_under_load(
     everything: Stack, own_postgres: Postgres, valkey: Valkey, mail_service: MailService, request: pytest.FixtureRequest
 ) -> None:
     real_store = Store(connect(valkey.url, timeout_seconds=5))
@@ -71,7 +71,7 @@ def test_every_part_renewed_under_load_loses_and_doubles_nothing(
 
     def renew_receiver() -> None:
         receiver.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: receiver.said("Finished server process"), seconds=60, what="the old receiver to end")
+        wait_until(lambda: receiver.has_logged("Finished server process"), seconds=60, what="the old receiver to end")
 
     def renew_worker(queue: str) -> Callable[[], None]:
         def renew() -> None:
@@ -129,7 +129,7 @@ def _drain(stack: Stack, store: Store) -> None:
     try:
         wait_until(lambda: queries.stats(store)["unfinished"] == 0, seconds=180, what="every job to be done")
     except TimeoutError as error:
-        error.add_note(f"{queries.stats(store)}\n{stack.last_words()}")
+        error.add_note(f"{queries.stats(store)}\n{stack.log_tails()}")
         raise
 
 

@@ -46,7 +46,7 @@ def die_and_end(world: World, job: str, point: str) -> None:
 
 
 @pytest.mark.parametrize("point", ["before the submission", "after the submission, before the commit"])
-def test_a_document_handed_over_by_a_worker_that_dies_is_one_task(world: World, point: str) -> None:
+def test_a_document_submitted_by_a_worker_that_dies_is_one_task(world: World, point: str) -> None:
     keys: list[str] = []
 
     def reply(asked: Asked) -> Answer:
@@ -63,7 +63,7 @@ def test_a_document_handed_over_by_a_worker_that_dies_is_one_task(world: World, 
 
 @pytest.mark.parametrize("point", ["before the poll", "after the poll, before the commit"])
 @pytest.mark.parametrize(("says", "start", "progress"), [(WAITS, 1, 70), (LOST, 2, 0)])
-def test_a_deadline_whose_worker_dies_is_kept_by_the_next(
+def test_the_next_worker_checks_a_deadline_if_the_first_dies(
     world: World, point: str, says: Answer, start: int, progress: int
 ) -> None:
     def reply(asked: Asked) -> Answer:

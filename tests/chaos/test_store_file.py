@@ -51,7 +51,7 @@ def record(store: Store, number: int) -> None:
     store.record(Event("stripe", name, "test", b'{"id": 1}'), jobs)
 
 
-def test_a_file_cut_off_within_its_last_record_has_that_whole_or_not_at_all(own: Cramped) -> None:
+def test_a_file_truncated_within_its_last_write_has_that_write_whole_or_not_at_all(own: Cramped) -> None:
     own.kilobytes = "unlimited"
     own.start()
     store = Store(connect(own.url, timeout_seconds=5))
@@ -74,7 +74,7 @@ def test_a_file_cut_off_within_its_last_record_has_that_whole_or_not_at_all(own:
         own.kill()
 
 
-def test_a_disk_that_is_full_is_503_and_with_room_again_all_that_was_acknowledged_is_there(
+def test_a_full_disk_gives_503_and_every_acknowledged_event_is_there_afterwards(
     own: Cramped, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """With `appendfsync always` Valkey ends when it cannot append: nobody hears a yes that is not on disk."""

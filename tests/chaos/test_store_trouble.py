@@ -20,7 +20,7 @@ from tests.support.stack import Stack
 
 
 @pytest.mark.parametrize(("lost", "status"), [(1, 200), (2, 503)])
-def test_an_answer_that_is_lost_in_mid_script_is_asked_for_again_or_no_200(
+def test_a_lost_reply_of_a_script_is_requested_again_or_gives_no_200(
     stack: Stack, valkey: Valkey, real_store: Store, lost: int, status: int
 ) -> None:
     line = LossyProxy(("127.0.0.1", valkey.port), about=b"evt_1")
@@ -36,7 +36,7 @@ def test_an_answer_that_is_lost_in_mid_script_is_asked_for_again_or_no_200(
     assert (len(recorded["jobs"]), queries.stats(real_store)["accepted"]) == (1, 2)
 
 
-def test_a_read_only_replica_takes_nothing_until_it_is_promoted(stack: Stack, valkey: Valkey, tmp_path: Path) -> None:
+def test_a_read_only_replica_records_nothing_until_it_is_promoted(stack: Stack, valkey: Valkey, tmp_path: Path) -> None:
     replica = Valkey(tmp_path / "replica").start()
     client = connect(replica.url, timeout_seconds=5)
     try:
@@ -51,7 +51,7 @@ def test_a_read_only_replica_takes_nothing_until_it_is_promoted(stack: Stack, va
         replica.stop()
 
 
-def test_a_file_that_a_crash_cut_off_keeps_every_event_that_was_acknowledged(stack: Stack, valkey: Valkey) -> None:
+def test_a_file_truncated_by_a_crash_has_every_acknowledged_event(stack: Stack, valkey: Valkey) -> None:
     stack.receiver()
     names = [f"evt_{n}" for n in range(50)]
     assert {deliver(stack, name) for name in names} == {200}
@@ -65,7 +65,7 @@ def test_a_file_that_a_crash_cut_off_keeps_every_event_that_was_acknowledged(sta
     wait_until(lambda: deliver(stack, "evt_50") == 200, seconds=10, what="the receiver to go on")
 
 
-def test_a_store_that_stalls_is_503_and_the_event_that_comes_again_is_recorded_once(
+def test_a_stalled_store_gives_503_and_the_resent_event_is_recorded_once(
     stack: Stack, valkey: Valkey, real_store: Store
 ) -> None:
     """CLIENT PAUSE: the server takes commands and answers none for a while, as one that waits for a slow disk does."""
@@ -79,7 +79,7 @@ def test_a_store_that_stalls_is_503_and_the_event_that_comes_again_is_recorded_o
 
 
 @pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
-def test_a_nearly_full_store_refuses_events_and_lets_the_workers_drain_it(world: World) -> None:
+def test_a_nearly_full_store_rejects_events_and_lets_workers_finish_jobs(world: World) -> None:
     jobs = [world.record("plain", f"evt_{n}") for n in range(20)]
     world.store.client.set("filler", b"x" * 50_000_000)
     used, _ = world.store.memory()
@@ -98,7 +98,7 @@ AWAY_SECONDS = 180 if os.environ.get("HOLDFAST_PATIENT") else 20  # nobody waits
 
 
 @pytest.mark.timeout(600)
-def test_a_worker_comes_back_by_itself_after_a_long_time_without_its_broker(world: World) -> None:
+def test_a_worker_recovers_after_a_long_time_without_its_broker(world: World) -> None:
     worker = world.stack.worker()
     broker: Valkey | RabbitMQ = world.rabbitmq or world.valkey
     broker.kill()
@@ -110,12 +110,12 @@ def test_a_worker_comes_back_by_itself_after_a_long_time_without_its_broker(worl
 
 
 @pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
-def test_a_broker_port_that_refuses_for_a_while_is_waited_for(world: World) -> None:
+def test_a_worker_waits_for_a_broker_that_starts_late(world: World) -> None:
     """The broker is another server than the record's, and starts late."""
     late = Valkey(world.stack.folder / "late", free_port())
     job = world.record("plain")
     worker = world.stack.worker(BROKER_URL=late.url, ready=False)
-    wait_until(lambda: worker.said("Cannot connect to redis"), seconds=30, what="the worker to miss its broker")
+    wait_until(lambda: worker.has_logged("Cannot connect to redis"), seconds=30, what="the worker to miss its broker")
     late.start()
     try:
         world.settle()

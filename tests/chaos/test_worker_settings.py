@@ -35,7 +35,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("poison", ["pickle", "unknown task"])
-def test_a_poisoned_queue_is_passed_over_and_nothing_is_unpickled(world: World, poison: str, tmp_path: Path) -> None:
+def test_malicious_messages_are_skipped_and_never_unpickled(world: World, poison: str, tmp_path: Path) -> None:
     bad = json.loads(task_message(NewJob("j", "tests.support.handlers.plain", "payments")))
     if poison == "pickle":
         bad |= {
@@ -52,7 +52,7 @@ def test_a_poisoned_queue_is_passed_over_and_nothing_is_unpickled(world: World, 
     assert (world.effects(job), (tmp_path / "unpickled").exists()) == (1, False)
 
 
-def test_what_is_no_message_at_all_costs_a_restart_and_nothing_else(world: World) -> None:
+def test_an_invalid_message_costs_only_a_restart(world: World) -> None:
     """kombu does not survive it, but has popped it: whoever starts the worker again, starts it without."""
     world.store.client.lpush("payments", "no JSON")
     job = world.record("plain")
@@ -63,7 +63,7 @@ def test_what_is_no_message_at_all_costs_a_restart_and_nothing_else(world: World
     assert world.effects(job) == 1
 
 
-def test_a_slow_job_is_told_so_and_its_failure_written_down(world: World) -> None:
+def test_a_job_over_its_soft_time_limit_fails_with_a_recorded_reason(world: World) -> None:
     (world.stack.folder / "hold").touch()
     job = world.record("slow")
     world.stack.worker()
@@ -72,23 +72,23 @@ def test_a_slow_job_is_told_so_and_its_failure_written_down(world: World) -> Non
     assert reasons(world, job)[0].startswith("SoftTimeLimitExceeded at tests/support/handlers.py:")
 
 
-def test_a_job_that_will_not_be_told_is_ended_before_its_lease_is_over_and_that_counts(world: World) -> None:
+def test_a_job_that_ignores_its_soft_time_limit_is_killed_before_its_lease_expires(world: World) -> None:
     (world.stack.folder / "hold").touch()
     job = world.record("stubborn")
     worker = world.stack.worker()
     world.settle()
     assert (world.effects(job), world.outcomes(job)) == (1, ["failed", "succeeded"])
     assert reasons(world, job)[0] == "it exceeded its time limit and did not stop"
-    assert worker.said("Hard time limit (5s) exceeded")
+    assert worker.has_logged("Hard time limit (5s) exceeded")
 
 
-def test_a_busy_worker_leaves_the_next_doorbell_to_an_idle_one(world: World) -> None:
+def test_a_busy_worker_leaves_the_next_message_to_an_idle_one(world: World) -> None:
     (world.stack.folder / "hold").touch()
     patient = {"LEASE_SECONDS": "60", "JOB_TIME_LIMIT_SECONDS": "50", "RING_AGAIN_SECONDS": "3600"}
     world.stack.environment |= patient
     world.stack.worker()
     held = world.record("slow", "evt_held")
-    world.wait_for_the_held_job()
+    world.wait_for_held_job()
     time.sleep(1)  # time enough to fetch one more, if it wanted
     jobs = [world.record("plain", f"evt_{n}") for n in range(3)]
     world.stack.worker()
@@ -99,14 +99,14 @@ def test_a_busy_worker_leaves_the_next_doorbell_to_an_idle_one(world: World) -> 
 def test_a_worker_started_before_its_broker_waits_for_it(world: World) -> None:
     world.valkey.kill()
     worker = world.stack.worker(ready=False)
-    wait_until(lambda: worker.said("Cannot connect to redis"), seconds=120, what="the worker to miss its broker")
+    wait_until(lambda: worker.has_logged("Cannot connect to redis"), seconds=120, what="the worker to miss its broker")
     world.valkey.start()
     job = world.record("plain")
     world.settle()
     assert world.effects(job) == 1
 
 
-def test_a_redis_that_hangs_is_noticed_and_outlasted(world: World) -> None:
+def test_a_worker_survives_a_redis_that_hangs(world: World) -> None:
     world.stack.worker()
     world.valkey.freeze()
     time.sleep(8)  # longer than socket_timeout

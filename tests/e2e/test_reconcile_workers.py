@@ -156,7 +156,9 @@ def test_without_a_key_the_command_the_api_and_the_worker_say_that_it_is_off(sta
     found = ask(stack, "/api/v1/reconcile")
     assert (found["state"], found["reason"]) == ("off", "STRIPE_API_KEY is not set")
     worker = stack.worker(queues="payments", app="workers.app")
-    wait_until(lambda: worker.said("reconcile is off: STRIPE_API_KEY is not set"), seconds=20, what="the worker's word")
+    wait_until(
+        lambda: worker.has_logged("reconcile is off: STRIPE_API_KEY is not set"), seconds=20, what="the worker's word"
+    )
 
 
 def command(stack: Stack) -> subprocess.CompletedProcess[str]:

@@ -67,7 +67,7 @@ class Process:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def said(self, text: str) -> bool:
+    def has_logged(self, text: str) -> bool:
         return text in self.log.read_text(errors="replace")
 
 
@@ -111,7 +111,7 @@ class Stack:
         quick = ["--without-gossip", "--without-mingle"]
         part = self._start([*command, *quick, "-n", f"{name}@%h", "--loglevel=INFO"], name, extra)
         if ready:
-            wait_until(lambda: part.said(" ready."), seconds=120, what=f"{name} to be ready; see {part.log}")
+            wait_until(lambda: part.has_logged(" ready."), seconds=120, what=f"{name} to be ready; see {part.log}")
         return part
 
     def receiver(self, module: str = "web", **extra: str) -> Process:
@@ -123,7 +123,7 @@ class Stack:
         """Any other part: `python -m <command>`."""
         return self._start(["-m", *command], name, extra)
 
-    def last_words(self, lines: int = 30) -> str:
+    def log_tails(self, lines: int = 30) -> str:
         """The end of each part's log, for a test that waited in vain."""
         tails = {part.log.name: part.log.read_text(errors="replace").splitlines()[-lines:] for part in self.parts}
         return "\n".join(f"--- {name}\n" + "\n".join(tail) for name, tail in tails.items())

@@ -32,7 +32,7 @@ def alert(name: str) -> NewEvent:
     return NewEvent(Event("holdfast", name, "alert.due", b'{"new": ["it"]}'), jobs_for("holdfast", name, "alert.due"))
 
 
-def test_of_two_that_decide_at_once_one_tells(store: Store) -> None:
+def test_of_two_processes_that_check_at_once_one_announces_the_alert(store: Store) -> None:
     before = alert_state.load_alerts(store)
     bells = alert_state.save_alerts(store, before, IT, alert("alert:1"))
     assert bells == [Doorbell("holdfast:alert:1:alerts.tell", "tasks.alerts.tell", "notifications")]
@@ -43,7 +43,7 @@ def test_of_two_that_decide_at_once_one_tells(store: Store) -> None:
     assert queries.stats(store)["unfinished"] == 1
 
 
-def test_it_is_told_when_memory_is_so_short_that_events_are_refused(real_store: Store) -> None:
+def test_an_alert_fires_when_events_are_rejected_for_lack_of_memory(real_store: Store) -> None:
     real_store.client.config_set("maxmemory", "1mb")
     try:
         assert isinstance(
@@ -56,7 +56,7 @@ def test_it_is_told_when_memory_is_so_short_that_events_are_refused(real_store: 
         real_store.client.config_set("maxmemory", "0")
 
 
-def test_the_figures_are_those_of_the_record(store: Store, clock: Clock) -> None:
+def test_the_measurements_come_from_the_record(store: Store, clock: Clock) -> None:
     began = clock()
     store.record(Event("stripe", "e1", "x", b"{}"), [NewJob("j1", "t", "payments")], "old")
     clock.forward(60)
@@ -82,7 +82,7 @@ def test_the_figures_are_those_of_the_record(store: Store, clock: Clock) -> None
     )
 
 
-def test_all_of_a_look_is_one_mail_to_whoever_is_to_be_told(business: Business, mailbox: Mailbox) -> None:
+def test_all_alerts_of_one_check_are_one_mail_to_the_alert_address(business: Business, mailbox: Mailbox) -> None:
     business.settings["ADMIN_NOTIFY_URLS"] = f"{mailbox.url}&to=admin@example.com"
     business.settings["ALERT_NOTIFY_URLS"] = f"{mailbox.url}&to=pager@example.com"
     told = {"new": ["it is full"], "again": [], "over": ["one had died"]}
@@ -99,7 +99,7 @@ def test_all_of_a_look_is_one_mail_to_whoever_is_to_be_told(business: Business, 
     ("admin", "alert", "told"),
     [("", "", ()), ("json://a", "", ("json://a",)), ("json://a", "json://b", ("json://b",)), ("json://a", "off", ())],
 )
-def test_who_is_told(admin: str, alert: str, told: tuple[str, ...]) -> None:
+def test_the_alert_addresses_default_to_the_administrators(admin: str, alert: str, told: tuple[str, ...]) -> None:
     assert load({"ADMIN_NOTIFY_URLS": admin, "ALERT_NOTIFY_URLS": alert}).alert_urls == told
 
 
@@ -109,7 +109,7 @@ def watchdog(valkey: Valkey, mailbox: Mailbox, tmp_path: Path) -> Iterator[Watch
     yield Watchdog(settings, Store(connect(valkey.url, timeout_seconds=5)), 0)
 
 
-def test_a_store_that_is_away_is_told_by_the_receiver_once_and_its_return_too(
+def test_the_receiver_sends_one_alert_when_the_store_is_down_and_one_when_it_is_back(
     watchdog: Watchdog, valkey: Valkey, mailbox: Mailbox
 ) -> None:
     valkey.kill()
@@ -124,7 +124,9 @@ def test_a_store_that_is_away_is_told_by_the_receiver_once_and_its_return_too(
     assert last.startswith("Holdfast: resolved: the store is not available")
 
 
-def test_that_no_worker_looks_is_told_by_the_receiver(watchdog: Watchdog, real_store: Store, mailbox: Mailbox) -> None:
+def test_the_receiver_sends_an_alert_when_no_worker_runs(
+    watchdog: Watchdog, real_store: Store, mailbox: Mailbox
+) -> None:
     told = [watchdog.check(n * 10_000) for n in range(12)]
     assert [n for n, one in enumerate(told) if one] == [10], "60 seconds after it began, and 30 more"
     assert told[10] == AlertDigest(new=("no worker is running; events are recorded, and their jobs wait",))

@@ -57,7 +57,7 @@ def state(store: Store, event: str = "evt_1") -> str:
     return str(found["state"])
 
 
-def test_a_discarded_letter_leaves_the_dead_and_stands_in_the_audit_trail_with_its_reason(store: Store) -> None:
+def test_a_discarded_dead_letter_is_in_the_audit_log_with_its_reason(store: Store) -> None:
     job = letter(store)
     assert store.discard(job, "ada", "a test order") == ""
     assert (queries.list_dead(store, 10), find.search(store, "dead", Filter(), 10).rows) == ([], [])
@@ -73,19 +73,19 @@ def test_a_discarded_letter_leaves_the_dead_and_stands_in_the_audit_trail_with_i
 
 
 @pytest.mark.parametrize("wanted", ["", "discarded", "succeeded"])
-def test_its_event_is_neither_dead_nor_a_success(store: Store, wanted: str) -> None:
+def test_the_event_of_a_discarded_job_is_neither_dead_nor_succeeded(store: Store, wanted: str) -> None:
     store.discard(letter(store), "ada", "a test order")
     assert state(store) == "discarded"
     rows = find.search(store, "events", Filter(state=wanted), 10).rows
     assert [row["state"] for row in rows] == ([] if wanted == "succeeded" else ["discarded"])
 
 
-def test_while_other_jobs_of_the_event_are_owed_it_is_open_and_keeps_its_payload(store: Store) -> None:
+def test_an_event_with_other_unfinished_jobs_stays_open_and_keeps_its_payload(store: Store) -> None:
     store.discard(letter(store, beside=1), "ada", "a test order")
     assert (state(store), store.client.ttl("{holdfast}:body:stripe:evt_1")) == ("open", -1)
 
 
-def test_it_can_be_run_again_by_its_id_until_its_payload_has_aged_away(store: Store, clock: Clock) -> None:
+def test_a_discarded_job_can_be_replayed_until_its_payload_is_pruned(store: Store, clock: Clock) -> None:
     job = letter(store)
     store.discard(job, "ada", "a test order")
     assert store.client.pexpiretime("{holdfast}:body:stripe:evt_1") == clock.ms + Rules().payload_days * DAY_MS
@@ -98,7 +98,7 @@ def test_it_can_be_run_again_by_its_id_until_its_payload_has_aged_away(store: St
     assert (state(store), queries.stats(store)["discarded"]) == ("succeeded", 0)
 
 
-def test_what_is_not_dead_is_not_discarded_and_the_word_says_why(store: Store) -> None:
+def test_a_job_that_is_not_dead_cannot_be_discarded_and_the_reason_is_returned(store: Store) -> None:
     store.record(Event("stripe", "evt_2", "invoice.paid", b"{}"), [NewJob("unfinished", "tasks.a", "payments")])
     assert (store.discard("unfinished", "ada", "-"), store.discard("nothing", "ada", "-")) == ("unfinished", "unknown")
     lease = store.lease("unfinished", "w", 60)
@@ -109,7 +109,7 @@ def test_what_is_not_dead_is_not_discarded_and_the_word_says_why(store: Store) -
     assert queries.list_audit_log(store, 10) == []
 
 
-def test_a_late_doorbell_of_a_discarded_letter_starts_nothing(store: Store) -> None:
+def test_a_late_doorbell_of_a_discarded_job_starts_nothing(store: Store) -> None:
     job = letter(store)
     store.discard(job, "ada", "a test order")
     assert store.lease(job, "w", 60) == "done"
@@ -133,7 +133,7 @@ def raced(valkey: Valkey, *deeds: Any) -> list[Any]:
     return answers
 
 
-def test_of_many_who_discard_at_once_one_does_and_the_others_are_told(valkey: Valkey, real_store: Store) -> None:
+def test_of_several_simultaneous_discards_one_succeeds(valkey: Valkey, real_store: Store) -> None:
     job = letter(real_store)
     answers = raced(valkey, *[lambda store: store.discard(job, "ada", "a test order")] * RACERS)
     assert Counter(answers) == {"": 1, "already": RACERS - 1}
@@ -141,9 +141,7 @@ def test_of_many_who_discard_at_once_one_does_and_the_others_are_told(valkey: Va
     record_model.check(record_model.read(real_store.client), real_store.now_ms())
 
 
-def test_discards_and_replays_of_one_letter_at_once_follow_one_another_in_some_order(
-    valkey: Valkey, real_store: Store
-) -> None:
+def test_simultaneous_discards_and_replays_of_one_job_are_serialized(valkey: Valkey, real_store: Store) -> None:
     for n in range(30):
         job = letter(real_store, f"evt_{n}")
         discards = [lambda store, job=job: ("discard", store.discard(job, "ada", "a test order"))] * 4
@@ -158,7 +156,7 @@ def test_discards_and_replays_of_one_letter_at_once_follow_one_another_in_some_o
         record_model.check(record_model.read(real_store.client), real_store.now_ms())
 
 
-def test_what_was_answered_is_discarded_after_the_store_was_killed(valkey: Valkey) -> None:
+def test_a_confirmed_discard_survives_a_kill_of_the_store(valkey: Valkey) -> None:
     store = Store(connect(valkey.url, timeout_seconds=5))
     jobs = [letter(store, f"evt_{n}") for n in range(20)]
     for job in jobs[:10]:
@@ -171,7 +169,7 @@ def test_what_was_answered_is_discarded_after_the_store_was_killed(valkey: Valke
     record_model.check(record_model.read(store.client), store.now_ms())
 
 
-def test_the_api_discards_once_and_says_who_and_why(client: FlaskClient, real_store: Store) -> None:
+def test_the_api_discards_once_and_records_the_person_and_the_reason(client: FlaskClient, real_store: Store) -> None:
     job = letter(real_store)
     asked = f"/api/v1/jobs/{job}/discard"
     answer = client.post(asked, json={"reason": "a test order"}, headers=BEARER)
@@ -188,21 +186,19 @@ def test_the_api_discards_once_and_says_who_and_why(client: FlaskClient, real_st
 @pytest.mark.parametrize(
     "body", [{}, {"reason": ""}, {"reason": " "}, {"reason": "a\nb"}, {"reason": "x" * 301}, {"reason": 7}, []]
 )
-def test_nothing_is_discarded_without_a_reason_that_can_be_shown(
-    client: FlaskClient, real_store: Store, body: Any
-) -> None:
+def test_a_discard_needs_a_printable_reason(client: FlaskClient, real_store: Store, body: Any) -> None:
     job = letter(real_store)
     assert client.post(f"/api/v1/jobs/{job}/discard", json=body, headers=BEARER).status_code == 400
     assert queries.stats(real_store)["dead"] == 1
 
 
-def test_an_event_is_shown_with_its_payload_but_nothing_personal(client: FlaskClient, real_store: Store) -> None:
+def test_an_event_is_returned_with_its_payload_without_personal_data(client: FlaskClient, real_store: Store) -> None:
     letter(real_store)
     event = client.get("/api/v1/events/stripe/evt_1", headers=BEARER).get_json()
     assert (event["payload"], event["jobs"][0]["parent"]) == ({"email": "•••"}, None)
 
 
-def test_dead_letters_are_found_by_what_they_died_of_a_page_at_a_time(client: FlaskClient, real_store: Store) -> None:
+def test_dead_letters_are_found_by_reason_in_pages(client: FlaskClient, real_store: Store) -> None:
     jobs = [letter(real_store, f"evt_{n}") for n in range(3)]
     first = client.get("/api/v1/jobs?state=dead&q=customer&limit=2", headers=BEARER).get_json()
     rest = client.get(
@@ -213,7 +209,7 @@ def test_dead_letters_are_found_by_what_they_died_of_a_page_at_a_time(client: Fl
     assert client.get("/api/v1/jobs?state=dead&limit=0", headers=BEARER).status_code == 400
 
 
-def test_the_log_says_who_ran_what_again_and_who_put_it_away_but_not_for_what_reason(
+def test_the_log_names_the_person_of_a_replay_or_discard_but_not_the_reason(
     client: FlaskClient, real_store: Store
 ) -> None:
     job, other = letter(real_store), letter(real_store, "evt_2")

@@ -80,7 +80,7 @@ START = 3_600_000_000_000
         (Filter(type="invoice.*", state="open", source="stripe"), "5"),
     ],
 )
-def test_events_are_found_by_what_is_known_of_them(filled: Store, wanted: Filter, ids: str) -> None:
+def test_events_are_found_by_each_field(filled: Store, wanted: Filter, ids: str) -> None:
     assert "".join(found(filled, wanted)) == ids
 
 
@@ -95,11 +95,11 @@ def test_events_are_found_by_what_is_known_of_them(filled: Store, wanted: Filter
         (Filter(since=START + 3000), ""),
     ],
 )
-def test_dead_letters_are_found_likewise_and_by_their_reason(filled: Store, wanted: Filter, ids: str) -> None:
+def test_dead_letters_are_found_by_each_field_and_by_reason(filled: Store, wanted: Filter, ids: str) -> None:
     assert "".join(found(filled, wanted, "dead")) == ids
 
 
-def test_a_row_says_what_a_list_shows_and_agrees_with_a_closer_look(filled: Store) -> None:
+def test_a_row_agrees_with_the_full_event(filled: Store) -> None:
     rows = find.search(filled, "events", Filter(), 100).rows
     assert rows[4] == {
         **{"source": "stripe", "id": "evt_1", "type": "invoice.payment_failed", "received": START + 2000},
@@ -120,14 +120,14 @@ def pages(store: Store, wanted: Filter, most: int) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("most", [1, 7, 100, 1000])
-def test_pages_skip_nothing_and_repeat_nothing_even_within_one_millisecond(store: Store, most: int) -> None:
+def test_pages_skip_and_repeat_nothing_even_within_one_millisecond(store: Store, most: int) -> None:
     for n in range(350):
         store.record(Event("stripe", f"evt_{n:03}", "x", b"{}"), [])
     listed = [event for page in pages(store, Filter(), most) for event in page]
     assert listed == [f"evt_{n:03}" for n in reversed(range(350))]
 
 
-def test_a_page_goes_on_although_its_place_is_gone_and_new_ones_came(store: Store, clock: Clock) -> None:
+def test_a_page_continues_if_the_entry_of_its_cursor_is_gone_and_new_ones_arrived(store: Store, clock: Clock) -> None:
     for n in range(6):
         clock.forward(1 if n % 2 else 0)
         store.record(Event("stripe", f"evt_{n}", "x", b"{}"), [])
@@ -138,7 +138,7 @@ def test_a_page_goes_on_although_its_place_is_gone_and_new_ones_came(store: Stor
     assert [row["id"] for row in first.rows + rest.rows] == [f"evt_{n}" for n in (5, 4, 3, 2, 1, 0)]
 
 
-def test_a_page_of_dead_letters_goes_on_although_the_last_one_has_died_once_more(store: Store, clock: Clock) -> None:
+def test_a_page_of_dead_letters_continues_if_the_job_of_its_cursor_died_again(store: Store, clock: Clock) -> None:
     for n in range(4):
         clock.forward(1)
         job = f"stripe:evt_{n}:x"
@@ -152,7 +152,7 @@ def test_a_page_of_dead_letters_goes_on_although_the_last_one_has_died_once_more
     assert [row["event"] for row in first.rows + rest.rows] == [f"evt_{n}" for n in (3, 2, 1, 0)]
 
 
-def test_a_search_is_bounded_and_says_how_far_it_came(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_is_bounded_and_returns_a_cursor(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(find, "BUDGET", 10)
     monkeypatch.setattr(find, "SEARCH_SECONDS", -1)
     for n in range(25):
@@ -200,7 +200,7 @@ STATES = {
 
 @pytest.mark.parametrize(("state", "names"), STATES.items())
 @pytest.mark.parametrize("limit", [1, 100])
-def test_jobs_are_listed_by_state_and_each_is_shown_and_counted_in_it(
+def test_jobs_are_listed_displayed_and_counted_by_the_same_state(
     in_all_states: Store, state: JobState, names: list[str], limit: int
 ) -> None:
     page = find.search(in_all_states, state, Filter(), limit)

@@ -61,7 +61,7 @@ def test_a_password_and_a_database_of_the_url_are_used(valkey: Valkey, web_store
     assert queries.stats(web_store)["accepted"] == 0
 
 
-def test_a_url_with_tls_is_answered_by_a_server_that_proves_its_name(
+def test_a_tls_url_requires_a_server_certificate_with_its_name(
     valkey: Valkey, web_store: Store, tmp_path: Path
 ) -> None:
     authority, other = trustme.CA(), trustme.CA()
@@ -80,7 +80,7 @@ def test_a_url_with_tls_is_answered_by_a_server_that_proves_its_name(
     assert isinstance(refused, StoreUnavailable)
 
 
-def test_a_connection_that_went_stale_is_replaced_and_nobody_hears_of_it(valkey: Valkey, web_store: Store) -> None:
+def test_a_stale_connection_is_replaced_without_an_error(valkey: Valkey, web_store: Store) -> None:
     async def scene() -> list[Outcome]:
         by = recorder(web_store, valkey.url)
         heard = [await record(by, "evt_1")]
@@ -91,7 +91,7 @@ def test_a_connection_that_went_stale_is_replaced_and_nobody_hears_of_it(valkey:
 
 
 @pytest.mark.parametrize("trouble", ["kill", "freeze"])
-def test_a_store_that_is_away_is_told_soon_and_asked_again_later(
+def test_a_store_that_is_down_gives_an_error_soon_and_is_tried_again_later(
     valkey: Valkey, web_store: Store, trouble: str
 ) -> None:
     async def scene() -> None:
@@ -108,7 +108,7 @@ def test_a_store_that_is_away_is_told_soon_and_asked_again_later(
     assert queries.stats(web_store)["accepted"] == 2
 
 
-def test_a_store_that_takes_nearly_all_its_time_is_waited_for(valkey: Valkey, web_store: Store) -> None:
+def test_a_reply_just_within_the_timeout_is_accepted(valkey: Valkey, web_store: Store) -> None:
     async def scene() -> list[Outcome]:
         by = recorder(web_store, valkey.url)
         heard = [await record(by, "evt_1")]
@@ -119,7 +119,7 @@ def test_a_store_that_takes_nearly_all_its_time_is_waited_for(valkey: Valkey, we
     assert asyncio.run(scene()) == [[], []]
 
 
-def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_ones(valkey: Valkey, web_store: Store) -> None:
+def test_a_late_reply_is_not_mistaken_for_the_next_one(valkey: Valkey, web_store: Store) -> None:
     async def scene() -> list[Outcome]:
         by = recorder(web_store, valkey.url)
         heard = [await record(by, "evt_0")]

@@ -42,7 +42,7 @@ def test_an_event_is_recorded_once_however_often_it_is_delivered(store: Store) -
     assert stats(store) | {"accepted": 1, "duplicates": 1, "unfinished": 1} == stats(store)
 
 
-def test_a_lease_hands_out_the_event_as_it_was_signed(store: Store, clock: Clock) -> None:
+def test_a_lease_contains_the_event_as_it_was_signed(store: Store, clock: Clock) -> None:
     store.record(EVENT, [job()])
     lease = leased(store)
     facts = ("j1", clock.ms, 1, {"n": 1}, "stripe", "evt_1", EVENT.type, EVENT.body, clock.ms)
@@ -50,9 +50,7 @@ def test_a_lease_hands_out_the_event_as_it_was_signed(store: Store, clock: Clock
 
 
 @pytest.mark.parametrize("end", ["released", "failed", "ran out", "replayed"])
-def test_only_the_first_of_all_leases_is_told_that_nothing_can_have_come_of_the_job_yet(
-    store: Store, clock: Clock, end: str
-) -> None:
+def test_only_the_first_lease_of_a_job_is_marked_as_first(store: Store, clock: Clock, end: str) -> None:
     store.record(EVENT, [job()])
     lease = leased(store)
     if end == "released":
@@ -78,7 +76,7 @@ def with_broker(store: Store, clock: Clock) -> Store:
     return both
 
 
-def test_who_finishes_may_have_the_job_of_the_next_doorbell(with_broker: Store) -> None:
+def test_a_finish_can_lease_the_job_of_the_next_doorbell(with_broker: Store) -> None:
     store = with_broker
     task_ids = [json.loads(raw)["headers"]["id"] for raw in store.client.lrange("payments", 0, -1)][::-1]
     store.client.rpop("payments")
@@ -104,20 +102,20 @@ def test_who_finishes_may_have_the_job_of_the_next_doorbell(with_broker: Store) 
         b'{"headers": {"task": "tasks.a"}}',
     ],
 )
-def test_a_doorbell_of_another_kind_is_left_to_celery(with_broker: Store, message: bytes) -> None:
+def test_a_doorbell_for_another_task_is_left_to_celery(with_broker: Store, message: bytes) -> None:
     with_broker.client.rpush("payments", message)
     waiting = with_broker.client.lrange("payments", 0, -1)
     assert with_broker.finish_and_lease(leased(with_broker), [], wish("tasks.a")) == ([], "none")
     assert with_broker.client.lrange("payments", 0, -1) == waiting
 
 
-def test_a_doorbell_whose_job_is_done_brings_nobody_a_lease(with_broker: Store) -> None:
+def test_a_doorbell_whose_job_is_done_gives_no_lease(with_broker: Store) -> None:
     lease = leased(with_broker)
     assert with_broker.finish_and_lease(lease, [], wish("tasks.a")) == ([], "done")
     assert with_broker.client.llen("payments") == 2
 
 
-def test_who_lost_its_job_may_have_the_next_one_all_the_same(with_broker: Store, clock: Clock) -> None:
+def test_a_worker_that_lost_its_lease_can_lease_the_next_job(with_broker: Store, clock: Clock) -> None:
     with_broker.client.rpop("payments")
     lease = leased(with_broker)
     clock.forward(61)
@@ -129,7 +127,7 @@ def test_who_lost_its_job_may_have_the_next_one_all_the_same(with_broker: Store,
 
 
 @pytest.mark.parametrize("known", ["", "finish", "lease"])
-def test_a_server_that_knows_some_scripts_only_takes_each_step_once(with_broker: Store, known: str) -> None:
+def test_each_script_runs_once_on_a_server_that_lacks_some_scripts(with_broker: Store, known: str) -> None:
     store = with_broker
     store.client.rpop("payments")
     lease = leased(store)
@@ -155,9 +153,7 @@ def over_line(with_broker: Store, line: LossyProxy, clock: Clock) -> Store:
     return over
 
 
-def test_a_lease_whose_reply_was_lost_is_given_to_its_caller_and_to_no_other(
-    over_line: Store, line: LossyProxy
-) -> None:
+def test_a_lease_whose_reply_was_lost_is_returned_to_the_same_caller_only(over_line: Store, line: LossyProxy) -> None:
     line.lose = 1
     lease = leased(over_line)
     assert (line.lose, lease.attempt, lease.task_id) == (0, 1, "task-1")
@@ -165,14 +161,14 @@ def test_a_lease_whose_reply_was_lost_is_given_to_its_caller_and_to_no_other(
     assert over_line.finish(lease) == []
 
 
-def test_a_finish_that_was_not_heard_of_is_no_lost_lease(over_line: Store, line: LossyProxy) -> None:
+def test_a_finish_whose_reply_was_lost_raises_no_lease_lost(over_line: Store, line: LossyProxy) -> None:
     lease = leased(over_line)
     line.lose = 1
     assert over_line.finish(lease, [job("j4")]) == []
     assert (line.lose, over_line.client.llen("payments"), stats(over_line)["succeeded"]) == (0, 4, 1)
 
 
-def test_a_next_job_whose_reply_was_lost_is_given_again_and_no_second_one(over_line: Store, line: LossyProxy) -> None:
+def test_a_next_lease_whose_reply_was_lost_is_returned_again(over_line: Store, line: LossyProxy) -> None:
     over_line.client.rpop("payments")
     message = json.loads(over_line.client.lindex("payments", -1))  # type: ignore[arg-type]
     lease = leased(over_line)
@@ -188,7 +184,7 @@ def test_a_next_job_whose_reply_was_lost_is_given_again_and_no_second_one(over_l
 @pytest.mark.parametrize(
     ("spoiled", "finished", "next_"), [("job:j2", "", "none"), ("jobs:stripe:evt_1", "error", "j2")]
 )
-def test_of_a_finish_and_a_lease_each_counts_though_the_other_fails(
+def test_a_finish_and_a_lease_take_effect_even_if_the_other_fails(
     with_broker: Store, spoiled: str, finished: str, next_: str
 ) -> None:
     store = with_broker
@@ -200,7 +196,7 @@ def test_of_a_finish_and_a_lease_each_counts_though_the_other_fails(
     assert (found.job_id if isinstance(found, Lease) else found) == next_
 
 
-def test_with_a_broker_elsewhere_who_finishes_gets_no_other_job(store: Store) -> None:
+def test_a_finish_leases_no_next_job_if_the_broker_is_another_server(store: Store) -> None:
     store.record(EVENT, [job("j1"), job("j2")])
     assert store.finish_and_lease(leased(store), [], wish("tasks.a")) == ([], "none")
     with pytest.raises(LeaseLost):
@@ -213,7 +209,7 @@ def test_a_second_worker_gets_no_lease(store: Store) -> None:
     assert store.lease("j1", "worker-2", 60) == "busy"
 
 
-def test_a_holder_whose_lease_a_replica_never_heard_of_changes_nothing_there(store: Store, clock: Clock) -> None:
+def test_a_holder_whose_lease_was_not_replicated_changes_nothing_on_the_replica(store: Store, clock: Clock) -> None:
     store.record(EVENT, [job()])
     as_replicated: dict[Any, Any] = {key: store.client.dump(key) for key in store.client.scan_iter()}
     old = leased(store)
@@ -234,11 +230,11 @@ def test_a_finished_job_is_done_for_every_later_doorbell(store: Store) -> None:
     assert stats(store)["succeeded"] == 1
 
 
-def test_an_unknown_job_is_answered_quietly(store: Store) -> None:
+def test_a_lease_of_an_unknown_job_returns_unknown(store: Store) -> None:
     assert store.lease("nobody", "worker-1", 60) == "unknown"
 
 
-def test_a_lease_that_ran_out_goes_to_the_next_worker_and_the_old_holder_changes_nothing(
+def test_an_expired_lease_goes_to_the_next_worker_and_the_old_holder_changes_nothing(
     store: Store, clock: Clock
 ) -> None:
     store.record(EVENT, [job()])
@@ -258,7 +254,7 @@ def test_a_lease_that_ran_out_goes_to_the_next_worker_and_the_old_holder_changes
     store.finish(new)
 
 
-def test_a_late_finisher_whom_nobody_replaced_is_accepted(store: Store, clock: Clock) -> None:
+def test_a_late_finish_is_accepted_if_no_other_worker_leased_the_job(store: Store, clock: Clock) -> None:
     store.record(EVENT, [job()])
     lease = leased(store)
     clock.forward(3600)
@@ -276,7 +272,7 @@ def test_a_renewed_lease_outlives_its_first_end(store: Store, clock: Clock) -> N
     assert store.lease("j1", "worker-2", 60) == "busy"
 
 
-def test_follow_ups_exist_from_the_finish_on_and_only_once(store: Store) -> None:
+def test_follow_ups_are_created_once_by_the_finish(store: Store) -> None:
     store.record(EVENT, [job()])
     lease = leased(store)
     store.finish(lease, [job("j2"), job("j3", delay=3600)])
@@ -295,7 +291,7 @@ def test_a_failed_job_is_due_at_its_time_and_not_before(store: Store, clock: Clo
     assert leased(store).attempt == 2
 
 
-def test_a_buried_job_is_dead_until_a_person_replays_it(store: Store, clock: Clock) -> None:
+def test_a_dead_letter_stays_dead_until_a_person_replays_it(store: Store, clock: Clock) -> None:
     store.record(EVENT, [job()])
     store.fail(leased(store), "no such field", DeadLetter("permanent"))
     clock.forward(400 * 86400)
@@ -306,7 +302,7 @@ def test_a_buried_job_is_dead_until_a_person_replays_it(store: Store, clock: Clo
     assert stats(store) | {"dead": 0, "running": 1} == stats(store)
 
 
-def test_whoever_has_a_job_knows_how_often_a_person_replayed_it(store: Store) -> None:
+def test_a_lease_contains_the_number_of_replays(store: Store) -> None:
     store.record(EVENT, [job()])
     for replays in (0, 1, 2):
         lease = leased(store)
@@ -315,13 +311,13 @@ def test_whoever_has_a_job_knows_how_often_a_person_replayed_it(store: Store) ->
         store.replay("j1", "ada")
 
 
-def test_a_replay_of_what_is_owed_or_unknown_is_refused(store: Store) -> None:
+def test_an_unfinished_or_unknown_job_cannot_be_replayed(store: Store) -> None:
     store.record(EVENT, [job()])
     assert store.replay("j1", "ada") == "unfinished"
     assert store.replay("j9", "ada") == "unknown"
 
 
-def test_a_succeeded_job_can_be_replayed_and_makes_no_second_follow_up(store: Store) -> None:
+def test_a_replay_of_a_succeeded_job_creates_no_second_follow_up(store: Store) -> None:
     store.record(EVENT, [job()])
     store.finish(leased(store), [job("j2")])
     store.finish(leased(store, "j2"))
@@ -330,7 +326,7 @@ def test_a_succeeded_job_can_be_replayed_and_makes_no_second_follow_up(store: St
     assert stats(store) | {"unfinished": 0, "succeeded": 2} == stats(store)
 
 
-def test_a_worker_that_gives_its_job_back_costs_no_attempt(store: Store) -> None:
+def test_a_returned_job_costs_no_attempt(store: Store) -> None:
     store.record(EVENT, [job()])
     assert store.release(leased(store)) == [BELL]
     assert leased(store).attempt == 1
@@ -347,7 +343,7 @@ def test_a_job_that_kills_its_worker_every_time_is_dead_after_its_attempts(store
     assert stats(store) | {"dead": 1, "unfinished": 0} == stats(store)
 
 
-def test_a_doorbell_nobody_heard_is_rung_again_and_not_more_often_than_said(store: Store, clock: Clock) -> None:
+def test_an_unanswered_doorbell_is_rung_again_after_the_set_time(store: Store, clock: Clock) -> None:
     store.record(EVENT, [job()])
     assert store.sweep(10, ROOM) == []
     clock.forward(11)
@@ -362,7 +358,7 @@ def test_a_long_queue_gets_no_second_doorbells(store: Store, clock: Clock) -> No
     assert store.sweep(10, {"payments": 1}) == [BELL]
 
 
-def test_a_sweep_takes_no_more_than_its_limit_and_the_next_takes_the_rest(store: Store, clock: Clock) -> None:
+def test_a_sweep_keeps_its_limit_and_the_next_one_returns_the_rest(store: Store, clock: Clock) -> None:
     store.record(EVENT, [job(f"j{n}", delay=5) for n in range(5)])
     clock.forward(6)
     assert [len(store.sweep(3, ROOM)) for _ in range(3)] == [3, 2, 0]
@@ -392,7 +388,7 @@ def test_an_ordering_key_is_free_again_when_its_holder_died_and_the_holder_is_fe
     assert store.lease("j1", "worker-3", 60) == "waiting"
 
 
-def test_who_waited_for_a_dead_holder_is_rung_once_by_one_sweep(store: Store, clock: Clock) -> None:
+def test_a_job_that_waited_for_a_dead_holder_is_rung_once_by_one_sweep(store: Store, clock: Clock) -> None:
     store.record(EVENT, [job("j1", key="sub_1"), job("j2", key="sub_1")])
     leased(store, "j1")
     store.lease("j2", "worker-2", 60)
@@ -400,7 +396,9 @@ def test_who_waited_for_a_dead_holder_is_rung_once_by_one_sweep(store: Store, cl
     assert sorted(bell.job_id for bell in store.sweep(10, ROOM)) == ["j1", "j2"]
 
 
-def test_who_waited_for_a_dead_holder_that_is_leased_anew_is_rung_by_the_next_sweep(store: Store, clock: Clock) -> None:
+def test_a_job_that_waited_for_a_dead_holder_that_is_leased_again_is_rung_by_the_next_sweep(
+    store: Store, clock: Clock
+) -> None:
     store.record(EVENT, [job("j1", key="sub_1"), job("j2", key="sub_1")])
     leased(store, "j1")
     store.lease("j2", "worker-2", 60)
@@ -409,7 +407,7 @@ def test_who_waited_for_a_dead_holder_that_is_leased_anew_is_rung_by_the_next_sw
     assert [bell.job_id for bell in store.sweep(10, ROOM)] == ["j2"]
 
 
-def test_a_failing_holder_lets_go_of_its_ordering_key(store: Store, clock: Clock) -> None:
+def test_a_failing_job_releases_its_ordering_key(store: Store, clock: Clock) -> None:
     store.record(EVENT, [job("j1", key="sub_1"), job("j2", key="sub_1")])
     lease = leased(store, "j1")
     store.lease("j2", "worker-2", 60)
@@ -423,7 +421,7 @@ def test_an_event_without_jobs_is_recorded_and_counted_as_unhandled(store: Store
     assert stats(store) | {"accepted": 1, "unhandled": 1, "unfinished": 0} == stats(store)
 
 
-def test_a_settled_event_ages_away_payload_first_and_an_open_one_never(real_store: Store) -> None:
+def test_a_finished_event_expires_and_an_open_one_never(real_store: Store) -> None:
     client = real_store.client
     real_store.record(EVENT, [job("j1"), job("j2")])
     real_store.finish(leased(real_store, "j1"))
@@ -437,7 +435,7 @@ def test_a_settled_event_ages_away_payload_first_and_an_open_one_never(real_stor
 
 
 @pytest.mark.parametrize(("days_ago", "known"), [(8, True), (34.9, True), (43, False)])
-def test_an_event_that_has_aged_away_stays_known_for_the_retention(
+def test_a_pruned_event_is_a_duplicate_for_the_retention_time(
     store: Store, clock: Clock, days_ago: float, known: bool
 ) -> None:
     clock.ms = int((time.time() - days_ago * 86400) * 1000)  # keys expire by the server's own clock
@@ -453,7 +451,7 @@ def test_an_event_that_has_aged_away_stays_known_for_the_retention(
     assert store.record(Event("stripe", "evt_2", "t", b"{}"), [job("j2")]) is not None
 
 
-def test_a_sweep_takes_what_has_aged_away_off_the_list_in_parts(store: Store, clock: Clock) -> None:
+def test_a_sweep_removes_expired_events_from_the_list_in_parts(store: Store, clock: Clock) -> None:
     clock.ms = int((time.time() - 8 * 86400) * 1000)
     store.record(Event("stripe", "dead", "t", b"{}"), [job("j1")])
     store.fail(leased(store, "j1"), "no", DeadLetter("no"))
@@ -471,7 +469,7 @@ def test_a_sweep_takes_what_has_aged_away_off_the_list_in_parts(store: Store, cl
     assert store.client.exists("{holdfast}:event:stripe:dead"), "a replay makes it young again"
 
 
-def test_the_servers_own_clock_is_used_where_no_other_is_given(real_store: Store) -> None:
+def test_the_servers_clock_is_used_by_default(real_store: Store) -> None:
     real_store.record(EVENT, [job()])
     assert abs(leased(real_store, seconds=60).received_ms - real_store.now_ms()) < 5000
 
@@ -487,7 +485,7 @@ def test_a_clock_that_was_ahead_does_not_make_every_doorbell_look_lost(store: St
     assert store.sweep(100, {"payments": 0}) == []
 
 
-def test_a_doorbell_that_others_have_overtaken_is_rung_again_however_long_its_queue(store: Store, clock: Clock) -> None:
+def test_an_overtaken_doorbell_is_rung_again_even_if_its_queue_is_long(store: Store, clock: Clock) -> None:
     store.record(EVENT, [job()])
     clock.forward(11)
     store.record(Event("stripe", "evt_2", "t", b"{}"), [job("j2"), job("j3")])

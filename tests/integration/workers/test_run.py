@@ -48,7 +48,7 @@ def rows(runner: Runner) -> Sequence[str]:
         return db.scalars(select(Notification.id)).all()
 
 
-def test_a_handler_has_its_effect_and_its_follow_ups_are_owed(runner: Runner, rung: list[Doorbell]) -> None:
+def test_an_attempt_commits_the_effect_and_creates_the_follow_ups(runner: Runner, rung: list[Doorbell]) -> None:
     def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
         write(attempt, db, "one")
         return [FOLLOW_UP]
@@ -58,7 +58,7 @@ def test_a_handler_has_its_effect_and_its_follow_ups_are_owed(runner: Runner, ru
     assert rung == [Doorbell("stripe:evt_1:notify", "tasks.notifications.send", "notifications")]
 
 
-def test_a_late_holder_and_its_successor_have_one_effect_between_them(runner: Runner, clock: Clock) -> None:
+def test_a_late_holder_and_the_next_holder_have_one_effect(runner: Runner, clock: Clock) -> None:
     """The holder sleeps over its lease in its handler; somebody else does all of the job; it wakes up."""
 
     def successor(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -76,9 +76,7 @@ def test_a_late_holder_and_its_successor_have_one_effect_between_them(runner: Ru
     assert queries.stats(runner.store)["succeeded"] == 1
 
 
-def test_a_late_holder_that_commits_first_keeps_its_effect_and_the_successor_finishes_the_job(
-    runner: Runner, clock: Clock
-) -> None:
+def test_if_a_late_holder_commits_first_the_next_holder_finishes_the_job(runner: Runner, clock: Clock) -> None:
     def sleeper(attempt: Attempt, db: Session) -> list[FollowUp]:
         write(attempt, db, "by the sleeper")
         return [FOLLOW_UP]
@@ -99,7 +97,7 @@ def test_a_late_holder_that_commits_first_keeps_its_effect_and_the_successor_fin
     assert queries.find_job(runner.store, "stripe:evt_1:notify") is not None
 
 
-def test_a_rerun_after_a_death_between_commit_and_finish_owes_the_same_follow_ups(
+def test_an_attempt_after_a_crash_between_commit_and_finish_creates_the_same_follow_ups(
     runner: Runner, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
@@ -144,7 +142,7 @@ def test_a_replay_of_a_job_that_had_its_effect_changes_nothing(runner: Runner) -
     assert rows(runner) == ["attempt 1"]
 
 
-def test_a_record_that_has_forgotten_an_attempt_does_not_double_its_effect(runner: Runner) -> None:
+def test_an_effect_is_not_doubled_if_the_record_lost_the_attempt(runner: Runner) -> None:
     """As after a failover to a replica that had not heard of it: the job looks as if nobody ever had it."""
 
     def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -162,7 +160,7 @@ def test_a_record_that_has_forgotten_an_attempt_does_not_double_its_effect(runne
     assert queries.find_job(runner.store, "stripe:evt_1:notify 2") is None
 
 
-def test_a_job_whose_turn_is_later_is_due_then_uncounted_however_often(
+def test_a_postponed_job_is_due_later_and_its_attempts_do_not_count(
     runner: Runner, clock: Clock, rung: list[Doorbell]
 ) -> None:
     def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -182,7 +180,7 @@ def test_a_job_whose_turn_is_later_is_due_then_uncounted_however_often(
     assert (numbers, rows(runner), rung) == ([1] * 20, [], [])
 
 
-def test_a_job_whose_turn_has_come_already_by_another_clock_does_not_spin(runner: Runner, clock: Clock) -> None:
+def test_a_job_postponed_by_a_clock_that_is_behind_does_not_spin(runner: Runner, clock: Clock) -> None:
     def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
         raise NotNow("the agent's rate limit is reached", clock.ms - 5000)
 
@@ -192,7 +190,7 @@ def test_a_job_whose_turn_has_come_already_by_another_clock_does_not_spin(runner
     assert found["due"] == clock.ms + 1000
 
 
-def test_what_a_dead_job_leaves_behind_is_owed(runner: Runner, rung: list[Doorbell]) -> None:
+def test_the_follow_ups_of_a_dead_letter_are_created(runner: Runner, rung: list[Doorbell]) -> None:
     def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
         raise GaveUp("the agent answered 410", [FOLLOW_UP])
 
@@ -203,7 +201,7 @@ def test_what_a_dead_job_leaves_behind_is_owed(runner: Runner, rung: list[Doorbe
     assert rung == [Doorbell("stripe:evt_1:notify", "tasks.notifications.send", "notifications")]
 
 
-def test_a_task_with_a_schedule_is_tried_again_by_it_and_knows_its_last_try(
+def test_a_task_with_a_schedule_is_retried_by_it_and_knows_its_last_attempt(
     runner: Runner, store: Store, clock: Clock
 ) -> None:
     def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -235,5 +233,5 @@ def test_a_task_with_a_schedule_is_tried_again_by_it_and_knows_its_last_try(
         (ValueError("no such mailbox: ada@example.com"), "ValueError at an unknown place"),
     ],
 )
-def test_only_errors_of_ours_are_quoted(error: Exception, told: str) -> None:
+def test_only_texts_of_own_errors_are_recorded(error: Exception, told: str) -> None:
     assert describe(error) == told

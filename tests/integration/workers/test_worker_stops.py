@@ -72,7 +72,7 @@ def outcomes(runner: Runner, job: str) -> tuple[str, list[str]]:
     ("stop_at", "first", "second"),
     [(1, ("pending", ["released"]), ("pending", [])), (2, ("succeeded", ["succeeded"]), ("pending", ["released"]))],
 )
-def test_who_is_told_to_stop_before_a_job_has_begun_gives_it_back(
+def test_a_worker_stopped_before_a_job_has_begun_returns_it(
     runner: Runner, stop_at: int, first: tuple[str, list[str]], second: tuple[str, list[str]]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -80,7 +80,7 @@ def test_who_is_told_to_stop_before_a_job_has_begun_gives_it_back(
     assert (outcomes(runner, "j1"), outcomes(runner, "j2")) == (first, second)
 
 
-def test_who_is_told_to_stop_while_it_rings_gives_the_next_job_back(runner: Runner) -> None:
+def test_a_worker_stopped_while_it_rings_returns_the_next_job(runner: Runner) -> None:
     rings: list[Callable[[], None]] = [lambda: None, told_to_stop]
 
     def ring(_: Iterable[Doorbell]) -> None:
@@ -96,7 +96,7 @@ def told_to_stop() -> None:
     raise SystemExit(1)
 
 
-def test_who_cannot_finish_a_job_gives_the_next_one_back(runner: Runner) -> None:
+def test_a_worker_that_cannot_finish_a_job_returns_the_next_one(runner: Runner) -> None:
     runner.store.client.set("{holdfast}:jobs:stripe:evt_1", "no list")
     with pytest.raises(AttemptFailed):
         work(runner, {TASK: handler})

@@ -33,7 +33,7 @@ LIMITS = AlertThresholds(30 * MINUTE, {"stripe": 24 * HOUR})
         ({"disks": {"host-1": 5}}, ["disk host-1"]),
     ],
 )
-def test_an_alarm_fires_for_what_it_names_only(figures: dict[str, Any], names: list[str]) -> None:
+def test_each_alert_fires_for_its_own_condition_only(figures: dict[str, Any], names: list[str]) -> None:
     assert list(firing_alerts(AlertInputs(NOW, **figures), LIMITS)) == names
 
 
@@ -63,7 +63,9 @@ CALM = AlertState("it", NOW - HOUR, NOW - HOUR, NOW - MINUTE)
         (AlertState("it", 1, 1, NOW - HOLD_MS), False, AlertDigest(over=("it",))),
     ],
 )
-def test_it_is_told_when_it_begins_lasts_and_is_over(before: AlertState | None, fires: bool, told: AlertDigest) -> None:
+def test_an_alert_is_announced_when_it_begins_lasts_and_is_over(
+    before: AlertState | None, fires: bool, told: AlertDigest
+) -> None:
     known = {"name": before} if before else {}
     _, heard = decide(known, {"name": "it"} if fires else {}, NOW, QUIET)
     assert heard == told
@@ -79,22 +81,22 @@ def history(fires: list[bool], step: int, patience: int = 0) -> list[AlertDigest
     return heard
 
 
-def test_what_comes_and_goes_every_minute_is_told_once_and_once_resolved() -> None:
+def test_a_flapping_alert_is_announced_once_and_resolved_once() -> None:
     heard = [told for told in history([n % 2 == 0 for n in range(60)] + [False] * 10, MINUTE) if told]
     assert heard == [AlertDigest(new=("it",)), AlertDigest(over=("it",))]
 
 
-def test_what_lasts_a_day_is_told_every_quiet_time() -> None:
+def test_a_lasting_alert_is_repeated_after_each_quiet_time() -> None:
     heard = [told for told in history([True] * 25, HOUR) if told]
     assert heard == [AlertDigest(new=("it",)), *[AlertDigest(again=("it",))] * 6]
 
 
-def test_what_does_not_last_is_not_told_at_all() -> None:
+def test_an_alert_shorter_than_the_patience_is_not_announced() -> None:
     assert not any(history([True, True, False, False] * 5, 10_000, patience=30_000))
     assert history([True] * 4, 10_000, patience=30_000)[3] == AlertDigest(new=("it",))
 
 
-def test_all_of_a_look_is_one_message() -> None:
+def test_all_alerts_of_one_check_are_one_message() -> None:
     told = AlertDigest(("a died", "b is full"), ("c lasts",), ("d",))
     assert told.subject() == "a died, and 3 more"
     assert told.text() == "New:\n- a died\n- b is full\n\nStill:\n- c lasts\n\nResolved:\n- d"

@@ -17,17 +17,17 @@ LONG = b'{"id": "evt_1", "lines": [' + b'{"amount": 1900, "currency": "eur"}, ' 
 @example(MAGIC)
 @example(MAGIC + b"\x00" * 50)
 @example(LONG)
-def test_every_payload_comes_back_byte_for_byte_and_never_grows_but_for_one_that_looks_packed(body: bytes) -> None:
+def test_payloads_are_restored_byte_for_byte_and_grow_only_if_they_look_packed(body: bytes) -> None:
     kept = pack(body)
     assert unpack(kept) == body
     assert len(kept) <= len(body) or body.startswith(MAGIC)
 
 
-def test_what_an_older_version_kept_as_it_came_is_read_as_it_is() -> None:
+def test_an_unpacked_payload_of_an_older_version_is_read_unchanged() -> None:
     assert unpack(LONG) == LONG
 
 
-def test_threads_that_pack_at_once_do_not_mix_their_payloads() -> None:
+def test_simultaneous_threads_do_not_mix_their_payloads() -> None:
     bodies = [LONG + str(n).encode() for n in range(2000)]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda body: unpack(pack(body)), bodies)) == bodies

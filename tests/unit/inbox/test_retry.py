@@ -23,9 +23,7 @@ NOW = 1_000_000
         (ZeroDivisionError(), 1, 0.0, 2.5),
     ],
 )
-def test_an_attempt_is_tried_again_later_and_later(
-    error: Exception, attempt: int, jitter: float, seconds: float
-) -> None:
+def test_the_delay_between_attempts_grows(error: Exception, attempt: int, jitter: float, seconds: float) -> None:
     assert decide(POLICY, error, attempt, NOW, jitter) == RetryAt(NOW + int(seconds * 1000))
 
 
@@ -36,25 +34,25 @@ DAYS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)  # HANDOFF_S
     ("attempt", "jitter", "seconds"),
     [(1, 0.0, 4.5), (1, 0.5, 5), (1, 1.0, 5.5), (3, 0.5, 1800), (9, 0.0, 77_760), (9, 0.5, 86_400)],
 )
-def test_a_schedule_is_kept_to_a_tenth(attempt: int, jitter: float, seconds: float) -> None:
+def test_a_schedule_is_followed_within_ten_percent(attempt: int, jitter: float, seconds: float) -> None:
     policy = Policy(base_seconds=5, cap_seconds=60, max_attempts=4, schedule=DAYS)
     assert decide(policy, TransientError("down"), attempt, NOW, jitter) == RetryAt(NOW + int(seconds * 1000))
 
 
-def test_a_schedule_ends_with_one_try_more_than_it_has_entries_whatever_other_jobs_have() -> None:
+def test_a_schedule_allows_one_attempt_more_than_its_entries_whatever_max_attempts_is() -> None:
     policy = Policy(base_seconds=5, cap_seconds=60, max_attempts=4, schedule=DAYS)
     reason = "still failing after 10 attempts"
     assert decide(policy, TransientError("down"), 10, NOW, 0.5) == DeadLetter(reason)
     assert policy.attempts == 10
 
 
-def test_a_peer_that_says_when_is_not_asked_earlier_by_a_schedule() -> None:
+def test_retry_after_is_respected_even_if_the_schedule_is_shorter() -> None:
     policy = Policy(base_seconds=5, cap_seconds=60, max_attempts=4, schedule=DAYS)
     error = TransientError("come back in an hour", retry_after_seconds=3600)
     assert decide(policy, error, 1, NOW, 0.5) == RetryAt(NOW + 3_600_000)
 
 
-def test_the_delay_never_passes_its_cap_however_many_attempts() -> None:
+def test_the_delay_never_exceeds_its_cap() -> None:
     policy = Policy(base_seconds=5, cap_seconds=60, max_attempts=1000)
     assert decide(policy, TransientError("down"), 999, NOW, 0.999999) == RetryAt(NOW + 59_999)
 
@@ -66,5 +64,5 @@ def test_the_delay_never_passes_its_cap_however_many_attempts() -> None:
         (TransientError("down"), 4, "still failing after 4 attempts"),
     ],
 )
-def test_an_attempt_that_cannot_be_helped_is_buried(error: Exception, attempt: int, reason: str) -> None:
+def test_a_permanent_error_or_the_last_attempt_makes_a_dead_letter(error: Exception, attempt: int, reason: str) -> None:
     assert decide(POLICY, error, attempt, NOW, 0.0) == DeadLetter(reason)
