@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from bench.contenders import Command, Contender
@@ -38,11 +39,9 @@ class Miscounted(Exception):
 def acks(contender: Contender, web: Part, seconds: float) -> Figures:
     """A receiver at its maximum rate. No worker runs, so that only the receiver is measured."""
     contender.wipe()
-    _checked(contender, lambda: wrk(contender.port, 1, CONNECTIONS), CONNECTIONS)  # warm up
-    meters = (web.cpu_seconds, contender.store_seconds)
-    load, (web_us, store_us) = _checked(
-        contender, lambda: wrk(contender.port, seconds, CONNECTIONS), CONNECTIONS, meters
-    )
+    run, meters = partial(wrk, contender.port, connections=CONNECTIONS), (web.cpu_seconds, contender.store_seconds)
+    _checked(contender, partial(run, seconds=1), CONNECTIONS)  # warm up
+    load, (web_us, store_us) = _checked(contender, partial(run, seconds=seconds), CONNECTIONS, meters)
     return {"web_us": web_us, "store_us": store_us, "per_second": load.acks / load.seconds, **load.figures}
 
 

@@ -37,12 +37,7 @@ def parts(folder: Path, ports: Ports, environ: Mapping[str, str]) -> list[Part]:
     if environ["STRIPE_API_BASE"] == ports.stripe_url:
         store = ("--folder", str(folder / "stripe"), "--webhook-url", url)
         chosen.append(Part("stripe", _python("dev.simulators.localstripe", "--port", str(ports.stripe), *store), 2))
-    return [
-        *chosen,
-        receiver(),
-        *(worker(queue, queue) for queue in QUEUES),
-        _flower(folder, ports),
-    ]
+    return [*chosen, receiver(), *(worker(queue, queue) for queue in QUEUES), _flower(folder, ports)]
 
 
 def _python(*words: str) -> list[str]:
@@ -62,11 +57,7 @@ def _flower(folder: Path, ports: Ports) -> Part:
     """Its password comes by FLOWER_BASIC_AUTH; its history is saved often, because a kill loses the rest."""
     history = ("--persistent=True", f"--db={folder / 'flower'}", "--state_save_interval=5000")
     listen = ("--conf=workers/flowerconfig.py", f"--port={ports.flower}", "--address=127.0.0.1")
-    return Part(
-        "flower",
-        _python("celery", "-A", "workers.app", "flower", *listen, *history),
-        5,
-    )
+    return Part("flower", _python("celery", "-A", "workers.app", "flower", *listen, *history), 5)
 
 
 def supervisor_config(folder: Path, repository: Path, chosen: Sequence[Part]) -> str:
