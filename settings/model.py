@@ -22,17 +22,17 @@ from settings.sources import SourceSetting
 STRIPE_RESENDS_DAYS = 30  # by hand or by API, from Stripe's dashboard: "Process undelivered webhook events"
 LOCAL_REDIS = "redis://localhost:6379/0"
 RETRY_ERRORS = "time.?out,timed out,temporar,unavailable,overload,too busy,try again,rate limit"
-HANDOFF_SCHEDULE = "5s,5m,30m,2h,5h,10h,14h,20h,24h"  # as the specification of Standard Webhooks has it: 3 days
+HANDOFF_SCHEDULE = "5s,5m,30m,2h,5h,10h,14h,20h,24h"  # as the Standard Webhooks specification recommends: 3 days
 LIST_PARSERS = (values.comma_list, values.stripe_secrets, values.standard_secrets, values.api_keys, values.media_types)
 TOML_PARSERS = (values.grants, values.durations_by_name, sources.parse)
-ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104  a BIND that listens everywhere: on loopback, too
+ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104  with these BIND values it listens on loopback, too
 
 # The console hides the payload fields that have one of these words in their name.
 PERSONAL = "address,birth,card,email,iban,ip,name,phone,secret,shipping,ssn,tax,token,url"
 
 
 class SettingsError(Exception):
-    """A setting is missing or wrong; str() is one line for a person."""
+    """A setting is missing or wrong; str() is one line for people."""
 
 
 def _setting(parse: Parser, default: str, *, secret: bool = False) -> Any:
@@ -166,7 +166,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 def load_client(environ: Mapping[str, str] | None = None) -> Client:
     """Where the API is, and a key to it: by default the receiver of this machine, and the first of its API_KEYS.
 
-    Raises SettingsError; only what it needs is read, so that it works beside a setting that is wrong.
+    Raises SettingsError. It reads only what it needs, so it works although other settings are wrong.
     """
     environ = _environment(environ)
     client = Client(**{f.name: _setting_of(environ, f) for f in fields(Client)})
@@ -230,7 +230,7 @@ def _raw(environ: Mapping[str, str], name: str) -> str:
         raise SettingsError(f"{name}_FILE is {path!r}, which cannot be read ({type(error).__name__})") from None
 
 
-# --- combinations that would break the promise ------------------------------------------------------------------------
+# --- combinations that would break a guarantee ------------------------------------------------------------------------
 
 
 def _check_times(s: Settings) -> None:
@@ -251,20 +251,20 @@ def _check_retention(s: Settings) -> None:
     if s.retention_days <= STRIPE_RESENDS_DAYS:
         raise SettingsError(
             f"RETENTION_DAYS is {s.retention_days}; it must be more than the {STRIPE_RESENDS_DAYS} days for which"
-            " Stripe may send an event again, or that would be done twice"
+            " Stripe may send an event again, or it would be processed twice"
         )
 
 
 def _check_document_service(s: Settings) -> None:
     if s.doc_service_url and not s.public_url:
         raise SettingsError(
-            "PUBLIC_URL is not set; it must be the https:// address at which the document service can call us"
+            "PUBLIC_URL is not set; it must be the https:// address at which the document service can reach Holdfast"
         )
 
 
 def _check_app_webhook(s: Settings) -> None:
     if bool(s.app_webhook_url) != bool(s.app_webhook_secret):
-        raise SettingsError("APP_WEBHOOK_URL and APP_WEBHOOK_SECRET: set both, or neither")
+        raise SettingsError("set both APP_WEBHOOK_URL and APP_WEBHOOK_SECRET, or neither")
 
 
 def _check_document_scheme(s: Settings) -> None:
@@ -279,7 +279,7 @@ def _check_document_scheme(s: Settings) -> None:
                 f"DOC_WEBHOOK_SECRET is {got}; for DOC_WEBHOOK_SCHEME={scheme} it must be {error}"
             ) from None
     if s.doc_webhook_header and scheme not in ("hmac-sha256", "bearer"):
-        raise SettingsError(f"DOC_WEBHOOK_HEADER is set, and DOC_WEBHOOK_SCHEME={scheme} reads no such header")
+        raise SettingsError(f"DOC_WEBHOOK_HEADER is set, and DOC_WEBHOOK_SCHEME={scheme} uses no configurable header")
 
 
 CROSS_CHECKS = (

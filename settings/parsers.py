@@ -46,7 +46,7 @@ def url(*schemes: str) -> Parser:
         expected = f"a URL that starts with {' or '.join(s + '://' for s in schemes)}"
         try:
             parts = urlsplit(raw)
-            parts.port  # noqa: B018  raises on a port that is no number
+            parts.port  # noqa: B018  raises on a port that is not a number
         except ValueError:
             raise ValueError(expected) from None
         if parts.scheme not in schemes or not (parts.netloc or parts.path.strip("/")):
@@ -66,7 +66,7 @@ def url_or_sentinels(*schemes: str) -> Parser:
 
 
 def database(raw: str) -> str:
-    """A SQLAlchemy URL; plain postgres:// is what hosting services hand out, so it is taken too."""
+    """A SQLAlchemy URL; plain postgres:// is what hosting services hand out, so it is accepted too."""
     for scheme in ("postgres://", "postgresql://"):
         if raw.startswith(scheme):
             return "postgresql+psycopg://" + raw.removeprefix(scheme)
@@ -111,13 +111,13 @@ def api_keys(raw: str) -> tuple[str, ...]:
 
 
 def durations(raw: str) -> tuple[int, ...]:
-    """'1h,1d' -> seconds; 'off' -> nothing."""
+    """'1h,1d' -> seconds; 'off' -> none."""
     if raw == "off":
         return ()
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     steps = [re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", step) for step in comma_list(raw)]
     if not steps or not all(steps):
-        raise ValueError("'off', or times from one try to the next such as 1h,1d,3d (s, m, h or d)")
+        raise ValueError("'off', or times between attempts such as 1h,1d,3d (s, m, h or d)")
     return tuple(int(step[1]) * units[step[2]] for step in steps if step)
 
 
@@ -137,7 +137,7 @@ def durations_by_name(raw: str) -> Mapping[str, int]:
 
 
 def patterns(raw: str) -> tuple[re.Pattern[str], ...]:
-    """'time.?out,overload' -> what is looked for in a text, in whatever case; 'off' -> nothing."""
+    """'time.?out,overload' -> compiled patterns, not case-sensitive; 'off' -> none."""
     try:
         return () if raw == "off" else tuple(re.compile(part, re.IGNORECASE) for part in comma_list(raw))
     except re.error as error:
@@ -146,7 +146,7 @@ def patterns(raw: str) -> tuple[re.Pattern[str], ...]:
 
 def status_path(raw: str) -> str:
     if not raw.startswith("/") or raw.count("{task_id}") != 1:
-        raise ValueError("a path that starts with / and holds {task_id} once")
+        raise ValueError("a path that starts with / and contains {task_id} once")
     return raw
 
 
@@ -170,7 +170,7 @@ def folder(raw: str) -> str:
 
 def existing_folder(raw: str) -> str:
     if not Path(raw).is_dir():
-        raise ValueError("the path of a folder that is there")
+        raise ValueError("the path of an existing folder")
     return raw
 
 

@@ -1,8 +1,8 @@
-"""The address of a Redis behind Sentinels, as REDIS_URL and BROKER_URL take it:
+"""The address of a Redis behind Sentinels, as REDIS_URL and BROKER_URL accept it:
 
     sentinel://[user:password@]host:port,host:port,…/<db>?service=<name>[&sentinel_username=…][&sentinel_password=…]
 
-The hosts are Sentinels (port 26379 if none is given); what stands before the @ is for the data servers. Names and
+The hosts are Sentinels (default port 26379); the login before the @ is for the data servers. Names and
 passwords are percent-encoded, as in any URL.
 """
 
@@ -41,13 +41,13 @@ class SentinelUrl:
         return {"username": self.sentinel_username or None, "password": self.sentinel_password or None}
 
     def for_celery(self) -> str:
-        """As kombu has it: a URL for each Sentinel. The service goes into its transport option `master_name`."""
+        """In kombu's format: one URL per Sentinel. The service name is passed as the transport option `master_name`."""
         login = f"{quote(self.username, '')}:{quote(self.password, '')}@" if self.password else ""
         return ";".join(f"{SCHEME}{login}{_bracketed(host)}:{port}/{self.db}" for host, port in self.hosts)
 
 
 def parse(url: str) -> SentinelUrl | None:
-    """None if it is no Sentinel URL at all. Raises ValueError, with what it must be, for a wrong one."""
+    """None if `url` is not a Sentinel URL. Raises ValueError with the expected format if it is a malformed one."""
     if not url.startswith(SCHEME):
         return None
     parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""SOURCES: custom sources, in TOML, a table for each."""
+"""SOURCES: custom sources, in TOML, one table for each."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class SourceSetting:
 
     scheme: str
     secrets: tuple[str, ...]
-    header: str  # with the signature or key; empty for the scheme standard
+    header: str  # the one with the signature or key; empty for the scheme standard
     id: str  # empty: a digest of the body
     type: str
 
 
 def parse(raw: str) -> Mapping[str, SourceSetting]:
-    """Raises ValueError with what it must be."""
+    """The sources by name. Raises ValueError with what the setting must be."""
     try:
         tables = tomllib.loads(raw)
     except tomllib.TOMLDecodeError as error:
@@ -37,10 +37,10 @@ def parse(raw: str) -> Mapping[str, SourceSetting]:
 
 
 def _source(name: str, table: Any) -> SourceSetting:
-    reserved = BUILT_IN_SOURCES
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name) or name in reserved:
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name) or name in BUILT_IN_SOURCES:
         raise ValueError(
-            f"TOML with names of small letters, digits and -, other than {', '.join(reserved)}; not {name!r}"
+            "TOML with names of lower-case letters, digits and -,"
+            f" other than {', '.join(BUILT_IN_SOURCES)}; not {name!r}"
         )
     if not isinstance(table, dict) or not table.keys() <= {"scheme", "secret", "header", "id", "type"}:
         raise ValueError(f"TOML in which [{name}] has scheme, secret, header, id and type, and nothing else")
@@ -51,8 +51,8 @@ def _source(name: str, table: Any) -> SourceSetting:
     header = _of(name, table, "header", HEADERS.get(scheme, ""), r"[A-Za-z0-9-]{1,100}")
     if standard and header:
         raise ValueError(f"TOML in which [{name}] has no header: the scheme standard has its own")
-    place = _of(name, table, "id", "header:webhook-id" if standard else "", LOCATION)
-    return SourceSetting(scheme, _secrets(name, scheme, table.get("secret")), header, place, _type(name, table))
+    id_location = _of(name, table, "id", "header:webhook-id" if standard else "", LOCATION)
+    return SourceSetting(scheme, _secrets(name, scheme, table.get("secret")), header, id_location, _type(name, table))
 
 
 def _type(name: str, table: Mapping[str, Any]) -> str:
@@ -70,7 +70,7 @@ def _of(name: str, table: Mapping[str, Any], field: str, default: str, pattern: 
 def _secrets(name: str, scheme: str, given: Any) -> tuple[str, ...]:
     secrets = [given] if isinstance(given, str) else given
     if not isinstance(secrets, list) or not all(isinstance(secret, str) for secret in secrets):
-        raise ValueError(f"TOML in which the secret of [{name}] is a text, or a list of texts, the new one first")
+        raise ValueError(f"TOML in which the secret of [{name}] is a string, or a list of strings, the new one first")
     parse_secrets = values.standard_secrets if scheme == "standard" else values.plain_secrets
     try:
         return parse_secrets(",".join(secrets))

@@ -1,4 +1,4 @@
-"""Libraries whose private parts are used, and the versions that the tests ran against. pyproject.toml says the same."""
+"""Libraries whose private parts are used, with the versions that the tests ran against (as in pyproject.toml)."""
 
 from __future__ import annotations
 

@@ -39,40 +39,40 @@ _traces: Traces | None = None
 
 
 def start(url: str, part: str) -> None:
-    """Send this process's spans to an OTLP/HTTP endpoint as those of `part` of Holdfast; nothing where `url` is empty.
+    """Send the spans of this process, as service `holdfast-<part>`, to the OTLP/HTTP endpoint `url`; off if empty.
 
-    After the fork: spans are sent by a thread, which a fork does not take along.
+    Call it after a fork, because a thread sends the spans and threads do not survive a fork.
     """
     global _traces  # noqa: PLW0603
     if url:
-        from telemetry.otlp import Traces  # noqa: PLC0415  half a second, for those who want it
+        from telemetry.otlp import Traces  # noqa: PLC0415  importing it takes half a second
 
         _traces = Traces(url, part)
         atexit.register(stop)
 
 
 def stop() -> None:
-    """Send what is left; where the collector does not answer, for a few seconds."""
+    """Send the remaining spans; if the collector does not respond, give up after a few seconds."""
     global _traces  # noqa: PLW0603
-    if (ending := _traces) is not None:
+    if (traces := _traces) is not None:
         _traces = None
-        ending.stop()
+        traces.stop()
 
 
 def record_delivery(source: str, event_id: str, seconds: float, *, new: bool, traceparent: str = "") -> None:
-    """An event was acknowledged now, so long after its head had come. `traceparent` is its sender's own, if any."""
+    """An event was acknowledged now, `seconds` after the head of its request. `traceparent`: that of the source."""
     if _traces is not None:
         _traces.received(source, event_id, seconds, new=new, traceparent=traceparent)
 
 
 def attempt(ids: Mapping[str, str | int], task: str) -> Span | NoopSpan:
-    """An attempt, as long as the block lasts."""
+    """The span of an attempt, as a context manager."""
     return NOOP_SPAN if _traces is None else _traces.attempt(ids, task)
 
 
-def call(what: str, url: str) -> Span | NoopSpan:
-    """A call out within an attempt, as long as the block lasts: its method or the like, and of its URL scheme and host.
+def call(name: str, url: str) -> Span | NoopSpan:
+    """The span of an outgoing call, as a context manager: `name`, and the scheme and host of the URL.
 
-    `headers` of the span are for services of our user's own: they join the trace.
+    Send the span's `headers` only to services of the operator: with them a service joins the trace.
     """
-    return NOOP_SPAN if _traces is None else _traces.call(what, url)
+    return NOOP_SPAN if _traces is None else _traces.call(name, url)

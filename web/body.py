@@ -17,7 +17,7 @@ Shape = TypeVar("Shape", bound=BaseModel)
 
 BUDGET_BYTES = 64 * 1024 * 1024  # for the bodies of webhooks, and as much again for those of all other requests
 BODY_TIMEOUT_SECONDS = 30  # for a whole body
-TIMEOUT_MESSAGE = f"the body did not come within {BODY_TIMEOUT_SECONDS} seconds"
+TIMEOUT_MESSAGE = f"the body did not arrive within {BODY_TIMEOUT_SECONDS} seconds"
 
 
 def read_body(request: Request, limit_bytes: int) -> bytes:
@@ -27,7 +27,7 @@ def read_body(request: Request, limit_bytes: int) -> bytes:
     """
     if (request.content_length or 0) > limit_bytes:
         raise too_large(limit_bytes)
-    raw = request.stream.read(limit_bytes + 1)  # a chunked body has no length to ask for
+    raw = request.stream.read(limit_bytes + 1)  # a chunked body has no Content-Length
     if len(raw) > limit_bytes:
         raise too_large(limit_bytes)
     return raw
@@ -65,7 +65,7 @@ async def receive_chunk(receive: Receive) -> tuple[bytes, bool]:
     """The next part of the body, and whether more will follow. Raises HttpError if the connection is lost."""
     message = await receive()
     if message["type"] != "http.request":
-        raise HttpError("the body broke off")
+        raise HttpError("the connection was lost before the body was complete")
     return message.get("body", b""), message.get("more_body", False)
 
 

@@ -1,9 +1,9 @@
-"""What a caller is told when something is wrong: always {"error": "<what, in words>"}, never a trace or an echo.
+"""Error responses: always {"error": "<message>"}, without a traceback and without parts of the request.
 
-Refused                400, or the status given
-└── BadSignature       400: the delivery does not prove who sent it
+HttpError              400, or the given status
+└── BadSignature       400: the delivery has no valid signature
 
-inbox.errors.BadPayload is a 400 too: it is signed, but the body is not what that source sends, or of the wrong mode.
+inbox.errors.BadPayload is a 400 too: a signed body that is not an event of that source, or is of the wrong mode.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ log = structlog.get_logger()
 
 RETRY_AFTER_SECONDS = "5"
 
-# What a refused delivery is counted under. body: too large, cut off or no text; unsigned: no signature, or none that
-# can be read; signature: by no secret of ours; timestamp: too old, or from the future; payload and mode: signed, but no
-# event, or one of the other mode (inbox/errors.py); unavailable: the store did not take it, the sender tries again.
+# The reasons by which rejected deliveries are counted. body: too large, cut off or not text; unsigned: no signature, or
+# a malformed one; signature: matches no configured secret; timestamp: too old, or in the future; payload and mode: not
+# an event, or one of the other mode (inbox/errors.py); unavailable: the store refused it, and the source tries again.
 REASONS = ("body", "unsigned", "signature", "timestamp", "payload", "mode", "unavailable")
 
 
 class HttpError(Exception):
-    """A rejected request: the message for its client, and the status."""
+    """A rejected request: the message for the client, and the status."""
 
     status = 400
     reason = "body"
 
-    def __init__(self, words: str, status: int = 400) -> None:
-        super().__init__(words)
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
         self.status = status
 
 
 class BadSignature(HttpError):
     """No configured secret produced a valid, current signature."""
 
-    def __init__(self, reason: Literal["unsigned", "signature", "timestamp"], words: str) -> None:
-        super().__init__(words)
+    def __init__(self, reason: Literal["unsigned", "signature", "timestamp"], message: str) -> None:
+        super().__init__(message)
         self.reason = reason
 
 
@@ -54,40 +54,40 @@ def register(app: Flask) -> None:
 
 
 def _answer(error: Exception) -> Response:
-    status, words, headers = describe_error(error)
-    response = jsonify(error=words)
+    status, message, headers = describe_error(error)
+    response = jsonify(error=message)
     response.status_code = int(status)
     response.headers.update(headers)
     return response
 
 
 def describe_error(error: Exception) -> tuple[int, str, dict[str, str]]:
-    """What the caller is told: the status, what was wrong in words, and headers that help it."""
+    """The response to an error: status, message and headers."""
     match error:
         case HttpError():
-            status, words = int(error.status), str(error)
+            status, message = int(error.status), str(error)
         case BadPayload():
-            status, words = 400, str(error)
+            status, message = 400, str(error)
         case StoreUnavailable():  # the client must try again
-            status, words = 503, f"{error}; nothing was recorded, send it again"
-        case OperationalError():  # only what looks up documents needs it; events are taken all the same
-            log.warning("the database does not answer", error=type(error.orig).__name__)
-            status, words = 503, "the database does not answer now; ask again"
-        case TransientError():  # DOCUMENT_STORE does not answer, which only its reader notices
-            log.warning("not now", error=str(error))
-            status, words = 503, f"{error}; ask again"
+            status, message = 503, f"{error}; nothing was recorded, send it again"
+        case OperationalError():  # only requests about documents need it; events are still recorded
+            log.warning("the database is not available", error=type(error.orig).__name__)
+            status, message = 503, "the database is not available; try again"
+        case TransientError():  # DOCUMENT_STORE is not available; only downloads from it need it
+            log.warning("temporary error", error=str(error))
+            status, message = 503, f"{error}; try again"
         case HTTPException():
-            status, words = error.code or 500, (error.description or error.name).lower().rstrip(".")
+            status, message = error.code or 500, (error.description or error.name).lower().rstrip(".")
         case _:
             log.error("unexpected error", error=type(error).__name__, exc_info=error)
-            status, words = 500, "an unexpected error; it has been logged"
-    return status, words, _help(status, error)
+            status, message = 500, "an unexpected error; it has been logged"
+    return status, message, _help(status, error)
 
 
 def error_response(error: Exception) -> tuple[int, bytes, dict[str, str]]:
     """The response to an error outside Flask: status, body in JSON, headers."""
-    status, words, headers = describe_error(error)
-    return status, json.dumps({"error": words}).encode(), headers
+    status, message, headers = describe_error(error)
+    return status, json.dumps({"error": message}).encode(), headers
 
 
 def _help(status: int, error: Exception) -> dict[str, str]:

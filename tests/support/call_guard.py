@@ -28,11 +28,11 @@ def no_calls_in_transactions(db: Session) -> Iterator[None]:
         _session.reset(before)
 
 
-def _checked_call(what: str, url: str) -> Any:
+def _checked_call(name: str, url: str) -> Any:
     db = _session.get()
     if db is not None and db.in_transaction():
-        raise AssertionError(f"{what} {url} is called while a transaction is open: use outside_transaction(db)")
-    return _call(what, url)
+        raise AssertionError(f"{name} {url} is called while a transaction is open: use outside_transaction(db)")
+    return _call(name, url)
 
 
 tracing.call = _checked_call

@@ -1,6 +1,6 @@
 """Group commit: events that arrive together are recorded together, with one round trip and one fsync.
 
-While one batch is written the next one gathers, so no event waits for company. An event is acknowledged only after its
+While one batch is written the next one gathers, so no event waits for others. An event is acknowledged only after its
 batch is on disk; its doorbells are rung even if the client has disconnected by then.
 """
 

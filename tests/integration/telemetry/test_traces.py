@@ -100,7 +100,7 @@ def of(spans: list[Span], name: str) -> list[Span]:
     return [span for span in spans if span.name == name]
 
 
-def test_one_trace_leads_from_the_request_over_attempts_and_follow_ups_to_the_calls_out(
+def test_one_trace_links_the_request_its_attempts_the_follow_ups_and_outgoing_calls(
     stack: Stack, real_store: Store, app: Peer
 ) -> None:
     with Collector() as collector:
@@ -145,9 +145,7 @@ def hangs(_: Asked) -> Answer:
     return Answer(503)
 
 
-def test_a_collector_that_hangs_keeps_no_job_waiting_and_no_process_from_its_end(
-    stack: Stack, real_store: Store
-) -> None:
+def test_a_collector_that_hangs_delays_no_job_and_no_shutdown(stack: Stack, real_store: Store) -> None:
     with Peer(hangs) as collector:
         stack.environment |= {"TRACES_URL": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         receiver, worker = stack.receiver(), stack.worker(queues=QUEUES, app="workers.app")
@@ -170,7 +168,7 @@ print(sorted(name for name in sys.modules if name.startswith(ours)))
 
 
 @pytest.mark.parametrize(("url", "loaded"), [("", False), ("http://127.0.0.1:9/v1/traces", True)])
-def test_off_they_load_nothing(stack: Stack, url: str, loaded: bool) -> None:
+def test_without_tracing_opentelemetry_is_not_loaded(stack: Stack, url: str, loaded: bool) -> None:
     environment: Mapping[str, str] = {**stack.environment, "TRACES_URL": url}
     run = subprocess.run(
         [sys.executable, "-c", LOADED], cwd=ROOT, env=environment, capture_output=True, text=True, check=True

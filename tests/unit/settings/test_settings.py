@@ -12,7 +12,7 @@ from settings import SettingsError, load, load_client, problems
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
-def test_nothing_set_is_enough_to_load() -> None:
+def test_all_settings_have_defaults() -> None:
     settings = load({})
     assert (settings.redis_url, settings.broker, settings.port) == (
         "redis://localhost:6379/0",
@@ -81,7 +81,11 @@ def test_a_value_is_parsed(name: str, value: str, parsed: object) -> None:
             "token",
             "DOC_WEBHOOK_SECRET is not set; for DOC_WEBHOOK_SCHEME=token it must be one or",
         ),
-        ("DOC_WEBHOOK_HEADER", "X-Key", "DOC_WEBHOOK_HEADER is set, and DOC_WEBHOOK_SCHEME=standard reads no such"),
+        (
+            "DOC_WEBHOOK_HEADER",
+            "X-Key",
+            "DOC_WEBHOOK_HEADER is set, and DOC_WEBHOOK_SCHEME=standard uses no configurable",
+        ),
         ("DOC_WEBHOOK_HEADER", "X: y", "DOC_WEBHOOK_HEADER is 'X: y'; it must be the name of an HTTP header"),
         (
             "FULFILMENT",
@@ -113,10 +117,10 @@ def test_a_value_is_parsed(name: str, value: str, parsed: object) -> None:
         (
             "DOC_STATUS_PATH",
             "/tasks",
-            "DOC_STATUS_PATH is '/tasks'; it must be a path that starts with / and holds",
+            "DOC_STATUS_PATH is '/tasks'; it must be a path that starts with / and contains",
         ),
-        ("APP_WEBHOOK_URL", "https://app.example", "APP_WEBHOOK_URL and APP_WEBHOOK_SECRET: set both, or neither"),
-        ("APP_WEBHOOK_SECRET", SECRET, "APP_WEBHOOK_URL and APP_WEBHOOK_SECRET: set both, or neither"),
+        ("APP_WEBHOOK_URL", "https://app.example", "set both APP_WEBHOOK_URL and APP_WEBHOOK_SECRET, or neither"),
+        ("APP_WEBHOOK_SECRET", SECRET, "set both APP_WEBHOOK_URL and APP_WEBHOOK_SECRET, or neither"),
         ("ACCESS_WHILE_DISPUTED", "off", "ACCESS_WHILE_DISPUTED is 'off'; it must be one of keep, revoke"),
         ("API_KEYS", "short", "API_KEYS is (hidden); it must be keys of 16 characters or more"),
         ("PAYMENT_RETRY_SCHEDULE", "1 hour", "PAYMENT_RETRY_SCHEDULE is '1 hour'; it must be 'off', or times"),
@@ -126,7 +130,7 @@ def test_a_value_is_parsed(name: str, value: str, parsed: object) -> None:
         ("LEASE_SECONDS", "30", "JOB_TIME_LIMIT_SECONDS is 60; it must be less than LEASE_SECONDS (30)"),
     ],
 )
-def test_a_wrong_value_is_one_line_that_names_it_and_what_it_takes(name: str, value: str, words: str) -> None:
+def test_a_wrong_value_is_reported_in_one_line_with_what_it_must_be(name: str, value: str, words: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load({name: value})
     assert str(caught.value).startswith(words)
@@ -138,7 +142,7 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
     assert load({"DOC_WEBHOOK_SECRET_FILE": str(tmp_path / "secret")}).doc_webhook_secret == (SECRET,)
 
 
-def test_a_file_that_is_not_there_and_a_value_given_twice_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_value_set_twice_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"PORT_FILE is .* which cannot be read"):
         load({"PORT_FILE": str(tmp_path / "none")})
     with pytest.raises(SettingsError, match="PORT and PORT_FILE are both set"):
@@ -160,7 +164,7 @@ def test_settings_do_not_show_their_secrets() -> None:
         ({"HOLDFAST_URL": "https://hooks.example/", "LEASE_SECONDS": "soon"}, "https://hooks.example", ""),
     ],
 )
-def test_the_command_line_asks_the_receiver_of_this_machine_unless_told_whom(
+def test_the_command_line_uses_the_receiver_of_this_machine_by_default(
     environ: dict[str, str], url: str, key: str
 ) -> None:
     client = load_client(environ)
@@ -168,9 +172,14 @@ def test_the_command_line_asks_the_receiver_of_this_machine_unless_told_whom(
     assert "mine" not in repr(client)
 
 
-def test_every_problem_is_told_and_not_only_the_first() -> None:
+def test_every_problem_is_reported_and_not_only_the_first() -> None:
     assert problems({}) == []
     wrong = problems({"PORT": "http", "DURABILITY": "maybe", "RETENTION_DAYS": "3"})
-    assert [line.split()[0] for line in wrong] == ["PORT", "DURABILITY"], "what goes together is for right values"
+    assert [line.split()[0] for line in wrong] == ["PORT", "DURABILITY"], (
+        "combinations are checked only if each value is valid"
+    )
     together = problems({"RETENTION_DAYS": "3", "APP_WEBHOOK_URL": "https://app.example"})
-    assert [line.split()[0] for line in together] == ["RETENTION_DAYS", "APP_WEBHOOK_URL"]
+    assert [line.split(" is ")[0] for line in together] == [
+        "RETENTION_DAYS",
+        "set both APP_WEBHOOK_URL and APP_WEBHOOK_SECRET, or neither",
+    ]

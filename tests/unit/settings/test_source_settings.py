@@ -40,10 +40,10 @@ def test_a_source_is_parsed(toml: str, made: SourceSetting) -> None:
         ("mine = 1", "TOML in which [mine] has scheme, secret, header, id and type, and nothing else"),
         (
             f'[stripe]\nsecret = "{SIGNING}"',
-            "TOML with names of small letters, digits and -, other than stripe, documents",
+            "TOML with names of lower-case letters, digits and -, other than stripe, documents",
         ),
-        (f'[Mine]\nsecret = "{SIGNING}"', "TOML with names of small letters, digits and -"),
-        (f'["a/b"]\nsecret = "{SIGNING}"', "TOML with names of small letters, digits and -"),
+        (f'[Mine]\nsecret = "{SIGNING}"', "TOML with names of lower-case letters, digits and -"),
+        (f'["a/b"]\nsecret = "{SIGNING}"', "TOML with names of lower-case letters, digits and -"),
         (
             f'[mine]\nsecrets = "{SIGNING}"',
             "TOML in which [mine] has scheme, secret, header, id and type, and nothing else",
@@ -52,8 +52,8 @@ def test_a_source_is_parsed(toml: str, made: SourceSetting) -> None:
             f'[mine]\nscheme = "md5"\nsecret = "{PLAIN}"',
             "TOML in which the scheme of [mine] is one of standard, hmac-sha256, bearer",
         ),
-        ("[mine]", "TOML in which the secret of [mine] is a text, or a list of texts"),
-        ("[mine]\nsecret = [1]", "TOML in which the secret of [mine] is a text, or a list of texts"),
+        ("[mine]", "TOML in which the secret of [mine] is a string, or a list of strings"),
+        ("[mine]\nsecret = [1]", "TOML in which the secret of [mine] is a string, or a list of strings"),
         ("[mine]\nsecret = []", "TOML in which the secret of [mine] is one or more secrets"),
         (
             f'[mine]\nsecret = "{PLAIN}"',

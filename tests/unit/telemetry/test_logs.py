@@ -1,4 +1,4 @@
-"""What a line of the log says, and what it keeps to itself."""
+"""What log lines contain, and what they must not contain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ except KeyError as error:
 """
 
 
-def test_an_unexpected_error_tells_its_place_and_no_values() -> None:
+def test_an_unexpected_error_is_logged_with_its_frames_and_without_values() -> None:
     run = subprocess.run([sys.executable, "-c", FAILS], cwd=ROOT, capture_output=True, text=True, check=True)
     line = json.loads(run.stderr)
     assert [frame["name"] for frame in line["exception"][0]["frames"]] == ["<module>", "handle"]
@@ -42,28 +42,28 @@ structlog.get_logger().info("afterwards")
 """
 
 
-def test_every_line_of_an_attempt_bears_its_ids_and_no_other_line_does() -> None:
+def test_every_line_of_an_attempt_has_its_ids_and_no_other_line_does() -> None:
     run = subprocess.run([sys.executable, "-c", IN_AN_ATTEMPT], cwd=ROOT, capture_output=True, text=True, check=True)
-    said = [json.loads(line) for line in run.stderr.splitlines()]
-    assert [(line["event"], line.get("event_id"), line.get("attempt")) for line in said] == [
-        ("of a handler", "evt_2", 2),  # what a line says itself holds
+    lines = [json.loads(line) for line in run.stderr.splitlines()]
+    assert [(line["event"], line.get("event_id"), line.get("attempt")) for line in lines] == [
+        ("of a handler", "evt_2", 2),  # an id in the line itself takes precedence
         ("of a library", "evt_1", 2),
         ("afterwards", None, None),
     ]
 
 
-def test_refusals_are_a_line_a_minute_for_each_source_and_reason_with_their_number() -> None:
-    refusals = RejectionLog()
-    came = [
+def test_rejections_are_logged_once_a_minute_for_each_source_and_reason_with_their_count() -> None:
+    rejections = RejectionLog()
+    arrivals = [
         (0, "stripe", "unsigned"),
         (1, "stripe", "unsigned"),
         (2, "stripe", "signature"),
         (59, "stripe", "unsigned"),
     ]
-    came += [(60, "stripe", "unsigned"), (61, "stripe", "unsigned"), (62, "documents", "unsigned")]
+    arrivals += [(60, "stripe", "unsigned"), (61, "stripe", "unsigned"), (62, "documents", "unsigned")]
     with capture_logs() as lines:
-        for now, source, reason in came:
-            refusals.log(source, reason, now)
+        for now, source, reason in arrivals:
+            rejections.log(source, reason, now)
     assert [(line["source"], line["reason"], line["count"]) for line in lines] == [
         ("stripe", "unsigned", 1),
         ("stripe", "signature", 1),

@@ -173,7 +173,7 @@ def test_a_document_in_s3_is_served_and_is_503_while_s3_is_unavailable(
     client = create_app(replace(settings, document_store="s3://no-such-bucket")).test_client()
     refused = client.get("/api/v1/documents/doc_1/content", headers=BEARER)
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
-    assert refused.get_json() == {"error": "DOCUMENT_STORE: S3 returned NoSuchBucket; ask again"}
+    assert refused.get_json() == {"error": "DOCUMENT_STORE: S3 returned NoSuchBucket; try again"}
 
 
 @pytest.mark.parametrize("path", ["documents/none", "documents/none/content", "events/stripe/none", "nothing"])

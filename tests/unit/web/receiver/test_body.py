@@ -14,7 +14,7 @@ from web.errors import HttpError
 
 
 def parts(*given: bytes | None) -> Callable[[], Any]:
-    """An ASGI `receive` for these parts; None: nothing more comes."""
+    """An ASGI `receive` that returns these parts; None: nothing more arrives."""
     left = list(given)
 
     async def receive() -> dict[str, Any]:
@@ -33,11 +33,11 @@ def received(given: Sequence[bytes | None], announced: int = 0, room: int = 100)
         return asyncio.run(receive_body(parts(*given), announced, 10, reserve))
 
 
-def test_a_body_is_put_together_from_its_parts() -> None:
+def test_a_body_is_assembled_from_its_parts() -> None:
     assert received([b"ab", b"", b"cd"]) == b"abcd"
 
 
-def test_a_request_that_is_given_up_by_somebody_else_is_not_called_slow() -> None:
+def test_a_cancelled_request_is_not_reported_as_a_timeout() -> None:
     async def scene() -> None:
         with BodyBudget(100).reservation() as reserve:
             task = asyncio.create_task(receive_body(parts(b"ab", None), 0, 10, reserve))
@@ -61,7 +61,7 @@ def test_a_request_that_is_given_up_by_somebody_else_is_not_called_slow() -> Non
         ([b"x" * 4, b"x" * 4], {"room": 7}, 503),
     ],
 )
-def test_what_is_no_whole_body_is_refused(
+def test_an_incomplete_body_is_rejected(
     monkeypatch: pytest.MonkeyPatch, given: Sequence[bytes | None], more: dict[str, int], status: int
 ) -> None:
     monkeypatch.setattr(body, "BODY_TIMEOUT_SECONDS", 0.05)
@@ -70,7 +70,7 @@ def test_what_is_no_whole_body_is_refused(
     assert refused.value.status == status
 
 
-def test_room_is_given_back() -> None:
+def test_reserved_memory_is_released() -> None:
     room = BodyBudget(10)
     for _ in range(3):
         with room.reservation() as reserve:

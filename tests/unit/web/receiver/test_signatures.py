@@ -1,4 +1,4 @@
-"""How a delivery proves who sent it: tables, and whatever else anybody may send, for each scheme."""
+"""The signature schemes: tables of valid and invalid deliveries for each, and arbitrary generated ones."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def asked(**args: str) -> Sent:
         ("token", asked(document=DOC, token=TOKEN)),
     ],
 )
-def test_a_proof_is_taken_and_the_place_of_its_secret_told(scheme: str, delivery: Sent) -> None:
+def test_a_valid_delivery_is_accepted_with_the_index_of_its_secret(scheme: str, delivery: Sent) -> None:
     assert SCHEMES[scheme](delivery, BODY, SECRETS, 0, 300) == 1
 
 
@@ -93,7 +93,7 @@ def test_a_proof_is_taken_and_the_place_of_its_secret_told(scheme: str, delivery
         ("token", asked(document="\udc80", token="é"), "signature", "the token in the URL does not match"),
     ],
 )
-def test_what_proves_nothing_is_refused_in_words_that_hold_no_secret(
+def test_an_invalid_delivery_is_rejected_with_a_message_that_contains_no_secret(
     scheme: str, delivery: Sent, reason: str, words: str
 ) -> None:
     with pytest.raises(BadSignature) as refused:
@@ -103,12 +103,12 @@ def test_what_proves_nothing_is_refused_in_words_that_hold_no_secret(
 
 
 @pytest.mark.parametrize("change", ["", " ", BODY.replace("processing", "completed"), BODY + "\n"])
-def test_a_signature_is_of_one_body(change: str) -> None:
+def test_a_signature_is_valid_for_one_body_only(change: str) -> None:
     with pytest.raises(BadSignature):
         SCHEMES["hmac-sha256"](sent(X_Sign=SIGNED), change, SECRETS, 0, 300)
 
 
-def test_a_token_is_of_one_document_and_one_secret() -> None:
+def test_a_token_is_valid_for_one_document_and_one_secret_only() -> None:
     tokens = {token(secret, document) for secret in SECRETS for document in (DOC, OTHER_DOC, "")}
     assert len(tokens) == 6
     assert min(len(each) for each in tokens) == 43  # 256 bits
@@ -121,34 +121,40 @@ def test_a_token_is_of_one_document_and_one_secret() -> None:
     more=st.sampled_from(["", "v1=0", "v1=\u00e9,v0=1", "v0=ab", "t=1", " , ,", "v1=,v1", "x=y=z"]),
     first=st.booleans(),
 )
-def test_what_stripes_own_library_signs_is_taken_and_what_it_takes_too(
+def test_the_result_is_the_same_as_that_of_stripes_library(
     body: str, secret: str, at: int, more: str, first: bool
 ) -> None:
     ours = f"t={at},v1={WebhookSignature._compute_signature(f'{at}.{body}', secret)}"
     header = f"{more},{ours}" if first else f"{ours},{more}"
     try:
-        place: int | None = signatures.stripe(Sent({"Stripe-Signature": header}), body, SECRETS, at, 300)
+        index: int | None = signatures.stripe(Sent({"Stripe-Signature": header}), body, SECRETS, at, 300)
     except BadSignature:
-        place = None
+        index = None
     one_time = more != "t=1"
-    assert place == (SECRETS.index(secret) if secret in SECRETS and one_time else None)
-    assert place is not None or not (one_time and any(_stripe_takes(body, header, one) for one in SECRETS))
+    assert index == (SECRETS.index(secret) if secret in SECRETS and one_time else None)
+    assert index is not None or not (one_time and any(_stripe_accepts(body, header, one) for one in SECRETS))
 
 
-def _stripe_takes(body: str, header: str, secret: str) -> bool:
+def _stripe_accepts(body: str, header: str, secret: str) -> bool:
     try:
         return bool(WebhookSignature.verify_header(body, header, secret))
-    except (SignatureVerificationError, ValueError, TypeError):  # as it says of what is no header, or not ASCII
+    except (
+        SignatureVerificationError,
+        ValueError,
+        TypeError,
+    ):  # raised for a malformed header, or one that is not ASCII
         return False
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @given(
     names=st.sampled_from(["X-Sign", "Authorization", "X-Api-Key", "Stripe-Signature", "webhook-signature"]),
-    value=st.text(st.characters(exclude_categories=["Cs"]), max_size=80),  # no server hands on a lone surrogate
+    value=st.text(st.characters(exclude_categories=["Cs"]), max_size=80),  # servers pass on no lone surrogates
     body=st.text(st.characters(exclude_categories=["Cs"]), max_size=80),
 )
-def test_whatever_is_sent_is_refused_and_never_an_error(scheme: str, names: str, value: str, body: str) -> None:
+def test_arbitrary_headers_and_bodies_are_rejected_and_raise_no_other_error(
+    scheme: str, names: str, value: str, body: str
+) -> None:
     headers = {"webhook-id": value, "webhook-timestamp": "1", names: value}
     delivery = Sent(headers, {"document": value, "token": value})
     with pytest.raises(BadSignature):
