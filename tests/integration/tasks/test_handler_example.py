@@ -1,4 +1,4 @@
-"""The handler of docs/handlers.md, tested as any other; copy this file for yours."""
+"""Tests of the handler of docs/handlers.md; copy this file for your own handler."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def failed(**payout: Any) -> dict[str, Any]:
     return {"id": "evt_1", "type": "payout.failed", "account": "acct_1", "data": {"object": thing}}
 
 
-def test_a_failed_payout_is_told_to_the_administrator_once(business: Business, mailbox: Mailbox) -> None:
+def test_the_administrator_is_notified_once_of_a_failed_payout(business: Business, mailbox: Mailbox) -> None:
     business.settings["ADMIN_NOTIFY_URLS"] = f"{mailbox.url}&to=admin@example.com"
     first, again = business.run(payout_failed, failed()), business.run(payout_failed, failed())
-    assert first == again  # a second attempt of the job: the effect is there, and is not had again
-    for told in (*first, *again):
-        business.follow(send, told)
+    assert first == again  # a second attempt of the job finds the effect row and changes nothing
+    for follow_up in (*first, *again):
+        business.follow(send, follow_up)
     ((recipients, mail),) = mailbox.mails
     assert (recipients, mail["Subject"]) == (["admin@example.com"], "A payout of 2500.00 EUR failed")
     text = mail.get_body(("plain",))
@@ -36,7 +36,7 @@ def test_a_failed_payout_is_told_to_the_administrator_once(business: Business, m
 
 
 @pytest.mark.parametrize("lacking", ["id", "amount", "currency"])
-def test_a_payout_that_lacks_what_must_be_told_is_a_dead_letter(business: Business, lacking: str) -> None:
+def test_a_payout_without_a_required_field_is_a_dead_letter(business: Business, lacking: str) -> None:
     with pytest.raises(PermanentError, match=f"lacks data.object.{lacking}"):
         business.run(payout_failed, failed(**{lacking: None}))
 
