@@ -1,6 +1,6 @@
 """Bulk replay: run every dead letter that matches a filter again, one page per job.
 
-The request is an event of our own, recorded by web/queries/bulk_replays.py; its body holds the filter and who asked.
+The request is an event of our own, recorded by web/queries/bulk_replays.py; its body holds filter and requester.
 Only jobs that died before the request are replayed: one that dies again in its replay stays dead.
 """
 

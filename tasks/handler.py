@@ -4,7 +4,7 @@ A handler is a function that does the work of one job:
 
     def order_placed(attempt: Attempt, db: Session) -> list[FollowUp]: ...
 
-tasks/routes.py says which events it handles; docs/handlers.md shows a complete example.
+tasks/routes.py lists the events that it handles; docs/handlers.md shows a complete example.
 
 **One transaction.** After the handler has returned, workers/run.py commits its SQL together with the job's row in the
 table `effects`, whose key is unique. So either all of it is committed or nothing, and only once per job. A later

@@ -1,4 +1,4 @@
-"""Agents: their names, signing secrets and state, and the audit log of who added, disabled or enabled them.
+"""Agents: their names, signing secrets and state, and the audit log of their additions, disablings and enablings.
 
 A registered agent has a name and a secret of its own, derived from HANDOFF_SECRET so that it need not be stored. A URL
 that was never registered works, too; its handoffs are signed with HANDOFF_SECRET itself.
@@ -86,7 +86,7 @@ def enable(db: Session, agent: Agent, by: str, now: datetime) -> None:
 
 
 def disabled_by(db: Session, agent: Agent) -> str | None:
-    """Who or what disabled the agent: a person, or the key of the job that found it gone. None if it is active."""
+    """The person that disabled the agent, or the key of the job that did; None if it is active."""
     if agent.state == "active":
         return None
     disabling = select(AgentAudit.by).filter_by(agent=agent.id, action="disabled")

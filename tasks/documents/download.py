@@ -19,7 +19,7 @@ from tasks.payloads import require
 
 
 def download(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """Download the result into DOCUMENT_STORE, then notify everyone who waits for it."""
+    """Download the result into DOCUMENT_STORE, then notify the mail address and the agents of the request."""
     document = db.get_one(Document, str(attempt.args["document"]))
     if document.status not in DOWNLOADABLE:  # another job has downloaded it, or it was started again
         return []

@@ -37,7 +37,7 @@ NO_ANSWER = "the document service does not know the task, or does not return its
 def submit(attempt: Attempt, db: Session) -> list[FollowUp]:
     """Submit the document to the service and store the id of its task.
 
-    For a failed document this job is a dead letter; an operator who replays it starts the document again.
+    For a failed document this job is a dead letter; its replay starts the document again.
     """
     document, number = _document(attempt, db), int(attempt.args["start"])
     if document.status == "failed" and number >= document.start:

@@ -79,7 +79,7 @@ def test_a_broker_that_is_away_costs_the_caller_no_error(monkeypatch: pytest.Mon
     assert broker.doorbell_capacity(["payments"]) == {}
 
 
-def test_where_nobody_is_to_be_rung_celery_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_doorbells_celery_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker, "app", None)
     with capture_logs() as said:
         broker.ring([])

@@ -1,4 +1,4 @@
-"""No handler keeps a transaction open while it waits for somebody else: on SQLite that would lock out everybody."""
+"""No handler keeps a transaction open while it waits for another server: on SQLite that would block all writers."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def answer(asked: Asked) -> bytes:
         (subscriptions_without_checkout.record_order, None, {"subscription": "sub_1"}),
     ],
 )
-def test_no_transaction_is_open_while_somebody_else_is_asked(
+def test_no_transaction_is_open_during_an_outgoing_call(
     business: Business, handler: Handler, body: Any, args: dict[str, str | int]
 ) -> None:
     with business.sessions() as db:

@@ -52,7 +52,7 @@ NO_HANDLER = {  # only the workers import handlers
 
 
 def start(change: str, start_up: str) -> tuple[int, str]:
-    """Exit code and last words of a process whose table was changed so."""
+    """Exit code and stderr of a process that starts after this change of the tables."""
     environ = {**os.environ, "STRIPE_WEBHOOK_SECRET": STRIPE_SECRET, "REDIS_URL": "redis://127.0.0.1:9/0"}
     command = [sys.executable, "-c", f"from tasks import routes\n{change}\n{start_up}"]
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=100, check=False)
@@ -82,7 +82,7 @@ def test_every_stripe_type_in_the_routes_is_one_of_stripe() -> None:
 def test_a_task_without_a_handler_stops_the_worker_with_one_line(path: str, words: str) -> None:
     code, said = start(f'routes.TASKS["tasks.test"] = routes.Task("{path}", "payments")', WORKER)
     assert (code, said.count("\n")) == ((1, 1))
-    assert said.startswith(f"holdfast: tasks/routes.py gives tasks.test the handler {path}, which is {words}")
+    assert said.startswith(f"holdfast: tasks/routes.py gives tasks.test the handler {path}, which {words}")
 
 
 @pytest.mark.parametrize("kind", ["*", "payout.failed", "v1.invoice.payment_failed", "v2.core.account.updated"])
@@ -91,7 +91,7 @@ def test_snapshot_and_thin_types_may_be_routed(kind: str, monkeypatch: pytest.Mo
     stripe_types.check()
 
 
-def test_a_type_newer_than_the_library_may_be_routed_by_saying_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_type_newer_than_the_library_may_be_routed_by_newer_types(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(routes.ROUTES, ("stripe", "moon.landed"), "tasks.payments.payment_failed")
     monkeypatch.setattr(stripe_types, "NEWER_TYPES", {"moon.landed"})
     stripe_types.check()
@@ -125,7 +125,7 @@ def test_the_code_in_the_handlers_page_is_the_code_that_runs(block: str, path: s
     assert path != "tasks/billing/payouts.py" or block == code, "the handler is shown whole"
 
 
-def test_the_line_the_handlers_page_quotes_is_the_line_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_quoted_on_the_handlers_page_is_the_real_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(routes.ROUTES, ("stripe", "payout.faild"), "tasks.payouts.payout_failed")
     with pytest.raises(route_check.RouteError) as caught:
         stripe_types.check()

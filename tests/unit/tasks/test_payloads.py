@@ -133,7 +133,7 @@ def test_a_file_is_named_by_our_own_id(document: str, content_type: str, name: s
 
 
 @pytest.mark.parametrize("document", ["../../etc/passwd", "/etc/passwd", "a/b", "..", ".", "", "a" * 300, "a\nb", "ü"])
-def test_an_id_that_is_no_plain_name_never_becomes_a_path(document: str) -> None:
+def test_an_id_that_is_not_a_plain_name_never_becomes_a_path(document: str) -> None:
     name = name_for(document, "application/pdf")
     assert name.endswith(".pdf")
     assert name.removesuffix(".pdf").isalnum()

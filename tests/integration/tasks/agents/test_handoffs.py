@@ -1,4 +1,4 @@
-"""How agents are told how documents ended: signed, by their rate, and not while they are away; on both databases."""
+"""Handoffs to agents: signed, within the rate limit, and not while the circuit breaker is open; on both databases."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def failing(business: Business, follow_up: FollowUp, times: int) -> None:
         business.now = max(agent_of(business).open_until or business.now, business.now + timedelta(seconds=5))
 
 
-def test_an_agent_gets_a_message_that_the_official_library_verifies(business: Business) -> None:
+def test_the_official_library_verifies_a_message_to_an_agent(business: Business) -> None:
     business.now = NOW.now(NOW.tzinfo)  # the library checks the age
     with Peer(lambda _: Answer(204)) as peer:
         (follow_up,) = told(business, f"{peer.url}/inbox")
@@ -78,7 +78,7 @@ def test_an_agent_hears_that_a_document_failed_and_why(business: Business) -> No
     assert "content_url" not in said["data"]
 
 
-def test_an_agent_that_was_added_is_told_under_a_secret_of_its_own(business: Business) -> None:
+def test_an_added_agent_has_its_own_secret(business: Business) -> None:
     business.now = NOW.now(NOW.tzinfo)
     other = "whsec_" + "A" * 32
     with Peer(lambda _: Answer()) as peer:
@@ -97,7 +97,7 @@ def test_an_agent_that_was_added_is_told_under_a_secret_of_its_own(business: Bus
         Webhook(HANDOFF_SECRET).verify(asked.body, dict(asked.headers))
 
 
-def test_an_agent_that_is_named_twice_is_told_once(business: Business) -> None:
+def test_an_agent_that_is_named_twice_is_notified_once(business: Business) -> None:
     assert len(told(business, "https://a.example.com", "https://a.example.com")) == 1
 
 
@@ -115,7 +115,7 @@ def test_an_agent_that_does_not_take_it_is_asked_again_with_the_same_id(business
     assert (agent_of(business).failures, agent_of(business).failing_since) == (0, None)
 
 
-def test_the_pause_that_an_agent_asks_for_holds_for_all_it_is_owed(business: Business) -> None:
+def test_a_retry_after_applies_to_all_messages_of_an_agent(business: Business) -> None:
     with Peer(lambda _: Answer(429, {"Retry-After": "120"})) as peer:
         (first,), (second,) = told(business, peer.url), told(business, peer.url, number=2)
         with pytest.raises(TransientError) as refused:
@@ -136,7 +136,7 @@ def test_the_breaker_opens_for_longer_and_longer(failures: int, seconds: int) ->
     assert until == (NOW + timedelta(seconds=seconds) if seconds else None)
 
 
-def test_while_the_breaker_is_open_nobody_calls_and_then_one_call_closes_it(business: Business) -> None:
+def test_while_the_breaker_is_open_there_are_no_calls_and_then_one_call_closes_it(business: Business) -> None:
     answers = iter([500] * 5 + [200] * 2)
     with Peer(lambda _: Answer(next(answers))) as peer:
         (first,), (second,) = told(business, peer.url), told(business, peer.url, number=2)
@@ -187,7 +187,7 @@ def test_a_place_that_was_missed_is_given_up(business: Business) -> None:
     assert [(place - later).seconds for place in again] == [0, 10, 20]
 
 
-def test_an_agent_that_wants_no_more_is_disabled_and_the_administrator_told_once(business: Business) -> None:
+def test_an_agent_that_answers_410_is_disabled_and_the_administrator_notified_once(business: Business) -> None:
     with Peer(lambda _: Answer(410)) as peer:
         (first,), (second,) = told(business, peer.url), told(business, peer.url, number=2)
         with pytest.raises(GaveUp, match="410") as gave_up:
@@ -201,7 +201,7 @@ def test_an_agent_that_wants_no_more_is_disabled_and_the_administrator_told_once
     assert business.all(select(Handoff.state)) == ["dead", "dead"]
 
 
-def test_who_was_killed_in_disabling_an_agent_says_so_at_the_next_try(business: Business) -> None:
+def test_after_a_crash_while_disabling_an_agent_the_next_attempt_notifies(business: Business) -> None:
     with Peer(lambda _: Answer(410)) as peer:
         (follow_up,) = told(business, peer.url)
         left = []
@@ -240,7 +240,7 @@ def test_an_agent_that_is_enabled_again_is_called_as_if_it_had_never_failed(busi
     assert business.all(select(AgentAudit.action).order_by(AgentAudit.id)) == ["disabled", "enabled"]
 
 
-def test_after_the_last_try_the_administrator_is_told_of_the_host_only(business: Business) -> None:
+def test_after_the_last_attempt_the_administrator_is_notified_with_the_host_only(business: Business) -> None:
     business.last = True
     with Peer(lambda _: Answer(500)) as peer:
         (follow_up,) = told(business, f"{peer.url}/in?token=hush")
@@ -286,7 +286,7 @@ def test_what_may_not_be_called_or_signed_is_not_called(
 
 
 @pytest.mark.parametrize("same", ["name", "url"])
-def test_of_two_who_add_at_once_one_has_the_name(business: Business, same: str) -> None:
+def test_of_two_simultaneous_additions_one_gets_the_name(business: Business, same: str) -> None:
     def add(number: int) -> str:
         name, url = ("hub", f"https://{number}.example") if same == "name" else (f"hub-{number}", "https://a.example")
         with business.sessions() as db:

@@ -1,7 +1,7 @@
 """With an API key the object is fetched: a subscription's events in any order, while the objects at Stripe change.
 
 Each event arrives at some time after it happened, and what is fetched then is Stripe's state of that time: newer than
-the event, and perhaps not yet the last one. After all of them we know what Stripe says in the end.
+the event, and perhaps not yet the last one. After all events our state is Stripe's final state.
 """
 
 from __future__ import annotations

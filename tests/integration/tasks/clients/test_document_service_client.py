@@ -1,4 +1,4 @@
-"""Calls to the document service: what goes along, and what may come back."""
+"""Calls to the document service: what is sent, and which responses are accepted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.peers import Answer, Peer
 
 
 @pytest.mark.parametrize("key", ["", "key-of-the-document-service"])
-def test_no_netrc_speaks_in_our_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+def test_a_netrc_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with Peer(lambda _: Answer(body=b"{}")) as peer:
@@ -28,7 +28,7 @@ def test_no_netrc_speaks_in_our_place(tmp_path: Path, monkeypatch: pytest.Monkey
     assert base64.b64encode(b"somebody:else").decode() not in str(asked.headers)
 
 
-def test_an_answer_without_end_is_not_read_to_its_end() -> None:
+def test_an_endless_response_is_not_read_to_its_end() -> None:
     def endless() -> Iterator[bytes]:
         while True:
             yield b" " * 65536
@@ -44,12 +44,12 @@ def test_an_answer_without_end_is_not_read_to_its_end() -> None:
     ("sha256", "digest"),
     [("AB" * 32, "ab" * 32), ("ab" * 31, None), ("q83v", None), (7, None), (["ab" * 32], None), (None, None)],
 )
-def test_a_digest_that_is_none_is_not_told(sha256: object, digest: str | None) -> None:
+def test_an_invalid_digest_is_ignored(sha256: object, digest: str | None) -> None:
     assert StatusUpdate(sha256=sha256).digest == digest
 
 
 @pytest.mark.parametrize(
     ("size", "length"), [(7, 7), (0, 0), (-1, None), (2**63, None), ("7", None), (True, None), (7.0, None)]
 )
-def test_a_size_that_is_none_is_not_told(size: object, length: int | None) -> None:
+def test_an_invalid_size_is_ignored(size: object, length: int | None) -> None:
     assert StatusUpdate(size=size).length == length

@@ -1,4 +1,4 @@
-"""Calls to addresses that others have given us: what is called, what is refused, and what goes along."""
+"""Calls to URLs that we are given: which are called, which are refused, and what is sent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECRET = "token-of-ours"
 
 
 class Names:
-    """The name service of a test, and what became of its answers. Numbers and other names are none of its business."""
+    """A name service for tests, which records look-ups and connections; other hosts resolve as usual."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
@@ -52,7 +52,7 @@ class Names:
     def _connected(self, address: tuple[str, int], timeout: float) -> socket.socket:
         self.connected.append(address[0])
         if not address[0].startswith("127."):
-            raise ConnectionRefusedError  # the open Internet is not for tests
+            raise ConnectionRefusedError  # tests must not call the Internet
         return self._connect(address, timeout)
 
 
@@ -63,7 +63,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Names:
 
 @contextmanager
 def talking(talk: Callable[[socket.socket], None], *, reads: bool = True) -> Iterator[str]:
-    """A server that reads a request and then says what no decent HTTP server would; its host and port."""
+    """A server that reads a request and then calls `talk` with the socket; yields its host and port."""
 
     def serve() -> None:
         with suppress(OSError):
@@ -135,7 +135,7 @@ def sent_on(url: str) -> Any:
         "[100::1]",
         "[5f00::1]",
         "[3fff::1]",
-        "[4000::1]",  # not given to anybody
+        "[4000::1]",  # not allocated
         "localhost",
         "LOCALHOST",
         "localhost.",
@@ -146,7 +146,7 @@ def sent_on(url: str) -> Any:
         "ⓛⓞⓒⓐⓛⓗⓞⓢⓣ",
     ],
 )
-def test_an_address_of_our_own_network_is_not_called(host: str) -> None:
+def test_an_address_in_our_own_network_is_not_called(host: str) -> None:
     with pytest.raises(PermanentError, match="private address"):
         fetched(f"https://{host}/x", load({}))
     with pytest.raises(PermanentError, match="private address"):
@@ -192,7 +192,7 @@ def test_an_address_of_our_own_network_is_not_called(host: str) -> None:
         "https://example.com\\@127.0.0.1/s3cret",
         "https://example.com\\.127.0.0.1/s3cret",
         "https://exa%6dple.com/s3cret",
-        "https://2130706433/s3cret",  # numbers that some take for 127.0.0.1, others for something else
+        "https://2130706433/s3cret",  # numbers that only some parsers read as 127.0.0.1
         "https://0x7f000001/s3cret",
         "https://0X7F.1/s3cret",
         "https://127.1/s3cret",
@@ -205,7 +205,7 @@ def test_an_address_of_our_own_network_is_not_called(host: str) -> None:
         "https://1.2.3.4.5/s3cret",
     ],
 )
-def test_what_is_no_plain_https_address_is_refused_without_quoting_it(url: str) -> None:
+def test_a_url_that_is_not_plain_https_is_refused_without_quoting_it(url: str) -> None:
     with pytest.raises(PermanentError) as error:
         fetched(url, load({}))
     assert "s3cret" not in str(error.value)
@@ -215,21 +215,21 @@ def test_what_is_no_plain_https_address_is_refused_without_quoting_it(url: str) 
     "answers",
     [["10.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["2606:4700::1111", "::1"], ["fe80::1%eth0"], ["::ffff:10.0.0.1"]],
 )
-def test_a_name_that_leads_into_our_network_is_not_called(names: Names, answers: list[str]) -> None:
+def test_a_name_that_resolves_into_our_network_is_not_called(names: Names, answers: list[str]) -> None:
     names.lead("innocent.example", [answers])
     with pytest.raises(PermanentError, match="private address"):
         fetched("https://innocent.example/", load({}))
     assert names.connected == []
 
 
-def test_a_name_is_looked_up_once_and_what_was_checked_is_called(names: Names) -> None:
+def test_a_name_is_resolved_once_and_the_checked_address_is_called(names: Names) -> None:
     names.lead("rebind.example", [["8.8.8.8"], ["127.0.0.1"]])
     with pytest.raises(TransientError):
         fetched("https://rebind.example/", load({}))
     assert (names.asked, names.connected) == (["rebind.example"], ["8.8.8.8"])
 
 
-def test_every_redirect_is_looked_up_and_checked(names: Names) -> None:
+def test_every_redirect_is_resolved_and_checked(names: Names) -> None:
     names.lead("inner.example", [["10.0.0.1"]])
     why = r"inner\.example has a private address"
     with Peer(sent_on("https://inner.example/")) as peer, pytest.raises(PermanentError, match=why):
@@ -237,7 +237,7 @@ def test_every_redirect_is_looked_up_and_checked(names: Names) -> None:
     assert names.connected == ["127.0.0.1"]
 
 
-def test_a_second_address_is_tried_where_the_first_does_not_answer(names: Names) -> None:
+def test_a_second_address_is_tried_if_the_first_does_not_answer(names: Names) -> None:
     with Peer(lambda _: Answer(200, body=b"hello")) as peer:
         port = peer.server_port
         names.lead("both.example", [["::1", "127.0.0.1"]])
@@ -305,7 +305,7 @@ def test_redirects_without_end_are_refused() -> None:
         assert len(peer.asked) == 6
 
 
-def test_our_credentials_go_to_their_own_host_and_to_no_other() -> None:
+def test_our_credentials_are_sent_to_their_own_host_only() -> None:
     with Peer(lambda _: Answer(200, body=b"x")) as other, Peer(sent_on(other.url)) as service:
         fetched(service.url, allowing(service, other), bearer=SECRET, bearer_for=service.url)
         assert service.asked[0].headers["Authorization"] == f"Bearer {SECRET}"
@@ -326,7 +326,7 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch)
         assert fetched(peer.url, allowing(peer))[0] == 200
 
 
-def test_a_host_that_nobody_answers_at_is_transient() -> None:
+def test_a_host_that_does_not_answer_is_transient() -> None:
     host = f"127.0.0.1:{free_port()}"
     with pytest.raises(TransientError, match=r"127\.0\.0\.1 did not answer"):
         fetched(f"http://{host}/?token=s3cret", load({"CALL_OUT_ALLOWED_HOSTS": host}))
@@ -337,7 +337,7 @@ def test_a_name_that_does_not_resolve_is_transient() -> None:
         fetched("https://nowhere.invalid/?token=s3cret", load({}))
 
 
-def test_a_body_that_breaks_off_is_transient() -> None:
+def test_an_incomplete_body_is_transient() -> None:
     half = Answer(200, {"Content-Length": "1000"}, b"half of it")
     with Peer(lambda _: half) as peer, pytest.raises(TransientError, match="did not answer"):
         fetched(peer.url, allowing(peer))
@@ -348,12 +348,12 @@ def test_a_body_without_a_length_is_read_to_its_end() -> None:
         assert fetched(peer.url, allowing(peer)) == (200, b"a" * 70_000 + b"b" * 70_000)
 
 
-def test_a_body_is_handed_on_as_it_arrives() -> None:
+def test_a_body_is_yielded_as_it_arrives() -> None:
     def slowly() -> Iterator[bytes]:
         for _ in range(3):
             arrived = len(seen)
             yield b"part"
-            while len(seen) == arrived:  # until the reader has got this part
+            while len(seen) == arrived:  # until the reader has received this part
                 pass
 
     seen: list[bytes] = []
@@ -363,7 +363,7 @@ def test_a_body_is_handed_on_as_it_arrives() -> None:
     assert seen == [b"part"] * 3
 
 
-def test_a_post_carries_body_and_headers_and_follows_no_redirect() -> None:
+def test_a_post_sends_body_and_headers_and_follows_no_redirect() -> None:
     with Peer(sent_on("https://example.com/")) as peer:
         assert post_json(peer.url, b'{"a":1}', allowing(peer), {"webhook-id": "msg_1"}).status_code == 302
         (asked,) = peer.asked
@@ -371,7 +371,7 @@ def test_a_post_carries_body_and_headers_and_follows_no_redirect() -> None:
         assert asked.headers["Content-Type"] == "application/json"
 
 
-def test_no_cookie_and_no_referrer_goes_along() -> None:
+def test_no_cookie_and_no_referrer_is_sent() -> None:
     def reply(asked: Asked) -> Answer:
         return Answer() if asked.path == "/b" else Answer(302, {"Location": "/b", "Set-Cookie": "a=b; Path=/"})
 
@@ -380,7 +380,7 @@ def test_no_cookie_and_no_referrer_goes_along() -> None:
         assert set(peer.asked[1].headers) == {"Host", "Accept-Encoding"}
 
 
-def test_a_redirect_may_hold_what_servers_write() -> None:
+def test_a_redirect_may_contain_utf_8_and_spaces() -> None:
     location = "/b ü.pdf?ä=1".encode().decode("latin-1")  # UTF-8 on the wire
 
     def reply(asked: Asked) -> Answer:
@@ -395,7 +395,7 @@ def test_a_redirect_may_hold_what_servers_write() -> None:
 
 
 def trickle(text: bytes) -> Callable[[socket.socket], None]:
-    """Something every 50 ms, for ever: no time-out between two reads ends it."""
+    """Sends something every 50 ms, without end: no timeout of a single read ends it."""
 
     def talk(connection: socket.socket) -> None:
         while True:
@@ -407,7 +407,9 @@ def trickle(text: bytes) -> Callable[[socket.socket], None]:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("text", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", b""])
-def test_a_server_that_trickles_its_head_is_left(monkeypatch: pytest.MonkeyPatch, scheme: str, text: bytes) -> None:
+def test_a_server_that_sends_its_headers_too_slowly_is_disconnected(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, text: bytes
+) -> None:
     monkeypatch.setattr(safe_http, "HEAD_SECONDS", 0.5)
     with talking(trickle(text)) as host:
         began = time.monotonic()
@@ -445,7 +447,7 @@ def test_redirects_have_one_time_limit_together(monkeypatch: pytest.MonkeyPatch)
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"hello", mtime=0)[:-4],
     ],
 )
-def test_what_is_no_whole_answer_is_transient(said: bytes) -> None:
+def test_an_incomplete_response_is_transient(said: bytes) -> None:
     with (
         talking(lambda connection: connection.sendall(said)) as host,
         pytest.raises(TransientError, match="not answer"),
@@ -453,7 +455,7 @@ def test_what_is_no_whole_answer_is_transient(said: bytes) -> None:
         fetched(f"http://{host}/", load({"CALL_OUT_ALLOWED_HOSTS": host}))
 
 
-def test_a_packed_body_is_unpacked_in_bounded_pieces() -> None:
+def test_a_compressed_body_is_decompressed_in_chunks_of_limited_size() -> None:
     packer = zlib.compressobj(9, wbits=31)
     bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(100)) + packer.flush()
     assert len(bomb) < 200_000
@@ -463,14 +465,14 @@ def test_a_packed_body_is_unpacked_in_bounded_pieces() -> None:
     assert (sum(sizes), max(sizes)) == (100 << 20, safe_http.CHUNK_BYTES)
 
 
-def test_a_body_packed_in_two_members_is_unpacked_whole() -> None:
+def test_a_body_of_two_gzip_members_is_decompressed_completely() -> None:
     packed = gzip.compress(b"first, ") + gzip.compress(b"second")
     with Peer(lambda _: Answer(200, {"Content-Encoding": "x-gzip"}, packed)) as peer:
         assert fetched(peer.url, allowing(peer))[1] == b"first, second"
 
 
-def test_a_body_of_empty_members_costs_no_more_time_than_its_length() -> None:
-    """Each member's end makes zlib copy what it was given and has not used: of one MB, 25 GB in all."""
+def test_a_body_of_empty_gzip_members_takes_time_in_proportion_to_its_length() -> None:
+    """At each member's end zlib copies its unused input: 25 GB in all if the input is 1 MB at a time."""
     packed = gzip.compress(b"") * (1024 * 1024 // 20)
     spent = time.thread_time()
     assert b"".join(safe_http._decompress([packed])) == b""
@@ -478,7 +480,7 @@ def test_a_body_of_empty_members_costs_no_more_time_than_its_length() -> None:
 
 
 @pytest.mark.parametrize("packing", ["br", "gzip, gzip", "zstd", "deflate"])
-def test_a_packing_that_was_not_asked_for_is_refused(packing: str) -> None:
+def test_a_content_encoding_that_was_not_requested_is_refused(packing: str) -> None:
     with Peer(lambda _: Answer(200, {"Content-Encoding": packing}, b"x")) as peer:
         with pytest.raises(PermanentError, match="sends a Content-Encoding that was not requested"):
             fetched(peer.url, allowing(peer))
@@ -501,7 +503,7 @@ def dripping(text: bytes) -> Callable[[socket.socket], None]:
 
 
 @pytest.mark.parametrize("text", [b"1\r\nx\r\n", b"0"], ids=["bytes", "the head of a chunk, which never ends"])
-def test_a_server_that_sends_next_to_nothing_is_left(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
+def test_a_server_that_sends_too_slowly_is_disconnected(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
     monkeypatch.setattr(min_speed, "WINDOW_SECONDS", 0.5)
     with talking(dripping(text)) as host:
         settings = load({"CALL_OUT_ALLOWED_HOSTS": host, "DOCUMENT_MIN_BYTES_PER_SECOND": "5000"})
@@ -513,7 +515,7 @@ def test_a_server_that_sends_next_to_nothing_is_left(monkeypatch: pytest.MonkeyP
                 pass
 
 
-def test_a_server_that_waits_for_us_is_not_taken_for_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_waits_for_us_does_not_count_as_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(min_speed, "WINDOW_SECONDS", 0.1)
     reply = Answer(200, {}, (bytes(1000) for _ in range(5)))
     with Peer(lambda _: reply) as peer, get_stream(peer.url, allowing(peer)) as answer:
@@ -545,14 +547,14 @@ def secure(peer: Peer, authority: trustme.CA, name: str) -> Iterator[str]:
         yield f"https://{peer.host}/"
 
 
-def test_https_is_spoken_and_the_name_in_the_certificate_checked(authority: trustme.CA) -> None:
+def test_https_works_and_the_name_in_the_certificate_is_checked(authority: trustme.CA) -> None:
     peer = Peer(lambda _: Answer(200, body=b"hello"))
     with secure(peer, authority, "127.0.0.1") as url:
         assert fetched(url, allowing(peer)) == (200, b"hello")
 
 
-def test_a_body_of_no_length_that_tls_does_not_end_is_not_whole(authority: trustme.CA) -> None:
-    """Whoever sits on the line can end a connection, and only the server can end TLS."""
+def test_a_body_without_length_that_tls_does_not_end_is_incomplete(authority: trustme.CA) -> None:
+    """Anyone on the network path can end a connection, but only the server can end TLS."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
 
@@ -576,14 +578,14 @@ def test_a_body_of_no_length_that_tls_does_not_end_is_not_whole(authority: trust
 
 
 @pytest.mark.parametrize("name", ["peer.example", "127.0.0.2"])
-def test_a_certificate_for_another_name_is_not_taken(authority: trustme.CA, name: str) -> None:
+def test_a_certificate_for_another_name_is_rejected(authority: trustme.CA, name: str) -> None:
     peer = Peer(lambda _: Answer(200, body=b"hello"))
     with secure(peer, authority, name) as url, pytest.raises(TransientError, match="SSLCertVerificationError"):
         fetched(url, allowing(peer))
     assert peer.asked == []
 
 
-def test_a_certificate_of_an_unknown_authority_is_not_taken(authority: trustme.CA) -> None:
+def test_a_certificate_of_an_unknown_authority_is_rejected(authority: trustme.CA) -> None:
     peer = Peer(lambda _: Answer(200, body=b"hello"))
     with (
         secure(peer, trustme.CA(), "127.0.0.1") as url,
@@ -598,10 +600,10 @@ FORBIDDEN = re.findall(r"`((?:https?|file)://[^`]*)`", PAGE.partition("| refused
 
 
 @pytest.mark.parametrize("url", FORBIDDEN)
-def test_what_the_page_on_documents_calls_forbidden_is(url: str) -> None:
+def test_every_forbidden_url_of_the_documents_page_is_refused(url: str) -> None:
     with pytest.raises(PermanentError), get_stream(url, load({})):
         pass
 
 
-def test_the_page_on_documents_names_enough_that_is_forbidden() -> None:
+def test_the_documents_page_lists_enough_forbidden_urls() -> None:
     assert len(FORBIDDEN) > 15

@@ -1,4 +1,4 @@
-"""Calls to Stripe are made for the account that the event came from; what a thin event is about is fetched."""
+"""Calls to Stripe are made for the account that the event came from; the related object of a thin event is fetched."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def test_a_call_is_made_for_the_account_of_the_event(
     assert (asked.headers.get("Stripe-Account"), asked.headers.get("Stripe-Context")) == (account, context)
 
 
-def test_an_account_that_is_no_text_is_never_taken_for_our_own(tmp_path: Path) -> None:
+def test_an_account_that_is_not_text_is_never_mistaken_for_our_own(tmp_path: Path) -> None:
     with Peer(lambda _: Answer(200, body=INVOICE)) as peer, pytest.raises(PermanentError, match="account"):
         stripe.fetch_invoice(attempt(tmp_path, peer, {"account": 7}), "in_1")
     assert peer.asked == []
 
 
 @pytest.mark.parametrize("kind", ["v1.invoice.payment_failed", "v9.of.a.later.library"])
-def test_what_a_thin_event_is_about_is_fetched_as_it_is_now(tmp_path: Path, kind: str) -> None:
+def test_the_related_object_of_a_thin_event_is_fetched(tmp_path: Path, kind: str) -> None:
     with Peer(lambda _: Answer(200, body=INVOICE)) as peer:
         found = stripe.fetch_related(attempt(tmp_path, peer, thin(kind, context="acct_1", **about())))
     (asked,) = peer.asked
@@ -76,7 +76,7 @@ def test_what_a_thin_event_is_about_is_fetched_as_it_is_now(tmp_path: Path, kind
         json.dumps(thin(**about(7))).encode(),
     ],
 )
-def test_an_event_about_nothing_that_can_be_fetched_asks_nobody(tmp_path: Path, body: Any) -> None:
+def test_an_event_without_a_related_object_makes_no_call(tmp_path: Path, body: Any) -> None:
     with Peer(lambda _: Answer(200, body=INVOICE)) as peer, pytest.raises(PermanentError):
         stripe.fetch_related(attempt(tmp_path, peer, body))
     assert peer.asked == []

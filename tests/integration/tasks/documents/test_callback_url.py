@@ -59,7 +59,7 @@ def test_where_an_address_has_expired_the_one_of_today_is_asked_for(business: Bu
 
 
 @pytest.mark.parametrize(("today", "status"), [("old", "completed"), ("new", "processing"), ("new", "failed")])
-def test_where_there_is_no_other_address_the_refusal_stands(business: Business, today: str, status: str) -> None:
+def test_without_another_url_the_document_fails(business: Business, today: str, status: str) -> None:
     with (service := Service()).peer:
         job = to_download(business, service, "/files/gone" if today == "new" else "/files/old")
         service.today, service.status = today if today == "new" else "none", status
@@ -74,7 +74,7 @@ def test_where_there_is_no_other_address_the_refusal_stands(business: Business, 
     assert (row(business).status, alerts(business)) == ("failed", 1)
 
 
-def test_an_expired_address_whose_service_is_away_is_tried_again(business: Business) -> None:
+def test_an_expired_url_is_retried_while_the_service_is_down(business: Business) -> None:
     with (service := Service()).peer:
         job = to_download(business, service)
         service.peer.reply = lambda asked: Answer(503 if "process" in asked.path else 403)
@@ -101,7 +101,9 @@ def test_an_address_that_never_answers_fails_the_document_aloud_at_the_last_atte
     )
 
 
-def test_a_download_whose_time_is_over_each_time_fails_the_document_aloud(business: Business) -> None:
+def test_a_download_that_always_exceeds_its_time_limit_fails_the_document_with_a_notification(
+    business: Business,
+) -> None:
     class OverTime(Exception):
         """Celery's, which quotes nothing of ours, nor may any other be quoted."""
 
@@ -118,7 +120,7 @@ def test_a_download_whose_time_is_over_each_time_fails_the_document_aloud(busine
     assert alerts(business) == 1
 
 
-def test_a_replayed_download_gets_the_address_of_today_and_is_seen_to_run(business: Business) -> None:
+def test_a_replayed_download_uses_a_new_url_and_is_shown_as_running(business: Business) -> None:
     with (service := Service(500)).peer:
         job = to_download(business, service)
         business.last = True
@@ -131,7 +133,7 @@ def test_a_replayed_download_gets_the_address_of_today_and_is_seen_to_run(busine
     assert [path.read_bytes() for path in stored(business)] == [b"the document"]
 
 
-def test_a_download_that_fails_again_after_a_replay_is_told_of_again(business: Business) -> None:
+def test_a_download_that_fails_again_after_a_replay_is_notified_again(business: Business) -> None:
     with (service := Service(404)).peer:
         job = to_download(business, service)
         service.status = "processing"

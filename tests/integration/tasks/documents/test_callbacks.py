@@ -44,7 +44,7 @@ REQUEST = {"document_id": "contract-7", "options": {"format": "PDF", "ocr": True
 
 @pytest.fixture
 def service(business: Business) -> Iterator[DocumentService]:
-    """The simulator; its callbacks go where nobody listens, because these tests call the handlers themselves."""
+    """The simulator; its callbacks go to a closed port, because these tests call the handlers themselves."""
     with DocumentService(API_KEY, HANDOFF_SECRET) as server:
         by_service(business, server.url)
         yield server
@@ -103,7 +103,7 @@ def stored(business: Business) -> list[Path]:
 # --- initiate ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_document_is_handed_to_the_service_and_its_task_remembered(
+def test_a_document_is_submitted_to_the_service_and_its_task_id_stored(
     business: Business, service: DocumentService
 ) -> None:
     (deadline,) = ask(business, notify={"email": "ada@example.com", "agents": ["https://a.example.com/in"]})
@@ -140,7 +140,7 @@ def test_two_at_once_start_one_task(business: Business, service: DocumentService
     assert len(service.tasks()) == 1
 
 
-def test_a_worker_that_dies_after_the_answer_asks_again_with_the_same_key(business: Business) -> None:
+def test_after_a_crash_behind_the_response_the_request_is_repeated_with_the_same_key(business: Business) -> None:
     with Peer(lambda _: Answer(200, body=TASK)) as peer:
         by_service(business, peer.url)
         first, _ = business.run(create_document, REQUEST, source="api", event_id="doc_1")
@@ -154,7 +154,7 @@ def test_a_worker_that_dies_after_the_answer_asks_again_with_the_same_key(busine
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
-def test_a_busy_service_is_asked_again_after_the_time_it_says(business: Business, status: int) -> None:
+def test_a_busy_service_is_called_again_after_its_retry_after(business: Business, status: int) -> None:
     with Peer(lambda _: Answer(status, {"Retry-After": "23"})) as peer:
         by_service(business, peer.url)
         with pytest.raises(TransientError, match=f"the document service answered {status}") as error:
@@ -186,7 +186,7 @@ def test_a_refusal_fails_the_document_tells_the_administrator_and_is_a_dead_lett
     assert business.all(select(Notification.state)) == ["sent", "sent"]
 
 
-def test_a_replay_after_the_refusal_was_mended_goes_on(business: Business) -> None:
+def test_a_replay_after_the_cause_is_corrected_continues(business: Business) -> None:
     answers = iter([Answer(401), Answer(200, body=TASK)])
     with Peer(lambda _: next(answers)) as peer:
         by_service(business, peer.url)
@@ -200,7 +200,7 @@ def test_a_replay_after_the_refusal_was_mended_goes_on(business: Business) -> No
     assert [status for status, _ in steps(business)] == ["submitting", "failed", "submitting", "processing"]
 
 
-def test_an_administrator_who_cannot_be_reached_changes_nothing_about_a_refusal(business: Business) -> None:
+def test_a_refusal_is_recorded_even_if_the_administrator_cannot_be_notified(business: Business) -> None:
     business.settings["ADMIN_NOTIFY_URLS"] = "json://127.0.0.1:9/"
     with Peer(lambda _: Answer(400)) as peer:
         by_service(business, peer.url)
@@ -259,7 +259,7 @@ def test_a_document_that_the_service_is_done_with_listens_no_more(business: Busi
     assert (row(business).status, row(business).progress, row(business).error) == (final, 50, None)
 
 
-def test_a_failure_is_kept_with_its_reason_and_the_administrator_told(business: Business) -> None:
+def test_a_failure_is_stored_with_its_reason_and_the_administrator_notified(business: Business) -> None:
     processing(business)
     with capture_logs() as lines:
         told, again = call_back(business, failed, error_message="page 3 of Ada's passport cannot be read")
@@ -318,7 +318,7 @@ def test_the_result_is_fetched_with_our_key_from_the_service_only(business: Busi
         assert API_KEY not in str(elsewhere.asked[0].headers)
 
 
-def test_whoever_waits_is_told(business: Business, service: DocumentService) -> None:
+def test_the_recipients_are_notified_of_success(business: Business, service: DocumentService) -> None:
     processing(
         business, notify_email="ada@example.com", notify_agents=["https://a.example.com", "https://b.example.com"]
     )
@@ -352,7 +352,7 @@ def test_the_link_in_the_mail_opens_the_document_without_a_key(
     assert (served.status_code, served.data) == (200, stored(business)[0].read_bytes())
 
 
-def test_whoever_waits_is_told_of_a_failure_too_by_the_job_that_dies_of_it(business: Business) -> None:
+def test_the_recipients_are_notified_of_a_failure_by_the_job_that_becomes_a_dead_letter(business: Business) -> None:
     processing(business, notify_email="ada@example.com", notify_agents=["https://a.example.com"])
     with Peer(lambda _: Answer(404)) as peer:
         by_service(business, peer.url)
@@ -390,7 +390,7 @@ def test_nothing_of_a_download_that_failed_is_left_behind(
     assert row(business).status == ("failed" if error is PermanentError else "downloading")
 
 
-def test_a_download_that_broke_off_is_whole_at_the_next_try(business: Business) -> None:
+def test_an_interrupted_download_is_completed_by_the_next_attempt(business: Business) -> None:
     answers = iter([Answer(200, {"Content-Length": "8"}, b"half"), Answer(200, body=b"complete")])
     with Peer(lambda _: next(answers)) as peer:
         by_service(business, peer.url)
@@ -465,7 +465,9 @@ def test_how_long_a_download_will_be_is_shown_as_soon_as_it_is_known(
 
 
 @pytest.mark.parametrize(("told", "ends"), [({"size": 8}, True), ({"size": 9}, False), ({"sha256": "5F" * 32}, False)])
-def test_a_result_has_to_be_what_its_callback_said(business: Business, told: dict[str, Any], ends: bool) -> None:
+def test_a_result_must_have_the_digest_and_size_of_its_callback(
+    business: Business, told: dict[str, Any], ends: bool
+) -> None:
     with Peer(lambda _: Answer(200, body=b"complete")) as peer:
         by_service(business, peer.url)
         processing(business)
@@ -486,7 +488,7 @@ def test_of_a_long_reason_the_beginning_is_kept_and_mailed(business: Business) -
     assert row(business).error == business.one(select(Notification)).params["reason"] == reason
 
 
-def test_a_download_whose_lease_is_gone_stops_and_stores_nothing(business: Business) -> None:
+def test_a_download_whose_lease_has_expired_stops_and_stores_nothing(business: Business) -> None:
     def gone() -> None:
         raise LeaseLost
 

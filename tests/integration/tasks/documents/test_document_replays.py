@@ -23,7 +23,7 @@ START = "api:doc_1:documents.start.1"
 
 
 class Service:
-    """A document service that refuses what it is asked to begin, until the test says otherwise, and calls nobody."""
+    """A document service that refuses submissions until the test sets `takes`, and sends no callbacks."""
 
     def __init__(self) -> None:
         self.takes = False
@@ -84,7 +84,7 @@ def test_a_replayed_start_has_a_deadline_of_its_own(place: Workplace, service: S
     assert row(place.sessions).status == "completed"
 
 
-def test_what_fails_after_a_replay_is_told_of_again(place: Workplace, service: Service) -> None:
+def test_a_failure_after_a_replay_is_notified_again(place: Workplace, service: Service) -> None:
     place.settings["DOCUMENT_STARTS"] = "1"
     refused_and_replayed(place, service)
     place.pass_time(DAY)

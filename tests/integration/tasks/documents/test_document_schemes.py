@@ -73,9 +73,7 @@ OWN = ("hmac-sha256", "bearer", "token")
 
 
 @pytest.mark.parametrize("scheme", OWN)
-def test_a_callback_is_taken_once_however_often_it_is_sent(
-    valkey: Valkey, tmp_path: Path, real_store: Store, scheme: str
-) -> None:
+def test_a_repeated_callback_is_processed_once(valkey: Valkey, tmp_path: Path, real_store: Store, scheme: str) -> None:
     client = receiver(valkey, tmp_path, scheme)
     assert [call(client, scheme, DONE) for _ in range(3)] == [200] * 3
     (event,) = recorded(real_store)
@@ -84,7 +82,7 @@ def test_a_callback_is_taken_once_however_often_it_is_sent(
 
 
 @pytest.mark.parametrize("scheme", OWN)
-def test_what_says_something_else_is_another_event(
+def test_a_callback_with_other_content_is_another_event(
     valkey: Valkey, tmp_path: Path, real_store: Store, scheme: str
 ) -> None:
     client = receiver(valkey, tmp_path, scheme)
@@ -125,7 +123,7 @@ def test_one_that_proves_nothing_is_refused_and_counted(
         b"[" * 5000,
     ],
 )
-def test_one_that_is_proved_and_absurd_is_a_400_in_words(
+def test_an_authentic_but_malformed_callback_is_a_400_with_a_message(
     valkey: Valkey, tmp_path: Path, real_store: Store, scheme: str, body: bytes
 ) -> None:
     client = receiver(valkey, tmp_path, scheme)
@@ -153,7 +151,7 @@ def test_the_header_can_be_named(valkey: Valkey, tmp_path: Path, real_store: Sto
 
 
 @pytest.mark.parametrize("scheme", OWN)
-def test_while_a_secret_is_rotated_the_old_one_is_taken(
+def test_while_a_secret_is_rotated_the_old_one_is_accepted(
     valkey: Valkey, tmp_path: Path, real_store: Store, scheme: str
 ) -> None:
     client = receiver(valkey, tmp_path, scheme, DOC_WEBHOOK_SECRET=f"{NEW_SECRET},{SECRET}")
@@ -171,7 +169,7 @@ def test_only_the_scheme_token_gives_each_document_an_address_of_its_own() -> No
     assert all(url.startswith("https://us.example.com/doc-status-webhook?document=doc_") for url in made)
 
 
-def test_who_may_speak_of_one_document_cannot_take_the_identity_of_what_is_said_of_another(
+def test_the_token_of_one_document_cannot_claim_the_event_id_of_another(
     valkey: Valkey, tmp_path: Path, real_store: Store
 ) -> None:
     client = receiver(valkey, tmp_path, "token")
@@ -202,7 +200,7 @@ def status_of(business: Business, key: str) -> str:
 
 
 @pytest.mark.parametrize("handler", [progress, completed, failed])
-def test_one_document_s_address_says_nothing_of_another_s_task(business: Business, handler: Any) -> None:
+def test_a_callback_url_of_one_document_cannot_change_the_task_of_another(business: Business, handler: Any) -> None:
     document(business, "doc_1", "task_1")
     document(business, "doc_2", "task_2")
     with pytest.raises(PermanentError, match="the task does not belong to the document of this callback URL"):
@@ -210,7 +208,7 @@ def test_one_document_s_address_says_nothing_of_another_s_task(business: Busines
     assert (status_of(business, "doc_1"), status_of(business, "doc_2")) == ("processing", "processing")
 
 
-def test_a_callback_that_overtakes_its_answer_finds_its_document_by_the_address(business: Business) -> None:
+def test_a_callback_before_the_response_finds_its_document_by_the_callback_url(business: Business) -> None:
     document(business, "doc_1", None, "submitting")
     (fetch,) = business.run(completed, DONE, source="documents", args={"document": "doc_1"})
     assert (fetch.args, status_of(business, "doc_1")) == ({"document": "doc_1"}, "downloading")
@@ -222,7 +220,7 @@ def test_a_task_that_the_document_never_had_is_a_dead_letter(business: Business)
         business.run(completed, DONE, source="documents", args={"document": "doc_1"})
 
 
-# --- a task that nobody knows -----------------------------------------------------------------------------------------
+# --- an unknown task --------------------------------------------------------------------------------------------------
 
 
 def test_a_callback_of_an_unknown_task_is_answered_200_and_shown_until_it_is_a_dead_letter(

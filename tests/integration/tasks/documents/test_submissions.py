@@ -1,4 +1,4 @@
-"""When nobody calls, and when the service gives up: asked, picked up, waited for, started again, or given up aloud."""
+"""Documents without a callback or with a failure: polled, waited for, started again, or failed with a notification."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RESULT = "https://files.example.com/1"
 
 
 class Service:
-    """A document service whose tasks are task_1, task_2, …, and that says of each what the test wants."""
+    """A document service whose tasks are task_1, task_2, …; the test sets the status of each."""
 
     def __init__(self) -> None:
         self.says: Answer | dict[str, Any] = {"status": "processing"}
@@ -79,7 +79,7 @@ def alerts(business: Business) -> list[str]:
 # --- the deadline -----------------------------------------------------------------------------------------------------
 
 
-def test_a_finished_document_whose_callback_never_came_is_picked_up(business: Business, service: Service) -> None:
+def test_a_finished_document_without_a_callback_is_downloaded(business: Business, service: Service) -> None:
     over = handed_over(business)
     service.says = {"status": "completed", "result_url": RESULT}
     fetch, again = follow(business, over)
@@ -186,7 +186,7 @@ def test_a_start_that_never_reached_the_service_is_made_again(business: Business
     assert service.keys == ["api:doc_1:documents.start.2"]
 
 
-def test_a_service_that_is_away_at_the_deadline_is_asked_again_and_at_last_taken_for_one_that_lost_it(
+def test_a_service_that_is_down_at_the_deadline_is_polled_again_and_finally_the_document_restarts(
     business: Business, service: Service
 ) -> None:
     over = handed_over(business)
@@ -200,7 +200,7 @@ def test_a_service_that_is_away_at_the_deadline_is_asked_again_and_at_last_taken
 
 
 @pytest.mark.parametrize("final", ["completed", "failed"])
-def test_the_deadline_of_a_finished_document_asks_nobody(business: Business, service: Service, final: str) -> None:
+def test_the_deadline_of_a_finished_document_makes_no_call(business: Business, service: Service, final: str) -> None:
     over = handed_over(business)
     with business.sessions() as db:
         db.get_one(Document, "doc_1").status = final
@@ -209,7 +209,7 @@ def test_the_deadline_of_a_finished_document_asks_nobody(business: Business, ser
     assert service.asked == []
 
 
-def test_a_download_that_never_ended_gets_the_address_of_today(business: Business, service: Service) -> None:
+def test_a_download_that_never_ended_gets_a_new_url(business: Business, service: Service) -> None:
     over = handed_over(business)
     call_back(business, completed, result_url=RESULT + "?expired")
     service.says = {"status": "completed", "result_url": RESULT}
@@ -273,7 +273,7 @@ def test_a_deadline_that_dies_before_its_commit_has_done_nothing(business: Busin
     assert len(follow(business, over)) == 3
 
 
-def test_an_answer_that_comes_after_the_deadline_started_another_task_is_of_no_account(
+def test_a_response_that_comes_after_the_deadline_started_another_task_is_ignored(
     business: Business, service: Service
 ) -> None:
     slow, over = business.run(create_document, REQUEST, source="api", event_id="doc_1")
@@ -290,7 +290,7 @@ def test_an_answer_that_comes_after_the_deadline_started_another_task_is_of_no_a
     assert business.one(select(FormerTask.task_id)) == "task_late"
 
 
-# --- what is told of a former task ------------------------------------------------------------------------------------
+# --- callbacks for an earlier task ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("handler", [progress, completed, failed])
@@ -306,7 +306,7 @@ def test_a_late_callback_of_a_former_task_changes_nothing(business: Business, se
         follow(business, again)
 
 
-def test_a_service_that_gives_a_new_start_the_task_of_the_former_one_is_listened_to(business: Business) -> None:
+def test_a_service_that_returns_the_former_task_id_for_a_new_start_is_accepted(business: Business) -> None:
     with Peer(lambda asked: Answer(404) if asked.method == "GET" else Answer(body=b'{"task_id": "task_1"}')) as peer:
         by_service(business, peer.url)
         over = handed_over(business)
@@ -318,7 +318,7 @@ def test_a_service_that_gives_a_new_start_the_task_of_the_former_one_is_listened
     assert call_back(business, completed, result_url=RESULT) != []
 
 
-def test_a_former_deadline_asks_nobody(business: Business, service: Service) -> None:
+def test_a_former_deadline_makes_no_call(business: Business, service: Service) -> None:
     over = handed_over(business)
     call_back(business, failed, error_message="a temporary fault")
     assert follow(business, over) == []
@@ -427,7 +427,7 @@ def test_the_status_is_asked_by_its_contract_and_at_the_path_that_is_set(busines
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"progress": "x"}', b"\xff", b'{"task_id": 7}'])
-def test_a_status_that_is_none_is_an_error_in_words(business: Business, service: Service, body: bytes) -> None:
+def test_a_malformed_status_is_an_error_with_a_message(business: Business, service: Service, body: bytes) -> None:
     service.says = Answer(body=body)
     settings = business.attempt("api", "doc_1", None, "x", {}).settings
     with pytest.raises(PermanentError):

@@ -112,7 +112,7 @@ def is_stored(downloads: Downloads, stored: Stored) -> None:
     assert downloads.unfinished() == []
 
 
-def test_a_document_is_stored_once_and_nothing_else_is_left(downloads: Downloads) -> None:
+def test_a_document_is_stored_once_and_no_other_file_remains(downloads: Downloads) -> None:
     with answering(whole()) as peer:
         is_stored(downloads, downloads.run(peer.url))
 
@@ -161,7 +161,7 @@ def plain_dates(peer: Peer) -> Peer:
         {"Date": "Sun, 01 Mar 2026 12:00:00 GMT", "Last-Modified": "yesterday"},
     ],
 )
-def test_what_cannot_be_told_from_another_version_starts_over(downloads: Downloads, said: dict[str, str]) -> None:
+def test_a_download_that_may_be_another_version_starts_over(downloads: Downloads, said: dict[str, str]) -> None:
     with plain_dates(answering(half(said), whole())) as peer:
         broken_off(downloads, peer.url)
         assert downloads.unfinished() == []
@@ -208,7 +208,7 @@ def test_a_server_that_sends_another_part_is_asked_for_all(downloads: Downloads,
         assert "Range" not in peer.asked[2].headers
 
 
-def test_a_range_that_nobody_asked_for_is_no_document(downloads: Downloads) -> None:
+def test_a_range_that_was_not_requested_is_rejected(downloads: Downloads) -> None:
     with answering(rest(first=0)) as peer, pytest.raises(TransientError, match="another range"):
         downloads.run(peer.url)
     assert downloads.content() == {}
@@ -258,7 +258,7 @@ def test_bytes_from_before_a_power_cut_are_not_trusted(
         assert "Range" not in peer.asked[1].headers
 
 
-def test_a_packed_document_is_stored_unpacked_and_never_resumed(downloads: Downloads) -> None:
+def test_a_compressed_document_is_stored_decompressed_and_never_resumed(downloads: Downloads) -> None:
     packed = gzip.compress(CONTENT)
     said = {**PDF, **STRONG, "Content-Encoding": "gzip", "Content-Length": str(len(packed))}
     with answering(Answer(200, said, packed[:-100]), Answer(200, said, packed)) as peer:
@@ -308,7 +308,7 @@ def test_a_document_with_another_digest_is_fetched_anew(downloads: Downloads, sa
         is_stored(downloads, downloads.run(peer.url))
 
 
-def test_a_document_of_two_halves_has_to_have_the_digest_of_the_whole(downloads: Downloads) -> None:
+def test_a_resumed_document_must_have_the_digest_of_the_whole(downloads: Downloads) -> None:
     with answering(half({**STRONG, **RIGHT[0]}), replace(rest(), body=bytes(len(CONTENT) - HALF)), whole()) as peer:
         broken_off(downloads, peer.url)
         with pytest.raises(TransientError, match="sha256 differs from what"):
@@ -378,7 +378,7 @@ def test_a_success_without_a_document_is_none(downloads: Downloads, status: int)
 # --- never twice ------------------------------------------------------------------------------------------------------
 
 
-def test_what_an_earlier_attempt_has_stored_is_found_and_nobody_asked(downloads: Downloads) -> None:
+def test_a_document_stored_by_an_earlier_attempt_is_found_without_a_call(downloads: Downloads) -> None:
     with answering(whole()) as peer:
         first = downloads.run(peer.url)
         is_stored(downloads, first)
@@ -420,12 +420,12 @@ def test_a_document_that_is_not_what_the_service_said_is_fetched_anew(downloads:
 
 
 @pytest.mark.parametrize("said", ["text/html\0", "no type", "a/b\x0bc", "text/plain; x=\0", "\xe4/b", "a/" + "b" * 300])
-def test_what_is_no_media_type_is_not_kept(downloads: Downloads, said: str) -> None:
+def test_an_invalid_media_type_is_not_stored(downloads: Downloads, said: str) -> None:
     with answering(Answer(200, {"Content-Type": said}, CONTENT)) as peer:
         assert downloads.run(peer.url).content_type == "application/octet-stream"
 
 
-def test_a_document_of_another_name_is_not_taken_for_ours(downloads: Downloads) -> None:
+def test_a_document_of_another_name_is_not_mistaken_for_ours(downloads: Downloads) -> None:
     with answering(*[Answer(200, PDF, b"%PDF-other")] * 2, whole()) as peer:
         for other in ("doc_10", "doc_1-2"):
             downloads.run(peer.url, document=other)
@@ -455,7 +455,7 @@ def test_a_killed_attempts_second_name_for_a_stored_file_is_harmless(tmp_path: P
 
 
 @pytest.mark.parametrize("when", [1, 2])
-def test_who_has_lost_the_lease_stores_nothing(downloads: Downloads, when: int) -> None:
+def test_an_attempt_that_lost_its_lease_stores_nothing(downloads: Downloads, when: int) -> None:
     def renew() -> None:
         raise LeaseLost
 

@@ -39,7 +39,7 @@ def state(business: Business) -> str:
     return str(business.one(select(Notification.state)))
 
 
-def test_a_mail_reaches_the_customer_with_the_words_of_the_template(business: Business, mailbox: Mailbox) -> None:
+def test_a_mail_reaches_the_customer_with_the_text_of_the_template(business: Business, mailbox: Mailbox) -> None:
     business.settings["CUSTOMER_NOTIFY_URLS"] = mailbox.url + TO_CUSTOMER
     assert business.follow(send, owed(business)) == []
     ((recipients, mail),) = mailbox.mails
@@ -90,7 +90,7 @@ def test_a_notification_is_not_sent_twice(business: Business, mailbox: Mailbox) 
     assert len(mailbox.mails) == 1
 
 
-def test_without_a_service_the_row_says_so_and_the_job_is_done(business: Business) -> None:
+def test_without_a_notification_service_the_row_records_that_and_the_job_succeeds(business: Business) -> None:
     business.follow(send, owed(business))
     row = business.one(select(Notification))
     assert (row.state, row.sent_at) == ("not_configured", None)
@@ -210,7 +210,7 @@ def test_every_translation_uses_the_names_of_the_original() -> None:
         (None, "Your order: 1 EUR"),
     ],
 )
-def test_the_words_are_in_the_customers_language_where_there_is_a_template(locale: str | None, subject: str) -> None:
+def test_the_text_is_in_the_customers_language_if_there_is_a_template(locale: str | None, subject: str) -> None:
     params = {"amount": "1 EUR", "products": "course", "order": "cs_1"}
     assert render_message(load({}), "receipt", locale, params)[0] == subject
 
@@ -230,7 +230,7 @@ def test_the_words_are_in_the_customers_language_where_there_is_a_template(local
         ("trial_will_end", "fr", {"trial_end": "2026-03-01"}, "le 01/03/2026"),
     ],
 )
-def test_amounts_and_days_are_written_in_the_language_of_the_words(
+def test_amounts_and_days_are_formatted_in_the_language_of_the_text(
     kind: str, locale: str | None, params: dict[str, str], told: str
 ) -> None:
     subject, body = render_message(load({}), kind, locale, {"products": "course v1.5", "order": "cs_1", **params})
@@ -250,7 +250,7 @@ def test_a_folder_of_ones_own_is_looked_in_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["Hello $nmae\n\nbody", "Hello $\n\nbody"])
-def test_a_template_that_asks_for_what_there_is_not_is_a_dead_letter(tmp_path: Path, text: str) -> None:
+def test_a_template_with_an_unknown_parameter_is_a_dead_letter(tmp_path: Path, text: str) -> None:
     (tmp_path / "receipt.txt").write_text(text)
     with pytest.raises(PermanentError, match=r"/receipt\.txt"):
         render_message(load({"TEMPLATES": str(tmp_path)}), "receipt", None, {"name": "Ada"})
@@ -273,9 +273,7 @@ def test_a_mail_is_in_the_language_that_stripe_knows_and_goes_to_the_address_it_
     assert (recipients, mail["Subject"]) == (["grace@example.com"], "Votre période d'essai se termine le 04/03/2026")
 
 
-def test_a_customer_whom_stripe_does_not_know_either_is_told_of_to_the_administrator(
-    business: Business, stripe: Stripe
-) -> None:
+def test_the_administrator_is_notified_of_a_customer_without_an_address(business: Business, stripe: Stripe) -> None:
     def handler(attempt: Attempt, db: Any) -> list[FollowUp]:
         return [notify_customer(db, attempt, "receipt", None, customer="cus_unknown")]
 
@@ -289,7 +287,7 @@ def test_a_customer_whom_stripe_does_not_know_either_is_told_of_to_the_administr
     }
 
 
-def test_a_customer_is_told_once_per_event_and_kind(business: Business) -> None:
+def test_a_customer_is_notified_once_per_event_and_kind(business: Business) -> None:
     def handler(attempt: Attempt, db: Any) -> list[FollowUp]:
         return [notify_customer(db, attempt, "receipt", "ada@example.com", amount=str(n)) for n in range(2)]
 
