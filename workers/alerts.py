@@ -1,6 +1,6 @@
 """The alert check: once a minute for all workers together, by whichever worker is first.
 
-There is no leader. A worker decides by what the record says, and one script saves the alerts and records the event that
+There is no leader. A worker decides from the record, and one script saves the alerts and records the event that
 announces them, unless another worker has done so meanwhile. A worker that dies before the script has changed nothing,
 and the next worker to check decides the same.
 """

@@ -1,4 +1,4 @@
-"""Runs one job, from lease to finish. Each step says what happens if the process dies before or in it."""
+"""Runs one job, from lease to finish. Each step is described with the effect of a crash before or in it."""
 
 from __future__ import annotations
 

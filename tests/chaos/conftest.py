@@ -1,4 +1,4 @@
-"""A world to be broken: the record, a broker, a database, and real worker processes."""
+"""The system under test: the record, a broker, a database, and real worker processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rabbitmq() -> Iterator[RabbitMQ]:
 
 @dataclass
 class World:
-    """What a crash test acts on, and how it finds out what became of it."""
+    """What a crash test acts on, and queries for the results."""
 
     stack: Stack
     valkey: Valkey
@@ -48,7 +48,7 @@ class World:
         return job.id
 
     def busy_worker(self, ordering_key: str = "", **settings: Any) -> tuple[Process, str]:
-        """A worker in the middle of a job, and that job, which goes on when it is let go."""
+        """A worker in the middle of a job, and the job's id; `release_held_job` lets the job continue."""
         (self.stack.folder / "hold").touch()
         worker = self.stack.worker(**settings)
         job = self.record("slow", "evt_held", ordering_key)
@@ -62,17 +62,17 @@ class World:
         (self.stack.folder / "hold").unlink()
 
     def wait_for_held_job(self) -> None:
-        """Until the handler `slow` is in its hold."""
+        """Wait until the handler `slow` waits."""
         wait_until((self.stack.folder / "held").exists, seconds=120, what="the job to be held")
 
     def wipe_broker(self) -> None:
-        """Delete the queues, doorbells and all."""
+        """Delete the queues with all doorbells."""
         self.store.client.delete("payments")
         if self.rabbitmq:
             self.rabbitmq.control("delete_queue", "payments")
 
     def effects(self, job_id: str) -> int:
-        """How many effects a job has had in the database."""
+        """The number of effects of a job in the database."""
         engine = create_engine(self.database)
         with engine.connect() as connection:
             found = connection.execute(
@@ -81,10 +81,12 @@ class World:
         engine.dispose()
         return int(found)
 
-    def settle(self, *, owed: int = 0) -> dict[str, int]:
-        """Wait until no more than `owed` jobs are owed; returns the counts."""
+    def settle(self, *, unfinished: int = 0) -> dict[str, int]:
+        """Wait until at most `unfinished` jobs are unfinished; returns the counts."""
         try:
-            wait_until(lambda: queries.stats(self.store)["unfinished"] <= owed, seconds=120, what="the jobs to be done")
+            wait_until(
+                lambda: queries.stats(self.store)["unfinished"] <= unfinished, seconds=120, what="the jobs to be done"
+            )
         except TimeoutError as error:
             error.add_note(f"{queries.stats(self.store)}\n{self.stack.log_tails()}")
             raise
@@ -95,7 +97,7 @@ class World:
         return str(found and found["state"])
 
     def outcomes(self, job_id: str) -> list[str]:
-        """How each attempt of a job ended."""
+        """The outcome of each attempt of a job."""
         found = queries.find_job(self.store, job_id)
         return [attempt.get("outcome", "open") for attempt in found["attempts"]] if found else []
 
@@ -116,7 +118,7 @@ def world(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Ite
         server = request.getfixturevalue("rabbitmq")
         server.control("delete_queue", "payments")
         environment["BROKER_URL"] = server.url
-        store = Store(connect(valkey.url, timeout_seconds=5), rules)  # nobody rings: the sweep must find every job
+        store = Store(connect(valkey.url, timeout_seconds=5), rules)  # without doorbells: the sweep must find every job
     stack = Stack(tmp_path, environment)
     yield World(stack, valkey, store, database, server)
     stack.end()
@@ -124,14 +126,14 @@ def world(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Ite
 
 @pytest.fixture
 def stack(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Iterator[Stack]:
-    """The product's own receiver and workers, on Redis and SQLite unless the test sets something else."""
+    """The real receiver and workers, on Redis and SQLite unless the test sets something else."""
     made = Stack(tmp_path, {"REDIS_URL": valkey.url, "DATABASE_URL": fresh_database(request, "sqlite")})
     yield made
     made.end()
 
 
 def deliver(stack: Stack, event_id: str, **session: Any) -> int:
-    """Send a checkout, unpaid unless `session` says otherwise; returns the status of the answer."""
+    """Send a checkout, unpaid unless `session` sets it otherwise; returns the HTTP status."""
     return deliver_to(stack.url("/stripe-webhook"), event_id, **session)
 
 

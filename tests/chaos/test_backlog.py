@@ -1,4 +1,4 @@
-"""A worker with a backlog does several jobs in one Celery task; each counts for itself, whatever becomes of others."""
+"""A worker with a backlog runs several jobs in one Celery task; they do not affect each other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENT = {"LEASE_SECONDS": "60", "JOB_TIME_LIMIT_SECONDS": "50", "RING_AGAIN_SE
 
 
 def tasks_of(world: World, jobs: list[str]) -> list[str]:
-    """Celery's id of the last attempt of each."""
+    """Celery's task id of each job's last attempt."""
     found = [queries.find_job(world.store, job) for job in jobs]
     return [one["attempts"][-1]["task_id"] for one in found if one]
 
@@ -65,13 +65,13 @@ def test_a_slow_job_of_a_backlog_delays_no_other(world: World) -> None:
     world.stack.worker()
     world.wait_for_held_job()
     world.stack.worker()
-    world.settle(owed=1)
+    world.settle(unfinished=1)
     assert [world.state(job) for job in jobs] == ["succeeded", "running", "succeeded", "succeeded"]
 
 
 @pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
 def test_a_backlog_is_processed_in_several_celery_tasks(world: World) -> None:
-    """Or a worker of two queues would forget the other, and a stop would wait for the whole backlog."""
+    """Otherwise a worker of two queues would neglect the other one, and a stop would wait for the whole backlog."""
     jobs = [world.record("plain", f"evt_{n}") for n in range(300)]
     world.stack.worker(queues="payments")
     world.settle()
@@ -96,7 +96,7 @@ def test_flower_receives_events_of_every_job_of_a_backlog(world: World) -> None:
 
 
 class Watch:
-    """Listens to Celery's events, as Flower does."""
+    """Receives Celery's events, as Flower does."""
 
     def __init__(self, url: str) -> None:
         self.events: list[dict[str, Any]] = []

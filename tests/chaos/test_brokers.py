@@ -1,4 +1,4 @@
-"""The doorbell on a broker of its own: rung by whoever records a job, not only by the sweep."""
+"""With a separate broker, the process that records a job rings its doorbell, not only the sweep."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_doorbells_of_an_event_and_its_follow_up_are_rung_at_once(
         stack.environment["BROKER_URL"] = valkey.url.removesuffix("/0") + "/1"
     else:
         stack.environment["BROKER_URL"] = request.getfixturevalue("rabbitmq").url
-    stack.environment["RING_AGAIN_SECONDS"] = "3600"  # nobody but the one who records a job rings for it
+    stack.environment["RING_AGAIN_SECONDS"] = "3600"  # so that only the process that records a job rings
     stack.receiver()
     stack.worker(queues="fulfilment,notifications", app="workers.app")
     for n in range(5):
@@ -74,7 +74,7 @@ def test_a_broker_that_is_down_delays_no_acknowledgement_and_loses_nothing(
     stack.environment |= {"BROKER_URL": f"amqp://guest:guest@127.0.0.1:{free_port()}//", "RING_AGAIN_SECONDS": "1"}
     stack.receiver()
     assert max(checkout(stack, f"evt_{n}") for n in range(5)) < 1
-    stack.environment["BROKER_URL"] = valkey.url  # it moves: what is owed is owed on any broker
+    stack.environment["BROKER_URL"] = valkey.url  # a different broker: unfinished jobs do not depend on it
     stack.worker(queues="fulfilment,notifications", app="workers.app")
     wait_for(real_store, 10)
     assert connect(valkey.url).zcard("{holdfast}:dead") == 0
@@ -82,7 +82,7 @@ def test_a_broker_that_is_down_delays_no_acknowledgement_and_loses_nothing(
 
 @pytest.mark.parametrize("world", [pair for pair in EACH_ONCE if pair.startswith("rabbitmq")], indirect=True)
 def test_a_worker_whose_queue_is_deleted_while_it_subscribes_consumes_again(world: World) -> None:
-    """Celery drops what RabbitMQ tells it then; the jobs were owed, and nobody ever heard their bells."""
+    """Celery drops RabbitMQ's cancellation in that moment, and without a new subscription the jobs would never run."""
     world.stack.worker(HOLDFAST_TEST_QUEUE_GONE="1")
     job = world.record("plain")
     wait_until((world.stack.folder / "queue-gone").exists, seconds=30, what="the queue to be deleted")

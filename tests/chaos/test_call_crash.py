@@ -1,4 +1,4 @@
-"""Death, or a lost answer, between another's yes and our commit: with the handlers that charge cards and send mails."""
+"""A crash or a lost reply between another service's success and our commit: handlers that charge and send mail."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOW = datetime.fromtimestamp(T0, UTC)
 
 
 def record(world: World, job: NewJob, *rows: Any) -> str:
-    """The job, and the rows that it is about."""
+    """Record the job and insert the rows it refers to."""
     with Session(create_engine(world.database)) as db:
         db.add_all(rows)
         db.commit()
@@ -41,11 +41,11 @@ def failed(status: str) -> dict[str, Any]:
 
 
 def test_a_charge_repeated_after_a_crash_has_the_same_idempotency_key(world: World) -> None:
-    """Stripe shows the invoice as open all the while, as it may for a moment after the payment."""
+    """Stripe reports the invoice as open throughout, as it may do for a moment after the payment."""
     point = "after the charge, before the commit"
 
     def reply(asked: Asked) -> Answer:
-        if asked.path.startswith("/v1/events"):  # the reconcile's question at each start
+        if asked.path.startswith("/v1/events"):  # from the reconcile at each start
             return Answer(body=b'{"object": "list", "data": [], "has_more": false}')
         return Answer(body=json.dumps(failed("paid" if asked.method == "POST" else "open")).encode())
 
@@ -56,7 +56,7 @@ def test_a_charge_repeated_after_a_crash_has_the_same_idempotency_key(world: Wor
         world.stack.worker(HOLDFAST_TEST_DIE=point, queues="payments,notifications", **stripe)
         world.settle()
     keys = [asked.headers["Idempotency-Key"] for asked in peer.asked if asked.path.endswith("/pay")]
-    assert (world.died(point), keys) == (True, ["in_1:retry:1"] * 2)  # the retry's own, whichever job makes it
+    assert (world.died(point), keys) == (True, ["in_1:retry:1"] * 2)  # the key of the retry, whichever job runs it
     with Session(create_engine(world.database)) as db:
         assert db.scalars(select(PaymentRetry.state)).all() == ["paid"]
 

@@ -1,4 +1,4 @@
-"""Death between any two durable steps, with real processes and a real SIGKILL: done, and done once.
+"""A crash between any two durable steps, with real processes and SIGKILL: every job has its effect exactly once.
 
 The kill points run on every pair of broker and database, the rest on Redis with SQLite and on RabbitMQ (where it is
 installed) with Postgres.
@@ -68,7 +68,7 @@ def test_a_job_runs_again_if_its_worker_is_killed_while_returning_it(world: Worl
     long: Any = {"LEASE_SECONDS": "20", "JOB_TIME_LIMIT_SECONDS": "19"}
     first, job = world.busy_worker(HOLDFAST_TEST_DIE=point, **long)
     first.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: world.died(point), seconds=60, what="the job to be given back")
+    wait_until(lambda: world.died(point), seconds=60, what="the job to be returned")
     world.release_held_job()
     world.stack.worker(**long)
     world.settle()
@@ -78,7 +78,7 @@ def test_a_job_runs_again_if_its_worker_is_killed_while_returning_it(world: Worl
 def test_the_next_sweep_rings_if_one_is_killed_before_it_rings(world: World) -> None:
     point = "after the sweep, before it rings"
     job = world.record("plain")
-    world.wipe_broker()  # so that it has something to ring for
+    world.wipe_broker()  # so that the sweep has something to ring for
     first = world.stack.worker(HOLDFAST_TEST_DIE=point)
     assert first.process.wait(60) == -signal.SIGKILL
     world.stack.worker()
@@ -91,7 +91,9 @@ def test_a_job_that_waits_for_an_ordering_key_is_rung_if_the_holder_dies_before_
     long: Any = {"LEASE_SECONDS": "60", "JOB_TIME_LIMIT_SECONDS": "50"}
     _, first = world.busy_worker("cus_1", HOLDFAST_TEST_DIE=point, processes=2, **long)
     second = world.record("plain", "evt_2", "cus_1")
-    wait_until(lambda: world.store.client.exists("{holdfast}:waiting:cus_1") == 1, seconds=60, what="it to wait")
+    wait_until(
+        lambda: world.store.client.exists("{holdfast}:waiting:cus_1") == 1, seconds=60, what="the second job to wait"
+    )
     world.release_held_job()
     world.settle()
     assert world.died(point)
@@ -132,18 +134,18 @@ def test_a_receiver_killed_around_a_replay_has_replayed_the_job_or_not(world: Wo
 def test_an_event_is_recorded_once_if_the_receiver_is_killed_around_the_record(world: World, point: str) -> None:
     world.stack.receiver(module="tests.support.receiver_app", HOLDFAST_TEST_DIE=point)
     body, headers = signed_by_stripe(stripe_event("evt_1", "test.plain"))
-    heard = []
+    statuses = []
 
     def acknowledged() -> bool:
         try:
             answer = requests.post(world.stack.url("/stripe-webhook"), data=body, headers=headers, timeout=20)
-            heard.append(answer.status_code)
+            statuses.append(answer.status_code)
         except requests.ConnectionError:
-            heard.append(0)
-        return heard[-1] == 200
+            statuses.append(0)
+        return statuses[-1] == 200
 
     wait_until(acknowledged, seconds=120, what="the event to be acknowledged")
-    assert heard[0] == 0
+    assert statuses[0] == 0
     world.stack.worker()
     stats = world.settle()
     job = "stripe:evt_1:tests.support.handlers.plain"
@@ -187,7 +189,7 @@ def test_the_job_of_a_killed_worker_runs_again_when_its_lease_expires(world: Wor
     began = max(time.monotonic(), lease_over)
     world.settle()
     assert (world.effects(job), world.outcomes(job)) == (1, ["lost", "succeeded"])
-    assert time.monotonic() - began < 20  # a sweep a second, and a busy machine
+    assert time.monotonic() - began < 20  # one sweep per second, with a margin for a busy machine
 
 
 def test_a_worker_that_was_frozen_until_its_lease_expired_changes_nothing(world: World) -> None:
@@ -196,7 +198,7 @@ def test_a_worker_that_was_frozen_until_its_lease_expired_changes_nothing(world:
         world.stack.worker()
         world.settle()
         world.release_held_job()
-    # Its time limit strikes as it wakes up; should it get to finish all the same, it hears that it lost the job.
+    # Its time limit expires as it wakes up; if it finishes nevertheless, it gets LeaseLost.
     wait_until(
         lambda: sleeper.has_logged("LeaseLost") or sleeper.has_logged("'lost'"), seconds=120, what="the sleeper's end"
     )
@@ -206,7 +208,7 @@ def test_a_worker_that_was_frozen_until_its_lease_expired_changes_nothing(world:
 def test_sigterm_returns_a_job_that_does_not_finish_in_time(world: World) -> None:
     first, job = world.busy_worker(LEASE_SECONDS="600", JOB_TIME_LIMIT_SECONDS="500")
     first.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: world.state(job) == "pending", seconds=120, what="the job to be given back")
+    wait_until(lambda: world.state(job) == "pending", seconds=120, what="the job to be returned")
     assert first.process.wait(GRACE_SECONDS) == 0
     assert (world.state(job), world.outcomes(job)) == ("pending", ["released"])
     world.stack.worker(LEASE_SECONDS="600", JOB_TIME_LIMIT_SECONDS="500")
@@ -238,7 +240,7 @@ def test_sigterm_during_a_step_of_the_event_loop_ends_the_worker_cleanly(world: 
 def test_sigterm_ends_a_worker_whose_broker_is_down(world: World) -> None:
     worker = world.stack.worker()
     world.valkey.kill()
-    wait_until(lambda: worker.has_logged("Connection to broker lost"), seconds=60, what="the broker to be missed")
+    wait_until(lambda: worker.has_logged("Connection to broker lost"), seconds=60, what="the worker to notice")
     assert worker.stop() == 0
     world.valkey.start()
 

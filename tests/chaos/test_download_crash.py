@@ -1,4 +1,5 @@
-"""Death at every step of a download, with a real worker and a real SIGKILL: stored once, whole, and told of once.
+"""A crash at every step of a download, with a real worker and SIGKILL: the document is stored once, whole, with one
+notification.
 
 Into a folder on Redis with SQLite, and to S3 on RabbitMQ (where it is installed) with Postgres.
 """
@@ -25,7 +26,7 @@ CONTENT = b"%PDF-1.7 " + bytes(range(256)) * 80_000  # 20 MB: more than one piec
 JOB = "documents:msg_1:documents.download"
 QUEUES = "downloads,notifications"
 
-# What the next attempt asks the service of files for: all of it, the rest, or nothing.
+# What the next attempt requests from the file service: the whole file, the rest of it, or nothing.
 AGAIN = ["", ""]
 REST = ["", "bytes"]
 NOTHING = [""]
@@ -53,7 +54,7 @@ OF_A_BUCKET = {
 
 
 def serve(asked: Asked) -> Answer:
-    """The file, or the rest of it."""
+    """Answer with the file, or with the requested rest of it."""
     headers = {"ETag": '"v1"', "Content-Type": "application/pdf"}
     first = int(asked.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
     if not first:
@@ -64,7 +65,7 @@ def serve(asked: Asked) -> Answer:
 
 @dataclass
 class Download:
-    """One document, about to be downloaded."""
+    """One document whose download is due."""
 
     world: World
     peer: Peer
@@ -95,7 +96,7 @@ class Download:
         for point in points.split(";"):
             assert (self.world.stack.folder / f"died-{point}").exists()
 
-    def is_whole_and_told_of_once(self) -> None:
+    def is_whole_with_one_notification(self) -> None:
         with self._db() as db:
             row = db.get_one(Document, "doc_1")
             assert (row.status, row.progress, row.size) == ("completed", 100, len(CONTENT))
@@ -105,7 +106,7 @@ class Download:
         assert [to for to, _ in self.mailbox.mails] == [["ada@example.com"]]
 
     def ranges(self) -> list[str]:
-        """The unit of the range that each request asked for, or nothing."""
+        """The unit of the range in each request, or nothing."""
         return [asked.headers.get("Range", "").partition("=")[0] for asked in self.peer.asked]
 
     def unfinished(self) -> list[str]:
@@ -130,7 +131,7 @@ def test_a_document_is_stored_whole_and_once_if_the_worker_is_killed_at_any_step
     folder = download.world.stack.folder / "documents"
     download.stored = lambda: {path.name: path.read_bytes() for path in folder.glob("*") if path.is_file()}
     download.die_and_settle(point)
-    download.is_whole_and_told_of_once()
+    download.is_whole_with_one_notification()
     assert download.ranges() == ALL_POINTS[point]
     assert download.unfinished() == []
 
@@ -144,6 +145,6 @@ def test_a_document_in_s3_is_stored_whole_and_no_unfinished_upload_remains(
     download.world.stack.environment |= {**s3.environment, "DOCUMENT_STORE": f"s3://{bucket}"}
     download.stored = lambda: s3.content(bucket)
     download.die_and_settle(point)
-    download.is_whole_and_told_of_once()
+    download.is_whole_with_one_notification()
     assert download.ranges() == OF_A_BUCKET[point]
     assert (download.unfinished(), s3.uploads(bucket)) == ([], [])

@@ -1,4 +1,4 @@
-"""The master dies or freezes and a replica takes over: with REPLICAS_ACK, what was answered 200 is done, once."""
+"""A replica takes over from a dead or frozen master: with REPLICAS_ACK, each acknowledged event is processed once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.stack import Stack
 
 @dataclass
 class Servers:
-    """A master, its replica and their Sentinels, and what may stand in for them: all are ended with the test."""
+    """A master, its replica, their Sentinels and any replacements; all end with the test."""
 
     folder: Path
     exits: ExitStack
@@ -43,7 +43,7 @@ class Servers:
         return started(self.exits, Valkey(self.folder / name, follows=master))
 
     def wait_for_the_replica(self) -> None:
-        """Until the Sentinels call it the master."""
+        """Wait until the Sentinels report the replica as the master."""
         wait_until(lambda: self._master_port() == self.replica.port, seconds=60, what="the replica to take over")
 
     def _master_port(self) -> int:
@@ -75,7 +75,7 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
 
 
 def sees_all(sentinel: Sentinel, replicas: int = 1) -> bool:
-    """It knows the replicas and the two other Sentinels."""
+    """True if the Sentinel knows the replicas and the two other Sentinels."""
     found = asked(sentinel).sentinel_master(Sentinel.SERVICE)
     return (found["num-slaves"], found["num-other-sentinels"]) == (replicas, 2)
 
@@ -94,7 +94,7 @@ def deliver(stack: Stack, name: str) -> int:
 
 
 class Senders:
-    """Senders that try each event again until it is answered 200; they note what was, and the slowest answer."""
+    """Senders that repeat each event until it is answered with 200; they record those and the slowest response."""
 
     def __init__(self, stack: Stack) -> None:
         self.count_ack: list[str] = []
@@ -132,7 +132,7 @@ class Senders:
 
 
 def effects(stack: Stack) -> Counter[str]:
-    """How many effects each job has had, by job id."""
+    """The number of effects of each job, by job id."""
     engine = create_engine(stack.environment["DATABASE_URL"])
     with engine.connect() as connection:
         rows = connection.execute(text("SELECT id FROM notifications")).scalars().all()
@@ -144,9 +144,9 @@ def effects(stack: Stack) -> Counter[str]:
 def test_no_acknowledged_event_is_lost_or_run_twice_in_a_failover_under_load(
     stack: Stack, servers: Servers, death: str
 ) -> None:
-    """The master's machine goes, a Sentinel with it; later it comes back and still takes itself for the master."""
-    servers.replica_of(servers.master, "second")  # whoever takes over needs a replica, too
-    # A replica that they do not know of yet (they ask every 10 s) would not be told to follow the new master.
+    """The master's machine fails, with a Sentinel on it; later it returns and still considers itself the master."""
+    servers.replica_of(servers.master, "second")  # the new master needs a replica, too
+    # A replica that the Sentinels do not know yet (they ask every 10 s) would not be moved to the new master.
     wait_until(
         lambda: all(sees_all(one, 2) for one in servers.sentinels), seconds=60, what="the Sentinels to know both"
     )
@@ -167,7 +167,7 @@ def test_no_acknowledged_event_is_lost_or_run_twice_in_a_failover_under_load(
     lost = [name for name in senders.count_ack if not done[f"stripe:{name}:tests.support.handlers.plain"]]
     assert (lost, [job for job, times in done.items() if times > 1]) == ([], [])
     assert (worker.alive(), set(senders.heard)) == (True, {200, 503})
-    assert senders.slowest < 5  # 2 s, and a busy machine
+    assert senders.slowest < 5  # 2 s, and a margin for a busy machine
 
 
 @pytest.mark.parametrize(("replicas_ack", "status"), [("0", 200), ("1", 503)])
@@ -177,8 +177,8 @@ def test_an_event_that_no_replica_has_is_lost_with_the_master_but_not_acknowledg
     stack.receiver(REPLICAS_ACK=replicas_ack)
     assert deliver(stack, "evt_before") == 200
     servers.replica.freeze()
-    connect(servers.master.url).client_kill_filter(_type="replica")  # nothing waits for it in its socket
-    assert [deliver(stack, "evt_1"), deliver(stack, "evt_1")] == [status] * 2  # a duplicate promises as much
+    connect(servers.master.url).client_kill_filter(_type="replica")  # no data waits in its socket
+    assert [deliver(stack, "evt_1"), deliver(stack, "evt_1")] == [status] * 2  # a duplicate makes the same promise
     servers.master.kill()
     servers.replica.resume()
     servers.wait_for_the_replica()
@@ -207,14 +207,14 @@ def test_the_receiver_is_not_ready_while_too_few_replicas_confirm(stack: Stack, 
 
 @pytest.mark.parametrize("at_least", ["0", "1"])
 def test_an_old_master_that_still_runs_is_not_used(stack: Stack, servers: Servers, at_least: str) -> None:
-    """The old one lives and the receiver is connected to it, while the Sentinels have chosen another."""
+    """The old master still runs and the receiver is connected to it, but the Sentinels have chosen another one."""
     stack.receiver()
     assert deliver(stack, "evt_0") == 200
     connect(servers.master.url).config_set("min-replicas-to-write", at_least)
     connect(servers.replica.url).replicaof("NO", "ONE")
     assert deliver(stack, "evt_1") == 503
     servers.replica_of(servers.replica, "second")
-    for sentinel in servers.sentinels:  # so that they leave the old one as it is
+    for sentinel in servers.sentinels:  # so that they do not reconfigure the old master
         asked(sentinel).sentinel_remove(Sentinel.SERVICE)
         asked(sentinel).sentinel_monitor(Sentinel.SERVICE, "127.0.0.1", servers.replica.port, 2)
     wait_until(lambda: deliver(stack, "evt_1") == 200, seconds=10, what="the receiver to find the new master")
@@ -222,14 +222,14 @@ def test_an_old_master_that_still_runs_is_not_used(stack: Stack, servers: Server
 
 
 def test_a_sentinel_that_was_frozen_during_the_failover_is_not_believed(servers: Servers) -> None:
-    """Wherever it stands in the list: it answers at once, with the old master's address."""
+    """At any position in the list: it answers at once, with the old master's address."""
     servers.master.kill()
     servers.wait_for_the_replica()
     stale = servers.sentinels[0]
     asked(stale).sentinel_remove(Sentinel.SERVICE)
     asked(stale).sentinel_monitor(Sentinel.SERVICE, "127.0.0.1", servers.master.port, 2)
     for sentinels in permutations(servers.sentinels):
-        connect(sentinel_url(list(sentinels))).ping()  # the old master would refuse
+        connect(sentinel_url(list(sentinels))).ping()  # the old master would reject it
     assert asked(stale).sentinel_get_master_addr_by_name(Sentinel.SERVICE)[1] == servers.master.port
 
 

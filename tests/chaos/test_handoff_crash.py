@@ -1,4 +1,4 @@
-"""Death around the call to an agent, by a real worker and a real SIGKILL: what came of it is counted and told once."""
+"""A crash around the call to an agent, with a real worker and SIGKILL: the result is counted and announced once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JOB = "documents:msg_1:handoff.document.completed.1.agt_1"
 
 @dataclass
 class Handing:
-    """One handoff that is about to be delivered to an agent which answers so."""
+    """One handoff that is due for delivery to an agent that gives this answer."""
 
     world: World
     peer: Peer

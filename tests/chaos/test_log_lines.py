@@ -1,4 +1,4 @@
-"""What every process of a real stack writes, and what it keeps to itself."""
+"""What every process of a real stack logs, and what it must not log."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ KINDS = ("plain", "failing", "hopeless", "leaking")
 
 
 def lines(part: Process) -> list[dict[str, Any]]:
-    """Each must be JSON, but for Celery's farewell, which it prints to stdout from a signal handler."""
+    """All must be JSON, except Celery's last line, which it prints to stdout from a signal handler."""
     said = part.log.read_text().splitlines()
     return [json.loads(line) for line in said if line and not line.startswith("worker: ")]
 
 
 def attempts(log: Path) -> list[dict[str, Any]]:
-    """Of the attempts alone, while the process may still be at work on its last line."""
+    """Only the lines of attempts; the process may still be writing its last line."""
     found = [json.loads(line) for line in log.read_text().splitlines() if '"attempt ' in line and line.endswith("}")]
     return [line for line in found if line["event"] in ("attempt ended", "attempt failed")]
 
@@ -36,7 +36,7 @@ def send(stack: Stack, kind: str) -> None:
 
 @pytest.fixture
 def written(stack: Stack) -> Stack:
-    """A stack that did, failed and refused things, and then ended."""
+    """The logs of a stack in which jobs succeeded and failed and deliveries were rejected."""
     worker = stack.worker(RETRY_BASE_SECONDS="1")
     stack.receiver("tests.support.receiver_app")
     for kind in KINDS:

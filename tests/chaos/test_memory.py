@@ -1,4 +1,4 @@
-"""Handlers that take all the memory there is, or ever more of it."""
+"""Handlers that use up all memory, or leak it."""
 
 from __future__ import annotations
 

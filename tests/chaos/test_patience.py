@@ -1,4 +1,4 @@
-"""More than the workers can take, and parts renewed under load: all is acknowledged, and done in its turn."""
+"""More events than the workers can process, and parts restarted under load: all are recorded and processed in order."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ CHECKOUT = "fulfilment.checkout_completed"
 
 
 class Senders:
-    """Some senders at once, each trying again as Stripe does; tells what they heard, and when.
+    """Several concurrent senders, each repeating as Stripe does; records the responses with their times.
 
-    The checkouts are `paid`, by somebody whose address is that of the event.
+    The checkouts are paid, each with a customer address made from the event id.
     """
 
     def __init__(self, url: str, count: int = 3, pause_seconds: float = 0.02) -> None:
@@ -55,7 +55,7 @@ class Senders:
         return Counter(answer for _, answer in self.answers)
 
     def heard_outside(self, since: float, until: float) -> set[str]:
-        """But for this span of time."""
+        """The responses outside this time span."""
         return {answer for at, answer in self.answers if not since <= at <= until}
 
     def heard_during(self, since: float, until: float) -> set[str]:
@@ -93,15 +93,15 @@ USUAL_RATE = 1.0  # events a second
 BURST = int(50 * USUAL_RATE * 60)
 SENDERS = 16
 RETRIES = BURST // 20
-LATE_SECONDS = 2.0  # a doorbell may lie in one worker's hand while it goes on with others for a slice of its time
+LATE_SECONDS = 2.0  # a worker may have received a doorbell while it runs other jobs for a slice of its time
 
 
-@pytest.mark.timeout(420)  # a minute where nothing else runs
+@pytest.mark.timeout(420)  # one minute on an idle machine
 def test_fifty_times_the_usual_rate_is_recorded_without_workers_and_processed_in_order(
     stack: Stack, real_store: Store
 ) -> None:
     stack.receiver()
-    for number in range(RETRIES):  # they come due while nobody works
+    for number in range(RETRIES):  # due while no worker runs
         name = f"evt_due_{number}"
         event = Event("stripe", name, "checkout.session.completed", json.dumps(checkout(name)).encode())
         job = NewJob(job_id("stripe", name, CHECKOUT), f"tasks.{CHECKOUT}", "fulfilment", delay_seconds=5)
@@ -110,14 +110,14 @@ def test_fifty_times_the_usual_rate_is_recorded_without_workers_and_processed_in
     sender = Sender(stack.url(""), STRIPE_SECRET)
     names = [f"evt_{n}" for n in range(BURST)]
     deliveries = [Delivery(name, "checkout", json.dumps(checkout(name)).encode()) for name in names]
-    told = []
+    metrics = []
     with ThreadPoolExecutor(SENDERS) as pool:
         for part in range(0, BURST, BURST // 10):
             list(pool.map(sender.send, deliveries[part : part + BURST // 10]))
-            told.append(figures(stack))
+            metrics.append(figures(stack))
     real_store.client.config_set("maxmemory", "0")
     assert {(answer.status, answer.tries) for answer in sender.answers} == {(200, 1)}
-    _memory_was_told_in_advance(told)
+    _memory_was_predicted(metrics)
 
     for _ in range(2):
         stack.worker(queues="fulfilment", app="workers.app")
@@ -132,23 +132,23 @@ def checkout(name: str) -> dict[str, Any]:
 
 
 def figures(stack: Stack) -> dict[str, float]:
-    """The metrics about the store's memory, and when they were asked for."""
+    """The metrics of the store's memory, and the time of the request."""
     page = requests.get(stack.url("/metrics"), timeout=10).text
     found = re.findall(r"^holdfast_(store_\w+) (\S+)$", page, re.MULTILINE)
     return {name: float(value) for name, value in found} | {"at": time.monotonic()}
 
 
-def _memory_was_told_in_advance(told: list[dict[str, float]]) -> None:
-    """Half way through, the time that was left is what it would really have taken at the rate that followed."""
-    half, last = told[len(told) // 2], told[-1]
+def _memory_was_predicted(metrics: list[dict[str, float]]) -> None:
+    """Halfway through, the predicted time until the store is full matches the rate that followed."""
+    half, last = metrics[len(metrics) // 2], metrics[-1]
     grown = (last["store_bytes"] - half["store_bytes"]) / (last["at"] - half["at"])
     really = (0.9 * half["store_limit_bytes"] - half["store_bytes"]) / grown
     assert really / 2.5 < half["store_full_seconds"] < really * 2.5
-    assert [one["store_bytes"] for one in told] == sorted(one["store_bytes"] for one in told)
+    assert [one["store_bytes"] for one in metrics] == sorted(one["store_bytes"] for one in metrics)
 
 
 def _most_overtaken(store: Store, names: list[str]) -> float:
-    """By how many seconds a job began after one of an event that was received later, at most."""
+    """The maximum number of seconds by which a job began after the job of an event received later."""
     times = sorted(_received_and_begun(store, name) for name in names)
     most, first_after = 0.0, math.inf
     for _, begun in reversed(times):
@@ -176,15 +176,15 @@ def test_no_delivery_is_rejected_while_the_receiver_reloads_under_load(stack: St
                 what="the old process to end",
             )
     assert set(senders.heard) <= {"200", "ConnectionError"}
-    assert senders.heard["ConnectionError"] <= 2  # one that was accepted in the very moment; it came again
+    assert senders.heard["ConnectionError"] <= 2  # a connection accepted in that moment; the sender repeated the event
     assert queries.stats(real_store)["accepted"] == len(set(senders.count_ack))
 
 
-@pytest.mark.timeout(300)  # two stops may each take all of their grace
+@pytest.mark.timeout(300)  # two stops may each take the whole grace period
 def test_no_job_is_lost_or_run_twice_while_workers_are_replaced_under_load(stack: Stack, real_store: Store) -> None:
     stack.receiver()
     old = stack.worker(queues="fulfilment,notifications", app="workers.app")
-    # No more than one worker can take on a slow machine: what is tested here is the change of workers, not a backlog.
+    # At most what one worker can process on a slow machine: this tests the replacement of workers, not a backlog.
     with Senders(stack.url("/stripe-webhook"), pause_seconds=0.2) as senders:
         for _ in range(2):
             time.sleep(1)
@@ -194,6 +194,6 @@ def test_no_job_is_lost_or_run_twice_while_workers_are_replaced_under_load(stack
     wait_until(lambda: queries.stats(real_store)["unfinished"] == 0, seconds=120, what="every job to be done")
     stats = queries.stats(real_store)
     assert set(senders.heard) == {"200"}
-    orders = len(senders.count_ack)  # each is fulfilled, and has a receipt
+    orders = len(senders.count_ack)  # each is fulfilled and has a receipt
     assert stats | {"accepted": orders, "succeeded": 2 * orders, "dead": 0} == stats
-    assert stats["expired"] == 0  # what was running was finished or given back, and no lease had to run out
+    assert stats["expired"] == 0  # running jobs were finished or returned, so no lease expired

@@ -1,4 +1,4 @@
-"""Behind the deployment's own Caddyfile a receiver may be renewed or replaced: no sender hears anything but 200."""
+"""Behind the deployment's Caddyfile, a receiver can be reloaded or replaced while every delivery gets 200."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not installed(), reason="Caddy is not installed,
 def test_no_delivery_fails_while_a_receiver_behind_the_proxy_is_replaced(
     stack: Stack, real_store: Store, tmp_path: Path
 ) -> None:
-    """As compose replaces a container: the old one ends, and only then the new one starts."""
+    """As Docker Compose replaces a container: the new one starts only after the old one has ended."""
     receiver = stack.receiver()
     with Caddy(tmp_path, stack.port) as proxy, Senders(f"{proxy.url}/stripe-webhook", pause_seconds=0.005) as senders:
         for _ in range(2):

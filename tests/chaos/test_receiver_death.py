@@ -1,4 +1,4 @@
-"""What becomes of the receiver's own processes."""
+"""Deaths of the receiver's processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def stack(valkey: Valkey, tmp_path: Path) -> Iterator[Stack]:
 
 
 def runs(process: psutil.Process) -> bool:
-    """And is not only remembered until somebody asks how it ended."""
+    """True if the process exists and is not a zombie."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -32,16 +32,16 @@ def runs(process: psutil.Process) -> bool:
 
 
 def serving(receiver: Process) -> list[psutil.Process]:
-    """Those that listen; another child tracks resources for Python's multiprocessing."""
+    """The processes that listen; another child tracks resources for Python's multiprocessing."""
     return [child for child in receiver.children() if "spawn_main" in " ".join(child.cmdline())]
 
 
 def test_a_serving_process_that_dies_before_its_health_check_is_replaced_at_once(stack: Stack) -> None:
-    """Not when the wait for that sign ends, half a minute later."""
+    """Not after the health check's timeout of half a minute."""
     receiver = stack.receiver(WEB_PROCESSES="1")
     (victim,) = serving(receiver)
     victim.suspend()
-    time.sleep(1)  # it is asked every half a second
+    time.sleep(1)  # the health check runs every half a second
     victim.kill()
     assert requests.get(stack.url("/livez"), timeout=20).ok
 

@@ -1,6 +1,6 @@
-"""Every part renewed in turn while paid checkouts come in, as in an upgrade: nothing is lost, nothing is done twice.
+"""Every part restarts in turn while paid checkouts arrive, as in an upgrade: nothing is lost or done twice.
 
-Nobody hears anything but 200 while the store is there.
+Every delivery gets 200 while the store is up.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from tests.chaos.test_patience import Senders
 from tests.support.stack import Stack
 
 QUEUES = ("payments", "fulfilment", "documents", "downloads", "notifications", "handoffs")
-# An accepted connection that the old receiver never read; a proxy sends that again (tests/chaos/test_proxy.py).
+# An accepted connection that the old receiver never read; a proxy repeats the request (tests/chaos/test_proxy.py).
 UNREAD = "ConnectionError"
 
 
 @pytest.fixture
 def own_postgres() -> Iterator[Postgres]:
-    """One that may be killed: what it committed, it keeps."""
+    """A server of its own, which the test may kill; committed data survives."""
     with Postgres(forgetful=False) as server:
         yield server
 
@@ -61,7 +61,7 @@ def everything(
     stack.end()
 
 
-@pytest.mark.timeout(600)  # each stop of a worker may take all of its grace
+@pytest.mark.timeout(600)  # each stop of a worker may take the whole grace period
 def test_no_order_is_lost_or_doubled_while_every_part_restarts_under_load(
     everything: Stack, own_postgres: Postgres, valkey: Valkey, mail_service: MailService, request: pytest.FixtureRequest
 ) -> None:
@@ -110,14 +110,14 @@ def test_no_order_is_lost_or_doubled_while_every_part_restarts_under_load(
     assert senders.heard_during(*spans[renew_store]) <= {"200", "503"}
     stats, done = queries.stats(real_store), set(senders.count_ack)
     assert stats | {"dead": 0, "succeeded": stats["succeeded"]} == stats
-    assert stats["accepted"] >= len(done) > 100  # one whose 200 was lost may be there too
+    assert stats["accepted"] >= len(done) > 100  # also an event whose 200 was lost
     assert all(queries.find_event(real_store, "stripe", name) for name in done)
     assert all(part.alive() for part in (receiver, *workers.values()))
     orders, twice = _orders(own_postgres)
     assert len(orders) == stats["accepted"]
     assert orders >= {f"cs_{name}" for name in done}
     assert twice == {}
-    hard = {"broker": renew_broker, "store": renew_store, "database": renew_database}  # a worker has to let go of a job
+    hard = {"broker": renew_broker, "store": renew_store, "database": renew_database}  # a worker has to give up a job
     parted = [_done(what, *spans[renew]) for what, renew in hard.items()]
     limits = [limit for part in everything.parts for limit in overruns(part.log.read_text(errors="replace"))]
     sent = mails.count(mail_service.mails, parted + limits).found
@@ -134,7 +134,7 @@ def _drain(stack: Stack, store: Store) -> None:
 
 
 def _orders(server: Postgres) -> tuple[set[str], dict[str, Counter[str]]]:
-    """Whose order is fulfilled, and whatever was written twice."""
+    """The customers whose orders are fulfilled, and rows that were written twice."""
     engine = create_engine(server.url("test"))
     with engine.connect() as connection:
         orders = set(connection.scalars(text("SELECT session_id FROM orders WHERE state = 'fulfilled'")))
@@ -142,6 +142,6 @@ def _orders(server: Postgres) -> tuple[set[str], dict[str, Counter[str]]]:
 
 
 def _done(what: str, began: float, over: float) -> Outage:
-    """What was renewed, by the clock that the mail service goes by."""
+    """The restarted parts, with times by the mail service's clock."""
     epoch = time.time() - time.monotonic()
     return Outage(f"renew the {what}", what, (began + epoch) * 1000, (over + epoch) * 1000)

@@ -1,4 +1,4 @@
-"""Death around the calls to the document service, with a real worker and a real SIGKILL: nothing is done twice."""
+"""A crash around the calls to the document service, with a real worker and SIGKILL: nothing is done twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOST = Answer(404)
 
 
 def prepare(world: World, peer: Peer, task: str | None, job: str, **args: int) -> str:
-    """A document of its first start, and the job that sees to it; returns the job's id."""
+    """Insert a document and record the job that submits or polls it; returns the job's id."""
     world.stack.environment |= {"DOC_SERVICE_URL": peer.url, "PUBLIC_URL": "https://us.example.com"}
     now, status = datetime.now(UTC), "processing" if task else "submitting"
     row = Document(id="doc_1", document_id="contract", status=status, created_at=now, updated_at=now, task_id=task)

@@ -1,4 +1,4 @@
-"""The store's file cut off at any byte, and a disk without room: what was acknowledged is there, nothing by half."""
+"""The store's file truncated at any byte, and a full disk: acknowledged events are there, and none only in part."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CUTS = 30
 
 
 class Cramped(Valkey):
-    """Its files may have `kilobytes` each, as on a disk that is full: a write beyond it fails, and kills nobody."""
+    """A server with files limited to `kilobytes`, as on a full disk: writing beyond that fails without a signal."""
 
     kilobytes: int | str = 200
 
@@ -77,7 +77,7 @@ def test_a_file_truncated_within_its_last_write_has_that_write_whole_or_not_at_a
 def test_a_full_disk_gives_503_and_every_acknowledged_event_is_there_afterwards(
     own: Cramped, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """With `appendfsync always` Valkey ends when it cannot append: nobody hears a yes that is not on disk."""
+    """With `appendfsync always`, Valkey exits if it cannot append: it confirms nothing that is not on disk."""
     own.start()
     stack = Stack(tmp_path, {"REDIS_URL": own.url, "DATABASE_URL": fresh_database(request, "sqlite")})
     try:

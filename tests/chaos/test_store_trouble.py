@@ -1,4 +1,4 @@
-"""A store in trouble: whatever it does, a sender hears 200 only for what is kept."""
+"""Failures of the store: a delivery gets 200 only if its event is recorded."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def test_a_lost_reply_of_a_script_is_requested_again_or_gives_no_200(
     stack.environment["REDIS_URL"] = line.url
     stack.environment["BROKER_URL"] = valkey.url
     stack.receiver()
-    assert deliver(stack, "evt_0") == 200  # the connection and its script are there
+    assert deliver(stack, "evt_0") == 200  # connects and loads the script
     line.lose = lost
     assert deliver(stack, "evt_1") == status
-    assert deliver(stack, "evt_1") == 200  # the sender tries again, or sends it twice
+    assert deliver(stack, "evt_1") == 200  # recorded by the repeated command, or a duplicate
     recorded = queries.find_event(real_store, "stripe", "evt_1")
     assert recorded is not None
     assert (len(recorded["jobs"]), queries.stats(real_store)["accepted"]) == (1, 2)
@@ -58,7 +58,7 @@ def test_a_file_truncated_by_a_crash_has_every_acknowledged_event(stack: Stack, 
     valkey.kill()
     (newest,) = (valkey.folder / "appendonlydir").glob("*.incr.aof")
     with newest.open("ab") as file:
-        file.write(b"*3\r\n$3\r\nSET\r\n$5\r\nhalf")  # the command that was being written
+        file.write(b"*3\r\n$3\r\nSET\r\n$5\r\nhalf")  # a partly written command
     valkey.start()
     client = connect(valkey.url, timeout_seconds=5)
     assert [name for name in names if not client.exists(f"{{holdfast}}:event:stripe:{name}")] == []
@@ -68,7 +68,7 @@ def test_a_file_truncated_by_a_crash_has_every_acknowledged_event(stack: Stack, 
 def test_a_stalled_store_gives_503_and_the_resent_event_is_recorded_once(
     stack: Stack, valkey: Valkey, real_store: Store
 ) -> None:
-    """CLIENT PAUSE: the server takes commands and answers none for a while, as one that waits for a slow disk does."""
+    """CLIENT PAUSE: the server accepts commands but does not reply for a while, as if it waited for a slow disk."""
     stack.receiver()
     real_store.client.client_pause(3000)
     began = time.monotonic()
@@ -94,7 +94,7 @@ def test_a_nearly_full_store_rejects_events_and_lets_workers_finish_jobs(world: 
     assert [world.effects(job) for job in jobs] == [1] * 20
 
 
-AWAY_SECONDS = 180 if os.environ.get("HOLDFAST_PATIENT") else 20  # nobody waits for three minutes every time
+AWAY_SECONDS = 180 if os.environ.get("HOLDFAST_PATIENT") else 20  # three minutes are too long for every run
 
 
 @pytest.mark.timeout(600)
@@ -111,7 +111,7 @@ def test_a_worker_recovers_after_a_long_time_without_its_broker(world: World) ->
 
 @pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
 def test_a_worker_waits_for_a_broker_that_starts_late(world: World) -> None:
-    """The broker is another server than the record's, and starts late."""
+    """The broker is a different server than the record, and starts late."""
     late = Valkey(world.stack.folder / "late", free_port())
     job = world.record("plain")
     worker = world.stack.worker(BROKER_URL=late.url, ready=False)

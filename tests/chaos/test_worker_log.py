@@ -1,4 +1,4 @@
-"""What a worker's log says while the record is away, and what it does not."""
+"""What a worker logs while the record is down, and what it must not log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What celeryconfig.py guards against, done to real workers."""
+"""The failures that celeryconfig.py guards against, caused in real workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from inbox.job import NewJob
 from tasks.broker import task_message
 from tests.chaos.conftest import World
 
-pytestmark = pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)  # most of it is about that transport
+pytestmark = pytest.mark.parametrize(
+    "world", ["redis-sqlite"], indirect=True
+)  # most of these tests are about this transport
 
 
 def reasons(world: World, job_id: str) -> list[str]:
@@ -25,7 +27,7 @@ def reasons(world: World, job_id: str) -> list[str]:
 
 
 class Bomb:
-    """Writes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,7 +55,7 @@ def test_malicious_messages_are_skipped_and_never_unpickled(world: World, poison
 
 
 def test_an_invalid_message_costs_only_a_restart(world: World) -> None:
-    """kombu does not survive it, but has popped it: whoever starts the worker again, starts it without."""
+    """kombu crashes on it, but has removed it from the queue: after a restart the worker continues without it."""
     world.store.client.lpush("payments", "no JSON")
     job = world.record("plain")
     poisoned = world.stack.worker()
@@ -89,10 +91,10 @@ def test_a_busy_worker_leaves_the_next_message_to_an_idle_one(world: World) -> N
     world.stack.worker()
     held = world.record("slow", "evt_held")
     world.wait_for_held_job()
-    time.sleep(1)  # time enough to fetch one more, if it wanted
+    time.sleep(1)  # enough time to fetch another message if it prefetched
     jobs = [world.record("plain", f"evt_{n}") for n in range(3)]
     world.stack.worker()
-    world.settle(owed=1)
+    world.settle(unfinished=1)
     assert ([world.effects(job) for job in jobs], world.state(held)) == ([1, 1, 1], "running")
 
 
@@ -117,7 +119,7 @@ def test_a_worker_survives_a_redis_that_hangs(world: World) -> None:
 
 
 def test_a_worker_drains_a_store_that_is_full(world: World) -> None:
-    """Celery's own list of unacknowledged messages could not be written there."""
+    """Celery's own list of unacknowledged messages cannot be written in a full store."""
     worker = world.stack.worker()
     with worker.frozen():
         jobs = [world.record("plain", f"evt_{n}") for n in range(10)]

@@ -1,4 +1,4 @@
-"""Runs handlers in tests, on real databases, without Redis, as workers/run.py does between lease and finish."""
+"""Runs handlers on real databases without Redis, as workers/run.py does between lease and finish."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ HANDOFF_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 @dataclass
 class Business:
-    """The business side on one database, with the settings of the test."""
+    """Runs handlers on one database, with the settings of the test."""
 
     sessions: Callable[[], Session]
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
     now: datetime = NOW
     number: int = 1  # of the attempt
-    last: bool = False  # there is no further attempt
+    last: bool = False  # no further attempt follows
     replays: int = 0
     renewals: int = 0
 
@@ -64,7 +64,7 @@ class Business:
         effect: str = "",
         args: Mapping[str, str | int] | None = None,
     ) -> list[FollowUp]:
-        """One attempt of one job; its effect happens once, however often it is run."""
+        """One attempt of one job; the effect happens once, even if the job runs several times."""
         attempt = self.attempt(source, event_id, body, effect or handler.__name__, args or {})
         try:
             return self._effect(handler, attempt)

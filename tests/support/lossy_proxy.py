@@ -1,4 +1,4 @@
-"""A line to a real server, on which answers are lost: what was asked is done, and nobody hears of it."""
+"""A proxy to a real server that loses replies: the commands take effect, but the client gets no reply."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 class LossyProxy:
-    """A TCP line to a server that can be told to lose the next answers: the script ran, and nobody hears of it.
+    """A TCP proxy to a server at an address or unix socket. It loses the next `lose` replies: the script has run.
 
-    Only answers to what speaks of `about` are lost: the receiver looks at the store's memory at times of its own.
-    The server is at an address, or a unix socket.
+    Only replies to commands that contain `about` are lost, because the receiver also queries the store's memory at any
+    time.
     """
 
     def __init__(self, to: tuple[str, int] | Path, about: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What the record should hold after any history of calls, in plain Python, and how to read what it does hold."""
+"""A model in plain Python of the record after any history of calls, and functions that read the real record."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from inbox.store import DAY_MS, PREFIX, Rules
 
 RETENTION_MS = Rules().retention_days * DAY_MS
 FINAL = frozenset({StoredState.SUCCEEDED, StoredState.DEAD, StoredState.DISCARDED})
-DONE_WITH = frozenset({StoredState.SUCCEEDED, StoredState.DISCARDED})  # what needs nobody any more
+DONE_WITH = frozenset({StoredState.SUCCEEDED, StoredState.DISCARDED})  # states that need no further work
 NOTHING: Mapping[StoredState, int] = {}
 Dump = Mapping[bytes, tuple[Any, Any]]
 
 
 @dataclass
 class Job:
-    """One job as it should be."""
+    """The expected state of one job."""
 
     event: str
     queue: str
@@ -42,14 +42,14 @@ class Job:
 
 @dataclass
 class Model:
-    """All jobs, and what each call does to them. `now` is in milliseconds."""
+    """All jobs, and the effect of each call on them. `now` is in milliseconds."""
 
     max_attempts: int
     jobs: dict[str, Job] = field(default_factory=dict)
     events: dict[str, list[str]] = field(default_factory=dict)
     received: dict[str, int] = field(default_factory=dict)
-    aged: set[str] = field(default_factory=set)  # of these no more than the id is remembered
-    gone: Counter[StoredState] = field(default_factory=Counter)  # jobs of theirs, counted for ever
+    aged: set[str] = field(default_factory=set)  # pruned events, of which only the id is remembered
+    gone: Counter[StoredState] = field(default_factory=Counter)  # the jobs of pruned events, which stay in the counts
     counts: Counter[str] = field(default_factory=Counter)
 
     def record(self, event: str, new: list[NewJob], now: int) -> bool:
@@ -63,7 +63,7 @@ class Model:
         return True
 
     def age(self, event: str) -> None:
-        """Its parts have aged away, which only those of an event may of which nothing is unfinished."""
+        """The event and its jobs were pruned, which requires that no job is unfinished."""
         names = self.events[event]
         assert all(self.jobs[name].state in DONE_WITH for name in names), event
         self.gone.update(self.jobs.pop(name).state for name in names)
@@ -71,7 +71,7 @@ class Model:
         self.aged.add(event)
 
     def forget(self, event: str, now: int) -> None:
-        """Not even its id is remembered, which is right only when nobody will send it again."""
+        """The event's id is forgotten, which requires that the retention time is over."""
         if event in self.aged:
             assert now > self.received[event] + RETENTION_MS, event
             self.aged.remove(event)
@@ -84,7 +84,7 @@ class Model:
                 self.events[event].append(job.id)
 
     def lease(self, name: str, now: int) -> str:
-        """What the answer to a lease should be: 'leased', or the word why not."""
+        """The expected result of a lease: 'leased', or the reason why not."""
         job = self.jobs[name]
         if job.state is StoredState.RUNNING and job.until > now:
             return "busy"
@@ -113,7 +113,7 @@ class Model:
         return [job for job in self.jobs.values() if key and job.key == key and job.state is StoredState.RUNNING]
 
     def finished(self, lease: Lease) -> bool:
-        """By this very lease."""
+        """True if the job has succeeded by this lease."""
         job = self.jobs.get(lease.job_id)
         return job is not None and job.state is StoredState.SUCCEEDED and job.token == lease.token
 
@@ -124,7 +124,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that lies in Redis, read at one moment."""
+    """The whole content of Redis at one moment."""
 
     jobs: Mapping[str, Mapping[str, str]]
     events: Mapping[str, Mapping[str, str]]
@@ -137,8 +137,8 @@ class Record:
     dead: frozenset[str]
     counts: Mapping[str, int]
     seen_sets: frozenset[str]
-    seen: Mapping[str, frozenset[bytes]]  # what is remembered, by when it may be forgotten
-    expiring: Mapping[str, int]  # keys that will age away, and when (ms)
+    seen: Mapping[str, frozenset[bytes]]  # remembered ids, by the time at which they expire
+    expiring: Mapping[str, int]  # keys that will expire, and when (ms)
 
     def where(self, *states: StoredState) -> set[str]:
         return {name for name, job in self.jobs.items() if job["state"] in states}
@@ -189,13 +189,13 @@ def _text(value: Any) -> Any:
 
 
 def dump(client: redis.Redis) -> Dump:
-    """Every key with the time it ages away, to be restored."""
+    """Every key with its expiry time, to be restored."""
     keys: Any = client.keys("*")
     return {key: (client.dump(key), client.pexpiretime(key)) for key in keys}
 
 
 def content(client: redis.Redis) -> Mapping[bytes, Any]:
-    """Every key with the time it ages away, to be compared: hashes and sets keep no order."""
+    """Every key with its expiry time, to be compared: hashes and sets have no order."""
     read: Mapping[Any, Callable[[bytes], Any]] = {b"hash": client.hgetall, b"set": client.smembers}
     keys: Any = client.keys("*")
     kinds: Mapping[bytes, Any] = {key: client.type(key) for key in keys}
@@ -203,15 +203,16 @@ def content(client: redis.Redis) -> Mapping[bytes, Any]:
 
 
 def restore(client: redis.Redis, kept: Dump) -> None:
-    """Make the server hold what `dump` found, and nothing else."""
+    """Replace the server's content with the result of `dump`."""
     client.flushall()
     for key, (value, until) in kept.items():
         client.restore(key, max(until, 0), value, absttl=until > 0)
 
 
-def check(record: Record, now: int, gone: Mapping[StoredState, int] = NOTHING) -> None:
-    """What is true of every record, whatever has happened to it; `gone`: jobs that have aged away."""
-    _check_unfinished(record, now)
+def check(record: Record, now: int, gone: Mapping[StoredState, int] = NOTHING, *, latest: int = 0) -> None:
+    """Assert the invariants of every record; `gone` is the number of pruned jobs by state, `latest` the latest time
+    that the clock has shown, if it has gone back since."""
+    _check_unfinished(record, max(now, latest))
     _check_keys(record)
     _check_counts(record, gone)
     for name, event in record.events.items():
@@ -230,7 +231,7 @@ def check(record: Record, now: int, gone: Mapping[StoredState, int] = NOTHING) -
 
 
 def _check_remembered(record: Record, name: str, until: int, now: int) -> None:
-    """Before an event ages away, its id is where the receiver looks for it: for the retention, and longer than it."""
+    """Before an event expires, its id is remembered: for the retention time and while the event exists."""
     digest = hashlib.sha1(name.encode()).digest()[:12]
     sets = [int(end) for end, digests in record.seen.items() if digest in digests]
     assert max(sets, default=0) >= max(until, record.expiring[f"event:{name}"]), name
@@ -238,13 +239,13 @@ def _check_remembered(record: Record, name: str, until: int, now: int) -> None:
     assert {str(end) for end in sets if end >= now} <= record.seen_sets
 
 
-def _check_unfinished(record: Record, now: int) -> None:
-    """Owed is what is not final, each job in exactly one of the two sets, and in the set of its own queue."""
+def _check_unfinished(record: Record, latest: int) -> None:
+    """Every unfinished job is in exactly one of the two sets, and in those of its own queue."""
     sets = [record.later, *record.rung.values()]
     in_sets = sorted(name for names in sets for name in names)
     assert in_sets == sorted(record.where(StoredState.PENDING, StoredState.RUNNING))
     assert in_sets == sorted(name for names in record.unfinished.values() for name in names)
-    due = {name for name in record.where(StoredState.PENDING) if int(record.jobs[name]["due"]) > now}
+    due = {name for name in record.where(StoredState.PENDING) if int(record.jobs[name]["due"]) > latest}
     assert due <= record.scheduled, "every job that is due later is listed as scheduled"
     for by_queue in (record.rung, record.unfinished):
         assert all(record.jobs[name]["queue"] == queue for queue, names in by_queue.items() for name in names)
@@ -253,7 +254,7 @@ def _check_unfinished(record: Record, now: int) -> None:
 
 
 def _check_keys(record: Record) -> None:
-    """An ordering key belongs to at most one leased job, which has its lock; whoever waits is ready."""
+    """At most one job with an ordering key is leased, and it has the lock; jobs that wait for the key are pending."""
     leased = record.where(StoredState.RUNNING)
     holders = Counter(record.jobs[name]["key"] for name in leased if record.jobs[name]["key"])
     assert all(n == 1 for n in holders.values()), holders
@@ -270,7 +271,7 @@ def _check_counts(record: Record, gone: Mapping[StoredState, int]) -> None:
 
 
 def check_moves(before: Mapping[str, StoredState], after: Mapping[str, StoredState], *, by_a_person: bool) -> None:
-    """No job leaves a final state but by a person, and none goes where MOVES does not lead in one step or more."""
+    """A job leaves a final state only by an action of a person, and only by one or more of the MOVES."""
     for name, old in before.items():
         assert after[name] in _reachable(old, by_a_person), (name, old, after[name])
 

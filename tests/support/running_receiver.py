@@ -1,4 +1,4 @@
-"""The receiver's server in a thread of the test's own process."""
+"""The receiver's server in a thread of the test process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from web.__main__ import config
 
 @contextmanager
 def running_receiver(settings: Settings) -> Iterator[Server]:
-    """As a serving process of `python -m web` serves, on the port of the settings."""
+    """Serves as a serving process of `python -m web` does, on the port in the settings."""
     server = Server(config(create_asgi_app(settings), settings))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -1,5 +1,5 @@
-"""The real receiver, which with the sabotage "200 before the record" in HOLDFAST_SABOTAGE answers before the event is
-recorded: the chaos run must find it."""
+"""The real receiver; with "200 before the record" in HOLDFAST_SABOTAGE it answers before the event is recorded, and the
+chaos run must detect that."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ record = GroupCommit.record
 
 
 def _answer_first(group: GroupCommit, arrival: NewEvent) -> asyncio.Future[bool]:
-    record(group, arrival).add_done_callback(asyncio.Future.exception)  # in its own time
+    record(group, arrival).add_done_callback(asyncio.Future.exception)  # not awaited
     recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     recorded.set_result(True)
     return recorded
 
 
 def application() -> AsgiApp:
-    """Made in each serving process."""
+    """Called in each serving process."""
     if os.environ.get("HOLDFAST_SABOTAGE") == "200 before the record":
         GroupCommit.record = _answer_first  # type: ignore[assignment, method-assign]
     return web.application()

@@ -1,4 +1,4 @@
-"""The real worker app without the safeguards that HOLDFAST_SABOTAGE names (`one;another`): the chaos run must find it.
+"""The real worker app without the safeguards named in HOLDFAST_SABOTAGE (`one;another`); the chaos run must detect it.
 
 HOLDFAST_DEATHS is the share of jobs after whose commit the process kills itself; that alone is no sabotage.
 """
@@ -31,7 +31,7 @@ def die_before(method: str, share: float) -> None:
     setattr(Store, method, wrapped)
 
 
-def look_for_no_effect_row() -> None:
+def ignore_effect_row() -> None:
     write: Any = sqlite.insert(Effect.__table__)  # type: ignore[arg-type]
     run.INSERT_EFFECT = write.on_conflict_do_update(index_elements=["job_id"], set_={"job_id": write.excluded.job_id})
     run.Runner._done = lambda *_: None  # type: ignore[method-assign]
@@ -47,11 +47,11 @@ def mail_twice() -> None:
     vars(notify)["send_message"] = lambda *mail: send(*mail) and send(*mail)
 
 
-SABOTAGES = {"effect row off": look_for_no_effect_row, "sweep off": never_sweep, "mails twice": mail_twice}
+SABOTAGES = {"effect row off": ignore_effect_row, "sweep off": never_sweep, "mails twice": mail_twice}
 
 for finish in ("finish", "finish_and_lease"):
     die_before(finish, float(os.environ.get("HOLDFAST_DEATHS", "0")))
 for sabotage in filter(None, os.environ.get("HOLDFAST_SABOTAGE", "").split(";")):
-    SABOTAGES.get(sabotage, lambda: None)()  # or it is the receiver's
+    SABOTAGES.get(sabotage, lambda: None)()  # the receiver has sabotages of its own
 
-from workers.app import app  # noqa: E402, F401  last, for it starts with what stands there by then
+from workers.app import app  # noqa: E402, F401  last, because it uses what was patched above

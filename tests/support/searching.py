@@ -1,4 +1,4 @@
-"""How long hypothesis searches: quickly and always alike, or, told by HYPOTHESIS_PROFILE=deep, long and by chance.
+"""How long hypothesis searches: briefly with the same examples, or with HYPOTHESIS_PROFILE=deep long and at random.
 
 HYPOTHESIS_PROFILE=deep pytest --timeout 0 tests/integration/tasks/billing/test_any_order.py
 """
@@ -15,7 +15,7 @@ SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))  # a cal
 
 
 def searching(*, quick: int, deep: int, **quickly: Any) -> settings:
-    """Settings for so many examples, and with `quickly` what else the quick search is to have."""
+    """Settings for the number of examples of each profile; `quickly` are further settings of the quick one."""
     if DEEP:
         return settings(SLOW, max_examples=deep)
     return settings(SLOW, max_examples=quick, derandomize=True, database=None, **quickly)

@@ -1,4 +1,4 @@
-"""Real processes for tests: workers and receiver, on the servers of the test."""
+"""Real processes for tests: workers and the receiver, using the test's servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GRACE_SECONDS = 45  # stop_grace_period in docker-compose.yml
 
 
 class Process:
-    """One process of ours with its log, and everything it started."""
+    """A process with its log and its child processes."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str], log: Path) -> None:
         self.log = log
@@ -37,18 +37,18 @@ class Process:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def family(self) -> list[psutil.Process]:
-        """Its children, and then itself; nobody once it is dead."""
+        """Its children, then itself; empty once it is dead."""
         return [*self.children(), psutil.Process(self.process.pid)] if self.alive() else []
 
     def kill(self) -> None:
-        """SIGKILL for the whole family, as when its machine dies."""
+        """SIGKILL for the process and its children, as when their machine dies."""
         for member in self.family():
             member.kill()
         self.process.wait(10)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """SIGSTOP for the whole family while the block runs."""
+        """SIGSTOP for the process and its children while the block runs."""
         family = self.family()
         for member in family:
             member.suspend()
@@ -57,9 +57,9 @@ class Process:
             member.resume()
 
     def stop(self) -> int:
-        """SIGTERM; returns the exit code. Raises TimeoutExpired after the grace that a deployment gives.
+        """SIGTERM; returns the exit code. Raises TimeoutExpired after the grace period of a deployment.
 
-        Most workers end within 10 s. A pool that was busy in that very moment makes Celery wait 30 s more for it.
+        Most workers end within 10 s. If the pool is busy in that moment, Celery waits 30 s more for it.
         """
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(GRACE_SECONDS)
@@ -72,7 +72,7 @@ class Process:
 
 
 class Stack:
-    """Starts parts with one environment and ends them all."""
+    """Starts parts with one environment and ends all of them."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
@@ -120,11 +120,11 @@ class Stack:
         return part
 
     def part(self, *command: str, name: str, **extra: str) -> Process:
-        """Any other part: `python -m <command>`."""
+        """Start any other part: `python -m <command>`."""
         return self._start(["-m", *command], name, extra)
 
     def log_tails(self, lines: int = 30) -> str:
-        """The end of each part's log, for a test that waited in vain."""
+        """The end of each part's log, for the message of a test that timed out."""
         tails = {part.log.name: part.log.read_text(errors="replace").splitlines()[-lines:] for part in self.parts}
         return "\n".join(f"--- {name}\n" + "\n".join(tail) for name, tail in tails.items())
 

@@ -1,4 +1,4 @@
-"""Workers in this process, on a real record whose clock the test moves: what becomes of jobs, days ahead too."""
+"""Workers in this process, on a real record whose clock the test moves, also by days."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from workers.run import AttemptFailed, Runner
 
 @dataclass
 class Workplace:
-    """A record, a database, and the settings of the test. Every job is done as soon as it may be."""
+    """A record, a database, and the settings of the test. Every job runs as soon as it is due."""
 
     store: Store
     clock: Clock
@@ -32,25 +32,25 @@ class Workplace:
     settings: dict[str, str] = field(default_factory=dict)
 
     def record(self, source: str, event_id: str, event_type: str, body: bytes) -> None:
-        """An event arrives, and what it owes now is done."""
+        """Record an event and run its jobs that are due."""
         jobs = jobs_for(source, event_id, event_type)
         self._work(self.store.record(Event(source, event_id, event_type, body), jobs) or [])
 
     def pass_time(self, seconds: float) -> None:
-        """What falls due within that time is done, in steps of an hour or less."""
+        """Move the clock in steps of at most an hour, and run the jobs that become due."""
         end = self.clock.ms + int(seconds * 1000)
         while self.clock.ms < end:
             self.clock.ms = min(end, self.clock.ms + 3_600_000)
             self._work(self.store.sweep(100, dict.fromkeys(QUEUES, 100)))
 
     def replay(self, job: str) -> None:
-        """A person replays it."""
+        """Replay the job and run it."""
         bells = self.store.replay(job, "the test")
         assert not isinstance(bells, str), bells
         self._work(bells)
 
     def dead(self) -> list[str]:
-        """The dead letters, the newest first."""
+        """The dead letters, newest first."""
         return [job["id"] for job in queries.list_dead(self.store, 100)]
 
     def _work(self, bells: list[Doorbell]) -> None:

@@ -1,4 +1,4 @@
-"""Alarms on a real record: who writes them down, what they go by, and what a receiver tells by itself."""
+"""Alerts on a real record: how they are saved, what they are computed from, and which ones the receiver sends."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def test_the_measurements_come_from_the_record(store: Store, clock: Clock) -> No
 def test_all_alerts_of_one_check_are_one_mail_to_the_alert_address(business: Business, mailbox: Mailbox) -> None:
     business.settings["ADMIN_NOTIFY_URLS"] = f"{mailbox.url}&to=admin@example.com"
     business.settings["ALERT_NOTIFY_URLS"] = f"{mailbox.url}&to=pager@example.com"
-    told = {"new": ["it is full"], "again": [], "over": ["one had died"]}
-    (owed,) = business.run(send_alert, told, source="holdfast")
-    business.follow(send, owed)
+    digest = {"new": ["it is full"], "again": [], "over": ["one had died"]}
+    (follow_up,) = business.run(send_alert, digest, source="holdfast")
+    business.follow(send, follow_up)
     ((recipients, mail),) = mailbox.mails
     assert (recipients, mail["Subject"]) == (["pager@example.com"], "Holdfast: it is full, and 1 more")
     text = mail.get_body(("plain",))
@@ -96,11 +96,11 @@ def test_all_alerts_of_one_check_are_one_mail_to_the_alert_address(business: Bus
 
 
 @pytest.mark.parametrize(
-    ("admin", "alert", "told"),
+    ("admin", "alert", "expected"),
     [("", "", ()), ("json://a", "", ("json://a",)), ("json://a", "json://b", ("json://b",)), ("json://a", "off", ())],
 )
-def test_the_alert_addresses_default_to_the_administrators(admin: str, alert: str, told: tuple[str, ...]) -> None:
-    assert load({"ADMIN_NOTIFY_URLS": admin, "ALERT_NOTIFY_URLS": alert}).alert_urls == told
+def test_the_alert_addresses_default_to_the_administrators(admin: str, alert: str, expected: tuple[str, ...]) -> None:
+    assert load({"ADMIN_NOTIFY_URLS": admin, "ALERT_NOTIFY_URLS": alert}).alert_urls == expected
 
 
 @pytest.fixture
@@ -113,8 +113,8 @@ def test_the_receiver_sends_one_alert_when_the_store_is_down_and_one_when_it_is_
     watchdog: Watchdog, valkey: Valkey, mailbox: Mailbox
 ) -> None:
     valkey.kill()
-    told = [watchdog.check(n * 10_000) for n in range(20)]
-    assert [n for n, one in enumerate(told) if one] == [3], "not for a restart, and not again"
+    digests = [watchdog.check(n * 10_000) for n in range(20)]
+    assert [n for n, one in enumerate(digests) if one] == [3], "not for a restart, and not again"
     valkey.start()
     Store(connect(valkey.url, timeout_seconds=5)).sweep(1, {})
     over = [watchdog.check(200_000 + n * 10_000) for n in range(40)]
@@ -127,8 +127,8 @@ def test_the_receiver_sends_one_alert_when_the_store_is_down_and_one_when_it_is_
 def test_the_receiver_sends_an_alert_when_no_worker_runs(
     watchdog: Watchdog, real_store: Store, mailbox: Mailbox
 ) -> None:
-    told = [watchdog.check(n * 10_000) for n in range(12)]
-    assert [n for n, one in enumerate(told) if one] == [10], "60 seconds after it began, and 30 more"
-    assert told[10] == AlertDigest(new=("no worker is running; events are recorded, and their jobs wait",))
+    digests = [watchdog.check(n * 10_000) for n in range(12)]
+    assert [n for n, one in enumerate(digests) if one] == [10], "60 seconds after it began, and 30 more"
+    assert digests[10] == AlertDigest(new=("no worker is running; events are recorded, and their jobs wait",))
     ((_, mail),) = mailbox.mails
     assert mail["X-Idempotency-Key"].startswith("holdfast:watch:")

@@ -1,4 +1,4 @@
-"""Dead letters that a person puts away: once, for a reason, on the record, and not beyond recall."""
+"""Discarding dead letters: once, with a reason, in the audit log, and replayable."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def client(settings: Settings) -> FlaskClient:
 
 
 def letter(store: Store, event: str = "evt_1", beside: int = 0) -> str:
-    """A dead letter, of an event with so many other jobs that are owed."""
+    """A dead letter of an event with `others` other unfinished jobs."""
     others = [NewJob(f"stripe:{event}:other-{n}", "tasks.a", "payments") for n in range(beside)]
     job = f"stripe:{event}:x"
     store.record(
@@ -116,7 +116,7 @@ def test_a_late_doorbell_of_a_discarded_job_starts_nothing(store: Store) -> None
 
 
 def raced(valkey: Valkey, *deeds: Any) -> list[Any]:
-    """What each answered, all begun at once, each over a connection of its own."""
+    """The results of simultaneous calls, each over its own connection."""
     together, answers = threading.Barrier(len(deeds)), []
 
     def do(deed: Any) -> None:

@@ -1,4 +1,4 @@
-"""Searching the record, against a real Valkey: what matches, in pages of which none repeats or skips anything."""
+"""Searches of the record on a real Valkey: the filters match, and pages repeat and skip nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.conftest import Clock
 
 @pytest.fixture
 def filled(store: Store, clock: Clock) -> Store:
-    """Six events, a second apart: two succeeded, one dead, two owed, and one that nobody handles."""
+    """Six events, one per second: two succeeded, one dead, two open, one unhandled."""
     for n, (source, kind, fate) in enumerate(
         [
             ("stripe", "invoice.paid", "succeeded"),

@@ -1,4 +1,4 @@
-"""The record from an event loop, over each kind of connection, and when it breaks."""
+"""Recording from an event loop, over each kind of connection, and with broken connections."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ async def record(by: Recorder, name: str) -> Outcome:
 
 @asynccontextmanager
 async def relayed(valkey: Valkey, context: ssl.SSLContext) -> AsyncIterator[int]:
-    """The port of a server with TLS that hands on to the Valkey what it is told, and back."""
+    """The port of a TLS server that relays to the Valkey server and back."""
 
-    async def hand_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
             writer.write(data)
         writer.close()
 
-    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        theirs, to_them = await asyncio.open_connection("127.0.0.1", urlsplit(valkey.url).port)
-        await asyncio.gather(hand_on(reader, to_them), hand_on(theirs, writer))
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", urlsplit(valkey.url).port)
+        await asyncio.gather(relay(reader, server_writer), relay(server_reader, writer))
 
-    async with await asyncio.start_server(meet, "127.0.0.1", 0, ssl=context) as server:
+    async with await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context) as server:
         yield server.sockets[0].getsockname()[1]
 
 
@@ -83,9 +83,9 @@ def test_a_tls_url_requires_a_server_certificate_with_its_name(
 def test_a_stale_connection_is_replaced_without_an_error(valkey: Valkey, web_store: Store) -> None:
     async def scene() -> list[Outcome]:
         by = recorder(web_store, valkey.url)
-        heard = [await record(by, "evt_1")]
+        outcomes = [await record(by, "evt_1")]
         web_store.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        return [*heard, await record(by, "evt_2")]
+        return [*outcomes, await record(by, "evt_2")]
 
     assert asyncio.run(scene()) == [[], []]
 
@@ -96,13 +96,13 @@ def test_a_store_that_is_down_gives_an_error_soon_and_is_tried_again_later(
 ) -> None:
     async def scene() -> None:
         by = recorder(web_store, valkey.url)
-        for name in ("evt_1", "evt_2"):  # at the first question, and at a later one
+        for name in ("evt_1", "evt_2"):  # on the first command, and on a later one
             getattr(valkey, trouble)()
             began = time.monotonic()
             assert isinstance(await record(by, name), StoreUnavailable)
             assert time.monotonic() - began < 2
             valkey.resume()
-            assert await record(by, name) in ([], None)  # it may have been recorded the first time
+            assert await record(by, name) in ([], None)  # the first command may have recorded it
 
     asyncio.run(scene())
     assert queries.stats(web_store)["accepted"] == 2
@@ -111,10 +111,10 @@ def test_a_store_that_is_down_gives_an_error_soon_and_is_tried_again_later(
 def test_a_reply_just_within_the_timeout_is_accepted(valkey: Valkey, web_store: Store) -> None:
     async def scene() -> list[Outcome]:
         by = recorder(web_store, valkey.url)
-        heard = [await record(by, "evt_1")]
+        outcomes = [await record(by, "evt_1")]
         valkey.freeze()
-        asyncio.get_running_loop().call_later(0.7, valkey.resume)  # half a second is for who must connect first
-        return [*heard, await record(by, "evt_2")]
+        asyncio.get_running_loop().call_later(0.7, valkey.resume)  # 0.5 s are reserved for connecting
+        return [*outcomes, await record(by, "evt_2")]
 
     assert asyncio.run(scene()) == [[], []]
 
@@ -122,11 +122,11 @@ def test_a_reply_just_within_the_timeout_is_accepted(valkey: Valkey, web_store: 
 def test_a_late_reply_is_not_mistaken_for_the_next_one(valkey: Valkey, web_store: Store) -> None:
     async def scene() -> list[Outcome]:
         by = recorder(web_store, valkey.url)
-        heard = [await record(by, "evt_0")]
+        outcomes = [await record(by, "evt_0")]
         valkey.freeze()
-        heard.append(await record(by, "evt_1"))  # the server has the question, and answers it later
+        outcomes.append(await record(by, "evt_1"))  # the server has the command, and replies later
         valkey.resume()
-        return [*heard, await record(by, "evt_0"), await record(by, "evt_2")]
+        return [*outcomes, await record(by, "evt_0"), await record(by, "evt_2")]
 
     first, late, known, new = asyncio.run(scene())
     assert (first, known, new) == ([], None, [])

@@ -1,7 +1,7 @@
-"""Any interleaving of calls and clocks against the real scripts: hypothesis looks for a history that breaks the record.
+"""Any interleaving of calls and clocks on the real scripts: hypothesis searches for a history that breaks the record.
 
-Each run looks elsewhere; one that fails prints the seed with which HYPOTHESIS_SEED=… makes it fail again. To look for
-minutes: `HYPOTHESIS_PROFILE=deep pytest --timeout 0 tests/integration/inbox/test_state_machine.py`.
+Each run uses another seed. A failing run prints it; HYPOTHESIS_SEED=… repeats the failure. To search for minutes:
+`HYPOTHESIS_PROFILE=deep pytest --timeout 0 tests/integration/inbox/test_state_machine.py`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.support import record_model
 from tests.support.record_model import Model
 from tests.support.searching import DEEP, SLOW
 
-STEPS = settings(  # to shrink a failure takes minutes
+STEPS = settings(  # shrinking a failure takes minutes
     SLOW,
     max_examples=1000 if DEEP else 100,
     stateful_step_count=80 if DEEP else 40,
@@ -53,15 +53,15 @@ HOUR = 3600
 JUMPS = [-HOUR, -2, 1, 6, 11, LEASE_SECONDS - 1, LEASE_SECONDS, LEASE_SECONDS + 1, HOUR, 3 * DAYS, 30 * DAYS]
 
 events = st.sampled_from(["evt_1", "evt_2", "evt_3", "evt_4"])
-some = st.integers(0, 50)  # which one, among those there are
+some = st.integers(0, 50)  # selects one of the existing items
 specs = st.lists(
     st.tuples(st.sampled_from(QUEUES), st.sampled_from(KEYS), st.sampled_from([0, 0, 5, HOUR // 2, 3 * DAYS])),
     max_size=3,
 )
 
 
-class Forgetful(Store):
-    """The record, over a connection that may lose the first answer to each call: then the client asks once more."""
+class LossyStore(Store):
+    """The record over a connection that may lose the first reply to each call, so that the client sends it again."""
 
     lost = False
 
@@ -73,20 +73,20 @@ class Forgetful(Store):
 
 @dataclass
 class Known:
-    """What a test knows beside the record: as it should be, and who was told what."""
+    """What the test knows beside the record: its expected state, and which doorbells were returned."""
 
     model: Model = field(default_factory=lambda: Model(RULES.max_attempts))
     marks: dict[str, int] = field(default_factory=lambda: dict.fromkeys(QUEUES, 0))  # newest due of a leased job
-    holding: dict[str, int] = field(default_factory=dict)  # jobs that somebody holds, and until when
+    holding: dict[str, int] = field(default_factory=dict)  # leased jobs, and the end of each lease
     given: list[Lease] = field(default_factory=list)
-    told: set[str] = field(default_factory=set)  # the jobs that somebody was told to look at, and has not yet
+    rung: set[str] = field(default_factory=set)  # jobs whose doorbell was returned and that have not been leased since
     before: dict[str, StoredState] = field(default_factory=dict)
 
 
 class History(RuleBasedStateMachine):
-    """Calls of the store beside what the model says of each."""
+    """Calls of the store, each compared with the model."""
 
-    leases: Bundle[Lease] = Bundle("leases")  # all that were ever given out; most of them stale by and by
+    leases: Bundle[Lease] = Bundle("leases")  # all leases ever returned; most are stale after a while
 
     def __init__(self, client: Any) -> None:
         super().__init__()
@@ -94,8 +94,8 @@ class History(RuleBasedStateMachine):
         self.client.flushall()
         self.clock = Clock()
         self.known, self.replica = Known(), (Known(), record_model.dump(client))
-        self.tokens: set[tuple[str, int]] = set()  # that were ever given, those that no replica heard of included
-        self.failovers = 0
+        self.tokens: set[tuple[str, int]] = set()  # all tokens ever returned, also those that were not replicated
+        self.failovers, self.latest = 0, self.clock.ms
         self.by_a_person = False
 
     @property
@@ -104,34 +104,34 @@ class History(RuleBasedStateMachine):
 
     @initialize(same_server=st.booleans())
     def begin(self, same_server: bool) -> None:
-        """With the broker in the same Redis, doorbells are pushed in the same step and not handed back."""
+        """With the broker in the same Redis, the script pushes the doorbells and does not return them."""
         self.same_server = same_server
         message = broker.task_message if same_server else no_message
-        self.store = Forgetful(self.client, RULES, message=message, now_ms=self.clock)
+        self.store = LossyStore(self.client, RULES, message=message, now_ms=self.clock)
 
     # --- the calls ----------------------------------------------------------------------------------------------------
 
     @rule()
-    def answers_get_lost(self) -> None:
-        """From here on to the next time: so every call runs twice."""
+    def replies_get_lost(self) -> None:
+        """Until this rule runs again, every call runs twice."""
         self.store.lost = not self.store.lost
 
     @rule()
-    def a_replica_hears(self) -> None:
-        """All that has happened up to now."""
+    def a_replica_receives(self) -> None:
+        """The replica receives everything up to now."""
         self.replica = deepcopy(self.known), record_model.dump(self.client)
 
     @rule()
     def the_replica_takes_over(self) -> None:
-        """What it had not heard has never happened, but for the leases, whose holders are at work. Time has passed, and
-        no clock that goes back hits upon the very millisecond of a lease before: see the tokens in lease.lua."""
+        """What was not replicated never happened, except for the leases, whose holders still work. Time has passed: no
+        clock that goes back meets the exact millisecond of an earlier lease: see the tokens in lease.lua."""
         known, kept = self.replica
         self.known = deepcopy(known)
         record_model.restore(self.client, kept)
         self.failovers += 1
         newest = max([self.clock.ms, *(token for _, token in self.tokens)])
         self.clock.ms = newest // 1000 * 1000 + 1000 + self.failovers * 13
-        self._let_run_out()
+        self._expire_holdings()
 
     @rule(event=events, specs=specs)
     def record(self, event: str, specs: list[tuple[str, str, int]]) -> None:
@@ -144,7 +144,7 @@ class History(RuleBasedStateMachine):
         assert fresh == self.model.record(event, new, self.clock.ms)
         assert (bells is not None) == (fresh and not self.store.lost)
         self.model.counts["duplicates"] += self.store.lost
-        self._told(bells or [], new if fresh else [])
+        self._rung(bells or [], new if fresh else [])
 
     @precondition(lambda self: self.model.jobs)
     @rule(target=leases, which=some, holder=st.sampled_from(["worker-1", "worker-2"]))
@@ -152,14 +152,14 @@ class History(RuleBasedStateMachine):
         return self._lease(self._one(which), holder) or multiple()
 
     @rule(target=leases)
-    def everybody_is_asked_for(self) -> Any:
-        """As a full house of workers does; so keys are fought for."""
+    def all_jobs_are_leased(self) -> Any:
+        """As many busy workers do, so that they compete for ordering keys."""
         return multiple(*filter(None, [self._lease(name, "worker-3") for name in sorted(self.model.jobs)]))
 
     @rule(target=leases)
-    def everybody_is_asked_for_by_a_clock_that_is_ahead(self) -> Any:
+    def all_jobs_are_leased_by_a_clock_that_is_ahead(self) -> Any:
         self.time_passes(HOUR)
-        given = self.everybody_is_asked_for()
+        given = self.all_jobs_are_leased()
         self.time_passes(-HOUR)
         return given
 
@@ -177,13 +177,13 @@ class History(RuleBasedStateMachine):
             assert self.store.finish(lease, follow_ups) == []
             assert record_model.content(self.client) == before
         elif self._changed(lease, lambda: self.store.finish(lease, follow_ups)):
-            self._told([], follow_ups)
+            self._rung([], follow_ups)
             self.model.jobs[lease.job_id].state = StoredState.SUCCEEDED
             self.model.create(lease.event_id, follow_ups, self.clock.ms)
 
     @rule(target=leases, lease=leases, queue=st.sampled_from(QUEUES))
-    def finish_and_go_on(self, lease: Lease, queue: str) -> Any:
-        """With the job of the next doorbell in the broker's list, if there is one; whether or not the lease held."""
+    def finish_and_lease(self, lease: Lease, queue: str) -> Any:
+        """Also lease the job of the next doorbell in the broker's list, even if the finished lease was stale."""
         rung: Any = self.client.lindex(queue, -1)
         finished, held = self.model.finished(lease), self.model.held(lease)
         if held:
@@ -197,7 +197,7 @@ class History(RuleBasedStateMachine):
             lease, [], NextJobRequest("worker-4", LEASE_SECONDS, queue, ["tasks.a"])
         )
         assert isinstance(bells, LeaseLost) != (held or finished)
-        self._told(bells if isinstance(bells, list) else [])
+        self._rung(bells if isinstance(bells, list) else [])
         return self._leased(found, name or "", word) or multiple()
 
     @rule(lease=leases, seconds=st.sampled_from([-5, 0, 5, 3600, 3 * DAYS]))
@@ -210,7 +210,7 @@ class History(RuleBasedStateMachine):
     def fail_for_good(self, lease: Lease, specs: list[tuple[str, str, int]]) -> None:
         left = self._jobs(lease.event_id, f"left-{lease.job_id[-1]}", specs[:1])
         if self._changed(lease, lambda: self.store.fail(lease, "no such field", DeadLetter("permanent"), left)):
-            self._told([], left)
+            self._rung([], left)
             self.model.jobs[lease.job_id].state = StoredState.DEAD
             self.model.create(lease.event_id, left, self.clock.ms)
 
@@ -222,7 +222,7 @@ class History(RuleBasedStateMachine):
 
     @rule(lease=leases, seconds=st.sampled_from([-5, 0, 5, 3 * DAYS]))
     def postpone(self, lease: Lease, seconds: int) -> None:
-        """It does not count, and leaves no trace that would grow."""
+        """The attempt is neither counted nor kept."""
         due, traces = self.clock.ms + seconds * 1000, self._traces(lease)
         if self._changed(lease, lambda: self.store.postpone(lease, "its turn is later", due)):
             job = self.model.jobs[lease.job_id]
@@ -243,14 +243,14 @@ class History(RuleBasedStateMachine):
             assert answer == "unfinished"
             return
         assert answer == ("unfinished" if self.store.lost else [Doorbell(name, "tasks.a", job.queue)])
-        self._told(answer if isinstance(answer, list) else [])
+        self._rung(answer if isinstance(answer, list) else [])
         job.state, job.tries, job.lost, job.due = StoredState.PENDING, 0, 0, self.clock.ms
         self.by_a_person = True
 
     @precondition(lambda self: self.model.jobs)
     @rule(which=some)
-    def replay_a_letter_only(self, which: int) -> None:
-        """As the replay of all that match does, which means no job that is not dead."""
+    def replay_dead_only(self, which: int) -> None:
+        """As a bulk replay does: only dead jobs are replayed."""
         name = self._one(which)
         state = self.model.jobs[name].state
         if state is StoredState.DEAD:
@@ -281,11 +281,12 @@ class History(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from(JUMPS))
     def time_passes(self, seconds: int) -> None:
         self.clock.forward(seconds)
-        self._let_run_out()
+        self.latest = max(self.latest, self.clock.ms)
+        self._expire_holdings()
 
     @rule()
-    def what_has_aged_is_gone(self) -> None:
-        """The server drops keys by its own clock, which stands still in here: so we do as it would."""
+    def expired_keys_are_deleted(self) -> None:
+        """The server expires keys by its own clock, which does not move with the test's: so the test deletes them."""
         keys: Any = self.client.keys("*")
         aged = [key for key in keys if 0 < self.client.pexpiretime(key) <= self.clock.ms]
         if aged:
@@ -298,9 +299,10 @@ class History(RuleBasedStateMachine):
     # --- what is true after each of them ------------------------------------------------------------------------------
 
     @invariant()
-    def the_record_is_sound_and_as_the_model_says(self) -> None:
+    def the_record_is_consistent_and_matches_the_model(self) -> None:
         record = record_model.read(self.client)
-        record_model.check(record, self.clock.ms, self.model.gone)
+        self.latest = max(self.latest, self.clock.ms)
+        record_model.check(record, self.clock.ms, self.model.gone, latest=self.latest)
         states = {name: StoredState(job["state"]) for name, job in record.jobs.items()}
         record_model.check_moves(self.known.before, states, by_a_person=self.by_a_person)
         assert states == {name: job.state for name, job in self.model.jobs.items()}
@@ -308,14 +310,14 @@ class History(RuleBasedStateMachine):
         self.known.before, self.by_a_person = states, False
 
     @invariant()
-    def what_counts_as_rung_was_rung(self) -> None:
+    def jobs_marked_as_rung_were_rung(self) -> None:
         rung = {name for names in record_model.read(self.client).rung.values() for name in names}
         if self.store.lost:
-            self.known.told |= rung
-        assert rung <= self.known.told
+            self.known.rung |= rung
+        assert rung <= self.known.rung
 
     def teardown(self) -> None:
-        """Whatever has happened: a few ever so small sweeps later, and everything is done."""
+        """After any history, a few small sweeps later every job is done."""
         if not hasattr(self, "store"):
             return
         self.store.lost = False
@@ -325,7 +327,7 @@ class History(RuleBasedStateMachine):
             for bell in self._sweep(2, 1):
                 self._work(bell.job_id)
         assert not [name for name, job in self.model.jobs.items() if job.unfinished]
-        self.the_record_is_sound_and_as_the_model_says()
+        self.the_record_is_consistent_and_matches_the_model()
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
@@ -339,22 +341,22 @@ class History(RuleBasedStateMachine):
             for n, (queue, key, delay) in enumerate(specs)
         ]
 
-    def _told(self, bells: list[Doorbell], new: Sequence[NewJob] = ()) -> None:
-        """Ready-made messages of new jobs count as doorbells: they went to the broker in the same step."""
+    def _rung(self, bells: list[Doorbell], new: Sequence[NewJob] = ()) -> None:
+        """Messages of new jobs count as doorbells: the script pushed them to the broker in the same step."""
         assert len(set(bells)) == len(bells)
         ready_made = {job.id for job in new if self.same_server and not job.delay_seconds}
         assert not ready_made & {bell.job_id for bell in bells}
-        self.known.told |= ready_made | {bell.job_id for bell in bells}
+        self.known.rung |= ready_made | {bell.job_id for bell in bells}
 
     def _traces(self, lease: Lease) -> int:
         fields: Any = self.client.hkeys(f"{{holdfast}}:job:{lease.job_id}")
         return sum(field.startswith(b"attempt:") for field in fields)
 
     def _changed(self, lease: Lease, change: Callable[[], list[Doorbell]]) -> bool:
-        """True if the change was taken. A stale token changes not one byte."""
+        """True if the change was accepted. A stale token must change not one byte."""
         if self.model.held(lease):
-            with suppress(*[LeaseLost] * self.store.lost):  # as the second run of it hears
-                self._told(change())
+            with suppress(*[LeaseLost] * self.store.lost):  # as the second of two runs raises
+                self._rung(change())
             self.known.holding.pop(lease.job_id, None)
             return True
         before = record_model.content(self.client)
@@ -364,10 +366,10 @@ class History(RuleBasedStateMachine):
         return False
 
     def _sweep(self, limit: int, room: int) -> list[Doorbell]:
-        """How many leases a sweep finds depends on its limit: the model follows, within what it may do."""
+        """How many expired leases a sweep finds depends on its limit: the model follows it, within the rules."""
         still = {queue: self._not_overtaken(queue) for queue in QUEUES}
         bells = self.store.sweep(limit, dict.fromkeys(QUEUES, room))
-        self._told(bells)
+        self._rung(bells)
         for queue in QUEUES:
             assert len(still[queue] & {bell.job_id for bell in bells}) <= max(room, 0), "no queue is flooded"
         for name, job in self.model.jobs.items():
@@ -378,11 +380,11 @@ class History(RuleBasedStateMachine):
         return bells
 
     def _mark(self, queue: str) -> int:
-        """A mark in the future is of a clock that was wrong."""
+        """A time in the future comes from a clock that was wrong."""
         return self.known.marks[queue] if self.known.marks[queue] <= self.clock.ms else 0
 
     def _not_overtaken(self, queue: str) -> set[str]:
-        """Whose doorbell is probably still in the queue; those who wait for an ordering key are rung by its holder."""
+        """Jobs whose doorbell is probably still in the queue, without those that an ordering key's holder rings for."""
         waiting = {name for names in record_model.read(self.client).waiting.values() for name in names}
         rung: Any = self.client.zrange(f"{{holdfast}}:rung:{queue}", 0, -1, withscores=True)
         return {name.decode() for name, again in rung if again > self._mark(queue)} - waiting
@@ -392,17 +394,17 @@ class History(RuleBasedStateMachine):
         return []
 
     def _lease(self, name: str, holder: str) -> Lease | None:
-        word = self.model.lease(name, self.clock.ms)
-        return self._leased(self.store.lease(name, holder, LEASE_SECONDS), name, word)
+        expected = self.model.lease(name, self.clock.ms)
+        return self._leased(self.store.lease(name, holder, LEASE_SECONDS), name, expected)
 
-    def _leased(self, lease: Lease | str, name: str, word: str) -> Lease | None:
-        """The answer to who wanted the job `name` is `word`."""
-        if word in ("leased", "waiting"):
-            self.known.told.discard(name)
+    def _leased(self, lease: Lease | str, name: str, expected: str) -> Lease | None:
+        """Check the result of leasing the job `name`: `expected` is 'leased' or the reason why not."""
+        if expected in ("leased", "waiting"):
+            self.known.rung.discard(name)
         if isinstance(lease, str):
-            assert lease == word
+            assert lease == expected
             return None
-        assert word == "leased"
+        assert expected == "leased"
         assert lease.first == (self.model.jobs[name].token == 0 and not self.store.lost)
         self._hold(name)
         assert all(lease.token > old.token for old in self.known.given if old.job_id == name)
@@ -416,13 +418,13 @@ class History(RuleBasedStateMachine):
         return lease
 
     def _hold(self, name: str) -> None:
-        """Nobody else has it, by anybody's clock up to now, nor another job of its ordering key."""
+        """No other worker holds the job, or another one with its ordering key, by any clock so far."""
         key = self.model.jobs[name].key
         assert not [job for job in self.known.holding if job == name or (key and self.model.jobs[job].key == key)]
         self.known.holding[name] = self.clock.ms + LEASE_SECONDS * 1000
 
-    def _let_run_out(self) -> None:
-        """Whoever's lease is over may lose it from now on, even if the clock goes back."""
+    def _expire_holdings(self) -> None:
+        """An expired lease may be lost from now on, even if the clock goes back."""
         self.known.holding = {name: until for name, until in self.known.holding.items() if until > self.clock.ms}
 
     def _work(self, name: str) -> None:

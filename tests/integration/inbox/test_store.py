@@ -146,7 +146,7 @@ def line(valkey: Valkey) -> LossyProxy:
 
 @pytest.fixture
 def over_line(with_broker: Store, line: LossyProxy, clock: Clock) -> Store:
-    """The store of `with_broker`, whose scripts it has, over a line that may lose the answers to what speaks of j1."""
+    """The store of `with_broker`, with its scripts loaded, over a connection that may lose replies about j1."""
     over = Store(connect(line.url, timeout_seconds=5), message=broker.task_message, now_ms=clock)
     for name in ("lease", "finish", "fail"):
         over.client.script_load(over._scripts[name].script)
@@ -481,7 +481,7 @@ def test_a_clock_that_was_ahead_does_not_make_every_doorbell_look_lost(store: St
     clock.forward(-3600)
     clock.forward(11)
     assert store.sweep(100, {"payments": 0}) == [], "its queue is long, and nobody has overtaken it yet"
-    store.finish(leased(store, "j2"))  # now by the right clock, and not newer than the doorbell
+    store.finish(leased(store, "j2"))  # now with the right clock, and not newer than the doorbell
     assert store.sweep(100, {"payments": 0}) == []
 
 
@@ -504,7 +504,7 @@ def test_doorbells_that_wait_in_a_long_queue_are_not_rung_again(store: Store, cl
 
 
 def test_attempts_that_failed_do_not_count_as_lost(store: Store, clock: Clock) -> None:
-    """Or a job with a schedule longer than MAX_ATTEMPTS would die of the first worker that dies under it."""
+    """Otherwise a job with a schedule longer than MAX_ATTEMPTS would become dead when its worker dies once."""
     store.record(EVENT, [job()])
     for _ in range(Rules().max_attempts):
         store.fail(leased(store), "the peer is down", RetryAt(clock.ms))

@@ -1,4 +1,4 @@
-"""One job from lease to finish, in this process: the races that a real worker shows only now and then."""
+"""One job from lease to finish, in this process: the races that a real worker meets only rarely."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_an_attempt_commits_the_effect_and_creates_the_follow_ups(runner: Runner
 
 
 def test_a_late_holder_and_the_next_holder_have_one_effect(runner: Runner, clock: Clock) -> None:
-    """The holder sleeps over its lease in its handler; somebody else does all of the job; it wakes up."""
+    """The holder stalls in its handler until its lease expires; another worker runs the job; the holder resumes."""
 
     def successor(attempt: Attempt, db: Session) -> list[FollowUp]:
         write(attempt, db, "by the successor")
@@ -82,7 +82,7 @@ def test_if_a_late_holder_commits_first_the_next_holder_finishes_the_job(runner:
         return [FOLLOW_UP]
 
     def successor(attempt: Attempt, db: Session) -> list[FollowUp]:
-        runner._effect(sleeper, old)  # it wakes up and commits while its successor is at work
+        runner._effect(sleeper, old)  # the old holder commits while the new one works
         write(attempt, db, "by the successor")
         return []
 
@@ -108,7 +108,7 @@ def test_an_attempt_after_a_crash_between_commit_and_finish_creates_the_same_fol
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Store, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
-        patch.setattr(Store, "release", lambda *_: [])  # as SIGKILL would: nothing is given back
+        patch.setattr(Store, "release", lambda *_: [])  # as after SIGKILL: the job is not returned
         run(runner, handler, JOB.id, "task-1", 55)
     clock.forward(runner.settings.lease_seconds + 1)
     assert run(runner, handler, JOB.id, "task-2", 55) == "succeeded"
@@ -143,7 +143,7 @@ def test_a_replay_of_a_job_that_had_its_effect_changes_nothing(runner: Runner) -
 
 
 def test_an_effect_is_not_doubled_if_the_record_lost_the_attempt(runner: Runner) -> None:
-    """As after a failover to a replica that had not heard of it: the job looks as if nobody ever had it."""
+    """As after a failover to a replica that had not received it: the job looks as if it was never leased."""
 
     def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
         calls.append(attempt.number)
@@ -227,11 +227,11 @@ def test_a_task_with_a_schedule_is_retried_by_it_and_knows_its_last_attempt(
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "text"),
     [
         (PermanentError("the invoice has no customer"), "the invoice has no customer"),
         (ValueError("no such mailbox: ada@example.com"), "ValueError at an unknown place"),
     ],
 )
-def test_only_texts_of_own_errors_are_recorded(error: Exception, told: str) -> None:
-    assert describe(error) == told
+def test_only_texts_of_own_errors_are_recorded(error: Exception, text: str) -> None:
+    assert describe(error) == text

@@ -1,4 +1,4 @@
-"""A worker whose command line lets a job run longer than its lease exits with one line that says why."""
+"""A worker whose command line lets a job run longer than its lease exits with one line that names the reason."""
 
 from __future__ import annotations
 

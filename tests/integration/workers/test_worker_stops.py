@@ -1,4 +1,4 @@
-"""A worker with a backlog is told to stop, or hears an error, when it has the next job and has not begun it."""
+"""A worker with a backlog is stopped, or gets an error, when it has leased the next job and not begun it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 @pytest.fixture
 def runner(real_store: Store, request: pytest.FixtureRequest) -> Iterator[Runner]:
-    """Of a store with two jobs, whose doorbells are in the broker's list."""
+    """A runner on a store with two jobs, whose doorbells are in the broker's list."""
     store = Store(real_store.client, message=broker.task_message)
     jobs = [NewJob(name, TASK, "payments") for name in ("j1", "j2")]
     store.record(Event("stripe", "evt_1", "invoice.payment_failed", b"{}"), jobs)
@@ -49,7 +49,7 @@ def work(runner: Runner, handlers: Handlers | dict[str, Handler]) -> None:
 
 
 class Handlers(UserDict[str, Handler]):
-    """Told to stop when the handler of the job with this number is looked for."""
+    """Raises SystemExit when the handler of the job number `stop_at` is looked up."""
 
     def __init__(self, stop_at: int) -> None:
         super().__init__({TASK: handler})

@@ -1,4 +1,4 @@
-"""What is wrong, and what of it is told: tables."""
+"""Which alerts fire and which are announced, as tables."""
 
 from __future__ import annotations
 
@@ -45,50 +45,50 @@ def test_a_disk_is_short_by_its_share_and_by_its_bytes(free: int, total: int, is
     assert alert_rules.is_disk_short(free, total) is is_short
 
 
-TOLD = AlertState("it", NOW - HOUR, NOW - HOUR)
-CALM = AlertState("it", NOW - HOUR, NOW - HOUR, NOW - MINUTE)
+ANNOUNCED = AlertState("it", NOW - HOUR, NOW - HOUR)
+RECENTLY_CALM = AlertState("it", NOW - HOUR, NOW - HOUR, NOW - MINUTE)
 
 
 @pytest.mark.parametrize(
-    ("before", "fires", "told"),
+    ("before", "fires", "digest"),
     [
         (None, True, AlertDigest(new=("it",))),
         (None, False, AlertDigest()),
-        (TOLD, True, AlertDigest()),
+        (ANNOUNCED, True, AlertDigest()),
         (AlertState("it", 1, NOW - QUIET + 1), True, AlertDigest()),
         (AlertState("it", 1, NOW - QUIET), True, AlertDigest(again=("it",))),
-        (TOLD, False, AlertDigest()),
-        (CALM, False, AlertDigest()),
-        (CALM, True, AlertDigest()),
+        (ANNOUNCED, False, AlertDigest()),
+        (RECENTLY_CALM, False, AlertDigest()),
+        (RECENTLY_CALM, True, AlertDigest()),
         (AlertState("it", 1, 1, NOW - HOLD_MS), False, AlertDigest(over=("it",))),
     ],
 )
 def test_an_alert_is_announced_when_it_begins_lasts_and_is_over(
-    before: AlertState | None, fires: bool, told: AlertDigest
+    before: AlertState | None, fires: bool, digest: AlertDigest
 ) -> None:
     known = {"name": before} if before else {}
-    _, heard = decide(known, {"name": "it"} if fires else {}, NOW, QUIET)
-    assert heard == told
+    _, result = decide(known, {"name": "it"} if fires else {}, NOW, QUIET)
+    assert result == digest
 
 
 def history(fires: list[bool], step: int, patience: int = 0) -> list[AlertDigest]:
-    """What is told at each look."""
+    """What is announced at each check."""
     standing: dict[str, AlertState] = {}
-    heard = []
+    digests = []
     for n, one in enumerate(fires):
-        standing, told = decide(standing, {"name": "it"} if one else {}, NOW + n * step, QUIET, patience)
-        heard.append(told)
-    return heard
+        standing, digest = decide(standing, {"name": "it"} if one else {}, NOW + n * step, QUIET, patience)
+        digests.append(digest)
+    return digests
 
 
 def test_a_flapping_alert_is_announced_once_and_resolved_once() -> None:
-    heard = [told for told in history([n % 2 == 0 for n in range(60)] + [False] * 10, MINUTE) if told]
-    assert heard == [AlertDigest(new=("it",)), AlertDigest(over=("it",))]
+    digests = [digest for digest in history([n % 2 == 0 for n in range(60)] + [False] * 10, MINUTE) if digest]
+    assert digests == [AlertDigest(new=("it",)), AlertDigest(over=("it",))]
 
 
 def test_a_lasting_alert_is_repeated_after_each_quiet_time() -> None:
-    heard = [told for told in history([True] * 25, HOUR) if told]
-    assert heard == [AlertDigest(new=("it",)), *[AlertDigest(again=("it",))] * 6]
+    digests = [digest for digest in history([True] * 25, HOUR) if digest]
+    assert digests == [AlertDigest(new=("it",)), *[AlertDigest(again=("it",))] * 6]
 
 
 def test_an_alert_shorter_than_the_patience_is_not_announced() -> None:
@@ -97,7 +97,7 @@ def test_an_alert_shorter_than_the_patience_is_not_announced() -> None:
 
 
 def test_all_alerts_of_one_check_are_one_message() -> None:
-    told = AlertDigest(("a died", "b is full"), ("c lasts",), ("d",))
-    assert told.subject() == "a died, and 3 more"
-    assert told.text() == "New:\n- a died\n- b is full\n\nStill:\n- c lasts\n\nResolved:\n- d"
+    digest = AlertDigest(("a died", "b is full"), ("c lasts",), ("d",))
+    assert digest.subject() == "a died, and 3 more"
+    assert digest.text() == "New:\n- a died\n- b is full\n\nStill:\n- c lasts\n\nResolved:\n- d"
     assert AlertDigest(over=("d",)).subject() == "resolved: d"

@@ -1,4 +1,4 @@
-"""What is kept comes out as it was signed, whatever it is."""
+"""Any stored payload is restored as it was signed."""
 
 from __future__ import annotations
 
