@@ -48,7 +48,7 @@ def save_alerts(
 
 def measure(store: Store, queues: Sequence[str], now: int) -> AlertInputs:
     """What the alerts are computed from, as it is now."""
-    stats, deliveries = queries.stats(store), queries.deliveries(store)
+    stats, deliveries = queries.stats(store), queries.delivery_counts(store)
     unfinished = statistics.unfinished_by_queue(store, queues)
     return AlertInputs(
         now=now,

@@ -43,7 +43,7 @@ def stats(store: Store) -> dict[str, int]:
     return {name: stored[name] for name in COUNTS} | states
 
 
-def deliveries(store: Store) -> dict[str, int]:
+def delivery_counts(store: Store) -> dict[str, int]:
     """Counters of deliveries: `accepted:<source>`, `duplicate:<source>`, `rejected:<source>:<reason>`,
     `verified:<source>:<secret's name>`; `unproven:<source>` of signed ones rejected since the last verified one.
     And times (ms since 1970) of the last verified ones: `last:<source>:<secret's name>`."""
@@ -52,7 +52,7 @@ def deliveries(store: Store) -> dict[str, int]:
     return {name.decode(): int(value) for name, value in raw.items()}
 
 
-def attempts(store: Store) -> dict[str, int]:
+def attempt_counts(store: Store) -> dict[str, int]:
     """Counters of attempts: `<task>:<outcome>`; `<task>:<ms>`, attempts that took at most that long and longer than the
     next smaller limit (`inf`: no limit); `<task>:ms`, their total duration."""
     with translate_errors():

@@ -206,7 +206,7 @@ class Store:
         return self._run("find", *args)
 
     def count(self, deliveries: Mapping[str, int]) -> None:
-        """Add to the counters of deliveries, whose names are listed at `deliveries` in inbox/queries.py."""
+        """Add to the counters of deliveries, whose names are listed at `delivery_counts` in inbox/queries.py."""
         with translate_errors(), self.client.pipeline(transaction=False) as pipe:
             for name, times in deliveries.items():
                 pipe.hincrby(PREFIX + "deliveries", name, times)

@@ -61,7 +61,7 @@ def _register_status(
     @api.get("/sources")
     @operation("List the sources: deliveries, last use of each secret, rejections by reason", schemas.SourceList)
     def list_sources() -> schemas.SourceList:
-        return schemas.SourceList.model_validate({"sources": delivery_stats(sources, queries.deliveries(store))})
+        return schemas.SourceList.model_validate({"sources": delivery_stats(sources, queries.delivery_counts(store))})
 
     @api.get("/reconcile")
     @operation("Show the last reconcile with Stripe's list of events", schemas.ReconcileStatus)

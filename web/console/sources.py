@@ -42,6 +42,6 @@ def register(
                 reconcile = reconcile_status.load_status(settings, store, db)
         except SQLAlchemyError:
             reconcile = None
-        rows = delivery_stats(configured, queries.deliveries(store))
+        rows = delivery_stats(configured, queries.delivery_counts(store))
         now = store.now_ms()
         return render_template("sources.html", sources=rows, reconcile=reconcile, rejections=REJECTIONS, now=now)

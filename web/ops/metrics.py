@@ -154,7 +154,7 @@ class Deliveries(Collector):
             "Unix time of the last delivery verified by this secret; 0 if none",
             labels=by_secret,
         )
-        counts = queries.deliveries(self._store)
+        counts = queries.delivery_counts(self._store)
         counted = {name.partition(":")[2] for name in counts if name.startswith("accepted:")}
         for name in sorted(counted.union(self._sources)):  # the API is a source, too, but not a configured one
             accepted.add_metric((name,), counts.get(f"accepted:{name}", 0))
@@ -244,7 +244,7 @@ class Attempts(Collector):
         took = HistogramMetricFamily(
             "holdfast_attempt_seconds", "Time from the lease of a job to the end of the attempt", labels=("task",)
         )
-        for task, counts in _by_task(queries.attempts(self._store)).items():
+        for task, counts in _by_task(queries.attempt_counts(self._store)).items():
             for outcome in OUTCOMES:
                 ended.add_metric((task, outcome), counts.get(outcome, 0))
             took.add_metric((task,), _buckets(counts, ATTEMPT_MS), counts.get("ms", 0) / 1000)

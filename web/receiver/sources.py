@@ -81,7 +81,7 @@ def _scheme(name: str, header: str) -> signatures.Scheme:
 
 
 def delivery_stats(sources: Mapping[str, Source], counts: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Deliveries of each source, from `queries.deliveries`: how often and when last (ms since 1970) each secret
+    """Deliveries of each source, from `queries.delivery_counts`: how often and when last (ms since 1970) each secret
     verified one; rejections by reason; and rejections since the last verified one that may be a misconfiguration
     (`unproven`).
 

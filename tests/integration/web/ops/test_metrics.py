@@ -171,7 +171,7 @@ def test_503s_are_counted_when_the_store_is_back(valkey: Valkey, real_store: Sto
         await asyncio.sleep(3 * FLUSH_SECONDS)
 
     asyncio.run(outage())
-    assert queries.deliveries(real_store)["rejected:stripe:unavailable"] == 3
+    assert queries.delivery_counts(real_store)["rejected:stripe:unavailable"] == 3
 
 
 def test_acknowledgements_are_a_histogram_of_all_processes_together(client: FlaskClient, real_store: Store) -> None:

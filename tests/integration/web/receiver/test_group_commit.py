@@ -166,5 +166,5 @@ def test_figures_are_written_down_together(counting: Counting, web_store: Store)
 
     asyncio.run(scene())
     assert queries.stats(web_store)["rejected"] == 50
-    told = queries.deliveries(web_store)
+    told = queries.delivery_counts(web_store)
     assert told == {"rejected:stripe:signature": 50, "unproven:stripe": 50, "ack:5": 50, "ack:us": 200_000}

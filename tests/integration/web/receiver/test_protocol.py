@@ -136,7 +136,7 @@ def test_a_body_that_breaks_off_is_counted_and_its_room_is_given_back(server: Se
         with connected(server) as sock:
             sock.sendall(head + body[:-1])
     wait_until(
-        lambda: queries.deliveries(real_store).get("rejected:stripe:body") == 150, seconds=30, what="150 refusals"
+        lambda: queries.delivery_counts(real_store).get("rejected:stripe:body") == 150, seconds=30, what="150 refusals"
     )
     assert asked(server, b"".join(delivery("evt_2", "Connection: close", size=LIMIT // 2))) == [200]
 

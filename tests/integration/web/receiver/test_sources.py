@@ -155,7 +155,7 @@ def test_each_mode_takes_its_own_events(valkey: Valkey, tmp_path: Path, real_sto
     if livemode is MISSING:
         del event["livemode"]
     assert send(receiver(valkey, tmp_path, STRIPE_MODE=mode), event) == status
-    stats, counted = queries.stats(real_store), queries.deliveries(real_store)
+    stats, counted = queries.stats(real_store), queries.delivery_counts(real_store)
     assert (stats["accepted"], stats["unfinished"]) == (int(status == 200), jobs)
     assert (stats["rejected"], counted.get("rejected:stripe:mode", 0)) == ((1, 1) if status == 400 else (0, 0))
 
