@@ -1,4 +1,4 @@
-"""The doorbell: our ready-made message is what Celery itself would have sent."""
+"""The doorbell: our own message is the same as the one that Celery sends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inbox.store import Store
 from tasks import broker
 
 JOB = NewJob("stripe:evt_1:payments.payment_failed", "tasks.payments.payment_failed", "payments")
-# Made anew for each message, or telling where it was made.
+# New for each message, or dependent on the machine.
 OWN = {"id", "root_id", "correlation_id", "delivery_tag", "origin", "reply_to"}
 
 
@@ -40,7 +40,7 @@ def queued(store: Store, queue: str) -> list[Any]:
 
 
 def plain(message: dict[str, Any]) -> dict[str, Any]:
-    """A message without what is its own."""
+    """A message without its unique fields."""
     parts: dict[str, Any] = {**message, "body": json.loads(base64.b64decode(message["body"]))}
     for part in ("headers", "properties"):
         parts[part] = {key: value for key, value in message[part].items() if key not in OWN}

@@ -22,7 +22,7 @@ from tests.support.peers import Answer, Asked, Peer
 
 
 def told(business: Business, *urls: str, number: int = 1, status: str = "completed") -> list[FollowUp]:
-    """What a document that ended so owes these agents."""
+    """The follow-ups that notify these agents of a document with this end."""
     business.settings |= {"HANDOFF_SECRET": HANDOFF_SECRET, "PUBLIC_URL": "https://us.example.com"}
     business.settings.setdefault("CALL_OUT_ALLOWED_HOSTS", "127.0.0.1")
     row = {"id": f"doc_{number}", "document_id": "contract-7", "status": status, "error": "the service gave up"}
@@ -47,7 +47,7 @@ def agent_of(business: Business) -> Agent:
 
 
 def failing(business: Business, follow_up: FollowUp, times: int) -> None:
-    """So many tries, each as soon as it may be."""
+    """Run this many attempts, each as soon as it is due."""
     for _ in range(times):
         with pytest.raises(TransientError, match="answered"):
             try_(business, follow_up)
@@ -178,7 +178,7 @@ def test_calls_to_one_agent_are_spread_by_its_rate_and_each_waits_once(business:
 
 
 def test_a_place_that_was_missed_is_given_up(business: Business) -> None:
-    """Or all that waited for an agent that was away would come at once."""
+    """Otherwise all messages that waited for an unreachable agent would be sent at once."""
     agent = Agent(rate_per_minute=6, next_at=None)
     kept = [circuit_breaker.reserve_slot(agent, None, NOW) for _ in range(3)]
     assert [(place - NOW).seconds for place in kept] == [0, 10, 20]
@@ -257,7 +257,7 @@ def test_after_the_last_attempt_the_administrator_is_notified_with_the_host_only
 def test_what_a_sleeper_heard_counts_beside_what_its_successor_heard(
     business: Business, late: int, failures: int
 ) -> None:
-    """The worker slept over its lease in the call; its successor has failed meanwhile."""
+    """The worker's lease expired during the call; the next attempt has failed meanwhile."""
 
     def reply(_: Asked) -> Answer:
         if len(peer.asked) == 1:

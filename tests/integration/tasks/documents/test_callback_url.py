@@ -1,4 +1,4 @@
-"""Result addresses that no longer lead to the result, and downloads that a person replays."""
+"""Result URLs that have expired, and replayed downloads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.peers import Answer, Asked, Peer
 
 
 class Service:
-    """A service whose result lies at /files/<today>, and answers `refusal` everywhere else."""
+    """A service whose result is at /files/<today>; every other URL answers `refusal`."""
 
     def __init__(self, refusal: int = 403) -> None:
         self.write_error, self.today, self.status = refusal, "new", "completed"
@@ -105,7 +105,7 @@ def test_a_download_that_always_exceeds_its_time_limit_fails_the_document_with_a
     business: Business,
 ) -> None:
     class OverTime(Exception):
-        """Celery's, which quotes nothing of ours, nor may any other be quoted."""
+        """Like Celery's time limit; the text of an exception that is not ours must not be quoted."""
 
     def renew() -> None:
         raise OverTime("s3cret")

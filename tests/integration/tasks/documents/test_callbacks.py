@@ -1,4 +1,4 @@
-"""Documents, on both databases: handed to a service, followed, fetched, handed on."""
+"""Documents, on both databases: submitted, tracked, downloaded, announced."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def by_service(business: Business, url: str) -> None:
 
 
 def ask(business: Business, **more: Any) -> list[FollowUp]:
-    """Have a document started, as far as its first start."""
+    """Request a document, up to its first submission."""
     body = {**REQUEST, **more}
     first, deadline = business.run(create_document, body, source="api", event_id="doc_1")
     assert (deadline.effect, deadline.delay_seconds) == ("documents.deadline.1.1", 86400)
@@ -83,7 +83,7 @@ def steps(business: Business) -> list[tuple[str, int]]:
 
 
 def processing(business: Business, **fields: Any) -> None:
-    """A document that the service knows as task_1."""
+    """A document whose task at the service is task_1."""
     values = {"document_id": "contract-7", "status": "processing", "created_at": NOW, "updated_at": NOW, **fields}
     with business.sessions() as db:
         db.add(Document(id="doc_1", task_id="task_1", **values))
@@ -91,7 +91,7 @@ def processing(business: Business, **fields: Any) -> None:
 
 
 def fetch(business: Business, url: str) -> list[FollowUp]:
-    """What a callback of a finished document leads to."""
+    """The follow-ups of a callback for a finished document."""
     (follow_up,) = call_back(business, completed, event_id="msg_done", result_url=url)
     return business.follow(download, follow_up, source="documents", event_id="msg_done")
 

@@ -1,4 +1,4 @@
-"""What a person's replay leads to, on the real record: it makes no job again that was there before."""
+"""Replays by a person, on the real record: a replay never creates a job that exists already."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def row(sessions: Callable[[], Session]) -> Document:
 
 
 def refused_and_replayed(place: Workplace, service: Service) -> None:
-    """A document whose start was refused, and is replayed two days later, when the service has been mended."""
+    """A document whose submission was refused, and is replayed two days later, when the service works again."""
     place.record("api", "doc_1", "document.requested", b'{"document_id": "contract-7"}')
     assert (place.dead(), row(place.sessions).status) == ([START], "failed")
     place.pass_time(2 * DAY)

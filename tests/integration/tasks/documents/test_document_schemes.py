@@ -1,4 +1,4 @@
-"""The document service's callbacks by each scheme, from the address it was given to the document they are about."""
+"""The document service's callbacks by each scheme, from the callback URL to the document."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_a_callback_of_an_unknown_task_is_answered_200_and_shown_until_it_is_a_d
         runner = Runner(
             real_store, business.sessions, load({"MAX_ATTEMPTS": str(attempts)}), lambda _: None, "worker-1"
         )
-        real_store.client.hset(f"{{holdfast}}:job:{job}", "due", 0)  # its next try comes now
+        real_store.client.hset(f"{{holdfast}}:job:{job}", "due", 0)  # its next attempt is due now
         with pytest.raises(AttemptFailed):
             run(runner, completed, job, "", 60)
         (shown,) = client.get(f"/api/v1/events/documents/{event['id']}", headers=key).get_json()["jobs"]

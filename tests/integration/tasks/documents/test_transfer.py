@@ -1,4 +1,4 @@
-"""One download: resumed after a break, verified, capped, and stored once, in a folder and in S3."""
+"""A download: resumed, verified, limited in size, and stored once, in a folder and in S3."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def whole(**headers: str) -> Answer:
 
 
 def half(headers: Mapping[str, str] = STRONG) -> Answer:
-    """The answer that breaks off."""
+    """A response whose body is incomplete."""
     return Answer(200, {**PDF, **headers, "Content-Length": str(len(CONTENT))}, CONTENT[:HALF])
 
 
@@ -106,7 +106,7 @@ def broken_off(downloads: Downloads, url: str) -> None:
 
 
 def is_stored(downloads: Downloads, stored: Stored) -> None:
-    """Once, whole, and nothing else is left."""
+    """The document is stored once and complete, and no other file remains."""
     assert stored == Stored("doc_1.pdf", "application/pdf", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
     assert downloads.content() == {"doc_1.pdf": CONTENT}
     assert downloads.unfinished() == []
@@ -172,7 +172,7 @@ def test_a_download_that_may_be_another_version_starts_over(downloads: Downloads
 @pytest.mark.parametrize(
     "second",
     [
-        whole(),  # it knows no Range
+        whole(),  # the server does not support Range
         whole(ETag='"v2"'),  # it has changed since
     ],
 )

@@ -29,7 +29,7 @@ TO_CUSTOMER = "&to={email}"
 
 
 def owed(business: Business, email: str | None = "ada@example.com", **session: Any) -> FollowUp:
-    """A receipt that is owed."""
+    """A receipt that is not sent yet."""
     details = {"customer_details": {"email": email, **session}}
     (receipt,) = business.run(checkout_completed, checkout(**details))
     return receipt
@@ -224,7 +224,7 @@ def test_the_text_is_in_the_customers_language_if_there_is_a_template(locale: st
         ("receipt", "de", {"amount": format_amount(2500, "jpy")}, "2500 JPY"),
         ("receipt", "en-GB", {"amount": format_amount(4900, "kwd")}, "4.900 KWD"),
         ("receipt", "fr", {"amount": format_amount(4900, "kwd")}, "4,900 KWD"),
-        ("receipt", "es", {"amount": format_amount(1999, "eur")}, "19.99 EUR"),  # of no words in Spanish
+        ("receipt", "es", {"amount": format_amount(1999, "eur")}, "19.99 EUR"),  # there is no Spanish template
         ("trial_will_end", None, {"trial_end": "2026-03-01"}, "on 2026-03-01"),
         ("trial_will_end", "de", {"trial_end": "2026-03-01"}, "am 01.03.2026"),
         ("trial_will_end", "fr", {"trial_end": "2026-03-01"}, "le 01/03/2026"),
