@@ -120,7 +120,7 @@ def test_a_receiver_killed_around_a_replay_has_replayed_the_job_or_not(world: Wo
     with pytest.raises(requests.ConnectionError):
         requests.post(world.stack.url(f"/api/v1/jobs/{job}/replay"), headers=BEARER, timeout=10)
     assert world.died(point)
-    assert world.state(job) == ("dead" if point.startswith("before") else "scheduled")
+    assert world.state(job) == ("dead" if point.startswith("before") else "pending")
     world.stack.worker()
     world.settle()
     assert world.effects(job) == (0 if point.startswith("before") else 1)
