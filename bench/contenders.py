@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,51 +14,62 @@ from typing import Any
 import psycopg
 import redis
 
-from bench.events import SECRET
+from bench.events import SECRET, new_events, record
 from bench.processes import ROOT, Part, tree_seconds
 from dev.stack.postgres import Postgres
-from dev.stack.servers import Valkey, free_port
-from inbox.store import PREFIX
+from dev.stack.servers import Server, Valkey, free_port, wait_until
+from inbox.job import NewJob
+from inbox.queries import stats
+from inbox.store import Store
+from tasks import broker
 
-INSTALLED = ROOT / "var" / "bench"
-PEERS = Path(__file__).parent / "peers"
-BIN = INSTALLED / "peers" / "bin"
+INSTALLED = ROOT / "var" / "bench"  # the peers and their packages
+BIN = INSTALLED / "venv" / "bin"
 CELERY = ("-c", "1", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING")
 Command = Sequence[str | Path]
 
 
 class Contender(ABC):
-    """`folder` is for logs and data; `cwd` is where the commands of its receiver and of its worker run."""
+    """`measurements` are those it takes part in; `cwd` is where its commands run, `folder` is for logs and data."""
 
     name: str
     web: Command
     worker: Command
-    cwd = ROOT
+    cwd = INSTALLED
+    effect = "nothing"
+    measurements: tuple[str, ...] = ("acks", "steady", "end_to_end")
 
     def __init__(self, valkey: Valkey, folder: Path) -> None:
         self.valkey, self.folder, self.port = valkey, folder, free_port()
         self.client: redis.Redis = redis.Redis.from_url(valkey.url, socket_timeout=60)  # more than any BLPOP waits
+        self.stores: list[Server] = [valkey]  # the servers that hold its data
         folder.mkdir(parents=True, exist_ok=True)
+        self.environment = {
+            "REDIS_URL": valkey.url,
+            "STRIPE_WEBHOOK_SECRET": SECRET,
+            "PORT": str(self.port),
+            "DATABASE_URL": f"sqlite:///{folder}/holdfast.db",
+            "DOCUMENT_STORE": str(folder / "documents"),
+            "TASK_EVENTS": "off",  # no other contender sends task events to a dashboard
+            "BENCH_EFFECT": self.effect,
+            "GUNICORN_CMD_ARGS": f"--bind=127.0.0.1:{self.port}",
+            "NODE_ENV": "production",
+        }
+
+    def prepare(self, stack: ExitStack) -> None:  # noqa: B027  not all need it
+        """Set up what it needs before it starts. Raises RuntimeError or OSError if it cannot run on this machine."""
+
+    def start(self, command: Command, name: str, **extra: str) -> Part:
+        return Part(command, {**self.environment, **extra}, self.folder / f"{self.name}-{name}.log", self.cwd)
+
+    def start_receiver(self, stack: ExitStack, **extra: str) -> None:
+        """Start the receiver, and wait until it answers; `stack` stops it."""
+        self.receiver = stack.enter_context(self.start(self.web, "web", **extra))
+        self.receiver.wait_for(self.port)
 
     @abstractmethod
     def recorded(self) -> int:
         """Number of distinct events in its store."""
-
-    def prepare(self) -> None:  # noqa: B027  not all need it
-        """Set up what it needs before it starts. Raises RuntimeError or OSError if it cannot run on this machine."""
-
-    def environment(self) -> Mapping[str, str]:
-        return {"REDIS_URL": self.valkey.url, "STRIPE_WEBHOOK_SECRET": SECRET, "PORT": str(self.port)}
-
-    def start(self, command: Command, name: str, **extra: str) -> Part:
-        return Part(command, {**self.environment(), **extra}, self.folder / f"{self.name}-{name}.log", self.cwd)
-
-    def start_web(self, stack: ExitStack, **extra: str) -> Part:
-        """Start the receiver, and wait until it listens; `stack` stops it."""
-        web = self.start(self.web, "web", **extra)
-        stack.callback(web.stop)
-        web.wait_for(self.port)
-        return web
 
     def effects(self) -> int:
         found: Any = self.client.get("effects")
@@ -70,84 +81,73 @@ class Contender(ABC):
 
     def store_seconds(self) -> float:
         """CPU time of the servers that hold its data."""
-        assert self.valkey.process is not None
-        return tree_seconds(self.valkey.process.pid)
-
-    def close(self) -> None:  # noqa: B027  most have nothing to close
-        """Stop what `prepare` started."""
-
-    def _count_keys(self, pattern: str, kind: str) -> int:
-        return sum(1 for _ in self.client.scan_iter(pattern, count=5000, _type=kind))
+        return sum(tree_seconds(server.process.pid) for server in self.stores if server.process)
 
 
-def _holdfast_worker(app: str) -> list[str]:
+def _celery_worker(app: str) -> list[str]:
     return [sys.executable, "-m", "celery", "-A", app, "worker", "-Q", "payments", *CELERY]
 
 
 class Holdfast(Contender):
     name = "Holdfast"
-    web = (sys.executable, "-m", "web")
-    worker = _holdfast_worker("bench.worker_app")
-    bare_worker = _holdfast_worker("bench.bare_app")
+    web: Command = (sys.executable, "-m", "web")
+    worker = _celery_worker("bench.worker_app")
+    cwd = ROOT
+    measurements = (*Contender.measurements, "drain", "idle")
 
-    def prepare(self) -> None:
+    def prepare(self, stack: ExitStack) -> None:
+        self.store = Store(self.client, message=broker.task_message)
         upgrade = [sys.executable, "-m", "tasks.upgrade"]
-        subprocess.run(upgrade, cwd=ROOT, env={**self.environment()}, check=True, timeout=60)
+        subprocess.run(upgrade, cwd=ROOT, env=self.environment, check=True, timeout=60)
 
-    def workers(self, count: int, stack: ExitStack) -> list[Part]:
-        """Start worker processes whose jobs only write their effect row; `stack` stops them."""
-        names = [("-n", f"{n}@%h") for n in range(count)]
-        parts = [self.start([*self.worker, *name], f"worker-{name[1]}", BENCH_EFFECT="nothing") for name in names]
-        for part in parts:
-            stack.callback(part.stop)
-        return parts
+    def start_workers(self, count: int, stack: ExitStack) -> list[Part]:
+        """Start worker processes; `stack` stops them."""
+        commands = [[*self.worker, "-n", f"{number}@%h"] for number in range(count)]
+        return [stack.enter_context(self.start(it, f"worker-{number}")) for number, it in enumerate(commands)]
 
-    def environment(self) -> Mapping[str, str]:
-        return {
-            **super().environment(),
-            "DATABASE_URL": f"sqlite:///{self.folder}/holdfast.db",
-            "DOCUMENT_STORE": str(self.folder / "documents"),
-            "TASK_EVENTS": "off",  # no other contender sends task events to a dashboard
-            "BENCH_EFFECT": "count",
-        }
+    def fill(self, count: int) -> None:
+        """Record new events with one job each."""
+        record(self.store, new_events(count))
 
     def recorded(self) -> int:
-        return self._count("accepted")
+        return stats(self.store)["accepted"]
 
     def unfinished(self) -> int:
-        """Number of jobs that are ready or leased."""
-        return self._count("ready", "leased")
-
-    def _count(self, *names: str) -> int:
-        counts: Any = self.client.hmget(PREFIX + "counts", names)
-        return sum(int(count or 0) for count in counts)
+        """Number of jobs that are pending or running; none is scheduled."""
+        return stats(self.store)["unfinished"]
 
 
-@contextmanager
-def holdfast_in(name: str) -> Iterator[Holdfast]:
-    """Holdfast alone, on an empty Valkey; its data are in var/`name`."""
-    folder = ROOT / "var" / name
-    shutil.rmtree(folder, ignore_errors=True)
-    valkey = Valkey(folder / "valkey").start()
-    try:
-        ours = Holdfast(valkey, folder)
-        ours.prepare()
-        yield ours
-    finally:
-        valkey.kill()
+class BareCelery(Holdfast):
+    """Only Celery, with Holdfast's settings: the lower limit of a worker's cost."""
+
+    name = "bare Celery"
+    web = ()
+    worker = _celery_worker("bench.bare_app")
+    measurements = ("drain",)
+
+    def fill(self, count: int) -> None:
+        """Only the messages, without a record."""
+        for number in range(count):
+            name = f"stripe:evt_{number:025}:payments.payment_failed"
+            job = NewJob(name, "tasks.payments.payment_failed", "payments")
+            self.client.lpush("payments", broker.task_message(job))
+
+    def unfinished(self) -> int:
+        return int(self.client.llen("payments"))
+
+
+class BareCelerySql(BareCelery):
+    name = "bare Celery, one SQL row each"
+    effect = "sql"
 
 
 class Naive(Contender):
     name = "by hand"
     web = (BIN / "gunicorn", "-k", "gthread", "-w", "1", "--threads", "32", "naive:app")
     worker = (BIN / "celery", "-A", "naive:celery", "worker", *CELERY)
-    cwd = PEERS
-
-    def environment(self) -> Mapping[str, str]:
-        return {**super().environment(), "GUNICORN_CMD_ARGS": f"--bind=127.0.0.1:{self.port}"}
 
     def recorded(self) -> int:
-        return self._count_keys("seen:*", "STRING")
+        return len(set(self.client.scan_iter("seen:*", count=5000)))
 
 
 class BullMQ(Contender):
@@ -156,56 +156,49 @@ class BullMQ(Contender):
     worker = ("node", "worker.js")
     cwd = INSTALLED / "bullmq"
 
-    def prepare(self) -> None:
-        for script in PEERS.glob("bullmq/*.js"):
-            shutil.copy(script, self.cwd)
-
-    def environment(self) -> Mapping[str, str]:
-        return {**super().environment(), "NODE_ENV": "production"}
-
     def recorded(self) -> int:
         """Each job is a hash that stays after the job has finished."""
-        return self._count_keys("bull:events:evt_*", "HASH")
+        return len(set(self.client.scan_iter("bull:events:evt_*", count=5000, _type="HASH")))
 
 
 class Dbos(Contender):
     name = "DBOS"
     web = (BIN / "python", "dbos_peer.py", "web")
     worker = (BIN / "python", "dbos_peer.py", "worker")
-    cwd = PEERS
 
-    def __init__(self, valkey: Valkey, folder: Path) -> None:
-        super().__init__(valkey, folder)
-        self.postgres = Postgres(forgetful=False)
-
-    def prepare(self) -> None:
-        self.postgres.__enter__()
-        migration = self.start((BIN / "python", "dbos_peer.py", "migrate"), "migrate")
-        if migration.process.wait(60):
-            raise RuntimeError(f"DBOS did not create its tables: {migration.log.read_text()[-300:]}")
-
-    def environment(self) -> Mapping[str, str]:
-        return {**super().environment(), "DBOS_DATABASE_URL": self.postgres.url("postgres")}
+    def prepare(self, stack: ExitStack) -> None:
+        postgres = stack.enter_context(Postgres(forgetful=False))
+        self.stores.append(postgres)  # Valkey counts the effects
+        self.environment["DBOS_DATABASE_URL"] = postgres.url("postgres")
+        self.db = stack.enter_context(psycopg.connect(host=str(postgres.folder), user="postgres", autocommit=True))
+        with self.start(self.worker, "migrate") as worker:  # it creates the tables
+            wait_until(lambda: "ready" in worker.log.read_text(), seconds=60, what=f"DBOS; see {worker.log}")
 
     def recorded(self) -> int:
-        return int(self._sql("SELECT count(*) FROM dbos.workflow_status")[0])
+        ((count,),) = self.db.execute("SELECT count(*) FROM dbos.workflow_status").fetchall()
+        return int(count)
 
     def wipe(self) -> None:
         super().wipe()
-        self._sql("TRUNCATE dbos.workflow_status CASCADE")
-
-    def store_seconds(self) -> float:
-        """Postgres, and Valkey, which counts the effects."""
-        assert self.postgres.process is not None
-        return super().store_seconds() + tree_seconds(self.postgres.process.pid)
-
-    def close(self) -> None:
-        self.postgres.__exit__(None, None, None)
-
-    def _sql(self, statement: str) -> tuple[Any, ...]:
-        with psycopg.connect(host=str(self.postgres.folder), user="postgres", autocommit=True) as db:
-            found = db.execute(statement.encode())
-            return (found.fetchone() or ()) if found.description else ()
+        self.db.execute("TRUNCATE dbos.workflow_status CASCADE")
 
 
-CONTENDERS: tuple[type[Contender], ...] = (Holdfast, BullMQ, Naive, Dbos)
+CONTENDERS: tuple[type[Contender], ...] = (Holdfast, BullMQ, Naive, Dbos, BareCelery, BareCelerySql)
+
+
+def start_valkey(folder: Path, stack: ExitStack) -> Valkey:
+    """Empty the folder, and start an empty Valkey in it; `stack` kills it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    valkey = Valkey(folder / "valkey").start()
+    stack.callback(valkey.kill)
+    return valkey
+
+
+@contextmanager
+def holdfast_in(name: str) -> Iterator[tuple[Holdfast, ExitStack]]:
+    """Holdfast alone, on an empty Valkey; its data are in var/`name`. The stack stops what is started on it."""
+    folder = ROOT / "var" / name
+    with ExitStack() as stack:
+        ours = Holdfast(start_valkey(folder, stack), folder)
+        ours.prepare(stack)
+        yield ours, stack

@@ -1,51 +1,56 @@
-"""Signed Stripe events as complete HTTP requests of one length. Every event is new."""
+"""Signed Stripe events as complete HTTP requests, and the same events for a record. Every event is new."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 from cli import stripe_events
+from inbox.errors import StoreUnavailable
+from inbox.event import NewEvent
+from inbox.store import Store
+from tasks.ingest import build_delivery, identify_stripe_event
 
-SECRET = "whsec_of_the_benchmark"
+SECRET = "whsec_of_the_benchmark_0123456789"
 BYTES = 3700  # of a body, as of a typical invoice event
-PLACEHOLDER = b"@" * 20  # replaced by the event's number
+PLACEHOLDER = "@" * 20  # replaced by the event's number
+PADDING = "~"
 NUMBERS = itertools.count(1)  # unique across rounds, so that no event is sent twice
+BATCH = 100
 
 
-def template() -> bytes:
-    """An invoice.payment_failed of BYTES bytes with PLACEHOLDER in each id, so that no two events share a customer."""
-    now, number = int(time.time()), PLACEHOLDER.decode()
+def bodies() -> Iterator[bytes]:
+    """Each an invoice.payment_failed of BYTES bytes. Its number is in each id, so that no two share a customer."""
+    now = int(time.time())
     invoice = stripe_events.failed_invoice(0, "ada@example.com", 1, now, stripe_events.NEW_VERSION)
-    invoice |= {"id": f"in_{number}", "customer": f"cus_{number}", "description": ""}
-    padding = "x" * (BYTES - len(_body(invoice, now)))
-    return _body(invoice | {"description": padding}, now)
+    invoice |= {"id": f"in_{PLACEHOLDER}", "customer": f"cus_{PLACEHOLDER}", "description": PADDING}
+    body = stripe_events.event(0, "invoice.payment_failed", invoice, now).decode()
+    body = body.replace(stripe_events.event_id(0), f"evt_{PLACEHOLDER}")
+    body = body.replace(PADDING, "x" * (BYTES - len(body) + len(PADDING)))
+    return (body.replace(PLACEHOLDER, f"{number:020}").encode() for number in NUMBERS)
 
 
-def _body(invoice: dict[str, object], now: int) -> bytes:
-    body = stripe_events.event(0, "invoice.payment_failed", invoice, now)
-    return body.replace(stripe_events.event_id(0).encode(), b"evt_" + PLACEHOLDER)
+def signed_requests() -> Iterator[bytes]:
+    for body in bodies():
+        signature = stripe_events.signature(body, SECRET, int(time.time()))
+        head = (
+            "POST /stripe-webhook HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            f"Stripe-Signature: {signature}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        yield head.encode() + body
 
 
-def bodies(count: int) -> list[bytes]:
-    blank = template()
-    return [blank.replace(PLACEHOLDER, b"%020d" % next(NUMBERS)) for _ in range(count)]
+def new_events(count: int) -> Iterator[NewEvent]:
+    """Events with their jobs, as the receiver records them."""
+    for body in itertools.islice(bodies(), count):
+        yield build_delivery("stripe", identify_stripe_event(body.decode()), body)
 
 
-def write_requests(path: Path, count: int) -> int:
-    """Write `count` signed requests; returns the length of each in bytes. They are valid as long as signatures are."""
-    at = int(time.time())
-    requests = [_request(body, at) for body in bodies(count)]
-    path.write_bytes(b"".join(requests))
-    (length,) = {len(request) for request in requests}
-    return length
-
-
-def _request(body: bytes, at: int) -> bytes:
-    signature = stripe_events.signature(body, SECRET, at)
-    head = (
-        "POST /stripe-webhook HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        f"Stripe-Signature: {signature}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+def record(store: Store, events: Iterable[NewEvent]) -> None:
+    """Record events as the receiver does, many per round trip. Raises StoreUnavailable."""
+    remaining = iter(events)
+    while batch := list(itertools.islice(remaining, BATCH)):
+        for outcome in store.record_all(batch):
+            if isinstance(outcome, StoreUnavailable):
+                raise outcome

@@ -8,27 +8,25 @@ and the throughput of workers.
 
 from __future__ import annotations
 
-import statistics
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 import requests
 
-from bench.backlog import new_events, record
 from bench.contenders import Holdfast, holdfast_in
-from bench.events import bodies
-from bench.load import paced, percentile
-from bench.output import markdown_table, parse_arguments, template
-from bench.results import machine
+from bench.events import bodies, new_events, record
+from bench.load import at_rate, percentile, send
+from bench.output import machine, parse_arguments, write_page
 from dev import plot
 from dev.stack.servers import wait_until
 from inbox.event import NewEvent
-from inbox.store import DAY_MS, PREFIX, Rules, Store, connect
-from tasks import broker
+from inbox.store import DAY_MS, PREFIX, Rules, Store
 from tasks.routes import QUEUES
 
 STEPS = 4
@@ -38,12 +36,10 @@ WORKERS, DRAIN_SECONDS = 2, 60
 MAX_RESTART_SECONDS = 300
 EXPIRED_MS = (Rules().payload_days + 1) * DAY_MS
 GOAL_BYTES = 64  # per event of which only the id is left
-KEY = "a-key-for-the-console"
-PAGES = ("", "events", "events?type=none", "dead")  # the last but one finds nothing
-COLUMNS = ("events", "ack p50", "ack p99", "sweep p50", "sweep p99", "overview", "event list", "empty search", "dead")
+KEY = "a-key-for-the-console-0123456789"
+PAGES = {"overview": "", "event list": "events", "empty search": "events?type=none", "dead": "dead"}
 
-
-Level = dict[str, float]  # by COLUMNS: the number of events in the record, and milliseconds with so many
+Level = dict[str, float]  # by column: the number of events in the record, and milliseconds with so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,71 +52,57 @@ class Kind:
     restart_seconds: float
 
 
-class GrowingRecord:
-    """A receiver with its console, and the record that is filled step by step."""
-
-    def __init__(self, ours: Holdfast, most: int) -> None:
-        self.ours, self.step = ours, most // STEPS
-        self.store = Store(connect(ours.valkey.url, timeout_seconds=60), message=broker.task_message)
-        self.console = requests.Session()
-        self.console.post(self._url("sign-in"), data={"key": KEY}, timeout=10)
-
-    def measure(self, fill: Callable[[int], None]) -> Kind:
-        """Empty the record, then fill it in STEPS steps and measure after each."""
-        self.ours.wipe()
-        levels, grown = [self._level(0)], 0
-        for number in range(1, STEPS + 1):
-            before = self.store.memory()[0]
-            self.ours.client.config_set("appendfsync", "no")  # only while it is filled
-            fill(self.step)
-            self.ours.client.config_set("appendfsync", "always")
-            grown += self.store.memory()[0] - before
-            levels.append(self._level(self.step * number))
-            print(_cells(levels[-1]), flush=True)
-        self.ours.valkey.kill()
-        restart = _ms(lambda: self.ours.valkey.start(MAX_RESTART_SECONDS)) / 1000
-        return Kind(levels, grown / (self.step * STEPS), restart)
-
-    def _level(self, events: int) -> Level:
-        load = paced(self.ours.port, RATE, SECONDS, 8)
-        sweeps = sorted(_ms(lambda: self.store.sweep(200, dict.fromkeys(QUEUES, 100))) for _ in range(SWEEPS))
-        pages = [statistics.median(self._page_ms(page) for _ in range(PAGE_LOADS)) for page in PAGES]
-        acks = (load.figures["p50"], load.figures["p99"])
-        sweep = (percentile(sweeps, 50), percentile(sweeps, 99))
-        return dict(zip(COLUMNS, (events, *acks, *sweep, *pages), strict=True))
-
-    def _page_ms(self, page: str) -> float:
-        return _ms(lambda: self.console.get(self._url(page), timeout=30, allow_redirects=False).raise_for_status())
-
-    def _url(self, page: str) -> str:
-        return f"http://127.0.0.1:{self.ours.port}/console/{page}"
-
-    def drain(self) -> float:
-        """Jobs per second of WORKERS warm worker processes, over at most DRAIN_SECONDS."""
-        left, most = self.ours.unfinished, self.ours.unfinished()
-        with ExitStack() as stack:
-            self.ours.workers(WORKERS, stack)
-            wait_until(lambda: left() < most * 0.98, seconds=120, what="the workers' first jobs")
-            first, began = left(), time.monotonic()
-            while left() and time.monotonic() < began + DRAIN_SECONDS:
-                time.sleep(0.2)
-            return (first - left()) / (time.monotonic() - began)
-
-
 def main() -> None:
     arguments = parse_arguments("bench.growth", most=1_000_000)
     about = machine()
-    with holdfast_in("growth") as ours, ExitStack() as stack:
-        ours.start_web(stack, API_KEYS=KEY)
-        paced(ours.port, RATE, 2, 8)  # warm up
-        growing = GrowingRecord(ours, arguments.most)
-        store = growing.store
-        old = Store(connect(ours.valkey.url, timeout_seconds=60), now_ms=lambda: int(time.time() * 1000) - EXPIRED_MS)
-        kinds = {"unfinished": growing.measure(lambda count: record(store, new_events(count)))}
-        drained = growing.drain()
-        kinds["finished"] = growing.measure(lambda count: record(store, _finished(count)))
-        kinds["id_only"] = growing.measure(lambda count: _add_expired(old, store, count))
-    print(write(kinds, drained, about, arguments.report))
+    with holdfast_in("growth") as (ours, stack):
+        ours.start_receiver(stack, API_KEYS=KEY)
+        send(ours.port, 8, at_rate(RATE, 2))  # warm up
+        step = arguments.most // STEPS
+        kinds = {"unfinished": _measure(ours, step, ours.fill)}
+        drained = _drained_per_second(ours)
+        kinds["finished"] = _measure(ours, step, lambda count: record(ours.store, _finished(count)))
+        kinds["id_only"] = _measure(ours, step, lambda count: _add_expired(ours, count))
+    write(kinds, drained, about, arguments.report)
+
+
+def _measure(ours: Holdfast, step: int, fill: Callable[[int], None]) -> Kind:
+    """Empty the record, then fill it in STEPS steps and measure after each."""
+    ours.wipe()
+    levels, grown = [_level(ours, 0)], 0
+    for number in range(1, STEPS + 1):
+        before = ours.store.memory()[0]
+        ours.client.config_set("appendfsync", "no")  # only while it is filled
+        fill(step)
+        ours.client.config_set("appendfsync", "always")
+        grown += ours.store.memory()[0] - before
+        levels.append(_level(ours, step * number))
+        print(_cells(levels[-1]), flush=True)
+    ours.valkey.kill()
+    restart = _ms(lambda: ours.valkey.start(MAX_RESTART_SECONDS)) / 1000
+    return Kind(levels, grown / (step * STEPS), restart)
+
+
+def _level(ours: Holdfast, events: int) -> Level:
+    acks = send(ours.port, 8, at_rate(RATE, SECONDS))
+    sweeps = sorted(_ms(lambda: ours.store.sweep(200, dict.fromkeys(QUEUES, 100))) for _ in range(SWEEPS))
+    return {
+        "events": events,
+        **{f"ack {name}": acks[name] for name in ("p50", "p99")},
+        **{f"sweep p{percent}": percentile(sweeps, percent) for percent in (50, 99)},
+        **_console_ms(f"http://127.0.0.1:{ours.port}/console/"),
+    }
+
+
+def _console_ms(url: str) -> Level:
+    """Median milliseconds of each of PAGES."""
+    console = requests.Session()
+    console.post(f"{url}sign-in", data={"key": KEY}, timeout=10)
+
+    def load(page: str) -> None:
+        console.get(url + page, timeout=30, allow_redirects=False).raise_for_status()
+
+    return {name: median(_ms(partial(load, page)) for _ in range(PAGE_LOADS)) for name, page in PAGES.items()}
 
 
 def _ms(call: Callable[[], object]) -> float:
@@ -129,40 +111,52 @@ def _ms(call: Callable[[], object]) -> float:
     return (time.perf_counter() - began) * 1000
 
 
+def _drained_per_second(ours: Holdfast) -> float:
+    """Jobs per second of WORKERS warm worker processes, over at most DRAIN_SECONDS."""
+    left, most = ours.unfinished, ours.unfinished()
+    with ExitStack() as stack:
+        ours.start_workers(WORKERS, stack)
+        wait_until(lambda: left() < most * 0.98, seconds=120, what="the workers' first jobs")
+        first, began = left(), time.monotonic()
+        while left() and time.monotonic() < began + DRAIN_SECONDS:
+            time.sleep(0.2)
+        return (first - left()) / (time.monotonic() - began)
+
+
 def _finished(count: int) -> Iterator[NewEvent]:
     """Events without jobs: they are finished when they are recorded."""
     return (NewEvent(arrival.event, ()) for arrival in new_events(count))
 
 
-def _add_expired(old: Store, store: Store, count: int) -> None:
-    """Record finished events with the clock of `old`, and prune until only their ids are left."""
-    record(old, _finished(count))
-    while store.client.zcount(PREFIX + "events", "-inf", store.now_ms() - EXPIRED_MS + DAY_MS):
-        store.sweep(200, {})
+def _add_expired(ours: Holdfast, count: int) -> None:
+    """Record finished events with a clock that is behind, and prune until only their ids are left."""
+    record(Store(ours.client, now_ms=lambda: int(time.time() * 1000) - EXPIRED_MS), _finished(count))
+    while ours.client.zcount(PREFIX + "events", "-inf", ours.store.now_ms() - EXPIRED_MS + DAY_MS):
+        ours.store.sweep(200, {})
 
 
-def write(kinds: dict[str, Kind], drained: float, about: str, folder: Path) -> str:
-    """Write growth.md and growth.svg to `folder`; returns the page."""
+def write(kinds: dict[str, Kind], drained: float, about: str, folder: Path) -> None:
+    """Write growth.md and growth.svg to `folder`."""
     series = {f"ack p99, {name.replace('_', ' ')}": _points(kind, "ack p99") for name, kind in kinds.items()}
     series["sweep p99, unfinished"] = _points(kinds["unfinished"], "sweep p99")
     (folder / "growth.svg").write_text(plot.lines("Time as the record grows", series, ("events", "ms")))
     most = kinds["unfinished"].levels[-1]["events"]
-    (body,) = bodies(1)
-    page = template("growth.md").format(
+    body = next(bodies())
+    write_page(
+        folder / "growth.md",
+        "growth.md",
         about=about,
         payload=f"{len(body):,}",
         compressed=f"{len(zlib.compress(body, 9)):,}",
-        goal=GOAL_BYTES,
+        goal=str(GOAL_BYTES),
         verdict="met" if kinds["id_only"].bytes_each <= GOAL_BYTES else "**missed**",
         most=f"{most:,.0f}",
         drained=f"{drained:,.0f}",
         minutes=f"{most / drained / 60:.0f}",
-        **{name: markdown_table(COLUMNS, map(_cells, kind.levels)) for name, kind in kinds.items()},
+        **{name: plot.markdown_table(kind.levels[0], map(_cells, kind.levels)) for name, kind in kinds.items()},
         **{f"{name}_bytes": f"{kind.bytes_each:,.0f}" for name, kind in kinds.items()},
         **{f"{name}_restart": f"{kind.restart_seconds:.1f}" for name, kind in kinds.items()},
     )
-    (folder / "growth.md").write_text(page)
-    return page
 
 
 def _points(kind: Kind, column: str) -> list[plot.Point]:

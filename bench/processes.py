@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Part:
-    """One process with its log, in its own session."""
+    """One process with its log, in its own session; it is stopped at the end of the block."""
 
     def __init__(
         self, command: Sequence[str | Path], environment: Mapping[str, str], log: Path, cwd: Path = ROOT
@@ -28,42 +29,36 @@ class Part:
                 command, cwd=cwd, env={**os.environ, **environment}, stdout=out, stderr=out, start_new_session=True
             )
 
-    def cpu_seconds(self) -> float:
-        return tree_seconds(self.process.pid)
+    def __enter__(self) -> Part:
+        return self
 
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-    def stop(self, seconds: float = 10) -> None:
-        """SIGTERM, and after `seconds` SIGKILL to what is left of the session."""
-        with suppress(ProcessLookupError):
-            self.process.terminate()
+    def __exit__(self, *_: object) -> None:
+        """SIGTERM, and after 10 seconds SIGKILL to what is left of the session."""
+        self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            self.process.wait(seconds)
+            self.process.wait(10)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+    def cpu_seconds(self) -> float:
+        return tree_seconds(self.process.pid)
 
     def wait_for(self, port: int) -> None:
         """Wait until it listens. Raises RuntimeError with the end of its log if it ends instead."""
         wait_until(lambda: self._listens(port), seconds=60, what=f"port {port}; see {self.log}")
 
     def _listens(self, port: int) -> bool:
-        if not self.alive():
+        if self.process.poll() is not None:
             raise RuntimeError(f"the process ended: {self.log.read_text(errors='replace')[-800:]}")
-        connections = (it for member in _tree(self.process.pid) for it in member.net_connections("tcp"))
-        return any(it.laddr.port == port and it.status == psutil.CONN_LISTEN for it in connections)
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def tree_seconds(pid: int) -> float:
     """User and system CPU time of a process and all its descendants, including those that have ended."""
-    total = 0.0
-    for member in _tree(pid):
+    root, total = psutil.Process(pid), 0.0
+    for member in (root, *root.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):  # it has just ended: its parent's times include it
             total += sum(member.cpu_times()[:4])  # user, system, and both of the children it has waited for
     return total
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    root = psutil.Process(pid)
-    return [root, *root.children(recursive=True)]

@@ -9,11 +9,10 @@ from contextlib import ExitStack
 from statistics import median
 
 from bench import rounds
-from bench.backlog import fill_record
 from bench.contenders import Holdfast, holdfast_in
-from bench.output import markdown_table, parse_arguments, template
-from bench.results import machine
-from bench.rounds import Figures
+from bench.load import Figures
+from bench.output import machine, parse_arguments, write_page
+from dev import plot
 from dev.stack.servers import wait_until
 
 ROUNDS, SECONDS, JOBS = 5, 5, 6000
@@ -21,12 +20,13 @@ ROUNDS, SECONDS, JOBS = 5, 5, 6000
 
 def main() -> None:
     folder, about = parse_arguments("bench.scale").report, machine()
-    with holdfast_in("scale") as ours:
-        counts = range(1, (os.cpu_count() or 1) + 1)
-        receivers = _median_rounds(_receivers, "web_us", ours, counts)
-        workers = _median_rounds(_workers, "worker_us", ours, counts)
+    with holdfast_in("scale") as (ours, _):
+        receivers = _median_rounds(lambda count: _receivers(ours, count), "web_us")
+        workers = _median_rounds(lambda count: rounds.drain(ours, JOBS * count, count), "worker_us")
         fsync = _fsync_seconds(ours)
-    page = template("scale.md").format(
+    write_page(
+        folder / "scaling.md",
+        "scale.md",
         about=about,
         receivers=_table("receiver", "web_us", receivers),
         workers=_table("worker", "worker_us", workers),
@@ -34,26 +34,15 @@ def main() -> None:
         most=f"{1e6 / (receivers[0]['store_us'] + workers[0]['store_us']):,.0f}",
         each=f"{workers[0]['store_us']:,.0f}",
     )
-    (folder / "scaling.md").write_text(page)
-    print(page)
 
 
 def _receivers(ours: Holdfast, count: int) -> Figures:
     """`count` receiver processes at their maximum rate."""
     with ExitStack() as stack:
-        web = ours.start_web(stack, WEB_PROCESSES=str(count))
-        wait_until(
-            lambda: web.log.read_text().count("startup complete") == count, seconds=60, what="every receiver process"
-        )
-        return rounds.acks(ours, web, SECONDS)
-
-
-def _workers(ours: Holdfast, count: int) -> Figures:
-    """`count` worker processes on a full queue of jobs that only write their effect row."""
-    ours.wipe()
-    fill_record(ours, JOBS * count)
-    with ExitStack() as stack:
-        return rounds.drained(ours, ours.workers(count, stack), ours.unfinished)
+        ours.start_receiver(stack, WEB_PROCESSES=str(count))
+        log = ours.receiver.log
+        wait_until(lambda: log.read_text().count("startup complete") == count, seconds=60, what=f"receivers; see {log}")
+        return rounds.acks(ours, SECONDS)
 
 
 def _fsync_seconds(ours: Holdfast) -> float:
@@ -68,14 +57,12 @@ def _fsync_seconds(ours: Holdfast) -> float:
     return median(seconds["always"]) - median(seconds["no"])
 
 
-def _median_rounds(
-    measure: Callable[[Holdfast, int], Figures], cpu: str, ours: Holdfast, counts: Sequence[int]
-) -> list[Figures]:
-    """The median round, by the figure `cpu`, for each count of processes.
+def _median_rounds(measure: Callable[[int], Figures], cpu: str) -> list[Figures]:
+    """The median round, by the figure `cpu`, for one process and for more, up to one on each core.
 
-    The counts alternate, so that other load on the machine affects all.
+    The numbers of processes alternate, so that other load on the machine affects all.
     """
-    found = [[measure(ours, count) for count in counts] for _ in range(ROUNDS)]
+    found = [[measure(processes + 1) for processes in range(os.cpu_count() or 1)] for _ in range(ROUNDS)]
     return [sorted(one, key=lambda figures: figures[cpu])[ROUNDS // 2] for one in zip(*found, strict=True)]
 
 
@@ -86,7 +73,7 @@ def _table(what: str, cpu: str, found: Sequence[Figures]) -> str:
         rate, alone = figures["per_second"], found[0]["per_second"]
         costs = (f"{figures[cpu]:,.0f}", f"{figures['store_us']:,.0f}")
         rows.append((str(processes), f"{rate:,.0f}", f"{rate / alone:.2f}", *costs))
-    return markdown_table(head, rows)
+    return plot.markdown_table(head, rows)
 
 
 if __name__ == "__main__":

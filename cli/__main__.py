@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import click
 
-from cli import agents, completion, dead_letters, doctor, documents, events, reconcile, reports, send, subscriptions
+from cli import (
+    access,
+    agents,
+    completion,
+    dead_letters,
+    doctor,
+    documents,
+    events,
+    imports,
+    reconcile,
+    reports,
+    send,
+    subscriptions,
+)
 
 
 @click.group(
@@ -12,12 +25,12 @@ from cli import agents, completion, dead_letters, doctor, documents, events, rec
     epilog="Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 service unavailable.",
 )
 def holdfast() -> None:
-    """Inspect and operate Holdfast: events, dead letters, documents, agents, subscriptions."""
+    """Inspect and operate Holdfast: events, dead letters, documents, agents, subscriptions, access."""
 
 
 for command in (
     *(events.events, dead_letters.dead, documents.documents, agents.agents),
-    subscriptions.subscriptions,
+    *(subscriptions.subscriptions, access.access, imports.import_),
     *(reports.stats, reports.sources, reports.audit, reconcile.reconcile),
     *(send.send, doctor.doctor, completion.completion),
 ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from cli import output
@@ -33,10 +35,28 @@ def list_agents(api: Api, *, as_json: bool) -> None:
 @click.option("--rate", type=click.IntRange(min=1), help="Maximum number of deliveries per minute.")
 @api_command
 def add(api: Api, *, name: str, agent_url: str, rate: int | None, as_json: bool) -> None:
-    """Add an agent. Prints the secret that signs its webhooks; repeating the command prints it again."""
+    """Add an agent. Prints the secret that signs its webhooks, this once."""
     body = {"name": name, "url": agent_url} | ({"rate_per_minute": rate} if rate else {})
     added = api.post("agents", body=body)
-    return output.as_json(added) if as_json else output.fields(added)
+    _show(added, as_json)
+    if "secret" not in added:
+        click.echo(f"{name} was added before. To get a new secret: holdfast agents rotate {name}", err=True)
+
+
+@agents.command()
+@click.argument("name", metavar="NAME|ID")
+@api_command
+def rotate(api: Api, *, name: str, as_json: bool) -> None:
+    """Give an agent a new secret, and print it, this once. The former one is valid for 24 hours."""
+    _show(api.post("agents", name, "rotate"), as_json)
+
+
+@agents.command()
+@click.argument("agent_url")
+@api_command
+def secret(api: Api, *, agent_url: str, as_json: bool) -> None:
+    """Print the secret that signs the webhooks to a URL that was not added."""
+    _show(api.post("agents", "secret", body={"url": agent_url}), as_json)
 
 
 @agents.command()
@@ -53,6 +73,10 @@ def disable(api: Api, *, name: str, as_json: bool) -> None:
 def enable(api: Api, *, name: str, as_json: bool) -> None:
     """Resume deliveries to an agent."""
     _switch(api, name, "enable", as_json)
+
+
+def _show(agent: dict[str, Any], as_json: bool) -> None:
+    output.as_json(agent) if as_json else output.fields(agent)
 
 
 def _switch(api: Api, name: str, action: str, as_json: bool) -> None:

@@ -24,13 +24,14 @@ from inbox.errors import HoldfastError, StoreUnavailable
 from inbox.event import Event
 from inbox.memory_guard import NEARLY_FULL
 from inbox.store import Store
-from settings import Settings
+from settings import Settings, SettingsError
 from tasks import broker, route_check, stripe_types
 from tasks.clients import stripe
 from tasks.db.migrate import current_and_head
 from tasks.documents.store_factory import open_store
 from tasks.handler import Attempt
 from tasks.notifications import apprise_client
+from tasks.notifications.rendering import check_templates
 from web.ops import health
 from web.receiver import sources
 
@@ -189,6 +190,13 @@ def _nearest_existing(path: Path) -> Path:
 
 
 def _notifications(settings: Settings) -> Iterator[Finding]:
+    try:
+        check_templates(settings)
+        yield Finding(
+            True, "messages", f"texts of {settings.templates}" if settings.templates else "the built-in texts"
+        )
+    except SettingsError as error:
+        yield Finding(False, "messages", str(error), "correct the text, or the setting: docs/messages.md")
     for name in ("CUSTOMER_NOTIFY_URLS", "ADMIN_NOTIFY_URLS"):
         urls = getattr(settings, name.lower())
         servers = [apprise_client.mail_server(url) for url in urls]
@@ -204,17 +212,44 @@ def _notifications(settings: Settings) -> Iterator[Finding]:
 
 def _peers(settings: Settings) -> Iterator[Finding]:
     if settings.stripe_api_key:
-        yield _stripe(settings)
+        found = _stripe(settings)
+        yield found
+        if found.ok and settings.payment_retry_schedule:
+            yield _retries(settings)
     for name in ("DOC_SERVICE_URL", "APP_WEBHOOK_URL"):
         if url := getattr(settings, name.lower()):
             parts = urlsplit(url)
             yield _reachable(name, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
 
 
+def _attempt(settings: Settings) -> Attempt:
+    now = datetime.now(UTC)
+    return Attempt("doctor", Event("stripe", "doctor", "doctor", b"{}"), {}, 1, now, settings, lambda: None)
+
+
+def _retries(settings: Settings) -> Finding:
+    """Whether Stripe retries failed payments, too. Its setting cannot be read; the newest unpaid invoices show it."""
+    check = "PAYMENT_RETRY_SCHEDULE"
+    try:
+        unpaid = stripe.list_open_invoices(_attempt(settings))
+    except HoldfastError as error:
+        return Finding(
+            False,
+            check,
+            f"open invoices: {error}",
+            "allow the key to read Invoices, and check the connection to STRIPE_API_BASE",
+        )
+    tried = [invoice for invoice in unpaid if invoice.get("attempted")]
+    by_stripe = sum(invoice.get("next_payment_attempt") is not None for invoice in tried)
+    fix = "set PAYMENT_RETRY_SCHEDULE=off, or switch Stripe's retries off (Billing, Revenue recovery, Retries)"
+    found = f"Stripe retries {by_stripe} of {len(tried)} failed invoices by itself"
+    return Finding(not by_stripe, check, found, fix)
+
+
 def _stripe(settings: Settings) -> Finding:
     """One request, the one that reconcile makes."""
-    now = datetime.now(UTC)
-    attempt = Attempt("doctor", Event("stripe", "doctor", "doctor", b"{}"), {}, 1, now, settings, lambda: None)
+    attempt = _attempt(settings)
+    now = attempt.now
     try:
         stripe.list_events(attempt, (), int(now.timestamp()) - 60, int(now.timestamp()), "", everything=True)
     except HoldfastError as error:

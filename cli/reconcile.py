@@ -32,17 +32,18 @@ def _run(api: Api, days: int | None) -> None:
     before = api.get("stats")["missed"]
     event = api.post("reconcile", body={"days": days} if days else {})["id"]
     click.echo(f"{event} requested, waiting for a worker", err=True)
-    output.follow(lambda: api.get("events", "holdfast", event)["jobs"], _progress, lambda jobs: not _unfinished(jobs))
+    output.follow(lambda: api.get("events", "holdfast", event)["jobs"], _progress, lambda jobs: not unfinished(jobs))
     click.echo(f"missed events fetched: {api.get('stats')['missed'] - before}", err=True)
 
 
 def _progress(jobs: list[Job]) -> output.Progress:
     """There is a job per page; the number of pages is not known in advance."""
-    unfinished = _unfinished(jobs)
-    done = len(jobs) - len(unfinished)
-    errors = [f"{job['reason']}; it will be retried" for job in unfinished if job["reason"]]
+    waiting = unfinished(jobs)
+    done = len(jobs) - len(waiting)
+    errors = [f"{job['reason']}; it will be retried" for job in waiting if job["reason"]]
     return output.Progress(done, len(jobs) + 1, errors[0] if errors else f"pages fetched: {done}")
 
 
-def _unfinished(jobs: list[Job]) -> list[Job]:
+def unfinished(jobs: list[Job]) -> list[Job]:
+    """Those of an event's jobs that have not ended."""
     return [job for job in jobs if job["state"] in UNFINISHED]

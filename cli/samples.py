@@ -87,6 +87,22 @@ def _invoice(status: str) -> ObjectFactory:
     return create
 
 
+def _upcoming(number: int, now: int) -> StripeObject:
+    """The invoice of a renewal in a week: it has no id yet."""
+    invoice = stripe.failed_invoice(number, EMAIL, 0, now, NEW_VERSION) | {"status": "draft", "attempted": False}
+    return {name: value for name, value in invoice.items() if name != "id"} | {"next_payment_attempt": now + 7 * 86400}
+
+
+def _invoice_payment(number: int, now: int) -> StripeObject:
+    """How the invoice with this number was paid."""
+    invoice = stripe.failed_invoice(number, EMAIL, 1, now, NEW_VERSION)
+    paid_by = {"type": "payment_intent", "payment_intent": stripe.paid_intent(number, now)["id"]}
+    amounts = {"amount_paid": invoice["total"], "amount_requested": invoice["total"], "currency": invoice["currency"]}
+    state = {"created": now, "is_default": True, "livemode": False, "status": "paid"}
+    names = {"id": invoice["id"].replace("in_", "inpay_", 1), "object": "invoice_payment", "invoice": invoice["id"]}
+    return names | amounts | state | {"payment": paid_by}
+
+
 def _checkout(status: str, *, paid: bool) -> ObjectFactory:
     return lambda number, now: stripe.checkout_session(number, EMAIL, paid=paid, created=now) | {"status": status}
 
@@ -111,6 +127,14 @@ OBJECTS: Mapping[str, ObjectFactory] = {
     "invoice.payment_succeeded": _invoice("paid"),
     "invoice.voided": _invoice("void"),
     "invoice.marked_uncollectible": _invoice("uncollectible"),
+    "invoice.upcoming": _upcoming,
+    "invoice.overdue": _invoice("open"),
+    "invoice_payment.paid": _invoice_payment,
+    "invoice.finalization_failed": _invoice("open"),
+    "customer.updated": _customer,
+    "payment_method.attached": stripe.payment_method,
+    "payment_method.automatically_updated": stripe.payment_method,
+    "radar.early_fraud_warning.created": stripe.fraud_warning,
     "customer.subscription.created": _subscription("active"),
     "customer.subscription.updated": _subscription("active"),
     "customer.subscription.deleted": _subscription("canceled"),
@@ -121,6 +145,8 @@ OBJECTS: Mapping[str, ObjectFactory] = {
     "checkout.session.async_payment_succeeded": _checkout("complete", paid=True),
     "checkout.session.async_payment_failed": _checkout("complete", paid=False),
     "checkout.session.expired": _checkout("expired", paid=False),
+    "payment_intent.succeeded": stripe.paid_intent,
+    "entitlements.active_entitlement_summary.updated": stripe.active_entitlements,
     "charge.refunded": stripe.refunded_charge,
     "refund.failed": stripe.failed_refund,
     "refund.updated": stripe.failed_refund,

@@ -159,6 +159,33 @@ def customer(number: int, email: str, created: int) -> dict[str, Any]:
     }
 
 
+def payment_method(number: int, created: int) -> StripeObject:
+    """A card of the customer with this number."""
+    return {
+        "id": _id("pm_1Demo", number),
+        "object": "payment_method",
+        "card": {"brand": "visa", "country": "US", "exp_month": 8, "exp_year": 2034, "last4": "4242"},
+        "created": created,
+        "customer": _id("cus_Demo", number),
+        "livemode": False,
+        "metadata": {},
+        "type": "card",
+    }
+
+
+def fraud_warning(number: int, created: int) -> StripeObject:
+    """A warning about the charge of the checkout with this number."""
+    return {
+        "id": _id("issfr_1Demo", number),
+        "object": "radar.early_fraud_warning",
+        "actionable": True,
+        "charge": _id("ch_3Demo", number),
+        "created": created,
+        "fraud_type": "made_with_stolen_card",
+        "livemode": False,
+    }
+
+
 def subscription(number: int, status: str, created: int) -> StripeObject:
     """The subscription of the invoice with this number."""
     return {
@@ -175,6 +202,20 @@ def subscription(number: int, status: str, created: int) -> StripeObject:
         "status": status,
         "trial_end": created + 3 * 86400 if status == "trialing" else None,
     }
+
+
+def active_entitlements(number: int, created: int) -> StripeObject:
+    """What the customer with this number may use."""
+    entitlement = {
+        "id": _id("ent_Demo", number),
+        "object": "entitlements.active_entitlement",
+        "feature": _id("feat_Demo", number),
+        "livemode": False,
+        "lookup_key": "videos",
+    }
+    listed = {"object": "list", "data": [entitlement], "has_more": False, "url": "/v1/entitlements/active_entitlements"}
+    summary = {"object": "entitlements.active_entitlement_summary", "customer": _id("cus_Demo", number)}
+    return summary | {"entitlements": listed, "livemode": False}
 
 
 def refunded_charge(number: int, created: int) -> StripeObject:
@@ -195,6 +236,23 @@ def refunded_charge(number: int, created: int) -> StripeObject:
         "paid": True,
         "payment_intent": _id("pi_3Demo", number),
         "refunded": True,
+        "status": "succeeded",
+    }
+
+
+def paid_intent(number: int, created: int) -> StripeObject:
+    """The payment of the checkout with this number."""
+    return {
+        "id": _id("pi_3Demo", number),
+        "object": "payment_intent",
+        "amount": 4900,
+        "amount_received": 4900,
+        "created": created,
+        "currency": "eur",
+        "customer": _id("cus_Demo", number),
+        "livemode": False,
+        "metadata": {},
+        "receipt_email": None,
         "status": "succeeded",
     }
 

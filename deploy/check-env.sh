@@ -23,9 +23,44 @@ fi
 for name in $(sed -n 's/^\([A-Z_]*\)=.*change-me.*/\1/p' .env); do
     refuse "$name is unchanged from the example; it must be a value of your own"
 done
-must POSTGRES_PASSWORD '[A-Za-z0-9_-]{16,}' "16 or more letters, digits, - and _"
-must VALKEY_PASSWORD '[A-Za-z0-9_-]{16,}' "16 or more letters, digits, - and _"
+for name in $(sed -n 's/^ *\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p' .env); do
+    grep -Eq "^ +$name:|[{]$name[}:]" docker-compose.yml || [ "${name#COMPOSE_}" != "$name" ] ||
+        refuse "$name is not used by docker-compose.yml; it must be a name of docs/settings.md or .env.example"
+done
+for name in POSTGRES_PASSWORD POSTGRES_ADMIN_PASSWORD VALKEY_PASSWORD VALKEY_FLOWER_PASSWORD; do
+    must $name '[A-Za-z0-9_-]{16,}' "16 or more letters, digits, - and _"
+done
 must FLOWER_BASIC_AUTH '[A-Za-z0-9_-]+:[A-Za-z0-9_-]{16,}' "user:password, the password 16 or more letters, digits, - and _"
+
+# The bytes of a size such as 1gb, 512m or 1073741824; nothing for what is no size.
+bytes() {
+    echo "$1" | tr 'A-Z' 'a-z' | sed -n 's/^\([0-9]\{1,\}\)\([kmg]\{0,1\}\)b\{0,1\}$/\1 \2/p' |
+        awk '{ printf "%.0f", $1 * ($2 == "k" ? 1024 : $2 == "m" ? 1048576 : $2 == "g" ? 1073741824 : 1) }'
+}
+
+maxmemory=$(value VALKEY_MAXMEMORY)
+limit=$(value VALKEY_MEM_LIMIT)
+needed=$(bytes "${maxmemory:-1gb}")
+given=$(bytes "${limit:-2g}")
+if [ -z "$needed" ] || [ -z "$given" ] || [ "$given" -lt $((2 * needed)) ]; then
+    refuse "VALKEY_MEM_LIMIT is ${limit:-2g}; it must be at least twice VALKEY_MAXMEMORY (${maxmemory:-1gb})"
+fi
+
+# must_be_secrets NAME PATTERN DESCRIPTION: each of a comma-separated list, if there is one; one character again and again is none.
+must_be_secrets() {
+    case $(value "$1") in "" | *change-me*) return ;; esac
+    value "$1" | tr ',' '\n' | sed 's/^ *//; s/ *$//; /^$/d' | while read -r one; do
+        printf '%s\n' "$one" | LC_ALL=C grep -Eqx "$2" || exit 1
+        [ "$(printf '%s' "${one#whsec_}" | fold -w 1 | sort -u | wc -l)" -ge 8 ] || exit 1
+    done || refuse "$1 is (hidden); it must be one or more secrets, comma-separated, each $3"
+}
+
+must_be_secrets STRIPE_WEBHOOK_SECRET 'whsec_[A-Za-z0-9+/=_-]{24,}' "whsec_ and 24 or more letters and digits, as Stripe shows it"
+must_be_secrets DOC_WEBHOOK_SECRET '[!-~]{16,}' "16 or more random characters"
+for name in APP_WEBHOOK_SECRET HANDOFF_SECRET; do
+    must_be_secrets $name 'whsec_([A-Za-z0-9+/]{4}){8,21}([A-Za-z0-9+/]{2,3})?={0,2}' "whsec_ and the base64 of 24 to 64 random bytes"
+done
+must_be_secrets API_KEYS '([a-z0-9][a-z0-9._-]*:[a-z+]+:[!-~]{24,}|[!-9;-~]{24,})' "24 or more random characters, or name:scopes:key"
 if [ -z "$(value STRIPE_WEBHOOK_SECRET)$(value DOC_WEBHOOK_SECRET)$(value SOURCES_FILE)" ]; then
     refuse "STRIPE_WEBHOOK_SECRET is not set; it must be your endpoint's signing secret (or set DOC_WEBHOOK_SECRET)"
 fi

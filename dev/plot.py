@@ -1,8 +1,8 @@
-"""SVG charts for reports, drawn by pygal. The same data give the same bytes."""
+"""Tables of reports in Markdown, and SVG charts, drawn by pygal. The same data give the same bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -25,6 +25,11 @@ STYLE = Style(
     title_font_size=18,
 )
 Point = tuple[float, float]
+
+
+def markdown_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    names = list(head)
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in (names, ["---"] * len(names), *rows))
 
 
 def bars(title: str, rows: Mapping[str, Sequence[float]], parts: Sequence[str], unit: str) -> str:

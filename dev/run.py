@@ -7,7 +7,7 @@ import sys
 import time
 from contextlib import suppress
 
-from dev.stack.environment import StackError, fixed_ports, write_settings
+from dev.stack.environment import StackError, fixed_ports, is_set, write_settings
 from dev.stack.local import REPOSITORY, Stack, lock_folder
 from dev.stack.signals import end_by_exception
 
@@ -53,14 +53,20 @@ def _print(line: str) -> None:
 
 def _addresses(stack: Stack) -> str:
     folder, ports = stack.folder.relative_to(REPOSITORY), stack.ports
+    key, sign_in = f"$(cat {folder}/api-key)", f"the key in {folder}/api-key"
+    mails = f"{folder}/mail/new"
+    if is_set(os.environ, "API_KEYS"):
+        key, sign_in = "…", "one of your API_KEYS"
+    if is_set(os.environ, "CUSTOMER_NOTIFY_URLS"):
+        mails = "where CUSTOMER_NOTIFY_URLS says"
     rows = {
         "receiver": f"{ports.receiver_url}/stripe-webhook and /doc-status-webhook",
         "command": "bin/holdfast --help",
-        "API": f"{ports.receiver_url}/api/v1/stats with `Authorization: Bearer $(cat {folder}/api-key)`",
-        "console": f"{ports.receiver_url}/console/ with the key in {folder}/api-key",
+        "API": f"{ports.receiver_url}/api/v1/stats with `Authorization: Bearer {key}`",
+        "console": f"{ports.receiver_url}/console/ with {sign_in}",
         "Flower": stack.flower_address,
         "documents": stack.environ["DOCUMENT_STORE"],
-        "mails": f"{folder}/mail/new",
+        "mails": mails,
         "logs": f"{folder}/logs",
         "secrets": f"{folder}/secrets.json",
     }

@@ -21,8 +21,13 @@ class Event:
 
 
 class NewEvent(NamedTuple):
-    """An event to be recorded, its jobs, and the name of the secret that verified it (empty without a signature)."""
+    """An event to be recorded, its jobs, and the name of the secret that verified it (empty without a signature).
+
+    `signed` is a digest of what is signed, if its id is not part of that. A second event of the source with the same
+    digest is a duplicate, whatever its id.
+    """
 
     event: Event
     jobs: Sequence[NewJob]
     secret: str = ""
+    signed: str = ""

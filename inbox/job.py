@@ -98,6 +98,7 @@ class Lease:
     first: bool = False  # the job was never leased before, so it cannot have had any effect yet
     task: str = ""
     task_id: str = ""  # Celery's id of the message that announced the job
+    leased_ms: int = 0  # by the store's clock, which all workers share; milliseconds since 1970
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from settings.sentinel_url import SentinelUrl
 class AsyncConnection:
     """One connection to Redis for one event loop, opened when needed and again after it broke; one request at a time.
 
-    Like `inbox.store.connect`, a request succeeds or fails within twice `timeout_seconds`.
+    Like `inbox.client.connect`, a request succeeds or fails within twice `timeout_seconds`.
     """
 
     def __init__(self, url: str, *, timeout_seconds: float) -> None:

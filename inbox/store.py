@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from inbox import sentinel, wire
+from inbox import wire
 from inbox.errors import LeaseLost, StoreUnavailable
 from inbox.event import Event, NewEvent
 from inbox.job import Doorbell, Lease, NewJob, NextJobRequest
@@ -22,10 +20,12 @@ from inbox.memory_guard import MemoryGuard
 from inbox.retry import DeadLetter, RetryAt
 from inbox.roundtrip import Command, execute, first_confirmed, store_unavailable, translate_errors
 from inbox.wire import Message, no_message
-from settings import sentinel_url
 
 PREFIX = "{holdfast}:"
-SCRIPTS = ("record", "lease", "renew", "finish", "fail", "release", "sweep", "replay", "discard", "find", "save_alerts")
+SCRIPTS = (
+    *("record", "lease", "renew", "finish", "fail", "release", "sweep", "heartbeat", "end_leases"),
+    *("replay", "discard", "find", "save_alerts"),
+)
 DAY_MS = 86_400_000
 
 REPLICA_MS = 500  # the maximum time for a replica to confirm; less than the time for one reply with its fsync
@@ -39,27 +39,11 @@ class Rules:
     retention_days: int = 35  # Stripe resends for up to 30 days; ids must be kept longer than that
     payload_days: int = 7  # after success
     ring_again_seconds: int = 10
+    worker_timeout_seconds: float = 10  # without a heartbeat
 
 
 # The result of recording one event: the doorbells to ring; None if it was known; or the error.
 Outcome = list[Doorbell] | None | StoreUnavailable
-
-
-def connect(url: str, *, timeout_seconds: float = 0.8) -> redis.Redis:
-    """A client whose commands succeed or fail within twice `timeout_seconds`: once to connect, once to run.
-
-    A broken connection is replaced and the command sent again; after a timeout it is not.
-    """
-    options: dict[str, Any] = {
-        "socket_timeout": timeout_seconds,
-        "socket_connect_timeout": timeout_seconds,
-        "socket_keepalive": True,
-        "health_check_interval": 0,
-        "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-    }
-    if behind := sentinel_url.parse(url):
-        return sentinel.client(behind, timeout_seconds=timeout_seconds, **options)
-    return redis.Redis.from_url(url, **options)
 
 
 class Store:
@@ -87,6 +71,7 @@ class Store:
             rules.retention_days * DAY_MS,
             rules.payload_days * DAY_MS,
         )
+        self._worker_timeout_ms = int(rules.worker_timeout_seconds * 1000)
         self.memory_guard = MemoryGuard(self.memory)
         self._scripts = {name: client.register_script(wire.script_source(name)) for name in SCRIPTS}
 
@@ -184,6 +169,18 @@ class Store:
         of at most `limit` jobs that newer ones have overtaken and `room[queue]` others that no worker answered."""
         pairs = [value for queue, free in room.items() for value in (queue, max(free, 0))]
         return wire.parse_doorbells(self._run("sweep", limit, *pairs))
+
+    def heartbeat(self, worker: str) -> tuple[list[str], list[Doorbell]]:
+        """Report that this worker is alive. Ends the leases of all workers that did not report in time.
+
+        Returns the processes of this worker that hold leases, each as `<worker>/<process>`, and the doorbells to ring.
+        """
+        holders, bells = self._run("heartbeat", worker, self._worker_timeout_ms)
+        return [holder.decode() for holder in holders], wire.parse_doorbells(bells)
+
+    def end_leases(self, holder: str) -> list[Doorbell]:
+        """The process `<worker>/<process>` has died: its leases end now. Returns the doorbells to ring."""
+        return wire.parse_doorbells(self._run("end_leases", holder.rpartition("/")[0], holder))
 
     def replay(self, job_id: str, by: str, *, only: str = "") -> list[Doorbell] | str:
         """Run a final job again for the person `by`. Returns the doorbells to ring, or the reason why not: unknown,

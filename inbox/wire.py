@@ -36,10 +36,11 @@ def nonce() -> str:
 
 
 def event_args(events: Iterable[NewEvent], message: Message) -> list[Any]:
-    """Six arguments per event and those of its jobs, for scripts/record.lua."""
+    """Seven arguments per event and those of its jobs, for scripts/record.lua."""
     args: list[Any] = []
-    for event, jobs, secret in events:
-        args += (event.source, event.id, event.type, pack(event.body), secret, len(jobs), *job_args(jobs, message))
+    for event, jobs, secret, signed in events:
+        args += (event.source, event.id, event.type, pack(event.body), secret, signed)
+        args += (len(jobs), *job_args(jobs, message))
     return args
 
 
@@ -71,7 +72,8 @@ def parse_lease(reply: list[Any]) -> Lease | str:
     result, *fields = reply
     if result != b"leased":
         return str(result.decode())
-    job, token, attempt, args, source, event, event_type, body, received, replays, first, task, task_id = fields
+    job, token, attempt, args, source, event, event_type, body, received, replays, first, *more = fields
+    task, task_id, leased = more
     return Lease(
         job_id=job.decode(),
         token=int(token),
@@ -86,6 +88,7 @@ def parse_lease(reply: list[Any]) -> Lease | str:
         first=first == 1,
         task=task.decode(),
         task_id=task_id.decode(),
+        leased_ms=int(leased),
     )
 
 

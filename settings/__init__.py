@@ -1,13 +1,27 @@
 """The settings: `load()` reads the environment into one frozen, validated Settings. Nothing else reads os.environ."""
 
-from settings.model import PERSONAL, STRIPE_RESENDS_DAYS, Client, Settings, SettingsError, load, load_client, problems
+from settings.api_keys import SCOPES, ApiKey
+from settings.model import (
+    PERSONAL,
+    STRIPE_RESENDS_DAYS,
+    Client,
+    Settings,
+    SettingsError,
+    ignore_netrc,
+    load,
+    load_client,
+    problems,
+)
 
 __all__ = [
     "PERSONAL",
+    "SCOPES",
     "STRIPE_RESENDS_DAYS",
+    "ApiKey",
     "Client",
     "Settings",
     "SettingsError",
+    "ignore_netrc",
     "load",
     "load_client",
     "problems",

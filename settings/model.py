@@ -13,8 +13,9 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from settings import api_keys, sources
 from settings import parsers as values
-from settings import sources
+from settings.api_keys import ApiKey
 from settings.deprecated_names import with_new_names
 from settings.parsers import Parser
 from settings.sources import SourceSetting
@@ -23,8 +24,7 @@ STRIPE_RESENDS_DAYS = 30  # by hand or by API, from Stripe's dashboard: "Process
 LOCAL_REDIS = "redis://localhost:6379/0"
 RETRY_ERRORS = "time.?out,timed out,temporar,unavailable,overload,too busy,try again,rate limit"
 HANDOFF_SCHEDULE = "5s,5m,30m,2h,5h,10h,14h,20h,24h"  # as the Standard Webhooks specification recommends: 3 days
-LIST_PARSERS = (values.comma_list, values.stripe_secrets, values.standard_secrets, values.api_keys, values.media_types)
-TOML_PARSERS = (values.grants, values.durations_by_name, sources.parse)
+EMPTY_PARSERS = (values.grants, values.durations_by_name, sources.parse, api_keys.parse)  # parse an empty text, too
 ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104  with these BIND values it listens on loopback, too
 
 # The console hides the payload fields that have one of these words in their name.
@@ -48,6 +48,7 @@ class Settings:
 
     stripe_webhook_secret: tuple[str, ...] = _setting(values.stripe_secrets, "", secret=True)
     stripe_mode: str = _setting(values.one_of("any", "live", "test"), "")
+    stripe_connected_accounts: tuple[str, ...] = _setting(values.stripe_accounts, "")
     stripe_api_key: str = _setting(values.text, "", secret=True)
     stripe_api_base: str = _setting(values.url("https", "http"), "https://api.stripe.com")
     doc_service_url: str = _setting(values.url("https", "http"), "")
@@ -60,7 +61,9 @@ class Settings:
     redis_url: str = _setting(values.url_or_sentinels("redis", "rediss"), LOCAL_REDIS, secret=True)
     broker_url: str = _setting(values.url_or_sentinels("redis", "rediss", "amqp", "amqps"), "", secret=True)
     database_url: str = _setting(values.database, "sqlite:///holdfast.db", secret=True)
-    api_keys: tuple[str, ...] = _setting(values.api_keys, "", secret=True)
+    api_keys: tuple[ApiKey, ...] = _setting(api_keys.parse, "", secret=True)
+    api_rate_per_minute: int = _setting(values.number(1, 1_000_000), "6000")
+    api_mails_per_hour: int = _setting(values.number(0, 1_000_000), "1000")
     customer_notify_urls: tuple[str, ...] = _setting(values.comma_list, "", secret=True)
     admin_notify_urls: tuple[str, ...] = _setting(values.comma_list, "", secret=True)
     alert_notify_urls: tuple[str, ...] = _setting(values.comma_list, "", secret=True)
@@ -84,13 +87,22 @@ class Settings:
     app_webhook_secret: tuple[str, ...] = _setting(values.standard_secrets, "", secret=True)
     sources: Mapping[str, SourceSetting] = _setting(sources.parse, "", secret=True)
     fulfilment: Mapping[str, tuple[str, ...]] = _setting(values.grants, "", secret=True)
+    own_products: tuple[str, ...] = _setting(values.comma_list, "")
+    own_metadata: tuple[tuple[str, str], ...] = _setting(values.metadata, "")
+    entitlements: str = _setting(values.one_of("fulfilment", "stripe"), "fulfilment")
+    access_after_refund: str = _setting(values.one_of("keep", "revoke_purchases", "revoke"), "revoke_purchases")
     access_while_disputed: str = _setting(values.one_of("keep", "revoke"), "keep")
     flower_url: str = _setting(values.url("https", "http"), "")
     redact_fields: tuple[str, ...] = _setting(values.comma_list, PERSONAL)
     call_out_allowed_hosts: tuple[str, ...] = _setting(values.comma_list, "")
-    payment_retry_schedule: tuple[int, ...] = _setting(values.durations, "1h,1d,3d,5d")
+    payment_retry_schedule: tuple[int, ...] = _setting(values.durations, "off")
     payment_grace_seconds: int = _setting(values.number(0, 365 * 86400), "259200")
     templates: str = _setting(values.existing_folder, "")
+    messages_off: tuple[str, ...] = _setting(values.comma_list, "")
+    business_name: str = _setting(values.text, "")
+    support_email: str = _setting(values.text, "")
+    portal_url: str = _setting(values.url("https", "http"), "")
+    renewal_reminder_period: int = _setting(values.duration, "180d")
     port: int = _setting(values.number(1, 65535), "8000")
     bind: str = _setting(values.text, "127.0.0.1")
     web_processes: int = _setting(values.number(1, 64), "1")
@@ -103,6 +115,7 @@ class Settings:
     max_body_bytes: int = _setting(values.number(1024, 64 * 1024 * 1024), "1048576")
     lease_seconds: int = _setting(values.number(2, 86400), "90")
     job_time_limit_seconds: int = _setting(values.number(1, 86400), "60")
+    worker_timeout_seconds: int = _setting(values.number(2, 3600), "10")
     ring_again_seconds: int = _setting(values.number(1, 3600), "10")
     max_attempts: int = _setting(values.number(1, 1000), "15")
     retry_base_seconds: int = _setting(values.number(1, 86400), "5")
@@ -163,6 +176,11 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     return settings
 
 
+def ignore_netrc() -> None:
+    """Keep the library requests from using the passwords of a .netrc in place of the keys and tokens that are set."""
+    os.environ["NETRC"] = os.devnull
+
+
 def load_client(environ: Mapping[str, str] | None = None) -> Client:
     """Where the API is, and a key to it: by default the receiver of this machine, and the first of its API_KEYS.
 
@@ -174,7 +192,7 @@ def load_client(environ: Mapping[str, str] | None = None) -> Client:
     host = "127.0.0.1" if own["bind"] in ALL_ADDRESSES else own["bind"]
     return Client(
         holdfast_url=client.holdfast_url or f"http://{host}:{own['port']}",
-        holdfast_api_key=client.holdfast_api_key.strip() or next(iter(own["api_keys"]), ""),
+        holdfast_api_key=client.holdfast_api_key.strip() or next((key.secret for key in own["api_keys"]), ""),
     )
 
 
@@ -210,8 +228,8 @@ def _setting_of(environ: Mapping[str, str], setting: Field[Any]) -> Any:
 
 def _read(environ: Mapping[str, str], name: str, *, parse: Parser, default: str, secret: bool) -> Any:
     raw = _raw(environ, name).strip() or default
-    if raw == "" and parse not in TOML_PARSERS:  # unset, and unset is allowed: an empty value of the parsed type
-        return () if parse in LIST_PARSERS else ""
+    if raw == "" and parse not in EMPTY_PARSERS:  # unset, and unset is allowed: an empty value of the parsed type
+        return () if parse in values.LIST_PARSERS else ""
     try:
         return parse(raw)
     except ValueError as error:

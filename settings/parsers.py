@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -13,6 +15,7 @@ from settings import sentinel_url
 
 Parser = Callable[[str], Any]
 DOCUMENT_SCHEMES = ("standard", "hmac-sha256", "bearer", "token")
+MIN_DIFFERENT = 8  # characters of a secret
 
 
 def text(raw: str) -> str:
@@ -76,38 +79,65 @@ def database(raw: str) -> str:
 
 
 def stripe_secrets(raw: str) -> tuple[str, ...]:
-    secrets = comma_list(raw)
-    if not secrets or not all(s.startswith("whsec_") for s in secrets):
-        raise ValueError("one or more secrets, comma-separated, each starting with whsec_")
-    return secrets
+    return _secrets(raw, r"whsec_[A-Za-z0-9+/=_-]{24,}", "whsec_ and 24 or more letters and digits, as Stripe shows it")
+
+
+def stripe_accounts(raw: str) -> tuple[str, ...]:
+    accounts = comma_list(raw)
+    if not all(re.fullmatch(r"acct_[A-Za-z0-9]{1,250}", one) for one in accounts):
+        raise ValueError("ids of connected Stripe accounts, comma-separated, each starting with acct_")
+    return accounts
 
 
 def standard_secrets(raw: str) -> tuple[str, ...]:
     """Standard Webhooks: base64 of 24 to 64 random bytes behind whsec_ (its specification, "Signature scheme")."""
-    secrets = comma_list(raw)
-    if not secrets or not all(re.fullmatch(r"whsec_[A-Za-z0-9+/]{24,88}={0,2}", s) for s in secrets):
-        raise ValueError("one or more secrets, comma-separated, each whsec_ and the base64 of 24 to 64 random bytes")
+    expected = "whsec_ and the base64 of 24 to 64 random bytes"
+    secrets = _secrets(raw, r"whsec_[A-Za-z0-9+/]+={0,2}", expected)
+    if not all(24 <= len(_decoded(secret.removeprefix("whsec_"))) <= 64 for secret in secrets):
+        raise ValueError(f"one or more secrets, comma-separated, each {expected}")
     return secrets
+
+
+def _decoded(text: str) -> bytes:
+    """The bytes of a text in base64, with or without padding; b"" if its length is impossible (4n + 1 characters)."""
+    try:
+        return base64.b64decode(text.rstrip("=") + "==")
+    except binascii.Error:
+        return b""
 
 
 def plain_secrets(raw: str) -> tuple[str, ...]:
+    return _secrets(raw, r"[!-~]{16,}", "16 or more random ASCII characters without spaces")
+
+
+def _secrets(raw: str, pattern: str, expected: str) -> tuple[str, ...]:
     secrets = comma_list(raw)
-    if not secrets or not all(re.fullmatch(r"[!-~]{16,}", s) for s in secrets):
-        raise ValueError("one or more secrets, comma-separated, each 16 or more ASCII characters without spaces")
+    if not secrets or not all(re.fullmatch(pattern, one) and not _is_placeholder(one) for one in secrets):
+        raise ValueError(f"one or more secrets, comma-separated, each {expected}")
     return secrets
+
+
+def _is_placeholder(secret: str) -> bool:
+    return has_few_characters(secret.removeprefix("whsec_")) or "change-me" in secret.lower()
+
+
+def has_few_characters(secret: str) -> bool:
+    """Whether fewer than MIN_DIFFERENT characters of it differ: such a secret was typed, not drawn at random."""
+    return len(set(secret)) < MIN_DIFFERENT
+
+
+def metadata(raw: str) -> tuple[tuple[str, str], ...]:
+    """'site=shop,app=crm' -> pairs."""
+    pairs = [tuple(part.strip() for part in one.split("=", 1)) for one in comma_list(raw)]
+    if not all(len(pair) == 2 and all(pair) for pair in pairs):
+        raise ValueError("keys and values of Stripe's metadata, comma-separated, such as site=shop")
+    return tuple((key, value) for key, value in pairs)
 
 
 def header(raw: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9-]{1,100}", raw):
         raise ValueError("the name of an HTTP header, such as X-Signature")
     return raw
-
-
-def api_keys(raw: str) -> tuple[str, ...]:
-    keys = comma_list(raw)
-    if any(len(key) < 16 for key in keys):
-        raise ValueError("keys of 16 characters or more, comma-separated")
-    return keys
 
 
 def durations(raw: str) -> tuple[int, ...]:
@@ -186,3 +216,6 @@ def media_types(raw: str) -> tuple[str, ...]:
     if not all(re.fullmatch(r"[a-z0-9.+-]+/(\*|[a-z0-9.+-]+)", one) for one in types):
         raise ValueError("media types, comma-separated, such as application/pdf,image/*")
     return types
+
+
+LIST_PARSERS = (comma_list, metadata, stripe_secrets, stripe_accounts, standard_secrets, media_types)

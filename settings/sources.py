@@ -26,6 +26,12 @@ class SourceSetting:
     id: str  # empty: a digest of the body
     type: str
 
+    @property
+    def id_is_unsigned(self) -> bool:
+        """Whether the id is in a header that the signature does not cover. A bearer key covers nothing."""
+        signed_header = "header:webhook-id" if self.scheme == "standard" else ""
+        return self.scheme != "bearer" and self.id.startswith("header:") and self.id.lower() != signed_header
+
 
 def parse(raw: str) -> Mapping[str, SourceSetting]:
     """The sources by name. Raises ValueError with what the setting must be."""

@@ -20,8 +20,9 @@ import msgspec
 import structlog
 from celery import Celery
 
+from inbox.client import connect
 from inbox.job import Doorbell, NewJob
-from inbox.store import Rules, Store, connect
+from inbox.store import Rules, Store
 from inbox.wire import no_message
 from settings import Settings
 
@@ -171,6 +172,7 @@ def open_store(settings: Settings, *, timeout_seconds: float) -> Store:
         retention_days=settings.retention_days,
         payload_days=settings.payload_days,
         ring_again_seconds=settings.ring_again_seconds,
+        worker_timeout_seconds=settings.worker_timeout_seconds,
     )
     client = connect(settings.redis_url, timeout_seconds=timeout_seconds)
     message = task_message if settings.broker == settings.redis_url else no_message

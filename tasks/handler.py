@@ -69,7 +69,7 @@ class Attempt:
     event: Event
     args: Mapping[str, str | int]
     number: int  # 1 for the first
-    now: datetime  # UTC
+    now: datetime  # UTC; the store's clock at the start of the attempt: workers' own clocks may differ
     settings: Settings
     renew: Callable[[], None]  # renews the lease during long work; raises LeaseLost if it has expired
     replays: int = 0  # how often a person has replayed this job; `number` then starts at 1 again

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,8 @@ import msgspec
 
 from inbox.errors import BadPayload, WrongMode
 from inbox.event import Event, NewEvent
+from tasks import payloads
+from tasks.connected_accounts import account_name, within
 from tasks.routes import jobs_for
 
 IDENTITY = re.compile(r"[!-~]{1,255}")  # printable ASCII without spaces; Stripe's ids have at most 255 characters
@@ -24,13 +26,14 @@ class EventIdentity:
     type: str
     ordering_key: str = ""
     args: Mapping[str, str] = field(default_factory=dict)  # for its jobs: ids that are not in the body
+    signed: str = ""  # as in NewEvent
     has_jobs: bool = True  # False: the event is recorded, but no handler runs
 
 
 def build_delivery(source: str, event: EventIdentity, body: bytes, secret: str = "") -> NewEvent:
     """The event and its jobs, as they are recorded; the same for a delivered and for a fetched event."""
     jobs = jobs_for(source, event.id, event.type, event.ordering_key, event.args) if event.has_jobs else ()
-    return NewEvent(Event(source, event.id, event.type, body), jobs, secret)
+    return NewEvent(Event(source, event.id, event.type, body), jobs, secret, event.signed)
 
 
 # --- Stripe: https://docs.stripe.com/api/events/object, thin: https://docs.stripe.com/api/v2/core/events/object -------
@@ -59,26 +62,27 @@ class _StripeEvent(msgspec.Struct):
 _stripe_event = msgspec.json.Decoder(_StripeEvent)
 
 
-def identify_stripe_event(body: str, mode: str = "any") -> EventIdentity:
+def identify_stripe_event(body: str, mode: str = "any", accounts: Collection[str] = ()) -> EventIdentity:
     """Id, type and ordering key of a Stripe event. Raises BadPayload, or WrongMode if it is not of our `mode`.
 
-    `mode` is live, test or any. Jobs of one customer share an ordering key and so never run at the same time, because
-    they change the same rows.
+    `mode` is live, test or any. `accounts` are the connected accounts whose events are handled: no handler runs for
+    those of any other, because its owner decides what is in them. Jobs of one customer share an ordering key and so
+    never run at the same time, because they change the same rows.
     """
     event = decode(_stripe_event, body)
-    account = event.account or event.context  # ids are unique within an account
+    account = account_name(event.account, event.context)
     subject = event.related_object or (event.data.object if event.data else None)
     owner = (subject.customer or subject.customer_account or subject.id) if subject else None
     if isinstance(owner, dict):  # an expanded customer
         owner = owner.get("id")
     key = stripe_ordering_key(account, owner)
-    has_jobs = _is_of_mode(mode, event.livemode, connected=bool(account))
+    has_jobs = _is_of_mode(mode, event.livemode, connected=bool(account)) and (not account or account in accounts)
     return EventIdentity(identity(event.id, "id"), identity(event.type, "type"), key, has_jobs=has_jobs)
 
 
-def stripe_ordering_key(account: Any, owner: Any) -> str:
+def stripe_ordering_key(account: str, owner: Any) -> str:
     """The ordering key of the jobs of `owner`: a customer, or else the object itself; "" if that is not a valid id."""
-    owner = f"{account}/{owner}" if account and owner else owner
+    owner = within(account, owner) if isinstance(owner, str) and owner else owner
     return f"stripe:{owner}" if isinstance(owner, str) and IDENTITY.fullmatch(owner) else ""
 
 
@@ -101,7 +105,7 @@ def _is_of_mode(mode: str, livemode: Any, *, connected: bool) -> bool:
 def decode(decoder: msgspec.json.Decoder[Any], body: str) -> Any:
     """Decode a JSON body. Raises BadPayload, whose text names a field and never a value."""
     try:
-        return decoder.decode(body)
+        return payloads.decode(decoder, body)
     except msgspec.ValidationError as error:  # names the field and the types, never a value
         raise BadPayload(f"the body is not an event of this source: {error}") from None
     except (msgspec.DecodeError, RecursionError):

@@ -20,11 +20,15 @@ from uvicorn.supervisors.multiprocess import Multiprocess
 from settings import Settings, SettingsError, load
 from tasks import route_check
 from tasks.broker import open_store
+from tasks.derived_keys import derive_key
+from tasks.notifications.rendering import check_templates
+from tasks.private_files import keep_files_private
 from telemetry import logs, tested_versions
 from web import STORE_TIMEOUT_SECONDS, create_asgi_app
 from web.ops import watchdog
 from web.receiver import sources
-from web.receiver.asgi import MAX_CONNECTIONS, AsgiApp
+from web.receiver.asgi import AsgiApp
+from web.receiver.connections import MAX_CONNECTIONS
 
 KEEP_ALIVE_SECONDS = 180  # longer than proxies keep a connection, so that they never use one that is being closed
 SHUTDOWN_SECONDS = 5  # for the requests that are being served at a SIGTERM
@@ -48,6 +52,8 @@ def application() -> AsgiApp:
     settings = load()
     if settings.alert_urls:
         watchdog.start(settings, open_store(settings, timeout_seconds=STORE_TIMEOUT_SECONDS))
+    for key in settings.api_keys:
+        derive_key(key.secret, "")  # 0.2 s, once: the event loop must not wait for it
     app = create_asgi_app(settings)
     gc.collect()
     gc.freeze()  # otherwise each full collection scans all these modules for 90 ms, and clients wait
@@ -67,11 +73,13 @@ def main(target: str = "web.__main__:application") -> None:
     parser = argparse.ArgumentParser(prog="python -m web", description="The webhook receiver, the API and the console.")
     parser.add_argument("--plain-asgi", action="store_true", help="use only uvicorn's public interface; slower")
     plain_asgi = parser.parse_args().plain_asgi
+    keep_files_private()
     try:
         settings = load()
         if not sources.configured_sources(settings):
             raise SettingsError("no source is configured; set STRIPE_WEBHOOK_SECRET, DOC_WEBHOOK_SECRET or SOURCES")
         route_check.check(settings)
+        check_templates(settings)
     except (SettingsError, route_check.RouteError) as error:
         sys.exit(f"holdfast: {error}")
     logs.configure()

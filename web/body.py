@@ -1,11 +1,9 @@
-"""Reading and parsing request bodies, within limits of size, time and total memory."""
+"""Reading and parsing request bodies, within limits of size, time, rate and total memory."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from a2wsgi.asgi_typing import Receive
 from flask import Request
@@ -17,7 +15,15 @@ Shape = TypeVar("Shape", bound=BaseModel)
 
 BUDGET_BYTES = 64 * 1024 * 1024  # for the bodies of webhooks, and as much again for those of all other requests
 BODY_TIMEOUT_SECONDS = 30  # for a whole body
-TIMEOUT_MESSAGE = f"the body did not arrive within {BODY_TIMEOUT_SECONDS} seconds"
+GRACE_SECONDS, MIN_BYTES_PER_SECOND = 5, 1024  # a body must arrive at this rate, except for its first seconds
+TIMEOUT_MESSAGE = (
+    f"the body must arrive within {BODY_TIMEOUT_SECONDS} seconds, and with {MIN_BYTES_PER_SECOND} bytes a second"
+)
+
+
+def allowed_seconds(received_bytes: int) -> float:
+    """How long a body may take, of which so much has arrived; in seconds since its request began."""
+    return min(BODY_TIMEOUT_SECONDS, GRACE_SECONDS + received_bytes / MIN_BYTES_PER_SECOND)
 
 
 def read_body(request: Request, limit_bytes: int) -> bytes:
@@ -43,24 +49,6 @@ def parse_json(shape: type[Shape], raw: bytes) -> Shape:
         raise HttpError(f"{field}: {first['msg'].lower()}") from None
 
 
-async def receive_body(receive: Receive, announced: int, limit_bytes: int, reserve: Callable[[int], None]) -> bytes:
-    """The whole body, in ASGI; calls `reserve` with the size of each part. Raises HttpError (413, 408, 400)."""
-    if announced > limit_bytes:
-        raise too_large(limit_bytes)
-    raw, more = bytearray(), True
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
-            while more:
-                part, more = await receive_chunk(receive)
-                reserve(len(part))
-                raw += part
-                if len(raw) > limit_bytes:
-                    raise too_large(limit_bytes)
-    except TimeoutError:
-        raise HttpError(TIMEOUT_MESSAGE, 408) from None
-    return bytes(raw)
-
-
 async def receive_chunk(receive: Receive) -> tuple[bytes, bool]:
     """The next part of the body, and whether more will follow. Raises HttpError if the connection is lost."""
     message = await receive()
@@ -69,36 +57,90 @@ async def receive_chunk(receive: Receive) -> tuple[bytes, bool]:
     return message.get("body", b""), message.get("more_body", False)
 
 
+class Unfinished(Protocol):
+    """A body of which more may be to come."""
+
+    def reject(self, error: HttpError) -> None:
+        """Answer with this error, and release the memory now."""
+
+
 class BodyBudget:
-    """Limits the memory of all bodies that are being received at once."""
+    """Limits the memory of all bodies at once. When it is full, the oldest unfinished body is rejected: slow senders
+    must not keep others out."""
 
     def __init__(self, size_bytes: int) -> None:
         self._free = size_bytes
+        self._unfinished: dict[Unfinished, None] = {}  # in the order of their first bytes
 
-    def reserve(self, size_bytes: int) -> None:
-        """Raises HttpError, 503, if the rest of the budget is too small."""
-        if size_bytes > self._free:
-            raise HttpError("too many large bodies at once; send it again", 503)
+    def reserve(self, body: Unfinished, size_bytes: int) -> None:
+        """Memory for a part of this body. Raises HttpError, 503, if there is none and no other body is older."""
         self._free -= size_bytes
+        while self._free < 0:
+            oldest = next(iter(self._unfinished), body)
+            error = HttpError("too many large bodies at once; send it again", 503)
+            if oldest is body:
+                self._free += size_bytes
+                raise error
+            self.complete(oldest)
+            oldest.reject(error)
 
-    def release(self, size_bytes: int) -> None:
-        """Give back what was reserved."""
+    def await_rest(self, body: Unfinished) -> None:
+        """More of this body is to come: until it is complete or released, it may have to make room."""
+        self._unfinished[body] = None  # a body that is known keeps its place
+
+    def complete(self, body: Unfinished) -> None:
+        """The body is complete, and keeps its memory until it is released."""
+        self._unfinished.pop(body, None)
+
+    def release(self, body: Unfinished, size_bytes: int) -> None:
+        """Give back what was reserved for this body."""
+        if self._unfinished:
+            self._unfinished.pop(body, None)
         self._free += size_bytes
 
-    @contextmanager
-    def reservation(self) -> Iterator[Callable[[int], None]]:
-        """Reserve memory for one body as it grows, by the yielded function; released at the end."""
-        mine = 0
 
-        def reserve(size_bytes: int) -> None:
-            nonlocal mine
-            self.reserve(size_bytes)
-            mine += size_bytes
+class AsgiBody:
+    """The body of a request that arrives as ASGI messages. Its memory is reserved until `release`."""
 
+    def __init__(self, budget: BodyBudget, limit_bytes: int) -> None:
+        self._budget, self._limit_bytes, self._raw = budget, limit_bytes, bytearray()
+        self._rejection: HttpError | None = None
+
+    async def receive(self, receive: Receive, announced_bytes: int) -> bytes:
+        """All of it. Raises HttpError: 413, 408, 503, or 400 if the connection is lost."""
+        if announced_bytes > self._limit_bytes:
+            raise too_large(self._limit_bytes)
+        began, more = asyncio.get_running_loop().time(), True
         try:
-            yield reserve
-        finally:
-            self.release(mine)
+            async with asyncio.timeout(allowed_seconds(0)) as self._timeout:
+                while more:
+                    chunk, more = await receive_chunk(receive)
+                    self._add(chunk)
+                    self._timeout.reschedule(began + allowed_seconds(len(self._raw)))
+        except TimeoutError:
+            raise self._rejection or HttpError(TIMEOUT_MESSAGE, 408) from None
+        self._budget.complete(self)
+        return bytes(self._raw)
+
+    def _add(self, chunk: bytes) -> None:
+        if self._rejection:  # the timeout that ends the wait has not run yet
+            raise self._rejection
+        self._budget.reserve(self, len(chunk))
+        self._budget.await_rest(self)
+        self._raw += chunk
+        if len(self._raw) > self._limit_bytes:
+            raise too_large(self._limit_bytes)
+
+    def reject(self, error: HttpError) -> None:
+        """End the wait for more of it."""
+        self._rejection = error
+        self.release()
+        self._timeout.reschedule(0)
+
+    def release(self) -> None:
+        """Give its memory back."""
+        self._budget.release(self, len(self._raw))
+        self._raw = bytearray()
 
 
 def too_large(limit_bytes: int) -> HttpError:

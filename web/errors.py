@@ -30,14 +30,14 @@ REASONS = ("body", "unsigned", "signature", "timestamp", "payload", "mode", "una
 
 
 class HttpError(Exception):
-    """A rejected request: the message for the client, and the status."""
+    """A rejected request: the message for the client, the status, and for 429 when to try again."""
 
     status = 400
     reason = "body"
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    def __init__(self, message: str, status: int = 400, retry_after_seconds: int = 60) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.retry_after_seconds = status, retry_after_seconds
 
 
 class BadSignature(HttpError):
@@ -98,7 +98,7 @@ def _help(status: int, error: Exception) -> dict[str, str]:
         case HTTPStatus.METHOD_NOT_ALLOWED:
             return {"Allow": ", ".join(sorted(getattr(error, "valid_methods", None) or ()))}
         case HTTPStatus.TOO_MANY_REQUESTS:
-            return {"Retry-After": "60"}
+            return {"Retry-After": str(getattr(error, "retry_after_seconds", 60))}
         case HTTPStatus.SERVICE_UNAVAILABLE:
             return {"Retry-After": RETRY_AFTER_SECONDS}
     return {}

@@ -7,6 +7,8 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from tasks.payloads import make_storable
+
 HIDDEN = "•••"
 MAX_CHARACTERS = 200_000
 NAME_PART = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+")  # customer_email, customerEmail, CUSTOMER-EMAIL: "customer", "email"
@@ -37,7 +39,7 @@ def redact_to_text(body: bytes, personal: Collection[str]) -> str:
 def redact_json(body: bytes, personal: Collection[str]) -> Any:
     """The payload, parsed, with every personal value hidden; NotJson if it cannot be parsed."""
     try:
-        return redact(json.loads(body), personal)
+        return redact(json.loads(make_storable(body.decode())), personal)
     except (ValueError, RecursionError):
         return NotJson(f"({len(body)} bytes that are not JSON)")
 

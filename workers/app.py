@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import os
+import secrets
 import socket
 from typing import Any
 
@@ -16,6 +17,7 @@ from settings import SettingsError, load
 from tasks import broker, route_check, stripe_types
 from tasks.db.engine import make_engine, make_sessions
 from tasks.handler import Handler
+from tasks.notifications.rendering import check_templates
 from tasks.routes import TASKS
 from telemetry import logs, tested_versions, tracing
 from workers import backlog, signals
@@ -27,6 +29,7 @@ try:
     settings = load()
     route_check.check(settings)
     stripe_types.check()
+    check_templates(settings)
 except (SettingsError, route_check.RouteError) as error:
     raise SystemExit(f"holdfast: {error}") from None
 
@@ -34,6 +37,7 @@ logs.configure()
 tested_versions.warn()
 app = broker.app
 HANDLERS: dict[str, Handler] = {}
+WORKER = f"{socket.gethostname()}/{secrets.token_hex(4)}"  # another one after each start, even if host and pids repeat
 
 # When a connection breaks, kombu tries to restore the message being received, over that same connection, and the worker
 # dies (https://github.com/celery/kombu/issues/582). The message is only a doorbell: the sweep rings again.
@@ -49,7 +53,7 @@ def runner(pid: int) -> Runner:
         sessions=make_sessions(make_engine(settings.database_url)),
         settings=settings,
         ring=broker.ring,
-        holder=f"{socket.gethostname()}/{pid}",
+        holder=f"{WORKER}/{pid}",
     )
 
 
@@ -92,4 +96,4 @@ for _name in TASKS:
     _register(_name)
 
 app.steps["consumer"].add(ConsumerCancelStep)
-signals.connect(settings)
+signals.connect(settings, WORKER)

@@ -1,7 +1,10 @@
-"""The columns of Flower's task list: `celery -A workers.app flower --conf=workers/flowerconfig.py`.
+"""Flower's settings: `celery -A workers.app flower --conf=workers/flowerconfig.py`.
 
 The only argument of a task is the job's id. Neither it, nor the task's name, nor the text of a failure (workers/run.py)
 contains personal data. There are no results and no keyword arguments.
 """
 
+from tasks.private_files import keep_files_private
+
+keep_files_private()  # its history
 tasks_columns = "name,args,state,exception,received,runtime,worker,uuid"

@@ -60,7 +60,7 @@ class Runner:
         Raises AttemptFailed after recording the failure. `deadline` is the time.monotonic() at which Celery stops the
         handler. `next_request` asks for the next lease.
 
-        1. Effect. If the process dies in it, SQL is rolled back, the lease expires and the next attempt starts over.
+        1. Effect. If the process dies in it, SQL is rolled back, the lease ends and the next attempt starts over.
         2. Finish. If the process dies before it, the next attempt finds the effect row, changes nothing and finishes.
            If it dies after it, it holds the next lease and dies in the effect of that job.
         """
@@ -151,7 +151,7 @@ class Runner:
             event=Event(lease.source, lease.event_id, lease.event_type, lease.body, lease.received_ms),
             args=lease.args,
             number=lease.attempt,
-            now=datetime.now(UTC),
+            now=datetime.fromtimestamp(lease.leased_ms / 1000, UTC),
             settings=self.settings,
             renew=lambda: self.store.renew(lease, self.settings.lease_seconds),
             replays=lease.replays,

@@ -1,4 +1,4 @@
-"""Handlers of Celery's signals: start the sweep, stop softly on SIGTERM, touch the heartbeat file."""
+"""Handlers of Celery's signals: start the sweep and the heartbeat, stop softly on SIGTERM, touch the heartbeat file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from kombu.asynchronous import get_event_loop
 
 from settings import Settings
 from tasks import broker
+from tasks.private_files import keep_files_private
 from telemetry import tracing
 from workers.alerts import AlertScheduler
+from workers.liveness import Liveness
 from workers.sweep import Sweeper
 
 log = structlog.get_logger()
@@ -25,24 +27,29 @@ POOLS_WITH_TIME_LIMITS = {"celery.concurrency.prefork"}  # docs/decisions/0007
 LOOP_STEP_SECONDS = 3  # the maximum time for a step of Celery's event loop
 
 
-def connect(settings: Settings) -> None:
+def connect(settings: Settings, worker: str) -> None:
     """Takes effect only in a worker: other processes that load the app, such as Flower, send none of these signals."""
 
     # Not weak: there is no other reference to these functions.
     @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
-    def start_sweep(**_: Any) -> None:
-        """The sweep runs in a thread of the worker's main process, beside the pool."""
+    def start_threads(sender: Any, **_: Any) -> None:
+        """They run in the worker's main process, beside the pool. `sender` is Celery's Consumer."""
         reconciles = bool(settings.stripe_api_key)
         if not reconciles:
             log.info("reconcile is off: STRIPE_API_KEY is not set")
         store = broker.open_store(settings, timeout_seconds=5)
         alerts = AlertScheduler(store, settings) if settings.alert_urls else None
         Sweeper(store, reconciles=reconciles, alerts=alerts).start()
+        Liveness(broker.open_store(settings, timeout_seconds=2), worker, sender.pool).start()
 
     @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def check_time_limit(options: Mapping[str, Any], **_: Any) -> None:
         if problem := _time_limit_problem(options, settings):
             raise SystemExit(f"holdfast: {problem}, or a slow job would run twice at once")
+
+    @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
+    def begin(**_: Any) -> None:
+        keep_files_private()
 
     @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def hide_banner(instance: Any, **_: Any) -> None:

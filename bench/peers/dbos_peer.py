@@ -1,6 +1,6 @@
 """DBOS: FastAPI records a workflow, under the event's id, in Postgres; a worker process takes it from the queue.
 
-python dbos_peer.py web|worker|migrate
+python dbos_peer.py web|worker
 """
 
 import os
@@ -20,11 +20,6 @@ VERSION = "bench"
 store = redis.Redis.from_url(os.environ["REDIS_URL"])
 
 
-def launch() -> None:
-    config = {"name": "bench", "system_database_url": DATABASE, "application_version": VERSION, "log_level": "WARNING"}
-    DBOS(config=config)
-
-
 @DBOS.step()
 def count_one():
     store.incr("effects")
@@ -36,7 +31,9 @@ def handle(payload: str):
 
 
 def worker() -> None:
-    launch()
+    """Creates the tables at its first start."""
+    config = {"name": "bench", "system_database_url": DATABASE, "application_version": VERSION, "log_level": "WARNING"}
+    DBOS(config=config)
     DBOS.launch()
     DBOS.register_queue(QUEUE, worker_concurrency=16, polling_interval_sec=0.1)
     print("ready", flush=True)
@@ -58,19 +55,8 @@ def web() -> None:
         await client.enqueue_async({**options, "workflow_id": event["id"]}, payload.decode())
         return {"success": True}
 
-    @app.get("/livez")
-    async def livez():
-        return {"ok": True}
-
     uvicorn.run(app, port=int(os.environ["PORT"]), log_level="warning")
 
 
-def migrate() -> None:
-    launch()
-    DBOS.launch()
-    DBOS.register_queue(QUEUE, worker_concurrency=16, polling_interval_sec=0.1)
-    DBOS.destroy()
-
-
 if __name__ == "__main__":
-    {"web": web, "worker": worker, "migrate": migrate}[sys.argv[1]]()
+    {"web": web, "worker": worker}[sys.argv[1]]()

@@ -32,8 +32,3 @@ def webhook():
     if store.set(f"seen:{event['id']}", 1, nx=True, ex=SEEN_SECONDS):
         handle.delay(json.loads(payload))
     return {"success": True}
-
-
-@app.get("/livez")
-def livez():
-    return {"ok": True}

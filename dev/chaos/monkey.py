@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 
 import psutil
@@ -35,7 +35,7 @@ class Monkey:
             "break the mail service": partial(self._break, system.mail, "mail service"),
             "break the document service": partial(self._break, system.documents, "document service"),
             "break Stripe": partial(self._break, system.stripe, "Stripe"),
-            "lock the database": _while("sqlite, exclusive lock", lambda: closing(system.lock_sqlite())),
+            "lock the database": _hold("sqlite, exclusive lock", system.lock_sqlite, system.unlock_sqlite),
         }
         for part, names in {"receiver": ["receiver"], "worker": system.workers}.items():
             for verb, number in {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}.items():
@@ -45,13 +45,15 @@ class Monkey:
             self._actions |= {
                 "kill the broker": _hold("rabbitmq", rabbitmq.kill, rabbitmq.start),
                 "freeze the broker": _hold("rabbitmq", rabbitmq.freeze, rabbitmq.resume),
-                "fill the broker": _while("rabbitmq, memory alarm", rabbitmq.short_of_memory),
+                "fill the broker": _hold("rabbitmq, memory alarm", rabbitmq.run_short_of_memory, rabbitmq.free_memory),
             }
         if postgres := system.postgres:
             self._actions |= {
                 "cut the database": _hold("every connection of postgres", postgres.cut, lambda: None),
                 "kill the database": _hold("postgres", postgres.kill, postgres.start),
-                "freeze the database": _while("postgres, with the process of every connection", postgres.frozen),
+                "freeze the database": _hold(
+                    "postgres, with the process of every connection", postgres.freeze, postgres.resume
+                ),
             }
 
     def play(self, plan: list[Disturbance], start: float, report: Callable[[Outage], None]) -> None:
@@ -108,31 +110,24 @@ class Monkey:
             time.sleep(one.hold_seconds)
             if self._system.rabbitmq is None:
                 return f"{self._system.store.delete(*DOORBELLS)} keys of the broker"
-            return f"{sum(self._system.rabbitmq.control('delete_queue', queue) for queue in QUEUES)} queues"
+            for queue in QUEUES:
+                self._system.rabbitmq.delete_queue(queue)
+            return f"{len(QUEUES)} queues"
         finally:
             for process in frozen:
                 _send(process, signal.SIGCONT)
 
 
-def _while(victim: str, broken: Callable[[], AbstractContextManager[object]]) -> Action:
-    """Broken while the context lasts."""
+def _hold(victim: str, start: Callable[[], object], end: Callable[[], object]) -> Action:
+    """Broken from `start` until `end`."""
 
     def act(one: Disturbance) -> str:
-        with broken():
-            time.sleep(one.hold_seconds)
+        start()
+        time.sleep(one.hold_seconds)
+        end()
         return victim
 
     return act
-
-
-def _hold(victim: str, start: Callable[[], object], end: Callable[[], object]) -> Action:
-    @contextmanager
-    def broken() -> Iterator[None]:
-        start()
-        yield
-        end()
-
-    return _while(victim, broken)
 
 
 def _wait(running: list[Future[None]]) -> None:

@@ -6,28 +6,13 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from pathlib import Path
 
-# Minimum and maximum duration of each kind, in seconds. A worker may be frozen for longer than its lease (6 s).
-ALWAYS = {
-    "kill a receiver": (0.0, 0.0),
-    "freeze a receiver": (0.5, 4.0),
-    "kill a receiver's child": (0.0, 0.0),
-    "freeze a receiver's child": (0.5, 4.0),
-    "kill a worker": (0.0, 0.0),
-    "kill a worker's child": (0.0, 0.0),
-    "freeze a worker": (1.0, 8.0),
-    "freeze a worker's child": (1.0, 8.0),
-    "kill the store": (0.0, 2.0),
-    "freeze the store": (0.5, 3.0),
-    "fill the store": (1.0, 4.0),
-    "delete the queues": (0.3, 1.0),
-    "break the mail service": (1.0, 5.0),
-    "break the document service": (1.0, 5.0),
-    "break Stripe": (1.0, 5.0),
-}
-ON_RABBITMQ = {"kill the broker": (0.0, 1.0), "freeze the broker": (0.5, 4.0), "fill the broker": (1.0, 4.0)}
-ON_SQLITE = {"lock the database": (1.0, 5.0)}
-ON_POSTGRES = {"cut the database": (0.0, 0.0), "kill the database": (0.0, 2.0), "freeze the database": (0.5, 4.0)}
+import msgspec
+
+KINDS = msgspec.toml.decode(
+    (Path(__file__).parent / "disturbances.toml").read_text(), type=dict[str, dict[str, tuple[float, float]]]
+)
 VICTIMS = ("receiver", "worker", "store", "broker", "database", "mail service", "document service", "Stripe")
 
 FIRST_SECONDS = 3.0
@@ -55,8 +40,7 @@ class Disturbance:
 
 def kinds(broker: str, database: str) -> dict[str, tuple[float, float]]:
     """The kinds of disturbance on this pair, with their minimum and maximum duration."""
-    of_broker = ON_RABBITMQ if broker == "rabbitmq" else {}
-    return ALWAYS | of_broker | (ON_POSTGRES if database == "postgres" else ON_SQLITE)
+    return KINDS["always"] | KINDS.get(broker, {}) | KINDS[database]
 
 
 def make_plan(

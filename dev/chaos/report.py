@@ -96,10 +96,10 @@ def saved(folder: Path) -> list[Result]:
 def write(results: Sequence[Result], file: Path) -> None:
     """The whole report, with a chart for each result, which is in the same folder."""
     lines = [
-        *_table(COLUMNS, map(cells, results)),
+        charts.markdown_table(COLUMNS, map(cells, results)),
         *(f"\n{run.config.pair}: {finding}" for run in results for finding in run.verdict.wrong),
         "\n## By disturbance (all runs above together)\n",
-        *_table(("disturbance", "times", "held, s", "flowing again, s", "caught up, s"), _kinds(results)),
+        charts.markdown_table(("disturbance", "times", "held, s", "flowing again, s", "caught up, s"), _kinds(results)),
         *(f"\n## {cells(run)[0]}\n\n![{' and '.join(CURVES)}](chaos-{run.config.pair}.svg)" for run in results),
     ]
     file.write_text((Path(__file__).parent / "head.md").read_text() + "\n".join(lines) + "\n")
@@ -116,12 +116,6 @@ def _kinds(results: Iterable[Result]) -> Iterable[Sequence[object]]:
         same = [one for one in recoveries if one.kind == kind]
         times = ((one.held, one.flowing, one.caught_up) for one in same)
         yield kind, len(same), *map(spread, zip(*times, strict=True))
-
-
-def _table(columns: Iterable[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """In Markdown."""
-    names = list(columns)
-    return [f"| {' | '.join(map(str, row))} |" for row in (names, ["---"] * len(names), *rows)]
 
 
 CURVES = ("acknowledged per second", "effects per second")

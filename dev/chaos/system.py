@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import redis
 
+from cli.api import Api
 from dev.chaos.report import RunConfig
 from dev.harness import write_log
-from dev.harness.api_client import Api
 from dev.harness.traffic import ShopEvent
 from dev.simulators.document_service import DocumentService
 from dev.simulators.mail import MailService
@@ -26,8 +26,8 @@ from dev.stack.rabbitmq import RabbitMQ
 from dev.stack.servers import Valkey, wait_until
 from tasks.routes import QUEUES
 
-SECRET = "whsec_chaos"  # signs between processes of this run only
-API_KEY = "chaos-key-0123456789"
+SECRET = "whsec_chaos_0123456789_abcdefghi"  # signs between processes of this run only
+API_KEY = "chaos-key-0123456789abcdef"
 DOCUMENT_API_KEY = "chaos-document-key"
 DOCUMENT_SECRET = "whsec_Y2hhb3Mtb2YtdGhlLWRvY3VtZW50LXBlZXI="
 DOWNLOAD_SECONDS = 1.5  # so slow that workers die in the middle of a download
@@ -45,10 +45,11 @@ SETTINGS = {
 }
 
 
-class SystemUnderTest:
-    """Every process and simulator of a run."""
+class SystemUnderTest(ExitStack):
+    """Every process and simulator of a run; those that were started are stopped at the end of the `with` block."""
 
     def __init__(self, config: RunConfig, folder: Path, events: Iterable[ShopEvent]) -> None:
+        super().__init__()
         self.config, self.folder, self.ports = config, folder, any_ports()
         self.sqlite_file, self.document_store = folder / "chaos.db", folder / "documents"
         self.valkey = Valkey(folder / "valkey")
@@ -80,11 +81,13 @@ class SystemUnderTest:
         """A client for an operator's commands; a new one each time, because the server comes and goes."""
         return redis.Redis.from_url(self.valkey.url, socket_timeout=2)
 
-    def lock_sqlite(self) -> sqlite3.Connection:
-        """Hold the database's only write lock until the connection is closed."""
-        held = sqlite3.connect(self.sqlite_file, timeout=30, isolation_level=None)
-        held.execute("BEGIN EXCLUSIVE")
-        return held
+    def lock_sqlite(self) -> None:
+        """Hold the database's only write lock until `unlock_sqlite`."""
+        self.lock = sqlite3.connect(self.sqlite_file, timeout=30, isolation_level=None)
+        self.lock.execute("BEGIN EXCLUSIVE")
+
+    def unlock_sqlite(self) -> None:
+        self.lock.close()
 
     def _settings(self) -> dict[str, str]:
         return {
@@ -98,6 +101,8 @@ class SystemUnderTest:
             "DOC_WEBHOOK_SECRET": DOCUMENT_SECRET,
             "DOCUMENT_STORE": str(self.document_store),
             "API_KEYS": API_KEY,
+            "API_RATE_PER_MINUTE": "1000000",  # one key sends all requests for documents
+            "API_MAILS_PER_HOUR": "1000000",
             "REDIS_URL": self.valkey.url,
             "BROKER_URL": self.rabbitmq.url if self.rabbitmq else "",
             "DATABASE_URL": self.database_url,
@@ -105,14 +110,13 @@ class SystemUnderTest:
             "TEMPLATES": str(self.folder / "templates"),
         }
 
-    def start(self, cleanup: ExitStack) -> None:
-        """What is started is stopped by `cleanup`."""
+    def start(self) -> None:
         self._write_templates()
-        cleanup.callback(self.valkey.stop)
+        self.callback(self.valkey.stop)
         self.valkey.start()
         for server in (self.mail, self.documents, self.stripe, self.rabbitmq, self.postgres):
             if server is not None:
-                cleanup.enter_context(server)
+                self.enter_context(server)
         # What a killed worker's children still do is part of the test.
         self.stack = Stack(self.folder, self.ports, self._settings(), report=lambda _: None, keep_orphans=True)
         self.stack.environ["ADMIN_NOTIFY_URLS"] = ""
@@ -120,23 +124,19 @@ class SystemUnderTest:
         self.stack.parts = [receiver(self.config.receiver), *workers]
         self.stack.migrate()
         write_log.create_triggers(self.database_url)
-        cleanup.enter_context(self.stack)
+        self.enter_context(self.stack)
         self.stack.start()
         self.stack.wait_ready(receiver="/livez")  # /readyz needs sweeps, which a sabotaged worker does not make
         wait_until(lambda: all(" ready." in log for log in self.logs()), seconds=60, what="the workers")
 
     def _write_templates(self) -> None:
-        """The product's own, but with the kind as the subject, by which the mails are counted."""
+        """The product's own, but with the kind as the subject, by which the mails are counted.
+
+        A thank-you has several texts, because another invoice of the same customer may be open.
+        """
         folder = self.folder / "templates"
         folder.mkdir()
-        for path in (REPOSITORY / "tasks/notifications/templates").glob("*.txt"):
+        for path in (REPOSITORY / "tasks/notifications/templates").glob("*.md"):
             _, _, body = path.read_text(encoding="utf-8").partition("\n")
-            (folder / path.name).write_text(f"{path.stem}\n{body}", encoding="utf-8")
-
-
-@contextmanager
-def start_system(config: RunConfig, folder: Path, events: Iterable[ShopEvent]) -> Iterator[SystemUnderTest]:
-    system = SystemUnderTest(config, folder, events)
-    with ExitStack() as cleanup:
-        system.start(cleanup)
-        yield system
+            kind = "payment_recovered" if path.stem.startswith("payment_received") else path.stem
+            (folder / path.name).write_text(f"{kind}\n{body}", encoding="utf-8")

@@ -21,10 +21,12 @@ import requests
 from rich.console import Console
 from sqlalchemy import text
 
-from dev.demo.report import Outcome, Progress, Recorded, Status, document_rows, print_report
+from cli.api import Api
+from cli.errors import CommandError
+from dev.demo.report import Outcome, Progress, Status, document_rows, print_report
 from dev.demo.stories import play_month
 from dev.harness import checker
-from dev.harness.api_client import Api, wait_for_jobs
+from dev.harness.record import Recorded, read_events, wait_for_jobs
 from dev.harness.sender import Sender
 from dev.harness.traffic import DOCUMENTS, ShopEvent, Traffic, make_demo_traffic
 from dev.simulators.agents import BEHAVIOURS, GONE, HANDED, Agents
@@ -50,6 +52,7 @@ DEMO_SETTINGS = {
     "RETRY_BASE_SECONDS": "1",
     "DOCUMENT_DEADLINE": "6s",
     "HANDOFF_SCHEDULE": "1s,1s,1s,1s,2s,2s",
+    "PAYMENT_RETRY_SCHEDULE": "1h,1d,3d,5d",
 }
 # Each failed document leaves a dead letter, from which it can be retried. The planned retries are due in an hour.
 ROWS = """SELECT
@@ -109,7 +112,8 @@ class Demo:
         """Freeze the worker to see whether it is running a job; if so kill it, else let it run and try again."""
         for _ in range(20):
             self.stack.send_signal(KILLED, signal.SIGSTOP)
-            running = self.api.running_jobs(KILLED_TASK)
+            jobs = [job for event in self.api.get("events")["events"] for job in event["jobs"]]
+            running = sum(job["task"] == KILLED_TASK and job["state"] == "running" for job in jobs)
             if running:
                 break
             self.stack.send_signal(KILLED, signal.SIGCONT)
@@ -119,19 +123,22 @@ class Demo:
 
     def _send_documents(self) -> None:
         for agent in BEHAVIOURS:
-            self.agents.secrets[agent] = self.api.add_agent(agent, f"{self.agents.url}/{agent}")
+            added = self.api.post("agents", body={"name": agent, "url": f"{self.agents.url}/{agent}"})
+            self.agents.secrets[agent] = added["secret"]
         self.sender.send_all(self.traffic.documents, DOCUMENT_PAUSE_SECONDS)
 
     def _subscribe_customers(self) -> None:
         stripe = StripeCustomer(self.stack.ports.stripe_url, self.stack.environ["STRIPE_API_KEY"])
         addresses = [f"subscriber-{number}@example.test" for number in range(STRIPE_CUSTOMERS)]
         invoices = {stripe.fail_to_pay(address): address for address in addresses}
-        for id_, invoice in stripe.failed_invoices().items():
-            self.failures[id_] = ShopEvent(id_, "failed at localstripe", invoice, invoices[invoice])
+        for one in stripe.events():
+            if one["type"] == "invoice.payment_failed":
+                invoice = one["data"]["object"]["id"]
+                self.failures[one["id"]] = ShopEvent(one["id"], "failed at localstripe", invoice, invoices[invoice])
 
     def _all_finished(self) -> tuple[int, bool]:
         """For `wait_for_jobs`: only jobs may be left that are due later by design, for 0.4 s."""
-        stats, rows = self.api.stats(), count_rows()
+        stats, rows = self.api.get("stats"), count_rows()
         arrived = rows.finished_documents == len(DOCUMENTS) and rows.localstripe_invoices == STRIPE_CUSTOMERS
         quiet = arrived and stats["running"] == 0 and stats["unfinished"] == rows.planned_retries
         self.quiet = self.quiet + 1 if quiet else 0
@@ -139,13 +146,13 @@ class Demo:
 
     def _watch(self) -> None:
         while not self.over.wait(0.2):
-            with suppress(requests.RequestException):  # it is only shown
+            with suppress(CommandError):  # it is only shown
                 self.progress.show(self._status())
 
     def _status(self) -> Status:
         rows = count_rows()
         deliveries = [*self.traffic.deliveries, *self.traffic.burst, *self.traffic.documents]
-        answers, stats = list(self.sender.answers), self.api.stats()
+        answers, stats = list(self.sender.answers), self.api.get("stats")
         valid = sum(not delivery.flaw for delivery in deliveries)
         jobs = stats["succeeded"] + stats["unfinished"] + stats["dead"] - rows.planned_retries
         return {
@@ -164,7 +171,7 @@ def main() -> int:
         with lock_folder(FOLDER):
             shutil.rmtree(FOLDER, ignore_errors=True)
             return _run(console)
-    except (StackError, requests.RequestException) as error:
+    except (StackError, CommandError, requests.RequestException) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -174,22 +181,22 @@ def main() -> int:
 
 def _run(console: Console) -> int:
     started = time.monotonic()
-    progress = Progress(console)
     settings = without_settings(os.environ) | DEMO_SETTINGS
-    try:
-        with Stack(FOLDER, any_ports(), settings, report=progress.say) as stack, Agents() as agents:
-            progress.say("starting the stack: Valkey, receiver, workers, Flower and the simulated services")
-            stack.start()
-            stack.wait_ready()
-            progress.say(f"ready; Flower shows the tasks: {stack.flower_address}")
-            secret, api_key = stack.environ["STRIPE_WEBHOOK_SECRET"], stack.environ["API_KEYS"]
-            sender, api = Sender(stack.ports.receiver_url, secret, api_key), Api(stack.ports.receiver_url, api_key)
-            demo = Demo(stack, progress, agents, make_demo_traffic(int(time.time()), HANDED), sender, api)
-            demo.play()
-            recorded, stats = api.events(), api.stats()
-            progress.say("all jobs are finished; stopping the stack")
-    finally:
-        progress.close()
+    with (
+        Progress(console) as progress,
+        Stack(FOLDER, any_ports(), settings, report=progress.say) as stack,
+        Agents() as agents,
+    ):
+        progress.say("starting the stack: Valkey, receiver, workers, Flower and the simulated services")
+        stack.start()
+        stack.wait_ready()
+        progress.say(f"ready; Flower shows the tasks: {stack.flower_address}")
+        secret, api_key = stack.environ["STRIPE_WEBHOOK_SECRET"], stack.environ["API_KEYS"]
+        sender, api = Sender(stack.ports.receiver_url, secret, api_key), Api(stack.ports.receiver_url, api_key)
+        demo = Demo(stack, progress, agents, make_demo_traffic(int(time.time()), HANDED), sender, api)
+        demo.play()
+        recorded, stats = read_events(api), api.get("stats")
+        progress.say("all jobs are finished; stopping the stack")
     outcome = _count(demo, recorded, stats)
     outcome.verdict.wrong += play_month(console, FOLDER / "month", progress.say)
     print_report(console, FOLDER, replace(outcome, seconds=time.monotonic() - started))

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 from rich import box, progress
 from rich.console import Console
@@ -16,48 +15,37 @@ from rich.table import Table
 from sqlalchemy import Connection, text
 
 from dev.harness.checker import Found, Verdict
+from dev.harness.record import Recorded
 from dev.harness.sender import DOCUMENT_REQUESTED, Answer
 from dev.harness.timing import spread
-from dev.simulators.document_behaviour import BEHAVIOURS, FAIL
+from dev.simulators.document_service import BEHAVIOURS, FAIL
 from dev.stack.local import REPOSITORY
 
-Recorded = Mapping[tuple[str, str], dict[str, Any]]  # by source and id: an event as our API shows it
 NOT_WRAPPED = ("document", "event type", "what came in")  # columns
 Status = Mapping[str, tuple[int, int]]  # by name: how many are done, of how many
-LINE_EVERY_SECONDS = 4.0
 FAILED_ATTEMPTS = ("failed", "lost")  # outcomes of an attempt: its handler raised, or its worker died
 DOCUMENTS = """SELECT id, document_id, status, start, (julianday(updated_at) - julianday(created_at)) * 86400
 FROM documents ORDER BY created_at"""
 STEPS = "SELECT status FROM document_steps WHERE document = :document ORDER BY id"
 
 
-class Progress:
-    """Shows how far the demo is, by bars on a terminal and plain lines elsewhere, and lines about what happens."""
+class Progress(progress.Progress):
+    """Shows how far the demo is, by bars on a terminal, and lines about what happens."""
 
     def __init__(self, console: Console) -> None:
-        self._console, self._started, self._last = console, time.monotonic(), 0.0
         columns = (progress.TextColumn("{task.description:<22}"), progress.BarColumn(), progress.MofNCompleteColumn())
-        self._bars = progress.Progress(*columns, console=console) if console.is_terminal else None
-        self._tasks: dict[str, progress.TaskID] = {}
-        if self._bars:
-            self._bars.start()
+        super().__init__(*columns, console=console, disable=not console.is_terminal)
+        self._started = time.monotonic()
+        self._ids: dict[str, progress.TaskID] = {}
 
     def show(self, status: Status) -> None:
-        if self._bars:
-            for name, (done, total) in status.items():
-                if name not in self._tasks:
-                    self._tasks[name] = self._bars.add_task(name)
-                self._bars.update(self._tasks[name], completed=done, total=max(total, 1))
-        elif time.monotonic() - self._last > LINE_EVERY_SECONDS:
-            self._last = time.monotonic()
-            self.say(", ".join(f"{name} {done} of {total}" for name, (done, total) in status.items()))
+        for name, (done, total) in status.items():
+            if name not in self._ids:
+                self._ids[name] = self.add_task(name)
+            self.update(self._ids[name], completed=done, total=max(total, 1))
 
     def say(self, line: str) -> None:
-        self._console.print(f"{time.monotonic() - self._started:5.1f} s  {line}", highlight=False, soft_wrap=True)
-
-    def close(self) -> None:
-        if self._bars:
-            self._bars.stop()
+        self.console.print(f"{time.monotonic() - self._started:5.1f} s  {line}", highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)

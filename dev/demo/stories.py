@@ -26,12 +26,13 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
 
+from cli.api import Api
 from cli.stripe_events import StripeObject, checkout_session, dispute, event, event_id
 from dev.demo import story_checks as checks
 from dev.demo.report import make_table
 from dev.demo.story_checks import STORIES, Line, Story, has_access, read_retries
-from dev.harness.api_client import Api
 from dev.harness.checker import connect, read_mails, read_only, wrong_counts
+from dev.harness.record import read_events
 from dev.simulators.http import Response, Simulator
 from dev.simulators.localstripe_client import GOOD_CARD, StripeCustomer
 from dev.simulators.stripe import Stripe
@@ -49,6 +50,7 @@ MISSED_SECONDS = 120  # age of the missed event; reconcile leaves out younger on
 MONTH_SETTINGS = {
     "PAYMENT_RETRY_SCHEDULE": "1s,2s,3s",
     "PAYMENT_GRACE_SECONDS": "2",
+    "ACCESS_AFTER_REFUND": "revoke",
     "ACCESS_WHILE_DISPUTED": "revoke",
     "RETRY_BASE_SECONDS": "1",
     "APP_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
@@ -57,7 +59,10 @@ MONTH_SETTINGS = {
 
 @dataclass(slots=True)
 class Month:
-    """Six stories, and the simulated Stripe that they are played against."""
+    """Six stories, and the simulated Stripe that they are played against.
+
+    Each public method but `play` plays the story of its name in stories.toml.
+    """
 
     stripe: Stripe
     shop: StripeCustomer
@@ -74,35 +79,27 @@ class Month:
     def _play(self, name: str) -> Story:
         plot, email = STORIES[name], f"{name}@example.test"
         story = Story(email, self.shop.join(email, language=plot.language), plot.currency, plot.version)
-        acts: dict[str, Callable[[Story], None]] = {
-            "recovers": self._recover,
-            "gives-up": self._give_up,
-            "refunded": self._refund,
-            "renewed": self._refund_renewal,
-            "disputed": self._dispute,
-            "missed": self._miss,
-        }
-        acts[name](story)
+        getattr(self, name.replace("-", "_"))(story)
         return story
 
-    def _recover(self, story: Story) -> None:
+    def recovers(self, story: Story) -> None:
         self._subscribe(story)
         self.shop.fail_to_renew(story.customer, story.subscription)
         self._wait(lambda db: "declined" in read_retries(db, story))
         self.shop.give_card(story.customer, GOOD_CARD)
         self._wait(lambda db: "paid" in read_retries(db, story))
 
-    def _give_up(self, story: Story) -> None:
+    def gives_up(self, story: Story) -> None:
         self._subscribe(story)
         self.shop.fail_to_renew(story.customer, story.subscription)
         self._wait(lambda db: checks.read_status(db, story) == "suspended")
 
-    def _refund(self, story: Story) -> None:
+    def refunded(self, story: Story) -> None:
         invoice = self._subscribe(story)
         _pass_days(10)
         self._give_back(story, invoice)
 
-    def _refund_renewal(self, story: Story) -> None:
+    def renewed(self, story: Story) -> None:
         """The event names no invoice: the product has to fetch which one was paid, and for what subscription."""
         self._subscribe(story)
         _pass_days(10)
@@ -113,7 +110,7 @@ class Month:
         self._send(story, "charge.refunded", charge(refunded, story.version, invoice))
         self._wait(lambda db: not has_access(db, story))
 
-    def _dispute(self, story: Story) -> None:
+    def disputed(self, story: Story) -> None:
         paid = self._buy(story)
         self._wait(lambda db: has_access(db, story))
         _pass_days(5)
@@ -124,7 +121,7 @@ class Month:
         self._send_dispute(story, "closed", dispute(1, paid, "won", now))
         self._wait(lambda db: has_access(db, story))
 
-    def _miss(self, story: Story) -> None:
+    def missed(self, story: Story) -> None:
         """The event of a purchase is sent while the receiver is down; Stripe still lists it."""
         self.stack.send_signal("receiver", signal.SIGKILL)
         story.say("in", "(the receiver is down)")
@@ -176,6 +173,7 @@ class Month:
         """An event that localstripe does not have, in the API version of the story."""
         number, now = next(self.numbers), int(time.time())
         story.events.append(event_id(number))
+        story.objects.add(str(thing["id"]))
         self.stripe.log.add(json.loads(event(number, kind, thing, now - ago_seconds, story.version)), now)
 
     def _wait(self, done: Callable[[Connection], bool]) -> None:
@@ -207,14 +205,16 @@ def play_month(console: Console, folder: Path, say: Callable[[str], None]) -> li
             month = Month(stripe, StripeCustomer(stripe.localstripe, stack.environ["STRIPE_API_KEY"]), stack)
             stories = month.play()
             api = Api(stack.ports.receiver_url, stack.environ["API_KEYS"])
-            _wait_until(lambda: api.stats()["unfinished"] == 0)
-            customers, recorded, stats = month.shop.customers_of_events(), api.events(), api.stats()
+            _wait_until(lambda: api.get("stats")["unfinished"] == 0)
+            sent, recorded, stats = month.shop.events(), read_events(api), api.get("stats")
     wrong = [*wrong_counts(stats, unfinished=0, dead=0)]
     wrong += [] if stats["missed"] == 1 else [f"reconcile found {stats['missed']} missed events, must be 1"]
     webhooks, mails = [json.loads(request.body) for request in application.requests], read_mails(folder / "mail")
     with connect(read_only(folder)) as db:
         for name, story in stories.items():
-            story.events += [id_ for id_, customer in customers.items() if customer == story.customer]
+            things = {one["id"]: one["data"]["object"] for one in sent}
+            story.events += [id_ for id_, it in things.items() if story.customer in (it.get("customer"), it["id"])]
+            story.objects |= {str(things[id_]["id"]) for id_ in story.events if id_ in things}
             own = [one for (_, id_), one in recorded.items() if id_ in story.events and one["state"] != "unhandled"]
             lines = [Line(one["received"] / 1000, "in", one["type"]) for one in own]
             lines += [*story.lines, *checks.read_timeline(db, story)]

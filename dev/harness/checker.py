@@ -16,89 +16,33 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, NullPool, create_engine, text
+import msgspec
+from sqlalchemy import Connection, NullPool, bindparam, create_engine, text
 
+from dev.harness.record import Recorded
 from dev.harness.sender import Answer
 from dev.harness.traffic import ShopEvent
 
-Effects = tuple[str, ...]
 Found = Mapping[str, Counter[str]]  # by effect, then by name: how often it is there
 SHOWN = 20  # findings of each sort that are printed; the others are only counted
 
 
-def _notice(kind: str) -> Effects:
-    return f"{kind} notices", f"{kind} mails"
+class Expected(msgspec.Struct, frozen=True):
+    """The effects that an event of one kind must have had, once, and those that it may have had."""
+
+    must: tuple[str, ...]
+    may: tuple[str, ...] = ()
 
 
-FAILURE: Effects = ("payment_failures", *_notice("payment_failed"), "try 1 to collect")
-SECOND_TRY: Effects = ("declined retry 1", "try 2 to collect")
-PAID: Effects = ("payments", "paid retries", "active subscriptions", *_notice("payment_recovered"))
-DOCUMENT: Effects = ("documents", "tasks at the document service")
-COMPLETED: Effects = ("completed documents", "whole files", *_notice("document_ready"))
-NOT_READY: Effects = ("document_failed notices", *_notice("document_not_ready"))
-# What each kind of event must have done, once.
-EXPECTED: Mapping[str, Effects] = {
-    "failed, pays at 1": FAILURE + PAID,
-    "failed, pays at 2": FAILURE + SECOND_TRY + PAID,
-    "failed, never pays": (
-        *(FAILURE + SECOND_TRY + _notice("subscription_suspended")),
-        *("declined retry 2", "suspended subscriptions", "payment_given_up notices"),
-    ),
-    "paid": ("fulfilled orders", "entitlements", "changes of access", *_notice("receipt")),
-    "unpaid": ("awaiting_payment orders",),
-    "unhandled": (),
-    "document": DOCUMENT + COMPLETED,
-    "broken document": (*DOCUMENT, "failed documents", *NOT_READY),
-    # Of the demo only, where the first retry is planned an hour later, so none is made.
-    "failed": (*FAILURE[:3], "planned retry 1", "past due by this event"),
-    "failed earlier": ("payment_failures",),
-    "failed at localstripe": ("payment_failures", "planned retry 1"),
-    "forged": (),
-    "demo document": ("documents", *COMPLETED),
-    "retried demo document": ("documents", *COMPLETED),
-    "broken demo document": ("documents", "failed documents", *NOT_READY),
-    "forbidden document": ("documents", "otherwise failed documents", *NOT_READY),
-}
-ALLOWED: Mapping[str, Effects] = {  # may be there, or not
-    "failed earlier": _notice("payment_failed"),
-    "failed at localstripe": _notice("payment_failed"),
-    "retried demo document": ("document_failed notices",),
-}
+EXPECTED = msgspec.toml.decode((Path(__file__).parent / "expected.toml").read_text(), type=dict[str, Expected])
 # Effects are found by the event's id, by its customer's address, or (all others) by its subject.
 BY_ID = ("payment_failures", "past due by this event")
 TO_ADMINISTRATORS = ("payment_given_up notices", "document_failed notices")
-
-
-def _count(table: str, effect: str, name: str, where: str = "true") -> str:
-    """A query for how many rows there are of each effect and name, both given as SQL expressions."""
-    return f"SELECT {effect}, {name}, count(*) FROM {table} WHERE {where} GROUP BY 1, 2"
-
-
 ERROR = "page 3 cannot be read"  # of the document service, for documents that must fail
-NOTICES = sorted({effect for effects in EXPECTED.values() for effect in effects if effect.endswith(" notices")})
-OF_FAILURES = "subscriptions JOIN payment_failures ON payment_failures.subscription = subscriptions.id"
-OF_INVOICES = "invoices JOIN subscriptions ON subscriptions.id = invoices.subscription"
-RETRY = "CASE state WHEN 'paid' THEN 'paid retries' ELSE state || ' retry ' || number END"
-END = f"CASE WHEN status = 'failed' AND error <> '{ERROR}' THEN 'otherwise failed' ELSE status END || ' documents'"
-QUERIES = (
-    _count("payment_failures", "'payment_failures'", "event_id"),
-    _count(
-        "notifications",
-        "kind || ' notices'",
-        "coalesce(email, params ->> 'invoice', params ->> 'document')",
-        f"kind || ' notices' IN ({', '.join(map(repr, NOTICES))})",
-    ),
-    _count("payment_retries", RETRY, "invoice"),
-    _count(OF_INVOICES, "'past due by this event'", "invoices.seen_event", "subscriptions.status = 'past_due'"),
-    _count(OF_FAILURES, "status || ' subscriptions'", "invoice", "status IN ('active', 'suspended')"),
-    _count("orders", "state || ' orders'", "session_id"),
-    "SELECT 'changes of access', session_id, access_changes FROM orders WHERE access_changes > 0",
-    _count("entitlements", "'entitlements'", "session_id", "revoked_at IS NULL"),
-    _count("documents", "'documents'", "document_id"),
-    _count("documents", END, "document_id", "status = 'completed' OR (status = 'failed' AND error IS NOT NULL)"),
-    _count("effects", "'effects'", "job_id"),
+NOTICES = sorted({effect for one in EXPECTED.values() for effect in one.must if effect.endswith(" notices")})
+ROWS = text((Path(__file__).parent / "effects.sql").read_text()).bindparams(
+    bindparam("notices", NOTICES, expanding=True), bindparam("error", ERROR)
 )
 FILES = "SELECT document_id, stored_as, sha256, size FROM documents WHERE status = 'completed'"
 # Their names are those of jobs and rows, or of events that localstripe made, so they cannot be compared.
@@ -140,9 +84,8 @@ def connect(database_url: str) -> Connection:
 def find(connection: Connection) -> dict[str, Counter[str]]:
     """How often each effect is in the database, by effect and name."""
     found: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for query in QUERIES:
-        for effect, name, times in connection.execute(text(query)):
-            found[effect][str(name)] += int(times)
+    for effect, name, times in connection.execute(ROWS):
+        found[effect][str(name)] += times
     return found
 
 
@@ -166,22 +109,26 @@ def unnamed_files(connection: Connection, folder: Path) -> dict[str, Counter[str
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A mail as the demo's mail server stored it. `event` is the id of the event that led to it."""
+    """A mail as the demo's mail server stored it. `about` is the id of the object that it is about."""
 
     kind: str
-    event: str
+    about: str
     to: str
     subject: str
 
 
 def read_mails(folder: Path) -> list[Mail]:
-    """All mails in a Maildir. The idempotency key is "<source>:<event>:notify.<kind>", and maybe a number."""
+    """All mails in a Maildir. The idempotency key is "notify:<kind>:<object>", and maybe a number or "last<number>"."""
     mails = [email.message_from_bytes(path.read_bytes(), policy=email.policy.default) for path in folder.glob("new/*")]
-    keys = [str(mail["X-Idempotency-Key"]) for mail in mails]
+    keys = [str(mail["X-Idempotency-Key"]).split(":") for mail in mails]
     return [
-        Mail(key.partition(":notify.")[2].partition(".")[0], key.split(":")[1], str(mail["To"]), str(mail["Subject"]))
+        Mail(_kind_of(key), key[2], str(mail["To"]), str(mail["Subject"]))
         for key, mail in zip(keys, mails, strict=True)
     ]
+
+
+def _kind_of(key: list[str]) -> str:
+    return f"{key[1]}_last" if key[-1].startswith("last") else key[1]
 
 
 def count_mails(mails: Iterable[Mail]) -> dict[str, Counter[str]]:
@@ -198,7 +145,7 @@ def judge(events: Mapping[str, ShopEvent], acknowledged: Set[str], found: Found)
     lost = [
         f"{event_id}: {what} is missing"
         for event_id in sorted(acknowledged)
-        for what, name in names(events[event_id], EXPECTED)
+        for what, name in names(events[event_id], EXPECTED[events[event_id].kind].must)
         if name not in found.get(what, ())
     ]
     doubled = [
@@ -211,7 +158,8 @@ def judge(events: Mapping[str, ShopEvent], acknowledged: Set[str], found: Found)
 
 
 def _surplus(events: Mapping[str, ShopEvent], found: Found) -> Iterator[str]:
-    known = {effect for event in events.values() for effects in (EXPECTED, ALLOWED) for effect in names(event, effects)}
+    allowed = {kind: one.must + one.may for kind, one in EXPECTED.items()}
+    known = {effect for event in events.values() for effect in names(event, allowed[event.kind])}
     for what, rows in found.items():
         if not what.startswith(UNCHECKED):
             yield from (
@@ -221,9 +169,9 @@ def _surplus(events: Mapping[str, ShopEvent], found: Found) -> Iterator[str]:
             )
 
 
-def names(event: ShopEvent, effects: Mapping[str, Effects]) -> Iterator[tuple[str, str]]:
-    """Each effect of the event, and the name under which it is found."""
-    for effect in effects.get(event.kind, ()):
+def names(event: ShopEvent, effects: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each of these effects of the event, and the name under which it is found."""
+    for effect in effects:
         if effect in BY_ID:
             yield effect, event.id
         elif effect.endswith((" notices", " mails")) and effect not in TO_ADMINISTRATORS:
@@ -249,9 +197,7 @@ def wrong_counts(stats: Mapping[str, int], **expected: int) -> Iterator[str]:
             yield f"{stats.get(name, -1)} jobs are {name}, {count} of them by design"
 
 
-def lost_records(
-    events: Mapping[str, ShopEvent], acknowledged: Set[str], recorded: Mapping[tuple[str, str], dict[str, Any]]
-) -> Iterator[str]:
+def lost_records(events: Mapping[str, ShopEvent], acknowledged: Set[str], recorded: Recorded) -> Iterator[str]:
     """Acknowledged events of Stripe's that are not in the record, or there in the wrong state."""
     for event_id in sorted(acknowledged):
         if events[event_id].id == events[event_id].subject:  # a document

@@ -21,7 +21,7 @@ KINDS = {  # of a chaos run, in percent
     **{"failed, pays at 1": 20, "failed, pays at 2": 12, "failed, never pays": 8},
     **{"paid": 35, "unpaid": 5, "unhandled": 10, "document": 8, "broken document": 2},
 }
-DOCUMENT_BEHAVIOURS = ("", "twice-", "late-", "early-")  # see dev/simulators/document_behaviour.py
+DOCUMENT_BEHAVIOURS = ("", "twice-", "late-", "early-")  # see dev/simulators/document_service.py
 
 DEMO_SEED = 7
 DEMO_DUPLICATES = 60
@@ -60,12 +60,14 @@ class Traffic:
     burst: list[Delivery] = field(default_factory=list)  # of the demo: failed payments, sent all at once
     documents: list[Delivery] = field(default_factory=list)  # of the demo: sent beside the others
 
-    def add(self, number: int, kind: str, event_type: str, thing: dict[str, Any], address: str) -> None:
-        version = OLD_VERSION if event_type.startswith("invoice.") and "parent" not in thing else NEW_VERSION
+    def add(self, number: int, kind: str, now: int, version: str = NEW_VERSION, **changes: Any) -> None:
+        """An event of Stripe's at this time. `changes` are to its object, whose customer's address goes by number."""
+        address = f"customer-{number}@example.test"
+        event_type, thing = _stripe_object(number, kind, address, now, version)
+        thing |= changes
         body = event(number, event_type, thing, thing["created"], version)
-        self._add(
-            ShopEvent(event_id(number), kind, thing["id"], address, str(thing.get("customer")), thing), body, event_type
-        )
+        made = ShopEvent(event_id(number), kind, thing["id"], address, str(thing.get("customer")), thing)
+        self._add(made, body, event_type)
 
     def add_document(self, name: str, kind: str, address: str, agents: Sequence[str] = ()) -> None:
         """A call of our API. The document's name is its Idempotency-Key too, and chooses the service's behaviour."""
@@ -83,12 +85,31 @@ class Traffic:
         self.deliveries[at:at] = together
 
 
+def _stripe_object(number: int, kind: str, address: str, now: int, version: str) -> tuple[str, dict[str, Any]]:
+    """The type of an event of this kind, and the object that it is about."""
+    if kind == "unhandled":
+        return "customer.created", customer(number, address, now)
+    if kind in ("paid", "unpaid"):
+        paid = kind == "paid"
+        return "checkout.session.completed", checkout_session(number, address, paid=paid, created=now, version=version)
+    plan = {"next_payment_attempt": None}  # this shop has switched Stripe's retries off, in favour of ours
+    return "invoice.payment_failed", failed_invoice(number, address, 1, now, version) | plan
+
+
 def make_traffic(seed: int, count: int, now: int) -> Traffic:
     """The traffic of a chaos run; `now` is the time of the events, in seconds since 1970."""
     traffic, dice = Traffic(), random.Random(f"traffic {seed}")
     customers = 1 + count // EVENTS_PER_CUSTOMER
     for number, kind in enumerate(dice.choices(list(KINDS), list(KINDS.values()), k=count), 1):
-        _add(traffic, number, kind, customers, now)
+        if "document" in kind:
+            behaviour = (
+                "fails-" if kind == "broken document" else DOCUMENT_BEHAVIOURS[number % len(DOCUMENT_BEHAVIOURS)]
+            )
+            traffic.add_document(f"{behaviour}document-{number}", kind, f"customer-{number}@example.test")
+        elif kind in PAYS_AT and number % WITHOUT_ADDRESS == 0:  # such an event keeps a customer of its own
+            traffic.add(number, kind, now, customer_email=None)
+        else:
+            traffic.add(number, kind, now, customer=f"cus_Chaos{number % customers}")
     deliveries = list(traffic.deliveries)
     for _ in range(int(count * OUT_OF_ORDER)):
         one, other = dice.sample(range(count), 2)
@@ -97,23 +118,6 @@ def make_traffic(seed: int, count: int, now: int) -> Traffic:
     for again in dice.sample(deliveries, int(count * DUPLICATES)):
         traffic.insert(dice, again)
     return traffic
-
-
-def _add(traffic: Traffic, number: int, kind: str, customers: int, now: int) -> None:
-    address = f"customer-{number}@example.test"
-    if "document" in kind:
-        behaviour = "fails-" if kind == "broken document" else DOCUMENT_BEHAVIOURS[number % len(DOCUMENT_BEHAVIOURS)]
-        return traffic.add_document(f"{behaviour}document-{number}", kind, address)
-    if kind in PAYS_AT:
-        event_type, thing = "invoice.payment_failed", failed_invoice(number, address, 1, now, NEW_VERSION)
-    elif kind == "unhandled":
-        event_type, thing = "customer.updated", customer(number, address, now)
-    else:
-        event_type = "checkout.session.completed"
-        thing = checkout_session(number, address, paid=kind == "paid", created=now)
-    without_address = kind in PAYS_AT and number % WITHOUT_ADDRESS == 0  # such an event keeps a customer of its own
-    thing |= {"customer_email": None} if without_address else {"customer": f"cus_Chaos{number % customers}"}
-    return traffic.add(number, kind, event_type, thing, address)
 
 
 def make_demo_traffic(now: int, agents: Mapping[str, Sequence[str]]) -> Traffic:
@@ -125,39 +129,28 @@ def make_demo_traffic(now: int, agents: Mapping[str, Sequence[str]]) -> Traffic:
         traffic.add_document(name, kind, f"{name.removesuffix('.pdf')}@example.test", agents.get(name, ()))
     traffic.documents, traffic.deliveries = traffic.deliveries, []
     for number in itertools.islice(numbers, 80 + BURST):
-        _add_failure(traffic, number, "failed", now, OLD_VERSION if number % 2 else NEW_VERSION)
+        traffic.add(number, "failed", now, OLD_VERSION if number % 2 else NEW_VERSION)
     dice.shuffle(traffic.deliveries)
     traffic.burst, traffic.deliveries = traffic.deliveries[:BURST], traffic.deliveries[BURST:]
     for number in itertools.islice(numbers, 100):
-        address, paid = f"buyer-{number}@example.test", number % 5 != 0
-        session = checkout_session(number, address, paid=paid, created=now)
-        traffic.add(number, "paid" if paid else "unpaid", "checkout.session.completed", session, address)
+        traffic.add(number, "paid" if number % 5 else "unpaid", now)
     for number in itertools.islice(numbers, 60):
-        address, event_type = f"visitor-{number}@example.test", ("customer.created", "customer.updated")[number % 2]
-        traffic.add(number, "unhandled", event_type, customer(number, address, now), address)
+        traffic.add(number, "unhandled", now)
     dice.shuffle(traffic.deliveries)
     for number in itertools.islice(numbers, 10):
         _add_reversed(traffic, dice, number, next(numbers), now)
     for again in dice.sample(traffic.deliveries + traffic.burst, DEMO_DUPLICATES):
         traffic.insert(dice, again)
     for number, flaw in zip(numbers, FLAWS * 4, strict=False):
-        _add_failure(traffic, number, "forged", now, NEW_VERSION)  # a new event, so that an effect of it would be seen
+        traffic.add(number, "forged", now)  # a new event, so that an effect of it would be seen
         traffic.insert(dice, replace(traffic.deliveries.pop(), flaw=flaw))
     return traffic
 
 
-def _add_failure(traffic: Traffic, number: int, kind: str, now: int, version: str) -> None:
-    address = f"payer-{number}@example.test"
-    traffic.add(number, kind, "invoice.payment_failed", failed_invoice(number, address, 1, now, version), address)
-
-
 def _add_reversed(traffic: Traffic, dice: random.Random, first: int, second: int, now: int) -> None:
     """Two failures of one invoice, a day apart, the later one sent first."""
-    address, older = f"payer-{second}@example.test", f"payer-{first}@example.test"
-    invoice = failed_invoice(first, address, 1, now, NEW_VERSION)
-    traffic.add(second, "failed", "invoice.payment_failed", invoice | {"attempt_count": 2}, address)
-    earlier = invoice | {"created": now - 86400, "customer_email": older}
-    traffic.add(first, "failed earlier", "invoice.payment_failed", earlier, older)
-    newer, older_delivery = traffic.deliveries[-2:]
-    del traffic.deliveries[-2:]
-    traffic.insert(dice, newer, older_delivery)
+    traffic.add(second, "failed", now, attempt_count=2)
+    newer = traffic.deliveries.pop()
+    same = {name: traffic.events[newer.event_id].thing[name] for name in ("id", "customer", "parent")}
+    traffic.add(first, "failed earlier", now, created=now - 86400, **same)
+    traffic.insert(dice, newer, traffic.deliveries.pop())

@@ -11,12 +11,12 @@ from typing import Any
 import requests
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from dev.simulators.document_behaviour import FAIL
+from dev.simulators.document_service import FAIL
 from dev.simulators.http import Request, Response, Simulator
 
 BEHAVIOURS = {
     "well": "accepts each message",
-    "slow": "needs two seconds for each",
+    "slow": "needs a second for each",
     "down": "answers 503 three times first",
     "gone": "answers 410, so that it is disabled",
 }
@@ -60,7 +60,7 @@ class Agents(Simulator):
         if agent == "down" and self.calls[agent] <= DOWN_TIMES:
             return 503
         if agent == "slow":
-            time.sleep(2)
+            time.sleep(1)
         headers = {name.lower(): value for name, value in request.headers.items()}
         try:
             message = Webhook(self.secrets[agent]).verify(request.body, headers)

@@ -1,11 +1,10 @@
 """A simulated document service: it accepts jobs, calls back signed (Standard Webhooks) and serves real files.
 
-    python -m dev.simulators.document_service --port 8010 --api-key KEY --webhook-secret whsec_…
+    DOC_SERVICE_API_KEY=… DOC_WEBHOOK_SECRET=whsec_… python -m dev.simulators.document_service --port 8010
 
 POST /api/v1/process {"document_id", "callback_url", "processing_options"?} with `Authorization: Bearer KEY` answers
 {"task_id"}; the same Idempotency-Key gets the same task again. GET /api/v1/process/<task_id> answers the status that
-the next callback would have. The start of a document's id chooses its behaviour: document_behaviour.py. All state is in
-memory: a restart forgets the tasks and the callbacks that were not sent.
+the next callback would have. All state is in memory: a restart forgets the tasks and the callbacks that were not sent.
 """
 
 from __future__ import annotations
@@ -16,30 +15,47 @@ import json
 import os
 import random
 import re
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import msgspec
 import requests
 from standardwebhooks import Webhook
 
-from dev.simulators.document_behaviour import CALLBACKS, Task, ending, steps
 from dev.simulators.http import Request, Response, Simulator, json_response
 from dev.simulators.pdf import document_pdf
 
-STATUS = "/api/v1/process/"
+# How a document is treated: chosen by the start of its id.
+BEHAVIOURS = {
+    "twice-": "every callback is sent twice under one webhook-id",
+    "early-": "`completed` is called back a second before /process answers",
+    "late-": "`processing` is called back after `completed`",
+    "fails-": "ends as `failed`, with an error_message",
+    "flaky-": "the first task fails with a temporary error",
+    "busy-": "/process answers 503 twice before it accepts the job",
+    "silent-": "no callback; the status must be polled",
+    "lost-": "the first task is forgotten at once",
+    "big-": "the result is 4 MB",
+    "slow-": "the download takes two seconds",
+    "breaks-": "the first download breaks off half-way",
+    "moved-": "the result URL redirects",
+    "forbidden-": "the result URL is one that must not be called",
+}
+FAIL = ("fails-", "forbidden-")  # how the ids of documents start that must end as failed
+ERROR = "page 3 cannot be read"
+FORBIDDEN = "https://169.254.169.254/latest/meta-data/iam/security-credentials/"  # of the machine, in many clouds
+CALLBACKS = {"twice-": 2, "silent-": 0}  # how often each is sent, if not once
+PROCESS = "/api/v1/process"
 PIECES, SLOW_SECONDS = 10, 2.0
 CALLBACK_TRIES, MAX_WAIT_SECONDS = 100, 2.0
-
-
-class Rejected(Exception):
-    """The request cannot be accepted; its arguments are the HTTP status and the reason."""
 
 
 class Job(msgspec.Struct):
@@ -48,6 +64,35 @@ class Job(msgspec.Struct):
     document_id: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     callback_url: Annotated[str, msgspec.Meta(pattern="^https?://")]
     processing_options: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """An accepted job. `number` counts the tasks of its document from 1."""
+
+    id: str
+    job: Job
+    number: int
+
+    @property
+    def behaviour(self) -> str:
+        """One of BEHAVIOURS, or another start of the document's id."""
+        return self.job.document_id.partition("-")[0] + "-"
+
+    def steps(self, url: str) -> list[dict[str, Any]]:
+        """The callbacks, in the order in which they are sent; `url` is the service's own."""
+        sent = [{"status": "queued", "progress": 0}, {"status": "processing", "progress": 40}, self.ending(url)]
+        return [*sent, {"status": "processing", "progress": 80}] if self.behaviour == "late-" else sent
+
+    def ending(self, url: str) -> dict[str, Any]:
+        """The callback that ends the task."""
+        if self.behaviour == "fails-":
+            return {"status": "failed", "error_message": ERROR}
+        if self.behaviour == "flaky-" and self.number == 1:
+            return {"status": "failed", "error_message": "temporarily out of machines"}
+        folder = "moved" if self.behaviour == "moved-" else "files"
+        result = FORBIDDEN if self.behaviour == "forbidden-" else f"{url}/{folder}/{quote(self.job.document_id)}"
+        return {"status": "completed", "progress": 100, "result_url": result}
 
 
 class DocumentService(Simulator):
@@ -71,17 +116,16 @@ class DocumentService(Simulator):
         self.acknowledged: dict[str, float] = {}  # webhook-id -> time of its first 2xx, in milliseconds since 1970
         self._webhook = Webhook(webhook_secret)
         self._lock = threading.Lock()
-        self._rejections: Counter[str] = Counter()
+        self._shown: Counter[str] = Counter()  # how often a document's behaviour was due that shows only at first
         self._tasks: dict[str, Task] = {}  # by Idempotency-Key
         self._statuses: dict[str, dict[str, Any]] = {}  # the latest callback, by task id
-        self._broken_off: set[str] = set()  # files whose download was broken off once
         self._callers: list[threading.Thread] = []
         self._stopping = threading.Event()
 
     def tasks(self) -> Counter[str]:
         """By document, the number of distinct Idempotency-Keys that it was submitted with."""
         with self._lock:
-            return Counter(task.document_id for task in self._tasks.values())
+            return Counter(task.job.document_id for task in self._tasks.values())
 
     @property
     def busy(self) -> int:
@@ -97,58 +141,45 @@ class DocumentService(Simulator):
 
     def _reply(self, request: Request) -> Response:
         folder, _, name = request.path.removeprefix("/").partition("/")
-        try:
-            match request.method, folder:
-                case "GET", "files":
-                    return self._send_file(unquote(name), request)
-                case "GET", "moved":
-                    return Response(302, {"Location": f"/files/{name}"})
-                case "GET", _:
-                    return self._status(request)
+        if (request.method, folder) == ("GET", "files"):
+            return self._send_file(unquote(name), request)
+        if (request.method, folder) == ("GET", "moved"):
+            return Response(302, {"Location": f"/files/{name}"})
+        if request.headers.get("Authorization") != f"Bearer {self.api_key}":
+            return _error(401, "the API key is missing or wrong")
+        if (request.method, request.path) == ("POST", PROCESS):
             return self._process(request)
-        except Rejected as rejected:
-            status, reason = rejected.args
-            return json_response({"error": reason}, status, **({"Retry-After": "1"} if status == 503 else {}))
+        task_id = request.path.removeprefix(f"{PROCESS}/")
+        if request.method == "GET" and task_id in self._statuses:
+            return json_response({"task_id": task_id, **self._statuses[task_id]})
+        return _error(404, "there is no such path or task")
 
     def _process(self, request: Request) -> Response:
-        """Accept a job, or find the one that this key started before. Raises Rejected."""
-        if request.path != "/api/v1/process":
-            raise Rejected(404, "there is no such path")
-        self._check_key(request)
-        job = _read_job(request.body)
-        self._reject_if_busy(job.document_id)
+        """Accept a job, or find the one that this key started before."""
+        try:
+            job = msgspec.json.decode(request.body, type=Job)
+        except msgspec.DecodeError as error:  # also the base of ValidationError
+            return _error(422 if isinstance(error, msgspec.ValidationError) else 400, str(error))
+        if self._fails(job.document_id, "busy-", 2):
+            return _error(503, "all machines are busy, try again", **{"Retry-After": "1"})
         key = request.headers.get("Idempotency-Key") or os.urandom(16).hex()
         with self._lock:
             known = self._tasks.get(key)
-            number = 1 + sum(task.document_id == job.document_id for task in self._tasks.values())
-            new = Task(f"task_{_digest(key)}", job.document_id, job.callback_url, number)
-            task = self._tasks.setdefault(key, new)
-        if (task.document_id, task.callback_url) != (job.document_id, job.callback_url):
-            raise Rejected(409, "this Idempotency-Key was used for another request")
-        if known is None:
+            number = 1 + sum(task.job.document_id == job.document_id for task in self._tasks.values())
+            task = self._tasks.setdefault(key, Task(f"task_{_digest(key)}", job, number))
+        if task.job != job:
+            return _error(409, "this Idempotency-Key was used for another request")
+        if known is None and (task.behaviour, task.number) != ("lost-", 1):
             self._start(task)
         return json_response({"task_id": task.id})
 
-    def _status(self, request: Request) -> Response:
-        task_id = request.path.removeprefix(STATUS)
-        self._check_key(request)
-        if task_id not in self._statuses:
-            raise Rejected(404, "there is no such task")
-        return json_response({"task_id": task_id, **self._statuses[task_id]})
-
-    def _check_key(self, request: Request) -> None:
-        if request.headers.get("Authorization") != f"Bearer {self.api_key}":
-            raise Rejected(401, "the API key is missing or wrong")
-
-    def _reject_if_busy(self, document_id: str) -> None:
+    def _fails(self, document_id: str, behaviour: str, times: int) -> bool:
+        """Whether the document has this behaviour, which shows so many times."""
         with self._lock:
-            if document_id.startswith("busy-") and self._rejections[document_id] < 2:
-                self._rejections[document_id] += 1
-                raise Rejected(503, "all machines are busy, try again")
+            self._shown[document_id] += document_id.startswith(behaviour)
+            return document_id.startswith(behaviour) and self._shown[document_id] <= times
 
     def _start(self, task: Task) -> None:
-        if task.lost:
-            return
         self._statuses[task.id] = {"status": "queued", "progress": 0}
         if task.behaviour != "early-" or not self._call_back_early(task):
             caller = threading.Thread(target=self._call_back_all, args=(task,), daemon=True)
@@ -157,13 +188,13 @@ class DocumentService(Simulator):
 
     def _call_back_early(self, task: Task) -> bool:
         """Call back before the submission is answered, then delay the answer. Returns False if that was not taken."""
-        self._statuses[task.id] = ending(task, self.url)
-        taken = self._call_back(task, 3, ending(task, self.url), tries=1)
+        self._statuses[task.id] = task.ending(self.url)
+        taken = self._call_back(task, 3, task.ending(self.url), tries=1)
         time.sleep(2.5 * self.pause_seconds)
         return taken
 
     def _call_back_all(self, task: Task) -> None:
-        for number, step in enumerate(steps(task, self.url), 1):
+        for number, step in enumerate(task.steps(self.url), 1):
             if self._stopping.wait(self.pause_seconds * random.uniform(0.5, 1.5)):
                 return
             self._statuses[task.id] = step
@@ -175,11 +206,11 @@ class DocumentService(Simulator):
 
         Returns whether it was answered 2xx.
         """
-        body = json.dumps({"task_id": task.id, "document_id": task.document_id, **step})
+        body = json.dumps({"task_id": task.id, "document_id": task.job.document_id, **step})
         message_id = f"msg_{_digest(f'{task.id}/{number}')}"
         for attempt in range(tries):
-            status = self._post(task.callback_url, message_id, body)
-            self.log(f"{task.document_id}: {step['status']} called back, answer {status or 'none'}")
+            status = self._post(task.job.callback_url, message_id, body)
+            self.log(f"{task.job.document_id}: {step['status']} called back, answer {status or 'none'}")
             if 200 <= status < 300:
                 self.acknowledged.setdefault(message_id, time.time() * 1000)
                 return True
@@ -212,17 +243,10 @@ class DocumentService(Simulator):
             status, body = 206, whole[first:]
             headers["Content-Range"] = f"bytes {first}-{len(whole) - 1}/{len(whole)}"
         headers["Content-Length"] = str(len(body))
-        if status == 200 and self._breaks_off(name):
+        if status == 200 and self._fails(name, "breaks-", 1):
             headers["Connection"], body = "close", whole[: len(whole) // 2]
         seconds = SLOW_SECONDS if name.startswith("slow-") and status == 200 else self.download_seconds
         return Response(status, headers, _in_pieces(body, seconds) if seconds else body)
-
-    def _breaks_off(self, name: str) -> bool:
-        """True at the first download of a document with this behaviour."""
-        with self._lock:
-            first = name.startswith("breaks-") and name not in self._broken_off
-            self._broken_off.add(name)
-        return first
 
 
 def _in_pieces(body: bytes, seconds: float) -> Iterator[bytes]:
@@ -235,30 +259,18 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _read_job(body: bytes) -> Job:
-    """Raises Rejected."""
-    try:
-        return msgspec.json.decode(body, type=Job)
-    except msgspec.DecodeError as error:  # also the base of ValidationError
-        raise Rejected(422 if isinstance(error, msgspec.ValidationError) else 400, str(error)) from None
+def _error(status: int, reason: str, **headers: str) -> Response:
+    return json_response({"error": reason}, status, **headers)
 
 
 def main() -> None:
+    """The secrets are read from the environment, because every user of a machine can read a command line."""
     parser = argparse.ArgumentParser(prog="python -m dev.simulators.document_service")
     parser.add_argument("--port", type=int, required=True)
-    # The stack passes its secrets in the environment: every user of a machine can read a command line.
-    parser.add_argument("--api-key", default=os.environ.get("DOC_SERVICE_API_KEY", ""))
-    parser.add_argument("--webhook-secret", default=os.environ.get("DOC_WEBHOOK_SECRET", ""))
-    options = parser.parse_args()
-    if not options.api_key or not options.webhook_secret:
-        parser.error("set the API key and the webhook secret, as options or in the environment")
-    secret = options.webhook_secret.split(",")[0]
-    server = DocumentService(options.api_key, secret, port=options.port, log=lambda line: print(line, flush=True))
-    print(f"document service on {server.url}", flush=True)
-    try:
+    port, secret = parser.parse_args().port, os.environ["DOC_WEBHOOK_SECRET"].split(",")[0]
+    server = DocumentService(os.environ["DOC_SERVICE_API_KEY"], secret, port=port, log=partial(print, flush=True))
+    with suppress(KeyboardInterrupt):
         server.serve_forever()
-    except KeyboardInterrupt:
-        sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,11 @@ def list_events_as_stripe_does() -> None:
     resources.Event._api_list_all = classmethod(newest_first)
 
 
+def plan_no_attempts() -> None:
+    """It never collects an invoice again by itself, so no invoice has a next attempt."""
+    resources.Invoice.next_payment_attempt = property(lambda invoice: None)
+
+
 @web.middleware
 async def unknown_as_stripe_says_it(request: web.Request, handler: Any) -> Any:
     """An endpoint that localstripe lacks answers as Stripe does for an unknown object."""
@@ -61,6 +66,7 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     keep_state_in(arguments.folder / "localstripe.pickle")
     list_events_as_stripe_does()
+    plan_no_attempts()
     server.app.middlewares.append(unknown_as_stripe_says_it)
     secret = os.environ["STRIPE_WEBHOOK_SECRET"].split(",")[0]
     server.register_webhook("holdfast", arguments.webhook_url, secret, None)

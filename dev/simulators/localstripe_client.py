@@ -94,12 +94,6 @@ class StripeCustomer:
     def get_charge(self, charge: str) -> dict[str, Any]:
         return self.get(f"charges/{charge}")
 
-    def failed_invoices(self) -> dict[str, str]:
-        """The invoice of each invoice.payment_failed event that localstripe has sent, by event id."""
-        events = self.get("events?limit=100")["data"]
-        return {one["id"]: one["data"]["object"]["id"] for one in events if one["type"] == "invoice.payment_failed"}
-
-    def customers_of_events(self) -> dict[str, str]:
-        """The customer of each event that localstripe has sent, by event id."""
-        things = {event["id"]: event["data"]["object"] for event in self.get("events?limit=100")["data"]}
-        return {id_: thing.get("customer") or thing["id"] for id_, thing in things.items()}
+    def events(self) -> list[dict[str, Any]]:
+        """The events that localstripe has sent."""
+        return list(self.get("events?limit=100")["data"])

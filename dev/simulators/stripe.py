@@ -86,7 +86,9 @@ class Stripe(Simulator):
         failed = [Invoice(one.subject, PAYS_AT[one.kind], one.thing) for one in events if one.kind in PAYS_AT]
         self._invoices = {invoice.id: invoice for invoice in failed}
         self._subscriptions = {invoice.subscription: invoice for invoice in failed}
-        self._emails = {one.customer: one.address for one in events}
+        shared = Counter(one.customer for one in events)
+        # A customer of several events has none: each event has an address of its own.
+        self._emails = {one.customer: one.address if shared[one.customer] == 1 else None for one in events}
         self._responses: dict[str, Response] = {}  # by Idempotency-Key
         self._changing = threading.Lock()
 
@@ -144,16 +146,15 @@ class Stripe(Simulator):
 
     def _payments(self, query: Query, request: Request) -> list[StripeObject]:
         """Of an invoice or of a payment intent. https://docs.stripe.com/api/invoice-payment/object"""
-        invoice: str | None
-        if "invoice" in query:
-            invoice = query["invoice"][0]
+        if intent := query.get("payment[payment_intent]"):
+            invoice = self._fetch(f"payment_intents/{intent[0]}", request).get("invoice")
         else:
-            invoice = self._fetch(f"payment_intents/{query['payment[payment_intent]'][0]}", request).get("invoice")
+            invoice = query["invoice"][0]
         if not invoice:
             return []
         found = self._fetch(f"invoices/{invoice}", request)
         payment = {"type": "payment_intent", "payment_intent": found["payment_intent"]}
-        shown = _to_new_version(found) if "expand[0]" in query else invoice
+        shown = as_of_now(found) if "expand[0]" in query else invoice
         made = {"id": f"inpay_{invoice}", "object": "invoice_payment", "created": found["created"]}
         return [made | {"invoice": shown, "payment": payment}] if found["payment_intent"] else []
 
@@ -173,12 +174,4 @@ class Stripe(Simulator):
             return NOT_FOUND
         answer = self._call(request.method, request.path, request, request.body)
         thing: Any = answer.json()
-        return json_response(_to_new_version(thing) if thing.get("object") in SHAPED else thing, answer.status_code)
-
-
-def _to_new_version(thing: StripeObject) -> StripeObject:
-    """In its new shape; an invoice with the number that its customer sees, and the page where it can be paid."""
-    if thing["object"] != "invoice":
-        return as_of_now(thing)
-    page = f"https://invoice.stripe.com/i/acct_1Demo/{thing['id']}"
-    return as_of_now(thing) | {"number": f"DEMO-{thing['id'][-4:].upper()}", "hosted_invoice_url": page}
+        return json_response(as_of_now(thing) if thing.get("object") in SHAPED else thing, answer.status_code)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import requests
 
@@ -22,25 +23,22 @@ class BadRequest(Exception):
 
 
 class EventLog:
-    """All events, oldest first. While it is `losing`, deliveries do not arrive."""
+    """All events, oldest first."""
 
     def __init__(self, webhook_url: str = "", secret: str = "") -> None:
         self.webhook_url, self.secret = webhook_url, secret
         self.events: list[StripeObject] = []
         self.undelivered: set[str] = set()
-        self.losing = False
 
     def add(self, event: StripeObject, now: int) -> None:
-        """Keep an event and try to deliver it once; `redeliver` tries again."""
+        """Keep an event and try to deliver it once."""
         self.events.append(event)
         self.undelivered.add(event["id"])
-        if not self.losing:
-            self._deliver(event, now)
-
-    def redeliver(self, now: int) -> None:
-        """Try all undelivered events once more, as Stripe does for up to three days."""
-        for event in [event for event in self.events if event["id"] in self.undelivered]:
-            self._deliver(event, now)
+        body = json.dumps(event, indent=2).encode()  # Stripe pretty-prints: code that re-serializes the body fails here
+        headers = {"Stripe-Signature": signature(body, self.secret, now), "Content-Type": "application/json"}
+        with suppress(requests.RequestException):
+            if requests.post(self.webhook_url, body, headers=headers, timeout=10).ok:
+                self.undelivered.discard(event["id"])
 
     def page(self, query: Mapping[str, Sequence[str]]) -> StripeObject:
         """One page of the list, the newest first. Raises BadRequest as Stripe would refuse."""
@@ -69,14 +67,3 @@ class EventLog:
         if after not in order:
             raise BadRequest(f"No such event: '{after}'")
         return sum(order[event["id"]] >= order[after] for event in chosen)
-
-    def _deliver(self, event: StripeObject, now: int) -> None:
-        if not self.webhook_url:
-            return
-        body = json.dumps(event, indent=2).encode()  # Stripe pretty-prints: code that re-serializes the body fails here
-        headers = {"Stripe-Signature": signature(body, self.secret, now), "Content-Type": "application/json"}
-        try:
-            if requests.post(self.webhook_url, body, headers=headers, timeout=10).ok:
-                self.undelivered.discard(event["id"])
-        except requests.RequestException:
-            return

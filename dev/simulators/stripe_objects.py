@@ -21,12 +21,17 @@ def line_item(product: str, name: str, kind: str = "recurring") -> StripeObject:
 
 
 def as_of_now(found: StripeObject) -> StripeObject:
-    """An invoice, charge or subscription of localstripe's, which is as old as its API, as new versions have it."""
+    """An invoice, charge or subscription of localstripe's, which is as old as its API, as new versions have it.
+
+    An invoice gets the number that its customer sees, and the page where it can be paid.
+    """
     kept = {name: value for name, value in found.items() if name not in GONE.get(found["object"], ())}
     if found["object"] == "invoice":
         details = {"metadata": {}, "subscription": found["subscription"]}
         return kept | {
-            "parent": {"quote_details": None, "subscription_details": details, "type": "subscription_details"}
+            "number": f"DEMO-{found['id'][-4:].upper()}",
+            "hosted_invoice_url": f"https://invoice.stripe.com/i/acct_1Demo/{found['id']}",
+            "parent": {"quote_details": None, "subscription_details": details, "type": "subscription_details"},
         }
     if found["object"] == "subscription":
         return kept | {"items": found["items"] | {"data": [_priced(item) for item in found["items"]["data"]]}}

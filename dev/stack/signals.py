@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -13,7 +15,12 @@ def end_by_exception() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
-def end_undisturbed() -> None:
-    """The shutdown has started: a second Ctrl-C must not interrupt it."""
-    for number in ENDING:
-        signal.signal(number, signal.SIG_IGN)
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A shutdown in this block is not interrupted by a second Ctrl-C."""
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

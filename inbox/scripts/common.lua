@@ -21,6 +21,12 @@ local function event_key(source, id) return P .. 'event:' .. source .. ':' .. id
 local function body_key(source, id) return P .. 'body:' .. source .. ':' .. id end
 local function count(what, n) redis.call('HINCRBY', P .. 'counts', what, n) end
 
+-- An entry in the audit log. It is kept for the retention, not by number, so that nobody can push out what they did.
+local function audit(...)
+  local keep_since = redis.call('TIME')[1] * 1000 - retention_ms
+  redis.call('XADD', P .. 'audit', 'MINID', '~', string.format('%.0f', keep_since), '*', ...)
+end
+
 local function read(id, ...)
   local values = redis.call('HMGET', job_key(id), ...)
   return unpack(values)
@@ -82,6 +88,10 @@ local function ring(id, task, queue)
   bells[#bells + 1] = queue
 end
 
+-- A holder is `<worker>/<process>`. The ids of the jobs that a worker's processes have leased are in `leases:<worker>`, so
+-- that they can run elsewhere as soon as one of the processes or the whole worker has died.
+local function leases_key(holder) return P .. 'leases:' .. string.gsub(holder, '/[^/]*$', '') end
+
 -- Release a job's ordering key, and ring for the waiting job whose event arrived first.
 local function unlock(id, key)
   if key == '' or redis.call('GET', P .. 'lock:' .. key) ~= id then return end
@@ -108,6 +118,7 @@ local function close_attempt(id, attempt, outcome, reason)
   local entry = cjson.decode(raw)
   entry.ended, entry.outcome, entry.reason = now, outcome, reason
   redis.call('HSET', job_key(id), 'attempt:' .. attempt, cjson.encode(entry))
+  redis.call('SREM', leases_key(entry.holder), id)
   count_attempt(task, outcome, now - entry.started)
 end
 
@@ -117,21 +128,61 @@ local function make_dead(id, reason)
   redis.call('ZADD', P .. 'dead', now, id)
 end
 
--- A lease has expired. With the new token, the old holder's finish is rejected from now on. The limit here applies only to
--- attempts that ended this way; the retry policy limits the others (inbox/retry.py).
-local function expire_lease(id)
+-- A lease has ended without its holder. With the new token, the old holder's finish is rejected from now on. The limit here
+-- applies only to attempts that ended this way; the retry policy limits the others (inbox/retry.py).
+local function end_lease(id, reason, due_after)
   local token, queue, key = read(id, 'token', 'queue', 'key')
   redis.call('HINCRBY', job_key(id), 'token', 1)
-  close_attempt(id, token, 'lost', 'the lease expired: the worker died or stalled')
+  close_attempt(id, token, 'lost', reason)
   count('expired', 1)
   local lost = redis.call('HINCRBY', job_key(id), 'lost', 1)
   if lost >= max_tries then
     make_dead(id, 'the worker died or stalled in ' .. lost .. ' attempts')
   else
+    local due = due_after(lost)
     change_state(id, RUNNING, PENDING)
-    wait_until(id, queue, now)
+    if due > now then
+      redis.call('HSET', job_key(id), 'due', due)
+      schedule(id, queue, due)
+    else
+      wait_until(id, queue, now)
+    end
   end
   unlock(id, key)
+end
+
+local function expire_lease(id)
+  end_lease(id, 'the lease expired: the worker stalled', function() return now end)
+end
+
+-- The process that held the lease has died. The first time, the job runs again at once. A job that kills its worker again
+-- and again must not use up its attempts within seconds: it waits twice as long each time, until its lease would have ended.
+local function end_lease_of_dead_process(id)
+  local until_ms = tonumber(read(id, 'until'))
+  end_lease(id, 'the worker process died', function(lost)
+    return lost == 1 and now or math.max(now, math.min(until_ms, now + 1000 * 2 ^ (lost - 1)))
+  end)
+end
+
+-- Who has leased this job; nil if it is not running.
+local function holder_of(id)
+  local state, token = read(id, 'state', 'token')
+  return state == RUNNING and cjson.decode(read(id, 'attempt:' .. token)).holder or nil
+end
+
+-- The leases of one process of a worker, or of all of them, end now.
+local function end_leases(worker, dead)
+  local leases = P .. 'leases:' .. worker
+  for _, id in ipairs(redis.call('SMEMBERS', leases)) do
+    local holder = holder_of(id)
+    if not holder or leases_key(holder) ~= leases then
+      redis.call('SREM', leases, id) -- an older version of Holdfast has ended this lease
+    elseif not dead or holder == dead then
+      end_lease_of_dead_process(id)
+      local state, due, task, queue = read(id, 'state', 'due', 'task', 'queue')
+      if state == PENDING and tonumber(due) <= now then ring(id, task, queue) end
+    end
+  end
 end
 
 -- True if `token` is still the job's token. A late holder is accepted if its lease has expired but no sweep or other worker

@@ -12,6 +12,6 @@ local ekey = event_key(source, event)
 change_state(id, DEAD, DISCARDED, 'discarded', now, 'why', why)
 redis.call('ZREM', P .. 'dead', id)
 redis.call('HINCRBY', ekey, 'discarded', 1)
-redis.call('XADD', P .. 'audit', 'MAXLEN', '~', 100000, '*', 'action', 'discard', 'job', id, 'by', by, 'was', 'dead', 'why', why)
+audit('action', 'discard', 'job', id, 'by', by, 'was', 'dead', 'why', why)
 if redis.call('HINCRBY', ekey, 'open', -1) == 0 then schedule_pruning(source, event, received) end
 return { 'ok' }

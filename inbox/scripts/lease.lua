@@ -50,7 +50,7 @@ local function lease_reply(token, first)
   local task, source, event, type, received, args, tries, replays =
     read(id, 'task', 'source', 'event', 'type', 'received', 'args', 'tries', 'replays')
   local body = redis.call('GET', body_key(source, event)) or ''
-  return { 'leased', id, token, tries, args, source, event, type, body, received, replays or 0, first, task, task_id }
+  return { 'leased', id, token, tries, args, source, event, type, body, received, replays or 0, first, task, task_id, now }
 end
 
 if read(id, 'state') == RUNNING then
@@ -88,5 +88,6 @@ local token = math.max(last_token + 1, now)
 change_state(id, PENDING, RUNNING, 'token', token, 'tries', tries + 1, 'until', now + lease_ms, 'nonce', nonce,
   'attempt:' .. token, cjson.encode({ started = now, holder = holder, task_id = task_id }))
 wait_until(id, queue, now + lease_ms)
+redis.call('SADD', leases_key(holder), id)
 if tonumber(due) > newest_leased_due(queue) then redis.call('HSET', P .. 'served', queue, due) end
 return lease_reply(token, last_token == '0' and 1 or 0)

@@ -21,22 +21,38 @@ local function count_delivery(result, source)
   if deliveries == 1 then redis.call('HINCRBY', P .. 'deliveries', result .. ':' .. source, 1) end
 end
 
--- Count the delivery of an event that is recorded or remembered. Returns whether it is.
-local function count_if_known(source, id, secret)
+-- Whether the event is recorded or remembered. If it is recorded, the delivery is noted there.
+local function is_known(source, id, secret)
   local ekey = event_key(source, id)
   local stored = redis.call('EXISTS', ekey) == 1
-  if not stored and not is_remembered(source, id) then return false end
   if stored and deliveries == 1 then save_delivery_time(ekey, redis.call('HINCRBY', ekey, 'deliveries', 1), secret) end
-  count('duplicates', deliveries)
-  count_delivery('duplicate', source)
-  return true
+  return stored or is_remembered(source, id)
 end
 
-local function record(source, id, type, body, secret, jobs, first)
-  if count_if_known(source, id, secret) then return { 'known' } end
+local function count_duplicate(source)
+  count('duplicates', deliveries)
+  count_delivery('duplicate', source)
+end
+
+-- Where the id is not part of what is signed, anyone who has seen a delivery can send it again under another id.
+-- The space keeps what is remembered apart from ids.
+local function is_signed_again(source, signed)
+  return signed ~= '' and is_remembered(source, 'signed ' .. signed)
+end
+
+local function remember_signed(source, signed)
+  if signed ~= '' then remember_id(source, 'signed ' .. signed, now + retention_ms) end
+end
+
+local function record(source, id, type, body, secret, signed, jobs, first)
+  if is_known(source, id, secret) or is_signed_again(source, signed) then
+    count_duplicate(source)
+    return { 'known' }
+  end
   local ekey = event_key(source, id)
   bells, rung = {}, {}
   create_event(source, id, type, body, deliveries, jobs, first)
+  remember_signed(source, signed) -- not before: if the event cannot be created, its next delivery is no duplicate
   if counted == 'missed' then redis.call('HSET', ekey, 'missed', 1) end -- and stays so if it is delivered later
   if deliveries == 1 then save_delivery_time(ekey, 1, secret) end
   count(counted, 1)
@@ -57,9 +73,10 @@ end
 
 local outcomes, first = {}, 2
 while arg(first) do
-  local source, secret, jobs = arg(first), arg(first + 4), tonumber(arg(first + 5))
+  local source, secret, jobs = arg(first), arg(first + 4), tonumber(arg(first + 6))
   count_verified(source, secret)
-  outcomes[#outcomes + 1] = outcome(source, arg(first + 1), arg(first + 2), arg(first + 3), secret, jobs, first + 6)
-  first = first + 6 + 7 * jobs
+  outcomes[#outcomes + 1] =
+    outcome(source, arg(first + 1), arg(first + 2), arg(first + 3), secret, arg(first + 5), jobs, first + 7)
+  first = first + 7 + 7 * jobs
 end
 return outcomes

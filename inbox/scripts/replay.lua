@@ -1,8 +1,7 @@
 -- replay: run a final job again for the person `by`, with the same idempotency key, with an entry in the audit log.
 -- Guards against: running a job again that is unfinished, or whose payload is gone.
 -- `only` is for a bulk replay (tasks/bulk_replays.py): if set, the job must be in this state, because a dead letter may have
--- been discarded since the person asked. The audit log has one entry for the whole bulk replay: with one for each job, a
--- large one would push all other entries out.
+-- been discarded since the person asked. The whole bulk replay is one row of the table `replays` instead of an entry for each job.
 local id, by, only = arg(1), arg(2), arg(3)
 local state, task, queue, source, event = read(id, 'state', 'task', 'queue', 'source', 'event')
 if not state then return { 'unknown' } end
@@ -21,7 +20,7 @@ redis.call('ZREM', P .. 'dead', id)
 redis.call('HINCRBY', job_key(id), 'replays', 1)
 redis.call('HDEL', job_key(id), 'finished', 'discarded', 'why', 'lost')
 if only == '' then
-  redis.call('XADD', P .. 'audit', 'MAXLEN', '~', 100000, '*', 'action', 'replay', 'job', id, 'by', by, 'was', state)
+  audit('action', 'replay', 'job', id, 'by', by, 'was', state)
 end
 ring(id, task, queue)
 return { 'ok', unpack(bells) }

@@ -1,17 +1,19 @@
-"""When an agent may be called, by its rate limit and its circuit breaker: decisions on its row, locked by the caller.
+"""When an agent may be called, by its rate limit and two circuit breakers: decisions on rows, locked by the caller.
 
-The circuit breaker opens after FAILURES_TO_OPEN failures in a row. When its time is over, one call is made, since jobs
-of one agent never run concurrently; a success closes the breaker, a failure opens it for twice as long.
+A circuit breaker opens after FAILURES_TO_OPEN failures in a row. When its time is over, one call is made, since jobs
+of one host never run concurrently; a success closes the breaker, a failure opens it for twice as long. That of an agent
+counts every failure; that of its host only calls without a response, which would hold a worker each time.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from tasks.models import Agent
+from tasks.models import Agent, AgentHost
 
 FAILURES_TO_OPEN = 5
 OPEN_SECONDS, MAX_OPEN_SECONDS = 30, 3600
+FIRST_ANSWER_SECONDS, MAX_ANSWER_SECONDS = 2.0, 40.0  # the latter is shorter than our lease
 SLOT_TTL = timedelta(minutes=1)  # unused slots expire; otherwise a backlog would be released as a burst
 
 
@@ -28,9 +30,28 @@ def reserve_slot(agent: Agent, reserved: datetime | None, now: datetime) -> date
     return first
 
 
-def open_until(agent: Agent, now: datetime) -> datetime | None:
+def open_until(row: Agent | AgentHost, now: datetime) -> datetime | None:
     """The time until which the circuit breaker is open (no calls); None if it is closed."""
-    return agent.open_until if agent.open_until and agent.open_until > now else None
+    return row.open_until if row.open_until and row.open_until > now else None
+
+
+def answer_seconds(host: AgentHost) -> float:
+    """How long to wait for an answer of this host: not long before its first one, then twice as long each time."""
+    if host.answered_at:
+        return MAX_ANSWER_SECONDS
+    return min(FIRST_ANSWER_SECONDS * (1 << min(host.failures, 10)), MAX_ANSWER_SECONDS)
+
+
+def record_answer(host: AgentHost, now: datetime) -> None:
+    """The host has answered, whatever it answered."""
+    host.failures, host.open_until, host.answered_at = 0, None, now
+
+
+def record_silence(host: AgentHost, now: datetime) -> None:
+    """Count a call without a response."""
+    host.failures += 1
+    pause = _pause(host.failures)
+    host.open_until = now + timedelta(seconds=pause) if pause else None
 
 
 def record_success(agent: Agent, now: datetime) -> None:

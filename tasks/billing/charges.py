@@ -7,12 +7,12 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy.orm import Session
 
-from tasks.billing import refetch
+from tasks.billing import invoices, refetch
 from tasks.clients import stripe
 from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt
 from tasks.models import Charge, Dispute, Order
-from tasks.orders import access
+from tasks.orders import access, invoice_payments
 from tasks.payloads import Id, Int64, Ref, Text, ref
 
 PaymentRefs = dict[str, str | None]  # ids by which a charge and its order are found
@@ -25,10 +25,20 @@ class ChargeObject(Struct):
     payment_intent: Ref = None
     invoice: Ref = None
     amount: Int64 | None = None
+    amount_captured: Int64 | None = None
     amount_refunded: Int64 | None = None
     refunded: bool = False
     currency: Text = ""
     created: Int64 = 0
+
+    @property
+    def given_back(self) -> int | None:
+        """What was refunded of what was captured. Stripe counts as refunded, too, what a capture left of the
+        authorization: https://docs.stripe.com/api/charges/capture
+        """
+        if self.amount is None or self.amount_refunded is None:
+            return None
+        return max(self.amount_refunded - (self.amount - (self.amount_captured or self.amount)), 0)
 
 
 def fetch_current(attempt: Attempt, db: Session, charge: str | None) -> ChargeObject | None:
@@ -37,11 +47,13 @@ def fetch_current(attempt: Attempt, db: Session, charge: str | None) -> ChargeOb
 
 
 def resolve_payment_refs(attempt: Attempt, db: Session, charge: ChargeObject) -> PaymentRefs:
-    """The ids that a charge shares with its order. With an API key, its invoice and subscription are fetched.
+    """The ids that a charge shares with its order. With an API key, its invoice is fetched and recorded.
 
-    They are not fetched for an order that was paid in the checkout itself: it has the payment intent. May commit.
+    It is not fetched for an order that was paid in the checkout itself: it has the payment intent. May commit, before
+    it writes.
     """
     payment_intent, invoice = ref(charge.payment_intent), ref(charge.invoice)
+    invoice = invoice or invoice_payments.invoice_of(db, payment_intent)
     known: PaymentRefs = {"payment_intent": payment_intent, "invoice": invoice, "subscription": None}
     if (
         not attempt.settings.stripe_api_key
@@ -54,7 +66,10 @@ def resolve_payment_refs(attempt: Attempt, db: Session, charge: ChargeObject) ->
             found = stripe.find_invoice(attempt, payment_intent, invoice)
     except stripe.Refused:  # this key does not know it: use the ids of the event
         return known
-    return known | {"invoice": found.get("id", invoice), "subscription": stripe.subscription_of(found)}
+    if not found:
+        return known
+    row = invoices.upsert_snapshot(attempt, db, invoices.snapshot_from_stripe(attempt, found))
+    return known | {"invoice": row.id, "subscription": row.subscription}
 
 
 def merge_known(row: Charge | Dispute, values: dict[str, Any]) -> None:
@@ -64,6 +79,12 @@ def merge_known(row: Charge | Dispute, values: dict[str, Any]) -> None:
             setattr(row, name, value)
 
 
-def payment_refs(row: Charge | Dispute) -> PaymentRefs:
-    """All ids known by now, from any event."""
-    return {"payment_intent": row.payment_intent, "invoice": row.invoice, "subscription": row.subscription}
+def payment_refs(db: Session, row: Charge | Dispute) -> PaymentRefs:
+    """All ids known by now, from any event: those of a dispute, and those of its charge, if that is recorded."""
+    key = row.id if isinstance(row, Charge) else row.charge
+    refs: PaymentRefs = {"charge": key}
+    access.lock_entitlements(db, charge=key)  # a concurrent transaction may be recording the other of the two
+    charge = row if isinstance(row, Charge) else db.get(Charge, key, populate_existing=True)
+    for name in ("payment_intent", "invoice", "subscription"):
+        refs[name] = getattr(row, name) or (getattr(charge, name) if charge is not None else None)
+    return refs

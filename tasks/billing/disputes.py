@@ -10,10 +10,12 @@ from sqlalchemy.orm import Session
 from tasks.billing import charges, refetch
 from tasks.billing.charges import ChargeObject
 from tasks.clients import stripe
+from tasks.connected_accounts import account_of
 from tasks.db.locking import upsert_locked
 from tasks.handler import Attempt, FollowUp
-from tasks.models import Dispute
+from tasks.models import Dispute, Notification
 from tasks.money import format_amount
+from tasks.notifications.kinds import Message
 from tasks.notifications.localize import iso_date
 from tasks.notifications.notify import notify_admin
 from tasks.orders import access
@@ -45,14 +47,15 @@ class DisputeObject(Struct):
 def dispute_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
     """charge.dispute.created, updated, closed: sync access; notify the administrator when it is opened and closed.
 
-    If the closing event arrives first, the opening is not announced. As with refunds, a later paid renewal restores
-    access.
+    If the closing event arrives first, the opening is not announced. As with refunds, only a dispute of all that was
+    paid counts, and a later paid renewal restores access.
     """
     event = parse(attempt.event.body, StripeEvent[DisputeObject])
     key, created = require(event.data.object.id, "data.object.id"), require(event.created, "created")
     found = refetch.fetch_current(attempt, db, stripe.fetch_dispute, key, DisputeObject)
     dispute = found or event.data.object
     values: dict[str, Any] = {
+        "account": account_of(attempt),
         "charge": require(ref(dispute.charge), "data.object.charge"),
         "amount": dispute.amount,
         "currency": dispute.currency,
@@ -69,7 +72,15 @@ def dispute_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
     row, old_status = _upsert(db, key, values, refs, charge_created, fetched=found is not None)
     is_news = old_status is None or (row.status in CLOSED and old_status not in CLOSED)
     notifications = [_notify_admin(attempt, db, row, dispute)] if is_news else []
-    return [*notifications, *access.sync_entitlements(db, attempt, **charges.payment_refs(row))]
+    return [*notifications, *access.sync_entitlements(db, attempt, **charges.payment_refs(db, row))]
+
+
+def still_open(attempt: Attempt, db: Session, notification: Notification) -> Message | None:
+    """The message that a dispute was opened, while it is open."""
+    row = db.get(Dispute, notification.about)
+    if row is not None and row.status in CLOSED:
+        return None
+    return Message(notification.params)
 
 
 def _upsert(
@@ -100,6 +111,7 @@ def _notify_admin(attempt: Attempt, db: Session, row: Dispute, dispute: DisputeO
         "status": row.status,
     }
     if row.status in CLOSED:
-        return notify_admin(db, attempt, "dispute_closed", **params)
+        return notify_admin(db, attempt, "dispute_closed", about=row.id, **params)
     due = dispute.evidence_details.due_by if dispute.evidence_details else None
-    return notify_admin(db, attempt, "dispute_opened", due=iso_date(due) if due else "not known", **params)
+    due_by = iso_date(due) if due else "not known"
+    return notify_admin(db, attempt, "dispute_opened", about=row.id, due=due_by, **params)

@@ -21,10 +21,11 @@ class Payout(Struct):
 
 
 def payout_failed(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """payout.failed: notify the administrator once."""
+    """payout.failed: notify the administrator once per payout."""
     event = parse(attempt.event.body, StripeEvent[Payout])
     payout = event.data.object
     currency = require(payout.currency, "data.object.currency")
     amount = format_amount(require(payout.amount, "data.object.amount"), currency)
-    about = {"payout": require(payout.id, "data.object.id"), "reason": payout.failure_code or "not given"}
-    return [notify_admin(db, attempt, "payout_failed", amount=amount, account=event.account or "our own", **about)]
+    key = require(payout.id, "data.object.id")
+    params = {"payout": key, "account": event.account or "our own", "reason": payout.failure_code or "not given"}
+    return [notify_admin(db, attempt, "payout_failed", about=key, amount=amount, **params)]

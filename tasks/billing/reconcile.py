@@ -25,7 +25,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from msgspec import Struct
@@ -46,6 +46,7 @@ from tasks.models import Reconcile
 from tasks.payloads import Int64, parse
 from tasks.reconcile_request import ORDERING_KEY, request_reconcile, request_reconcile_now
 from tasks.routes import OWN_SOURCE, RECONCILE, ROUTES
+from tasks.sync_request import request_sync
 
 log = structlog.get_logger()
 
@@ -63,12 +64,14 @@ class Request(Struct):
 def request_hourly(store: Store, last: str) -> str:
     """Record a request at the first call of a process, and one per hour among all workers.
 
-    `last` is what the previous call returned, "" at the first.
+    `last` is what the previous call returned, "" at the first. Each hour the subscriptions are compared, too.
     """
     now = datetime.fromtimestamp(store.now_ms() / 1000, UTC)
     hour = f"reconcile:{now:%Y-%m-%dT%H}:00"
     if hour != last:
         request_reconcile(store, hour if last else f"reconcile:{now:%Y-%m-%dT%H:%M}")
+        if last:
+            request_sync(store, f"subscriptions:{now:%Y-%m-%dT%H}:00")
     return hour
 
 
@@ -95,13 +98,17 @@ def reconcile_page(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 
 def _begin(attempt: Attempt, db: Session) -> Reconcile | None:
-    """The run to work on; None if it is finished, or belongs to a newer request."""
+    """The run to work on; None if it is finished, or belongs to a newer request.
+
+    A request from the future, from when a clock was wrong, is no newer one.
+    """
     row, _ = upsert_locked(
         db, Reconcile, source="stripe", request_id="", everything=False, after="", tried_at=attempt.now
     )
-    if attempt.event.id < row.request_id:
+    newest = f"reconcile:{attempt.now + timedelta(seconds=OVERLAP_SECONDS):%Y-%m-%dT%H:%M:%S}"
+    if attempt.event.id < row.request_id <= newest:
         return None
-    if attempt.event.id > row.request_id:
+    if attempt.event.id != row.request_id:
         row.request_id = attempt.event.id
         days = parse(attempt.event.body, Request).days
         if days or row.until is None or not row.after:  # else resume the run: it has recorded a page
@@ -113,12 +120,14 @@ def _begin(attempt: Attempt, db: Session) -> Reconcile | None:
 def _start_run(row: Reconcile, now: int, days: int) -> None:
     """Start a run, from where the last one ended until MIN_AGE_SECONDS ago.
 
-    An unfinished run starts again from its own beginning; the daily run over everything waits for it.
+    An unfinished run starts again from its own beginning; the daily run over everything waits for it. A time in the
+    future, from when a clock was wrong, counts as now: nothing after it would be asked for until then.
     """
     until = now - MIN_AGE_SECONDS
     if row.everything_until is None:
         row.everything_until = until + OVERLAP_SECONDS  # subtracted again below
-    since, everything = (row.seen_until or now) - OVERLAP_SECONDS, False
+    row.everything_until = min(row.everything_until, now + OVERLAP_SECONDS)
+    since, everything = min(row.seen_until or now, now) - OVERLAP_SECONDS, False
     if row.until is not None and row.since is not None:
         since, everything = row.since, row.everything
     elif now - row.everything_until >= DAY_SECONDS:
@@ -140,12 +149,13 @@ def _fetch_page(attempt: Attempt, row: Reconcile) -> stripe.EventPage:
 
 def _record_missed(attempt: Attempt, events: Sequence[bytes]) -> None:
     """Record the events as deliveries are recorded, oldest first; those already in the record do not change."""
-    store = broker.open_store(attempt.settings, timeout_seconds=5)
+    store, settings = broker.open_store(attempt.settings, timeout_seconds=5), attempt.settings
+    mode, accounts = settings.accepted_mode, settings.stripe_connected_accounts
     with closing(store.client):
         for body in reversed(events):
             try:
-                identity = identify_stripe_event(body.decode(), attempt.settings.accepted_mode)
-                event, jobs, _ = build_delivery("stripe", identity, body)
+                identity = identify_stripe_event(body.decode(), mode, accounts)
+                event, jobs, *_ = build_delivery("stripe", identity, body)
             except BadPayload:  # the receiver would reject it, too
                 continue
             bells = store.record(event, jobs, counted="missed") if jobs else None
@@ -163,9 +173,10 @@ def _finish_page(attempt: Attempt, db: Session, page: stripe.EventPage, after: s
     if page.last:
         row.after = page.last
         return [next_page(attempt, RECONCILE, ORDERING_KEY)]
-    row.seen_until = max(row.seen_until or 0, row.until or 0)
+    now = int(attempt.now.timestamp())
+    row.seen_until = min(max(row.seen_until or 0, row.until or 0), now)
     if row.everything:
-        row.everything_until = max(row.everything_until or 0, row.until or 0)
+        row.everything_until = min(max(row.everything_until or 0, row.until or 0), now)
     row.until, row.after, row.finished_at = None, "", attempt.now
     return []
 
@@ -180,7 +191,7 @@ def main() -> None:
         raise SettingsError("reconcile is off: STRIPE_API_KEY is not set")
     store = broker.open_store(settings, timeout_seconds=5)
     before = queries.stats(store)["missed"]
-    event_id = request_reconcile_now(store, days)
+    event_id = request_reconcile_now(store, days, "tasks.reconcile")
     print(f"requested: {event_id}; a worker runs it now")
     _wait_for(store, event_id)
     print(f"events that never arrived and were recorded now: {queries.stats(store)['missed'] - before}")

@@ -32,5 +32,9 @@ def fetch_current(
 
 
 def observed_at(attempt: Attempt, created: int) -> int:
-    """The time of a fetched version: now, but never before its event, in case our clock is slow."""
+    """The time of a fetched version: now, but never before its event, in case the store's clock is behind Stripe's.
+
+    `attempt.now` is the store's clock. By the clocks of the workers, a version that was fetched by one whose clock is
+    ahead would seem newer than the next one.
+    """
     return max(int(attempt.now.timestamp()), created)

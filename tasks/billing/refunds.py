@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from tasks.billing import charges
 from tasks.billing.charges import ChargeObject
 from tasks.billing.refetch import observed_at
+from tasks.connected_accounts import account_of
 from tasks.db.locking import advisory_lock, upsert_locked
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Charge, Notification
@@ -32,7 +33,7 @@ class RefundObject(Struct):
 
 
 def charge_refunded(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """charge.refunded: record the amount. A full refund revokes access, a partial one does not.
+    """charge.refunded: record the amount. What ACCESS_AFTER_REFUND says happens once all that was paid is refunded.
 
     Of two events created in the same second, the one with the greater amount is the newer.
     """
@@ -74,8 +75,9 @@ def _upsert_charge(
     """
     seen_created = observed_at(attempt, created) if fetched else created
     values = {
+        "account": account_of(attempt),
         "amount": require(charge.amount, "data.object.amount"),
-        "amount_refunded": require(charge.amount_refunded, "data.object.amount_refunded"),
+        "amount_refunded": require(charge.given_back, "data.object.amount_refunded"),
         "refunded": charge.refunded,
         "currency": charge.currency,
         "created": charge.created,
@@ -88,7 +90,7 @@ def _upsert_charge(
     if not new and (seen_created >= row.seen_created if fetched else later):
         charges.merge_known(row, values)
     charges.merge_known(row, refs)
-    return access.sync_entitlements(db, attempt, **charges.payment_refs(row))
+    return access.sync_entitlements(db, attempt, **charges.payment_refs(db, row))
 
 
 def _notify_failed_refund(attempt: Attempt, db: Session, refund: RefundObject) -> list[FollowUp]:

@@ -1,4 +1,4 @@
-"""Pure functions that compute subscription and dunning state from stored facts, independent of arrival order."""
+"""Pure functions that compute a subscription's state from stored facts, independent of arrival order."""
 
 from __future__ import annotations
 
@@ -25,26 +25,18 @@ SUSPENDED = "suspended"  # our own status: unpaid after the grace period
 SIGN_UP = frozenset(
     {"incomplete", "incomplete_expired"}
 )  # the first payment is missing: the customer is at the checkout
-# Declines that a retry of the same card cannot change. After the first nine codes Stripe does not retry either until
-# there is another card: https://docs.stripe.com/billing/revenue-recovery/smart-retries
-HARD_DECLINES = frozenset(
+IN_ORDER = frozenset({"active", "trialing"})  # as Stripe sees it, no debt of this subscription is overdue
+# Statuses that an unpaid invoice turns into past_due, and into suspended after its grace period.
+COLLECTING = (None, "active", "trialing", "past_due", "unpaid")
+# Billing reasons of invoices that a subscription generates itself. Only these decide its status; an invoice that a
+# person adds (`manual`) does not. None: not included, in events of old API versions.
+# https://docs.stripe.com/api/invoices/object#invoice_object-billing_reason
+OWN_REASONS = frozenset(
     {
-        "incorrect_number",
-        "lost_card",
-        "pickup_card",
-        "stolen_card",
-        "revocation_of_authorization",
-        "revocation_of_all_authorizations",
-        "highest_risk_level",
-        "transaction_not_allowed",
-        "authentication_required",
-        "fraudulent",  # from here on: https://docs.stripe.com/declines/codes
-        "do_not_try_again",
-        "stop_payment_order",
+        *(None, "subscription", "subscription_create", "subscription_cycle", "subscription_update"),
+        *("subscription_threshold", "quote_accept"),
     }
 )
-# Statuses that a failed open invoice turns into past_due.
-COLLECTING = (None, "active", "trialing", "past_due", "unpaid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +49,29 @@ class Version:
     fetched: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """An unpaid invoice of a subscription's own, newer than its last paid period.
+
+    `failed_at` is its newest failure (seconds since 1970); `given_up`: its grace period is over.
+    """
+
+    failed_at: int
+    given_up: bool = False
+
+
 def is_newer(new: Version, old: Version | None, order: Sequence[str]) -> bool:
     """Whether `new` replaces `old`.
 
-    A fetched version replaces all that are not newer than its time. Versions from events are ranked, so that the same
-    one wins in any order of arrival: final states first, then event time, then progress, then event id. Stripe does not
-    guarantee the order of events: https://docs.stripe.com/webhooks#event-ordering
+    A fetched version replaces all that are not newer than its time; a fetched final state replaces any. Versions from
+    events are ranked, so that the same one wins in any order of arrival: final states first, then event time, then
+    progress, then event id. Stripe does not guarantee the order of events:
+    https://docs.stripe.com/webhooks#event-ordering
     """
     if old is None:
         return True
     if new.fetched:
-        return new.at >= old.at
+        return new.state in FINAL or new.at >= old.at
     return _rank(new, order) > _rank(old, order)
 
 
@@ -86,39 +90,25 @@ def is_sign_up(stripe_status: str | None, billing_reason: str | None, *, sent: b
     return stripe_status in SIGN_UP or (stripe_status is None and billing_reason == "subscription_create" and not sent)
 
 
-def derive_status(stripe_status: str | None, *, failing: bool, given_up: bool, paid_since: bool) -> str:
-    """Our status of a subscription. The rule is ours, on top of Stripe's statuses (see SUBSCRIPTION_ORDER).
+def is_outweighed(stripe_status: str | None, observed_at: int, failed_at: int) -> bool:
+    """Whether Stripe has seen the subscription in order at or after an invoice's newest failure.
 
-    A final Stripe status stays. Otherwise a subscription is suspended once a failed invoice's grace period is over, and
-    past_due while an invoice is failing; else it has Stripe's status.
-
-    `stripe_status`: None if not known. `failing`: an invoice failed, and is open or uncollectible. `given_up`: the
-    grace period of such an invoice is over. `paid_since`: an invoice was paid after `stripe_status` was observed.
+    Then the invoice withholds nothing: it was forgiven, or a change that it was for did not happen.
     """
-    if stripe_status in FINAL:
+    return stripe_status in IN_ORDER and observed_at >= failed_at
+
+
+def derive_status(stripe_status: str | None, observed_at: int, debts: Sequence[Debt], *, paid_since: bool) -> str:
+    """Our status of a subscription. Stripe's is authoritative; ours adds what it does not have: the grace period.
+
+    Stripe's status was `observed_at` (seconds since 1970); None if not known. An unpaid invoice that failed after that
+    makes it past_due, and suspended once its grace period is over. `paid_since`: an invoice was paid after that.
+    """
+    current = [debt for debt in debts if not is_outweighed(stripe_status, observed_at, debt.failed_at)]
+    if stripe_status not in COLLECTING:
         return str(stripe_status)
-    if given_up:
+    if any(debt.given_up for debt in current):
         return SUSPENDED
-    if failing and stripe_status in COLLECTING:
+    if current:
         return "past_due"
     return "active" if stripe_status is None or (stripe_status == "past_due" and paid_since) else stripe_status
-
-
-def should_start_grace(schedule: Sequence[int], retry: tuple[int, str] | None, stripe_is_done: bool) -> bool:
-    """Whether the grace period of a failing invoice starts: after the last retry of our schedule was declined.
-
-    `retry` is its newest retry: (number, state), None if there is none. Without a schedule Stripe retries, and the
-    grace period starts when it will not any more (`stripe_is_done`).
-    """
-    if not schedule:
-        return stripe_is_done
-    return retry is not None and retry[1] == "declined" and retry[0] >= len(schedule)
-
-
-def next_retry_number(schedule: Sequence[int], retry: tuple[int, str] | None) -> int | None:
-    """The number of the retry to plan now for a failing invoice, 1 for the first; None if none is to be planned.
-
-    The next one is planned when the last, `retry` (number, state), was declined, until `schedule` is used up.
-    """
-    number = 1 if retry is None else retry[0] + 1 if retry[1] == "declined" else None
-    return number if number is not None and number <= len(schedule) else None

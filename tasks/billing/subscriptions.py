@@ -8,36 +8,36 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from msgspec import Struct, field
-from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
-from tasks.billing import dunning, refetch
-from tasks.billing.subscription_state import FINAL, SUBSCRIPTION_ORDER, Version, derive_status, is_newer
+from tasks.billing import announcements, debts, dunning, failures, invoices, refetch, stripe_entitlements
+from tasks.billing.subscription_state import SUBSCRIPTION_ORDER, Debt, Version, derive_status, is_newer
+from tasks.billing.terms import PlanPrice, Terms, TermsObject, terms_of
 from tasks.clients import stripe
+from tasks.connected_accounts import account_of
 from tasks.db.locking import upsert_locked
 from tasks.handler import Attempt, FollowUp
-from tasks.models import Invoice, PaymentGrace, Subscription
-from tasks.notifications.localize import iso_date
-from tasks.notifications.notify import notify_customer
-from tasks.orders import access, subscriptions_without_checkout
-from tasks.orders.product_grants import Item, Price, make_item
-from tasks.payloads import Id, Int64, Ref, StripeEvent, Text, UnixTime, parse, ref, require
+from tasks.models import Invoice, Subscription
+from tasks.orders import access
+from tasks.orders.product_grants import make_item
+from tasks.payloads import Id, Int64, Ref, StripeEvent, Text, UnixTime, metadata_of, parse, product_of, ref, require
 
 
-class SubscriptionSnapshot(NamedTuple):
-    """A subscription as an event or Stripe's API shows it. An invoice shows only its customer."""
+class CurrentTrial(Struct):
+    """A trial offer of an item, since API version 2026-09-30: until then the item has the offer's price."""
 
-    customer: str
-    version: Version | None = None
-    items: list[Item] | None = None
+    end_date: UnixTime
 
 
 class SubscriptionItem(Struct):
     """One price of a subscription; API versions without prices call it `plan`."""
 
-    price: Price | None = None
-    plan: Price | None = None
+    price: PlanPrice | None = None
+    plan: PlanPrice | None = None
     quantity: Int64 | None = None
+    current_trial: CurrentTrial | None = None
+    current_period_end: UnixTime | None = None  # before API version 2025-03-31 (basil) on the subscription
 
 
 class SubscriptionItems(Struct):
@@ -45,7 +45,25 @@ class SubscriptionItems(Struct):
     has_more: bool = False
 
 
-class SubscriptionObject(Struct):
+class CancellationDetails(Struct):
+    reason: Text | None = None  # cancellation_requested | payment_disputed | payment_failed
+
+
+class PauseReason(Struct):
+    type: Text | None = None
+
+
+class Paused(Struct):
+    subscription: PauseReason | None = None
+
+
+class StatusDetails(Struct):
+    """Since API version 2026-09-30."""
+
+    paused: Paused | None = None
+
+
+class SubscriptionObject(TermsObject):
     """The fields that we use of https://docs.stripe.com/api/subscriptions/object."""
 
     id: Id | None = None
@@ -53,12 +71,67 @@ class SubscriptionObject(Struct):
     customer_account: Id | None = None  # instead of `customer`, if that is an account (Accounts v2)
     status: Text | None = None
     items: SubscriptionItems | None = None
-    trial_end: UnixTime | None = None
+    current_period_end: UnixTime | None = None
+    cancellation_details: CancellationDetails | None = None
+    metadata: dict[str, Any] | None = None
+    collection_method: Text | None = None
+    latest_invoice: Ref = None
+    pending_update: dict[str, Any] | None = None
+    status_details: StatusDetails | None = None
+
+    @property
+    def period_end(self) -> int | None:
+        """When the current period ends: of items with different periods, the latest."""
+        ends = [one.current_period_end for one in (self.items.data if self.items else ()) if one.current_period_end]
+        return max(ends, default=self.current_period_end)
+
+    @property
+    def trial_ends_at(self) -> int | None:
+        """When the trial ends: of items with trials of their own, the first."""
+        ends = [one.current_trial.end_date for one in (self.items.data if self.items else ()) if one.current_trial]
+        return self.trial_end or min(ends, default=None)
+
+    @property
+    def paused_because(self) -> str | None:
+        """Why it is paused, such as `final_payment_failure`."""
+        paused = self.status_details.paused if self.status_details else None
+        return paused.subscription.type if paused and paused.subscription and self.status == "paused" else None
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """The columns of its row that any newer version replaces."""
+        return {
+            "terms": dict(terms_in(self)),
+            "product": product_of(self.metadata),
+            "meta": metadata_of(self.metadata) or None,
+            "period_end": self.period_end,
+            "cancel_at": self.cancel_at or (self.period_end if self.cancel_at_period_end else None),
+            "ended_because": self.cancellation_details.reason if self.cancellation_details else None,
+            "paused_because": self.paused_because,
+            "sent": self.collection_method == "send_invoice",
+            "latest_invoice": ref(self.latest_invoice),
+            "pending_update": self.pending_update is not None,
+        }
+
+
+class SubscriptionSnapshot(NamedTuple):
+    """A subscription as an event or Stripe's API shows it. An invoice shows only its customer."""
+
+    customer: str
+    version: Version | None = None
+    object: SubscriptionObject | None = None
 
 
 def subscription_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """customer.subscription.created, updated, deleted, paused, resumed: update status, dunning and access."""
-    return _apply_event(attempt, db, parse(attempt.event.body, StripeEvent[SubscriptionObject]))[1]
+    """customer.subscription.created, updated, deleted, paused, resumed: update status, dunning and access.
+
+    Notify a customer whose subscription was cancelled for want of payment, and plan the reminder of a trial's end.
+    """
+    event = parse(attempt.event.body, StripeEvent[SubscriptionObject])
+    row, jobs = _apply_event(attempt, db, event)
+    unpaid = row.stripe_status == "canceled" and row.ended_because == "payment_failed"
+    mails = [announcements.announce_end(attempt, db, row)] if unpaid else []
+    return [*mails, *announcements.plan_trial_reminder(attempt, db, row), *jobs]
 
 
 def trial_will_end(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -67,18 +140,8 @@ def trial_will_end(attempt: Attempt, db: Session) -> list[FollowUp]:
     row, jobs = _apply_event(attempt, db, event)
     if row.stripe_status != "trialing":
         return jobs
-    trial_end = require(event.data.object.trial_end, "data.object.trial_end")
-    notification = notify_customer(
-        db,
-        attempt,
-        "trial_will_end",
-        None,
-        customer=row.customer,
-        about=row.id,
-        subscription=row.id,
-        trial_end=iso_date(trial_end),
-    )
-    return [notification, *jobs]
+    trial_end = require(event.data.object.trial_ends_at, "data.object.trial_end")
+    return [announcements.announce_trial_end(attempt, db, row, trial_end), *jobs]
 
 
 def fetch_current(attempt: Attempt, db: Session, subscription: str | None, created: int) -> SubscriptionSnapshot | None:
@@ -92,41 +155,58 @@ def fetch_current(attempt: Attempt, db: Session, subscription: str | None, creat
 
 def upsert_snapshot(attempt: Attempt, db: Session, subscription: str, new: SubscriptionSnapshot) -> Subscription:
     """The subscription's row, locked, updated from the snapshot if that is newer."""
-    row, _ = upsert_locked(db, Subscription, id=subscription, customer=new.customer, status="", updated_at=attempt.now)
+    values = {"account": account_of(attempt), "customer": new.customer, "status": "", "updated_at": attempt.now}
+    row, _ = upsert_locked(db, Subscription, id=subscription, **values)
     version = new.version
     if version is not None and is_newer(version, _current_version(row), SUBSCRIPTION_ORDER):
         row.stripe_status, row.seen_created, row.seen_event = version.state, version.at, version.event
-        row.items = new.items
+        for name, value in (new.object.details if new.object else {}).items():
+            setattr(row, name, value)
+    if version is not None and new.object is not None:
+        _update_items(row, version, new.object.items)
     return row
 
 
-def recompute(attempt: Attempt, db: Session, invoices: ColumnElement[bool], row: Subscription | None) -> list[FollowUp]:
+def _update_items(row: Subscription, version: Version, found: SubscriptionItems | None) -> None:
+    """Store the items, if the list is newer than the stored one. Stripe embeds only the first ten.
+
+    A complete list is never replaced by a part: what is not in a part may still be provided.
+    """
+    if found is None:
+        return
+    complete = not found.has_more
+    rank = (complete, version.at, version.fetched, version.event)
+    known = (row.items_complete, row.items_seen_created, False, row.items_seen_event)
+    if row.items is None or rank > known:
+        row.items = [make_item(one.price or one.plan, one.quantity) for one in found.data]
+        row.items_complete, row.items_seen_created, row.items_seen_event = complete, version.at, version.event
+
+
+def recompute(attempt: Attempt, db: Session, selected: ColumnElement[bool], row: Subscription | None) -> list[FollowUp]:
     """Recompute dunning, status and access after a fact has changed; returns the jobs to enqueue.
 
-    `invoices` selects the subscription's invoices; `row` is its locked row, None for an invoice without subscription.
+    `selected` selects the subscription's invoices; `row` is its locked row, None for an invoice without subscription.
     """
     db.flush()
-    stripe_status = row.stripe_status if row is not None else None
-    unpaid = list(db.scalars(select(Invoice).where(invoices, dunning.FAILING).order_by(Invoice.id)))
-    failing = [one for one in unpaid if not dunning.is_sign_up_invoice(one, stripe_status)]
-    if stripe_status in FINAL:
-        failing = []
-    dunning.cancel_settled(attempt, db, invoices, failing)
-    is_unpaid = stripe_status == "unpaid"
-    jobs = [job for one in failing for job in dunning.plan_next_step(attempt, db, one, unpaid=is_unpaid)]
-    if row is not None:
-        renewed_at = access.last_renewal_at(db, row.id)  # older debts do not withhold a period that was paid
-        current = [invoice.id for invoice in failing if invoice.created >= renewed_at]
-        status = derive_status(
-            stripe_status or ("incomplete" if unpaid and not failing else None),
-            failing=bool(current),
-            given_up=_exists(db, PaymentGrace.invoice.in_(current) & (PaymentGrace.state == "over")),
-            paid_since=_exists(db, invoices & (Invoice.state == "paid") & (Invoice.seen_created > row.seen_created)),
-        )
-        if row.status != status:
-            row.status, row.updated_at = status, attempt.now
-        jobs += access.sync_entitlements(db, attempt, subscription=row.id)
-    return jobs
+    unpaid = dunning.unpaid_invoices(db, selected)
+    failing = dunning.select_failing(attempt.settings, db, unpaid, row)
+    jobs = [job for one in failing for job in dunning.plan_next_step(attempt, db, one, row)]
+    if row is None:
+        dunning.cancel_settled(attempt, db, selected, failing)
+        return jobs
+    paid_since, owed = debts.is_paid_since(db, row), debts.load_debts(db, row, failing)
+    overdue = None if owed or paid_since else debts.overdue_invoice(db, row)
+    unknown = {row.id, row.latest_invoice or row.id} - {overdue, *(one.id for one in failing)}
+    dunning.cancel_settled(attempt, db, selected, failing, unknown)
+    if overdue:
+        jobs += dunning.plan_grace(attempt, db, overdue, row.customer, None)
+        owed = [Debt(row.seen_created, dunning.is_given_up(db, overdue))]
+    stripe_status = row.stripe_status or ("incomplete" if unpaid and not failing else None)
+    status = derive_status(stripe_status, row.seen_created, owed, paid_since=paid_since)
+    if row.status != status:
+        row.status, row.updated_at = status, attempt.now
+    jobs += announcements.announce_pause(attempt, db, row, debts.own_invoices(row, failing))
+    return jobs + access.sync_entitlements(db, attempt, subscription=row.id)
 
 
 def _apply_event(
@@ -136,28 +216,39 @@ def _apply_event(
     subscription = require(event.data.object.id, "data.object.id")
     from_event = _snapshot(event.data.object, created, attempt.event.id)
     snapshot = fetch_current(attempt, db, subscription, created) or from_event
-    entitling = snapshot.version is not None and snapshot.version.state in access.ENTITLING
-    jobs = subscriptions_without_checkout.enqueue_recording(attempt, db, subscription) if entitling else []
+    stripe_entitlements.fetch_if_unknown(attempt, db, snapshot.customer)
+    overdue = _fetch_overdue(attempt, db, snapshot)
     row = upsert_snapshot(attempt, db, subscription, snapshot)
-    return row, [*jobs, *recompute(attempt, db, Invoice.subscription == row.id, row)]
+    if overdue is not None:
+        invoices.upsert_snapshot(attempt, db, overdue)
+        failures.record(attempt, db, failures.OVERDUE, overdue.object, created=overdue.object.due_date or created)
+    return row, recompute(attempt, db, Invoice.subscription == row.id, row)
+
+
+def _fetch_overdue(attempt: Attempt, db: Session, new: SubscriptionSnapshot) -> invoices.InvoiceSnapshot | None:
+    """With an API key: the open invoice of a past-due subscription that is paid by hand, which no event has named.
+
+    May commit."""
+    found = new.object
+    if found is None or found.status != "past_due" or found.collection_method != "send_invoice":
+        return None
+    invoice = invoices.fetch(attempt, db, ref(found.latest_invoice))
+    return invoice if invoice is not None and invoice.version.state == "open" and invoice.object.sent else None
 
 
 def _snapshot(found: SubscriptionObject, at: int, event: str, *, fetched: bool = False) -> SubscriptionSnapshot:
     status = require(found.status, "data.object.status")
     customer = require(ref(found.customer) or found.customer_account, "data.object.customer")
-    return SubscriptionSnapshot(customer, Version(status, at, event, fetched), _items(found.items))
+    return SubscriptionSnapshot(customer, Version(status, at, event, fetched), found)
 
 
-def _items(found: SubscriptionItems | None) -> list[Item] | None:
-    """The items, or None if the list is incomplete: access to unlisted items must not be revoked."""
-    if found is None or found.has_more:
-        return None
-    return [make_item(one.price or one.plan, one.quantity) for one in found.data]
+def terms_in(found: SubscriptionObject) -> Terms:
+    """The terms of a subscription as Stripe sent it; without an amount if not all prices that follow are there."""
+    items = found.items or SubscriptionItems(has_more=True)
+    unknown = items.has_more or any(one.current_trial for one in items.data)
+    prices = [(one.price or one.plan, one.quantity) for one in items.data]
+    return {**terms_of(found, [] if unknown else prices), "trial_end": found.trial_ends_at}
 
 
 def _current_version(row: Subscription) -> Version | None:
     return Version(row.stripe_status, row.seen_created, row.seen_event) if row.stripe_status else None
-
-
-def _exists(db: Session, condition: Any) -> bool:
-    return bool(db.scalar(select(exists().where(condition))))

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 import requests
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from inbox.errors import PermanentError
 from settings import Settings
 from tasks.clients.responses import connection_errors, raise_for_status
-from tasks.payloads import Id, Text, parse
+from tasks.payloads import Id, Text, decode, parse
 from telemetry import tracing
 
 PEER = "the document service"
@@ -36,10 +36,22 @@ class StatusUpdate(Struct):
     task_id: Id | None = None
     status: Text | None = None
     result_url: Text | None = None
-    error_message: Text | None = None
-    progress: Annotated[float, Meta(ge=-1e9, le=1e9)] | None = None
-    sha256: Any = None  # of the result; like `size` not part of our contract, so any type may come
+    # Of these fields any type may come: no result is lost because one of them is malformed.
+    error_message: Any = None
+    progress: Any = None
+    sha256: Any = None  # of the result
     size: Any = None  # of the result, in bytes
+
+    @property
+    def reason(self) -> str | None:
+        """Why the task failed; None if the service sent no text."""
+        return self.error_message.replace("\0", "\ufffd") if isinstance(self.error_message, str) else None
+
+    @property
+    def percent(self) -> int:
+        """The progress from 0 to 100; 0 if the service sent no number."""
+        known = isinstance(self.progress, int | float) and not isinstance(self.progress, bool)
+        return int(min(max(self.progress, 0), 100)) if known else 0
 
     @property
     def digest(self) -> str | None:
@@ -69,7 +81,7 @@ def request_processing(settings: Settings, request: ProcessRequest, key: str, no
     body = msgspec.to_builtins(request)
     response = _request(settings, "POST", "/api/v1/process", now, json=body, headers={"Idempotency-Key": key})
     try:
-        return msgspec.json.decode(response, type=Accepted).task_id
+        return decode(msgspec.json.Decoder(Accepted), response).task_id
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise PermanentError("the document service's response has no task_id") from None
 

@@ -13,6 +13,10 @@ MAX_WAIT_SECONDS = 86400  # the longest Retry-After that is obeyed
 RETRYABLE_STATUSES = frozenset({408, 425, 429})  # besides 5xx
 
 
+class NoAnswer(TransientError):
+    """There was no response, or it was cut off."""
+
+
 def raise_for_status(peer: str, status: int, headers: Mapping[str, str], now: datetime) -> None:
     """Return for 2xx. Raises TransientError for 5xx and RETRYABLE_STATUSES, PermanentError for every other status."""
     if 200 <= status < 300:
@@ -38,8 +42,8 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> int:
 
 @contextmanager
 def connection_errors(peer: str, *errors: type[Exception]) -> Iterator[None]:
-    """Raise TransientError in place of these `errors` of a library, because their texts may quote what `peer` sent."""
+    """Raise NoAnswer in place of these `errors` of a library, because their texts may quote what `peer` sent."""
     try:
         yield
     except errors as error:
-        raise TransientError(f"{peer} did not answer ({type(error).__name__})") from None
+        raise NoAnswer(f"{peer} did not answer ({type(error).__name__})") from None

@@ -111,7 +111,7 @@ def get_stream(
         request_headers = {"Accept-Encoding": "identity", **(headers or {})}
         if address.origin == bearer_origin:
             request_headers["Authorization"] = f"Bearer {bearer}"
-        connection = _Connection(address, _is_trusted(address, settings))
+        connection = _Connection(address, _is_trusted(address, settings), deadline)
         with _open_response(connection, "GET", request_headers, deadline=deadline) as response:
             found = _headers(response)
             if response.status not in REDIRECTS or "Location" not in found:
@@ -123,16 +123,23 @@ def get_stream(
 
 
 def post_json(
-    url: str, body: bytes, settings: Settings, headers: Mapping[str, str], *, trusted: bool = False
+    url: str,
+    body: bytes,
+    settings: Settings,
+    headers: Mapping[str, str],
+    *,
+    trusted: bool = False,
+    answer_seconds: float = HEAD_SECONDS,
 ) -> Response:
-    """POST `body`, without following redirects. Errors as in get_stream. The response's body is not read.
+    """POST `body`, without following redirects. Errors as in get_stream. The response's body is not read; its headers
+    must arrive within `answer_seconds`.
 
     A `trusted` URL comes from our own settings: http, private addresses and any port are allowed.
     """
     address = url_policy.parse(url)
     request_headers = {"Content-Type": "application/json", **headers}
-    connection = _Connection(address, trusted or _is_trusted(address, settings))
-    deadline = time.monotonic() + HEAD_SECONDS
+    deadline = time.monotonic() + answer_seconds
+    connection = _Connection(address, trusted or _is_trusted(address, settings), deadline)
     with _open_response(connection, "POST", request_headers, body, deadline=deadline, traced=trusted) as response:
         return Response(response.status, _headers(response))
 
@@ -176,13 +183,13 @@ def _is_trusted(address: Address, settings: Settings) -> bool:
 class _Connection(http.client.HTTPConnection):
     """A connection for one request, to an IP address that was checked."""
 
-    def __init__(self, address: Address, trusted: bool) -> None:
+    def __init__(self, address: Address, trusted: bool, deadline: float) -> None:
         super().__init__(address.host, address.port, timeout=READ_SECONDS)
         self.default_port = url_policy.DEFAULT_PORTS[address.scheme]  # which the Host header omits
-        self.address, self._trusted, self._disconnected = address, trusted, False
+        self.address, self._trusted, self._deadline, self._disconnected = address, trusted, deadline, False
 
     def connect(self) -> None:
-        self.sock = _connect(self.address, self._trusted)
+        self.sock = _connect(self.address, self._trusted, self._deadline)
         self.sock.settimeout(READ_SECONDS)
         if self.address.scheme == "https":
             # Without a Content-Length the connection's end ends the body; only TLS proves that the server closed it.
@@ -201,15 +208,21 @@ class _Connection(http.client.HTTPConnection):
                 socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # below TLS, which is not thread-safe
 
 
-def _connect(address: Address, trusted: bool) -> socket.socket:
-    """Connect to the first address that accepts. Raises PermanentError if any of them is not public, or OSError."""
+def _connect(address: Address, trusted: bool, deadline: float) -> socket.socket:
+    """Connect to the first address that accepts, by `deadline` (time.monotonic()).
+
+    Raises PermanentError if any of them is not public, or OSError.
+    """
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     if not trusted and not all(url_policy.is_public(str(sockaddr[0])) for *_, sockaddr in found):
         raise PermanentError(f"{address.host} has a private address; CALL_OUT_ALLOWED_HOSTS can allow it")
     last: OSError | None = None
     for *_, sockaddr in found[:MAX_ADDRESSES]:
+        seconds = min(CONNECT_SECONDS, deadline - time.monotonic())
+        if seconds <= 0:
+            raise TimeoutError
         try:
-            return socket.create_connection((str(sockaddr[0]), address.port), CONNECT_SECONDS)  # not resolved again
+            return socket.create_connection((str(sockaddr[0]), address.port), seconds)  # not resolved again
         except OSError as error:
             last = error
     raise last or OSError("no address")

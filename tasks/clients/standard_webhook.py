@@ -9,7 +9,7 @@ from standardwebhooks import Webhook
 
 from inbox.errors import PermanentError, TransientError
 from tasks.clients.responses import raise_for_status, retry_after_seconds
-from tasks.clients.safe_http import post_json
+from tasks.clients.safe_http import HEAD_SECONDS, post_json
 from tasks.handler import Attempt
 
 GONE = 410  # the specification: the receiver must be disabled
@@ -21,12 +21,16 @@ class Gone(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """Where a webhook is sent. A `trusted` URL comes from our own settings: it may be http and private."""
+    """Where a webhook is sent. A `trusted` URL comes from our own settings: it may be http and private.
+
+    The response must begin within `answer_seconds`.
+    """
 
     name: str  # for error texts
     url: str
     secrets: tuple[str, ...]
     trusted: bool = False
+    answer_seconds: float = HEAD_SECONDS
 
 
 def post(attempt: Attempt, receiver: Receiver, body: str) -> None:
@@ -36,7 +40,14 @@ def post(attempt: Attempt, receiver: Receiver, body: str) -> None:
     every other status but 2xx, because the specification has the sender retry them all.
     """
     headers = _signed_headers(attempt, receiver, body)
-    response = post_json(receiver.url, body.encode(), attempt.settings, headers, trusted=receiver.trusted)
+    response = post_json(
+        receiver.url,
+        body.encode(),
+        attempt.settings,
+        headers,
+        trusted=receiver.trusted,
+        answer_seconds=receiver.answer_seconds,
+    )
     if response.status_code == GONE:
         raise Gone(f"{receiver.name} answered 410: it accepts no more messages")
     try:

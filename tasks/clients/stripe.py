@@ -10,15 +10,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
+import requests
 import stripe
 from msgspec import DecodeError, Raw, Struct, json
 
 from inbox.errors import PermanentError, TransientError
 from tasks.clients.responses import retry_after_seconds
+from tasks.connected_accounts import Origin
 from tasks.handler import Attempt
-from tasks.payloads import Id, parse
+from tasks.payloads import Id, make_storable, parse
 from telemetry import tracing
 
 logging.getLogger("stripe").setLevel(logging.WARNING)  # at INFO it logs Stripe's error messages
@@ -26,9 +28,6 @@ logging.getLogger("stripe").setLevel(logging.WARNING)  # at INFO it logs Stripe'
 TIMEOUT_SECONDS = (5.0, 25.0)  # to connect, to read
 PAGE_SIZE = 100  # the most that Stripe allows
 MAX_TYPES = 20  # the most types that a list of events can be filtered by
-# Statuses of a payment intent: https://docs.stripe.com/payments/paymentintents/lifecycle
-DECLINED = {"requires_payment_method": "declined", "requires_action": "authentication_required"}  # status: our code
-IN_PROGRESS = frozenset({"processing", "requires_capture"})
 
 
 class Refused(PermanentError):
@@ -51,31 +50,55 @@ class OutcomeUnknown(TransientError):
     """
 
 
-class Origin(Struct):
-    """The account of an event: `account` in a Connect event, `context` in a thin event, neither for our own account."""
-
-    account: Id | None = None
-    context: Id | None = None
-
-
 def fetch_invoice(attempt: Attempt, invoice: str) -> dict[str, Any]:
-    """The invoice as it is now."""
-    return _call(attempt, lambda client: client.v1.invoices.retrieve(invoice))
+    """The invoice as it is now, with all its lines."""
+    found = call(attempt, lambda client: client.v1.invoices.retrieve(invoice))
+    if (found.get("lines") or {}).get("has_more"):
+        found["lines"] = _whole(
+            attempt, lambda client: client.v1.invoices.line_items.list(invoice, {"limit": PAGE_SIZE})
+        )
+    return found
+
+
+def list_open_invoices(attempt: Attempt) -> list[dict[str, Any]]:
+    """The newest invoices that are not paid yet. https://docs.stripe.com/api/invoices/list"""
+    params: Any = {"status": "open", "limit": PAGE_SIZE}
+    return list(call(attempt, lambda client: client.v1.invoices.list(params))["data"])
 
 
 def fetch_subscription(attempt: Attempt, subscription: str) -> dict[str, Any]:
-    """The subscription as it is now, also if it is cancelled."""
-    return _call(attempt, lambda client: client.v1.subscriptions.retrieve(subscription))
+    """The subscription as it is now, also if it is cancelled, with all its items."""
+    found = call(attempt, lambda client: client.v1.subscriptions.retrieve(subscription))
+    if (found.get("items") or {}).get("has_more"):
+        params: Any = {"subscription": subscription, "limit": PAGE_SIZE}
+        found["items"] = _whole(attempt, lambda client: client.v1.subscription_items.list(params))
+    return found
+
+
+def list_subscriptions(attempt: Attempt, after: str) -> tuple[list[dict[str, Any]], bool]:
+    """A page of the subscriptions that have not ended, after this one ("" for the first), and whether more follow.
+
+    Each with its latest invoice. https://docs.stripe.com/api/subscriptions/list
+    """
+    params: Any = {"limit": PAGE_SIZE, "expand": ["data.latest_invoice"]} | ({"starting_after": after} if after else {})
+    page = call(attempt, lambda client: client.v1.subscriptions.list(params))
+    return list(page["data"]), bool(page["has_more"])
+
+
+def list_active_entitlements(attempt: Attempt, customer: str) -> list[dict[str, Any]]:
+    """All features that a customer may use now. https://docs.stripe.com/api/entitlements/active-entitlement/list"""
+    params: Any = {"customer": customer, "limit": PAGE_SIZE}
+    return _call_all(attempt, lambda client: client.v1.entitlements.active_entitlements.list(params))
 
 
 def fetch_customer(attempt: Attempt, customer: str) -> dict[str, Any]:
     """The customer as it is now; of a deleted customer little more than the id."""
-    return _call(attempt, lambda client: client.v1.customers.retrieve(customer))
+    return call(attempt, lambda client: client.v1.customers.retrieve(customer))
 
 
 def fetch_charge(attempt: Attempt, charge: str) -> dict[str, Any]:
     """The charge as it is now."""
-    return _call(attempt, lambda client: client.v1.charges.retrieve(charge))
+    return call(attempt, lambda client: client.v1.charges.retrieve(charge))
 
 
 def find_invoice(attempt: Attempt, payment_intent: str | None, invoice: str | None) -> dict[str, Any]:
@@ -90,14 +113,14 @@ def find_invoice(attempt: Attempt, payment_intent: str | None, invoice: str | No
         "expand": ["data.invoice"],
         "limit": 1,
     }
-    found = _call(attempt, lambda client: client.v1.invoice_payments.list(params))["data"]
-    return dict(found[0]["invoice"]) if found else {}
+    found = call(attempt, lambda client: client.v1.invoice_payments.list(params))["data"]
+    paid = dict(found[0]["invoice"]) if found else {}
+    return fetch_invoice(attempt, paid["id"]) if (paid.get("lines") or {}).get("has_more") else paid
 
 
-def subscription_of(invoice: dict[str, Any]) -> str | None:
-    """The subscription id of an invoice in the shape of the library's API version; None if it has none."""
-    parent = invoice.get("parent") or {}
-    return (parent.get("subscription_details") or {}).get("subscription")
+def preview_invoice(attempt: Attempt, subscription: str) -> dict[str, Any]:
+    """The next invoice of a subscription, as it would be now. https://docs.stripe.com/api/invoices/create_preview"""
+    return call(attempt, lambda client: client.v1.invoices.create_preview({"subscription": subscription}))
 
 
 def list_line_items(attempt: Attempt, session: str) -> list[dict[str, Any]]:
@@ -105,20 +128,20 @@ def list_line_items(attempt: Attempt, session: str) -> list[dict[str, Any]]:
     return _call_all(attempt, lambda client: client.v1.checkout.sessions.line_items.list(session, {"limit": PAGE_SIZE}))
 
 
-def list_sessions(attempt: Attempt, subscription: str) -> list[dict[str, Any]]:
-    """The checkout sessions that created a subscription: one or none. https://docs.stripe.com/api/checkout/sessions/list"""
-    found = _call(attempt, lambda client: client.v1.checkout.sessions.list({"subscription": subscription}))
+def list_sessions(attempt: Attempt, payment_intent: str) -> list[dict[str, Any]]:
+    """The checkout sessions of a payment: one or none. https://docs.stripe.com/api/checkout/sessions/list"""
+    found = call(attempt, lambda client: client.v1.checkout.sessions.list({"payment_intent": payment_intent}))
     return list(found["data"])
 
 
 def fetch_dispute(attempt: Attempt, dispute: str) -> dict[str, Any]:
     """The dispute as it is now."""
-    return _call(attempt, lambda client: client.v1.disputes.retrieve(dispute))
+    return call(attempt, lambda client: client.v1.disputes.retrieve(dispute))
 
 
 def pay_invoice(attempt: Attempt, invoice: str, key: str) -> dict[str, Any]:
     """Charge the invoice, once per idempotency `key`. Returns the invoice. Raises Refused or OutcomeUnknown, too."""
-    return _call(attempt, lambda client: client.v1.invoices.pay(invoice, options={"idempotency_key": key}))
+    return call(attempt, lambda client: client.v1.invoices.pay(invoice, options={"idempotency_key": key}))
 
 
 def fetch_related(attempt: Attempt) -> dict[str, Any]:
@@ -126,16 +149,16 @@ def fetch_related(attempt: Attempt) -> dict[str, Any]:
 
     https://docs.stripe.com/event-destinations#fetch-data
     """
-    return _call(attempt, lambda client: _related(client, attempt.event.body))
+    return call(attempt, lambda client: _related(client, attempt.event.body))
 
 
-class Payment(NamedTuple):
-    """The latest payment of an invoice: why it was declined, or that it is in progress. Defaults: not known."""
+def fetch_event_data(attempt: Attempt, event: str) -> dict[str, Any]:
+    """The data of a thin event, which is not part of what is delivered; {} if its type has none.
 
-    code: str | None = None  # the bank's decline code, or Stripe's error code
-    method: str | None = None  # id of the payment method that was declined
-    final: bool = False  # the bank advises not to try this payment method again
-    in_progress: bool = False
+    https://docs.stripe.com/api/v2/core/events/retrieve
+    """
+    found = call(attempt, lambda client: client.v2.core.events.retrieve(event)).get("data")
+    return found if isinstance(found, dict) else {}
 
 
 class EventPage(Struct):
@@ -180,51 +203,6 @@ class _EventId(Struct):
     id: Id
 
 
-def fetch_payment(attempt: Attempt, invoice: dict[str, Any]) -> Payment:
-    """The latest payment of an unpaid invoice, from its payment intent; Payment() if it has none.
-
-    https://docs.stripe.com/payments/paymentintents/lifecycle
-    """
-    intent = _intent_of(attempt, invoice)
-    if intent is None:
-        return Payment()
-    found = _call(attempt, lambda client: client.v1.payment_intents.retrieve(intent))
-    error = found.get("last_payment_error") or {}
-    status = found.get("status")
-    if status not in DECLINED:
-        return Payment(in_progress=status in IN_PROGRESS)
-    method = (error.get("payment_method") or error.get("source") or {}).get("id") or found.get("payment_method")
-    code = error.get("decline_code") or error.get("code") or DECLINED[status]
-    return Payment(str(code), method, final=error.get("advice_code") == "do_not_try_again")
-
-
-def fetch_payment_method(attempt: Attempt, invoice: dict[str, Any]) -> str | None:
-    """Id of the payment method that `pay_invoice` would charge: the invoice's, its subscription's or its customer's.
-
-    https://docs.stripe.com/api/invoices/object#invoice_object-default_payment_method
-    """
-    subscription = subscription_of(invoice) or invoice.get("subscription")
-    method = invoice.get("default_payment_method")
-    if not method and subscription:
-        method = fetch_subscription(attempt, subscription).get("default_payment_method")
-    if not method and invoice.get("customer"):
-        customer = fetch_customer(attempt, invoice["customer"])
-        method = (customer.get("invoice_settings") or {}).get("default_payment_method") or customer.get(
-            "default_source"
-        )
-    return str(method) if method else None
-
-
-def _intent_of(attempt: Attempt, invoice: dict[str, Any]) -> str | None:
-    """Id of the payment intent: a field of the invoice, or (since API version basil) in its list of payments."""
-    intent = invoice.get("payment_intent")
-    if "payment_intent" not in invoice:
-        found = _call(attempt, lambda client: client.v1.invoice_payments.list({"invoice": str(invoice["id"])}))
-        newest: dict[str, Any] = max(found.get("data") or [{}], key=lambda payment: payment.get("created") or 0)
-        intent = (newest.get("payment") or {}).get("payment_intent")
-    return intent if isinstance(intent, str) else None
-
-
 def _related(client: stripe.StripeClient, body: bytes) -> stripe.StripeObject:
     try:
         notice: Any = client.parse_event_notification_without_verification(body)  # the receiver did
@@ -244,30 +222,45 @@ def _client(attempt: Attempt) -> stripe.StripeClient:
         stripe_account=None if origin.context else origin.account,  # a Connect event may have both
         stripe_context=origin.context,
         base_addresses={"api": attempt.settings.stripe_api_base},
-        http_client=_Client(timeout=TIMEOUT_SECONDS),
+        http_client=_Client(timeout=TIMEOUT_SECONDS, session=_session()),
         max_network_retries=0,  # the durable record retries
     )
+
+
+def _session() -> requests.Session:
+    """A session whose `auth` keeps requests from sending the password of a .netrc instead of our key."""
+    session = requests.Session()
+    session.auth = lambda request: request
+    return session
 
 
 class _Client(stripe.RequestsClient):
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         with tracing.call(method.upper(), url) as span:
-            response = super().request(method, url, *args, **kwargs)
-            span.answered(response[1])
-            return response
+            body, status, headers = super().request(method, url, *args, **kwargs)
+            span.answered(status)
+            return make_storable(body.decode(errors="replace")), status, headers
 
 
-def _call(attempt: Attempt, call: Callable[[stripe.StripeClient], stripe.StripeObject]) -> dict[str, Any]:
+def call(attempt: Attempt, request: Callable[[stripe.StripeClient], stripe.StripeObject]) -> dict[str, Any]:
+    """The response to a request of the library's client, made for the account of the attempt's event."""
     client = _client(attempt)
     with _translate_errors(attempt):
-        found: dict[str, Any] = call(client).to_dict()
+        found: dict[str, Any] = request(client).to_dict()
         return found
 
 
-def _call_all(attempt: Attempt, call: Callable[[stripe.StripeClient], stripe.ListObject[Any]]) -> list[dict[str, Any]]:
+def _call_all(
+    attempt: Attempt, request: Callable[[stripe.StripeClient], stripe.ListObject[Any]]
+) -> list[dict[str, Any]]:
     client = _client(attempt)
     with _translate_errors(attempt):
-        return [one.to_dict() for one in call(client).auto_paging_iter()]
+        return [one.to_dict() for one in request(client).auto_paging_iter()]
+
+
+def _whole(attempt: Attempt, request: Callable[[stripe.StripeClient], stripe.ListObject[Any]]) -> dict[str, Any]:
+    """A list in place of one that Stripe embedded only in part."""
+    return {"object": "list", "data": _call_all(attempt, request), "has_more": False}
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 
 from settings import SettingsError, load
 from tasks.db.engine import make_engine
+from tasks.private_files import keep_files_private
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 MIGRATION_LOCK = 7_418_523_690_113  # an arbitrary number, not used by any other advisory lock in this database
@@ -53,6 +54,7 @@ def _config() -> Config:
 
 
 def main() -> None:
+    keep_files_private()
     try:
         migrate(load().database_url)
     except SettingsError as error:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from sqlalchemy.orm import Session
 
 from tasks.agents import handoff
 from tasks.handler import Attempt, FollowUp, replay_suffix
-from tasks.models import Document
+from tasks.models import Document, Notification
+from tasks.notifications.kinds import Message
 from tasks.notifications.notify import notify_customer
 from tasks.signed_link import MAIL_LINK_SECONDS, create_link
 
@@ -21,8 +24,36 @@ def notify_waiters(db: Session, attempt: Attempt, document: Document) -> list[Fo
 
 
 def _mail(db: Session, attempt: Attempt, document: Document, email: str) -> FollowUp:
-    if document.status == "failed":
-        about = f"{document.id}/{document.start}{replay_suffix(attempt)}"
-        return notify_customer(db, attempt, "document_not_ready", email, about=about, document=document.document_id)
-    url = create_link(attempt.settings, document.id, attempt.now, MAIL_LINK_SECONDS)
-    return notify_customer(db, attempt, "document_ready", email, document=document.document_id, link=url)
+    kind = "document_not_ready" if document.status == "failed" else "document_ready"
+    about = f"{document.id}/{document.start}{replay_suffix(attempt)}"
+    return notify_customer(db, attempt, kind, email, locale=document.notify_locale, about=about)
+
+
+def document_ready(attempt: Attempt, db: Session, notification: Notification) -> Message | None:
+    """While the document is completed. The link is new each time: SQL and its backups hold none."""
+    document = _load_document(db, notification)
+    if document is None or document.status != "completed":
+        return None
+    link = create_link(attempt.settings, document.id, attempt.now, MAIL_LINK_SECONDS)
+    return Message({"document": readable(document.document_id), "link": link})
+
+
+def document_not_ready(attempt: Attempt, db: Session, notification: Notification) -> Message | None:
+    """While the document has failed: not if it has been started again."""
+    document = _load_document(db, notification)
+    if document is None or document.status != "failed":
+        return None
+    return Message({"document": readable(document.document_id)})
+
+
+def _load_document(db: Session, notification: Notification) -> Document | None:
+    """Rows of earlier versions that it is ready have its id among their params."""
+    return db.get(Document, str(notification.params.get("link_to") or notification.about.partition("/")[0]))
+
+
+def readable(document_id: str) -> str:
+    """The id as it stands in a mail: the requester of a document chooses it, and it must not become a link.
+
+    Mail programs make links of addresses in plain text, so in an id with one of :/@ or www each point becomes [.]
+    """
+    return document_id.replace(".", "[.]") if re.search(r"[:/@]|www", document_id, re.IGNORECASE) else document_id

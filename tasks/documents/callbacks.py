@@ -25,20 +25,22 @@ from tasks.documents.lifecycle import (
 )
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Document, FormerTask
-from tasks.payloads import Id, Text, parse, require
+from tasks.payloads import ShortText, Text, parse, require
 
 
 class Notify(Struct):
     email: Text | None = None
+    locale: Text | None = None  # the language of that mail
     agents: list[Text] = field(default_factory=list)
 
 
 class Request(Struct):
     """The body of POST /api/v1/documents, as recorded by the API."""
 
-    document_id: Id | None = None
+    document_id: ShortText | None = None
     options: dict[str, Any] = field(default_factory=dict)
     notify: Notify = field(default_factory=Notify)
+    by: Text | None = None  # the name of the API key
 
 
 def create_document(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -51,7 +53,9 @@ def create_document(attempt: Attempt, db: Session) -> list[FollowUp]:
         "document_id": require(request.document_id, "document_id"),
         "options": request.options,
         "notify_email": request.notify.email,
+        "notify_locale": request.notify.locale,
         "notify_agents": request.notify.agents,
+        "by": request.by,
         "created_at": attempt.now,
         "updated_at": attempt.now,
     }

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from tasks.clients.document_service import StatusUpdate
 from tasks.db.locking import insert_if_new, select_for_update
-from tasks.documents.announcements import notify_waiters
+from tasks.documents.announcements import notify_waiters, readable
 from tasks.handler import Attempt, FollowUp, GaveUp, replay_suffix
 from tasks.models import Document, DocumentStep, FormerTask
 from tasks.notifications.notify import notify_admin, notify_admin_now
@@ -37,9 +37,8 @@ def set_status(db: Session, document: Document, status: str, now: datetime) -> N
 
 def record_progress(attempt: Attempt, db: Session, document: Document, update: StatusUpdate) -> None:
     """Store the progress (percent), if it is higher than the stored one."""
-    reached = min(max(int(update.progress or 0), 0), 100)
-    if document.status in OPEN and reached > document.progress:
-        document.progress = reached
+    if document.status in OPEN and update.percent > document.progress:
+        document.progress = update.percent
         set_status(db, document, "processing", attempt.now)
 
 
@@ -53,7 +52,7 @@ def start_download(attempt: Attempt, db: Session, document: Document, update: St
 
 def fail_by_service(attempt: Attempt, db: Session, document: Document, update: StatusUpdate) -> list[FollowUp]:
     """`fail` with the reason that the service gives; retryable if DOCUMENT_RETRY_ERRORS matches it."""
-    reason = update.error_message or "no reason given"
+    reason = update.reason or "no reason given"
     return fail(attempt, db, document, reason, retryable=is_retryable(reason, attempt.settings.document_retry_errors))
 
 
@@ -140,5 +139,10 @@ def deadline_job(attempt: Attempt, document: Document, number: int) -> FollowUp:
 
 def _failure_params(attempt: Attempt, document: Document, next_step: str) -> dict[str, str]:
     """The parameters of the template document_failed; `about` makes each failure a notification of its own."""
-    params = {"document": document.document_id, "id": document.id, "reason": document.error or "", "next": next_step}
+    params = {
+        "document": readable(document.document_id),
+        "id": document.id,
+        "reason": document.error or "",
+        "next": next_step,
+    }
     return {**params, "about": f"{document.id}/{document.start}{replay_suffix(attempt)}"}

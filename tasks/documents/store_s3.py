@@ -1,10 +1,16 @@
 """DOCUMENT_STORE=s3://bucket/prefix. boto3 reads endpoint, region and credentials from its own settings (AWS_…).
 
-The credentials need s3:ListBucket, ListBucketMultipartUploads, GetObject, PutObject and AbortMultipartUpload.
+The credentials need s3:ListBucket, ListBucketMultipartUploads, GetObject, PutObject, DeleteObject and
+AbortMultipartUpload.
+
+Stores other than Amazon's may reject boto3's own checksums, or keep them as part of the file: over https it sends them
+in chunks around the content (https://github.com/boto/boto3/issues/4435). Content-MD5 is known to all of them.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,11 +29,17 @@ from telemetry import tracing
 PART_BYTES = 16 * 1024 * 1024  # held in memory; S3 allows 10,000 parts, more than MAX_DOCUMENT_BYTES needs
 NAME_EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")  # error codes of If-None-Match for an existing name
 # One call with its retries must be shorter than a lease.
-CLIENT_CONFIG = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
+CLIENT_CONFIG = Config(
+    connect_timeout=5,
+    read_timeout=20,
+    retries={"mode": "standard", "total_max_attempts": 3},
+    request_checksum_calculation="when_required",
+    response_checksum_validation="when_required",
+)
 
 
 class S3Store:
-    """An S3 bucket; the digest of each document is in the object's metadata."""
+    """An S3 bucket; the digest and size of each document are in the object's metadata."""
 
     def __init__(self, where: str) -> None:
         self._bucket, _, prefix = where.removeprefix("s3://").partition("/")
@@ -38,29 +50,39 @@ class S3Store:
         with self._call("find"):
             for key in self._keys(stem):
                 if key == self._prefix + stem or key.startswith(f"{self._prefix}{stem}."):
-                    head = self._s3.head_object(Bucket=self._bucket, Key=key)
-                    sha256 = head["Metadata"].get("sha256", "")
-                    return Stored(key.removeprefix(self._prefix), head["ContentType"], sha256, head["ContentLength"])
+                    return self._load(key)
         return None
 
     def save(self, part: Path, document: Stored, renew: Callable[[], None]) -> Stored:
         target = {"Bucket": self._bucket, "Key": self._prefix + document.name}
-        described = {**target, "ContentType": document.content_type, "Metadata": {"sha256": document.sha256}}
+        metadata = {"sha256": document.sha256, "size": str(document.size)}
+        described = {**target, "ContentType": document.content_type, "Metadata": metadata}
         try:
             with self._call("save"), part.open("rb") as file:
                 self._abort_others(target)
                 if document.size <= PART_BYTES:
-                    run_renewing_lease(lambda: self._s3.put_object(**described, Body=file, IfNoneMatch="*"), renew)
+                    data = file.read()
+                    upload = {**described, "Body": data, "ContentMD5": _md5(data)}
+                    run_renewing_lease(lambda: self._s3.put_object(**upload, IfNoneMatch="*"), renew)
                 else:
                     self._upload(described, target, file, renew)
+                return self._load(target["Key"])
         except _NameExists:
             return self.find(document.name.partition(".")[0]) or document
-        return document
 
     def read(self, name: str) -> IO[bytes]:
         with self._call("read"):
             body: IO[bytes] = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"]
             return body
+
+    def _load(self, key: str) -> Stored:
+        """The stored document. Raises TransientError, and deletes it, if the store has kept another number of bytes."""
+        head = self._s3.head_object(Bucket=self._bucket, Key=key)
+        size, metadata = head["ContentLength"], head["Metadata"]
+        if metadata.get("size", str(size)) != str(size):
+            self._s3.delete_object(Bucket=self._bucket, Key=key)
+            raise TransientError(f"DOCUMENT_STORE: S3 stored {size} bytes of a document of {metadata['size']}")
+        return Stored(key.removeprefix(self._prefix), head["ContentType"], metadata.get("sha256", ""), size)
 
     @contextmanager
     def _call(self, what: str) -> Iterator[None]:
@@ -79,7 +101,8 @@ class S3Store:
             raise
 
     def _upload_part(self, upload: dict[str, Any], number: int, data: bytes, renew: Any) -> dict[str, Any]:
-        response = run_renewing_lease(lambda: self._s3.upload_part(**upload, PartNumber=number, Body=data), renew)
+        part = {**upload, "PartNumber": number, "Body": data, "ContentMD5": _md5(data)}
+        response = run_renewing_lease(lambda: self._s3.upload_part(**part), renew)
         renew()
         return {"ETag": response["ETag"], "PartNumber": number}
 
@@ -97,6 +120,11 @@ class S3Store:
 
 class _NameExists(Exception):
     """An object of this name exists: another attempt has stored the document."""
+
+
+def _md5(data: bytes) -> str:
+    """As in Content-MD5 (RFC 1864)."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
 def _read_parts(file: IO[bytes]) -> Iterator[bytes]:

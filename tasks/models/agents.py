@@ -21,6 +21,8 @@ class Agent(Base):
     url: Mapped[str]
     state: Mapped[str] = mapped_column(default="active")  # active | disabled
     rate_per_minute: Mapped[int] = mapped_column(Integer)
+    secret_number: Mapped[int] = mapped_column(Integer, default=1, server_default="1")  # increases with each rotation
+    rotated_at: Mapped[datetime | None]
     next_at: Mapped[datetime | None]  # the first time not reserved for a handoff yet
     failures: Mapped[int] = mapped_column(Integer, default=0)  # consecutive
     failing_since: Mapped[datetime | None]
@@ -29,14 +31,25 @@ class Agent(Base):
     last_at: Mapped[datetime | None]
 
 
+class AgentHost(Base):
+    """The server of one or more agents: scheme, host and port. Its circuit breaker counts calls without a response."""
+
+    __tablename__ = "agent_hosts"
+
+    origin: Mapped[str] = mapped_column(primary_key=True)
+    failures: Mapped[int] = mapped_column(Integer, default=0)  # consecutive
+    open_until: Mapped[datetime | None]
+    answered_at: Mapped[datetime | None]  # last; None: it has never answered
+
+
 class AgentAudit(Base):
-    """An entry of the audit log: an agent was added, disabled or enabled, by a person or a handoff (its id)."""
+    """An entry of the audit log: what was done to an agent, by a person or a handoff (its id)."""
 
     __tablename__ = "agent_deeds"
 
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     agent: Mapped[str] = mapped_column(ForeignKey("agents.id"), index=True)
-    action: Mapped[str] = mapped_column("deed")  # added | disabled | enabled
+    action: Mapped[str] = mapped_column("deed")  # added | rotated | secret told | disabled | enabled
     by: Mapped[str] = mapped_column(String(800))
     at: Mapped[datetime]
 

@@ -38,6 +38,12 @@ class Base(DeclarativeBase):
     }
 
 
+class OfAccount:
+    """Of a Stripe account: `account` is the connected account that the row belongs to, "" for our own."""
+
+    account: Mapped[str] = mapped_column(default="", server_default="")
+
+
 class Effect(Base):
     """A job whose changes are committed. Written in the same transaction, so that a rerun changes nothing."""
 

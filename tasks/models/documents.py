@@ -34,7 +34,9 @@ class Document(Base):
     content_type: Mapped[str | None]
     stored_as: Mapped[str | None]  # its name in DOCUMENT_STORE
     notify_email: Mapped[str | None]
+    notify_locale: Mapped[str | None]  # the language of that mail
     notify_agents: Mapped[list[str]] = mapped_column(default=list)
+    by: Mapped[str | None]  # the name of the API key that requested it
     created_at: Mapped[datetime] = mapped_column(index=True)
     updated_at: Mapped[datetime]
 

@@ -1,76 +1,69 @@
-"""Rendering a message from its template, and sending it through Apprise."""
+"""Sending a message to one service, which is an Apprise URL. Mail is sent by smtp.py, all else by Apprise."""
 
 from __future__ import annotations
 
 import logging
-import re
-from pathlib import Path
-from string import Template
 from typing import Any
 from urllib.parse import quote
 
 import apprise
-from apprise.plugins.email.base import NotifyEmail
+from apprise.plugins.email.base import NotifyEmail, PGPMode
 
 from inbox.errors import PermanentError
-from settings import Settings
-from tasks.notifications.localize import localize_params
+from settings import ignore_netrc
+from tasks.notifications import smtp
+from tasks.notifications.recipients import Recipient
+from tasks.notifications.templates import Rendered
 from telemetry import tracing
 
 logging.getLogger("apprise").disabled = True  # its log lines hold recipients
-
-TEMPLATES = Path(__file__).with_name("templates")
-LOCALE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")  # becomes part of a path
+ignore_netrc()
 ASSET = apprise.AppriseAsset(async_mode=False)
+STAND_IN = "customer@example.com"  # Apprise does not parse every valid address: a mail gets the real one afterwards
+ANSWER_SECONDS = 30  # for services other than mail; Apprise's default of 4 repeats messages to slow ones
 
 
-def render_message(settings: Settings, kind: str, locale: str | None, params: dict[str, str]) -> tuple[str, str]:
-    """(subject, body) from the template of this kind: its first line is the subject, the rest the body.
+def send_message(url: str, message: Rendered, key: str, to: Recipient, sender: str = "") -> bool:
+    """Send a message to the service at `url`, whose {email} and {phone} are those of `to`; True if it accepted it.
 
-    Raises PermanentError for a template that is not UTF-8 or uses an unknown parameter.
+    `key` is the message's idempotency key, `sender` the name of a mail's sender if the URL has none.
     """
-    path = template_path(settings, kind, locale)
-    try:
-        subject, _, body = path.read_text(encoding="utf-8").partition("\n")
-        values = localize_params(params, path.parent.name)
-        return Template(subject.strip()).substitute(values), Template(body.strip()).substitute(values)
-    except (KeyError, ValueError):  # a UnicodeDecodeError is a ValueError
-        name = f"{path.parent.name}/{path.name}"
-        raise PermanentError(f"{name} must be UTF-8, and may use only the $names that this message has") from None
-
-
-def template_path(settings: Settings, kind: str, locale: str | None) -> Path:
-    """The template for de-AT: de-AT/<kind>.txt, de/<kind>.txt or <kind>.txt, in TEMPLATES first and then in ours."""
-    tag = (locale or "").replace("_", "-")
-    languages = [tag, tag.partition("-")[0]] if LOCALE.fullmatch(tag) else []
-    folders = [Path(settings.templates)] if settings.templates else []
-    paths = [folder / part / f"{kind}.txt" for folder in (*folders, TEMPLATES) for part in (*languages, "")]
-    return next((path for path in paths if path.is_file()), paths[-1])
-
-
-def with_idempotency_key(url: str, key: str) -> str:
-    """The Apprise URL, for mail with the idempotency key in the header X-Idempotency-Key."""
-    if not url.startswith(("mailto://", "mailtos://")):
-        return url
-    return f"{url}{'&' if '?' in url else '?'}+X-Idempotency-Key={quote(key, safe='')}"
-
-
-def send_message(url: str, subject: str, body: str) -> bool:
-    """Send one message to one service (an Apprise URL); True if the service accepted it."""
-    service = apprise.Apprise(asset=ASSET)
-    if not service.add(url):
+    service = _parse(url, to)
+    if service is None:
         raise PermanentError("CUSTOMER_NOTIFY_URLS, ADMIN_NOTIFY_URLS and ALERT_NOTIFY_URLS must be Apprise URLs")
-    scheme = url.partition("://")[0]  # only the scheme: the rest holds names and tokens
-    with tracing.call("notify", f"{scheme}://") as span:
-        accepted = bool(service.notify(title=subject, body=body, body_format=apprise.NotifyFormat.TEXT))
+    with tracing.call("notify", f"{url.partition('://')[0]}://") as span:  # the rest holds names and tokens
+        accepted = _send(service, message, key, to, sender)
         span.ended("accepted" if accepted else "rejected")
     return accepted
 
 
 def mail_server(url: str) -> tuple[str, int] | None:
     """(host, port) of the mail server of an Apprise URL; ("", 0) for another service, None for an invalid URL."""
-    filled = url.replace("{email}", "a@example.com").replace("{phone}", "+49301234567")
-    service: Any = apprise.Apprise.instantiate(filled, ASSET)
+    service = _parse(url, Recipient("a@example.com", "+49301234567"))
     if service is None:
         return None
     return (str(service.smtp_host), int(service.port or 25)) if isinstance(service, NotifyEmail) else ("", 0)
+
+
+def _parse(url: str, to: Recipient) -> Any:
+    email = STAND_IN if url.startswith(("mailto://", "mailtos://")) else to.email
+    filled = url.replace("{email}", quote(email, safe="")).replace("{phone}", quote(to.phone, safe=""))
+    if "rto=" not in filled:
+        filled += f"{'&' if '?' in filled else '?'}rto={ANSWER_SECONDS}"
+    service: Any = apprise.Apprise.instantiate(filled, ASSET)
+    if isinstance(service, NotifyEmail):
+        service.targets = [(name, to.email if at == STAND_IN else at) for name, at in service.targets]
+    return service
+
+
+def _send(service: Any, message: Rendered, key: str, to: Recipient, sender: str) -> bool:
+    if type(service) is not NotifyEmail or service.pgp_mode != PGPMode.NONE:
+        services = apprise.Apprise(service, asset=ASSET)
+        return bool(services.notify(title=message.subject, body=message.text, body_format=apprise.NotifyFormat.TEXT))
+    try:
+        smtp.send_mail(service, message, key, sender)
+    except smtp.NotSent:
+        return False
+    except smtp.NotWritable:
+        raise PermanentError("the mail server does not support addresses with non-ASCII characters") from None
+    return True

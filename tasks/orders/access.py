@@ -1,27 +1,27 @@
-"""Access: which entitlements of an order are in force, computed from all stored facts, independent of their order.
+"""Access: the entitlements of orders and subscriptions, computed from all stored facts, independent of their order.
 
 A handler that changes a row on which access depends then calls `sync_entitlements`, in the same transaction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, false, func, or_, select
+from sqlalchemy import bindparam, exists, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from tasks.db.locking import advisory_lock, insert_if_new, select_for_update
+from tasks.connected_accounts import account_of, within
+from tasks.db.locking import advisory_lock
 from tasks.handler import Attempt, FollowUp
-from tasks.models import Charge, DeletedCustomer, Dispute, Entitlement, Invoice, Order, Subscription
-from tasks.orders import app_webhook, product_grants
+from tasks.models import Customer, Entitlement, Invoice, Order, Subscription
+from tasks.orders import app_webhook, sources
+from tasks.orders.access_rules import NO_LONGER_INCLUDED, Grant
+from tasks.orders.customers import holder_of, lock_customers
+from tasks.orders.sources import Source
+from tasks.routes import COMPLETE_ORDER
 
-# https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses; past_due ends in our `suspended`.
-ENTITLING = frozenset({"active", "trialing", "past_due"})
-# https://docs.stripe.com/api/disputes/object#dispute_object-status; warning_* are inquiries: no money has moved.
-OPEN_DISPUTE = frozenset({"needs_response", "under_review", "appeal_needs_response", "appeal_under_review"})
-PAYMENTS = ("payment_intent", "invoice", "subscription")  # ids that a payment may share with its order
 ORDER_IDS: Mapping[str, InstrumentedAttribute[Any]] = {
     "session": Order.session_id,
     "customer": Order.customer,
@@ -29,53 +29,47 @@ ORDER_IDS: Mapping[str, InstrumentedAttribute[Any]] = {
     "payment_intent": Order.payment_intent,
     "invoice": Order.invoice,
 }
+UPDATES = ("quantity", "cancel_at", "past_due", "grace_until")  # what subscription.updated reports
 
 
-@dataclass(frozen=True, slots=True)
-class AccessFacts:
-    """The facts about an order outside its own row. The defaults do not deny access."""
+@dataclass(slots=True)
+class Change:
+    """What this sync changes for one holder, by the name of the entitlement."""
 
-    subscription_status: str | None = None  # "": not known yet; None: no subscription
-    refunded: bool = False  # the latest paid period
-    disputes: frozenset[str] = frozenset()  # Stripe's statuses, of disputes of the latest paid period
-    customer_deleted: bool = False
-
-
-def denial_reason(state: str, known: AccessFacts, *, while_disputed: str = "keep") -> str:
-    """Why an order in this `state` gives no access, as one of the keys below; "" if it does.
-
-    `while_disputed` ("keep" or "revoke") is what an open dispute does. A lost dispute always denies access, and so does
-    a subscription whose status is not in ENTITLING.
-    """
-    status = known.subscription_status
-    reasons = {
-        "not_fulfilled": state != "fulfilled",
-        "customer_deleted": known.customer_deleted,
-        "refunded": known.refunded,
-        "dispute_lost": "lost" in known.disputes,
-        "disputed": while_disputed == "revoke" and bool(known.disputes & OPEN_DISPUTE),
-        f"subscription_{status}": bool(status) and status not in ENTITLING,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+    gained: set[str] = field(default_factory=set)
+    lost: dict[str, str] = field(default_factory=dict)  # and why
+    kept: set[str] = field(default_factory=set)  # also from the sources that this sync looks at
+    updated: dict[str, dict[str, Any]] = field(default_factory=dict)  # by subscription: the new values
 
 
-def sync_entitlements(db: Session, attempt: Attempt, **ids: str | None) -> list[FollowUp]:
-    """Recompute access for every order matching one of these ids (keys of ORDER_IDS).
+def sync_entitlements(
+    db: Session, attempt: Attempt, fulfilled: Mapping[str, Any] | None = None, /, **ids: str | None
+) -> list[FollowUp]:
+    """Recompute what the orders and subscriptions with one of these ids provide, within the event's account.
 
-    Grants and revokes entitlements, and returns a webhook job to the application for each change. The ids are locked
-    first: a concurrent transaction may be inserting a matching order, without seeing what this one has changed.
+    `ids`: keys of ORDER_IDS, or `charge`, which is only locked. Returns the jobs to enqueue: webhooks to the
+    application, one for each change, after that about the order `fulfilled`; and the completion of each order that
+    turns out to be paid. The ids are locked first: a concurrent transaction may be inserting a matching order, without
+    seeing what this one has changed.
     """
     db.flush()
     lock_entitlements(db, **ids)
-    follow_ups = []
-    matches = [ORDER_IDS[name] == value for name, value in ids.items() if value]
-    if ids.get("invoice"):
-        matches.append(Order.subscription.in_(select(Invoice.subscription).filter_by(id=ids["invoice"])))
-    for session in db.scalars(select(Order.session_id).where(or_(false(), *matches)).order_by(Order.session_id)).all():
-        order = select_for_update(db, Order, session)
-        if order is not None:
-            follow_ups += _sync_order(db, attempt, order)
-    return follow_ups
+    account = account_of(attempt)
+    customer = ids.get("customer")
+    locked = lock_customers(db, attempt, [within(account, customer)] if customer else [])
+    orders, subscriptions = _find(db, account, ids)
+    holders = {holder_of(account, order.customer, order.session_id) for order in orders}
+    holders |= {holder_of(account, row.customer, row.id) for row in subscriptions.values() if row is not None}
+    locked |= lock_customers(db, attempt, holders - set(locked))
+    found = sources.load(db, attempt, orders, subscriptions, customer)
+    locked |= lock_customers(db, attempt, {source.holder for source in found} - set(locked))
+    changes = _apply(db, attempt, found)
+    jobs = [_complete(source) for source in found if source.paid]
+    for holder, row in sorted(locked.items()):
+        own = [source for source in found if source.holder == holder]
+        order = fulfilled if fulfilled and fulfilled["id"] in {source.id for source in own} else None
+        jobs += _announce(db, attempt, row, own, changes.get(holder, Change()), order=order)
+    return jobs
 
 
 def lock_entitlements(db: Session, **ids: str | None) -> None:
@@ -88,89 +82,146 @@ def order_exists(db: Session, column: InstrumentedAttribute[Any], value: str | N
     return value is not None and bool(db.scalar(select(exists().where(column == value))))
 
 
-def last_renewal_at(db: Session, subscription: str | None) -> int:
-    """When the newest paid renewal invoice of this subscription was created (seconds since 1970); 0 if there is none.
-
-    Refunds, disputes and write-offs of older invoices do not revoke access: they concern billing periods that are over.
-    Compared by invoice date, because an old invoice may be paid late; by charge date if the invoice is not known.
-    Invoices of zero (a trial) or of a proration (a plan change) are not renewals.
-    """
-    paid = select(func.max(Invoice.created)).filter_by(subscription=subscription, state="paid", renews=True)
-    return (db.scalar(paid) or 0) if subscription else 0
-
-
-def _sync_order(db: Session, attempt: Attempt, order: Order) -> list[FollowUp]:
-    """Update an order's entitlements. Grants are announced before revocations, so that there is no gap between them."""
-    subscription = db.get(Subscription, order.subscription) if order.subscription else None
-    reason = denial_reason(
-        order.state, _load_facts(db, order, subscription), while_disputed=attempt.settings.access_while_disputed
+# Built once: nearly every event needs it. An id that is not given is NULL, which no column equals.
+ORDERS = (
+    select(Order)
+    .where(
+        Order.account == bindparam("account"),
+        or_(
+            *(column == bindparam(name) for name, column in ORDER_IDS.items()),
+            Order.subscription.in_(bindparam("subscriptions", expanding=True)),
+        ),
     )
-    rows = _entitlements(db, attempt, order, subscription)
-    before = {name for name, (row, _) in rows.items() if row.revoked_at is None}
-    now = {name for name, (_, included) in rows.items() if included and not reason}
-    reason_field = {"reason": reason or "plan_changed"} if before else {}
-    follow_ups = []
-    for kind, changed, left in (("access.granted", now - before, now | before), ("access.revoked", before - now, now)):
-        for name in changed:
-            rows[name][0].revoked_at = None if kind == "access.granted" else attempt.now
-        if changed:
-            order.access_changes += 1
-            what = {"entitlements": sorted(changed), "in_force": sorted(left), "change": order.access_changes}
-            follow_ups += app_webhook.enqueue(db, attempt, kind, order, what | reason_field)
-    return follow_ups
+    .order_by(Order.session_id)
+    .execution_options(populate_existing=True)
+)
 
 
-def _entitlements(
-    db: Session, attempt: Attempt, order: Order, subscription: Subscription | None
-) -> dict[str, tuple[Entitlement, bool]]:
-    """All entitlements the order ever had, by product, each with whether its items include it now.
+def _find(
+    db: Session, account: str, ids: Mapping[str, str | None]
+) -> tuple[Sequence[Order], dict[str, Subscription | None]]:
+    """The orders and subscriptions with one of these ids, and all orders of these subscriptions; None: not known yet.
 
-    A new one is inserted as revoked; _sync_order grants it.
+    A subscription that only its invoice names is locked like the other ids.
     """
-    items = product_grants.current_items(order.bought, subscription.items if subscription else None)
-    included = product_grants.granted_names(attempt.settings.fulfilment, items) if order.state == "fulfilled" else []
-    ids = {name: getattr(order, name) for name in ("session_id", "customer", "client_reference", "subscription")}
-    for name in included:
-        insert_if_new(db, Entitlement, product=name, granted_at=attempt.now, revoked_at=attempt.now, **ids)
-    rows = db.scalars(select(Entitlement).filter_by(session_id=order.session_id))
-    return {row.product: (row, row.product in included) for row in rows}
+    of_invoice = _subscription_of(db, ids.get("invoice"))
+    lock_entitlements(db, subscription=of_invoice)
+    named = {str(one) for one in (ids.get("subscription"), of_invoice) if one}
+    wanted: dict[str, Any] = {name: ids.get(name) for name in ORDER_IDS} | {"account": account}
+    orders = db.scalars(ORDERS, wanted | {"subscriptions": list(named)}).all()
+    found = named | {order.subscription for order in orders if order.subscription}
+    if found != named:
+        orders = db.scalars(ORDERS, wanted | {"subscriptions": list(found)}).all()
+    subscriptions = {key: db.get(Subscription, key) for key in sorted(found)}
+    if customer := ids.get("customer"):
+        rows = db.scalars(select(Subscription).filter_by(account=account, customer=customer))
+        subscriptions |= {row.id: row for row in rows}
+    return orders, {key: row if row is None or row.account == account else None for key, row in subscriptions.items()}
 
 
-def _load_facts(db: Session, order: Order, subscription: Subscription | None) -> AccessFacts:
-    return AccessFacts(
-        subscription_status=subscription.status if subscription else None,
-        refunded=_is_refunded(db, order),
-        disputes=_dispute_statuses(db, order),
-        customer_deleted=order.customer is not None and db.get(DeletedCustomer, order.customer) is not None,
+def _subscription_of(db: Session, invoice: str | None) -> str | None:
+    return db.scalar(select(Invoice.subscription).filter_by(id=invoice)) if invoice else None
+
+
+def _apply(db: Session, attempt: Attempt, found: Sequence[Source]) -> dict[str, Change]:
+    """Write the entitlements that these sources provide; returns the changes by holder."""
+    keys = [source.id for source in found]
+    rows = {
+        (row.source, row.product): row for row in db.scalars(select(Entitlement).where(Entitlement.source.in_(keys)))
+    }
+    changes: dict[str, Change] = {}
+    for source in found:
+        known = {name: row for (key, name), row in rows.items() if key == source.id}
+        gone = Grant(None, source.missing or NO_LONGER_INCLUDED)
+        for name in sorted({*source.grants, *known}):
+            row = known.get(name)
+            change = changes.setdefault(source.holder, Change())
+            was_held = row is not None and row.revoked_at is None and row.holder == source.holder
+            if row is None:
+                row = Entitlement(source=source.id, product=name, granted_at=attempt.now, revoked_at=attempt.now)
+                row.changes = 0
+                db.add(row)
+            _write(attempt, row, source, source.grants.get(name, gone), change, was_held=was_held)
+    return changes
+
+
+def _write(attempt: Attempt, row: Entitlement, source: Source, grant: Grant, change: Change, *, was_held: bool) -> None:
+    """Set every column of the row, and note in `change` what is new."""
+    before = {name: getattr(row, name) for name in (*UPDATES, "until")}
+    held = not grant.reason
+    if held != (row.revoked_at is None):
+        row.revoked_at = None if held else attempt.now
+        row.changes += 1
+    row.account, row.holder = account_of(attempt), source.holder
+    row.customer, row.client_reference, row.subscription = source.customer, source.client_reference, source.subscription
+    row.quantity, row.reason = grant.quantity, grant.reason
+    row.until, row.cancel_at, row.past_due, row.grace_until = grant.terms
+    if held and was_held:
+        change.kept.add(row.product)
+        new = {name: getattr(row, name) for name in UPDATES if getattr(row, name) != before[name]}
+        if _is_moved(attempt, before["until"], row.until):
+            new["until"] = row.until
+        if new:
+            change.updated.setdefault(source.id, {}).update(new)
+    elif held:
+        change.gained.add(row.product)
+    elif was_held:
+        change.lost[row.product] = grant.reason
+
+
+def _is_moved(attempt: Attempt, before: int | None, after: int | None) -> bool:
+    """Whether the end of a period was moved before it came: by another interval, or a longer trial.
+
+    When it comes, a renewal moves it, which is announced once it is paid.
+    """
+    return before is not None and before != after and before > attempt.now.timestamp()
+
+
+def _announce(
+    db: Session,
+    attempt: Attempt,
+    holder: Customer,
+    own: Sequence[Source],
+    change: Change,
+    *,
+    order: Mapping[str, Any] | None,
+) -> list[FollowUp]:
+    """The webhooks about a holder's changes. What another source gives, too, is neither gained nor lost."""
+    renewals = [(source, invoice) for source in own for invoice in source.renewals]
+    if renewals:
+        announced = [invoice.id for _, invoice in renewals]
+        db.execute(update(Invoice).where(Invoice.id.in_(announced)).values(renewal_told=True))
+    if not (order or renewals or change.gained or change.lost or change.updated):
+        return []
+    db.flush()
+    others = select(Entitlement.product).where(
+        Entitlement.holder == holder.id,
+        Entitlement.revoked_at.is_(None),
+        Entitlement.source.not_in([source.id for source in own]),
     )
+    also = change.kept | set(db.scalars(others)) if change.gained or change.lost else set()
+    messages: list[tuple[str, dict[str, Any]]] = [("order.fulfilled", {"order": order})] if order else []
+    if gained := change.gained - also - set(change.lost):
+        messages.append(("access.granted", {"entitlements": sorted(gained)}))
+    lost = {name: why for name, why in change.lost.items() if name not in also | change.gained}
+    for reason in sorted(set(lost.values())):
+        names = sorted(name for name, why in lost.items() if why == reason)
+        about = {"reason": reason, "cancellation_reason": _cancellation_reason(own, reason)}
+        messages.append(("access.revoked", {"entitlements": names, **about}))
+    for source, invoice in renewals:
+        messages.append(("subscription.renewed", app_webhook.renewal(source.id, invoice)))
+    for key, new in sorted(change.updated.items()):
+        messages.append(("subscription.updated", app_webhook.update(key, new)))
+    return app_webhook.enqueue(db, attempt, holder, messages) if messages else []
 
 
-def _is_refunded(db: Session, order: Order) -> bool:
-    billed_at = func.coalesce(Invoice.created, Charge.created)
-    charges = select(Charge.id).outerjoin(Invoice, Invoice.id == Charge.invoice)
-    ours = or_(_pays_for(Charge, order), _renews(order))
-    refunded = charges.where(ours, Charge.refunded, billed_at >= last_renewal_at(db, order.subscription))
-    return db.scalar(refunded.limit(1)) is not None
+def _cancellation_reason(own: Sequence[Source], reason: str) -> str | None:
+    """Why Stripe ended the subscription, if that is the reason: cancellation_requested, payment_failed, …"""
+    ended = (source.ended_because for source in own if source.ended_because)
+    return next(ended, None) if reason == "subscription_canceled" else None
 
 
-def _dispute_statuses(db: Session, order: Order) -> frozenset[str]:
-    """The statuses of disputes of the latest paid period.
-
-    A dispute may name only its charge; a charge that was refunded in part is recorded with its invoice.
-    """
-    billed_at = func.coalesce(Invoice.created, Charge.created, Dispute.charge_created)
-    disputes = select(Dispute.status).outerjoin(Charge, Charge.id == Dispute.charge)
-    billed = disputes.outerjoin(Invoice, Invoice.id == func.coalesce(Dispute.invoice, Charge.invoice))
-    ours = or_(_pays_for(Dispute, order), _pays_for(Charge, order), _renews(order))
-    return frozenset(db.scalars(billed.where(ours, billed_at >= last_renewal_at(db, order.subscription))))
-
-
-def _pays_for(row: type[Charge] | type[Dispute], order: Order) -> ColumnElement[bool]:
-    """Selects the charges or disputes of this order's payments."""
-    same = (getattr(row, name) == getattr(order, name) for name in PAYMENTS if getattr(order, name))
-    return or_(false(), *same)
-
-
-def _renews(order: Order) -> ColumnElement[bool]:
-    """Selects the invoices of the order's subscription."""
-    return Invoice.subscription == order.subscription if order.subscription else false()
+def _complete(source: Source) -> FollowUp:
+    """The job that fulfils an order whose payment was not reported by its session."""
+    task, args = COMPLETE_ORDER, {"order": source.id}
+    return FollowUp(f"fulfilment.complete.{source.id}", task, args, ordering_key=source.holder)

@@ -1,9 +1,13 @@
-"""Signed webhooks to the user's application: orders, and access granted or revoked."""
+"""Signed webhooks to the user's application: orders, access and renewals. The contract is docs/application-webhook.md.
+
+Every message holds all that its customer has at that time, and the customer's next sequence number: of two messages,
+the one with the higher number is current.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -14,19 +18,55 @@ from tasks.clients.standard_webhook import Gone, Receiver, post
 from tasks.db.locking import insert_if_new
 from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp, GaveUp
-from tasks.models import AppMessage, Order
+from tasks.models import AppMessage, Customer
 from tasks.notifications.notify import notify_admin
+from tasks.orders.current_access import TIMES, describe_customer, entitlements_in_force, iso_time, serialize_access
+from tasks.orders.what_was_paid import PaidInvoice
 from tasks.routes import DELIVER_APP_WEBHOOK
 
+VERSION = 1
 
-def enqueue(db: Session, attempt: Attempt, kind: str, order: Order, data: Mapping[str, Any]) -> list[FollowUp]:
-    """Store a webhook about an order and return its job; nothing if APP_WEBHOOK_URL is not set."""
+
+def enqueue(
+    db: Session, attempt: Attempt, holder: Customer, messages: Sequence[tuple[str, Mapping[str, Any]]]
+) -> list[FollowUp]:
+    """Store webhooks (type and data) about a locked holder, in their order; returns their jobs.
+
+    Without APP_WEBHOOK_URL only the sequence is counted.
+    """
+    first = holder.sequence + 1
+    holder.sequence += len(messages)
     if not attempt.settings.app_webhook_url:
         return []
-    effect = f"{kind}.{order.session_id}"
-    key = job_id(attempt.event.source, attempt.event.id, effect)
-    insert_if_new(db, AppMessage, id=key, type=kind, data={**_order_ids(order), **data}, created_at=attempt.now)
-    return [FollowUp(effect, DELIVER_APP_WEBHOOK, {"message": key}, ordering_key=order.session_id)]
+    customer, access = describe_customer(db, holder), serialize_access(entitlements_in_force(db, holder.id))
+    about = {"version": VERSION, "account": holder.account or None, "livemode": holder.livemode}
+    jobs = []
+    for sequence, (kind, changed) in enumerate(messages, first):
+        effect = f"{kind}.{holder.id}.{sequence}"
+        key = job_id(attempt.event.source, attempt.event.id, effect)
+        data = {**about, "sequence": sequence, "customer": customer, "access": access, **changed}
+        insert_if_new(db, AppMessage, id=key, type=kind, customer=holder.id, data=data, created_at=attempt.now)
+        jobs.append(FollowUp(effect, DELIVER_APP_WEBHOOK, {"message": key}, ordering_key=holder.id))
+    return jobs
+
+
+def renewal(subscription: str, invoice: PaidInvoice) -> dict[str, Any]:
+    """The data of subscription.renewed, beside what every message has."""
+    return {
+        "subscription": {
+            "id": subscription,
+            "invoice": invoice.id,
+            "amount": invoice.amount,
+            "currency": invoice.currency,
+            "period_end": iso_time(invoice.period_end),
+        }
+    }
+
+
+def update(subscription: str, new: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of subscription.updated, beside what every message has: the values that changed."""
+    changed = {name: iso_time(value) if name in TIMES else value for name, value in new.items()}
+    return {"subscription": {"id": subscription, **changed}}
 
 
 def deliver(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -48,15 +88,6 @@ def deliver(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 
 def _give_up(db: Session, attempt: Attempt, message: AppMessage, error: Exception) -> GaveUp:
-    notification = notify_admin(db, attempt, "app_not_told", about=message.type, type=message.type, answer=str(error))
+    notification = notify_admin(db, attempt, "app_not_told", about=message.id, type=message.type, answer=str(error))
     db.commit()
     return GaveUp(str(error), [notification])
-
-
-def _order_ids(order: Order) -> dict[str, Any]:
-    return {
-        "session": order.session_id,
-        "customer": order.customer,
-        "client_reference": order.client_reference,
-        "subscription": order.subscription,
-    }

@@ -8,10 +8,11 @@ import pytest
 
 from dev.stack.servers import Valkey, wait_until
 from inbox import queries
+from inbox.client import connect
 from inbox.event import Event
 from inbox.job import Lease, NewJob
 from inbox.retry import DeadLetter
-from inbox.store import Store, connect
+from inbox.store import Store
 from tests.support.peers import Mailbox
 from tests.support.stack import Stack
 
@@ -20,6 +21,7 @@ def subjects(mailbox: Mailbox) -> list[str]:
     return [str(mail["Subject"]) for _, mail in mailbox.mails]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["before the alerts are saved", "after the alerts are saved"])
 def test_a_dead_letter_is_announced_once_and_resolved_once_if_a_worker_dies_while_saving_the_alerts(
     stack: Stack, valkey: Valkey, mailbox: Mailbox, point: str
@@ -48,6 +50,7 @@ def test_a_dead_letter_is_announced_once_and_resolved_once_if_a_worker_dies_whil
     assert queries.stats(store)["unfinished"] == 0
 
 
+@pytest.mark.slow
 def test_a_receiver_whose_store_is_down_sends_one_alert(stack: Stack, valkey: Valkey, mailbox: Mailbox) -> None:
     stack.receiver(ALERT_NOTIFY_URLS=f"{mailbox.url}&to=pager@example.com")
     valkey.kill()

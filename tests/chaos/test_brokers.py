@@ -11,7 +11,8 @@ from celery import Celery
 from dev.stack.rabbitmq import BROKERS
 from dev.stack.servers import Valkey, free_port, wait_until
 from inbox import queries
-from inbox.store import Store, connect
+from inbox.client import connect
+from inbox.store import Store
 from tasks import broker
 from tests.chaos.conftest import EACH_ONCE, World, deliver
 from tests.support.stack import Stack

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
+from dev.simulators.http import Request
 from dev.stack.postgres import Postgres
 from inbox.event import Event
 from inbox.job import NewJob
@@ -17,7 +18,7 @@ from tasks.models import Notification, PaymentRetry
 from tests.chaos.conftest import World
 from tests.support.lives import T0, invoice
 from tests.support.lossy_proxy import LossyProxy
-from tests.support.peers import Answer, Asked, Mailbox, Peer
+from tests.support.peers import Answer, Mailbox, Peer
 
 SLOW_START: Any = {
     "LEASE_SECONDS": "12",
@@ -44,10 +45,10 @@ def test_a_charge_repeated_after_a_crash_has_the_same_idempotency_key(world: Wor
     """Stripe reports the invoice as open throughout, as it may do for a moment after the payment."""
     point = "after the charge, before the commit"
 
-    def reply(asked: Asked) -> Answer:
-        if asked.path.startswith("/v1/events"):  # from the reconcile at each start
+    def reply(request: Request) -> Answer:
+        if request.path.startswith("/v1/events"):  # from the reconcile at each start
             return Answer(body=b'{"object": "list", "data": [], "has_more": false}')
-        return Answer(body=json.dumps(failed("paid" if asked.method == "POST" else "open")).encode())
+        return Answer(body=json.dumps(failed("paid" if request.method == "POST" else "open")).encode())
 
     job = NewJob("stripe:evt_1:retry", "tasks.payments.retry_payment", "payments", {"invoice": "in_1", "number": 1})
     with Peer(reply) as peer:
@@ -55,7 +56,7 @@ def test_a_charge_repeated_after_a_crash_has_the_same_idempotency_key(world: Wor
         record(world, job, PaymentRetry(invoice="in_1", number=1, state="planned", due_at=NOW))
         world.stack.worker(HOLDFAST_TEST_DIE=point, queues="payments,notifications", **stripe)
         world.settle()
-    keys = [asked.headers["Idempotency-Key"] for asked in peer.asked if asked.path.endswith("/pay")]
+    keys = [request.headers["Idempotency-Key"] for request in peer.requests if request.path.endswith("/pay")]
     assert (world.died(point), keys) == (True, ["in_1:retry:1"] * 2)  # the key of the retry, whichever job runs it
     with Session(create_engine(world.database)) as db:
         assert db.scalars(select(PaymentRetry.state)).all() == ["paid"]

@@ -15,12 +15,13 @@ import pytest
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
+from dev.simulators.http import Request
 from inbox.event import Event
 from inbox.job import NewJob
 from tasks.models import Document, DocumentStep
 from tests.chaos.conftest import EACH_ONCE, World
 from tests.support.buckets import S3
-from tests.support.peers import Answer, Asked, Mailbox, Peer
+from tests.support.peers import Answer, Mailbox, Peer
 
 CONTENT = b"%PDF-1.7 " + bytes(range(256)) * 80_000  # 20 MB: more than one piece of an upload
 JOB = "documents:msg_1:documents.download"
@@ -53,10 +54,10 @@ OF_A_BUCKET = {
 }
 
 
-def serve(asked: Asked) -> Answer:
+def serve(request: Request) -> Answer:
     """Answer with the file, or with the requested rest of it."""
     headers = {"ETag": '"v1"', "Content-Type": "application/pdf"}
-    first = int(asked.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+    first = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
     if not first:
         return Answer(200, headers, CONTENT)
     span = f"bytes {first}-{len(CONTENT) - 1}/{len(CONTENT)}"
@@ -107,7 +108,7 @@ class Download:
 
     def ranges(self) -> list[str]:
         """The unit of the range in each request, or nothing."""
-        return [asked.headers.get("Range", "").partition("=")[0] for asked in self.peer.asked]
+        return [request.headers.get("Range", "").partition("=")[0] for request in self.peer.requests]
 
     def unfinished(self) -> list[str]:
         folders = (self.world.stack.folder / "spool", self.world.stack.folder / "documents" / ".incoming")

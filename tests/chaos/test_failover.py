@@ -17,10 +17,12 @@ import redis
 import requests
 from sqlalchemy import create_engine, text
 
-from dev.stack.servers import Sentinel, Valkey, sentinel_url, wait_until
+from dev.stack.servers import Valkey, wait_until
 from inbox import queries
-from inbox.store import Store, connect
+from inbox.client import connect
+from inbox.store import Store
 from tests.conftest import fresh_database
+from tests.support.sentinel import Sentinel, sentinel_url
 from tests.support.signed_deliveries import signed_by_stripe, stripe_event
 from tests.support.stack import Stack
 
@@ -40,17 +42,17 @@ class Servers:
         return sentinel_url(self.sentinels)
 
     def replica_of(self, master: Valkey, name: str) -> Valkey:
-        return started(self.exits, Valkey(self.folder / name, follows=master))
+        return started(self.exits, Valkey(self.folder / name, replicaof=f"127.0.0.1 {master.port}"))
 
     def wait_for_the_replica(self) -> None:
         """Wait until the Sentinels report the replica as the master."""
         wait_until(lambda: self._master_port() == self.replica.port, seconds=60, what="the replica to take over")
 
     def _master_port(self) -> int:
-        return int(asked(self.sentinels[-1]).sentinel_master(Sentinel.SERVICE)["port"])
+        return int(client_of(self.sentinels[-1]).sentinel_master(Sentinel.SERVICE)["port"])
 
 
-def asked(sentinel: Sentinel) -> Any:
+def client_of(sentinel: Sentinel) -> Any:
     return redis.Redis(port=sentinel.port, decode_responses=True)
 
 
@@ -63,7 +65,7 @@ def started(exits: ExitStack, server: Valkey) -> Valkey:
 def servers(tmp_path: Path) -> Iterator[Servers]:
     with ExitStack() as exits:
         master = started(exits, Valkey(tmp_path / "master"))
-        replica = started(exits, Valkey(tmp_path / "replica", follows=master))
+        replica = started(exits, Valkey(tmp_path / "replica", replicaof=f"127.0.0.1 {master.port}"))
         sentinels = [Sentinel(tmp_path / f"sentinel-{n}", master, quorum=2) for n in range(3)]
         for sentinel in sentinels:
             started(exits, sentinel)
@@ -76,7 +78,7 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
 
 def sees_all(sentinel: Sentinel, replicas: int = 1) -> bool:
     """True if the Sentinel knows the replicas and the two other Sentinels."""
-    found = asked(sentinel).sentinel_master(Sentinel.SERVICE)
+    found = client_of(sentinel).sentinel_master(Sentinel.SERVICE)
     return (found["num-slaves"], found["num-other-sentinels"]) == (replicas, 2)
 
 
@@ -98,7 +100,7 @@ class Senders:
 
     def __init__(self, stack: Stack) -> None:
         self.count_ack: list[str] = []
-        self.heard: Counter[int] = Counter()
+        self.statuses: Counter[int] = Counter()
         self.slowest = 0.0
         self._stack, self._stopped = stack, threading.Event()
         self._threads = [threading.Thread(target=self._send, args=(n,)) for n in range(4)]
@@ -124,7 +126,7 @@ class Senders:
             began = time.monotonic()
             status = deliver(self._stack, name)
             self.slowest = max(self.slowest, time.monotonic() - began)
-            self.heard[status] += 1
+            self.statuses[status] += 1
             if status == 200:
                 self.count_ack.append(name)
                 number += 1
@@ -140,6 +142,7 @@ def effects(stack: Stack) -> Counter[str]:
     return Counter(row.partition("#")[0] for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("death", ["kill", "freeze"])
 def test_no_acknowledged_event_is_lost_or_run_twice_in_a_failover_under_load(
     stack: Stack, servers: Servers, death: str
@@ -166,7 +169,7 @@ def test_no_acknowledged_event_is_lost_or_run_twice_in_a_failover_under_load(
     done = effects(stack)
     lost = [name for name in senders.count_ack if not done[f"stripe:{name}:tests.support.handlers.plain"]]
     assert (lost, [job for job, times in done.items() if times > 1]) == ([], [])
-    assert (worker.alive(), set(senders.heard)) == (True, {200, 503})
+    assert (worker.alive(), set(senders.statuses)) == (True, {200, 503})
     assert senders.slowest < 5  # 2 s, and a margin for a busy machine
 
 
@@ -215,8 +218,8 @@ def test_an_old_master_that_still_runs_is_not_used(stack: Stack, servers: Server
     assert deliver(stack, "evt_1") == 503
     servers.replica_of(servers.replica, "second")
     for sentinel in servers.sentinels:  # so that they do not reconfigure the old master
-        asked(sentinel).sentinel_remove(Sentinel.SERVICE)
-        asked(sentinel).sentinel_monitor(Sentinel.SERVICE, "127.0.0.1", servers.replica.port, 2)
+        client_of(sentinel).sentinel_remove(Sentinel.SERVICE)
+        client_of(sentinel).sentinel_monitor(Sentinel.SERVICE, "127.0.0.1", servers.replica.port, 2)
     wait_until(lambda: deliver(stack, "evt_1") == 200, seconds=10, what="the receiver to find the new master")
     assert queries.find_event(Store(connect(servers.replica.url)), "stripe", "evt_1") is not None
 
@@ -226,19 +229,19 @@ def test_a_sentinel_that_was_frozen_during_the_failover_is_not_believed(servers:
     servers.master.kill()
     servers.wait_for_the_replica()
     stale = servers.sentinels[0]
-    asked(stale).sentinel_remove(Sentinel.SERVICE)
-    asked(stale).sentinel_monitor(Sentinel.SERVICE, "127.0.0.1", servers.master.port, 2)
+    client_of(stale).sentinel_remove(Sentinel.SERVICE)
+    client_of(stale).sentinel_monitor(Sentinel.SERVICE, "127.0.0.1", servers.master.port, 2)
     for sentinels in permutations(servers.sentinels):
         connect(sentinel_url(list(sentinels))).ping()  # the old master would reject it
-    assert asked(stale).sentinel_get_master_addr_by_name(Sentinel.SERVICE)[1] == servers.master.port
+    assert client_of(stale).sentinel_get_master_addr_by_name(Sentinel.SERVICE)[1] == servers.master.port
 
 
 def test_servers_and_sentinels_may_require_different_passwords(stack: Stack, servers: Servers) -> None:
     for server in (servers.master, servers.replica):
         connect(server.url).config_set("masterauth", "p@ss")
     for sentinel in servers.sentinels:
-        asked(sentinel).sentinel_set(Sentinel.SERVICE, "auth-pass", "p@ss")
-        asked(sentinel).acl_setuser("default", enabled=True, passwords=["+s/ntinel"])
+        client_of(sentinel).sentinel_set(Sentinel.SERVICE, "auth-pass", "p@ss")
+        client_of(sentinel).acl_setuser("default", enabled=True, passwords=["+s/ntinel"])
     for server in (servers.master, servers.replica):
         connect(server.url).config_set("requirepass", "p@ss")
     url = servers.url.replace("://", "://:p%40ss@") + "&sentinel_password=s%2Fntinel"

@@ -65,8 +65,8 @@ def test_a_handoff_whose_worker_dies_is_delivered_with_the_same_id(world: World,
     with Peer(lambda _: Answer(204)) as peer:
         handing = Handing(world, peer, mailbox)
         handing.die(point)
-    assert len(peer.asked) == (1 if point.startswith("before") else 2)
-    assert len({asked.headers["webhook-id"] for asked in peer.asked}) == 1
+    assert len(peer.requests) == (1 if point.startswith("before") else 2)
+    assert len({request.headers["webhook-id"] for request in peer.requests}) == 1
     with handing.db() as db:
         assert (db.get_one(Handoff, JOB).state, db.scalars(select(Agent.failures)).one()) == ("delivered", 0)
 
@@ -77,7 +77,7 @@ def test_an_agent_that_is_gone_is_disabled_with_a_notification_if_the_worker_die
     with Peer(lambda _: Answer(410)) as peer:
         handing = Handing(world, peer, mailbox)
         handing.die("before the failure is recorded")
-    assert (len(peer.asked), world.state(JOB)) == (1, "dead")
+    assert (len(peer.requests), world.state(JOB)) == (1, "dead")
     with handing.db() as db:
         assert (db.get_one(Handoff, JOB).state, db.scalars(select(Agent.state)).one()) == ("dead", "disabled")
         assert db.scalars(select(AgentAudit.action)).all() == ["disabled"]

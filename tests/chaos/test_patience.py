@@ -51,14 +51,14 @@ class Senders:
             thread.join()
 
     @property
-    def heard(self) -> Counter[str]:
+    def outcomes(self) -> Counter[str]:
         return Counter(answer for _, answer in self.answers)
 
-    def heard_outside(self, since: float, until: float) -> set[str]:
+    def outcomes_outside(self, since: float, until: float) -> set[str]:
         """The responses outside this time span."""
         return {answer for at, answer in self.answers if not since <= at <= until}
 
-    def heard_during(self, since: float, until: float) -> set[str]:
+    def outcomes_during(self, since: float, until: float) -> set[str]:
         return {answer for at, answer in self.answers if since <= at <= until}
 
     def _send(self, sender: int) -> None:
@@ -79,6 +79,7 @@ class Senders:
             return type(error).__name__
 
 
+@pytest.mark.slow
 def test_a_backlog_is_recorded_without_workers_and_processed_in_order(stack: Stack, real_store: Store) -> None:
     stack.receiver()
     names = [f"evt_{n}" for n in range(300)]
@@ -96,6 +97,7 @@ RETRIES = BURST // 20
 LATE_SECONDS = 2.0  # a worker may have received a doorbell while it runs other jobs for a slice of its time
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(420)  # one minute on an idle machine
 def test_fifty_times_the_usual_rate_is_recorded_without_workers_and_processed_in_order(
     stack: Stack, real_store: Store
@@ -175,11 +177,14 @@ def test_no_delivery_is_rejected_while_the_receiver_reloads_under_load(stack: St
                 seconds=30,
                 what="the old process to end",
             )
-    assert set(senders.heard) <= {"200", "ConnectionError"}
-    assert senders.heard["ConnectionError"] <= 2  # a connection accepted in that moment; the sender repeated the event
+    assert set(senders.outcomes) <= {"200", "ConnectionError"}
+    assert (
+        senders.outcomes["ConnectionError"] <= 2
+    )  # a connection accepted in that moment; the sender repeated the event
     assert queries.stats(real_store)["accepted"] == len(set(senders.count_ack))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # two stops may each take the whole grace period
 def test_no_job_is_lost_or_run_twice_while_workers_are_replaced_under_load(stack: Stack, real_store: Store) -> None:
     stack.receiver()
@@ -193,7 +198,7 @@ def test_no_job_is_lost_or_run_twice_while_workers_are_replaced_under_load(stack
             old = new
     wait_until(lambda: queries.stats(real_store)["unfinished"] == 0, seconds=120, what="every job to be done")
     stats = queries.stats(real_store)
-    assert set(senders.heard) == {"200"}
+    assert set(senders.outcomes) == {"200"}
     orders = len(senders.count_ack)  # each is fulfilled and has a receipt
     assert stats | {"accepted": orders, "succeeded": 2 * orders, "dead": 0} == stats
     assert stats["expired"] == 0  # running jobs were finished or returned, so no lease expired

@@ -22,8 +22,10 @@ from dev.stack.postgres import Postgres
 from dev.stack.rabbitmq import BROKERS
 from dev.stack.servers import Valkey, wait_until
 from inbox import queries
-from inbox.store import Store, connect
+from inbox.client import connect
+from inbox.store import Store
 from tests.chaos.test_patience import Senders
+from tests.support.databases import fresh_postgres
 from tests.support.stack import Stack
 
 QUEUES = ("payments", "fulfilment", "documents", "downloads", "notifications", "handoffs")
@@ -50,7 +52,7 @@ def everything(
 ) -> Iterator[Stack]:
     settings = {
         "REDIS_URL": valkey.url,
-        "DATABASE_URL": own_postgres.fresh(),
+        "DATABASE_URL": fresh_postgres(own_postgres),
         "CUSTOMER_NOTIFY_URLS": mail_service.notify_url,
     }
     write_log.create_triggers(settings["DATABASE_URL"])
@@ -61,6 +63,7 @@ def everything(
     stack.end()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # each stop of a worker may take the whole grace period
 def test_no_order_is_lost_or_doubled_while_every_part_restarts_under_load(
     everything: Stack, own_postgres: Postgres, valkey: Valkey, mail_service: MailService, request: pytest.FixtureRequest
@@ -105,9 +108,9 @@ def test_no_order_is_lost_or_doubled_while_every_part_restarts_under_load(
             time.sleep(1)
     _drain(everything, real_store)
 
-    assert senders.heard_outside(*spans[renew_store]) <= {"200", UNREAD}
-    assert senders.heard[UNREAD] <= 1
-    assert senders.heard_during(*spans[renew_store]) <= {"200", "503"}
+    assert senders.outcomes_outside(*spans[renew_store]) <= {"200", UNREAD}
+    assert senders.outcomes[UNREAD] <= 1
+    assert senders.outcomes_during(*spans[renew_store]) <= {"200", "503"}
     stats, done = queries.stats(real_store), set(senders.count_ack)
     assert stats | {"dead": 0, "succeeded": stats["succeeded"]} == stats
     assert stats["accepted"] >= len(done) > 100  # also an event whose 200 was lost

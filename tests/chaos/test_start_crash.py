@@ -8,13 +8,14 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
+from dev.simulators.http import Request
 from dev.stack.servers import wait_until
 from inbox import queries
 from inbox.event import Event
 from inbox.job import NewJob
 from tasks.models import Document
 from tests.chaos.conftest import World
-from tests.support.peers import Answer, Asked, Peer
+from tests.support.peers import Answer, Peer
 
 WAITS = Answer(body=b'{"status": "processing", "progress": 70}')
 LOST = Answer(404)
@@ -49,8 +50,8 @@ def die_and_end(world: World, job: str, point: str) -> None:
 def test_a_document_submitted_by_a_worker_that_dies_is_one_task(world: World, point: str) -> None:
     keys: list[str] = []
 
-    def reply(asked: Asked) -> Answer:
-        keys.append(asked.headers["Idempotency-Key"])
+    def reply(request: Request) -> Answer:
+        keys.append(request.headers["Idempotency-Key"])
         return Answer(200, body=b'{"task_id": "task_1"}')
 
     with Peer(reply) as peer:
@@ -66,8 +67,8 @@ def test_a_document_submitted_by_a_worker_that_dies_is_one_task(world: World, po
 def test_the_next_worker_checks_a_deadline_if_the_first_dies(
     world: World, point: str, says: Answer, start: int, progress: int
 ) -> None:
-    def reply(asked: Asked) -> Answer:
-        return Answer(200, body=b'{"task_id": "task_2"}') if asked.method == "POST" else says
+    def reply(request: Request) -> Answer:
+        return Answer(200, body=b'{"task_id": "task_2"}') if request.method == "POST" else says
 
     with Peer(reply) as peer:
         job = prepare(world, peer, "task_1", "deadline", start=1, number=1)
@@ -75,4 +76,4 @@ def test_the_next_worker_checks_a_deadline_if_the_first_dies(
         wait_until(lambda: document(world).status == "processing", seconds=120, what="the new start")
     assert (document(world).start, document(world).progress) == (start, progress)
     assert document(world).task_id == f"task_{start}"
-    assert len([asked for asked in peer.asked if asked.method == "POST"]) == start - 1
+    assert len([request for request in peer.requests if request.method == "POST"]) == start - 1

@@ -10,9 +10,10 @@ import pytest
 
 from dev.stack.servers import Valkey, wait_until
 from inbox import queries
+from inbox.client import connect
 from inbox.event import Event
 from inbox.job import NewJob
-from inbox.store import Store, connect
+from inbox.store import Store
 from tests.chaos.conftest import deliver
 from tests.conftest import fresh_database
 from tests.support import record_model

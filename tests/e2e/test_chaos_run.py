@@ -5,29 +5,24 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from dev.chaos.__main__ import run_one
 from dev.chaos.plan import kinds
-from dev.chaos.report import saved
+from dev.chaos.report import RunConfig, saved
 from dev.stack.rabbitmq import BROKERS
 
 ROOT = Path(__file__).parents[2]
-PAIRS = [("redis", "sqlite"), *([("rabbitmq", "postgres")] if "rabbitmq" in BROKERS else [])]
-SABOTAGED = ["--receiver", "tests.support.sabotaged_receiver", "--worker", "tests.support.sabotaged_worker"]
+MATRIX = pytest.mark.matrix
+PAIRS = [("redis", "sqlite"), *([pytest.param("rabbitmq", "postgres", marks=MATRIX)] if "rabbitmq" in BROKERS else [])]
+SABOTAGED = {"receiver": "tests.support.sabotaged_receiver", "worker": "tests.support.sabotaged_worker"}
 
 
-def chaos(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dev.chaos", *options, "--data", str(folder), "--report", str(folder)]
-    return subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=580, check=False
-    )
-
-
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # two minutes where nothing else runs
 @pytest.mark.parametrize(("broker", "database"), PAIRS)
 def test_a_small_chaos_run_of_every_kind_loses_nothing_doubles_nothing_and_writes_its_report(
@@ -35,7 +30,8 @@ def test_a_small_chaos_run_of_every_kind_loses_nothing_doubles_nothing_and_write
 ) -> None:
     every = kinds(broker, database)
     size = ["--events", "200", "--kills", str(len(every)), "--seed", "65", "--broker", broker, "--database", database]
-    done = chaos(tmp_path, *size)
+    command = [sys.executable, "-m", "dev.chaos", *size, "--data", str(tmp_path), "--report", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "lost 0, doubled 0, wrong 0"
     assert "SEED=65 make chaos" in done.stdout
@@ -46,32 +42,45 @@ def test_a_small_chaos_run_of_every_kind_loses_nothing_doubles_nothing_and_write
     assert row in (tmp_path / "chaos-report.md").read_text()
 
 
+@MATRIX
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("sabotage", "disturbances", "deaths", "found"),
     [
-        ("", "0", "0.1", []),  # the deaths alone do no harm
+        ("", 0, "0.1", []),  # the deaths alone do no harm
         (
             "effect row off;mails twice",
-            "0",
+            0,
             "0.1",
             [": writes of effects.job_id is there 2 times", " mails is there 2 times"],
         ),
-        ("sweep off", "2", "0", ["lost: "]),
-        ("200 before the record", "2", "0", ["lost: "]),
+        ("sweep off", 2, "0", ["lost: "]),
+        ("200 before the record", 2, "0", ["lost: "]),
     ],
 )
 def test_a_safeguard_that_is_taken_out_is_found_by_the_run(
-    tmp_path: Path, sabotage: str, disturbances: str, deaths: str, found: list[str]
+    *,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    sabotage: str,
+    disturbances: int,
+    deaths: str,
+    found: list[str],
 ) -> None:
+    monkeypatch.setenv("HOLDFAST_SABOTAGE", sabotage)
+    monkeypatch.setenv("HOLDFAST_DEATHS", deaths)
     only = "delete the queues" if sabotage == "sweep off" else "fill the store"
-    size = ["--events", "60", "--kills", disturbances, "--seed", "3", "--only", only, "--stuck-seconds", "12"]
-    done = chaos(tmp_path, *size, *SABOTAGED, HOLDFAST_SABOTAGE=sabotage, HOLDFAST_DEATHS=deaths)
-    assert done.returncode == (1 if found else 0), done.stdout + done.stderr
-    assert (done.stdout.splitlines()[-1] == "lost 0, doubled 0, wrong 0") is (not found)
+    config = RunConfig(
+        "redis", "sqlite", 60, disturbances, 3, only=only, stuck_seconds=12 if found else 60, **SABOTAGED
+    )
+    exit_code, printed = run_one(config, tmp_path, tmp_path), capsys.readouterr().out
+    assert exit_code == (1 if found else 0), printed
+    assert (printed.splitlines()[-1] == "lost 0, doubled 0, wrong 0") is (not found)
     (result,) = saved(tmp_path)  # all of the findings; what is printed are the first of them
     findings = [
         *(f"lost: {one}" for one in result.verdict.lost),
         *(f"doubled: {one}" for one in result.verdict.doubled),
     ]
-    assert all(any(words in one for one in findings) for words in found), done.stdout
+    assert all(any(words in one for one in findings) for words in found), printed

@@ -1,26 +1,23 @@
-"""The console in a real Chromium, on a real stack: what an operator does after an alert.
-
-The browser is Playwright's own (`playwright install chromium`) or the system's (`apt-get install chromium`).
-"""
+"""The console in a real Chromium, on a real stack: what an operator does after an alert."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from dev.sample_data import SPREAD_MS, Clock, fill
 from dev.stack.servers import Valkey, wait_until
-from inbox.store import Store, connect
+from inbox.client import connect
+from inbox.store import Store
 from tests.conftest import fresh_database
 from tests.support.peers import Answer, Mailbox, Peer
+from tests.support.sample_data import SPREAD_MS, Clock, fill
 from tests.support.signed_deliveries import API_KEY, deliver, signed_by_documents, signed_by_stripe, stripe_event
 from tests.support.stack import Stack
 
@@ -32,6 +29,7 @@ PAGES = (
     "dead",
     "documents",
     "subscriptions",
+    "customers",
     "agents",
     "sources",
     "audit",
@@ -39,34 +37,7 @@ PAGES = (
     "no/such/page",
 )
 PHONE = {"width": 390, "height": 844}
-# Chromium's sandbox does not work for root; the other flags prevent network calls of its own.
-FLAGS = (
-    "--no-sandbox",
-    "--disable-dev-shm-usage",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-)
-
-
-def chromium(playwright: Playwright) -> str | None:
-    """The browser to use. Without one the test is skipped, but fails in CI."""
-    if Path(playwright.chromium.executable_path).exists():
-        return None
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    if found is None:
-        give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        give_up("no Chromium: apt-get install chromium, or .venv/bin/playwright install chromium")
-    return found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium(playwright), args=FLAGS)
-        yield started
-        started.close()
+PICTURE = {"width": 1200, "height": 800}
 
 
 @pytest.fixture
@@ -114,8 +85,10 @@ def page(browser: Browser, stack: Stack) -> Iterator[Page]:
 
 
 def payout_fails(stack: Stack, name: str) -> None:
-    """Deliver an event that sends a mail to the administrator."""
-    event = stripe_event(name, "payout.failed", id="po_1", amount=5000, currency="eur", failure_code="account_closed")
+    """Deliver an event about a payout of its own, which sends a mail to the administrator."""
+    event = stripe_event(
+        name, "payout.failed", id=f"po_{name}", amount=5000, currency="eur", failure_code="account_closed"
+    )
     deliver(stack.url("/stripe-webhook"), *signed_by_stripe(event))
 
 
@@ -162,6 +135,7 @@ def test_an_operator_finds_a_failed_event_and_replays_it_after_removing_the_caus
     expect(page.locator("tbody").last).to_contain_text("stripe:evt_1:notify")
 
 
+@pytest.mark.slow
 def test_all_matching_dead_letters_are_replayed_after_a_dry_run(page: Page, stack: Stack, mailbox: Mailbox) -> None:
     mailbox.refusing = True
     stack.worker(queues=QUEUES, app="workers.app")
@@ -250,6 +224,7 @@ def test_lists_can_be_used_with_the_keyboard(page: Page, stack: Stack) -> None:
     expect(page.locator("dd.id")).to_have_text("evt_1")
 
 
+@pytest.mark.slow
 def test_search_older_continues_until_something_is_found(page: Page, stack: Stack, valkey: Valkey) -> None:
     payout_fails(stack, "evt_oldest")
     later = Clock()
@@ -263,6 +238,26 @@ def test_search_older_continues_until_something_is_found(page: Page, stack: Stac
     page.get_by_role("link", name="Search older").click()
     expect(page.get_by_role("link", name="payout.failed")).to_be_visible(timeout=60_000)
     expect(page.locator("#older")).to_contain_text("back to the oldest")
+
+
+@pytest.mark.slow
+def test_pictures_for_the_readme(page: Page, valkey: Valkey, tmp_path: Path) -> None:
+    """They replace those in docs/ with `PICTURES=docs python -m pytest tests/e2e/test_console_walk.py -k pictures`."""
+    folder, clock, now_ms = os.environ.get("PICTURES", tmp_path), Clock(), int(time.time() * 1000)
+    store = Store(connect(valkey.url, timeout_seconds=60), now_ms=clock)
+    for minute in range(60):
+        fill(store, clock, range(40 * minute, 40 * minute + 20 + minute % 7), now_ms - 60_000 * (59 - minute), 0)
+        store.sweep(200, {})  # keeps the minute's figures; without the last, the console reports that no worker runs
+    page.set_viewport_size(PICTURE)  # type: ignore[arg-type]
+    page.goto("/console/")
+    page.screenshot(path=f"{folder}/console-overview.png")
+    page.goto("/console/dead")
+    page.locator("a[data-row]").first.click()
+    expect(page.get_by_role("button", name="Replay")).to_be_visible()
+    page.screenshot(path=f"{folder}/console-event.png")
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    page.goto("/console/dead")
+    page.screenshot(path=f"{folder}/console-phone.png")
 
 
 def test_everything_works_without_scripts(browser: Browser, stack: Stack) -> None:

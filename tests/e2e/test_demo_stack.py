@@ -46,6 +46,7 @@ def _environment(process: psutil.Process) -> dict[str, str]:
         return {}
 
 
+@pytest.mark.slow
 def test_a_part_that_dies_is_restarted_and_stopping_leaves_no_process(stack: Stack, reports: list[str]) -> None:
     stack.wait_ready()
     assert requests.get(f"{stack.ports.receiver_url}/readyz", timeout=30).json()["ready"]
@@ -69,7 +70,7 @@ def test_the_parts_end_with_the_process_that_started_the_runner(tmp_path: Path, 
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(config)], cwd=REPOSITORY)
     wait_until(lambda: bool(_with(marker)), seconds=120, what="the part to start")
     holder.send_signal(number)
-    holder.wait()
+    holder.wait(60)
     wait_until(lambda: _with(marker) == [], seconds=120, what="the part to end")
 
 

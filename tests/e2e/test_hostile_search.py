@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from dev.stack.servers import Valkey
 from inbox import queries
-from inbox.store import Store, connect
+from inbox.client import connect
+from inbox.store import Store
 from tests.support.signed_deliveries import signed_by_stripe, stripe_event
 from tests.support.stack import Stack
 

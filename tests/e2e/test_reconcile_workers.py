@@ -16,10 +16,12 @@ import pytest
 import requests
 from sqlalchemy import create_engine, text
 
+from dev.simulators.http import Request
 from dev.simulators.stripe_event_log import EventLog
 from dev.stack.servers import Valkey, wait_until
 from tests.conftest import fresh_database
-from tests.support.peers import Answer, Asked, Peer, Stripe
+from tests.support.asked_stripe import ask, stack_with_stripe
+from tests.support.peers import Answer
 from tests.support.signed_deliveries import API_KEY, stripe_event
 from tests.support.stack import ROOT, Stack
 
@@ -50,8 +52,8 @@ class Account:
             self.log.events.append(event)
             self.log.undelivered.add(event["id"])
 
-    def answer(self, asked: Asked) -> Answer:
-        parts = urlsplit(asked.path)
+    def answer(self, request: Request) -> Answer:
+        parts = urlsplit(request.path)
         if parts.path != "/v1/events":
             return Answer(404, body=b'{"error": {"type": "invalid_request_error", "code": "resource_missing"}}')
         query = parse_qs(parts.query)
@@ -71,19 +73,8 @@ def account() -> Account:
 
 @pytest.fixture
 def stack(request: pytest.FixtureRequest, valkey: Valkey, account: Account, tmp_path: Path) -> Iterator[Stack]:
-    with Peer(account.answer) as peer:
-        made = Stack(
-            tmp_path,
-            {
-                "REDIS_URL": valkey.url,
-                "DATABASE_URL": fresh_database(request, "sqlite"),
-                "STRIPE_API_KEY": Stripe.KEY,
-                "STRIPE_API_BASE": peer.url,
-                "PAYMENT_RETRY_SCHEDULE": "off",
-            },
-        )
+    with stack_with_stripe(account.answer, valkey, fresh_database(request, "sqlite"), tmp_path) as made:
         yield made
-        made.end()
 
 
 def failures(stack: Stack) -> list[str]:
@@ -92,10 +83,6 @@ def failures(stack: Stack) -> list[str]:
         found = list(connection.scalars(text("SELECT event_id FROM payment_failures")))
     engine.dispose()
     return found
-
-
-def ask(stack: Stack, path: str) -> dict[str, Any]:
-    return dict(requests.get(stack.url(path), headers=BEARER, timeout=30).json())
 
 
 def test_a_worker_that_starts_finds_what_was_lost_and_says_so(stack: Stack, account: Account) -> None:
@@ -119,6 +106,7 @@ def test_a_worker_that_starts_finds_what_was_lost_and_says_so(stack: Stack, acco
     assert "holdfast_reconcile_failing 0.0" in metrics
 
 
+@pytest.mark.slow
 def test_a_worker_killed_between_two_pages_and_a_limited_api_lose_and_double_nothing(
     stack: Stack, account: Account
 ) -> None:

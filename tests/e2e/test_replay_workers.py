@@ -47,6 +47,7 @@ def ask(stack: Stack, path: str, body: Any = None) -> dict[str, Any]:
     return dict(answer.json())
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_of_a_replay_skips_and_repeats_nothing(
     stack: Stack, mailbox: Mailbox, real_store: Store
 ) -> None:

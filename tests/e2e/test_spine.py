@@ -21,13 +21,12 @@ from sqlalchemy import create_engine, text
 from standardwebhooks import Webhook
 
 from dev.stack.servers import Valkey, free_port, wait_until
-from inbox.store import connect
+from inbox.client import connect
 from tasks.documents.callback_url import token
 from tests.conftest import fresh_database
 from tests.support.peers import Answer, Mailbox, Peer
 from tests.support.signed_deliveries import API_KEY, DOC_SECRET, signed_by_stripe, stripe_event
 from tests.support.stack import ROOT, Stack
-from workers.flowerconfig import tasks_columns
 
 QUEUES = "payments,fulfilment,documents,downloads,notifications,handoffs"
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
@@ -50,6 +49,11 @@ def stack(request: pytest.FixtureRequest, valkey: Valkey, mailbox: Mailbox, tmp_
     made.end()
 
 
+def open_to_others(folder: Path) -> list[Path]:
+    """What the user's group or others can open."""
+    return [path for path in (folder, *folder.rglob("*")) if path.stat().st_mode & 0o077]
+
+
 def rows(stack: Stack, query: str) -> list[Any]:
     engine = create_engine(stack.environment["DATABASE_URL"])
     with engine.connect() as connection:
@@ -64,7 +68,15 @@ def send(stack: Stack, event: dict[str, Any]) -> requests.Response:
 
 
 def stats(stack: Stack) -> dict[str, int]:
-    return dict(requests.get(stack.url("/api/v1/stats"), headers=BEARER, timeout=30).json())
+    """As soon as the API answers: on a busy machine it may say that the store is too slow."""
+    answers: list[requests.Response] = []
+
+    def answered() -> bool:
+        answers.append(requests.get(stack.url("/api/v1/stats"), headers=BEARER, timeout=30))
+        return answers[-1].ok
+
+    wait_until(answered, seconds=30, what="the stats")
+    return dict(answers[-1].json())
 
 
 def settle(stack: Stack) -> dict[str, int]:
@@ -127,14 +139,14 @@ def test_a_document_is_submitted_called_back_downloaded_and_announced(
     stack.part("dev.simulators.document_service", "--port", str(service), name="documents")
     stack.receiver()
     stack.worker(queues=QUEUES, app="workers.app")
-    asked = requests.post(
+    request = requests.post(
         stack.url("/api/v1/documents"),
         headers=BEARER,
         json={"document_id": "contract", "notify": {"email": "ada@example.com"}},
         timeout=30,
     )
-    assert (asked.status_code, asked.json()["status"]) == (202, "submitting")
-    address = stack.url(f"/api/v1/documents/{asked.json()['id']}")
+    assert (request.status_code, request.json()["status"]) == (202, "submitting")
+    address = stack.url(f"/api/v1/documents/{request.json()['id']}")
 
     def shown() -> dict[str, Any]:
         return dict(requests.get(address, headers=BEARER, timeout=30).json())
@@ -146,8 +158,9 @@ def test_a_document_is_submitted_called_back_downloaded_and_announced(
     assert [path.name for path in (stack.folder / "documents").glob("doc_*")] == [document["stored_as"]]
     settle(stack)
     assert [to for to, _ in mailbox.mails] == [["ada@example.com"]]
+    assert open_to_others(stack.folder / "documents") == []
     for log in stack.folder.glob("*.log"):
-        assert token(DOC_SECRET, asked.json()["id"]) not in log.read_text(), f"a document's token in {log.name}"
+        assert token(DOC_SECRET, request.json()["id"]) not in log.read_text(), f"a document's token in {log.name}"
 
 
 def test_documents_that_nobody_calls_back_for_or_that_fail_once_are_completed_all_the_same(stack: Stack) -> None:
@@ -163,8 +176,8 @@ def test_documents_that_nobody_calls_back_for_or_that_fail_once_are_completed_al
     stack.receiver()
     stack.worker(queues=QUEUES, app="workers.app")
     for name in ("silent-1.pdf", "lost-1.pdf", "flaky-1.pdf"):
-        asked = {"document_id": name}
-        requests.post(stack.url("/api/v1/documents"), headers=BEARER, json=asked, timeout=30).raise_for_status()
+        request = {"document_id": name}
+        requests.post(stack.url("/api/v1/documents"), headers=BEARER, json=request, timeout=30).raise_for_status()
     counts = settle(stack)
     found = rows(stack, "SELECT document_id, status, start > 1 FROM documents ORDER BY 1")
     assert found[:2] == [("flaky-1.pdf", "completed", True), ("lost-1.pdf", "completed", True)]
@@ -211,7 +224,8 @@ def test_a_sender_that_tries_again_after_a_503_loses_nothing(stack: Stack, valke
 
 def test_a_chunked_body_over_the_limit_is_refused_without_being_read_whole(stack: Stack) -> None:
     stack.receiver(MAX_BODY_BYTES="2048")
-    head = f"POST /stripe-webhook HTTP/1.1\r\nHost: 127.0.0.1:{stack.port}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    signature = f"Stripe-Signature: t={int(time.time())},v1=00"  # one that only a body can disprove
+    head = f"POST /stripe-webhook HTTP/1.1\r\nHost: x\r\n{signature}\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunk = b"400\r\n" + b"x" * 1024 + b"\r\n"
     with socket.create_connection(("127.0.0.1", stack.port), timeout=5) as connection:
         connection.sendall(head.encode() + chunk * 8 + b"0\r\n\r\n")
@@ -224,17 +238,17 @@ def test_flower_shows_a_failed_attempt_as_failed_with_its_reason(stack: Stack) -
     where = ("--conf=workers/flowerconfig.py", f"--port={port}", "--address=127.0.0.1", "--basic-auth=a:b")
     stack.part("celery", "-A", "workers.app", "flower", *where, name="flower")
 
-    def asked(path: str, **how: Any) -> requests.Response:
+    def get(path: str, **how: Any) -> requests.Response:
         try:
             return requests.get(f"http://127.0.0.1:{port}/{path}", timeout=30, **how)
         except requests.ConnectionError:
             return requests.Response()  # it is not up yet
 
     def tasks() -> dict[str, Any]:
-        return dict(asked("api/tasks", auth=("a", "b")).json())
+        return dict(get("api/tasks", auth=("a", "b")).json())
 
     stack.receiver()
-    wait_until(lambda: asked("").status_code == 401, seconds=120, what="Flower to ask for its password")
+    wait_until(lambda: get("").status_code == 401, seconds=120, what="Flower to ask for its password")
     stack.worker(app="workers.app")
     broken = stripe_event("evt_1", "invoice.payment_failed", id="in_1", customer_email="ada@example.com")
     assert send(stack, broken).ok
@@ -244,9 +258,9 @@ def test_flower_shows_a_failed_attempt_as_failed_with_its_reason(stack: Stack) -
     assert "data.object.customer" in task["exception"]
     assert task["args"] == "['stripe:evt_1:payments.payment_failed']"  # of which event
     assert "ada@example.com" not in json.dumps(tasks())
-    columns = re.findall(r'<th data-column="([a-z]+)"', asked("tasks", auth=("a", "b")).text)
-    assert columns == tasks_columns.split(",")
-    columns = re.findall(r'data-column="(\w+)"', asked("tasks", auth=("a", "b")).text)
+    columns = re.findall(r'<th data-column="([a-z]+)"', get("tasks", auth=("a", "b")).text)
+    assert f'tasks_columns = "{",".join(columns)}"' in (ROOT / "workers/flowerconfig.py").read_text()
+    columns = re.findall(r'data-column="(\w+)"', get("tasks", auth=("a", "b")).text)
     assert columns == ["name", "args", "state", "exception", "received", "runtime", "worker", "uuid"]
 
 
@@ -300,12 +314,10 @@ def test_an_application_that_was_away_is_told_of_each_sale_and_of_its_end(stack:
         ):
             send(stack, event)
             assert settle(stack)["dead"] == 0
-    told = [Webhook(DOC_SECRET).verify(asked.body, dict(asked.headers)) for asked in app.asked]
-    assert sorted((one["data"]["session"], one["type"]) for one in told) == [
-        ("cs_1", "order.fulfilled"),
-        ("cs_1", "order.fulfilled"),
-        ("cs_2", "access.granted"),
-        ("cs_2", "access.revoked"),
-        ("cs_2", "order.fulfilled"),
+    told = [Webhook(DOC_SECRET).verify(request.body, dict(request.headers)) for request in app.requests]
+    assert sorted(one["type"] for one in told) == [
+        *("access.granted", "access.revoked", "order.fulfilled", "order.fulfilled", "order.fulfilled")
     ]
-    assert app.asked[0].headers["webhook-id"] == app.asked[1].headers["webhook-id"]
+    fulfilled = [one["data"]["order"]["id"] for one in told if one["type"] == "order.fulfilled"]
+    assert sorted(fulfilled) == ["cs_1", "cs_1", "cs_2"]
+    assert app.requests[0].headers["webhook-id"] == app.requests[1].headers["webhook-id"]

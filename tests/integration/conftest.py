@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dev.stack.servers import Valkey
-from inbox.store import Store, connect
+from inbox.client import connect
+from inbox.store import Store
 from tasks.db.engine import make_engine, make_sessions
 from tests.support.business import Business
 from tests.support.peers import Stripe, running_stripe

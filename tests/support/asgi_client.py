@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -17,8 +18,10 @@ from web.receiver.asgi import AsgiApp
 
 
 def asgi_client(settings: Settings) -> Client:
-    """Of an application of its own."""
-    return Client(_Bridge(create_asgi_app(settings)))
+    """Of an application of its own, which writes its counts only with a response: later would be the next test."""
+    app = create_asgi_app(settings)
+    app.receiver.counters.flush_seconds = math.inf
+    return Client(_Bridge(app))
 
 
 class _Bridge:
@@ -46,14 +49,16 @@ async def _call(app: AsgiApp, environ: dict[str, Any]) -> tuple[int, list[tuple[
     messages = [{"type": "http.request", "body": environ["wsgi.input"].read(), "more_body": False}]
 
     async def receive() -> Any:
-        return messages.pop() if messages else {"type": "http.disconnect"}
+        if not messages:
+            await asyncio.Event().wait()  # the client stays
+        return messages.pop()
 
     async def send(message: Any) -> None:
         sent.append(message)
 
     await app(_scope(environ), receive, send)
     if sent[0]["status"] != HTTPStatus.SERVICE_UNAVAILABLE:
-        await app.receiver.counters.flush()  # otherwise a count would be written during the next test
+        await app.receiver.counters.flush()
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return sent[0]["status"], list(sent[0]["headers"]), body
 

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any
 
-from tasks.billing import disputes, payments, refunds, subscriptions
+from tasks import routes
 from tasks.handler import FollowUp
 from tasks.models import Entitlement, Order
-from tasks.orders import fulfilment, product_grants
-from tasks.orders.product_grants import Price
 from tests.support.business import NOW, Business
 
 T0 = 1_772_000_000
 
 HANDLERS: dict[str, Callable[..., Any]] = {
-    "invoice.payment_failed": payments.payment_failed,
-    "invoice.payment_action_required": payments.payment_action_required,
-    "invoice.paid": payments.invoice_paid,
-    "invoice.payment_succeeded": payments.invoice_paid,
-    "invoice.voided": payments.invoice_voided,
-    "invoice.marked_uncollectible": payments.invoice_uncollectible,
-    "checkout.session.completed": fulfilment.checkout_completed,
-    "checkout.session.async_payment_succeeded": fulfilment.async_payment_succeeded,
-    "checkout.session.async_payment_failed": fulfilment.async_payment_failed,
-    "checkout.session.expired": fulfilment.expired,
-    "charge.refunded": refunds.charge_refunded,
-    "charge.dispute.created": disputes.dispute_changed,
-    "charge.dispute.closed": disputes.dispute_changed,
-    "customer.subscription.created": subscriptions.subscription_changed,
-    "customer.subscription.updated": subscriptions.subscription_changed,
-    "customer.subscription.deleted": subscriptions.subscription_changed,
-    "customer.subscription.paused": subscriptions.subscription_changed,
-    "customer.subscription.resumed": subscriptions.subscription_changed,
-    "customer.subscription.trial_will_end": subscriptions.trial_will_end,
+    kind: resolve_name(routes.TASKS[task].handler)
+    for (source, kind), task in routes.ROUTES.items()
+    if source == "stripe"
 }
 
 
@@ -56,12 +39,12 @@ class Happened:
 def buy_access(business: Business) -> None:
     """An order paid by sub_1, with access, without any message or webhook."""
     ids = {"customer": "cus_1", "subscription": "sub_1", "invoice": "in_1"}
-    bought = [product_grants.make_item(Price(product="club", type="one_time"), 1)]
-    about: dict[str, Any] = {"amount_total": 1, "currency": "eur", "created_at": NOW, "bought": bought}
+    about: dict[str, Any] = {"amount_total": 1, "currency": "eur", "created_at": NOW, "product": "club"}
     with business.sessions() as db:
         db.add(Order(session_id="cs_1", state="fulfilled", **about, **ids))
         db.flush()
-        db.add(Entitlement(session_id="cs_1", product="club", subscription="sub_1", granted_at=NOW))
+        held = {"holder": "cus_1", "customer": "cus_1", "subscription": "sub_1", "granted_at": NOW}
+        db.add(Entitlement(source="sub_1", product="club", quantity=1, **held))
         db.commit()
 
 
@@ -86,9 +69,10 @@ def invoice(kind: str, number: int, at: int, **fields: Any) -> Happened:
     return Happened(f"evt_{number}", f"invoice.{kind}", T0 + at, about)
 
 
-def subscription(kind: str, number: int, at: int, status: str, product: str = "") -> Happened:
+def subscription(kind: str, number: int, at: int, status: str, product: str = "", **fields: Any) -> Happened:
     """customer.subscription.<kind>, of sub_1, to two of this product; an even number has the product expanded."""
     about = {"id": "sub_1", "object": "subscription", "customer": "cus_1", "status": status, "trial_end": T0 + 10}
+    about |= fields
     if product:
         named: Any = product if number % 2 else {"id": product, "object": "product"}
         about["items"] = {"object": "list", "data": [item("subscription_item", named)], "has_more": False}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
@@ -18,25 +20,30 @@ from dev.simulators.http import Request, Response, Simulator
 from dev.simulators.localstripe_client import StripeCustomer
 from dev.stack.servers import Server, answers, free_port, wait_until
 
-Asked = Request
 Answer = Response
 
 
 class Peer(Simulator):
-    """A server that answers by a function of the request."""
+    """A server that answers by a function of the request; it keeps its `requests`."""
 
-    @property
-    def asked(self) -> list[Asked]:
-        return self.requests
+
+def stripe_answers(objects: Mapping[str, Any]) -> Callable[[Request], Answer]:
+    """A Stripe that answers each path that contains a key with its object, and any other list as empty."""
+
+    def reply(request: Request) -> Answer:
+        found = next((one for part, one in objects.items() if part in request.path), {"object": "list", "data": []})
+        return Answer(200, body=json.dumps(found).encode())
+
+    return reply
 
 
 class Mailbox:
     """A mail server that keeps each mail, or rejects it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, smtputf8: bool = True) -> None:
         self.mails: list[tuple[list[str], EmailMessage]] = []  # recipients, message
         self.refusing = False
-        self.controller = Controller(self, hostname="127.0.0.1", port=free_port())
+        self.controller = Controller(self, hostname="127.0.0.1", port=free_port(), enable_SMTPUTF8=smtputf8)
         self.url = f"mailto://127.0.0.1:{self.controller.port}/?from=shop@example.com&mode=insecure"
 
     def __enter__(self) -> Mailbox:
@@ -86,7 +93,7 @@ def running_stripe(folder: Path, webhook_url: str) -> Iterator[Stripe]:
     """localstripe in a separate process."""
     port = free_port()
     command = [sys.executable, "-m", "dev.simulators.localstripe", "--port", str(port), "--folder", str(folder)]
-    environ = {**os.environ, "STRIPE_WEBHOOK_SECRET": "whsec_of_the_tests"}
+    environ = {**os.environ, "STRIPE_WEBHOOK_SECRET": "whsec_of_the_tests_0123456789abcdef"}
     server = Server(folder)
     server.spawn([*command, "--webhook-url", webhook_url], env=environ, cwd=Path(__file__).parents[2])
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class Job:
     tries: int = 0
     token: int = 0
     lost: int = 0
+    holder: str = ""
 
     @property
     def unfinished(self) -> bool:
@@ -51,6 +53,7 @@ class Model:
     aged: set[str] = field(default_factory=set)  # pruned events, of which only the id is remembered
     gone: Counter[StoredState] = field(default_factory=Counter)  # the jobs of pruned events, which stay in the counts
     counts: Counter[str] = field(default_factory=Counter)
+    workers: dict[str, int] = field(default_factory=dict)  # the time of each one's last heartbeat
 
     def record(self, event: str, new: list[NewJob], now: int) -> bool:
         if event in self.events:
@@ -99,15 +102,41 @@ class Model:
             self.expire(other, now)
         return "leased"
 
-    def leased(self, name: str, lease: Lease, until: int) -> None:
+    def leased(self, name: str, lease: Lease, holder: str, until: int) -> None:
         job = self.jobs[name]
         job.state, job.token, job.until, job.tries = StoredState.RUNNING, lease.token, until, job.tries + 1
+        job.holder = holder
 
     def expire(self, job: Job, now: int) -> None:
         if job.state is StoredState.RUNNING and job.until <= now:
-            job.lost += 1
-            job.state = StoredState.DEAD if job.lost >= self.max_attempts else StoredState.PENDING
-            self.counts["expired"] += 1
+            self._lose(job)
+
+    def _lose(self, job: Job) -> None:
+        job.lost += 1
+        job.state = StoredState.DEAD if job.lost >= self.max_attempts else StoredState.PENDING
+        self.counts["expired"] += 1
+
+    def end_leases(self, dead: str, now: int) -> set[str]:
+        """The jobs that the process or worker `dead` holds are lost: the first time they are due at once."""
+        held = {
+            name: job
+            for name, job in self.jobs.items()
+            if job.state is StoredState.RUNNING and dead in (job.holder, worker_of(job.holder))
+        }
+        for job in held.values():
+            self._lose(job)
+            delayed = min(job.until, now + 1000 * 2 ** (job.lost - 1))
+            if job.state is StoredState.PENDING and job.lost > 1 and delayed > now:
+                job.due = delayed
+        return set(held)
+
+    def heartbeat(self, worker: str, now: int, timeout_ms: int) -> set[str]:
+        """The jobs that are lost because their workers have not reported for `timeout_ms`."""
+        late = now - self.workers.get(worker, now) > timeout_ms / 2
+        self.workers = {other: now if late or at > now else at for other, at in self.workers.items()} | {worker: now}
+        dead = {other for other, at in self.workers.items() if at <= now - timeout_ms}
+        self.workers = {other: at for other, at in self.workers.items() if other not in dead}
+        return {name for other in dead for name in self.end_leases(other, now)}
 
     def holders(self, key: str) -> list[Job]:
         return [job for job in self.jobs.values() if key and job.key == key and job.state is StoredState.RUNNING]
@@ -122,6 +151,10 @@ class Model:
         return job is not None and job.state is StoredState.RUNNING and job.token == lease.token
 
 
+def worker_of(holder: str) -> str:
+    return holder.rpartition("/")[0]
+
+
 @dataclass(frozen=True)
 class Record:
     """The whole content of Redis at one moment."""
@@ -134,6 +167,7 @@ class Record:
     unfinished: Mapping[str, frozenset[str]]
     waiting: Mapping[str, frozenset[str]]
     locks: Mapping[str, str]
+    leases: Mapping[str, frozenset[str]]  # ids of jobs, by worker
     dead: frozenset[str]
     counts: Mapping[str, int]
     seen_sets: frozenset[str]
@@ -170,6 +204,7 @@ def read(client: redis.Redis) -> Record:
         unfinished=found["owed"],
         waiting=found["waiting"],
         locks=found["lock"],
+        leases={worker: frozenset(name.decode() for name in names) for worker, names in found["leases"].items()},
         dead=found["dead"].get("", frozenset()),
         counts={name: int(value) for name, value in found["counts"].get("", {}).items()},
         seen_sets=found["seen"].get("", frozenset()),
@@ -251,6 +286,11 @@ def _check_unfinished(record: Record, latest: int) -> None:
         assert all(record.jobs[name]["queue"] == queue for queue, names in by_queue.items() for name in names)
     assert record.where(StoredState.RUNNING) <= record.later, "the end of every lease is known"
     assert record.dead == record.where(StoredState.DEAD)
+    leases: dict[str, set[str]] = defaultdict(set)
+    for name in record.where(StoredState.RUNNING):
+        attempt = json.loads(record.jobs[name][f"attempt:{record.jobs[name]['token']}"])
+        leases[worker_of(attempt["holder"])].add(name)
+    assert record.leases == leases
 
 
 def _check_keys(record: Record) -> None:

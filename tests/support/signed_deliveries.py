@@ -13,10 +13,16 @@ from standardwebhooks import Webhook
 from stripe import WebhookSignature
 
 from dev.stack.servers import wait_until
+from settings import api_keys
 
-STRIPE_SECRET = "whsec_stripe_for_tests"
+STRIPE_SECRET = "whsec_stripe_for_tests_0123456789"
 DOC_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 API_KEY = "test-key-0123456789abcdef"
+
+
+def key_name(key: str) -> str:
+    """The name of an entry of API_KEYS in the audit log."""
+    return api_keys.parse(key)[0].name
 
 
 def deliver(url: str, body: bytes, headers: Mapping[str, str]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from dev.stack.servers import answers, free_port, wait_until
+from tests.support.forked import ForkedProcess
 from tests.support.signed_deliveries import API_KEY, DOC_SECRET, STRIPE_SECRET
 
 ROOT = Path(__file__).parents[2]
@@ -24,14 +23,8 @@ class Process:
 
     def __init__(self, command: list[str], environment: Mapping[str, str], log: Path) -> None:
         self.log = log
-        with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, *command],
-                cwd=ROOT,
-                env={**os.environ, **environment},
-                stdout=out,
-                stderr=out,
-            )
+        log.touch()
+        self.process = ForkedProcess(command, {**os.environ, **environment}, log, ROOT)
 
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)

@@ -17,6 +17,9 @@ from stripe import ListObject, StripeObject
 
 PARENT = "https://docs.stripe.com/changelog/basil/2025-03-31/adds-new-parent-field-to-invoicing-objects"
 PAYMENTS = "https://docs.stripe.com/changelog/basil/2025-03-31/add-support-for-multiple-partial-payments-on-invoices"
+DISCOUNTS = "https://docs.stripe.com/changelog/basil/2025-03-31/deprecate-singular-coupon-promotion-code"
+PRICING = "https://docs.stripe.com/changelog/basil/2025-03-31/invoice-pricing-configurations"
+PERIODS = "https://docs.stripe.com/changelog/basil/2025-03-31/deprecate-subscription-current-period-start-and-end"
 UI_MODES = "https://docs.stripe.com/changelog/dahlia/2026-03-25/updates-available-checkout-session-ui-modes"
 
 # (object, field): its former type, and the changelog that removed it.
@@ -26,8 +29,14 @@ OLDER: Mapping[tuple[str, str], tuple[Any, str]] = {
     ("invoice", "paid"): (bool, PAYMENTS),
     ("invoice", "payment_intent"): (str | None, PAYMENTS),
     ("charge", "invoice"): (str | None, PAYMENTS),
+    ("payment_intent", "invoice"): (str | None, PAYMENTS),
+    ("invoice", "subscription_details"): (stripe.Invoice.Parent.SubscriptionDetails | None, PARENT),
+    ("line_item", "plan"): (stripe.Plan | None, PRICING),
+    ("line_item", "price"): (stripe.Price | None, PRICING),
     ("line_item", "proration"): (bool, PARENT),
     ("line_item", "type"): (Literal["invoiceitem", "subscription"], PARENT),
+    ("subscription", "discount"): (dict[str, Any] | None, DISCOUNTS),
+    ("subscription", "current_period_end"): (int, PERIODS),
     ("checkout.session", "ui_mode"): (Literal["custom", "embedded", "hosted"] | None, UI_MODES),
 }
 # (object, field): the changelog that added it: no older version has it.
@@ -38,13 +47,17 @@ SHAPES: Mapping[str, type[StripeObject]] = {
     "checkout.session": stripe.checkout.Session,
     "customer": stripe.Customer,
     "dispute": stripe.Dispute,
+    "entitlements.active_entitlement": stripe.entitlements.ActiveEntitlement,
+    "entitlements.active_entitlement_summary": stripe.entitlements.ActiveEntitlementSummary,
     "event": stripe.Event,
     "invoice": stripe.Invoice,
     "invoice_payment": stripe.InvoicePayment,
     "item": stripe.LineItem,
     "line_item": stripe.InvoiceLineItem,
     "payment_intent": stripe.PaymentIntent,
+    "payment_method": stripe.PaymentMethod,
     "payout": stripe.Payout,
+    "radar.early_fraud_warning": stripe.radar.EarlyFraudWarning,
     "price": stripe.Price,
     "refund": stripe.Refund,
     "subscription": stripe.Subscription,

@@ -23,6 +23,7 @@ CANCELLED = (
     subscription("deleted", 12, 50, "canceled"),
 )
 SENT: dict[str, Any] = {"collection_method": "send_invoice", "next_payment_attempt": None}
+FORGIVEN = {"status": "uncollectible", "status_details": {"uncollectible": {"reason": "user_forgiven"}}}
 GIVEN_UP_AND_RENEWED = (
     subscription("created", 1, 0, "active"),
     invoice("payment_failed", 2, 10, next_payment_attempt=None),
@@ -64,7 +65,9 @@ LIVES: dict[str, Life] = {
     "paid after two failures": bought(CANCELLED[:10], "active"),
     "paid, and Stripe has not said active yet": bought(CANCELLED[:9], "active"),
     "past due, its grace running": bought(CANCELLED[:7], "past_due", "suspended"),
-    "another invoice failed since": bought(CANCELLED[:11], "past_due", "suspended"),
+    "another invoice failed since": bought(
+        (*CANCELLED[:11], subscription("updated", 13, 41, "past_due")), "past_due", "suspended"
+    ),
     "only its invoices known": bought(tuple(e for e in CANCELLED[:8] if e.type.startswith("invoice")), "active"),
     "unpaid by Stripe's own word": bought(
         (
@@ -76,15 +79,43 @@ LIVES: dict[str, Life] = {
         "suspended",
     ),
     "written off": bought(
+        (*GIVEN_UP_AND_RENEWED[:3], invoice("marked_uncollectible", 6, 20, next_payment_attempt=None)),
+        "past_due",
+        "suspended",
+    ),
+    "written off, and in order for Stripe": bought(
         (
             subscription("created", 1, 0, "active"),
             invoice("payment_failed", 2, 10, next_payment_attempt=None),
-            invoice("marked_uncollectible", 3, 20),
+            invoice("marked_uncollectible", 3, 20, next_payment_attempt=None),
             subscription("paused", 4, 21, "paused"),
             subscription("resumed", 5, 30, "active"),
         ),
-        "past_due",
-        "suspended",
+        "active",
+    ),
+    "forgiven, and Stripe says nothing of the subscription": bought(
+        (
+            subscription("created", 1, 0, "active"),
+            invoice("payment_failed", 2, 10, next_payment_attempt=None),
+            invoice("marked_uncollectible", 3, 20, next_payment_attempt=None, **FORGIVEN),
+        ),
+        "active",
+    ),
+    "a one-off invoice of a paid plan never paid": bought(
+        (
+            subscription("created", 1, 0, "active"),
+            invoice("paid", 3, 2, billing_reason="subscription_create", next_payment_attempt=None),
+            invoice("payment_failed", 5, 30, id="in_2", billing_reason="manual", next_payment_attempt=None),
+        ),
+        "active",
+    ),
+    "given up, and the next period free by a coupon": bought(
+        (
+            *GIVEN_UP_AND_RENEWED[:3],
+            invoice("paid", 4, 40, id="in_2", created=T0 + 39, total=0, billing_reason="subscription_cycle"),
+            subscription("updated", 5, 41, "active"),
+        ),
+        "active",
     ),
     "written off, and renewed since": bought(
         (*GIVEN_UP_AND_RENEWED, invoice("marked_uncollectible", 6, 20)),
@@ -158,14 +189,14 @@ LIVES: dict[str, Life] = {
             subscription("created", 1, 0, "active"),
             invoice("payment_failed", 2, 10, **SENT, due_date=None),
         ),
-        "past_due",
+        "active",
     ),
     "sent to be paid by hand, and never paid": bought(
         (
             subscription("created", 1, 0, "active"),
             invoice("payment_failed", 2, 10, **SENT, due_date=T0 + 30 * 86400),
         ),
-        "past_due",
+        "active",
         "suspended",
     ),
     "refunded, and a difference paid since": bought(

@@ -8,7 +8,7 @@ from flask import Blueprint, g, request
 from sqlalchemy.orm import Session
 
 from settings import Settings
-from tasks.agents.registry import signing_secrets
+from tasks.models import Agent
 from web.api import inputs, schemas
 from web.api.operation import operation
 from web.body import parse_json, read_body
@@ -28,24 +28,55 @@ def register(api: Blueprint, settings: Settings, sessions: Callable[[], Session]
 
     @api.post("/agents")
     @operation(
-        "Add an agent. The same request again returns the same agent and secret",
-        {201: schemas.AgentAdded},
+        "Add an agent. Its secret is shown only now; the same request again is answered 200, without it",
+        {201: schemas.AgentSecret, 200: schemas.AgentKnown},
         errors={409: "the name or the URL belongs to another agent"},
         body=inputs.AgentRequest,
+        scope="admin",
     )
-    def add_agent() -> schemas.AgentAdded:
+    def add_agent() -> schemas.AgentSecret | tuple[schemas.AgentKnown, int]:
         body = parse_json(inputs.AgentRequest, read_body(request, inputs.MAX_BODY_BYTES))
         with sessions() as db:
-            agent = agents.add(db, settings, body.name, body.url, g.who)
+            agent, secret = agents.add(db, settings, body.name, body.url, g.who)
             agent.rate_per_minute = body.rate_per_minute or agent.rate_per_minute
             db.commit()
-            return schemas.AgentAdded(id=agent.id, name=body.name, secret=signing_secrets(settings, agent)[0])
+        if secret is None:
+            return schemas.AgentKnown(id=agent.id, name=agent.name), 200
+        return _with_secret(agent, secret)
+
+    @api.post("/agents/<agent>/rotate")
+    @operation(
+        "Give an agent, by its id or name, a new secret, shown only now. The former one signs for 24 hours, too",
+        schemas.AgentSecret,
+        errors={404: "no such agent"},
+        scope="admin",
+    )
+    def rotate_secret(agent: str) -> schemas.AgentSecret:
+        return _with_secret(*agents.rotate_secret(sessions, settings, agent, g.who))
+
+    @api.post("/agents/secret")
+    @operation(
+        "Show the secret that signs the messages to a URL that was not added",
+        schemas.AgentSecret,
+        errors={409: "the URL was added under a name"},
+        body=inputs.AgentUrl,
+        scope="admin",
+    )
+    def show_secret() -> schemas.AgentSecret:
+        body = parse_json(inputs.AgentUrl, read_body(request, inputs.MAX_BODY_BYTES))
+        return _with_secret(*agents.show_secret(sessions, settings, body.url, g.who))
 
     @api.post("/agents/<agent>/disable", defaults={"action": "disable"})
     @api.post("/agents/<agent>/enable", defaults={"action": "enable"})
-    @operation("Disable or enable an agent, by its id or name", schemas.Agent, errors={404: "no such agent"})
+    @operation(
+        "Disable or enable an agent, by its id or name", schemas.Agent, errors={404: "no such agent"}, scope="admin"
+    )
     def change_state(agent: str, action: str) -> schemas.Agent:
         return to_model(agents.change_state(sessions, agent, action, g.who))
+
+
+def _with_secret(agent: Agent, secret: str) -> schemas.AgentSecret:
+    return schemas.AgentSecret(id=agent.id, name=agent.name, secret=secret)
 
 
 def to_model(status: AgentStatus) -> schemas.Agent:
@@ -59,7 +90,7 @@ def to_model(status: AgentStatus) -> schemas.Agent:
             "rate_per_minute": agent.rate_per_minute,
             "failures": agent.failures,
             "failing_since": iso(agent.failing_since),
-            "open_until": iso(agent.open_until),
+            "open_until": iso(status.open_until),
             "last_response": agent.last_answer,
             "delivered": handoffs["delivered"],
             "pending": handoffs["owed"],

@@ -1,10 +1,12 @@
-"""The JSON API under /api/v1. Every request must have one of API_KEYS."""
+"""The JSON API under /api/v1. Every request must have one of API_KEYS, with the operation's scope."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from flask import Blueprint, g, request
+from flask import Blueprint, current_app, g, request
 from sqlalchemy.orm import Session
 
 from inbox import queries
@@ -12,7 +14,7 @@ from inbox.store import Store
 from settings import Settings
 from tasks import reconcile_request
 from web import auth
-from web.api import agents, documents, events, inputs, replays, schemas, subscriptions
+from web.api import access, agents, documents, events, imports, inputs, replays, schemas, subscriptions
 from web.api.operation import operation
 from web.body import parse_json, read_body
 from web.errors import HttpError
@@ -21,7 +23,11 @@ from web.receiver.sources import Source, delivery_stats
 
 
 def blueprint(
-    settings: Settings, sources: Mapping[str, Source], store: Store, sessions: Callable[[], Session]
+    settings: Settings,
+    sources: Mapping[str, Source],
+    store: Store,
+    sessions: Callable[[], Session],
+    rate_limit: auth.RateLimit,
 ) -> Blueprint:
     """All of the API."""
     api = Blueprint("api", __name__, url_prefix="/api/v1")
@@ -35,13 +41,18 @@ def blueprint(
         if key is None:
             error = "the header must be Authorization: Bearer <one of API_KEYS>"
             raise HttpError(error if settings.api_keys else "the API is closed: no API_KEYS are configured", 401)
-        g.who = auth.key_name(key)
+        g.who = key.name
+        rate_limit.count(key.name, time.monotonic())
+        view: Any = current_app.view_functions[str(request.endpoint)]  # an Operation
+        auth.require_scope(key, view.scope)
 
     documents.register(api, settings, store, sessions)
     events.register(api, settings, store, sessions)
     agents.register(api, settings, sessions)
     subscriptions.register(api, sessions)
+    access.register(api, sessions)
     replays.register(api, store, sessions)
+    imports.register(api, settings, store, sessions)
     _register_status(api, settings, sources, store, sessions)
     return api
 
@@ -75,12 +86,13 @@ def _register_status(
         {202: schemas.Requested},
         errors={409: "STRIPE_API_KEY is not set"},
         body=inputs.ReconcileRequest,
+        scope="replay",
     )
     def reconcile() -> schemas.Requested:
         days = parse_json(inputs.ReconcileRequest, read_body(request, inputs.MAX_BODY_BYTES)).days
         if not settings.stripe_api_key:
             raise HttpError("reconcile is off: STRIPE_API_KEY is not set", 409)
-        return schemas.Requested(id=reconcile_request.request_reconcile_now(store, days), state="requested")
+        return schemas.Requested(id=reconcile_request.request_reconcile_now(store, days, g.who), state="requested")
 
 
 def _bearer_key() -> bytes:

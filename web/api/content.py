@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from settings import Settings
 from tasks import signed_link
 from web.api.operation import operation
+from web.downloads import Reader
 from web.errors import HttpError
 from web.queries.document_content import send_content
 
@@ -44,7 +45,7 @@ def blueprint(settings: Settings, sessions: Callable[[], Session]) -> Blueprint:
     @operation(
         "Fetch the file of a completed document, by a signed link",
         {200: None},
-        errors={404: ERROR},
+        errors={404: ERROR, 429: "too many downloads at once with this link"},
         query=LinkQuery,
         public=True,
     )
@@ -52,6 +53,6 @@ def blueprint(settings: Settings, sessions: Callable[[], Session]) -> Blueprint:
         until, signature = request.args.get("until", ""), request.args.get("signature", "")
         if not UNTIL.fullmatch(until) or not signed_link.is_valid(settings, document, until, signature, time.time()):
             raise HttpError(ERROR, 404)
-        return send_content(settings, sessions, document, ERROR)
+        return send_content(settings, sessions, document, ERROR, Reader(f"{document} {until}", has_key=False))
 
     return pages

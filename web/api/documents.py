@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 from flask import Blueprint, Response, g, request
 from sqlalchemy.orm import Session
@@ -19,9 +20,11 @@ from tasks import broker
 from tasks.models import Document
 from tasks.routes import jobs_for
 from telemetry import tracing
+from web import auth
 from web.api import inputs, schemas
 from web.api.operation import operation
 from web.body import parse_json, read_body
+from web.downloads import Reader
 from web.errors import HttpError
 from web.queries import agents, documents, filters
 from web.queries.document_content import find_document, send_content
@@ -38,6 +41,7 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
         {202: schemas.DocumentStarted},
         errors={422: "the Idempotency-Key was used for another request"},
         body=inputs.DocumentRequest,
+        scope="write",
         headers={"Idempotency-Key": IDEMPOTENCY_KEY},
     )
     def start_document() -> schemas.DocumentStarted:
@@ -46,7 +50,10 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
         body = parse_json(inputs.DocumentRequest, read_body(request, settings.max_body_bytes))
         body.notify.agents = agents.resolve_urls(settings, sessions, body.notify.agents)
         document = _document_id(g.who, request.headers.get("Idempotency-Key"))
-        event = Event(SOURCE, document, "document.requested", body.model_dump_json(exclude_none=True).encode())
+        if body.notify.email and queries.find_event(store, SOURCE, document) is None:
+            auth.count_mail(store, g.who, settings.api_mails_per_hour)
+        payload = json.dumps(body.model_dump(exclude_none=True) | {"by": g.who})
+        event = Event(SOURCE, document, "document.requested", payload.encode())
         bells = store.record(event, jobs_for(SOURCE, document, event.type))
         seconds, traceparent = time.monotonic() - began, request.headers.get("traceparent", "")
         tracing.record_delivery(SOURCE, document, seconds, new=bells is not None, traceparent=traceparent)
@@ -74,7 +81,7 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
     @api.get("/documents/<document>/content")
     @operation("Fetch the file of a completed document", {200: None}, errors={404: NOT_COMPLETED})
     def document_content(document: str) -> Response:
-        return send_content(settings, sessions, document, NOT_COMPLETED)
+        return send_content(settings, sessions, document, NOT_COMPLETED, Reader(g.who, has_key=True))
 
 
 def _document_id(who: str, idempotency_key: str | None) -> str:
@@ -92,10 +99,15 @@ def _current_status(store: Store, sessions: Callable[[], Session], event: Event)
     Raises HttpError, 422, if the earlier request was a different one.
     """
     earlier = queries.find_body(store, event.source, event.id)
-    if earlier is not None and json.loads(earlier) != json.loads(event.body):  # None: the payload has been deleted
+    if earlier is not None and _request(earlier) != _request(event.body):  # None: the payload has been deleted
         raise HttpError("this Idempotency-Key was used for another request; use a new key for a new request", 422)
     row = find_document(sessions, event.id)
     return row.status if row else "submitting"
+
+
+def _request(payload: bytes) -> dict[str, Any]:
+    """What was requested, without `by`, which payloads of earlier versions lack."""
+    return {name: value for name, value in json.loads(payload).items() if name != "by"}
 
 
 def _to_model(row: Document) -> schemas.Document:
@@ -103,6 +115,7 @@ def _to_model(row: Document) -> schemas.Document:
         id=row.id,
         document_id=row.document_id,
         status=row.status,
+        by=row.by,
         progress=row.progress,
         received_bytes=row.received_bytes,
         total_bytes=row.total_bytes,

@@ -45,7 +45,7 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
         return schemas.EventDetail.model_validate(event | {"payload": payload})
 
     @api.post("/events/<source>/<path:event_id>/replay")
-    @operation("Replay the jobs of an event", schemas.EventReplayed, errors={404: NO_EVENT})
+    @operation("Replay the jobs of an event", schemas.EventReplayed, errors={404: NO_EVENT}, scope="replay")
     def replay_event(source: str, event_id: str) -> schemas.EventReplayed:
         event = _found(queries.find_event(store, source, event_id), NO_EVENT)
         return schemas.EventReplayed(
@@ -71,7 +71,10 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
 
     @api.post("/jobs/<path:job_id>/replay")
     @operation(
-        "Replay a job", schemas.JobReplayed, errors={404: NO_JOB, 409: "it is unfinished, or its payload is deleted"}
+        "Replay a job",
+        schemas.JobReplayed,
+        errors={404: NO_JOB, 409: "it is unfinished, or its payload is deleted"},
+        scope="replay",
     )
     def replay_job(job_id: str) -> schemas.JobReplayed:
         _require(audit_log.replay(store, job_id, g.who), "replayed")
@@ -83,6 +86,7 @@ def register(api: Blueprint, settings: Settings, store: Store, sessions: Callabl
         schemas.JobDiscarded,
         errors={404: NO_JOB, 409: "it is not dead"},
         body=inputs.DiscardRequest,
+        scope="replay",
     )
     def discard_job(job_id: str) -> schemas.JobDiscarded:
         reason = filters.parse_reason(

@@ -23,6 +23,12 @@ class Notify(RequestBody):
     """Who is notified when the document is completed or has failed."""
 
     email: str | None = Field(default=None, max_length=320, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$")
+    locale: str | None = Field(
+        default=None,
+        max_length=35,
+        pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$",
+        description="the mail's language: de-AT",
+    )
     agents: list[Annotated[str, Field(min_length=1, max_length=2000)]] = Field(
         default_factory=list, max_length=20, description="each the name of an agent that was added, or a URL"
     )
@@ -51,6 +57,10 @@ class ReconcileRequest(RequestBody):
     )
 
 
+class ImportRequest(RequestBody):
+    dry_run: bool = Field(default=False, description="only count what would be imported")
+
+
 class DiscardRequest(RequestBody):
     reason: str = Field(min_length=1, max_length=300, description="shown in the audit log")
 
@@ -74,12 +84,25 @@ class AgentRequest(RequestBody):
     rate_per_minute: int | None = Field(default=None, ge=1, le=6000)
 
 
+class AgentUrl(RequestBody):
+    url: str = Field(min_length=1, max_length=2000)
+
+
 class PageQuery(BaseModel):
     limit: int = Field(default=MAX_ROWS, ge=1, le=MAX_ROWS)
 
 
 class CursorQuery(PageQuery):
     cursor: str = Field(default="", description="`cursor` of the previous page")
+
+
+class AccessQuery(BaseModel):
+    """All that are given must match; without one of the first three, no customer does."""
+
+    customer: str = Field(default="", description="Stripe's id, or the order of a guest")
+    client_reference: str = Field(default="", description="what the shop called the buyer at the checkout")
+    email: str = Field(default="", description="the address at a checkout or on an invoice")
+    account: str = Field(default="", description="the connected account; empty for our own")
 
 
 class DocumentQuery(CursorQuery):

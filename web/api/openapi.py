@@ -5,6 +5,7 @@ Both are public: they describe this software and contain no data.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +24,14 @@ Schema = dict[str, Any]
 REF = "#/components/schemas/{model}"
 VALIDATION: JsonSchemaMode = "validation"
 BODY_ERRORS = {400: "the body is invalid", 413: "the body is too large"}
-KEY_ERRORS = {401: "no valid API key", 429: "too many wrong API keys", 503: "the store or the database is unavailable"}
+KEY_ERRORS = {
+    401: "no valid API key",
+    403: "the API key lacks the scope",
+    429: "too many requests by this key, or too many wrong API keys",
+    503: "the store or the database is unavailable",
+}
+KEY = """One of API_KEYS. Each operation requires one scope: `read` shows events, jobs, documents, agents and
+subscriptions; `write` starts documents; `replay` replays and discards jobs and reconciles; `admin` changes agents."""
 
 
 class _SchemaGenerator(GenerateJsonSchema):
@@ -40,11 +48,16 @@ def blueprint(app: Flask) -> Blueprint:
     def openapi() -> Response:
         return jsonify(contract)
 
+    @functools.cache
+    def page() -> str:  # takes 7 ms, and anybody may ask for it
+        return render_template("api_docs.html", contract=contract)
+
     @pages.get("/api/docs")
     def docs() -> ResponseReturnValue:
-        return render_template("api_docs.html", contract=contract), HEADERS
+        return page(), HEADERS
 
     @pages.get("/")
+    @pages.get("/console")  # without it, Flask redirects to http:// and the Host of the request
     def root() -> ResponseReturnValue:
         return redirect(url_for("console.overview"))
 
@@ -70,7 +83,7 @@ def document(app: Flask) -> Schema:
         "paths": paths,
         "components": {
             "schemas": schemas["$defs"],
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "one of API_KEYS"}},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": KEY}},
         },
     }
 
@@ -85,7 +98,7 @@ def _describe(rule: Rule, operation: Operation) -> Schema:
             **{str(status): _response(model) for status, model in operation.responses.items()},
             **{str(status): _response(Error, text) for status, text in sorted(errors.items())},
         },
-        "security": [] if operation.public else [{"key": []}],
+        "security": [] if operation.public else [{"key": [operation.scope]}],
     }
     if operation.body:
         described["requestBody"] = {"required": True, "content": _json(operation.body)}

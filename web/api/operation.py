@@ -17,7 +17,8 @@ class Operation:
     """Calls the view and serializes the model that it returns, so that responses cannot differ from the document.
 
     A view returns a model, a model and a status, or a Response. `responses` maps each status to its model, None for a
-    file; the first status is the default. `errors` maps further statuses to descriptions.
+    file; the first status is the default. `errors` maps further statuses to descriptions. `scope` is what the API key
+    of a request must have, unless the operation is public.
     """
 
     view: View
@@ -27,6 +28,7 @@ class Operation:
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
+    scope: str = "read"
     public: bool = False
     __name__: str = ""
 

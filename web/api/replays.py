@@ -22,6 +22,7 @@ def register(api: Blueprint, store: Store, sessions: Callable[[], Session]) -> N
         "Replay all dead letters that match, or preview that with dry_run",
         {202: schemas.Requested, 200: schemas.ReplayPreview},
         body=inputs.ReplayRequest,
+        scope="replay",
     )
     def replay() -> schemas.Requested | tuple[schemas.ReplayPreview, int]:
         body = parse_json(inputs.ReplayRequest, read_body(request, inputs.MAX_BODY_BYTES))

@@ -37,6 +37,7 @@ class Document(DocumentStarted):
 
     progress: int = Field(description="percent")
     document_id: str | None = None
+    by: str | None = Field(default=None, description="the name of the API key that requested it")
     received_bytes: int | None = None
     total_bytes: int | None = Field(default=None, description="null while unknown")
     error: str | None = None
@@ -183,7 +184,7 @@ class Agent(BaseModel):
     rate_per_minute: int
     failures: int = Field(description="consecutive failures")
     failing_since: Time | None
-    open_until: Time | None = Field(description="the circuit breaker stops calls until then")
+    open_until: Time | None = Field(description="a circuit breaker, of the agent or its host, stops calls until then")
     last_response: str | None
     delivered: int
     pending: int
@@ -194,9 +195,12 @@ class AgentList(BaseModel):
     agents: list[Agent]
 
 
-class AgentAdded(BaseModel):
+class AgentKnown(BaseModel):
     id: str
-    name: str
+    name: str | None = Field(description="null for a URL that was not added")
+
+
+class AgentSecret(AgentKnown):
     secret: str = Field(description="signs the messages to this agent")
 
 
@@ -226,6 +230,41 @@ class Subscription(BaseModel):
 class SubscriptionPage(BaseModel):
     subscriptions: list[Subscription]
     cursor: Cursor
+
+
+class AccessCustomer(BaseModel):
+    customer: str = Field(description="Stripe's id; of a guest, the id of the order")
+    account: str | None = Field(description="the connected account; null for our own")
+    livemode: bool | None
+    sequence: int = Field(description="of the newest message about this customer to the application")
+    client_reference: str | None
+    email: str | None
+    metadata: dict[str, str]
+
+
+class AccessInForce(BaseModel):
+    customer: str
+    entitlement: str
+    source: str = Field(description="the order or the subscription that provides it")
+    quantity: int | None = Field(description="null if it is not counted")
+    past_due: bool = Field(description="a payment is missing")
+    until: Time | None = Field(description="when the period ends that is paid for")
+    cancel_at: Time | None = Field(description="when it is planned to end")
+    grace_until: Time | None = Field(description="when it ends unless the missing payment arrives")
+
+
+class AccessNotInForce(BaseModel):
+    customer: str
+    entitlement: str | None = Field(description="null for an order that is not fulfilled")
+    source: str
+    reason: str
+    since: Time | None
+
+
+class Access(BaseModel):
+    customers: list[AccessCustomer]
+    access: list[AccessInForce]
+    not_in_force: list[AccessNotInForce]
 
 
 class Stats(RootModel[dict[str, int]]):
@@ -258,3 +297,17 @@ class ReconcileStatus(BaseModel):
     finished_at: Time | None
     seen_until: int | None = Field(description="seconds since 1970: events up to then are known")
     missed: int = Field(description="events that were found at Stripe and had not been delivered")
+
+
+class ImportStatus(BaseModel):
+    """The newest run that compared our subscriptions with Stripe's: an import, or that of the hour."""
+
+    state: Literal["off", "never_run", "running", "ok", "failing"]
+    reason: str | None
+    imports: bool = Field(description="it adds subscriptions that were not known")
+    dry_run: bool
+    listed: int = Field(description="subscriptions that Stripe has listed")
+    differing: int = Field(description="of these, how many were not known or had another status or other items")
+    tried_at: Time | None
+    finished_at: Time | None
+    imported_at: Time | None = Field(description="when an import last finished")

@@ -3,22 +3,26 @@ without it."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
-from flask import Blueprint, Response, redirect, render_template, request, url_for
+from flask import Blueprint, Response, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from werkzeug.exceptions import HTTPException
 
+from inbox.ended_sessions import EndedSessions
 from inbox.errors import StoreUnavailable
 from inbox.store import Store
 from settings import Settings
+from web.auth import RateLimit, require_scope
 from web.console import (
     agents,
     audit,
+    customers,
     dead_letters,
     documents,
     events,
@@ -34,6 +38,7 @@ from web.receiver.sources import Source
 
 log = structlog.get_logger()
 
+SIGN_IN_PATH = "/console/sign-in"
 MAX_FORM_BYTES = 512 * 1024  # a page of selected jobs, each with an id of up to 800 characters
 
 HEADERS = {
@@ -46,17 +51,26 @@ PUBLIC_ENDPOINTS = ("console.sign_in", "console.static")
 
 
 def blueprint(
-    settings: Settings, configured: Mapping[str, Source], store: Store, sessions: Callable[[], Session]
+    settings: Settings,
+    configured: Mapping[str, Source],
+    store: Store,
+    sessions: Callable[[], Session],
+    *,
+    rate_limit: RateLimit,
+    ended: EndedSessions,
 ) -> Blueprint:
-    """All console pages. Every page except the sign-in page requires a session."""
+    """All console pages. Every page except the sign-in page requires a session of a key with the page's scope."""
     pages = Blueprint("console", __name__, url_prefix="/console", template_folder="templates", static_folder="static")
 
     @pages.before_request
     def require_session() -> ResponseReturnValue | None:
         request.max_content_length = MAX_FORM_BYTES
-        if request.endpoint not in PUBLIC_ENDPOINTS and not sign_in.load_person(settings.api_keys):
-            return_to = request.full_path if request.method == "GET" else ""
-            return redirect(url_for("console.sign_in", next=return_to or None))
+        if request.endpoint not in PUBLIC_ENDPOINTS:
+            if not sign_in.load_person(settings.api_keys, ended):
+                return_to = request.full_path if request.method == "GET" else ""
+                return redirect(url_for("console.sign_in", next=return_to or None))
+            rate_limit.count(g.person.name, time.monotonic())
+            require_scope(g.person.key, _scope())
         if request.method == "POST":
             sign_in.check_form()
         return None
@@ -79,7 +93,7 @@ def blueprint(
 
     _register_error_pages(pages)
     jinja_filters.register(pages)
-    sign_in.register(pages, settings, store)
+    sign_in.register(pages, settings, store, ended)
     overview.register(pages, store)
     events.register(pages, settings, configured, store, sessions)
     dead_letters.register(pages, store)
@@ -87,9 +101,17 @@ def blueprint(
     audit.register(pages, store, sessions)
     documents.register(pages, settings, store, sessions)
     subscriptions.register(pages, sessions)
+    customers.register(pages, sessions)
     agents.register(pages, store, sessions)
     sources.register(pages, settings, configured, store, sessions)
     return pages
+
+
+def _scope() -> str:
+    """What the request's key must have."""
+    if request.method == "POST" and request.endpoint not in ("console.sign_out", "console.find_customer"):
+        return "admin" if request.endpoint == "console.change_agent_state" else "replay"
+    return "read"
 
 
 def _register_error_pages(pages: Blueprint) -> None:

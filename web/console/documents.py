@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flask import Blueprint, Response, redirect, render_template, request, url_for
+from flask import Blueprint, Response, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -13,6 +13,7 @@ from inbox import queries
 from inbox.store import Store
 from settings import Settings
 from tasks.models import DocumentStep
+from web.downloads import Reader
 from web.errors import HttpError
 from web.queries.document_content import find_document, send_content
 from web.queries.documents import STATES, load_page
@@ -45,4 +46,5 @@ def register(pages: Blueprint, settings: Settings, store: Store, sessions: Calla
 
     @pages.get("/documents/<document>/content")
     def document_content(document: str) -> Response:
-        return send_content(settings, sessions, document, "No such document, or it is not completed yet.")
+        reader = Reader(g.person.name, has_key=True)
+        return send_content(settings, sessions, document, "No such document, or it is not completed yet.", reader)

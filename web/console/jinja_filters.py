@@ -13,7 +13,7 @@ NO_VALUE = "–"
 
 
 def register(pages: Blueprint) -> None:
-    for one in (timestamp, age, duration, size, task_name, datetime_text, iso_text, number):
+    for one in (timestamp, age, duration, size, task_name, datetime_text, iso_text, number, unix_text):
         pages.add_app_template_filter(one)
     pages.add_app_template_filter(format_amount, "money")
 
@@ -36,6 +36,11 @@ def datetime_text(at: datetime | None) -> str:
 def iso_text(at: str) -> str:
     """2026-11-24T13:00:00.123+00:00 -> 2026-11-24 13:00:00"""
     return at[:19].replace("T", " ")
+
+
+def unix_text(seconds: int | None) -> str:
+    """Seconds since 1970 -> 2026-11-24 13:00:00, in UTC"""
+    return timestamp(seconds * 1000) if seconds else NO_VALUE
 
 
 def age(ms: float | None) -> str:

@@ -1,8 +1,8 @@
 """Console sessions: sign in with one of API_KEYS, for twelve hours.
 
-There is no session store. The cookie is signed with the API key that was entered, so every process accepts it, also
-after a restart, and removing a key from API_KEYS ends its sessions immediately. A form token is an HMAC of the cookie
-with the same key.
+The cookie is signed with a key derived from the API key that was entered, so every process accepts it, also after a
+restart, and removing a key from API_KEYS ends its sessions immediately. The store holds only the sessions that a person
+has ended (inbox/ended_sessions.py). A form token is an HMAC of the cookie, with another derived key.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from flask.typing import ResponseReturnValue
 from itsdangerous import BadSignature, TimestampSigner
 from markupsafe import Markup
 
+from inbox.ended_sessions import EndedSessions
 from inbox.store import Store
-from settings import Settings
-from web.auth import find_key, key_name, too_many_failures
+from settings import ApiKey, Settings
+from tasks.derived_keys import derive_key
+from web.auth import find_key, too_many_failures
 from web.errors import HttpError
 
 log = structlog.get_logger()
@@ -34,31 +36,49 @@ SESSION_SECONDS = 12 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """The signed-in operator. `name` identifies the API key in the audit log."""
+    """The signed-in operator. `name` identifies the API key in the audit log, `session` the session in the store."""
 
-    name: str
+    key: ApiKey
+    session: str
     form_token: str
 
+    @property
+    def name(self) -> str:
+        return self.key.name
 
-def load_person(keys: Collection[str]) -> bool:
-    """Set `g.person` from the session cookie. False if there is no valid cookie of a current key."""
-    g.person = _person(keys, request.cookies.get(COOKIE, ""))
+
+def load_person(keys: Collection[ApiKey], ended: EndedSessions) -> bool:
+    """Set `g.person` from the session cookie. False if there is no valid cookie of a current key, or it has signed out.
+
+    Raises StoreUnavailable if it is not known whether it has.
+    """
+    person = _person(keys, request.cookies.get(COOKIE, ""))
+    g.person = person if person and not ended.has(person.session) else None
     return g.person is not None
 
 
-def _person(keys: Collection[str], cookie: str) -> Person | None:
+def has_session(keys: Collection[ApiKey], ended: EndedSessions, cookie: str) -> bool:
+    """Whether this is the cookie of a session that has not ended, as far as this process knows; makes no query."""
+    person = _person(keys, cookie)
+    return person is not None and not ended.remembers(person.session)
+
+
+def _person(keys: Collection[ApiKey], cookie: str) -> Person | None:
     for key in keys:
         try:
-            _signer(key).unsign(cookie, max_age=SESSION_SECONDS)
+            secret = _signer(key).unsign(cookie, max_age=SESSION_SECONDS)
         except BadSignature:
             continue
-        token = hmac.digest(key.encode(), b"form " + cookie.encode(), "sha256").hex()
-        return Person(key_name(key), token)
+        token = hmac.digest(derive_key(key.secret, "console form"), cookie.encode(), "sha256").hex()
+        # Of the secret, not of the cookie: base64 can write one signature in several ways.
+        return Person(key, hashlib.sha256(secret).hexdigest(), token)
     return None
 
 
-def _signer(key: str) -> TimestampSigner:
-    return TimestampSigner(key, salt="holdfast console", key_derivation="hmac", digest_method=hashlib.sha256)
+def _signer(key: ApiKey) -> TimestampSigner:
+    return TimestampSigner(
+        derive_key(key.secret, "console session"), key_derivation="none", digest_method=hashlib.sha256
+    )
 
 
 def check_form() -> None:
@@ -70,12 +90,16 @@ def check_form() -> None:
         raise HttpError("This form has expired. Go back, reload the page and try again.", 403)
 
 
-def register(pages: Blueprint, settings: Settings, store: Store) -> None:
-    """Sign in, sign out, and the template function `form_token()`"""
+def register(pages: Blueprint, settings: Settings, store: Store, ended: EndedSessions) -> None:
+    """Sign in, sign out, and the template functions `form_token()` and `may(scope)`"""
 
     @pages.app_template_global()
     def form_token() -> Markup:
         return Markup('<input type="hidden" name="form_token" value="{}">').format(g.person.form_token)
+
+    @pages.app_template_global()
+    def may(scope: str) -> bool:
+        return scope in g.person.key.scopes
 
     @pages.route("/sign-in", methods=["GET", "POST"], endpoint="sign_in")
     def sign_in() -> ResponseReturnValue:
@@ -86,14 +110,18 @@ def register(pages: Blueprint, settings: Settings, store: Store) -> None:
             return _form(settings, "Too many wrong keys. Try again in a minute.", 429)
         if key is None:
             return _form(settings, "Wrong key. It must be one of API_KEYS.", 401)
+        if "read" not in key.scopes:
+            return _form(settings, "The console needs a key with the scope read.", 403)
         answer = redirect(console_url(request.form.get("next", "")))
         cookie = _signer(key).sign(secrets.token_hex(16)).decode()
         answer.set_cookie(COOKIE, cookie, SESSION_SECONDS, **_cookie_options())
-        log.info("signed in", by=key_name(key))
+        log.info("signed in", by=key.name)
         return answer
 
     @pages.post("/sign-out")
     def sign_out() -> ResponseReturnValue:
+        ended.end(g.person.session, SESSION_SECONDS)
+        log.info("signed out", by=g.person.name)
         answer = redirect(url_for("console.sign_in"))
         answer.delete_cookie(COOKIE, **_cookie_options())
         return answer
@@ -106,8 +134,8 @@ def _form(settings: Settings, error: str, status: int) -> ResponseReturnValue:
 
 def console_url(url: str) -> str:
     """`url` if it is a page of the console, otherwise the overview: no redirect leads to another site."""
-    overview = url_for("console.overview")
-    return url if url.startswith("/console/") and "\\" not in url else overview
+    inside = url.startswith("/console/") and url.isprintable() and "\\" not in url
+    return url if inside else url_for("console.overview")
 
 
 def _cookie_options() -> dict[str, Any]:

@@ -1,12 +1,9 @@
-"""Liveness and readiness: /livez, /readyz."""
+"""The checks of /readyz and of `holdfast doctor`. Each returns ok, or what is wrong."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 
-from flask import Blueprint, Response, jsonify, request
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -17,7 +14,6 @@ from inbox.store import Store
 from settings import Settings
 from tasks import broker
 from tasks.routes import QUEUES
-from web.errors import HttpError
 
 # The settings that each DURABILITY requires of the store, and what may be lost with them.
 NEVER_EVICTS = {"maxmemory-policy": "noeviction"}
@@ -31,38 +27,6 @@ DURABILITY = {
 UNKNOWN = "unknown: the store refuses CONFIG"
 FAILOVER_LOSES = "; if a replica takes over, also events it has not yet received (see REPLICAS_ACK)"
 SWEEP_LATE_MS = 15_000
-CHECK_TIMEOUT_SECONDS = 2
-
-
-def blueprint(settings: Settings, store: Store, engine: Engine) -> Blueprint:
-    """The health checks for orchestrators and load balancers."""
-    pages = Blueprint("health", __name__)
-
-    @pages.get("/livez")
-    def livez() -> Response:
-        return jsonify(alive=True)
-
-    checks: dict[str, Callable[[], str]] = {
-        "store": lambda: check_store(store, settings),
-        "broker": check_broker,
-        "database": TimedCheck(lambda: check_database(engine)),
-        "sweep": lambda: check_sweep(store),
-    }
-
-    @pages.get("/readyz")
-    def readyz() -> tuple[Response, int]:
-        """Whether the whole stack works. `?only=store`, for a load balancer: whether this receiver can accept events.
-
-        The store suffices to accept and keep every event; the other checks decide when its jobs run.
-        """
-        names = request.args.get("only", ",".join(checks)).split(",")
-        if not set(names) <= set(checks):
-            raise HttpError(f"only must be one or more of {','.join(checks)}")
-        results = {name: run_check(checks[name]) for name in names}
-        ready = all(result == "ok" for result in results.values())
-        return jsonify(ready=ready, checks=results, loss_window=loss_window(settings)), 200 if ready else 503
-
-    return pages
 
 
 def run_check(check: Callable[[], str]) -> str:
@@ -95,32 +59,6 @@ def check_store(store: Store, settings: Settings) -> str:
     elif (needed := settings.replicas_ack) and (replicas := store.replicas()) < needed:
         wrong.append(f"only {replicas} of {needed} replicas confirm writes: sources receive 503")
     return "; ".join(wrong) or "ok"
-
-
-class TimedCheck:
-    """Runs a check that may block in a background thread; reports a timeout after CHECK_TIMEOUT_SECONDS."""
-
-    def __init__(self, check: Callable[[], str]) -> None:
-        self._check, self._lock = check, threading.Lock()
-        self._running: Future[str] = Future()
-        self._running.cancel()
-
-    def __call__(self) -> str:
-        with self._lock:
-            if self._running.done():
-                self._running = Future()
-                threading.Thread(target=self._run, args=(self._running,), daemon=True).start()
-            running = self._running
-        try:
-            return running.result(CHECK_TIMEOUT_SECONDS)
-        except TimeoutError:
-            return f"does not answer within {CHECK_TIMEOUT_SECONDS} s"
-
-    def _run(self, running: Future[str]) -> None:
-        try:
-            running.set_result(self._check())
-        except Exception as error:
-            running.set_exception(error)
 
 
 def check_database(engine: Engine) -> str:

@@ -17,7 +17,9 @@ from inbox.alert_rules import AlertDigest, AlertState
 from inbox.errors import HoldfastError, StoreUnavailable
 from inbox.store import Store
 from settings import Settings
-from tasks.notifications.apprise_client import render_message, send_message, with_idempotency_key
+from tasks.notifications.apprise_client import send_message
+from tasks.notifications.recipients import Recipient
+from tasks.notifications.rendering import render_message
 
 log = structlog.get_logger()
 
@@ -47,9 +49,8 @@ class Watchdog:
         key = f"holdfast:watch:{datetime.fromtimestamp(now / 1000, UTC):%Y-%m-%dT%H:%M:%S}"
         for url in self._settings.alert_urls:
             with suppress(HoldfastError):  # a wrong URL or template, which workers report, too
-                if send_message(
-                    with_idempotency_key(url, key), *render_message(self._settings, "alert", None, context)
-                ):
+                message, _ = render_message(self._settings, "alert", (), context)
+                if send_message(url, message, key, Recipient()):
                     continue
             log.error("an alert could not be sent", alert=digest.subject(), service=url.partition("://")[0])
 

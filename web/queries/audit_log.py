@@ -6,12 +6,15 @@ import structlog
 
 from inbox.store import Store
 from tasks import broker
+from web.auth import count_replay
 
 log = structlog.get_logger()
 
 
 def replay(store: Store, job: str, by: str) -> str:
-    """Run the job again. Returns "replayed", or the record's code for why it cannot."""
+    """Run the job again. Returns "replayed", or the record's code for why it cannot. Raises HttpError, 429, if the key
+    has replayed too many."""
+    count_replay(store, by)
     bells = store.replay(job, by)
     if isinstance(bells, str):
         return bells

@@ -15,12 +15,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from inbox import find, queries
-from inbox.event import Event
 from inbox.find import Filter
 from inbox.store import Store
-from tasks import broker
 from tasks.models import Replay
-from tasks.routes import OWN_SOURCE, jobs_for
+from tasks.own_events import record_own_event
+from tasks.routes import OWN_SOURCE
 from web.errors import HttpError
 from web.times import iso
 
@@ -78,8 +77,7 @@ def request_replay(store: Store, query: Filter, by: str) -> str:
     now = store.now_ms()
     query = _until_now(store, query)
     replay = f"replay:{datetime.fromtimestamp(now / 1000, UTC):%Y-%m-%dT%H:%M:%S}-{secrets.token_hex(2)}"
-    event = Event(OWN_SOURCE, replay, EVENT_TYPE, json.dumps({"by": by, "wanted": asdict(query)}).encode())
-    broker.ring(store.record(event, jobs_for(OWN_SOURCE, replay, EVENT_TYPE), counted="due") or ())
+    record_own_event(store, replay, EVENT_TYPE, {"by": by, "wanted": asdict(query)})
     log.info("bulk replay requested", replay=replay, by=by)
     return replay
 

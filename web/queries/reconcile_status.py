@@ -14,6 +14,7 @@ from inbox import queries
 from inbox.store import Store
 from settings import Settings
 from tasks.models import Reconcile
+from web.queries.run_state import run_state
 from web.times import iso
 
 
@@ -24,7 +25,7 @@ def load_status(settings: Settings, store: Store, db: Session) -> dict[str, Any]
     has it. `missed`: how many events reconciles have ever found that had not been delivered.
     """
     row = db.get(Reconcile, "stripe")
-    state, reason = _state(settings, row)
+    state, reason = run_state(settings, row, running=row is not None and row.until is not None)
     return {
         "state": state,
         "reason": reason,
@@ -33,16 +34,6 @@ def load_status(settings: Settings, store: Store, db: Session) -> dict[str, Any]
         "seen_until": row.seen_until if row else None,
         "missed": queries.stats(store)["missed"],
     }
-
-
-def _state(settings: Settings, row: Reconcile | None) -> tuple[str, str | None]:
-    if not settings.stripe_api_key:
-        return "off", "STRIPE_API_KEY is not set"
-    if row is None:
-        return "never_run", None
-    if row.failure:
-        return "failing", row.failure
-    return "ok" if row.until is None else "running", None
 
 
 class ReconcileMetrics(Collector):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import ColumnElement, select, tuple_
 from sqlalchemy.orm import Session
 
 from tasks.models import Invoice, PaymentGrace, PaymentRetry, Subscription
@@ -42,14 +42,14 @@ def load_page(db: Session, params: Mapping[str, str], limit: int) -> tuple[Seque
         query = query.where(tuple_(Subscription.updated_at, Subscription.id) < tuple_(*parse_row_cursor(cursor)))
     query = query.order_by(Subscription.updated_at.desc(), Subscription.id.desc())
     rows = db.scalars(query.limit(limit)).all()
-    invoices = _open_invoices(db, [row.id for row in rows])
+    invoices = _by_subscription(load_open_invoices(db, Invoice.subscription.in_([row.id for row in rows])))
     older = row_cursor(rows[-1].updated_at, rows[-1].id) if len(rows) == limit else None
     return [PastDueSubscription(row, invoices.get(row.id, ())) for row in rows], older
 
 
-def _open_invoices(db: Session, subscriptions: list[str]) -> dict[str, list[OpenInvoice]]:
-    """The unpaid invoices by subscription, loaded in three queries."""
-    unpaid = select(Invoice).where(Invoice.subscription.in_(subscriptions), Invoice.state.in_(UNPAID))
+def load_open_invoices(db: Session, selected: ColumnElement[bool]) -> list[OpenInvoice]:
+    """The unpaid invoices among the selected ones, the oldest first, loaded in three queries."""
+    unpaid = select(Invoice).where(selected, Invoice.state.in_(UNPAID))
     found = {invoice.id: OpenInvoice(invoice) for invoice in db.scalars(unpaid.order_by(Invoice.created))}
     retries = select(PaymentRetry).where(PaymentRetry.invoice.in_(found))
     for retry in db.scalars(retries.order_by(PaymentRetry.number)):
@@ -57,7 +57,11 @@ def _open_invoices(db: Session, subscriptions: list[str]) -> dict[str, list[Open
     graces = select(PaymentGrace).where(PaymentGrace.invoice.in_(found))
     for grace in db.scalars(graces.order_by(PaymentGrace.number)):
         found[grace.invoice].grace = grace
-    by_subscription: dict[str, list[OpenInvoice]] = {}
-    for invoice in found.values():
-        by_subscription.setdefault(invoice.invoice.subscription or "", []).append(invoice)
-    return by_subscription
+    return list(found.values())
+
+
+def _by_subscription(invoices: Sequence[OpenInvoice]) -> dict[str, list[OpenInvoice]]:
+    found: dict[str, list[OpenInvoice]] = {}
+    for invoice in invoices:
+        found.setdefault(invoice.invoice.subscription or "", []).append(invoice)
+    return found

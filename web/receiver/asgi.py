@@ -1,4 +1,4 @@
-"""The ASGI application: webhooks by the receiver in the event loop, everything else by Flask in threads.
+"""The ASGI application: webhooks and health in the event loop, everything else by Flask in threads.
 
 Under `python -m web`, protocol.py usually handles webhooks before they become ASGI messages; the same code runs then.
 """
@@ -6,46 +6,48 @@ Under `python -m web`, protocol.py usually handles webhooks before they become A
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from a2wsgi import WSGIMiddleware
-from a2wsgi.asgi_typing import HTTPScope, Receive, ReceiveEvent, Scope, Send
-from a2wsgi.wsgi_typing import Environ
-from flask import Flask
+from a2wsgi.asgi_typing import HTTPScope, Receive, Scope, Send
 
-from settings import Settings
 from telemetry import tracing
-from web.body import BODY_TIMEOUT_SECONDS, BUDGET_BYTES, TIMEOUT_MESSAGE, BodyBudget, receive_body, receive_chunk
-from web.errors import HttpError, error_response
+from web.body import TIMEOUT_MESSAGE, allowed_seconds, receive_chunk
+from web.errors import HttpError
+from web.flask_host import FlaskHost
+from web.receiver.connections import Connections
 from web.receiver.delivery import Delivery
-from web.receiver.receiver import Receiver, Response, json_response
+from web.receiver.receiver import Receiver
 from web.receiver.sources import Source
+from web.responses import Response, send_response
 
-THREADS = 32
-MAX_CONNECTIONS = 4096  # of one process; further ones are closed or get 503, and their clients try again
+Page = Callable[[HTTPScope, Send], Awaitable[None]]
 
 
 class AsgiApp:
     """An application for any ASGI server (https://asgi.readthedocs.io/en/latest/specs/www.html).
 
-    `receiver` is public for protocol.py.
+    `in_loop` has the pages, by path, that need no thread. What is public is so for protocol.py.
     """
 
-    def __init__(self, settings: Settings, receiver: Receiver, flask_app: Flask) -> None:
-        self.receiver = receiver
-        self._flask = _flask_in_threads(flask_app, settings.max_body_bytes)
+    def __init__(self, receiver: Receiver, pages: FlaskHost, in_loop: Mapping[str, Page]) -> None:
+        self.receiver, self.pages, self._in_loop = receiver, pages, in_loop
+        self.connections = Connections()
+        self.default_headers: tuple[Sequence[tuple[bytes, bytes]], bytes] = (), b""  # and the same as lines
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        if scope["type"] == "http" and scope["method"] == "POST":
-            source = self.receiver.sources_by_path.get(scope["path"].encode())
-            if source is not None:
-                await receive_webhook(self.receiver, source, scope, receive, send)
-                return
-        await self._flask(scope, receive, send)
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        source = self.receiver.sources_by_path.get(scope["path"].encode()) if scope["method"] == "POST" else None
+        if source is not None:
+            await receive_webhook(self.receiver, source, scope, receive, send)
+        elif page := self._in_loop.get(scope["path"]):
+            await page(scope, send)
+        else:
+            await self.pages(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """https://asgi.readthedocs.io/en/latest/specs/lifespan.html"""
@@ -76,7 +78,7 @@ async def receive_webhook(receiver: Receiver, source: Source, scope: HTTPScope, 
     try:
         await _read_body(delivery, receive)
         if not delivery.disconnected:
-            await _send_response(send, await connection.response)
+            await send_response(send, await connection.response)
     finally:
         if not delivery.response_complete and not delivery.disconnected:  # the server cancelled this task
             delivery.connection_lost()
@@ -84,53 +86,17 @@ async def receive_webhook(receiver: Receiver, source: Source, scope: HTTPScope, 
 
 async def _read_body(delivery: Delivery, receive: Receive) -> None:
     """Feed the delivery until it is complete, rejected or disconnected."""
-    more = True
+    more, began = True, asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+        async with asyncio.timeout(allowed_seconds(0)) as timeout:
             while more and not delivery.rejected:
                 chunk, more = await receive_chunk(receive)
                 delivery.add_chunk(chunk)
+                delivery.await_rest()
+                timeout.reschedule(began + allowed_seconds(delivery.size))
     except TimeoutError:
         delivery.reject(HttpError(TIMEOUT_MESSAGE, 408))
     except HttpError:  # the connection was lost
         delivery.connection_lost()
     else:
         delivery.end_body()
-
-
-def _flask_in_threads(app: Flask, limit_bytes: int) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """Flask by a2wsgi. A request gets a thread only after its whole body arrived, so a slow body occupies none."""
-
-    def wsgi_app(environ: Environ, start_response: Any) -> Iterable[bytes]:
-        environ["wsgi.input_terminated"] = True  # type: ignore[typeddict-unknown-key]  # also for chunked bodies
-        return app(cast(dict[str, Any], environ), start_response)
-
-    threads, budget = WSGIMiddleware(wsgi_app, workers=THREADS), BodyBudget(BUDGET_BYTES)
-
-    async def asgi_app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await threads(scope, receive, send)
-            return
-        with budget.reservation() as reserve:
-            try:
-                raw = await receive_body(receive, _content_length(scope), limit_bytes, reserve)
-            except HttpError as error:
-                await _send_response(send, json_response(*error_response(error)))
-                return
-
-            async def receive_all() -> ReceiveEvent:
-                return {"type": "http.request", "body": raw, "more_body": False}
-
-            await threads(scope, receive_all, send)
-
-    return asgi_app
-
-
-def _content_length(scope: HTTPScope) -> int:
-    """0 if the request does not declare one."""
-    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
-
-
-async def _send_response(send: Send, response: Response) -> None:
-    await send({"type": "http.response.start", "status": response.status, "headers": list(response.headers)})
-    await send({"type": "http.response.body", "body": response.body})

@@ -29,6 +29,7 @@ class BufferedCounters:
 
     def __init__(self, store: Store) -> None:
         self._store, self._rejection_log = store, RejectionLog()
+        self.flush_seconds = FLUSH_SECONDS
         self._counts: Counter[str] = Counter()
         self._flusher: asyncio.Task[None] | None = None
 
@@ -50,7 +51,7 @@ class BufferedCounters:
 
     async def _flush_later(self) -> None:
         while self._counts:
-            await asyncio.sleep(FLUSH_SECONDS)
+            await asyncio.sleep(self.flush_seconds)
             await self.flush()
         self._flusher = None
 

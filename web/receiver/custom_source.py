@@ -21,10 +21,14 @@ def custom_peek(setting: SourceSetting) -> Callable[[Request, str], EventIdentit
 
     def peek(request: Request, body: str) -> EventIdentity:
         kind = identity(_value_at(setting.type, request, body), "type")
-        event = _value_at(setting.id, request, body) if setting.id else hashlib.sha256(body.encode()).hexdigest()
-        return EventIdentity(identity(event, "id"), kind)
+        event = _value_at(setting.id, request, body) if setting.id else _digest(body)
+        return EventIdentity(identity(event, "id"), kind, signed=_digest(body) if setting.id_is_unsigned else "")
 
     return peek
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
 
 
 def _value_at(location: str, request: Request, body: str) -> str:

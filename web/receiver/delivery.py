@@ -13,8 +13,9 @@ from inbox.errors import StoreUnavailable
 from inbox.event import Event
 from web.body import too_large
 from web.errors import HttpError
-from web.receiver.receiver import Receiver, Response
+from web.receiver.receiver import Receiver
 from web.receiver.sources import Source
+from web.responses import Response
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -48,24 +49,25 @@ class Delivery:
         self.keep_alive = keep_alive
         self.body_complete = self.disconnected = self.response_complete = False
         self._receiver, self._source, self._connection, self._query = receiver, source, connection, query
-        self._chunks: list[bytes] = []
-        self._size = 0
-        self._started = False
+        self._body: bytes | bytearray = b""
+        self.size = 0  # bytes of the body that have arrived
+        self._started = self._awaited = False
         self._rejection: Response | None = None
+        self.rejected = False
         self._received_at = time.monotonic()
-        if int(self.headers.get("content-length", "0")) > receiver.limit_bytes:
-            self.reject(too_large(receiver.limit_bytes))
-
-    @property
-    def rejected(self) -> bool:
-        return self._rejection is not None
+        try:
+            if self.headers.content_length() > receiver.limit_bytes:
+                raise too_large(receiver.limit_bytes)
+            self._check = receiver.check_head(source, self)
+        except HttpError as error:
+            self._rejection, self.rejected = receiver.reject(source, error), True
 
     @property
     def args(self) -> Mapping[str, str]:
         return dict(parse_qsl(self._query.decode("latin-1")))
 
     def start(self) -> None:
-        """Earlier pipelined requests are answered; process this one."""
+        """Earlier pipelined requests are answered; process this one. May be called again."""
         self._started = True
         self._advance()
 
@@ -74,23 +76,37 @@ class Delivery:
         if self._rejection is not None:
             return
         try:
-            self._receiver.body_budget.reserve(len(data))
+            self._receiver.body_budget.reserve(self, len(data))
         except HttpError as error:
             self.reject(error)
             return
-        self._size += len(data)
-        self._chunks.append(data)
-        if self._size > self._receiver.limit_bytes:
+        if self.size == 0:
+            self._body = data
+        else:  # no list of chunks: a tiny one would take fifty times the memory that it is counted with
+            self._body = self._body if isinstance(self._body, bytearray) else bytearray(self._body)
+            self._body += data
+        self.size += len(data)
+        if self.size > self._receiver.limit_bytes:
             self.reject(too_large(self._receiver.limit_bytes))
+
+    def await_rest(self) -> None:
+        """More of its body is to come later."""
+        if self.size and not self._awaited and not self.body_complete:
+            self._awaited = True
+            self._receiver.body_budget.await_rest(self)
 
     def end_body(self) -> None:
         """The body is complete."""
         self.body_complete = True
+        if self._awaited:
+            self._receiver.body_budget.complete(self)
         self._advance()
 
     def reject(self, error: Exception) -> None:
-        """Answer with this error when it is this request's turn, whatever arrives later."""
-        self._rejection = self._receiver.reject(self._source, error)
+        """Answer with this error when it is this request's turn, whatever arrives later. The first one counts."""
+        if self._rejection is None:
+            self._rejection, self.rejected = self._receiver.reject(self._source, error), True
+        self._free_body()
         self._advance()
 
     def connection_lost(self) -> None:
@@ -110,7 +126,7 @@ class Delivery:
 
     def _record(self) -> None:
         try:
-            arrival = self._receiver.verify(self._source, self, b"".join(self._chunks))
+            arrival = self._receiver.verify(self._source, self, self._check, bytes(self._body))
         except Exception as error:
             self.reject(error)
             return
@@ -131,9 +147,9 @@ class Delivery:
             self._connection.reply(self, response)
 
     def _free_body(self) -> None:
-        self._receiver.body_budget.release(self._size)
-        self._size = 0
-        self._chunks.clear()
+        self._receiver.body_budget.release(self, self.size)
+        self.size = 0
+        self._body = b""
 
 
 class Headers:
@@ -141,6 +157,10 @@ class Headers:
 
     def __init__(self, pairs: RawHeaders) -> None:
         self._values = dict(pairs)  # ASGI servers give the names in lower case
+
+    def content_length(self) -> int:
+        """In bytes; 0 if it is not declared."""
+        return int(self._values.get(b"content-length", 0))
 
     def get(self, name: str, default: str, /) -> str:
         value = self._values.get(name.lower().encode())

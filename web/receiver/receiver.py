@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
-from http import HTTPStatus
-from typing import NamedTuple
 
 from inbox.errors import StoreUnavailable
 from inbox.event import Event, NewEvent
@@ -19,28 +16,12 @@ from web.body import BUDGET_BYTES, BodyBudget
 from web.errors import HttpError, error_response
 from web.receiver.counters import BufferedCounters
 from web.receiver.group_commit import GroupCommit
-from web.receiver.signatures import Request
+from web.receiver.signatures import BodyCheck, Request
 from web.receiver.sources import Source
+from web.responses import Response, json_response
 
 PATHS = {"/stripe-webhook": "stripe", "/doc-status-webhook": "documents"}
 SOURCE_PREFIX = "/hooks/"
-
-
-class Response(NamedTuple):
-    """A response in JSON. `head` is status line and headers in HTTP/1.1, each line with its line break, made once."""
-
-    status: int
-    headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes
-    head: bytes
-
-
-def json_response(status: int, body: bytes, headers: Mapping[str, str]) -> Response:
-    """Build a response whose body is JSON already."""
-    given = {"content-type": "application/json", "content-length": str(len(body)), **headers}
-    pairs = tuple((name.lower().encode(), value.encode()) for name, value in given.items())
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode(), *(b"%b: %b\r\n" % pair for pair in pairs)]
-    return Response(status, pairs, body, b"".join(lines))
 
 
 ACCEPTED = json_response(200, b'{"success": true}', {})
@@ -52,12 +33,17 @@ class Receiver:
     def __init__(self, settings: Settings, sources: Mapping[str, Source], store: Store, recorder: Recorder) -> None:
         self.limit_bytes, self.body_budget = settings.max_body_bytes, BodyBudget(BUDGET_BYTES)
         self._tolerance_seconds = settings.signature_tolerance_seconds
-        self._group_commit, self.counters = GroupCommit(recorder), BufferedCounters(store)
+        self.counters = BufferedCounters(store)
+        self.record = GroupCommit(recorder).record  # in one round trip with whatever else arrives now
         by_name = {f"{SOURCE_PREFIX}{name}": source for name, source in sources.items()}
         fixed = {path: sources[name] for path, name in PATHS.items() if name in sources}
         self.sources_by_path = {path.encode(): source for path, source in (by_name | fixed).items()}
 
-    def verify(self, source: Source, request: Request, raw: bytes) -> NewEvent:
+    def check_head(self, source: Source, request: Request) -> BodyCheck:
+        """The check of the body that `verify` needs. Raises BadSignature if no body could make this delivery valid."""
+        return source.scheme(request, source.secrets, time.time(), self._tolerance_seconds)
+
+    def verify(self, source: Source, request: Request, check: BodyCheck, raw: bytes) -> NewEvent:
         """What to record of a delivery: only its identity is read, the worker parses the rest.
 
         Raises HttpError (BadSignature among them) and BadPayload.
@@ -66,12 +52,8 @@ class Receiver:
             body = raw.decode()
         except UnicodeDecodeError:  # every scheme signs text
             raise HttpError("the body is not UTF-8") from None
-        secret = source.verify(request, body, time.time(), self._tolerance_seconds)
+        secret = source.secret_ids[check(body)]
         return build_delivery(source.name, source.peek(request, body), raw, secret)
-
-    def record(self, event: NewEvent) -> asyncio.Future[bool]:
-        """Record it in one round trip with whatever else arrives now; see GroupCommit.record."""
-        return self._group_commit.record(event)
 
     def acknowledge(self, event: Event, request: Request, seconds: float, *, new: bool) -> Response:
         """The event is on disk, `seconds` after the head of its request arrived."""

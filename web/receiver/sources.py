@@ -29,10 +29,6 @@ class Source:
     peek: Callable[[Request, str], EventIdentity]
     secret_ids: tuple[str, ...]
 
-    def verify(self, request: Request, body: str, now: float, tolerance_seconds: int) -> str:
-        """The id of the first secret that signed this delivery. Raises BadSignature."""
-        return self.secret_ids[self.scheme(request, body, self.secrets, now, tolerance_seconds)]
-
 
 def configured_sources(settings: Settings) -> Mapping[str, Source]:
     """The sources that have a secret, by name. A source without one is unknown: its deliveries cannot be verified."""
@@ -41,7 +37,7 @@ def configured_sources(settings: Settings) -> Mapping[str, Source]:
             "stripe",
             signatures.stripe,
             settings.stripe_webhook_secret,
-            stripe_identity(settings.accepted_mode),
+            stripe_identity(settings),
         ),
         _source("documents", _document_scheme(settings), settings.doc_webhook_secret, document_identity(settings)),
     )
@@ -49,9 +45,10 @@ def configured_sources(settings: Settings) -> Mapping[str, Source]:
     return {source.name: source for source in (*sources, *custom) if source.secrets}
 
 
-def stripe_identity(mode: str) -> Callable[[Request, str], EventIdentity]:
-    """How to read the identity of an event of this mode (STRIPE_MODE)."""
-    return lambda _, body: identify_stripe_event(body, mode)
+def stripe_identity(settings: Settings) -> Callable[[Request, str], EventIdentity]:
+    """How to read the identity of a Stripe event."""
+    mode, accounts = settings.accepted_mode, settings.stripe_connected_accounts
+    return lambda _, body: identify_stripe_event(body, mode, accounts)
 
 
 def _source(
@@ -114,7 +111,6 @@ class _DocumentStatus(msgspec.Struct):
     task_id: str
     status: str
     result_url: str | None = None
-    error_message: str | None = None
 
 
 _document_status = msgspec.json.Decoder(_DocumentStatus)

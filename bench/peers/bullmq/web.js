@@ -22,7 +22,5 @@ app.post("/stripe-webhook", async (request, reply) => {
   return { success: true };
 });
 
-app.get("/livez", async () => ({ ok: true }));
-
 await queue.waitUntilReady();
 await app.listen({ port: Number(process.env.PORT), host: "127.0.0.1" });

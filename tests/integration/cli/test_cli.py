@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
+from dev.simulators.http import Request
 from dev.stack.servers import Valkey, free_port, wait_until
 from inbox import find, queries
 from inbox.event import Event
@@ -24,10 +26,9 @@ from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Document
 from tests.conftest import fresh_database
 from tests.support.commands import Terminal, receiver, terminal_for
-from tests.support.peers import Answer, Asked, Peer
+from tests.support.peers import Answer, Peer
 from tests.support.running import run
-from tests.support.signed_deliveries import API_KEY, STRIPE_SECRET
-from web.auth import key_name
+from tests.support.signed_deliveries import API_KEY, STRIPE_SECRET, key_name
 from workers.app import HANDLERS
 from workers.run import Runner
 
@@ -150,6 +151,7 @@ class working:
 def test_tail_starts_with_the_last_events_and_prints_each_new_one_once(terminal: Terminal, real_store: Store) -> None:
     for number in range(3):
         real_store.record(Event("stripe", f"evt_{number}", "customer.created", b"{}"), [])
+        time.sleep(0.002)  # those of the last one's millisecond are printed, too, so that none is missed
     tail = terminal.start("events", "tail", "--lines", "2", "--json")
     printed: list[str] = []
     assert tail.stdout
@@ -188,6 +190,7 @@ def test_a_document_is_requested_once_per_idempotency_key(terminal: Terminal, re
         "document_id": "a.pdf",
         "options": {"ocr": True, "format": "PDF"},
         "notify": {"email": "ada@example.com", "agents": []},
+        "by": key_name(API_KEY),
     }
     assert terminal.run("documents", "start", "a.pdf", "--json").json["status"] == "submitting"
     assert terminal.run("documents", "start", "a.pdf", "--option", "ocr").code == 2
@@ -243,7 +246,7 @@ def test_agent_commands_make_the_requests_of_the_api(
 ) -> None:
     with Peer(lambda _: Answer(201, body=json.dumps(answer).encode())) as peer:
         done, program = (terminal_for(peer.url).run("agents", *arguments, *more) for more in ((), ("--json",)))
-    got: Asked = peer.asked[0]
+    got: Request = peer.requests[0]
     assert (got.method, got.path, json.loads(got.body) if got.body else None) == request_made
     assert got.headers["Authorization"] == f"Bearer {API_KEY}"
     assert (done.code, text in done.out, program.json) == (0, True, answer)
@@ -313,7 +316,30 @@ def test_a_reconcile_is_requested_and_followed_to_its_end(
             done = terminal_for(url).run("reconcile", "--days", "3", "--json")
     assert (done.code, done.json["state"]) == (0, "ok")
     assert "missed events fetched: 0" in done.err
-    assert stripe.asked[0].path.startswith("/v1/events?")
+    assert stripe.requests[0].path.startswith("/v1/events?")
+
+
+def test_an_import_is_requested_and_followed_to_its_end(
+    environ: dict[str, str], real_store: Store, sessions: Callable[[], Session]
+) -> None:
+    found = [{"id": f"sub_{number}", "customer": "cus_1", "status": "active"} for number in range(3)]
+    with Peer(
+        lambda _: Answer(body=json.dumps({"object": "list", "data": found, "has_more": False}).encode())
+    ) as stripe:
+        environ |= {"STRIPE_API_KEY": "sk_test_1", "STRIPE_API_BASE": stripe.url}
+        with receiver(environ) as url, working(real_store, environ, sessions):
+            done = terminal_for(url).run("import", "stripe", "--dry-run", "--json")
+            last = terminal_for(url).run("import", "stripe", "--last", "--json")
+    assert (done.code, done.json["state"], done.json["dry_run"]) == (0, "ok", True)
+    assert (done.json["listed"], done.json["differing"], done.json["imported_at"]) == (3, 3, None)
+    assert "subscriptions listed: 3, to import: 3" in done.err
+    assert last.json == done.json
+
+
+def test_an_import_fails_without_a_stripe_key(terminal: Terminal) -> None:
+    assert terminal.run("import", "stripe", "--last", "--json").json["state"] == "off"
+    assert terminal.run("import", "stripe").code == 1
+    assert terminal.run("import", "stripe", "--last", "--dry-run").code == 2
 
 
 def test_reconcile_fails_without_a_stripe_key(terminal: Terminal) -> None:
@@ -339,7 +365,7 @@ def test_a_sample_is_accepted_by_the_receiver_and_its_id_printed(terminal: Termi
     [
         (
             ("invoice.paid",),
-            {"STRIPE_WEBHOOK_SECRET": "whsec_of_another_account"},
+            {"STRIPE_WEBHOOK_SECRET": "whsec_of_another_account_0123456789"},
             1,
             "1 of 1 events were not accepted",
         ),
@@ -393,7 +419,7 @@ def test_another_server_and_an_unavailable_store_end_with_the_exit_code_for_unav
     ):
         with Peer(lambda _, answer=answer: answer) as peer:  # type: ignore[misc]
             ended = terminal_for(peer.url).run("stats")
-        assert (ended.code, len(peer.asked)) == (3, 1), "the key follows no redirect"
+        assert (ended.code, len(peer.requests)) == (3, 1), "the key follows no redirect"
         assert text in ended.err
 
 

@@ -16,8 +16,9 @@ import pytest
 
 from cli import doctor_checks
 from dev.stack.servers import Valkey, free_port
+from inbox.client import connect
 from inbox.errors import StoreUnavailable
-from inbox.store import Store, connect
+from inbox.store import Store
 from settings import load
 from tests.conftest import fresh_database
 from tests.support.peers import Answer, Mailbox, Peer
@@ -91,6 +92,13 @@ def test_a_correct_installation_has_no_faults(correct: dict[str, str]) -> None:
     assert {"store", "durability", "append-only file", "broker", "database", "workers", "STRIPE_API_KEY"} <= {
         finding["check"] for finding in findings
     }
+
+
+def test_a_text_that_cannot_be_filled_in_is_a_fault(correct: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "receipt.md").write_text("Hello $nmae\n\nbody")
+    found = failed(correct | {"TEMPLATES": str(tmp_path)})
+    assert list(found) == ["messages"]
+    assert found["messages"].startswith("TEMPLATES: receipt.md uses $nmae")
 
 
 CLOSED_PORT = f"127.0.0.1:{free_port()}"
@@ -188,12 +196,31 @@ def test_another_schema_revision_is_reported(correct: dict[str, str], tmp_path: 
     assert "schema revision none" in failed(correct | {"DATABASE_URL": f"sqlite:///{tmp_path}/empty.db"})["database"]
 
 
+@pytest.mark.parametrize(
+    ("schedule", "invoice", "reported"),
+    [
+        ("1d", {"attempted": True, "next_payment_attempt": 1}, True),
+        ("1d", {"attempted": True, "next_payment_attempt": None}, False),
+        ("1d", {"attempted": False, "next_payment_attempt": 1}, False),  # its first attempt, no retry
+        ("off", {"attempted": True, "next_payment_attempt": 1}, False),
+    ],
+)
+def test_retries_of_stripes_beside_our_schedule_are_reported(
+    correct: dict[str, str], schedule: str, invoice: dict[str, Any], reported: bool
+) -> None:
+    listed = {"object": "list", "data": [invoice], "has_more": False}
+    with Peer(lambda _: Answer(200, body=json.dumps(listed).encode())) as stripe:
+        bad = failed(correct | {"STRIPE_API_BASE": stripe.url, "PAYMENT_RETRY_SCHEDULE": schedule})
+    told = {"PAYMENT_RETRY_SCHEDULE": "Stripe retries 1 of 1 failed invoices by itself"}
+    assert bad == (told if reported else {})
+
+
 def test_a_key_that_stripe_refuses_is_reported(correct: dict[str, str]) -> None:
     refusal = json.dumps({"error": {"type": "invalid_request_error", "message": "Invalid API Key"}}).encode()
     with Peer(lambda _: Answer(401, body=refusal)) as peer:
         bad = failed(correct | {"STRIPE_API_BASE": peer.url})
         assert bad == {"STRIPE_API_KEY": "Stripe refused STRIPE_API_KEY"}
-        assert len(peer.asked) == 1
+        assert len(peer.requests) == 1
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ from sqlalchemy import Connection, create_engine, text
 
 from dev.harness import write_log
 
-ORDER = """INSERT INTO orders (session_id, state, amount_total, currency, access_changes, bought, created_at)
-VALUES ('cs_1', 'fulfilled', 1, 'eur', 1, '[]', CURRENT_TIMESTAMP)"""
+ORDER = """INSERT INTO orders (session_id, state, amount_total, currency, bought, created_at)
+VALUES ('cs_1', 'fulfilled', 1, 'eur', '[]', CURRENT_TIMESTAMP)"""
+ACCESS = """INSERT INTO entitlements (source, product, holder, changes, past_due, reason, granted_at)
+VALUES ('cs_1', 'book', 'cus_1', 1, false, '', CURRENT_TIMESTAMP)"""
 DONE = "INSERT INTO effects (job_id, follow_ups, done_at) VALUES ('job', '[]', CURRENT_TIMESTAMP)"
 
 
@@ -40,13 +42,14 @@ def _forget(connection: Connection) -> None:
     ("statements", "twice"),
     [
         ([ORDER, DONE], {}),
-        ([ORDER, "UPDATE orders SET access_changes = 2"], {}),  # the checker knows that there is but one
+        ([ACCESS, "UPDATE entitlements SET changes = 2"], {}),  # the checker knows that there is but one
         ([DONE, f"{DONE} ON CONFLICT (job_id) DO UPDATE SET job_id = 'job'"], {"effects.job_id": "job job"}),
         ([DONE, "DELETE FROM effects", DONE], {"effects.job_id": "job job"}),
         ([ORDER, "UPDATE orders SET state = 'fulfilled'"], {"orders.state": "cs_1 fulfilled"}),
+        ([ORDER, "DELETE FROM orders", ORDER], {"orders.state": "cs_1 fulfilled"}),
         (
-            [ORDER, "DELETE FROM orders", ORDER],
-            {"orders.state": "cs_1 fulfilled", "orders.access_changes": "cs_1 1"},
+            [ACCESS, "DELETE FROM entitlements", ACCESS],
+            {"entitlements.changes": "cs_1 book 1", "entitlements.revoked_at": "cs_1 book none"},
         ),
     ],
 )

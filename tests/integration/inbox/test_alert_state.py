@@ -10,10 +10,11 @@ import pytest
 from dev.stack.servers import Valkey
 from inbox import alert_state, queries
 from inbox.alert_rules import AlertDigest, AlertInputs, AlertState
+from inbox.client import connect
 from inbox.event import Event, NewEvent
 from inbox.job import Doorbell, Lease, NewJob
 from inbox.retry import DeadLetter
-from inbox.store import Store, connect
+from inbox.store import Store
 from settings import load
 from tasks.notifications.alerts import send_alert
 from tasks.notifications.notify import send

@@ -12,16 +12,17 @@ from structlog.testing import capture_logs
 
 from dev.stack.servers import Valkey
 from inbox import find, queries
+from inbox.client import connect
 from inbox.event import Event
 from inbox.find import Filter
 from inbox.job import Doorbell, JobState, Lease, NewJob
 from inbox.retry import DeadLetter
-from inbox.store import DAY_MS, Rules, Store, connect
+from inbox.store import DAY_MS, Rules, Store
 from settings import Settings, load
 from tests.conftest import Clock, fresh_database
 from tests.support import record_model
-from tests.support.signed_deliveries import API_KEY
-from web import auth, create_app
+from tests.support.signed_deliveries import API_KEY, key_name
+from web import create_app
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
 RACERS = 8
@@ -70,6 +71,23 @@ def test_a_discarded_dead_letter_is_in_the_audit_log_with_its_reason(store: Stor
         "a test order",
         "no such customer",
     )
+
+
+def test_an_entry_in_the_audit_log_is_kept_for_the_retention_however_many_follow(valkey: Valkey) -> None:
+    store = Store(connect(valkey.url, timeout_seconds=5), rules=Rules(retention_days=31))
+    now = int(store.client.time()[0]) * 1000
+    with store.client.pipeline() as pipe:
+        for age, by in ((32, "too old"), (30, "ada")):
+            for n in range(1, 200):  # whole nodes of a stream are removed
+                pipe.xadd("{holdfast}:audit", {"by": by, "job": "x"}, f"{now - age * DAY_MS}-{n}")
+        for _ in range(110_000):
+            pipe.xadd("{holdfast}:audit", {"by": "mallory", "job": "x"})
+        pipe.execute()
+    store.discard(letter(store), "grace", "a test order")
+    entries = queries.list_audit_log(store, 1_000_000)
+    kept = Counter(entry["by"] for entry in entries)
+    assert (kept["grace"], kept["mallory"], kept["ada"]) == (1, 110_000, 199)
+    assert kept["too old"] < 100
 
 
 @pytest.mark.parametrize("wanted", ["", "discarded", "succeeded"])
@@ -178,7 +196,7 @@ def test_the_api_discards_once_and_records_the_person_and_the_reason(client: Fla
     assert (again.status_code, again.get_json()["error"]) == (409, "not discarded: already")
     assert client.post("/api/v1/jobs/none/discard", json={"reason": "x"}, headers=BEARER).status_code == 404
     assert [(deed["by"], deed["reason"]) for deed in queries.list_audit_log(real_store, 10)] == [
-        (auth.key_name(API_KEY), "a test order")
+        (key_name(API_KEY), "a test order")
     ]
     assert 'holdfast_jobs{state="discarded"} 1.0' in client.get("/metrics").text
 
@@ -219,7 +237,7 @@ def test_the_log_names_the_person_of_a_replay_or_discard_but_not_the_reason(
         client.post(f"/api/v1/jobs/{other}/discard", headers=BEARER, json={"reason": "once more"})
         asked = client.post("/api/v1/replays", headers=BEARER, json={"type": "invoice.paid"})
         client.post("/console/sign-in", data={"key": API_KEY})
-    by = {"by": auth.key_name(API_KEY), "log_level": "info"}
+    by = {"by": key_name(API_KEY), "log_level": "info"}
     assert [line for line in lines if "by" in line] == [
         {"event": "replayed", "job": job, **by},
         {"event": "discarded", "job": other, **by},

@@ -17,10 +17,11 @@ import trustme
 
 from dev.stack.servers import Valkey
 from inbox import queries
+from inbox.client import connect
 from inbox.errors import StoreUnavailable
 from inbox.event import Event, NewEvent
 from inbox.recorder import AsyncConnection, Recorder
-from inbox.store import Outcome, Store, connect
+from inbox.store import Outcome, Store
 
 
 def recorder(store: Store, url: str) -> Recorder:

@@ -23,12 +23,13 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from dev.stack.servers import Valkey
 from inbox import queries
+from inbox.client import connect
 from inbox.errors import LeaseLost
 from inbox.event import Event
 from inbox.job import Doorbell, Lease, NewJob, NextJobRequest, StoredState
 from inbox.retry import DeadLetter, RetryAt
 from inbox.roundtrip import Command
-from inbox.store import Rules, Store, connect
+from inbox.store import SCRIPTS, Rules, Store
 from inbox.wire import no_message
 from tasks import broker
 from tests.conftest import Clock
@@ -47,10 +48,13 @@ SEED = int(os.environ.get("HYPOTHESIS_SEED") or secrets.randbits(32))
 LEASE_SECONDS = 60
 RULES = Rules(max_attempts=3)
 QUEUES = ("payments", "fulfilment")
+HOLDERS = ("host-1/1", "host-1/2", "host-2/1")
+WORKERS = ("host-1", "host-2", "host-3")
+WORKER_TIMEOUT_MS = int(RULES.worker_timeout_seconds * 1000)
 DAYS = 86400
 KEYS = ["", "sub_1", "sub_1", "sub_2"]
 HOUR = 3600
-JUMPS = [-HOUR, -2, 1, 6, 11, LEASE_SECONDS - 1, LEASE_SECONDS, LEASE_SECONDS + 1, HOUR, 3 * DAYS, 30 * DAYS]
+JUMPS = [-HOUR, -2, 1, 4, 6, 11, LEASE_SECONDS - 1, LEASE_SECONDS, LEASE_SECONDS + 1, HOUR, 3 * DAYS, 30 * DAYS]
 
 events = st.sampled_from(["evt_1", "evt_2", "evt_3", "evt_4"])
 some = st.integers(0, 50)  # selects one of the existing items
@@ -108,6 +112,7 @@ class History(RuleBasedStateMachine):
         self.same_server = same_server
         message = broker.task_message if same_server else no_message
         self.store = LossyStore(self.client, RULES, message=message, now_ms=self.clock)
+        self._load_scripts()
 
     # --- the calls ----------------------------------------------------------------------------------------------------
 
@@ -147,14 +152,14 @@ class History(RuleBasedStateMachine):
         self._rung(bells or [], new if fresh else [])
 
     @precondition(lambda self: self.model.jobs)
-    @rule(target=leases, which=some, holder=st.sampled_from(["worker-1", "worker-2"]))
+    @rule(target=leases, which=some, holder=st.sampled_from(HOLDERS))
     def lease(self, which: int, holder: str) -> Any:
         return self._lease(self._one(which), holder) or multiple()
 
     @rule(target=leases)
     def all_jobs_are_leased(self) -> Any:
         """As many busy workers do, so that they compete for ordering keys."""
-        return multiple(*filter(None, [self._lease(name, "worker-3") for name in sorted(self.model.jobs)]))
+        return multiple(*filter(None, [self._lease(name, "host-1/3") for name in sorted(self.model.jobs)]))
 
     @rule(target=leases)
     def all_jobs_are_leased_by_a_clock_that_is_ahead(self) -> Any:
@@ -194,11 +199,11 @@ class History(RuleBasedStateMachine):
         if not (held or self.same_server):
             return multiple()
         bells, found = self.store.finish_and_lease(
-            lease, [], NextJobRequest("worker-4", LEASE_SECONDS, queue, ["tasks.a"])
+            lease, [], NextJobRequest("host-2/1", LEASE_SECONDS, queue, ["tasks.a"])
         )
         assert isinstance(bells, LeaseLost) != (held or finished)
         self._rung(bells if isinstance(bells, list) else [])
-        return self._leased(found, name or "", word) or multiple()
+        return self._leased(found, name or "", word, "host-2/1") or multiple()
 
     @rule(lease=leases, seconds=st.sampled_from([-5, 0, 5, 3600, 3 * DAYS]))
     def fail(self, lease: Lease, seconds: int) -> None:
@@ -232,6 +237,19 @@ class History(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 5), room=st.integers(-1, 2))
     def sweep(self, limit: int, room: int) -> None:
         self._sweep(limit, room)
+
+    @rule(holder=st.sampled_from(HOLDERS))
+    def a_process_dies(self, holder: str) -> None:
+        self._lost(self.model.end_leases(holder, self.clock.ms), self.store.end_leases(holder))
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def a_worker_reports(self, worker: str) -> None:
+        """The others have died, or are only late, or the clock has been set."""
+        lost = self.model.heartbeat(worker, self.clock.ms, WORKER_TIMEOUT_MS)
+        holders, bells = self.store.heartbeat(worker)
+        self._lost(lost, bells)
+        held = [job.holder for job in self.model.jobs.values() if job.state is StoredState.RUNNING]
+        assert sorted(holders) == sorted(it for it in held if record_model.worker_of(it) == worker)
 
     @precondition(lambda self: self.model.jobs)
     @rule(which=some)
@@ -331,6 +349,12 @@ class History(RuleBasedStateMachine):
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
+    def _load_scripts(self) -> None:
+        """A new server runs the lease of `finish_and_lease` before the finish if it does not know the finish: allowed
+        (the answer to the next doorbell is then "busy" or "waiting"), but the model expects them in order."""
+        for name in SCRIPTS:
+            self.client.execute_command(*self.store.load_command(name))
+
     def _one(self, which: int) -> str:
         names = sorted(self.model.jobs)
         return names[which % len(names)]
@@ -365,6 +389,18 @@ class History(RuleBasedStateMachine):
         assert record_model.content(self.client) == before
         return False
 
+    def _lost(self, names: set[str], bells: list[Doorbell]) -> None:
+        """These jobs lost their leases: those that are due must be rung at once, unless the reply was lost."""
+        self._rung(bells)
+        due = {
+            name
+            for name in names
+            if self.model.jobs[name].state is StoredState.PENDING and self.model.jobs[name].due <= self.clock.ms
+        }
+        assert self.store.lost or due <= {bell.job_id for bell in bells}
+        for name in names:
+            self.known.holding.pop(name, None)
+
     def _sweep(self, limit: int, room: int) -> list[Doorbell]:
         """How many expired leases a sweep finds depends on its limit: the model follows it, within the rules."""
         still = {queue: self._not_overtaken(queue) for queue in QUEUES}
@@ -395,9 +431,9 @@ class History(RuleBasedStateMachine):
 
     def _lease(self, name: str, holder: str) -> Lease | None:
         expected = self.model.lease(name, self.clock.ms)
-        return self._leased(self.store.lease(name, holder, LEASE_SECONDS), name, expected)
+        return self._leased(self.store.lease(name, holder, LEASE_SECONDS), name, expected, holder)
 
-    def _leased(self, lease: Lease | str, name: str, expected: str) -> Lease | None:
+    def _leased(self, lease: Lease | str, name: str, expected: str, holder: str) -> Lease | None:
         """Check the result of leasing the job `name`: `expected` is 'leased' or the reason why not."""
         if expected in ("leased", "waiting"):
             self.known.rung.discard(name)
@@ -409,7 +445,7 @@ class History(RuleBasedStateMachine):
         self._hold(name)
         assert all(lease.token > old.token for old in self.known.given if old.job_id == name)
         assert (name, lease.token) not in self.tokens
-        self.model.leased(name, lease, self.clock.ms + LEASE_SECONDS * 1000)
+        self.model.leased(name, lease, holder, self.clock.ms + LEASE_SECONDS * 1000)
         job = self.model.jobs[name]
         self.known.marks[job.queue] = max(self._mark(job.queue), job.due)
         assert lease.attempt == self.model.jobs[name].tries
@@ -428,11 +464,12 @@ class History(RuleBasedStateMachine):
         self.known.holding = {name: until for name, until in self.known.holding.items() if until > self.clock.ms}
 
     def _work(self, name: str) -> None:
-        lease = self._lease(name, "worker-1")
+        lease = self._lease(name, "host-1/1")
         if lease:
             self.finish(lease, [])
 
 
+@pytest.mark.slow
 def test_no_history_of_calls_and_clocks_breaks_the_record(valkey: Valkey) -> None:
     client = connect(valkey.url, timeout_seconds=5)
     print(f"HYPOTHESIS_SEED={SEED}")

@@ -10,13 +10,14 @@ import pytest
 
 from dev.stack.servers import Valkey
 from inbox import find
+from inbox.client import connect
 from inbox.errors import LeaseLost, StoreUnavailable
-from inbox.event import Event
+from inbox.event import Event, NewEvent
 from inbox.find import Filter
 from inbox.job import Doorbell, Lease, NewJob, NextJobRequest
 from inbox.queries import stats
 from inbox.retry import DeadLetter, RetryAt
-from inbox.store import Rules, Store, connect
+from inbox.store import DAY_MS, PREFIX, Rules, Store
 from tasks import broker
 from tests.conftest import Clock
 from tests.support.lossy_proxy import LossyProxy
@@ -46,7 +47,7 @@ def test_a_lease_contains_the_event_as_it_was_signed(store: Store, clock: Clock)
     store.record(EVENT, [job()])
     lease = leased(store)
     facts = ("j1", clock.ms, 1, {"n": 1}, "stripe", "evt_1", EVENT.type, EVENT.body, clock.ms)
-    assert lease == Lease(*facts, replays=0, first=True, task="tasks.a", task_id="task-1")
+    assert lease == Lease(*facts, replays=0, first=True, task="tasks.a", task_id="task-1", leased_ms=clock.ms)
 
 
 @pytest.mark.parametrize("end", ["released", "failed", "ran out", "replayed"])
@@ -432,6 +433,31 @@ def test_a_finished_event_expires_and_an_open_one_never(real_store: Store) -> No
     real_store.finish(leased(real_store, "j2"))
     days = [client.ttl(f"{{holdfast}}:{key}") / 86400 for key in ("event:stripe:evt_1", "body:stripe:evt_1", "job:j1")]
     assert [round(d) for d in days] == [7, 7, 7]
+
+
+def test_what_is_signed_is_one_event_for_the_retention_time_whatever_its_id(store: Store, clock: Clock) -> None:
+    def record(name: str, source: str = "github") -> bool:
+        (outcome,) = store.record_all([NewEvent(Event(source, name, "push", b"{}"), [], signed="the digest")])
+        return outcome is not None
+
+    assert [record("guid-1"), record("guid-2"), record("guid-1"), record("guid-1", "gitlab")] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+    clock.ms += 34 * DAY_MS
+    assert not record("guid-3")
+    clock.ms += 9 * DAY_MS  # what expires in the same fifth of the retention time is forgotten together
+    assert record("guid-4")
+
+
+def test_an_event_that_cannot_be_created_is_no_duplicate_when_it_is_delivered_again(store: Store) -> None:
+    arrival = NewEvent(Event("github", "guid-1", "push", b"{}"), [], signed="the digest")
+    store.client.set(f"{PREFIX}events", "another type of value")
+    assert isinstance(store.record_all([arrival])[0], StoreUnavailable)
+    store.client.delete(f"{PREFIX}events", f"{PREFIX}event:github:guid-1", f"{PREFIX}body:github:guid-1")
+    assert store.record_all([arrival]) == [[]]
 
 
 @pytest.mark.parametrize(("days_ago", "known"), [(8, True), (34.9, True), (43, False)])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from dev.simulators.http import Request
 from tasks.agents.handoff import deliver
 from tasks.agents.registry import get_or_create
 from tasks.billing import disputes
@@ -15,15 +16,15 @@ from tasks.billing.refunds import charge_refunded, refund_changed
 from tasks.documents.download import download
 from tasks.documents.submissions import check_deadline, submit
 from tasks.handler import Handler
-from tasks.models import AppMessage, Document, Handoff, Notification, PaymentFailure, PaymentRetry
+from tasks.models import AppMessage, Document, Handoff, Notification, PaymentFailure, PaymentIntent, PaymentRetry
 from tasks.notifications.notify import send
-from tasks.orders import app_webhook, subscriptions_without_checkout
+from tasks.orders import app_webhook, sales_without_session
 from tasks.orders.fulfilment import checkout_completed
 from tests.integration.tasks.billing.test_payments import failure
 from tests.integration.tasks.billing.test_refunds import dispute, failed_refund, refund
 from tests.integration.tasks.orders.test_fulfilment import checkout
 from tests.support.business import HANDOFF_SECRET, NOW, Business
-from tests.support.peers import Answer, Asked, Peer, Stripe
+from tests.support.peers import Answer, Peer, Stripe
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr':DeprecationWarning")  # Apprise's, below Python 3.13
 
@@ -61,17 +62,24 @@ def prepare(business: Business, peer: Peer) -> None:
         db.flush()
         words = {"document": "doc_1", "kind": "document.completed", "data": {}, "created_at": NOW, "updated_at": NOW}
         db.add(Handoff(id="h", agent=get_or_create(db, peer.url), **words))
-        row = {"kind": "document_ready", "params": {"document": "d", "link": ""}, "state": "owed", "created_at": NOW}
+        row = {
+            "kind": "payment_failed",
+            "about": "in_1",
+            "params": {},
+            "state": "owed",
+            "created_at": NOW,
+        }
         db.add(Notification(id="n", audience="customer", email="ada@example.com", **row))
+        db.add(PaymentIntent(id="pi_7", amount=1, currency="eur", product="book", created=1))
         db.add(AppMessage(id="m", type="order.fulfilled", data={}, created_at=NOW))
         db.commit()
 
 
-def answer(asked: Asked) -> bytes:
-    if asked.path == "/api/v1/process":
+def answer(request: Request) -> bytes:
+    if request.path == "/api/v1/process":
         return b'{"task_id": "t"}'
     listed = ("line_items", "invoice_payments", "checkout/sessions")
-    return STRIPE_LISTS if any(word in asked.path for word in listed) else STRIPE_SAYS
+    return STRIPE_LISTS if any(word in request.path for word in listed) else STRIPE_SAYS
 
 
 @pytest.mark.parametrize(
@@ -90,7 +98,7 @@ def answer(asked: Asked) -> bytes:
         (charge_refunded, refund(invoice="in_1"), {}),
         (disputes.dispute_changed, dispute(payment_intent=None), {}),
         (refund_changed, failed_refund(), {}),
-        (subscriptions_without_checkout.record_order, None, {"subscription": "sub_1"}),
+        (sales_without_session.record_sale, None, {"sale": "pi_7"}),
     ],
 )
 def test_no_transaction_is_open_during_an_outgoing_call(
@@ -102,9 +110,9 @@ def test_no_transaction_is_open_during_an_outgoing_call(
     pool: Any = bind.pool
     in_use: list[int] = []
 
-    def reply(asked: Asked) -> Answer:
+    def reply(request: Request) -> Answer:
         in_use.append(pool.checkedout())
-        return Answer(200, body=answer(asked))
+        return Answer(200, body=answer(request))
 
     with Peer(reply) as peer:
         prepare(business, peer)

@@ -46,7 +46,7 @@ WRONG_STRIPE_TYPE = {  # only the workers import stripe
 NO_HANDLER = {  # only the workers import handlers
     "tasks.billing.payments:nobody": "does not exist",
     "tasks.nowhere:refunded": "does not exist",
-    "tasks.billing.payments:RECOVERED": "must take (attempt, db)",
+    "tasks.billing.announcements:RECOVERED": "must take (attempt, db)",
     "tasks.payloads:ref": "must take (attempt, db)",
 }
 

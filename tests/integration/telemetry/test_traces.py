@@ -14,12 +14,13 @@ import requests
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from dev.simulators.http import Request
 from dev.stack.servers import Valkey, wait_until
 from inbox import queries
 from inbox.store import Store
 from tests.conftest import fresh_database
 from tests.support.business import HANDOFF_SECRET
-from tests.support.peers import Answer, Asked, Mailbox, Peer
+from tests.support.peers import Answer, Mailbox, Peer
 from tests.support.signed_deliveries import signed_by_stripe, stripe_event
 from tests.support.stack import ROOT, Stack
 
@@ -48,7 +49,7 @@ class Collector(Peer):
 
     @property
     def spans(self) -> list[Span]:
-        found = [ExportTraceServiceRequest.FromString(asked.body) for asked in self.asked]
+        found = [ExportTraceServiceRequest.FromString(request.body) for request in self.requests]
         groups = [group for request in found for part in request.resource_spans for group in part.scope_spans]
         return [span for group in groups for span in group.spans]
 
@@ -92,7 +93,7 @@ def done(store: Store) -> bool:
     return stats["succeeded"] >= 4 and stats["unfinished"] == 0
 
 
-def told(span: Span) -> dict[str, Any]:
+def attributes(span: Span) -> dict[str, Any]:
     return {one.key: getattr(one.value, one.value.WhichOneof("value") or "") for one in span.attributes}
 
 
@@ -100,6 +101,7 @@ def of(spans: list[Span], name: str) -> list[Span]:
     return [span for span in spans if span.name == name]
 
 
+@pytest.mark.slow
 def test_one_trace_links_the_request_its_attempts_the_follow_ups_and_outgoing_calls(
     stack: Stack, real_store: Store, app: Peer
 ) -> None:
@@ -109,42 +111,43 @@ def test_one_trace_links_the_request_its_attempts_the_follow_ups_and_outgoing_ca
         deliver(stack, "evt_1")
         deliver(stack, "evt_1")
         wait_until(lambda: done(real_store), seconds=60, what="every job to be done")
-        assert collector.asked == []
+        assert collector.requests == []
         assert [worker.stop(), receiver.stop()] == [0, 0]
         spans = collector.spans
     assert len({span.trace_id for span in spans}) == 1
 
     first, again = sorted(of(spans, "receive"), key=lambda span: span.start_time_unix_nano)
     assert (first.parent_span_id, again.parent_span_id) == (b"", first.span_id)
-    assert [told(span)["outcome"] for span in (first, again)] == ["recorded", "duplicate"]
+    assert [attributes(span)["outcome"] for span in (first, again)] == ["recorded", "duplicate"]
     assert first.links[0].trace_id.hex() in SENDERS_OWN
 
     attempts = {span.span_id: span for span in spans if span.name.startswith("attempt ")}
     assert {span.parent_span_id for span in attempts.values()} == {first.span_id}
     (fulfilment,) = of(spans, "attempt tasks.fulfilment.checkout_completed")
     about = {"source": "stripe", "event_id": "evt_1", "task": "tasks.fulfilment.checkout_completed", "attempt": 1}
-    assert told(fulfilment) == {**about, "job": told(fulfilment)["job"], "outcome": "succeeded"}
+    assert attributes(fulfilment) == {**about, "job": attributes(fulfilment)["job"], "outcome": "succeeded"}
 
     calls = of(spans, "POST")
     host, port = app.host.split(":")
     place = {"url.scheme": "http", "server.address": host, "server.port": int(port)}
-    assert [told(call) for call in calls] == [{**place, "http.response.status_code": 204}] * len(app.asked)
+    assert [attributes(call) for call in calls] == [{**place, "http.response.status_code": 204}] * len(app.requests)
     assert {attempts[call.parent_span_id].name for call in calls} == {"attempt tasks.app_webhook.deliver"}
-    joined = {asked.headers["traceparent"].split("-")[2] for asked in app.asked}
+    joined = {request.headers["traceparent"].split("-")[2] for request in app.requests}
     assert joined == {call.span_id.hex() for call in calls}
     (mail,) = of(spans, "notify")
     assert attempts[mail.parent_span_id].name == "attempt tasks.notifications.send"
 
-    sent = b"".join(asked.body for asked in collector.asked)
+    sent = b"".join(request.body for request in collector.requests)
     assert b"evt_1" in sent
     assert not [word for word in (b"ada@", b"Ada", b"a-secret", b"/in", b"whsec_", b"mailbox") if word in sent]
 
 
-def hangs(_: Asked) -> Answer:
+def hangs(_: Request) -> Answer:
     time.sleep(20)
     return Answer(503)
 
 
+@pytest.mark.slow
 def test_a_collector_that_hangs_delays_no_job_and_no_shutdown(stack: Stack, real_store: Store) -> None:
     with Peer(hangs) as collector:
         stack.environment |= {"TRACES_URL": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
@@ -154,7 +157,7 @@ def test_a_collector_that_hangs_delays_no_job_and_no_shutdown(stack: Stack, real
         began = time.monotonic()
         assert [worker.stop(), receiver.stop()] == [0, 0]
         assert time.monotonic() - began < 30
-        assert collector.asked
+        assert collector.requests
 
 
 LOADED = """

@@ -81,7 +81,7 @@ def test_a_worker_stopped_before_a_job_has_begun_returns_it(
 
 
 def test_a_worker_stopped_while_it_rings_returns_the_next_job(runner: Runner) -> None:
-    rings: list[Callable[[], None]] = [lambda: None, told_to_stop]
+    rings: list[Callable[[], None]] = [lambda: None, stop]
 
     def ring(_: Iterable[Doorbell]) -> None:
         rings.pop()()
@@ -92,7 +92,7 @@ def test_a_worker_stopped_while_it_rings_returns_the_next_job(runner: Runner) ->
     assert outcomes(runner, "j2") == ("pending", ["released"])
 
 
-def told_to_stop() -> None:
+def stop() -> None:
     raise SystemExit(1)
 
 

@@ -23,6 +23,9 @@ from dev.stack.servers import free_ports
 PORTS = Ports(8000, 5555, 6390, 8010, 8420, 8025)
 
 
+MINE = "whsec_mine_0123456789_abcdefghijk"
+
+
 def names(folder: Path, own: dict[str, str]) -> set[str]:
     return {part.name for part in parts(folder, PORTS, stack_environment(folder, PORTS, own))}
 
@@ -31,14 +34,18 @@ def test_the_environment_is_one_that_the_product_accepts(tmp_path: Path) -> None
     loaded = settings.load(stack_environment(tmp_path, PORTS, {}))
     assert loaded.doc_service_url == "http://127.0.0.1:8010"
     assert loaded.public_url == "http://127.0.0.1:8000"
-    assert loaded.api_keys == ((tmp_path / "api-key").read_text(),)
+    assert [key.secret for key in loaded.api_keys] == [(tmp_path / "api-key").read_text()]
 
 
 @pytest.mark.parametrize(
     ("own", "name", "value"),
     [
-        ({"STRIPE_WEBHOOK_SECRET": "whsec_mine"}, "STRIPE_WEBHOOK_SECRET", "whsec_mine"),
-        ({"STRIPE_WEBHOOK_SECRET": "whsec_mine"}, "STRIPE_API_KEY", None),  # of localstripe
+        (
+            {"STRIPE_WEBHOOK_SECRET": MINE},
+            "STRIPE_WEBHOOK_SECRET",
+            MINE,
+        ),
+        ({"STRIPE_WEBHOOK_SECRET": MINE}, "STRIPE_API_KEY", None),  # of localstripe
         ({"STRIPE_API_KEY": "sk_test_mine"}, "STRIPE_API_BASE", None),  # Stripe's own is the default
         ({"DOC_SERVICE_URL": "https://docs.example.test"}, "DOC_SERVICE_API_KEY", None),  # of the simulator
         ({"DATABASE_URL": "postgresql://db/mine"}, "DATABASE_URL", "postgresql://db/mine"),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
+from cli.stripe_events import OLD_VERSION
 from dev.demo.story_checks import STORIES, Ending, Story, judge, read_retries
 
 
@@ -18,6 +19,10 @@ def as_planned(name: str) -> Ending:
 @pytest.mark.parametrize("name", STORIES)
 def test_a_story_that_ended_as_it_must_has_no_findings(name: str) -> None:
     assert judge(name, as_planned(name)) == []
+
+
+def test_one_story_is_told_in_the_old_version_of_stripes_api() -> None:
+    assert [name for name, plot in STORIES.items() if plot.version == OLD_VERSION] == ["refunded"]
 
 
 @pytest.mark.parametrize(

@@ -48,5 +48,12 @@ def test_every_file_the_architecture_names_exists() -> None:
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
+def test_every_test_that_the_page_about_security_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/security.md").read_text()))
+    code = "".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 30
+    assert named - set(re.findall(r"^def (test_\w+)", code, re.MULTILINE)) == set()
+
+
 def test_the_defaults_of_the_documents_load() -> None:
     assert load({}).retention_days > 30

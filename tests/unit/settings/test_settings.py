@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from standardwebhooks import Webhook
 
-from settings import SettingsError, load, load_client, problems
+from settings import SCOPES, SettingsError, load, load_client, problems
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+STRIPE_SECRET = "whsec_0123456789abcdefghijklmn"
+KEYS_MUST_BE = "API_KEYS is (hidden); it must be"
+KEY = "a-key-0123456789abcdefgh"
 
 
 def test_all_settings_have_defaults() -> None:
@@ -24,7 +29,8 @@ def test_all_settings_have_defaults() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "parsed"),
     [
-        ("STRIPE_WEBHOOK_SECRET", "whsec_a, whsec_b", ("whsec_a", "whsec_b")),
+        ("STRIPE_WEBHOOK_SECRET", f"{STRIPE_SECRET}, {SECRET}", (STRIPE_SECRET, SECRET)),
+        ("STRIPE_CONNECTED_ACCOUNTS", "acct_1, acct_2", ("acct_1", "acct_2")),
         ("DOC_WEBHOOK_SECRET", SECRET, (SECRET,)),
         ("DATABASE_URL", "postgres://u:p@db/x", "postgresql+psycopg://u:p@db/x"),
         ("DATABASE_URL", "sqlite:///var/x.db", "sqlite:///var/x.db"),
@@ -66,6 +72,7 @@ def test_a_value_is_parsed(name: str, value: str, parsed: object) -> None:
         ("BROKER_URL", "sentinel://a:1;sentinel://b:2", "BROKER_URL is (hidden); it must be several Sentinels"),
         ("REPLICAS_ACK", "all", "REPLICAS_ACK is 'all'; it must be a whole number from 0 to 9"),
         ("STRIPE_WEBHOOK_SECRET", "sk_live_1", "STRIPE_WEBHOOK_SECRET is (hidden); it must be one or more secrets"),
+        ("STRIPE_CONNECTED_ACCOUNTS", "cus_1", "STRIPE_CONNECTED_ACCOUNTS is 'cus_1'; it must be ids of connected Str"),
         (
             "DOC_WEBHOOK_SECRET",
             "whsec_short",
@@ -122,7 +129,29 @@ def test_a_value_is_parsed(name: str, value: str, parsed: object) -> None:
         ("APP_WEBHOOK_URL", "https://app.example", "set both APP_WEBHOOK_URL and APP_WEBHOOK_SECRET, or neither"),
         ("APP_WEBHOOK_SECRET", SECRET, "set both APP_WEBHOOK_URL and APP_WEBHOOK_SECRET, or neither"),
         ("ACCESS_WHILE_DISPUTED", "off", "ACCESS_WHILE_DISPUTED is 'off'; it must be one of keep, revoke"),
-        ("API_KEYS", "short", "API_KEYS is (hidden); it must be keys of 16 characters or more"),
+        (
+            "API_KEYS",
+            "k" * 8 + "-0123456789abcd",
+            "API_KEYS is (hidden); it must be keys of 24 or more characters, at le",
+        ),
+        (
+            "API_KEYS",
+            "abcdefg" * 4,
+            "API_KEYS is (hidden); it must be keys of 24 or more characters, at least 8 of them",
+        ),
+        ("API_KEYS", "bot:read:short-0123456789", f"{KEYS_MUST_BE} keys of 24 or more characters"),
+        (
+            "API_KEYS",
+            f"bot:reed:{KEY}",
+            "API_KEYS is (hidden); it must be keys, each alone or as name:scopes:key: the name",
+        ),
+        (
+            "API_KEYS",
+            f"bot::{KEY}",
+            "API_KEYS is (hidden); it must be keys, each alone or as name:scopes:key: the name in",
+        ),
+        ("API_KEYS", f"A bot:read:{KEY}", f"{KEYS_MUST_BE} keys, each alone or as name:scopes:key: "),
+        ("API_KEYS", f"read:{KEY}", f"{KEYS_MUST_BE} keys, each alone or as name:scopes:key: "),
         ("PAYMENT_RETRY_SCHEDULE", "1 hour", "PAYMENT_RETRY_SCHEDULE is '1 hour'; it must be 'off', or times"),
         ("DATABASE_URL", "mysql://u:p@db", "DATABASE_URL is (hidden); it must be a URL that starts with sqlite:///"),
         ("DOC_SERVICE_URL", "https://docs.example", "PUBLIC_URL is not set"),
@@ -135,6 +164,52 @@ def test_a_wrong_value_is_reported_in_one_line_with_what_it_must_be(name: str, v
         load({name: value})
     assert str(caught.value).startswith(words)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("letters", [31, 33, 37, 41, 85, 87, 88])
+@pytest.mark.parametrize("name", ["DOC_WEBHOOK_SECRET", "HANDOFF_SECRET", "APP_WEBHOOK_SECRET"])
+def test_a_signing_secret_that_is_not_the_base64_of_24_to_64_bytes_stops_start_up(name: str, letters: int) -> None:
+    secret = "whsec_" + ("MfKQ9r8GKYqrTwjU" * 6)[:letters]
+    with pytest.raises(SettingsError, match=rf"{name} is \(hidden\); .*must be .*the base64 of 24 to 64 random bytes"):
+        load({"APP_WEBHOOK_URL": "https://app.example", "APP_WEBHOOK_SECRET": SECRET, name: secret})
+
+
+@pytest.mark.parametrize("letters", [32, 34, 35, 43, 86])
+@pytest.mark.parametrize("padding", ["", "=", "=="])
+def test_a_signing_secret_that_is_accepted_signs(letters: int, padding: str) -> None:
+    secret = "whsec_" + ("MfKQ9r8GKYqrTwjU" * 6)[:letters] + padding
+    (accepted,) = load({"HANDOFF_SECRET": secret}).handoff_secret
+    assert Webhook(accepted).sign("msg_1", datetime.now(UTC), "{}")
+
+
+# Known to everybody, or soon guessed. What is behind whsec_:
+PLACEHOLDERS = ("", "…", "short", "x" * 32, "change-me-0123456789abcdef", "…0123456789abcdefghijklmn")
+SIGNING_SECRETS = ("STRIPE_WEBHOOK_SECRET", "DOC_WEBHOOK_SECRET", "APP_WEBHOOK_SECRET", "HANDOFF_SECRET")
+
+
+@pytest.mark.parametrize("placeholder", PLACEHOLDERS)
+@pytest.mark.parametrize("name", SIGNING_SECRETS)
+def test_a_placeholder_is_no_secret(name: str, placeholder: str) -> None:
+    for value in (f"whsec_{placeholder}", f"{STRIPE_SECRET},whsec_{placeholder}"):
+        with pytest.raises(SettingsError, match=f"{name} is .hidden.; .*it must be one or more secrets") as caught:
+            load({name: value})
+        assert not placeholder or placeholder not in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", ["a-short-one", "x" * 32, "change-me-change-me", "abababababababababab"])
+@pytest.mark.parametrize("scheme", ["hmac-sha256", "bearer"])
+def test_a_placeholder_is_no_key_of_a_source(scheme: str, secret: str) -> None:
+    with pytest.raises(SettingsError, match=r"DOC_WEBHOOK_SECRET is .hidden."):
+        load({"DOC_WEBHOOK_SCHEME": scheme, "DOC_WEBHOOK_SECRET": secret})
+    with pytest.raises(SettingsError, match=r"SOURCES is .hidden.*the secret of .github. is one or more secrets"):
+        load({"SOURCES": f'[github]\nscheme = "{scheme}"\nsecret = "{secret}"'})
+
+
+def test_an_api_key_has_a_name_and_scopes_of_its_own_or_a_digest_as_name_and_all_scopes() -> None:
+    plain, named = load({"API_KEYS": f"{KEY},shop.bot:write+read:{KEY}:2"}).api_keys
+    assert (plain.name, sorted(plain.scopes), plain.secret) == ("api key abc150d9", sorted(SCOPES), KEY)
+    assert (named.name, sorted(named.scopes), named.secret) == ("shop.bot", ["read", "write"], f"{KEY}:2")
+    assert KEY not in f"{plain!r} {named}"
 
 
 def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
@@ -159,8 +234,8 @@ def test_settings_do_not_show_their_secrets() -> None:
         ({}, "http://127.0.0.1:8000", ""),
         ({"PORT": "9000", "BIND": "0.0.0.0"}, "http://127.0.0.1:9000", ""),
         ({"BIND": "10.0.0.5"}, "http://10.0.0.5:8000", ""),
-        ({"API_KEYS": "first-key-0123456, second-key-012345"}, "http://127.0.0.1:8000", "first-key-0123456"),
-        ({"API_KEYS": "first-key-0123456", "HOLDFAST_API_KEY": "mine"}, "http://127.0.0.1:8000", "mine"),
+        ({"API_KEYS": f"bot:read:{KEY}, {KEY}2"}, "http://127.0.0.1:8000", KEY),
+        ({"API_KEYS": KEY, "HOLDFAST_API_KEY": "mine"}, "http://127.0.0.1:8000", "mine"),
         ({"HOLDFAST_URL": "https://hooks.example/", "LEASE_SECONDS": "soon"}, "https://hooks.example", ""),
     ],
 )

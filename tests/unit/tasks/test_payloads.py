@@ -14,7 +14,7 @@ from tasks.clients.responses import MAX_WAIT_SECONDS, raise_for_status, retry_af
 from tasks.documents.store import name_for
 from tasks.money import format_amount
 from tasks.orders.fulfilment import CheckoutSession
-from tasks.payloads import Ref, StripeEvent, Text, parse, ref, require
+from tasks.payloads import Ref, StripeEvent, Text, make_storable, metadata_of, parse, product_of, ref, require
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -58,10 +58,11 @@ def test_a_customer_may_be_an_id_or_an_expanded_object(customer: Ref, found: str
         ({"customer_details": {"email": "a@example.com", "phone": None}}, "a@example.com"),
         ({"customer_details": {"email": None}, "customer_email": "b@example.com"}, "b@example.com"),
         ({"customer_details": None, "customer_email": None}, None),
+        ({"customer_email": f"{'x' * 255}@example.com"}, None),
     ],
 )
 def test_a_session_names_its_buyer(fields: Any, email: str | None) -> None:
-    assert as_session(**fields).email == email
+    assert as_session(**fields).details["email"] == email
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,6 @@ def test_a_session_names_its_buyer(fields: Any, email: str | None) -> None:
         (b'{"data": {"object": {"amount_due": "ada@example.com"}}}', "amount_due"),
         (b'{"data": {"object": {"customer": ["ada@example.com"]}}}', "customer"),
         (b'{"data": {"object": {"customer": {"id": 7}}}}', "customer.id"),
-        (b'{"data": {"object": {"currency": "ada@example.com\\u0000"}}}', "currency"),
         (b'{"data": {"object": {"amount_due": 92233720368547758070}}}', "amount_due"),
         (b'{"data": {"object": "ada@example.com"}}', "data.object"),
         (b'{"data": "ada@example.com"}', "data"),
@@ -90,6 +90,42 @@ def test_the_error_for_a_malformed_payload_names_the_field_and_never_the_value(b
 
 def test_unused_fields_may_hold_anything() -> None:
     assert as_invoice(customer_shipping={"data": "odd"}, discounts=7, object=None).id == "in_1"
+
+
+@pytest.mark.parametrize(
+    ("text", "readable"),
+    [
+        (r'"a\u0000b"', "a\ufffdb"),
+        (r'"\ud83d\ude00"', "😀"),
+        (r'"\uD83D"', "\ufffd"),
+        (r'"\ude00\ud83d"', "\ufffd\ufffd"),
+        (r'"\ud83d\ud83d\ude00"', "\ufffd😀"),
+        (r'"\\ud83d \\u0000"', r"\ud83d \u0000"),
+        (r'"\\\ud83d"', "\\\ufffd"),
+        (r'"\"\ud83d\"\n"', '"\ufffd"\n'),
+        (r'"\u00000 \u1234d800"', "\ufffd0 \u1234d800"),
+    ],
+)
+def test_what_no_database_stores_is_read_as_a_replacement_character(text: str, readable: str) -> None:
+    assert json.loads(make_storable(text)) == readable
+    assert parse(f'{{"currency": {text}}}'.encode(), InvoiceObject).currency == readable
+
+
+@pytest.mark.parametrize("text", [r"in_\u0000", r"in_\ud83d", r"\udc00\ud83d"])
+def test_an_id_that_no_database_stores_is_an_error_that_names_the_field(text: str) -> None:
+    with pytest.raises(PermanentError, match=r"\$\.id`"):
+        parse(f'{{"id": "{text}"}}'.encode(), InvoiceObject)
+
+
+@pytest.mark.parametrize("product", ["x" * 256, "a\0", "a\ufffd", {"id": "prod_1"}, ["prod_1"], 7, True])
+def test_a_product_in_the_metadata_must_be_an_id(product: Any) -> None:
+    assert product_of({"product": product}) is None
+    assert product_of({"product": "prod_1"}) == "prod_1"
+
+
+def test_metadata_is_kept_as_texts_that_a_database_stores() -> None:
+    assert metadata_of({"user": "7", "odd": "a\0b", "number": 7, "\0": "x"}) == {"user": "7", "odd": "a\ufffdb"}
+    assert metadata_of(None) == {}
 
 
 @pytest.mark.parametrize("value", [None, ""])

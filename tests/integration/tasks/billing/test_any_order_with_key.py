@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.event import listen
 
+from dev.simulators.http import Request
 from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Entitlement, Invoice, PaymentFailure, Subscription
 from tests.integration.tasks.billing.test_any_order import assert_sane, planned
 from tests.support.business import Business
 from tests.support.lives import T0, Happened, buy_access
-from tests.support.peers import Answer, Asked, Peer, Stripe
+from tests.support.peers import Answer, Peer, Stripe
 from tests.support.searching import searching
 from tests.support.subscription_lives import BOUGHT, LIVES
 
@@ -46,8 +47,8 @@ class PlayedStripe:
         self.life = sorted(life, key=lambda event: event.created)
         self.happened = 0
 
-    def __call__(self, asked: Asked) -> Answer:
-        kind, _, which = asked.path.removeprefix("/v1/").partition("?")[0].partition("/")
+    def __call__(self, request: Request) -> Answer:
+        kind, _, which = request.path.removeprefix("/v1/").partition("?")[0].partition("/")
         if kind == "invoice_payments":
             return Answer(200, body=b'{"object": "list", "data": []}')
         found: dict[str, Any] | None = None

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from dev.simulators.http import Request
 from tasks.billing.payments import end_grace_period, retry_payment
 from tasks.handler import FollowUp
 from tasks.ingest import identify_stripe_event
 from tasks.models import Entitlement, Invoice, Notification, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
 from tasks.notifications import notify
-from tests.support.business import Business
+from tests.support.business import NOW, Business
 from tests.support.lives import T0, Happened, buy_access, invoice, subscription
-from tests.support.peers import Answer, Asked, Peer, Stripe
+from tests.support.messages import decide, says
+from tests.support.peers import Answer, Mailbox, Peer, Stripe
 
 LAST_TRY: dict[str, Any] = {"next_payment_attempt": None}
 AFTER_EVT_1 = {"id": "evt_1", "type": "invoice.payment_failed"}
@@ -31,7 +33,7 @@ def has_access(business: Business) -> bool:
     return business.one(select(Entitlement)).revoked_at is None
 
 
-def told(business: Business) -> list[tuple[str, str]]:
+def messages(business: Business) -> list[tuple[str, str]]:
     """(kind, audience) of all messages."""
     return sorted((row.kind, row.audience) for row in business.all(select(Notification)))
 
@@ -107,7 +109,7 @@ def test_after_the_grace_period_access_is_revoked_and_customer_and_administrator
     given_up(business)
     assert (status(business), states(business, PaymentGrace)) == ("suspended", ["over"])
     assert not has_access(business)
-    assert told(business) == [
+    assert messages(business) == [
         ("payment_failed", "customer"),
         ("payment_given_up", "admin"),
         ("subscription_suspended", "customer"),
@@ -128,7 +130,7 @@ def test_a_grace_period_whose_job_was_lost_gets_another_job_a_day_later(business
 def test_a_grace_period_ends_once(business: Business) -> None:
     grace = given_up(business)
     business.run(end_grace_period, AFTER_EVT_1, effect="replayed under another key", args=grace.args)
-    assert len(told(business)) == 3
+    assert len(messages(business)) == 3
 
 
 def test_a_failure_after_the_suspension_leaves_it_suspended(business: Business) -> None:
@@ -146,7 +148,7 @@ def test_a_payment_lifts_the_suspension_and_notifies_once_whichever_event_comes_
     invoice(first, 2, 30).to(business)
     assert (status(business), has_access(business)) == ("active", True)
     invoice(second, 3, 30).to(business)
-    assert told(business).count(("payment_recovered", "customer")) == 1
+    assert messages(business).count(("payment_recovered", "customer")) == 1
 
 
 def test_a_payment_in_the_grace_period_cancels_it_and_its_job_does_nothing(business: Business) -> None:
@@ -166,7 +168,7 @@ def test_a_written_off_invoice_has_a_grace_period_before_the_suspension(business
     assert (status(business), has_access(business)) == ("past_due", True)
     end_of(business, only(owed, "tasks.payments.end_grace"), "evt_2" if first == "payment_failed" else "evt_1")
     assert (status(business), has_access(business)) == ("suspended", False)
-    assert ("payment_given_up", "admin") in told(business)
+    assert ("payment_given_up", "admin") in messages(business)
 
 
 @pytest.mark.parametrize("number", [2, 3])
@@ -191,7 +193,7 @@ def test_a_voided_invoice_ends_its_dunning_without_a_message(business: Business)
     given_up(business)
     invoice("voided", 2, 20).to(business)
     assert (status(business), has_access(business)) == ("active", True)
-    assert ("payment_recovered", "customer") not in told(business)
+    assert ("payment_recovered", "customer") not in messages(business)
 
 
 def renewal(number: int = 2, at: int = 40, **fields: Any) -> Happened:
@@ -203,7 +205,7 @@ def test_a_newer_invoice_that_is_paid_ends_the_suspension_though_the_old_one_sta
     given_up(business)
     renewal().to(business)
     assert (status(business), has_access(business)) == ("active", True)
-    assert told(business).count(("payment_recovered", "customer")) == 1
+    assert messages(business).count(("payment_recovered", "customer")) == 1
     subscription("updated", 3, 41, "active").to(business)
     assert (status(business), has_access(business)) == ("active", True)
 
@@ -222,7 +224,7 @@ def test_a_grace_period_of_an_old_invoice_suspends_nothing_once_a_newer_one_is_p
     assert renewal().to(business) == []
     end_of(business, grace)
     assert (status(business), has_access(business)) == ("active", True)
-    assert told(business) == [("payment_failed", "customer"), ("payment_given_up", "admin")]
+    assert messages(business) == [("payment_failed", "customer"), ("payment_given_up", "admin")]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +257,7 @@ def test_a_bank_debit_that_is_returned_after_the_subscription_started_is_an_ordi
     subscription("created", 1, 0, "active").to(business)
     invoice("payment_failed", 2, 10, billing_reason="subscription_create", **LAST_TRY).to(business)
     assert (status(business), states(business, PaymentGrace)) == ("past_due", ["planned"])
-    assert told(business) == [("payment_failed", "customer")]
+    assert messages(business) == [("payment_failed", "customer")]
 
 
 SENT: dict[str, Any] = {"collection_method": "send_invoice", **LAST_TRY}
@@ -271,7 +273,7 @@ def test_the_grace_period_of_a_sent_invoice_starts_at_its_due_date(
     due_date = int(business.now.timestamp()) + due_in
     owed = invoice("payment_failed", number, 10, due_date=due_date, **SENT).to(business)
     assert only(owed, "tasks.payments.end_grace").delay_seconds == begins_in + 7200
-    assert told(business) == [("payment_failed", "customer")]
+    assert messages(business) == [("payment_failed", "customer")]
 
 
 def test_a_sent_invoice_without_a_due_date_is_announced_and_never_suspends(business: Business) -> None:
@@ -289,7 +291,7 @@ def test_a_sent_invoice_is_never_charged(business: Business, played: PlayedStrip
 def test_a_customer_without_a_failure_message_gets_no_recovery_message(business: Business) -> None:
     assert invoice("paid", 1, 10).to(business) == []
     assert invoice("payment_failed", 2, 5).to(business) == []
-    assert told(business) == []
+    assert messages(business) == []
     assert len(business.all(select(PaymentFailure))) == 1
 
 
@@ -300,14 +302,16 @@ def test_cancelling_ends_dunning_and_access(business: Business) -> None:
     assert (status(business), states(business, PaymentGrace)) == ("canceled", ["cancelled"])
     assert not has_access(business)
     assert end_of(business, grace) == []
-    assert told(business) == [("payment_failed", "customer")]
+    assert messages(business) == [("payment_failed", "customer")]
 
 
 def test_an_action_required_asks_the_customer_to_confirm(business: Business) -> None:
     invoice("payment_action_required", 1, 10).to(business)
-    assert told(business) == [("payment_action_required", "customer")]
     assert business.one(select(PaymentFailure.kind)) == "payment_action_required"
-    assert business.one(select(Notification)).params["link"] == "https://invoice.stripe.com/i/1"
+    message = decide(business, "payment_failed")
+    assert message is not None
+    assert message.template == "payment_action_required"
+    assert message.values["link"] == "https://invoice.stripe.com/i/1"
 
 
 @pytest.mark.parametrize("confirm_at", [9, 10, 11])
@@ -317,33 +321,35 @@ def test_one_attempt_that_needs_confirmation_is_announced_once_whichever_event_c
 ) -> None:
     events = [invoice("payment_action_required", 2, confirm_at), invoice("payment_failed", 1, 10)]
     owed = [job for event in (events if first == events[0].type[8:] else events[::-1]) for job in event.to(business)]
-    assert [job.task for job in owed] == ["tasks.notifications.send"]
-    assert told(business) == [("payment_action_required", "customer")]
-    invoice("payment_failed", 3, 86400).to(business)
-    assert told(business) == [("payment_action_required", "customer"), ("payment_failed", "customer")]
+    assert {job.args["notification"] for job in owed} == {"notify:payment_failed:in_1:1"}
+    message = decide(business, "payment_failed")
+    assert message is not None
+    assert message.template == "payment_action_required"
+    invoice("payment_failed", 3, 86400, attempt_count=2).to(business)
+    assert messages(business) == [("payment_failed", "customer")] * 2
 
 
-def test_a_failure_already_announced_is_not_announced_again_as_one_to_confirm(business: Business) -> None:
+def test_a_failure_already_announced_is_not_announced_again_as_one_to_confirm(
+    business: Business, mailbox: Mailbox
+) -> None:
+    business.settings["CUSTOMER_NOTIFY_URLS"] = mailbox.url + "&to={email}"
     (job,) = invoice("payment_failed", 1, 10).to(business)
     business.follow(notify.send, job)
     assert invoice("payment_action_required", 2, 10).to(business) == []
-    assert told(business) == [("payment_failed", "customer")]
+    assert messages(business) == [("payment_failed", "customer")]
+    assert len(mailbox.mails) == 1
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_mails_ask_for_the_remaining_amount_and_confirm_the_full_one(business: Business, number: int) -> None:
     part = {"amount_due": 1999, "amount_remaining": 999}
-    end_of(
-        business, only(invoice("payment_failed", 1, 10, **part, **LAST_TRY).to(business), "tasks.payments.end_grace")
-    )
+    grace = only(invoice("payment_failed", 1, 10, **part, **LAST_TRY).to(business), "tasks.payments.end_grace")
+    assert says(business, "payment_failed")["amount"] == "9.99 EUR"
+    end_of(business, grace)
+    assert says(business, "payment_given_up")["amount"] == "9.99 EUR"
+    assert says(business, "subscription_suspended")["amount"] == "9.99 EUR"
     invoice("paid", number + 1, 20, amount_due=1999, amount_remaining=0).to(business)
-    asked = {row.kind: row.params["amount"] for row in business.all(select(Notification))}
-    assert asked == {
-        "payment_failed": "9.99 EUR",
-        "payment_given_up": "9.99 EUR",
-        "subscription_suspended": "9.99 EUR",
-        "payment_recovered": "19.99 EUR",
-    }
+    assert says(business, "payment_recovered")["amount"] == "19.99 EUR"
 
 
 def test_a_customer_that_is_an_account_is_a_customer_too(business: Business) -> None:
@@ -369,18 +375,19 @@ def test_the_end_of_a_trial_is_announced_while_the_trial_runs(business: Business
 def test_an_invoice_without_a_subscription_has_dunning_too(business: Business) -> None:
     event = invoice("payment_failed", 2, 10, parent=None, **LAST_TRY)
     end_of(business, only(event.to(business), "tasks.payments.end_grace"), event.id)
-    assert told(business) == [("payment_failed", "customer"), ("payment_given_up", "admin")]
+    assert messages(business) == [("payment_failed", "customer"), ("payment_given_up", "admin")]
 
 
 def test_the_administrator_is_notified_of_each_of_two_invoices_given_up_by_one_event(business: Business) -> None:
     for number in (1, 2):
         invoice("payment_failed", number, 10, id=f"in_{number}").to(business)
-    graces = subscription("updated", 3, 20, "unpaid").to(business)
-    for grace in graces:
+    jobs = subscription("updated", 3, 20, "unpaid").to(business)
+    assert len({job.effect for job in jobs}) == len(jobs) == 4  # a message and a grace period each
+    for grace in [job for job in jobs if job.task == "tasks.payments.end_grace"]:
         end_of(business, grace, "evt_3")
     about = sorted(row.about for row in business.all(select(Notification).filter_by(kind="payment_given_up")))
     assert about == ["in_1", "in_2"]
-    assert told(business).count(("subscription_suspended", "customer")) == 1
+    assert messages(business).count(("subscription_suspended", "customer")) == 1
 
 
 # --- with an API key: the current state wins --------------------------------------------------------------------------
@@ -394,14 +401,14 @@ class PlayedStripe:
         self.subscription: str | None = "past_due"  # None: it knows none
         self.fields: dict[str, Any] = {}
 
-    def __call__(self, asked: Asked) -> Answer:
-        if asked.method == "POST":
+    def __call__(self, request: Request) -> Answer:
+        if request.method == "POST":
             if not self.pays:
                 return Answer(402, body=b'{"error": {"type": "card_error", "decline_code": "insufficient_funds"}}')
             self.invoice = "paid"
-        if "/subscriptions/" in asked.path and self.subscription is None:
+        if "/subscriptions/" in request.path and self.subscription is None:
             return Answer(404, body=b'{"error": {"type": "invalid_request_error"}}')
-        return Answer(200, body=json.dumps(self._object(asked.path)).encode())
+        return Answer(200, body=json.dumps(self._object(request.path)).encode())
 
     def _object(self, path: str) -> dict[str, Any]:
         if "/subscriptions/" in path:
@@ -448,7 +455,8 @@ def test_a_payment_without_an_event_is_found_at_the_end_of_the_grace_period(
     played.invoice, played.subscription = "paid", "active"
     end_of(business, grace)
     assert (status(business), states(business, PaymentGrace)) == ("active", ["cancelled"])
-    assert told(business) == [("payment_failed", "customer"), ("payment_recovered", "customer")]
+    failures = [("payment_failed", "customer")] * 2  # the first and the last
+    assert messages(business) == [*failures, ("payment_recovered", "customer")]
 
 
 def test_a_successful_retry_restores_everything_and_its_event_sends_no_second_message(
@@ -459,7 +467,7 @@ def test_a_successful_retry_restores_everything_and_its_event_sends_no_second_me
     retried(business, retry)
     assert (status(business), states(business, PaymentRetry)) == ("active", ["paid"])
     invoice("paid", 2, 20).to(business)
-    assert told(business) == [("payment_failed", "customer"), ("payment_recovered", "customer")]
+    assert messages(business) == [("payment_failed", "customer"), ("payment_recovered", "customer")]
 
 
 def test_a_cancelled_retry_makes_no_call_to_stripe(business: Business, played: PlayedStripe) -> None:
@@ -490,11 +498,14 @@ def test_with_an_api_key_every_order_ends_with_the_state_at_stripe(business: Bus
     assert status(business) == "active"
 
 
-def test_the_end_of_a_trial_is_mailed_to_the_address_that_stripe_has(business: Business, stripe: Stripe) -> None:
+def test_the_end_of_a_trial_is_mailed_to_the_address_that_stripe_has(
+    business: Business, stripe: Stripe, mailbox: Mailbox
+) -> None:
     business.settings |= {"STRIPE_API_KEY": Stripe.KEY, "STRIPE_API_BASE": stripe.url}
     customer = stripe.customer("pm_card_visa", email="grace@example.com", **{"preferred_locales[0]": "de"})
+    business.settings["CUSTOMER_NOTIFY_URLS"] = mailbox.url + "&to={email}"
     event = subscription("trial_will_end", 1, 10, "trialing")
-    event.object["customer"] = customer
+    event.object.update({"customer": customer, "trial_end": int(NOW.timestamp()) + 86400})
     told_of_it = only(event.to(business), "tasks.notifications.send")
     business.follow(notify.send, told_of_it)
     row = business.one(select(Notification))

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from dev.simulators.http import Request
 from inbox.errors import PermanentError, TransientError
 from tasks.billing.payments import payment_failed, retry_payment
 from tasks.handler import FollowUp
 from tasks.ingest import identify_stripe_event
 from tasks.models import Invoice, Notification, PaymentFailure, PaymentRetry, Subscription
+from tasks.notifications.notify import send
 from tests.support.business import NOW, Business, at_once
-from tests.support.peers import Answer, Asked, Peer, Stripe
+from tests.support.messages import says
+from tests.support.peers import Answer, Peer, Stripe
 
 HOURS = (3600, 2 * 3600)
 
@@ -85,23 +88,27 @@ def test_a_failure_is_recorded_makes_the_subscription_past_due_and_notifies_the_
     assert row.hosted_invoice_url == "https://invoice.stripe.com/i/1"
     assert business.one(select(Subscription.status)) == "past_due"
     notification = business.one(select(Notification))
-    assert (notification.kind, notification.email, notification.state) == ("payment_failed", "ada@example.com", "owed")
-    assert notification.params["amount"] == "19.99 EUR"
-    expected = FollowUp("notify.payment_failed", "tasks.notifications.send", {"notification": notification.id})
+    assert (notification.kind, notification.about, notification.state) == ("payment_failed", "in_1", "owed")
+    assert says(business, "payment_failed")["amount"] == "19.99 EUR"
+    args = {"notification": notification.id}
+    expected = FollowUp("notify.payment_failed.in_1.1", "tasks.notifications.send", args, ordering_key=notification.id)
     assert follow_ups == [expected]
-    assert notification.id == "stripe:evt_1:notify.payment_failed"
+    assert (notification.id, notification.event) == ("notify:payment_failed:in_1:1", "evt_1")
 
 
 @pytest.mark.parametrize(("number", "named"), [("SHOP-0007", "SHOP-0007"), (None, "in_1")])
 def test_a_message_has_the_number_printed_on_the_invoice(business: Business, number: str | None, named: str) -> None:
     business.run(payment_failed, failure(number=number))
-    assert business.one(select(Notification)).params["invoice"] == named
+    assert says(business, "payment_failed")["invoice"] == named
 
 
 def test_no_follow_up_holds_an_address(business: Business, unknowing: str) -> None:
     by_api(business, unknowing)
     follow_ups = business.run(payment_failed, failure())
-    assert [follow_up.effect for follow_up in follow_ups] == ["notify.payment_failed", "payments.retry_payment.in_1.1"]
+    assert [follow_up.effect for follow_up in follow_ups] == [
+        "notify.payment_failed.in_1.1",
+        "payments.retry_payment.in_1.1",
+    ]
     assert "ada" not in str(follow_ups)
 
 
@@ -168,9 +175,12 @@ def test_an_invoice_without_a_subscription_is_a_failure_too(business: Business) 
 
 
 def test_without_an_address_or_an_api_key_the_administrator_is_notified(business: Business) -> None:
-    (told,) = business.run(payment_failed, failure(customer_email=None))
-    assert told.effect == "notify.no_address"
-    assert business.one(select(Notification.audience)) == "admin"
+    business.settings["CUSTOMER_NOTIFY_URLS"] = "json://127.0.0.1:9/{email}"
+    (mail,) = business.run(payment_failed, failure(customer_email=None))
+    (told,) = business.follow(send, mail)
+    assert told.effect == f"notify.no_address.{mail.args['notification']}"
+    (row,) = business.all(select(Notification).filter_by(audience="admin"))
+    assert row.params == {"message": "payment_failed", "customer": "cus_1", "event": "evt_1"}
 
 
 def test_an_unreachable_stripe_is_transient_and_changes_nothing(business: Business) -> None:
@@ -239,14 +249,14 @@ def test_a_rerun_of_a_retry_with_a_recorded_outcome_charges_nothing(business: Bu
     assert stripe.attempts(stripe.get(f"invoices/{invoice}")["customer"]) == 1
 
 
-def as_stripe_has_it(asked: Asked, status: str = "open") -> dict[str, Any]:
+def as_stripe_has_it(request: Request, status: str = "open") -> dict[str, Any]:
     """What a GET finds, by the newest API version."""
-    if "/subscriptions/" in asked.path:
+    if "/subscriptions/" in request.path:
         return {"id": "sub_1", "object": "subscription", "customer": "cus_1", "status": "past_due"}
-    if "/invoice_payments" in asked.path:
+    if "/invoice_payments" in request.path:
         payment = {"type": "payment_intent", "payment_intent": "pi_1"}
         return {"object": "list", "data": [{"id": "inpay_1", "created": 1, "status": "open", "payment": payment}]}
-    if "/payment_intents/" in asked.path:
+    if "/payment_intents/" in request.path:
         error = {"type": "card_error", "code": "card_declined", "decline_code": "lost_card"}
         return {"id": "pi_1", "status": "requires_payment_method", "last_payment_error": error}
     return dict(failure()["data"]["object"]) | {"status": status}
@@ -255,9 +265,9 @@ def as_stripe_has_it(asked: Asked, status: str = "open") -> dict[str, Any]:
 def refusing(status: int, error: dict[str, Any], headers: dict[str, str] | None = None) -> Any:
     """A Stripe whose invoices are open and cannot be paid."""
 
-    def reply(asked: Asked) -> Answer:
-        if asked.method == "GET":
-            return Answer(200, body=json.dumps(as_stripe_has_it(asked)).encode())
+    def reply(request: Request) -> Answer:
+        if request.method == "GET":
+            return Answer(200, body=json.dumps(as_stripe_has_it(request)).encode())
         return Answer(status, headers or {}, json.dumps({"error": error}).encode())
 
     return reply
@@ -288,10 +298,10 @@ def test_a_refusal_is_recorded_with_the_reason_that_stripe_gives(
 def test_an_invoice_paid_during_our_attempt_is_no_decline(business: Business) -> None:
     tried: list[str] = []
 
-    def reply(asked: Asked) -> Answer:
-        if asked.method == "GET":
-            return Answer(200, body=json.dumps(as_stripe_has_it(asked, "paid" if tried else "open")).encode())
-        tried.append(asked.path)
+    def reply(request: Request) -> Answer:
+        if request.method == "GET":
+            return Answer(200, body=json.dumps(as_stripe_has_it(request, "paid" if tried else "open")).encode())
+        tried.append(request.path)
         return Answer(400, body=b'{"error": {"type": "invalid_request_error", "code": "invoice_already_paid"}}')
 
     with Peer(reply) as peer:
@@ -305,10 +315,10 @@ def test_an_invoice_paid_during_our_attempt_is_no_decline(business: Business) ->
 def test_a_payment_whose_response_was_lost_is_recorded_as_paid(business: Business) -> None:
     paid: list[str] = []
 
-    def reply(asked: Asked) -> Answer:
-        if asked.method == "GET":
-            return Answer(200, body=json.dumps(as_stripe_has_it(asked, "paid" if paid else "open")).encode())
-        paid.append(asked.path)
+    def reply(request: Request) -> Answer:
+        if request.method == "GET":
+            return Answer(200, body=json.dumps(as_stripe_has_it(request, "paid" if paid else "open")).encode())
+        paid.append(request.path)
         return Answer(500, body=b"{}")
 
     with Peer(reply) as peer:
@@ -324,12 +334,12 @@ def test_a_payment_whose_response_was_lost_is_recorded_as_paid(business: Busines
 @pytest.mark.parametrize("status", ["void", "uncollectible"])
 def test_a_retry_of_an_invoice_that_was_written_off_stops(business: Business, status: str) -> None:
     now = ["open"]
-    with Peer(lambda asked: Answer(200, body=json.dumps(as_stripe_has_it(asked, now[-1])).encode())) as peer:
+    with Peer(lambda request: Answer(200, body=json.dumps(as_stripe_has_it(request, now[-1])).encode())) as peer:
         by_api(business, peer.url)
         (retry,) = planned(business.run(payment_failed, failure()))
         now.append(status)
         business.follow(retry_payment, retry)
-        assert not [asked for asked in peer.asked if asked.method == "POST"]
+        assert not [request for request in peer.requests if request.method == "POST"]
     assert retries(business) == [(1, "stopped", None)]
 
 
@@ -360,7 +370,7 @@ def test_without_an_api_key_the_decline_code_is_that_of_the_event(
 
 def keys(peer: Peer) -> list[str]:
     """The idempotency keys of the requests to pay the invoice."""
-    return [asked.headers["Idempotency-Key"] for asked in peer.asked if asked.method == "POST"]
+    return [request.headers["Idempotency-Key"] for request in peer.requests if request.method == "POST"]
 
 
 def test_every_attempt_of_one_retry_has_the_same_idempotency_key(business: Business) -> None:
@@ -408,11 +418,11 @@ def test_after_a_lasting_5xx_an_invoice_still_open_a_day_later_is_charged_under_
 
 
 def test_a_pending_payment_is_not_retried(business: Business) -> None:
-    def reply(asked: Asked) -> Answer:
-        found = as_stripe_has_it(asked)
+    def reply(request: Request) -> Answer:
+        found = as_stripe_has_it(request)
         return Answer(
             200,
-            body=json.dumps(found | {"status": "processing"} if "payment_intents" in asked.path else found).encode(),
+            body=json.dumps(found | {"status": "processing"} if "payment_intents" in request.path else found).encode(),
         )
 
     with Peer(reply) as peer:
@@ -440,15 +450,15 @@ def test_a_pending_payment_is_not_retried(business: Business) -> None:
 def test_a_card_with_a_final_decline_is_not_charged_again_until_it_is_replaced(
     business: Business, where: str, error: dict[str, Any], code: str | None, card: str | None
 ) -> None:
-    def reply(asked: Asked) -> Answer:
-        if asked.method == "POST":
+    def reply(request: Request) -> Answer:
+        if request.method == "POST":
             return Answer(402, body=b'{"error": {"type": "card_error", "code": "card_declined"}}')
-        found = as_stripe_has_it(asked)
-        if "/payment_intents/" in asked.path:
+        found = as_stripe_has_it(request)
+        if "/payment_intents/" in request.path:
             found["last_payment_error"] = {**error, "payment_method": {"id": "pm_declined"}}
-        elif "/customers/" in asked.path:
-            found["invoice_settings"] = {"default_payment_method": card if where in asked.path else "pm_elsewhere"}
-        elif where in asked.path:
+        elif "/customers/" in request.path:
+            found["invoice_settings"] = {"default_payment_method": card if where in request.path else "pm_elsewhere"}
+        elif where in request.path:
             found["default_payment_method"] = card
         return Answer(200, body=json.dumps(found).encode())
 

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from sqlalchemy import select
 
+from dev.simulators.http import Request
 from dev.simulators.stripe_event_log import BadRequest, EventLog
 from inbox import find, queries
 from inbox.errors import TransientError
@@ -26,7 +27,7 @@ from tasks.ingest import build_delivery, identify_stripe_event
 from tasks.models import Reconcile
 from tasks.routes import ROUTES
 from tests.support.business import NOW, Business, at_once
-from tests.support.peers import Answer, Asked, Peer, Stripe
+from tests.support.peers import Answer, Peer, Stripe
 from tests.support.signed_deliveries import stripe_event
 
 HOUR = 3600
@@ -42,14 +43,14 @@ class World:
     store: Store
     log: EventLog = field(default_factory=EventLog)
     trouble: list[Answer] = field(default_factory=list)  # its next responses, instead of the right ones
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
 
-    def answer(self, asked: Asked) -> Answer:
-        self.asked.append(asked)
+    def answer(self, request: Request) -> Answer:
+        self.requests.append(request)
         if self.trouble:
             return self.trouble.pop(0)
         try:
-            return Answer(200, body=json.dumps(self.log.page(parse_qs(urlsplit(asked.path).query))).encode())
+            return Answer(200, body=json.dumps(self.log.page(parse_qs(urlsplit(request.path).query))).encode())
         except BadRequest as error:
             problem = {"type": "invalid_request_error", "code": "resource_missing", "message": str(error)}
             return Answer(400, body=json.dumps({"error": problem}).encode())
@@ -64,7 +65,7 @@ class World:
     def arrives(self, name: str) -> None:
         """The event is delivered after all."""
         body = json.dumps(next(event for event in self.log.events if event["id"] == name)).encode()
-        self.store.record(*build_delivery("stripe", identify_stripe_event(body.decode()), body))
+        self.store.record_all([build_delivery("stripe", identify_stripe_event(body.decode()), body)])
 
     def request(self, event_id: str = "", days: int | None = None) -> list[FollowUp]:
         """A new request, and its first job."""
@@ -186,7 +187,7 @@ def test_more_routed_types_than_stripe_accepts_are_filtered_here(world: World, m
     world.happens("evt_other", 600, "customer.created")
     world.look()
     assert world.recorded() == {"evt_wanted"}
-    assert "types" not in world.asked[0].path
+    assert "types" not in world.requests[0].path
 
 
 def test_an_event_that_was_too_young_is_recorded_by_the_next_run(world: World) -> None:
@@ -212,7 +213,7 @@ def test_it_goes_back_at_most_thirty_days(world: World) -> None:
     world.look()
     world.later(hours=24 * 50)
     world.look()
-    assert f"created[gte]={int(world.business.now.timestamp()) - 30 * 86400}" in _plain(world.asked[-1])
+    assert f"created[gte]={int(world.business.now.timestamp()) - 30 * 86400}" in _plain(world.requests[-1])
 
 
 def test_all_of_many_pages_are_recorded(world: World) -> None:
@@ -263,7 +264,7 @@ def test_a_failure_is_reported_and_retried_from_the_same_page(
     assert caught.value.retry_after_seconds == wait
     assert (world.row().failure, world.row().seen_until, world.row().finished_at) == (reason, None, None)
     assert world.job("reconcile:2026-03-01T12:00", follow_up=follow_up) == []
-    assert "starting_after=evt_50" in world.asked[-1].path  # the run did not start again
+    assert "starting_after=evt_50" in world.requests[-1].path  # the run did not start again
     assert (world.row().failure, world.row().seen_until) == (None, SECOND - 60)
     assert len(world.recorded()) == 150
 
@@ -327,9 +328,9 @@ def test_a_newer_request_resumes_the_run_of_an_older_one_which_then_stops(world:
     with pytest.raises(TransientError):
         world.job("reconcile:2026-03-01T12:00", follow_up=follow_up)
     assert world.request("reconcile:2026-03-01T13:00") == []
-    asked = len(world.asked)
+    before = len(world.requests)
     assert world.job("reconcile:2026-03-01T12:00", follow_up=follow_up) == []
-    assert len(world.asked) == asked
+    assert len(world.requests) == before
     assert len(world.recorded()) == 150
 
 
@@ -347,6 +348,23 @@ def test_after_a_long_outage_the_next_run_covers_all_of_it(world: World) -> None
     assert world.row().seen_until == int(world.business.now.timestamp()) - 60
 
 
+@pytest.mark.parametrize("days", [0, 1, 40])
+def test_after_a_run_by_a_clock_that_was_ahead_the_next_run_misses_nothing(world: World, days: int) -> None:
+    world.look()
+    before, world.business.now = world.business.now, world.business.now + timedelta(days=days)
+    world.look()
+    world.business.now = before
+    world.later(hours=1)
+    world.happens("evt_since", ago=600)
+    world.look()
+    assert world.recorded() == {"evt_since"}
+    assert (world.row().seen_until or 0) <= int(world.business.now.timestamp())
+    world.later(hours=25)
+    world.happens("evt_not_due", ago=20 * HOUR, delivered=True)
+    world.look()
+    assert world.recorded() == {"evt_since", "evt_not_due"}
+
+
 def test_a_request_for_days_lists_all_events_of_those_days(world: World) -> None:
     world.happens("evt_forgotten", ago=40 * HOUR, delivered=True)  # the store was restored from an old copy
     world.look()
@@ -355,7 +373,7 @@ def test_a_request_for_days_lists_all_events_of_those_days(world: World) -> None
     assert world.recorded() == {"evt_forgotten"}
     world.later(hours=1)
     world.look()
-    assert "delivery_success=false" in world.asked[-1].path
+    assert "delivery_success=false" in world.requests[-1].path
 
 
 def test_once_a_day_a_run_lists_events_that_were_never_due_for_delivery_too(world: World) -> None:
@@ -366,7 +384,7 @@ def test_once_a_day_a_run_lists_events_that_were_never_due_for_delivery_too(worl
         world.later(hours=1)
         world.happens(f"evt_{hour}", ago=1800, delivered=True)
         world.look()
-        everything.append("delivery_success" not in world.asked[-1].path)
+        everything.append("delivery_success" not in world.requests[-1].path)
     assert [hour for hour, whole in enumerate(everything, 1) if whole] == [25, 49]
     assert world.recorded() == {f"evt_{hour}" for hour in range(1, 50)}
 
@@ -401,11 +419,11 @@ def test_a_request_for_days_survives_being_resumed_by_a_newer_request(world: Wor
 def test_a_worker_whose_lease_expired_does_not_finish_a_page_again(world: World) -> None:
     for number in range(250):
         world.happens(f"evt_{number}", ago=3000 - number)
-    awake: Callable[[Asked], Answer] = world.answer
+    awake: Callable[[Request], Answer] = world.answer
 
-    def while_it_sleeps(asked: Asked) -> Answer:
-        world.trouble, real = [], awake(asked)
-        if len(world.asked) == 1:
+    def while_it_sleeps(request: Request) -> Answer:
+        world.trouble, real = [], awake(request)
+        if len(world.requests) == 1:
             world.request("reconcile:2026-03-01T13:00")
         return real
 
@@ -431,9 +449,9 @@ def test_events_delivered_while_a_run_finds_them_are_recorded_once(world: World)
         world.happens(name, ago=3000 - number)
     listed = threading.Event()
 
-    def answer(asked: Asked) -> Answer:
+    def answer(request: Request) -> Answer:
         listed.set()
-        return world.answer(asked)
+        return world.answer(request)
 
     def deliver() -> None:
         assert listed.wait(30)
@@ -459,7 +477,7 @@ def test_events_of_the_other_mode_are_ignored(world: World) -> None:
 def test_without_a_key_it_does_nothing(world: World) -> None:
     world.business.settings["STRIPE_API_KEY"] = ""
     assert world.request() == []
-    assert world.asked == []
+    assert world.requests == []
 
 
 # --- requests --------------------------------------------------------------------------------------------------------
@@ -471,16 +489,18 @@ def test_all_workers_together_request_a_run_at_the_start_and_once_an_hour(store:
     for _ in range(3 * 60):  # each worker, every minute, for three hours
         last = [reconcile.request_hourly(store, one) for one in last]
         clock.forward(60)
-    asked = sorted(
-        event["id"].removeprefix("reconcile:2026-11-") for event in find.search(store, "events", Filter(), 100).rows
-    )
-    assert asked == ["23T21:50", "23T22:00", "23T23:00", "24T00:00"]
+    found = sorted(event["id"] for event in find.search(store, "events", Filter(), 100).rows)
+    hours = ["23T22:00", "23T23:00", "24T00:00"]
+    assert found == [
+        *(f"reconcile:2026-11-{hour}" for hour in ("23T21:50", *hours)),
+        *(f"subscriptions:2026-11-{hour}" for hour in hours),
+    ]
     assert (
         queries.stats(store)["unfinished"],
         queries.stats(store)["duplicates"],
         queries.stats(store)["accepted"],
     ) == (
-        4,
+        7,
         0,
         0,
     )
@@ -495,5 +515,13 @@ def test_a_request_that_could_not_be_recorded_is_made_again(store: Store, clock:
     assert queries.stats(store)["unfinished"] == 1
 
 
-def _plain(asked: Asked) -> str:
-    return "&".join(f"{name}={values[0]}" for name, values in parse_qs(urlsplit(asked.path).query).items())
+def _plain(request: Request) -> str:
+    return "&".join(f"{name}={values[0]}" for name, values in parse_qs(urlsplit(request.path).query).items())
+
+
+def test_half_a_surrogate_pair_in_one_event_keeps_no_event_of_its_page_back(world: World) -> None:
+    world.happens("evt_1", ago=200)
+    world.happens("evt_2", ago=100)
+    world.log.events[0]["data"]["object"]["customer_name"] = "Ada \ud83d"
+    assert world.look() == 1
+    assert world.recorded() == {"evt_1", "evt_2"}

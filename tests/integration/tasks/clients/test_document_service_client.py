@@ -23,9 +23,9 @@ def test_a_netrc_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ke
         fetch_status(
             load({"DOC_SERVICE_URL": peer.url, "DOC_SERVICE_API_KEY": key, "PUBLIC_URL": "https://x"}), "t", NOW
         )
-    (asked,) = peer.asked
-    assert asked.headers.get("Authorization") == (f"Bearer {key}" if key else None)
-    assert base64.b64encode(b"somebody:else").decode() not in str(asked.headers)
+    (request,) = peer.requests
+    assert request.headers.get("Authorization") == (f"Bearer {key}" if key else None)
+    assert base64.b64encode(b"somebody:else").decode() not in str(request.headers)
 
 
 def test_an_endless_response_is_not_read_to_its_end() -> None:

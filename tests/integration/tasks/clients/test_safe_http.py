@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 import trustme
 
+from dev.simulators.http import Request
 from dev.stack.servers import free_port
 from inbox.errors import PermanentError, TransientError
 from settings import Settings, load
 from tasks.clients import min_speed, safe_http
 from tasks.clients.safe_http import get_stream, post_json
-from tests.support.peers import Answer, Asked, Peer
+from tests.support.peers import Answer, Peer
 
 SECRET = "token-of-ours"
 
@@ -31,7 +32,7 @@ class Names:
     """A name service for tests, which records look-ups and connections; other hosts resolve as usual."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.connected: list[str] = []
         self._answers: dict[str, Iterator[list[str]]] = {}
         self._really, self._connect = socket.getaddrinfo, socket.create_connection
@@ -45,7 +46,7 @@ class Names:
     def _look_up(self, host: str, port: int, *args: Any, **options: Any) -> list[Any]:
         if host not in self._answers:
             return self._really(host, port, *args, **options)
-        self.asked.append(host)
+        self.requests.append(host)
         found = [(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip) for ip in next(self._answers[host])]
         return [(family, socket.SOCK_STREAM, 6, "", (ip, port)) for family, ip in found]
 
@@ -226,7 +227,7 @@ def test_a_name_is_resolved_once_and_the_checked_address_is_called(names: Names)
     names.lead("rebind.example", [["8.8.8.8"], ["127.0.0.1"]])
     with pytest.raises(TransientError):
         fetched("https://rebind.example/", load({}))
-    assert (names.asked, names.connected) == (["rebind.example"], ["8.8.8.8"])
+    assert (names.requests, names.connected) == (["rebind.example"], ["8.8.8.8"])
 
 
 def test_every_redirect_is_resolved_and_checked(names: Names) -> None:
@@ -242,7 +243,7 @@ def test_a_second_address_is_tried_if_the_first_does_not_answer(names: Names) ->
         port = peer.server_port
         names.lead("both.example", [["::1", "127.0.0.1"]])
         assert fetched(f"http://both.example:{port}/", load({"CALL_OUT_ALLOWED_HOSTS": "both.example"}))[1] == b"hello"
-    assert peer.asked[0].headers["Host"] == f"both.example:{port}"
+    assert peer.requests[0].headers["Host"] == f"both.example:{port}"
 
 
 @pytest.mark.parametrize(
@@ -278,13 +279,13 @@ def test_another_port_of_an_allowed_host_is_not_allowed() -> None:
     with Peer(lambda _: Answer()) as peer, Peer(lambda _: Answer()) as other:
         with pytest.raises(PermanentError, match="must be called by https on port 443"):
             fetched(other.url, allowing(peer))
-        assert other.asked == []
+        assert other.requests == []
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_followed(status: int) -> None:
-    def reply(asked: Asked) -> Answer:
-        return Answer(200, body=b"there") if asked.path == "/b" else Answer(status, {"Location": "/b"})
+    def reply(request: Request) -> Answer:
+        return Answer(200, body=b"there") if request.path == "/b" else Answer(status, {"Location": "/b"})
 
     with Peer(reply) as peer:
         assert fetched(f"{peer.url}/a", allowing(peer)) == (200, b"there")
@@ -295,21 +296,21 @@ def test_a_redirect_into_our_network_is_refused(target: str) -> None:
     with Peer(lambda _: Answer()) as inner, Peer(sent_on(target.format(port=inner.server_port))) as peer:
         with pytest.raises(PermanentError):
             fetched(peer.url, allowing(peer))
-        assert inner.asked == []
+        assert inner.requests == []
 
 
 def test_redirects_without_end_are_refused() -> None:
     with Peer(sent_on("/again")) as peer:
         with pytest.raises(PermanentError, match="redirects too often"):
             fetched(peer.url, allowing(peer))
-        assert len(peer.asked) == 6
+        assert len(peer.requests) == 6
 
 
 def test_our_credentials_are_sent_to_their_own_host_only() -> None:
     with Peer(lambda _: Answer(200, body=b"x")) as other, Peer(sent_on(other.url)) as service:
         fetched(service.url, allowing(service, other), bearer=SECRET, bearer_for=service.url)
-        assert service.asked[0].headers["Authorization"] == f"Bearer {SECRET}"
-        assert SECRET not in str(other.asked[0].headers)
+        assert service.requests[0].headers["Authorization"] == f"Bearer {SECRET}"
+        assert SECRET not in str(other.requests[0].headers)
 
 
 def test_without_our_host_in_it_a_url_gets_no_credentials(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +318,7 @@ def test_without_our_host_in_it_a_url_gets_no_credentials(tmp_path: Any, monkeyp
         (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password of-somebody")
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
         fetched(peer.url, allowing(peer), bearer=SECRET, bearer_for="https://service.example.com")
-        assert "Authorization" not in peer.asked[0].headers
+        assert "Authorization" not in peer.requests[0].headers
 
 
 def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,29 +367,29 @@ def test_a_body_is_yielded_as_it_arrives() -> None:
 def test_a_post_sends_body_and_headers_and_follows_no_redirect() -> None:
     with Peer(sent_on("https://example.com/")) as peer:
         assert post_json(peer.url, b'{"a":1}', allowing(peer), {"webhook-id": "msg_1"}).status_code == 302
-        (asked,) = peer.asked
-        assert (asked.method, asked.body, asked.headers["webhook-id"]) == ("POST", b'{"a":1}', "msg_1")
-        assert asked.headers["Content-Type"] == "application/json"
+        (request,) = peer.requests
+        assert (request.method, request.body, request.headers["webhook-id"]) == ("POST", b'{"a":1}', "msg_1")
+        assert request.headers["Content-Type"] == "application/json"
 
 
 def test_no_cookie_and_no_referrer_is_sent() -> None:
-    def reply(asked: Asked) -> Answer:
-        return Answer() if asked.path == "/b" else Answer(302, {"Location": "/b", "Set-Cookie": "a=b; Path=/"})
+    def reply(request: Request) -> Answer:
+        return Answer() if request.path == "/b" else Answer(302, {"Location": "/b", "Set-Cookie": "a=b; Path=/"})
 
     with Peer(reply) as peer:
         fetched(f"{peer.url}/a", allowing(peer))
-        assert set(peer.asked[1].headers) == {"Host", "Accept-Encoding"}
+        assert set(peer.requests[1].headers) == {"Host", "Accept-Encoding"}
 
 
 def test_a_redirect_may_contain_utf_8_and_spaces() -> None:
     location = "/b ü.pdf?ä=1".encode().decode("latin-1")  # UTF-8 on the wire
 
-    def reply(asked: Asked) -> Answer:
-        return Answer(302, {"Location": location}) if asked.path == "/a" else Answer()
+    def reply(request: Request) -> Answer:
+        return Answer(302, {"Location": location}) if request.path == "/a" else Answer()
 
     with Peer(reply) as peer:
         fetched(f"{peer.url}/a", allowing(peer))
-        assert peer.asked[1].path == "/b%20%C3%BC.pdf?%C3%A4=1"
+        assert peer.requests[1].path == "/b%20%C3%BC.pdf?%C3%A4=1"
 
 
 # --- hostile servers --------------------------------------------------------------------------------------------------
@@ -419,7 +420,7 @@ def test_a_server_that_sends_its_headers_too_slowly_is_disconnected(
 
 
 def test_redirects_have_one_time_limit_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slowly(asked: Asked) -> Answer:
+    def slowly(request: Request) -> Answer:
         time.sleep(0.3)
         return Answer(302, {"Location": "/again"})
 
@@ -427,7 +428,7 @@ def test_redirects_have_one_time_limit_together(monkeypatch: pytest.MonkeyPatch)
     with Peer(slowly) as peer:
         with pytest.raises(TransientError, match="did not answer"):
             fetched(peer.url, allowing(peer))
-        assert len(peer.asked) == 2
+        assert len(peer.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -484,7 +485,7 @@ def test_a_content_encoding_that_was_not_requested_is_refused(packing: str) -> N
     with Peer(lambda _: Answer(200, {"Content-Encoding": packing}, b"x")) as peer:
         with pytest.raises(PermanentError, match="sends a Content-Encoding that was not requested"):
             fetched(peer.url, allowing(peer))
-        assert peer.asked[0].headers["Accept-Encoding"] == "identity"
+        assert peer.requests[0].headers["Accept-Encoding"] == "identity"
 
 
 # --- how fast ---------------------------------------------------------------------------------------------------------
@@ -582,7 +583,7 @@ def test_a_certificate_for_another_name_is_rejected(authority: trustme.CA, name:
     peer = Peer(lambda _: Answer(200, body=b"hello"))
     with secure(peer, authority, name) as url, pytest.raises(TransientError, match="SSLCertVerificationError"):
         fetched(url, allowing(peer))
-    assert peer.asked == []
+    assert peer.requests == []
 
 
 def test_a_certificate_of_an_unknown_authority_is_rejected(authority: trustme.CA) -> None:
@@ -592,7 +593,7 @@ def test_a_certificate_of_an_unknown_authority_is_rejected(authority: trustme.CA
         pytest.raises(TransientError, match="SSLCertVerificationError"),
     ):
         fetched(url, allowing(peer))
-    assert peer.asked == []
+    assert peer.requests == []
 
 
 PAGE = (Path(__file__).parents[4] / "docs" / "documents.md").read_text()

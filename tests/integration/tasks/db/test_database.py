@@ -29,6 +29,7 @@ from tasks.db.locking import insert_if_new, select_for_update, upsert_locked
 from tasks.db.migrate import MIGRATION_LOCK, migrate
 from tasks.models import Base, Document, Effect, PaymentRetry
 from tests.support.business import NOW, Business
+from tests.support.databases import empty_postgres
 
 ROOT = Path(__file__).parents[4]
 
@@ -90,7 +91,7 @@ def test_the_migrations_create_the_tables_of_the_models(database: str) -> None:
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_concurrent_migrations_all_succeed(kind: str, tmp_path: Path, postgres: Postgres) -> None:
-    url = postgres.empty() if kind == "postgres" else f"sqlite:///{tmp_path / 'new.db'}"
+    url = empty_postgres(postgres) if kind == "postgres" else f"sqlite:///{tmp_path / 'new.db'}"
     environ = {**os.environ, "DATABASE_URL": url}
     command = [sys.executable, "-m", "tasks.upgrade"]
     processes = [subprocess.Popen(command, env=environ, cwd=ROOT, stderr=subprocess.PIPE) for _ in range(4)]
@@ -101,7 +102,7 @@ def test_concurrent_migrations_all_succeed(kind: str, tmp_path: Path, postgres: 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_a_migration_waits_for_a_running_one(kind: str, tmp_path: Path, postgres: Postgres) -> None:
-    url = postgres.empty() if kind == "postgres" else f"sqlite:///{tmp_path / 'new.db'}"
+    url = empty_postgres(postgres) if kind == "postgres" else f"sqlite:///{tmp_path / 'new.db'}"
     engine = make_engine(url)
     with ThreadPoolExecutor(1) as thread, engine.begin() as under_way:
         if kind == "postgres":

@@ -8,11 +8,12 @@ import time
 from collections import Counter
 
 from dev.stack.servers import Valkey
+from inbox.client import connect
 from inbox.errors import LeaseLost
 from inbox.event import Event
 from inbox.job import Lease, NewJob, StoredState
 from inbox.retry import RetryAt
-from inbox.store import Rules, Store, connect
+from inbox.store import Rules, Store
 from tests.support import record_model
 
 WORKERS = 8

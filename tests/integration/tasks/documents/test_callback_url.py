@@ -7,6 +7,7 @@ import json
 import pytest
 from sqlalchemy import select
 
+from dev.simulators.http import Request
 from inbox.errors import PermanentError, TransientError
 from tasks.documents.callbacks import completed
 from tasks.documents.download import download
@@ -14,7 +15,7 @@ from tasks.handler import FollowUp, GaveUp
 from tasks.models import Notification
 from tests.integration.tasks.documents.test_callbacks import by_service, call_back, processing, row, steps, stored
 from tests.support.business import Business
-from tests.support.peers import Answer, Asked, Peer
+from tests.support.peers import Answer, Peer
 
 
 class Service:
@@ -25,14 +26,14 @@ class Service:
         self.peer = Peer(self._reply)
 
     @property
-    def asked(self) -> list[str]:
-        return [asked.path for asked in self.peer.asked]
+    def requested_paths(self) -> list[str]:
+        return [request.path for request in self.peer.requests]
 
-    def _reply(self, asked: Asked) -> Answer:
-        if asked.path.startswith("/api/v1/process/"):
+    def _reply(self, request: Request) -> Answer:
+        if request.path.startswith("/api/v1/process/"):
             told = {"status": self.status, "result_url": f"{self.peer.url}/files/{self.today}"}
             return Answer(body=json.dumps(told).encode())
-        return Answer(body=b"the document") if asked.path == f"/files/{self.today}" else Answer(self.write_error)
+        return Answer(body=b"the document") if request.path == f"/files/{self.today}" else Answer(self.write_error)
 
 
 def to_download(business: Business, service: Service, path: str = "/files/old") -> FollowUp:
@@ -54,7 +55,7 @@ def alerts(business: Business) -> int:
 def test_where_an_address_has_expired_the_one_of_today_is_asked_for(business: Business, refusal: int) -> None:
     with (service := Service(refusal)).peer:
         fetch(business, to_download(business, service))
-    assert service.asked == ["/files/old", "/api/v1/process/task_1", "/files/new"]
+    assert service.requested_paths == ["/files/old", "/api/v1/process/task_1", "/files/new"]
     assert (row(business).status, row(business).result_url) == ("completed", f"{service.peer.url}/files/new")
 
 
@@ -64,9 +65,9 @@ def test_without_another_url_the_document_fails(business: Business, today: str, 
         job = to_download(business, service, "/files/gone" if today == "new" else "/files/old")
         service.today, service.status = today if today == "new" else "none", status
         if today == "old":
-            service.peer.reply = lambda asked: (
+            service.peer.reply = lambda request: (
                 Answer(body=json.dumps({"status": "completed", "result_url": f"{service.peer.url}/files/old"}).encode())
-                if "process" in asked.path
+                if "process" in request.path
                 else Answer(403)
             )
         with pytest.raises(PermanentError, match="answered 403"):
@@ -77,7 +78,7 @@ def test_without_another_url_the_document_fails(business: Business, today: str, 
 def test_an_expired_url_is_retried_while_the_service_is_down(business: Business) -> None:
     with (service := Service()).peer:
         job = to_download(business, service)
-        service.peer.reply = lambda asked: Answer(503 if "process" in asked.path else 403)
+        service.peer.reply = lambda request: Answer(503 if "process" in request.path else 403)
         with pytest.raises(TransientError, match="503"):
             fetch(business, job)
         assert (row(business).status, alerts(business)) == ("downloading", 0)
@@ -128,7 +129,7 @@ def test_a_replayed_download_uses_a_new_url_and_is_shown_as_running(business: Bu
             fetch(business, job)
         business.last, business.replays = False, 1
         fetch(business, job)
-    assert service.asked == ["/files/old", "/api/v1/process/task_1", "/files/new"]
+    assert service.requested_paths == ["/files/old", "/api/v1/process/task_1", "/files/new"]
     assert [status for status, _ in steps(business)] == ["downloading", "failed", "downloading", "completed"]
     assert [path.read_bytes() for path in stored(business)] == [b"the document"]
 

@@ -23,6 +23,7 @@ from inbox.errors import LeaseLost, PermanentError, TransientError
 from settings import load
 from tasks.clients.document_service import ProcessRequest, request_processing
 from tasks.documents import transfer
+from tasks.documents.announcements import notify_waiters
 from tasks.documents.callback_url import callback_url
 from tasks.documents.callbacks import completed, create_document, failed, progress
 from tasks.documents.download import download
@@ -123,15 +124,15 @@ def test_the_service_is_asked_by_its_contract() -> None:
         )
         wanted = ProcessRequest("contract-7", callback_url(settings, "doc_1"), {"ocr": True})
         assert request_processing(settings, wanted, "the-key", NOW) == "task_1"
-    (asked,) = peer.asked
-    assert (asked.method, asked.path) == ("POST", "/api/v1/process")
-    assert json.loads(asked.body) == {
+    (request,) = peer.requests
+    assert (request.method, request.path) == ("POST", "/api/v1/process")
+    assert json.loads(request.body) == {
         "document_id": "contract-7",
         "callback_url": "https://us.example.com/doc-status-webhook",
         "processing_options": {"ocr": True},
     }
-    assert asked.headers["Authorization"] == f"Bearer {API_KEY}"
-    assert asked.headers["Idempotency-Key"] == "the-key"
+    assert request.headers["Authorization"] == f"Bearer {API_KEY}"
+    assert request.headers["Idempotency-Key"] == "the-key"
 
 
 def test_two_at_once_start_one_task(business: Business, service: DocumentService) -> None:
@@ -149,7 +150,7 @@ def test_after_a_crash_behind_the_response_the_request_is_repeated_with_the_same
             submit(attempt, db)  # and no commit
         assert row(business).status == "submitting"
         ask(business)
-        assert [asked.headers["Idempotency-Key"] for asked in peer.asked] == ["api:doc_1:documents.start.1"] * 2
+        assert [request.headers["Idempotency-Key"] for request in peer.requests] == ["api:doc_1:documents.start.1"] * 2
     assert row(business).task_id == "task_1"
 
 
@@ -182,7 +183,7 @@ def test_a_refusal_fails_the_document_tells_the_administrator_and_is_a_dead_lett
     assert len(mailbox.mails) == 2  # one for each failure
     for recipients, mail in mailbox.mails:
         assert recipients == ["ops@example.com"]
-        assert "contract-7" in mail["Subject"]
+        assert mail["Subject"] == "The document doc_1 failed"
     assert business.all(select(Notification.state)) == ["sent", "sent"]
 
 
@@ -314,8 +315,8 @@ def test_the_result_is_fetched_with_our_key_from_the_service_only(business: Busi
         by_service(business, peer.url)
         processing(business)
         fetch(business, f"{peer.url}/files/1")
-        assert peer.asked[0].headers["Authorization"] == f"Bearer {API_KEY}"
-        assert API_KEY not in str(elsewhere.asked[0].headers)
+        assert peer.requests[0].headers["Authorization"] == f"Bearer {API_KEY}"
+        assert API_KEY not in str(elsewhere.requests[0].headers)
 
 
 def test_the_recipients_are_notified_of_success(business: Business, service: DocumentService) -> None:
@@ -326,18 +327,19 @@ def test_the_recipients_are_notified_of_success(business: Business, service: Doc
     assert told.task == "tasks.notifications.send"
     owed = business.all(select(Handoff).order_by(Handoff.agent))
     assert sorted(f.args["handoff"] for f in agents) == sorted(row.id for row in owed)
-    assert {f.ordering_key for f in agents} == {f"agent:{row.agent}" for row in owed}
+    assert {f.ordering_key for f in agents} == {"agents:https://a.example.com:443", "agents:https://b.example.com:443"}
     assert [row.kind for row in owed] == ["document.completed"] * 2
-    assert business.one(select(Notification)).params["link"].startswith("http://127.0.0.1:9/content/doc_1?until=")
+    assert business.one(select(Notification)).params == {}, "no live link"
 
 
 def test_the_link_in_the_mail_opens_the_document_without_a_key(
     business: Business, service: DocumentService, mailbox: Mailbox
 ) -> None:
-    business.now = datetime.now(UTC)
+    business.now = datetime.now(UTC) - timedelta(days=30)
     business.settings["CUSTOMER_NOTIFY_URLS"] = f"{mailbox.url}&to={{email}}"
     processing(business, notify_email="ada@example.com")
     (told,) = fetch(business, f"{service.url}/files/contract-7")
+    business.now = datetime.now(UTC)  # the mail server was down for a month
     business.follow(send, told)
     ((_, mail),) = mailbox.mails
     text = mail.get_body(("plain",))
@@ -350,6 +352,38 @@ def test_the_link_in_the_mail_opens_the_document_without_a_key(
     ours = replace(ours, database_url=bind.url.render_as_string(hide_password=False))
     served = create_app(ours).test_client().get(link)
     assert (served.status_code, served.data) == (200, stored(business)[0].read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("document_id", "shown"),
+    [
+        ("https://login.evil.example/verify", "https://login[.]evil[.]example/verify"),
+        ("login.evil.example/verify", "login[.]evil[.]example/verify"),
+        ("www.evil.example", "www[.]evil[.]example"),
+        ("pay@evil.example", "pay@evil[.]example"),
+        ("contract-7.v2.pdf", "contract-7.v2.pdf"),
+    ],
+)
+@pytest.mark.parametrize("status", ["completed", "failed"])
+def test_a_mail_has_a_fixed_subject_and_no_link_that_the_requester_chose(
+    business: Business, mailbox: Mailbox, status: str, document_id: str, shown: str
+) -> None:
+    business.settings |= {"CUSTOMER_NOTIFY_URLS": f"{mailbox.url}&to={{email}}", "PUBLIC_URL": "https://us.example"}
+    stamps = {"created_at": NOW, "updated_at": NOW}
+    document = Document(id="doc_1", document_id=document_id, status=status, notify_email="ada@example.com", **stamps)
+    document.start, document.notify_agents = 1, []
+    attempt = business.attempt("documents", "msg_1", None, "documents.download", {})
+    with business.sessions() as db:
+        db.add(document)
+        (mail,) = notify_waiters(db, attempt, document)
+        db.commit()
+    business.follow(send, mail, source="documents", event_id="msg_1")
+    ((_, received),) = mailbox.mails
+    subjects = {"completed": "Your document is ready", "failed": "Your document could not be prepared"}
+    assert received["Subject"] == subjects[status]
+    text = received.get_body(("plain",))
+    assert text is not None
+    assert f"The document {shown} " in text.get_content()
 
 
 def test_the_recipients_are_notified_of_a_failure_by_the_job_that_becomes_a_dead_letter(business: Business) -> None:
@@ -408,7 +442,7 @@ def test_an_address_in_our_own_network_is_not_fetched(business: Business) -> Non
         processing(business)
         with pytest.raises(PermanentError, match="CALL_OUT_ALLOWED_HOSTS"):
             fetch(business, peer.url)
-        assert peer.asked == []
+        assert peer.requests == []
     assert row(business).status == "failed"
 
 

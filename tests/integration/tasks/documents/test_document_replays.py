@@ -9,13 +9,14 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from dev.simulators.http import Request
 from inbox import queries
 from inbox.store import Store
 from tasks.db.engine import make_engine, make_sessions
 from tasks.documents.submissions import NO_ANSWER
 from tasks.models import Document, Notification
 from tests.conftest import Clock
-from tests.support.peers import Answer, Asked, Peer
+from tests.support.peers import Answer, Peer
 from tests.support.workplace import Workplace
 
 DAY = 86400
@@ -30,10 +31,10 @@ class Service:
         self.says: dict[str, str] | None = None  # of every task; None: it has lost it
         self.peer = Peer(self._reply)
 
-    def _reply(self, asked: Asked) -> Answer:
-        if asked.path.startswith("/files/"):
+    def _reply(self, request: Request) -> Answer:
+        if request.path.startswith("/files/"):
             return Answer(body=b"the document")
-        if asked.method == "POST":
+        if request.method == "POST":
             return Answer(body=b'{"task_id": "task_1"}') if self.takes else Answer(422)
         return Answer(404) if self.says is None else Answer(body=json.dumps(self.says).encode())
 

@@ -29,6 +29,7 @@ from tasks.models import Document, Notification
 from tests.integration.tasks.documents.test_callbacks import REQUEST, by_service
 from tests.integration.tasks.documents.test_submissions import RESULT, Service
 from tests.support.business import Business
+from tests.support.databases import fresh_postgres
 from tests.support.searching import searching
 
 RANK = {"submitting": 0, "processing": 1, "downloading": 2, "completed": 3}
@@ -183,4 +184,4 @@ def test_any_order_of_callbacks_starts_and_deadlines_ends_the_same(name: str, mi
 def test_backwards_and_twice_it_ends_the_same_on_postgres(name: str, migrated_sqlite: Path, postgres: Any) -> None:
     life, _ = LIVES[name]
     backwards = [*reversed(life), *life]
-    assert lived(migrated_sqlite, postgres.fresh(), backwards) == lived(migrated_sqlite, None, life)
+    assert lived(migrated_sqlite, fresh_postgres(postgres), backwards) == lived(migrated_sqlite, None, life)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from dev.simulators.http import Request
 from inbox.errors import PermanentError, TransientError
 from tasks.clients.document_service import fetch_status
 from tasks.documents.callbacks import completed, create_document, failed, progress
@@ -18,7 +19,7 @@ from tasks.handler import FollowUp
 from tasks.models import Document, FormerTask, Notification
 from tests.integration.tasks.documents.test_callbacks import REQUEST, by_service, call_back, row, steps
 from tests.support.business import Business, at_once
-from tests.support.peers import Answer, Asked, Peer
+from tests.support.peers import Answer, Peer
 
 RESULT = "https://files.example.com/1"
 
@@ -28,18 +29,18 @@ class Service:
 
     def __init__(self) -> None:
         self.says: Answer | dict[str, Any] = {"status": "processing"}
-        self.meanwhile: Callable[[], Any] = lambda: None  # before it answers what it is asked
+        self.meanwhile: Callable[[], Any] = lambda: None  # before it answers
         self.keys: list[str] = []
         self.peer = Peer(self._reply)
 
     @property
-    def asked(self) -> list[str]:
-        """The tasks that it was asked about."""
-        return [asked.path.rpartition("/")[2] for asked in self.peer.asked if asked.method == "GET"]
+    def requested_tasks(self) -> list[str]:
+        """The tasks whose status was requested."""
+        return [request.path.rpartition("/")[2] for request in self.peer.requests if request.method == "GET"]
 
-    def _reply(self, asked: Asked) -> Answer:
-        if asked.method == "POST":
-            key = asked.headers["Idempotency-Key"]
+    def _reply(self, request: Request) -> Answer:
+        if request.method == "POST":
+            key = request.headers["Idempotency-Key"]
             self.keys += [key] * (key not in self.keys)
             return Answer(200, body=json.dumps({"task_id": f"task_{self.keys.index(key) + 1}"}).encode())
         self.meanwhile()
@@ -67,6 +68,11 @@ def handed_over(business: Business) -> FollowUp:
     return over
 
 
+def test_a_document_names_the_key_that_requested_it(business: Business) -> None:
+    business.run(create_document, REQUEST | {"by": "shop-bot"}, source="api", event_id="doc_1")
+    assert business.one(select(Document.by)) == "shop-bot"
+
+
 def tasks_of(follow_ups: list[FollowUp]) -> list[str]:
     return [follow_up.task.rpartition(".")[2] for follow_up in follow_ups]
 
@@ -83,7 +89,7 @@ def test_a_finished_document_without_a_callback_is_downloaded(business: Business
     over = handed_over(business)
     service.says = {"status": "completed", "result_url": RESULT}
     fetch, again = follow(business, over)
-    assert service.asked == ["task_1"]
+    assert service.requested_tasks == ["task_1"]
     assert (fetch.task, fetch.args, fetch.ordering_key) == ("tasks.documents.download", {"document": "doc_1"}, "doc_1")
     assert (row(business).status, row(business).result_url) == ("downloading", RESULT)
     assert (again.effect, again.delay_seconds) == ("documents.deadline.1.2", 86400)
@@ -179,7 +185,7 @@ def test_after_the_last_start_it_has_failed_and_the_administrator_knows(business
 def test_a_start_that_never_reached_the_service_is_made_again(business: Business, service: Service) -> None:
     lost, over = business.run(create_document, REQUEST, source="api", event_id="doc_1")
     _, again, _ = follow(business, over)
-    assert service.asked == []
+    assert service.requested_tasks == []
     follow(business, again)
     assert row(business).task_id == "task_1"
     assert follow(business, lost) == []  # it comes late, and must not start a third
@@ -206,7 +212,7 @@ def test_the_deadline_of_a_finished_document_makes_no_call(business: Business, s
         db.get_one(Document, "doc_1").status = final
         db.commit()
     assert follow(business, over) == []
-    assert service.asked == []
+    assert service.requested_tasks == []
 
 
 def test_a_download_that_never_ended_gets_a_new_url(business: Business, service: Service) -> None:
@@ -278,7 +284,7 @@ def test_a_response_that_comes_after_the_deadline_started_another_task_is_ignore
 ) -> None:
     slow, over = business.run(create_document, REQUEST, source="api", event_id="doc_1")
 
-    def reply(asked: Asked) -> Answer:
+    def reply(request: Request) -> Answer:
         found.extend(follow(business, over))
         return Answer(200, body=b'{"task_id": "task_late"}')
 
@@ -307,7 +313,9 @@ def test_a_late_callback_of_a_former_task_changes_nothing(business: Business, se
 
 
 def test_a_service_that_returns_the_former_task_id_for_a_new_start_is_accepted(business: Business) -> None:
-    with Peer(lambda asked: Answer(404) if asked.method == "GET" else Answer(body=b'{"task_id": "task_1"}')) as peer:
+    with Peer(
+        lambda request: Answer(404) if request.method == "GET" else Answer(body=b'{"task_id": "task_1"}')
+    ) as peer:
         by_service(business, peer.url)
         over = handed_over(business)
         _, again, next_over = follow(business, over)
@@ -322,7 +330,7 @@ def test_a_former_deadline_makes_no_call(business: Business, service: Service) -
     over = handed_over(business)
     call_back(business, failed, error_message="a temporary fault")
     assert follow(business, over) == []
-    assert service.asked == []
+    assert service.requested_tasks == []
 
 
 # --- the service gave up ----------------------------------------------------------------------------------------------
@@ -422,13 +430,20 @@ def test_the_status_is_asked_by_its_contract_and_at_the_path_that_is_set(busines
     assert fetch_status(settings, "a/b?c", business.now).progress == 12.5
     business.settings["DOC_STATUS_PATH"] = "/tasks/{task_id}?full=1"
     fetch_status(business.attempt("api", "doc_1", None, "x", {}).settings, "a/b", business.now)
-    assert [asked.path for asked in service.peer.asked] == ["/api/v1/process/a%2Fb%3Fc", "/tasks/a%2Fb?full=1"]
-    assert service.peer.asked[0].headers["Authorization"].startswith("Bearer ")
+    assert [request.path for request in service.peer.requests] == ["/api/v1/process/a%2Fb%3Fc", "/tasks/a%2Fb?full=1"]
+    assert service.peer.requests[0].headers["Authorization"].startswith("Bearer ")
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"progress": "x"}', b"\xff", b'{"task_id": 7}'])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"\xff", b'{"task_id": 7}'])
 def test_a_malformed_status_is_an_error_with_a_message(business: Business, service: Service, body: bytes) -> None:
     service.says = Answer(body=body)
     settings = business.attempt("api", "doc_1", None, "x", {}).settings
     with pytest.raises(PermanentError):
         fetch_status(settings, "task_1", business.now)
+
+
+def test_a_malformed_progress_does_not_hide_the_status(business: Business, service: Service) -> None:
+    service.says = Answer(body=b'{"status": "processing", "progress": "x"}')
+    settings = business.attempt("api", "doc_1", None, "x", {}).settings
+    found = fetch_status(settings, "task_1", business.now)
+    assert (found.status, found.percent) == ("processing", 0)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from dev.simulators.http import Request
 from inbox.errors import LeaseLost, PermanentError, TransientError
 from inbox.event import Event
 from settings import load
@@ -24,7 +25,7 @@ from tasks.documents.transfer import Expected, download_to_store
 from tasks.handler import Attempt
 from tests.support.buckets import S3
 from tests.support.business import NOW
-from tests.support.peers import Answer, Asked, Peer
+from tests.support.peers import Answer, Peer
 
 CONTENT = b"%PDF-1.7 " + bytes(range(256)) * 2000
 HALF = len(CONTENT) // 2
@@ -133,15 +134,18 @@ def test_a_document_is_stored_once_and_no_other_file_remains(downloads: Download
 def test_after_a_break_only_the_rest_is_asked_for(downloads: Downloads, said: dict[str, str], validator: str) -> None:
     answers = iter([half(said), replace(rest(), headers={**rest().headers, **said})])
 
-    def reply(asked: Asked) -> Answer:
+    def reply(request: Request) -> Answer:
         return next(answers)
 
     with plain_dates(Peer(reply)) as peer:
         broken_off(downloads, peer.url)
         assert downloads.unfinished() == ["doc_1.json", "doc_1.part"]
         is_stored(downloads, downloads.run(peer.url))
-        assert "Range" not in peer.asked[0].headers
-        assert (peer.asked[1].headers["Range"], peer.asked[1].headers["If-Range"]) == (f"bytes={HALF}-", validator)
+        assert "Range" not in peer.requests[0].headers
+        assert (peer.requests[1].headers["Range"], peer.requests[1].headers["If-Range"]) == (
+            f"bytes={HALF}-",
+            validator,
+        )
 
 
 def plain_dates(peer: Peer) -> Peer:
@@ -166,7 +170,7 @@ def test_a_download_that_may_be_another_version_starts_over(downloads: Downloads
         broken_off(downloads, peer.url)
         assert downloads.unfinished() == []
         is_stored(downloads, downloads.run(peer.url))
-        assert "Range" not in peer.asked[1].headers
+        assert "Range" not in peer.requests[1].headers
 
 
 @pytest.mark.parametrize(
@@ -181,7 +185,7 @@ def test_a_server_that_sends_all_again_is_heard(downloads: Downloads, second: An
     with answering(other, second) as peer:
         broken_off(downloads, peer.url)
         is_stored(downloads, downloads.run(peer.url))
-        assert "Range" in peer.asked[1].headers
+        assert "Range" in peer.requests[1].headers
 
 
 @pytest.mark.parametrize(
@@ -205,7 +209,7 @@ def test_a_server_that_sends_another_part_is_asked_for_all(downloads: Downloads,
         with pytest.raises(TransientError, match="starts over"):
             downloads.run(peer.url)
         is_stored(downloads, downloads.run(peer.url))
-        assert "Range" not in peer.asked[2].headers
+        assert "Range" not in peer.requests[2].headers
 
 
 def test_a_range_that_was_not_requested_is_rejected(downloads: Downloads) -> None:
@@ -236,7 +240,7 @@ def test_another_url_starts_over(downloads: Downloads) -> None:
     with answering(half(), whole()) as peer:
         broken_off(downloads, f"{peer.url}/a")
         is_stored(downloads, downloads.run(f"{peer.url}/b"))
-        assert "Range" not in peer.asked[1].headers
+        assert "Range" not in peer.requests[1].headers
 
 
 @pytest.mark.parametrize("facts", [b"", b'{"source": "', b'{"source": 7}', b"null", b"\xff"])
@@ -255,7 +259,7 @@ def test_bytes_from_before_a_power_cut_are_not_trusted(
         (tmp_path / "boot_id").write_text("another")
         monkeypatch.setattr(partial_file, "BOOT_ID", tmp_path / "boot_id")
         is_stored(downloads, downloads.run(peer.url))
-        assert "Range" not in peer.asked[1].headers
+        assert "Range" not in peer.requests[1].headers
 
 
 def test_a_compressed_document_is_stored_decompressed_and_never_resumed(downloads: Downloads) -> None:
@@ -264,7 +268,7 @@ def test_a_compressed_document_is_stored_decompressed_and_never_resumed(download
     with answering(Answer(200, said, packed[:-100]), Answer(200, said, packed)) as peer:
         broken_off(downloads, peer.url)
         is_stored(downloads, downloads.run(peer.url))
-        assert "Range" not in peer.asked[1].headers
+        assert "Range" not in peer.requests[1].headers
 
 
 # --- verifying --------------------------------------------------------------------------------------------------------
@@ -383,7 +387,7 @@ def test_a_document_stored_by_an_earlier_attempt_is_found_without_a_call(downloa
         first = downloads.run(peer.url)
         is_stored(downloads, first)
         is_stored(downloads, downloads.run(peer.url, number=2))
-        assert len(peer.asked) == 1
+        assert len(peer.requests) == 1
 
 
 def test_a_document_that_is_there_is_never_replaced(downloads: Downloads) -> None:
@@ -484,7 +488,8 @@ def test_a_big_document_is_uploaded_in_pieces(in_s3: Downloads, s3: S3) -> None:
     assert in_s3.content() == {"doc_1.pdf": BIG}
     head = s3.client.head_object(Bucket=bucket_of(in_s3), Key="finished/doc_1.pdf")
     assert head["ETag"].strip('"').endswith("-3")
-    assert (head["Metadata"], head["ContentType"]) == ({"sha256": stored.sha256}, "application/pdf")
+    assert head["Metadata"] == {"sha256": stored.sha256, "size": str(len(BIG))}
+    assert head["ContentType"] == "application/pdf"
 
 
 def bucket_of(downloads: Downloads) -> str:
@@ -530,21 +535,21 @@ def test_a_store_that_is_away_costs_no_second_download(in_s3: Downloads, s3: S3)
     later = f"{bucket_of(in_s3)}-later"
     in_s3.settings["DOCUMENT_STORE"] = f"s3://{later}"
 
-    def then_it_goes_away(_: Asked) -> Answer:
+    def then_it_goes_away(_: Request) -> Answer:
         s3.client.delete_bucket(Bucket=later)
         return whole()
 
     with Peer(then_it_goes_away) as peer:
         with pytest.raises(TransientError, match="S3 returned NoSuchBucket"):
             in_s3.run(peer.url)
-        assert peer.asked == []  # it would be of no use yet
+        assert peer.requests == []  # it would be of no use yet
         s3.client.create_bucket(Bucket=later)
         with pytest.raises(TransientError, match="S3 returned NoSuchBucket"):
             in_s3.run(peer.url)
         assert in_s3.unfinished() == ["doc_1.json", "doc_1.part"]
         s3.client.create_bucket(Bucket=later)
         in_s3.run(peer.url)
-        assert len(peer.asked) == 1
+        assert len(peer.requests) == 1
     assert s3.content(later) == {"doc_1.pdf": CONTENT}
 
 

@@ -25,10 +25,10 @@ MONEY = {"amount": 4900, "currency": "eur", "updated_at": NOW}
 APP = {"APP_WEBHOOK_URL": "http://app.internal/hook", "APP_WEBHOOK_SECRET": HANDOFF_SECRET}
 
 
-def order(business: Business, session: str = "cs_1", **ids: str) -> None:
+def order(business: Business, session: str = "cs_1", kind: str = "one_time", **ids: str) -> None:
     """A fulfilled order of two products, whose access is not synced yet."""
     state: dict[str, Any] = {"state": "fulfilled", "amount_total": 4900, "currency": "eur", "created_at": NOW}
-    bought = [make_item(Price(product=name, type="one_time"), 1) for name in ("book", "club")]
+    bought = [make_item(Price("price_1", name, kind), 1) for name in ("book", "club")]
     with business.sessions() as db:
         db.add(Order(session_id=session, bought=bought, **state, **(ids or IDS)))
         db.commit()
@@ -74,11 +74,8 @@ def test_an_order_is_found_by_each_of_its_ids(business: Business, name: str) -> 
     [
         (partial(refund, payment_intent="pi_1"), "payment_intent", "refunded"),
         (partial(refund, invoice="in_1"), "invoice", "refunded"),
-        (partial(refund, subscription="sub_1"), "subscription", "refunded"),
         (partial(dispute, "lost", payment_intent="pi_1"), "payment_intent", "dispute_lost"),
         (partial(dispute, "lost", invoice="in_1"), "invoice", "dispute_lost"),
-        (partial(dispute, "lost", subscription="sub_1"), "subscription", "dispute_lost"),
-        (partial(subscription, "canceled"), "subscription", "subscription_canceled"),
         (partial(DeletedCustomer, id="cus_1", deleted_at=NOW), "customer", "customer_deleted"),
     ],
 )
@@ -111,7 +108,7 @@ def test_other_customers_orders_do_not_change(business: Business) -> None:
     business.run(learn(session="cs_1"), effect="one")
     business.run(learn(session="cs_2"), effect="two")
     business.run(learn(refund(payment_intent="pi_1"), payment_intent="pi_1"), effect="refund")
-    left = select(Entitlement.session_id).where(Entitlement.revoked_at.is_(None)).distinct()
+    left = select(Entitlement.source).where(Entitlement.revoked_at.is_(None)).distinct()
     assert business.all(left) == ["cs_2"]
 
 
@@ -121,16 +118,49 @@ def test_an_order_without_ids_has_nothing_in_common_with_rows_without_ids(busine
     assert in_force(business) == ["book", "club"]
 
 
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (partial(subscription, "canceled"), "subscription_canceled"),
+        (partial(subscription, "suspended"), "subscription_suspended"),
+        (partial(refund, subscription="sub_1"), "refunded"),
+        (partial(dispute, "lost", subscription="sub_1"), "dispute_lost"),
+        (partial(DeletedCustomer, id="cus_1", deleted_at=NOW), "customer_deleted"),
+    ],
+)
+def test_a_fact_that_ends_a_plan_revokes_it_whether_it_came_before_or_after_its_checkout(
+    business: Business, row: Callable[[], Base], reason: str
+) -> None:
+    business.settings = APP | {"ACCESS_AFTER_REFUND": "revoke"}
+    order(business, kind="recurring")
+    assert len(business.run(learn(session="cs_1"), effect="first")) == 1
+    (told,) = business.run(learn(row(), subscription="sub_1", customer="cus_1"), effect="second")
+    assert in_force(business) == []
+    message = business.one(select(AppMessage).filter_by(id=told.args["message"]))
+    assert (message.type, message.data["reason"]) == ("access.revoked", reason)
+    order(business, "cs_2", kind="recurring")
+    assert business.run(learn(session="cs_2"), effect="third") == []
+    assert in_force(business) == [], "the order came after the fact"
+
+
+@pytest.mark.parametrize("status", ["canceled", "paused", "unpaid", "suspended"])
+def test_what_was_bought_outright_survives_the_plan(business: Business, status: str) -> None:
+    order(business)
+    business.run(learn(session="cs_1"), effect="first")
+    business.run(learn(subscription(status), subscription="sub_1"), effect="second")
+    assert in_force(business) == ["book", "club"]
+
+
 def test_each_change_is_sent_once_with_its_number(business: Business) -> None:
     business.settings = APP
-    order(business)
+    order(business, kind="recurring")
     assert [len(business.run(learn(session="cs_1"), event_id=f"evt_{n}")) for n in range(3)] == [1, 0, 0]
     business.run(learn(subscription("canceled"), subscription="sub_1"), event_id="evt_3")
     with business.sessions() as db:
         db.get_one(Subscription, "sub_1").status = "active"
         db.commit()
     business.run(learn(subscription="sub_1"), event_id="evt_4")
-    said = sorted((row.data["change"], row.type) for row in business.all(select(AppMessage)))
+    said = sorted((row.data["sequence"], row.type) for row in business.all(select(AppMessage)))
     assert said == [(1, "access.granted"), (2, "access.revoked"), (3, "access.granted")]
     assert in_force(business) == ["book", "club"]
 
@@ -147,7 +177,7 @@ def test_an_order_and_its_refund_recorded_concurrently_end_without_access(busine
 
     def record_order(attempt: Attempt, db: Session) -> list[FollowUp]:
         access.lock_entitlements(db, session="cs_1", payment_intent="pi_1")
-        bought = [make_item(Price(product="book"), 1)]
+        bought = [make_item(Price(product="book", type="one_time"), 1)]
         fields: dict[str, Any] = {"amount_total": 1, "currency": "eur", "created_at": NOW, "bought": bought}
         db.add(Order(session_id="cs_1", state="fulfilled", **fields, **IDS))
         return slowly(access.sync_entitlements(db, attempt, session="cs_1"))
@@ -163,7 +193,8 @@ def test_an_order_and_its_refund_recorded_concurrently_end_without_access(busine
 
 def test_a_renewal_and_its_refund_recorded_concurrently_end_without_access(business: Business) -> None:
     """The refund names only the renewal's invoice; the invoice's event names the subscription."""
-    order(business, subscription="sub_1")
+    business.settings = {"ACCESS_AFTER_REFUND": "revoke"}
+    order(business, kind="recurring", customer="cus_1", subscription="sub_1")
     business.run(learn(session="cs_1"), effect="granted")
     renewal, refunded = invoice("paid", 2, 10, id="in_2"), lives_refund(3, 10, made=5, invoice="in_2")
 

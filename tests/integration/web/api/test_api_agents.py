@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import re
 from collections.abc import Callable
@@ -25,12 +26,11 @@ from tasks.agents.registry import get_or_create, signing_secrets
 from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Agent, AgentAudit, Document, Handoff
 from tasks.signed_link import create_link
-from tests.support.signed_deliveries import API_KEY, DOC_SECRET
+from tests.support.signed_deliveries import API_KEY, DOC_SECRET, key_name
 from web import create_app
-from web.auth import key_name
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
-OTHER_KEY = "another-key-0123456789"
+OTHER_KEY = "another-key-0123456789abcd"
 URL = "https://agent.example/in?token=hush"
 
 
@@ -80,13 +80,13 @@ def finished(settings: Settings, sessions: Callable[[], Session], status: str = 
 # --- agents -----------------------------------------------------------------------------------------------------------
 
 
-def test_adding_an_agent_returns_its_secret_and_the_same_one_again(
+def test_adding_an_agent_shows_its_secret_once(
     client: FlaskClient, settings: Settings, sessions: Callable[[], Session]
 ) -> None:
     status, added = post(client, "agents", {"name": "hub", "url": URL, "rate_per_minute": 10})
     assert (status, sorted(added)) == (201, ["id", "name", "secret"])
     assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=", added["secret"])
-    assert post(client, "agents", {"name": "hub", "url": URL}) == (201, added)
+    assert post(client, "agents", {"name": "hub", "url": URL}) == (200, {"id": added["id"], "name": "hub"})
     (listed,) = client.get("/api/v1/agents", headers=BEARER).get_json()["agents"]
     standing = {"state": "active", "rate_per_minute": 10, "failures": 0, "delivered": 0, "pending": 0, "dead": 0}
     nothing = dict.fromkeys(("failing_since", "open_until", "last_response"))
@@ -94,7 +94,39 @@ def test_adding_an_agent_returns_its_secret_and_the_same_one_again(
     with sessions() as db:
         (entry,) = db.scalars(select(AgentAudit))
         assert (entry.action, entry.by) == ("added", key_name(API_KEY))
-        assert signing_secrets(settings, db.get_one(Agent, added["id"]))[0] == added["secret"]
+        assert added["secret"] in signing_secrets(settings, db.get_one(Agent, added["id"]), datetime.now(UTC))
+
+
+@pytest.mark.parametrize("by", ["id", "name"])
+def test_rotating_shows_a_new_secret_once(client: FlaskClient, sessions: Callable[[], Session], by: str) -> None:
+    added = post(client, "agents", {"name": "hub", "url": URL})[1]
+    status, rotated = post(client, f"agents/{added[by]}/rotate")
+    assert (status, rotated["id"], rotated["name"]) == (200, added["id"], "hub")
+    assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=", rotated["secret"])
+    assert rotated["secret"] != added["secret"]
+    with sessions() as db:
+        assert [entry.action for entry in db.scalars(select(AgentAudit))] == ["added", "rotated"]
+
+
+def test_the_secret_of_a_url_is_told_until_it_is_added_and_stays_the_same(
+    client: FlaskClient, sessions: Callable[[], Session]
+) -> None:
+    told = post(client, "agents/secret", {"url": URL})
+    assert (told[0], told[1]["name"]) == (200, None)
+    assert told == post(client, "agents/secret", {"url": URL})
+    assert post(client, "agents/secret", {"url": "https://b.example/"})[1]["secret"] != told[1]["secret"]
+    assert post(client, "agents", {"name": "hub", "url": URL})[1]["secret"] == told[1]["secret"]
+    status, refused = post(client, "agents/secret", {"url": URL})
+    assert (status, refused["error"].split(",")[0]) == (409, "the URL was added as hub")
+    assert post(client, "agents/secret", {"url": "http://10.0.0.5/"})[0] == 400
+    with sessions() as db:
+        assert [entry.action for entry in db.scalars(select(AgentAudit))] == [*["secret told"] * 3, "added"]
+
+
+def test_secrets_need_a_handoff_secret(settings: Settings) -> None:
+    client = create_app(replace(settings, handoff_secret=())).test_client()
+    assert post(client, "agents/secret", {"url": URL})[0] == 400
+    assert post(client, "agents/hub/rotate")[0] == 400
 
 
 @pytest.mark.parametrize(
@@ -141,8 +173,9 @@ def test_an_agent_is_disabled_and_enabled_as_the_response_shows(
 
 
 @pytest.mark.parametrize("agent", ["none", "a%00b"])
-def test_an_unknown_agent_is_404(client: FlaskClient, agent: str) -> None:
-    assert post(client, f"agents/{agent}/disable") == (404, {"error": "no such agent"})
+@pytest.mark.parametrize("action", ["disable", "rotate"])
+def test_an_unknown_agent_is_404(client: FlaskClient, agent: str, action: str) -> None:
+    assert post(client, f"agents/{agent}/{action}") == (404, {"error": "no such agent"})
 
 
 def test_many_concurrent_disables_are_recorded_once(
@@ -241,14 +274,35 @@ def test_a_signed_link_serves_the_document_without_a_key(
     assert (head.status_code, head.data, head.headers["Content-Length"]) == (200, b"", "8")
 
 
+def test_a_link_is_no_hmac_by_an_api_key_so_guesses_of_the_key_are_expensive(settings: Settings) -> None:
+    found = re.search(r"until=(\d+)&signature=(\w{64})$", path_of(settings))
+    assert found
+    signed = (f"content:doc_1:{found[1]}", f"doc_1:{found[1]}")
+    assert found[2] not in [hmac.digest(API_KEY.encode(), text.encode(), "sha256").hex() for text in signed]
+
+
 def test_a_link_is_valid_while_its_key_is_configured(
     client: FlaskClient, settings: Settings, sessions: Callable[[], Session]
 ) -> None:
     finished(settings, sessions)
     path = path_of(settings)
-    for keys, status in (((OTHER_KEY, API_KEY), 200), ((OTHER_KEY,), 404), ((), 404)):
+    first, other = settings.api_keys
+    for keys, status in (((other, first), 200), ((other,), 404), ((), 404)):
         rotated = create_app(replace(settings, api_keys=keys)).test_client()
         assert rotated.get(path).status_code == status
+
+
+def test_a_key_that_may_not_read_neither_signs_links_nor_can_its_owner_forge_them(
+    settings: Settings, sessions: Callable[[], Session]
+) -> None:
+    finished(settings, sessions)
+    reader = settings.api_keys[0]
+    writer = load({"API_KEYS": f"shop:write:{OTHER_KEY}"}).api_keys[0]
+    both = replace(settings, api_keys=(writer, reader))
+    client = create_app(both).test_client()
+    assert client.get(path_of(both)).status_code == 200
+    (owner_says_read,) = load({"API_KEYS": f"shop:read:{OTHER_KEY}"}).api_keys
+    assert client.get(path_of(replace(settings, api_keys=(owner_says_read,)))).status_code == 404
 
 
 def test_without_keys_every_link_is_invalid(settings: Settings, sessions: Callable[[], Session]) -> None:

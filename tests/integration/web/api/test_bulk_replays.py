@@ -11,16 +11,14 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from dev.stack.servers import Valkey
 from inbox import queries
 from inbox.event import Event
 from inbox.find import Filter
 from inbox.job import Lease, NewJob
 from inbox.retry import DeadLetter
 from inbox.store import Store
-from settings import Settings, load
+from settings import Settings
 from tasks import bulk_replays as task
-from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Replay
 from tests.support.running import run
 from tests.support.signed_deliveries import API_KEY
@@ -30,16 +28,6 @@ from workers.run import AttemptFailed, Runner
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
 WHO = "api key 12345678"
-
-
-@pytest.fixture
-def settings(valkey: Valkey, database: str) -> Settings:
-    return load({"REDIS_URL": valkey.url, "DATABASE_URL": database, "API_KEYS": API_KEY})
-
-
-@pytest.fixture
-def sessions(settings: Settings) -> Callable[[], Session]:
-    return make_sessions(make_engine(settings.database_url))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from schemathesis.checks import CHECKS
 from dev.stack.servers import Valkey
 from settings import load
 from tests.conftest import fresh_database
+from tests.support.asgi_client import asgi_client
 from tests.support.signed_deliveries import API_KEY, DOC_SECRET, STRIPE_SECRET
 from web import create_app
 from web.api import openapi
@@ -35,6 +36,7 @@ BEYOND_THE_SCHEMA = {
     "/api/v1/documents": "positive_data_acceptance",  # a cursor
     "/api/v1/subscriptions": "positive_data_acceptance",  # a cursor
     "/api/v1/agents": "positive_data_acceptance",  # an address that we may call
+    "/api/v1/agents/secret": "positive_data_acceptance",  # an address that we may call
     "/api/v1/replays": "positive_data_acceptance",  # a time, a state
     "/api/v1/reconcile": "positive_data_acceptance",  # 1.0 is a whole number to JSON Schema
     "/readyz": "not_a_server_error",  # 503 until a worker has run
@@ -52,7 +54,7 @@ def contract(valkey: Valkey, request: pytest.FixtureRequest, tmp_path: Path) -> 
         "HANDOFF_SECRET": DOC_SECRET,
         "DOCUMENT_STORE": str(tmp_path / "documents"),
     }
-    return schemathesis.openapi.from_wsgi("/api/openapi.json", create_app(load(environ)))
+    return schemathesis.openapi.from_wsgi("/api/openapi.json", asgi_client(load(environ)).application)
 
 
 @pytest.mark.parametrize(("path", "verb"), CALLS)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import html
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from itsdangerous import TimestampSigner
 from werkzeug.test import TestResponse
 
 from dev.stack.servers import Valkey
@@ -16,15 +20,15 @@ from inbox import queries, statistics
 from inbox.event import Event
 from inbox.job import Lease, NewJob
 from inbox.retry import DeadLetter
-from inbox.store import Store
+from inbox.store import PREFIX, Store
 from settings import Settings, load
 from tests.conftest import Clock, fresh_database
-from tests.support.signed_deliveries import API_KEY
-from web import auth, create_app
+from tests.support.signed_deliveries import API_KEY, key_name
+from web import create_app
 from web.console import sign_in
 from web.queries.timeline import build_timeline
 
-OTHER_KEY = "another-key-0123456789"
+OTHER_KEY = "another-key-0123456789abcd"
 
 
 @pytest.fixture
@@ -79,6 +83,12 @@ def test_signing_in_never_redirects_to_another_site(visitor: FlaskClient, elsewh
     assert enter(visitor, API_KEY, next=elsewhere).location == "/console/"
 
 
+@pytest.mark.parametrize("control", ["\r\nX: 1", "\n", "\0", "\x7f", "\u2028"])
+def test_a_page_with_control_characters_in_its_name_is_not_returned_to(visitor: FlaskClient, control: str) -> None:
+    answer = enter(visitor, API_KEY, next=f"/console/{control}")
+    assert (answer.status_code, answer.location) == (302, "/console/")
+
+
 @pytest.mark.parametrize("key", ["", "wrong", API_KEY[:-1], API_KEY + "x", "\xe9", "x" * 10_000])
 def test_a_wrong_key_does_not_sign_in(visitor: FlaskClient, key: str) -> None:
     answer = enter(visitor, key)
@@ -113,6 +123,14 @@ def test_the_cookie_is_not_readable_by_scripts_and_not_sent_to_other_sites_or_ov
     assert "Secure" in behind_caddy.headers["Set-Cookie"].split("; ")
 
 
+def test_cookie_and_form_token_are_no_hmac_by_an_api_key(client: FlaskClient) -> None:
+    cookie = client.get_cookie(sign_in.COOKIE, path="/console")
+    assert cookie
+    direct = TimestampSigner(API_KEY, "holdfast console", key_derivation="hmac", digest_method=hashlib.sha256)
+    assert not direct.validate(cookie.value)
+    assert token(client) != hmac.digest(API_KEY.encode(), b"form " + cookie.value.encode(), "sha256").hex()
+
+
 def test_another_process_accepts_the_session_and_removing_the_key_ends_it(
     client: FlaskClient, settings: Settings
 ) -> None:
@@ -121,8 +139,35 @@ def test_another_process_accepts_the_session_and_removing_the_key_ends_it(
     headers = {"Cookie": f"{sign_in.COOKIE}={cookie.value}"}
     twin = create_app(settings).test_client(use_cookies=False)
     assert twin.get("/console/", headers=headers).status_code == 200
-    rotated = create_app(replace(settings, api_keys=(OTHER_KEY,))).test_client(use_cookies=False)
+    rotated = create_app(replace(settings, api_keys=settings.api_keys[:1])).test_client(use_cookies=False)
     assert rotated.get("/console/", headers=headers).status_code == 302
+
+
+@pytest.mark.parametrize("spelling", [lambda cookie: cookie, lambda cookie: f"{cookie}=", lambda cookie: f"{cookie}=="])
+def test_signing_out_ends_the_session_in_every_process_for_whoever_has_the_cookie(
+    client: FlaskClient, settings: Settings, spelling: Callable[[str], str]
+) -> None:
+    cookie = client.get_cookie(sign_in.COOKIE, path="/console")
+    assert cookie
+    other = create_app(settings).test_client(use_cookies=False)
+    headers = {"Cookie": f"{sign_in.COOKIE}={spelling(cookie.value)}"}
+    before = other.get("/console/", headers=headers).status_code
+    assert client.post("/console/sign-out", data={"form_token": token(client)}).status_code == 302
+    assert other.get("/console/", headers=headers).status_code == 302
+    assert before == 200 or spelling(cookie.value) != cookie.value
+    assert enter(client, API_KEY).status_code == 302
+    assert client.get("/console/").status_code == 200
+
+
+def test_the_store_knows_an_ended_session_by_a_digest_until_its_cookie_expires(
+    client: FlaskClient, real_store: Store
+) -> None:
+    cookie = client.get_cookie(sign_in.COOKIE, path="/console")
+    assert cookie
+    client.post("/console/sign-out", data={"form_token": token(client)})
+    (key,) = real_store.client.keys(f"{PREFIX}ended-session:*")
+    assert cookie.value.partition(".")[0] not in str(key)
+    assert 0 < real_store.client.ttl(key) <= sign_in.SESSION_SECONDS
 
 
 def test_a_forged_or_expired_cookie_is_not_accepted(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +199,12 @@ def test_a_form_from_another_site_is_refused(client: FlaskClient) -> None:
     data = {"form_token": token(client)}
     answer = client.post("/console/sign-out", data=data, headers={"Sec-Fetch-Site": "cross-site"})
     assert (answer.status_code, client.get("/console/").status_code) == (403, 200)
+
+
+@pytest.mark.parametrize("path", ["/", "/console"])
+def test_the_way_to_the_console_keeps_scheme_and_host(client: FlaskClient, path: str) -> None:
+    answer = client.get(path, headers={"Host": "other.example"})
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/console/")
 
 
 def test_signing_out_ends_the_session(client: FlaskClient) -> None:
@@ -291,7 +342,7 @@ def test_selected_dead_letters_are_replayed_and_the_others_are_reported(client: 
     once_more = client.post("/console/jobs/replay", data=form | {"job": [jobs[2]], "back": back})
     assert once_more.location == "/console/dead?type=invoice.*&replayed=1", "not the counts of the earlier action"
     assert ("evt_2" in page, "evt_0" in page) == (True, False)
-    name = auth.key_name(API_KEY)
+    name = key_name(API_KEY)
     assert client.get("/console/audit").text.count(name) == 4  # three actions, and the page's header
 
 

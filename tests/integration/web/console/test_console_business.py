@@ -15,7 +15,6 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from dev.sample_data import fill_database
 from dev.stack.servers import Valkey
 from inbox.event import Event
 from inbox.store import Store
@@ -23,6 +22,7 @@ from settings import Settings, load
 from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Document, DocumentStep, Invoice, PaymentGrace, PaymentRetry, Reconcile, Subscription
 from tests.support.asgi_client import asgi_client
+from tests.support.sample_data import fill_database
 from tests.support.signed_deliveries import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
 from web import create_app
 
@@ -36,7 +36,7 @@ def settings(valkey: Valkey, database: str) -> Settings:
             "REDIS_URL": valkey.url,
             "DATABASE_URL": database,
             "API_KEYS": API_KEY,
-            "STRIPE_WEBHOOK_SECRET": f"whsec_new,{STRIPE_SECRET}",
+            "STRIPE_WEBHOOK_SECRET": f"whsec_the_new_one_0123456789abcdef,{STRIPE_SECRET}",
             "STRIPE_API_KEY": "sk_test_1",
         }
     )

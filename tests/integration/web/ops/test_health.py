@@ -17,7 +17,9 @@ from dev.stack.postgres import Postgres
 from dev.stack.servers import Valkey, wait_until
 from inbox.store import PREFIX, Store
 from settings import load
-from web import create_app
+from tests.support.asgi_client import asgi_client
+from tests.support.databases import fresh_postgres
+from web.ops.health_pages import FRESH_SECONDS
 
 
 class Limited(Valkey):
@@ -41,7 +43,7 @@ def server(tmp_path: Path) -> Iterator[Limited]:
 
 def readiness(server: Valkey, tmp_path: Path, only: str = "store", **settings: str) -> tuple[int, str]:
     environment = {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{tmp_path}/x.db", **settings}
-    response = create_app(load(environment)).test_client().get(f"/readyz?only={only}")
+    response = asgi_client(load(environment)).get(f"/readyz?only={only}")
     return response.status_code, response.get_json()["checks"][only]
 
 
@@ -115,12 +117,13 @@ def test_a_sweep_in_the_future_does_not_count(valkey: Valkey, real_store: Store,
 
 def test_a_database_that_hangs_is_reported_within_seconds_until_it_responds_again(valkey: Valkey) -> None:
     with Postgres(forgetful=True) as postgres:
-        client = create_app(load({"REDIS_URL": valkey.url, "DATABASE_URL": postgres.fresh()})).test_client()
+        client = asgi_client(load({"REDIS_URL": valkey.url, "DATABASE_URL": fresh_postgres(postgres)}))
         assert client.get("/readyz?only=database").status_code == 200
         assert postgres.process is not None
         processes = [psutil.Process(postgres.process.pid), *psutil.Process(postgres.process.pid).children()]
         for process in processes:
             process.send_signal(signal.SIGSTOP)
+        time.sleep(FRESH_SECONDS)
         try:
             for _ in range(3):
                 began = time.monotonic()

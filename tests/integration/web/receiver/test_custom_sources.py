@@ -41,6 +41,10 @@ type = "body:event.kind"
 scheme = "bearer"
 secret = "{SECRET}"
 
+[own-id]
+secret = "{SIGNING}"
+id = "header:X-Id"
+
 [signed]
 secret = "{SIGNING}"
 """
@@ -90,6 +94,31 @@ def test_a_repetition_is_a_duplicate_and_two_senders_may_use_one_id(client: Clie
     assert github(client, b"{}", **{"X-GitHub-Delivery": "evt-1"}) == 200
     stats = queries.stats(real_store)
     assert (stats["accepted"], stats["duplicates"], stats["unhandled"]) == (2, 1, 2)
+
+
+@pytest.mark.parametrize("change", [{}, {"X-GitHub-Event": "repository.deleted"}])
+def test_a_delivery_sent_again_under_another_id_and_type_is_one_event(
+    client: Client, real_store: Store, change: dict[str, str]
+) -> None:
+    for number in range(3):
+        assert (
+            github(client, b'{"n": 1}', **{"X-GitHub-Delivery": f"guid-{number}"}, **(change if number else {})) == 200
+        )
+    assert recorded(real_store) == [("github", "guid-0", "push")]
+    stats = queries.stats(real_store)
+    assert (stats["accepted"], stats["duplicates"]) == (1, 2)
+    assert queries.delivery_counts(real_store)["duplicate:github"] == 2
+    assert github(client, b'{"n": 2}', **{"X-GitHub-Delivery": "guid-3"}) == 200
+    assert len(recorded(real_store)) == 2
+
+
+def test_an_id_beside_the_signature_of_standard_webhooks_is_not_trusted_either(
+    client: Client, real_store: Store
+) -> None:
+    body, headers = signed_by_documents({"type": "x.happened"}, "msg_7", SIGNING)
+    for number in range(2):
+        assert client.post("/hooks/own-id", data=body, headers={**headers, "X-Id": f"id-{number}"}).status_code == 200
+    assert recorded(real_store) == [("own-id", "id-0", "x.happened")]
 
 
 def test_without_a_place_for_the_id_it_is_a_digest_of_the_body(client: Client, real_store: Store) -> None:

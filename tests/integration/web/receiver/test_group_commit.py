@@ -10,11 +10,12 @@ import pytest
 
 from dev.stack.servers import Valkey
 from inbox import queries
+from inbox.client import connect
 from inbox.errors import StoreUnavailable
 from inbox.event import Event, NewEvent
 from inbox.job import NewJob, job_id
 from inbox.recorder import AsyncConnection, Recorder
-from inbox.store import Outcome, Store, connect
+from inbox.store import Outcome, Store
 from web.receiver.counters import BufferedCounters
 from web.receiver.group_commit import MAX_BATCH, GroupCommit
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 from werkzeug.test import Client
 
@@ -26,7 +27,7 @@ from inbox.job import Doorbell
 from inbox.store import Store
 from settings import Settings, load
 from tasks.db.engine import make_engine, make_sessions
-from tasks.models import Document
+from tasks.models import Document, Entitlement
 from tasks.routes import TASKS
 from tests.conftest import fresh_database
 from tests.support.asgi_client import asgi_client
@@ -51,6 +52,8 @@ ABSURD = {
     "empty": '""',
     "long": json.dumps(NOISE),
     "NUL": '"a\\u0000b"',
+    "lone surrogate": '"\\ud800"',
+    "surrogates the wrong way round": '"\\udc00\\ud800"',
     "right to left": '"\\u202e\\u2066gro.elpmaxe@ada"',
     "line breaks": '"a\\r\\nBcc: eve@example.com"',
     "template": '"$amount ${link} {email} %s"',
@@ -69,8 +72,6 @@ ABSURD = {
 }
 NO_JSON = {
     "no float": "1e999",
-    "lone surrogate": '"\\ud800"',
-    "surrogates the wrong way round": '"\\udc00\\ud800"',
     "too deep": "[" * 100_000 + "]" * 100_000,
     "not a number": "NaN",
     "control character": '"\x01"',
@@ -246,4 +247,50 @@ def test_an_absurd_value_in_any_field_is_refused_or_done_or_dead_for_a_reason(ho
     house.store.client.config_set("appendfsync", "always")
     assert strange == []
     assert house.deliver(kind, json.dumps(GOOD[kind]), -1)
+    assert house.work()[0]["state"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    "text", ['"a\\u0000b"', '"cut emoji \\ud83d"', '"\\udc00\\ud800"'], ids=["NUL", "half", "swapped"]
+)
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("invoice", ("data", "object", "customer_email")),
+        ("invoice", ("data", "object", "hosted_invoice_url")),
+        ("invoice", ("data", "object", "number")),
+        ("invoice", ("data", "object", "customer_name")),
+        ("session", ("data", "object", "line_items", "data", 0, "description")),
+        ("session", ("data", "object", "metadata", "product")),
+        ("session", ("data", "object", "customer_details", "name")),
+        ("failed", ("error_message",)),
+        ("completed", ("note",)),
+        ("progress", ("progress",)),
+    ],
+)
+def test_a_text_that_cannot_be_stored_costs_no_event_if_no_effect_needs_it(
+    house: House, kind: str, path: tuple[Any, ...], text: str
+) -> None:
+    assert house.deliver(kind, spoilt(GOOD[kind], path, text), 1)
+    assert house.work()[0]["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("value", [json.dumps("x" * 300), '{"id": "prod_1"}', "7"])
+def test_a_product_in_the_metadata_that_is_no_id_is_ignored_and_the_line_items_count(house: House, value: str) -> None:
+    assert house.deliver("session", spoilt(GOOD["session"], ("data", "object", "metadata", "product"), value), 1)
+    assert house.work()[0]["state"] == "succeeded"
+    with house.runner.sessions() as db:
+        assert db.scalars(select(Entitlement.product)).all() == ["prod_1"]
+
+
+@pytest.mark.parametrize("value", ['{"code": "no page"}', "[]", "7", "true"])
+@pytest.mark.parametrize("kind", ["failed", "completed"])
+def test_a_malformed_error_message_loses_no_result_of_a_document(house: House, kind: str, value: str) -> None:
+    assert house.deliver(kind, spoilt(GOOD[kind], ("error_message",), value), 1)
+    assert house.work()[0]["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("value", ['"50 %"', "{}", "-1e300", "true"])
+def test_a_malformed_progress_loses_no_result_of_a_document(house: House, value: str) -> None:
+    assert house.deliver("completed", spoilt(GOOD["completed"], ("progress",), value), 1)
     assert house.work()[0]["state"] == "succeeded"

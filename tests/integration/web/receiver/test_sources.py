@@ -27,7 +27,7 @@ from tests.support.signed_deliveries import (
     stripe_event,
 )
 
-NEW, OLD = "whsec_the_new_one", STRIPE_SECRET
+NEW, OLD = "whsec_the_new_one_0123456789abcdef", STRIPE_SECRET
 OTHER_DOC_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSv"
 FAILED = "invoice.payment_failed"
 THIN_FAILED = "v1.invoice.payment_failed"
@@ -38,6 +38,7 @@ def receiver(valkey: Valkey, folder: Path, **settings: str) -> Client:
         "REDIS_URL": valkey.url,
         "STRIPE_WEBHOOK_SECRET": f"{NEW},{OLD}",
         "DOC_WEBHOOK_SECRET": DOC_SECRET,
+        "STRIPE_CONNECTED_ACCOUNTS": "acct_1",
         "DATABASE_URL": f"sqlite:///{folder}/x.db",
         "API_KEYS": API_KEY,
         **settings,
@@ -83,9 +84,10 @@ def recorded(store: Store, event_id: str) -> dict[str, Any]:
 def test_a_thin_event_that_nobody_handles_is_recorded_and_counted(
     client: Client, real_store: Store, related: Any
 ) -> None:
-    assert send(client, thin("evt_thin", related_object=related)) == 200
+    kind = "v1.balance.available"
+    assert send(client, thin("evt_thin", kind, related_object=related)) == 200
     found = recorded(real_store, "evt_thin")
-    assert (found["type"], found["state"], queries.stats(real_store)["unhandled"]) == (THIN_FAILED, "unhandled", 1)
+    assert (found["type"], found["state"], queries.stats(real_store)["unhandled"]) == (kind, "unhandled", 1)
 
 
 def test_a_thin_type_is_routed_like_any_other(
@@ -114,7 +116,7 @@ def key_of(store: Store, event_id: str) -> str:
         ({"account": "acct_1"}, "stripe:acct_1/cus_1"),
         ({"context": "acct_1"}, "stripe:acct_1/cus_1"),
         ({"account": "acct_1", "context": "org_1/acct_1"}, "stripe:acct_1/cus_1"),
-        ({"account": "not a name"}, ""),
+        ({"context": "org_1/acct_1"}, "stripe:acct_1/cus_1"),
     ],
 )
 def test_jobs_of_one_customer_of_one_account_wait_for_each_other(
@@ -122,6 +124,19 @@ def test_jobs_of_one_customer_of_one_account_wait_for_each_other(
 ) -> None:
     assert send(client, stripe_event("evt_1", FAILED, customer="cus_1") | origin) == 200
     assert key_of(real_store, "evt_1") == key
+
+
+@pytest.mark.parametrize("kind", [kind for source, kind in routes.ROUTES if source == "stripe"])
+@pytest.mark.parametrize(
+    "origin",
+    [{"account": "acct_2"}, {"context": "org_1/acct_2"}, {"account": "acct_1/acct_2"}, {"account": ["acct_1"]}],
+)
+def test_no_event_of_an_account_that_is_not_named_becomes_a_job(
+    client: Client, real_store: Store, origin: dict[str, Any], kind: str
+) -> None:
+    assert send(client, stripe_event("evt_1", kind, customer="cus_1") | origin) == 200
+    stats = queries.stats(real_store)
+    assert (stats["accepted"], stats["unhandled"], stats["unfinished"]) == (1, 1, 0)
 
 
 # --- test and live mode -----------------------------------------------------------------------------------------------
@@ -255,7 +270,7 @@ def test_refusals_are_counted_by_source_and_reason(client: Client, real_store: S
         post("/stripe-webhook", *signed_by_stripe(event, "whsec_evil")),
         post("/stripe-webhook", *signed_by_stripe(event, at=now - 3600)),
         post("/stripe-webhook", *signed_by_stripe({"id": "evt_1"})),
-        post("/stripe-webhook", b"\xff", {}),
+        post("/stripe-webhook", b"\xff", {"Stripe-Signature": f"t={int(now)},v1=00"}),
         post("/doc-status-webhook", b"{}", {}),
         post("/doc-status-webhook", b"x" * 2_000_000, {}),
         post("/hooks/nobody", b"{}", {}),  # nobody's: not counted

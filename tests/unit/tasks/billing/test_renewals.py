@@ -34,8 +34,10 @@ def by_basil(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ("reason", "total", "lines", "does"),
     [
         ("subscription_cycle", 1999, [], True),
-        ("subscription_cycle", 0, [], False),
-        ("subscription_cycle", -5, [], False),
+        ("subscription_cycle", 0, [], True),  # a coupon pays for the period
+        ("subscription_cycle", -5, [], True),
+        ("subscription_create", 0, [], False),  # a trial
+        (None, 0, [], False),
         ("subscription_create", 1999, [], True),
         ("quote_accept", 1999, [], True),
         (None, 1999, [], True),

@@ -13,10 +13,21 @@ from stripe import StripeObject
 from cli import stripe_events
 from cli.stripe_events import NEW_VERSION, OLD_VERSION
 from dev.simulators import stripe_objects as simulated
-from tasks.billing import charges, customers, disputes, invoices, payouts, refunds, subscriptions
-from tasks.clients.stripe import Origin
+from tasks.billing import (
+    admin_notices,
+    charges,
+    customers,
+    disputes,
+    invoice_lines,
+    invoices,
+    payment_methods,
+    payouts,
+    refunds,
+    subscriptions,
+)
+from tasks.connected_accounts import Origin
 from tasks.notifications import notify
-from tasks.orders import fulfilment
+from tasks.orders import fulfilment, sales_without_session
 from tests.integration.tasks import test_handler_example as handler_example
 from tests.integration.tasks.billing import test_payments as handlers_payments
 from tests.integration.tasks.billing import test_refunds as handlers_refunds
@@ -101,10 +112,14 @@ def test_an_object_of_an_old_version_has_what_the_changelogs_took_away_and_not_w
         (fulfilment.CheckoutSession, "checkout.session"),
         (fulfilment.LineItem, "item"),
         (invoices.InvoiceObject, "invoice"),
-        (invoices.LineItem, "line_item"),
+        (invoice_lines.InvoiceLine, "line_item"),
         (notify.Customer, "customer"),
+        (payment_methods.CustomerObject, "customer"),
+        (payment_methods.PaymentMethod, "payment_method"),
+        (admin_notices.FraudWarning, "radar.early_fraud_warning"),
         (payouts.Payout, "payout"),
         (refunds.RefundObject, "refund"),
+        (sales_without_session.PaymentIntentObject, "payment_intent"),
         (subscriptions.SubscriptionObject, "subscription"),
     ],
 )

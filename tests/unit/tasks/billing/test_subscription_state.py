@@ -9,41 +9,54 @@ import pytest
 from tasks.billing.subscription_state import (
     INVOICE_ORDER,
     SUBSCRIPTION_ORDER,
+    Debt,
     Version,
     derive_status,
     is_newer,
     is_sign_up,
-    next_retry_number,
-    should_start_grace,
 )
 
+# What is known of a subscription: Stripe's status, observed at 10, and facts about it; and the status that follows.
+# `owed` is an invoice that failed at 20, after that; `older` is one that failed at 5. `given up`: its grace is over.
+STATUSES = [
+    (None, "", "active"),
+    (None, "owed", "past_due"),
+    (None, "owed given up", "suspended"),
+    ("active", "", "active"),
+    ("active", "owed", "past_due"),
+    ("active", "owed given up", "suspended"),
+    ("active", "older", "active"),  # Stripe has seen it in order since
+    ("active", "older given up", "active"),
+    ("active", "same second", "active"),
+    ("active", "older given up, owed", "past_due"),
+    ("trialing", "owed", "past_due"),
+    ("trialing", "older given up", "trialing"),
+    ("past_due", "", "past_due"),
+    ("past_due", "paid since", "active"),
+    ("past_due", "owed, paid since", "past_due"),
+    ("past_due", "older", "past_due"),
+    ("past_due", "older given up", "suspended"),
+    ("unpaid", "owed", "past_due"),  # in the grace period
+    ("unpaid", "older given up", "suspended"),
+    ("unpaid", "", "unpaid"),
+    ("unpaid", "paid since", "unpaid"),  # Stripe's status is otherwise
+    ("incomplete", "owed", "incomplete"),
+    ("paused", "owed", "paused"),
+    ("paused", "owed given up", "paused"),  # the customer heard of the pause
+    ("canceled", "owed given up", "canceled"),
+    ("incomplete_expired", "owed", "incomplete_expired"),
+    ("a word of next year", "", "a word of next year"),
+    ("a word of next year", "owed given up", "a word of next year"),
+]
+FAILED_AT = {"owed": 20, "older": 5, "same second": 10}
 
-@pytest.mark.parametrize(
-    ("word", "facts", "status"),
-    [
-        (None, "", "active"),
-        (None, "failing", "past_due"),
-        ("active", "", "active"),
-        ("active", "failing", "past_due"),
-        ("active", "failing given_up", "suspended"),
-        ("past_due", "", "past_due"),
-        ("past_due", "paid_since", "active"),
-        ("past_due", "failing paid_since", "past_due"),
-        ("trialing", "failing", "past_due"),
-        ("unpaid", "failing", "past_due"),  # in the grace period
-        ("unpaid", "", "unpaid"),
-        ("unpaid", "paid_since", "unpaid"),  # Stripe's status is otherwise
-        ("unpaid", "failing given_up", "suspended"),
-        ("incomplete", "failing", "incomplete"),
-        ("paused", "failing", "paused"),
-        ("canceled", "failing given_up", "canceled"),
-        ("incomplete_expired", "failing", "incomplete_expired"),
-        ("a word of next year", "", "a word of next year"),
-    ],
-)
+
+@pytest.mark.parametrize(("word", "facts", "status"), STATUSES)
 def test_a_subscriptions_status_is_computed_from_the_known_facts(word: str | None, facts: str, status: str) -> None:
-    known = {name: name in facts.split() for name in ("failing", "given_up", "paid_since")}
-    assert derive_status(word, **known) == status
+    known = [fact for fact in facts.split(", ") if fact and fact != "paid since"]
+    debts = [Debt(FAILED_AT[fact.removesuffix(" given up")], fact.endswith(" given up")) for fact in known]
+    for order in (debts, debts[::-1]):
+        assert derive_status(word, 10, order, paid_since="paid since" in facts) == status
 
 
 @pytest.mark.parametrize(
@@ -112,23 +125,6 @@ def test_a_version_fetched_later_or_in_the_same_second_wins_and_an_earlier_one_l
     ]
 
 
-@pytest.mark.parametrize(
-    ("schedule", "retry", "last_word", "number", "grace"),
-    [
-        ((1, 2), None, False, 1, False),
-        ((1, 2), (1, "planned"), True, None, False),
-        ((1, 2), (1, "pending"), False, None, False),
-        ((1, 2), (1, "declined"), False, 2, False),
-        ((1, 2), (2, "declined"), False, None, True),
-        ((1, 2), (1, "cancelled"), False, None, False),
-        ((1, 2), (2, "stopped"), False, None, False),
-        ((1,), (2, "declined"), False, None, True),  # the schedule has been shortened
-        ((), None, False, None, False),
-        ((), None, True, None, True),
-    ],
-)
-def test_a_failing_invoice_is_retried_by_the_schedule_and_then_has_its_grace_period(
-    schedule: tuple[int, ...], retry: tuple[int, str] | None, last_word: bool, number: int | None, grace: bool
-) -> None:
-    assert next_retry_number(schedule, retry) == number
-    assert should_start_grace(schedule, retry, last_word) is grace
+def test_a_final_state_that_was_fetched_wins_even_over_a_version_from_a_clock_that_was_ahead() -> None:
+    ahead = Version("active", 99, "evt_a", fetched=True)
+    assert is_newer(Version("canceled", 10, "evt_b", fetched=True), ahead, SUBSCRIPTION_ORDER)

@@ -194,3 +194,10 @@ def test_succeeded_jobs_are_counted_from_one_sample_to_the_next() -> None:
 
 def test_every_reason_for_a_rejection_is_explained() -> None:
     assert tuple(sources.REJECTIONS) == REASONS
+
+
+def test_half_a_surrogate_pair_in_a_payload_can_be_shown() -> None:
+    assert json.loads(redact_to_text(b'{"note": "cut \\ud83d", "more": "a\\u0000"}', ()).encode()) == {
+        "note": "cut \ufffd",
+        "more": "a\ufffd",
+    }

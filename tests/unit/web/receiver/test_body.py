@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from web import body
-from web.body import BodyBudget, receive_body
+from web.body import AsgiBody, BodyBudget
 from web.errors import HttpError
 
 
@@ -29,8 +29,7 @@ def parts(*given: bytes | None) -> Callable[[], Any]:
 
 
 def received(given: Sequence[bytes | None], announced: int = 0, room: int = 100) -> bytes:
-    with BodyBudget(room).reservation() as reserve:
-        return asyncio.run(receive_body(parts(*given), announced, 10, reserve))
+    return asyncio.run(AsgiBody(BodyBudget(room), 10).receive(parts(*given), announced))
 
 
 def test_a_body_is_assembled_from_its_parts() -> None:
@@ -39,11 +38,10 @@ def test_a_body_is_assembled_from_its_parts() -> None:
 
 def test_a_cancelled_request_is_not_reported_as_a_timeout() -> None:
     async def scene() -> None:
-        with BodyBudget(100).reservation() as reserve:
-            task = asyncio.create_task(receive_body(parts(b"ab", None), 0, 10, reserve))
-            await asyncio.sleep(0)
-            task.cancel()
-            await task
+        task = asyncio.create_task(AsgiBody(BodyBudget(100), 10).receive(parts(b"ab", None), 0))
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(scene())
@@ -70,13 +68,64 @@ def test_an_incomplete_body_is_rejected(
     assert refused.value.status == status
 
 
-def test_reserved_memory_is_released() -> None:
-    room = BodyBudget(10)
+def test_a_body_is_rejected_that_stays_under_the_minimum_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "GRACE_SECONDS", 0.05)
+    with pytest.raises(HttpError) as refused:
+        received([b"ab", None])
+    assert (refused.value.status, "1024 bytes a second" in str(refused.value)) == (408, True)
+
+
+def test_a_body_may_take_longer_the_more_of_it_has_arrived_up_to_30_seconds() -> None:
+    assert [body.allowed_seconds(size) for size in (0, 1024, 10_240, 1_000_000)] == [5, 6, 15, 30]
+
+
+class Part:
+    """An unfinished body of a known size."""
+
+    def __init__(self, budget: BodyBudget, size: int) -> None:
+        self.budget, self.size, self.rejection = budget, size, 0
+        budget.reserve(self, size)
+        budget.await_rest(self)
+
+    def reject(self, error: HttpError) -> None:
+        self.rejection = error.status
+        self.budget.release(self, self.size)
+
+
+def test_the_oldest_unfinished_body_makes_room_and_no_complete_one() -> None:
+    budget = BodyBudget(10)
+    complete, oldest, younger = (Part(budget, 3) for _ in range(3))
+    budget.complete(complete)
+    newest = Part(budget, 4)
+    assert [part.rejection for part in (complete, oldest, younger, newest)] == [0, 503, 0, 0]
+
+
+def test_a_body_is_rejected_for_which_only_complete_ones_could_make_room() -> None:
+    budget = BodyBudget(10)
+    budget.complete(Part(budget, 8))
+    with pytest.raises(HttpError) as refused:
+        Part(budget, 4)
+    assert refused.value.status == 503
+
+
+def test_released_memory_is_free_again() -> None:
+    budget = BodyBudget(10)
     for _ in range(3):
-        with room.reservation() as reserve:
-            reserve(6)
-            reserve(4)
-    with room.reservation() as one, room.reservation() as other:
-        one(6)
-        with pytest.raises(HttpError):
-            other(5)
+        part = Part(budget, 6)
+        budget.reserve(part, 4)
+        budget.complete(part)
+        budget.release(part, 10)
+    assert Part(budget, 10).rejection == 0
+
+
+def test_an_asgi_body_that_makes_room_ends_its_wait_with_503() -> None:
+    async def scene() -> tuple[int, int]:
+        budget = BodyBudget(10)
+        waiting = asyncio.create_task(AsgiBody(budget, 10).receive(parts(b"abcdef", None), 0))
+        await asyncio.sleep(0)
+        newcomer = Part(budget, 8)
+        with pytest.raises(HttpError) as refused:
+            await waiting
+        return refused.value.status, newcomer.rejection
+
+    assert asyncio.run(scene()) == (503, 0)

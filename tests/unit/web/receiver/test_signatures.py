@@ -47,7 +47,7 @@ def sent(**headers: str) -> Sent:
     return Sent(Headers([(name.replace("_", "-"), value) for name, value in headers.items()]))
 
 
-def asked(**args: str) -> Sent:
+def with_args(**args: str) -> Sent:
     return Sent(args=args)
 
 
@@ -61,11 +61,11 @@ def asked(**args: str) -> Sent:
         ("bearer", sent(authorization=f"bearer  {SECRETS[1]}")),
         ("key", sent(X_Api_Key=SECRETS[1])),
         ("key", sent(X_Api_Key=f"Bearer {SECRETS[1]}")),
-        ("token", asked(document=DOC, token=TOKEN)),
+        ("token", with_args(document=DOC, token=TOKEN)),
     ],
 )
 def test_a_valid_delivery_is_accepted_with_the_index_of_its_secret(scheme: str, delivery: Sent) -> None:
-    assert SCHEMES[scheme](delivery, BODY, SECRETS, 0, 300) == 1
+    assert SCHEMES[scheme](delivery, SECRETS, 0, 300)(BODY) == 1
 
 
 @pytest.mark.parametrize(
@@ -84,28 +84,70 @@ def test_a_valid_delivery_is_accepted_with_the_index_of_its_secret(scheme: str, 
         ("bearer", sent(Authorization=f"Bearer {SECRETS[0]}x"), "signature", "the key in Authorization does not match"),
         ("bearer", sent(Authorization=f"Bearer {','.join(SECRETS)}"), "signature", "the key in Authorization"),
         ("key", sent(X_Api_Key="\xe9" * 20), "signature", "the key in X-Api-Key does not match"),
-        ("token", asked(), "unsigned", "document and token are missing"),
-        ("token", asked(document=DOC), "unsigned", "document and token"),
-        ("token", asked(token=TOKEN), "unsigned", "document and token"),
-        ("token", asked(document=OTHER_DOC, token=TOKEN), "signature", "the token in the URL does not match"),
-        ("token", asked(document=DOC, token=TOKEN[:-1]), "signature", "the token in the URL does not match"),
-        ("token", asked(document=DOC, token=SECRETS[1]), "signature", "the token in the URL does not match"),
-        ("token", asked(document="\udc80", token="é"), "signature", "the token in the URL does not match"),
+        ("token", with_args(), "unsigned", "document and token are missing"),
+        ("token", with_args(document=DOC), "unsigned", "document and token"),
+        ("token", with_args(token=TOKEN), "unsigned", "document and token"),
+        ("token", with_args(document=OTHER_DOC, token=TOKEN), "signature", "the token in the URL does not match"),
+        ("token", with_args(document=DOC, token=TOKEN[:-1]), "signature", "the token in the URL does not match"),
+        ("token", with_args(document=DOC, token=SECRETS[1]), "signature", "the token in the URL does not match"),
+        ("token", with_args(document="\udc80", token="é"), "signature", "the token in the URL does not match"),
     ],
 )
 def test_an_invalid_delivery_is_rejected_with_a_message_that_contains_no_secret(
     scheme: str, delivery: Sent, reason: str, words: str
 ) -> None:
     with pytest.raises(BadSignature) as refused:
-        SCHEMES[scheme](delivery, BODY, SECRETS, 0, 300)
+        SCHEMES[scheme](delivery, SECRETS, 0, 300)(BODY)
     assert (refused.value.reason, str(refused.value)[: len(words)]) == (reason, words)
     assert not any(secret in str(refused.value) for secret in (*SECRETS, TOKEN, SIGNED))
+
+
+def standard(stamp: str) -> Sent:
+    return Sent({"webhook-id": "msg_1", "webhook-timestamp": stamp, "webhook-signature": "v1,AAAA"})
+
+
+@pytest.mark.parametrize(
+    ("scheme", "delivery", "reason"),
+    [
+        ("stripe", sent(), "unsigned"),
+        ("stripe", sent(Stripe_Signature="v1=ab"), "unsigned"),
+        ("stripe", sent(Stripe_Signature="t=1000"), "unsigned"),
+        ("stripe", sent(Stripe_Signature="t=1000,t=1001,v1=ab"), "unsigned"),
+        ("stripe", sent(Stripe_Signature="t=699,v1=ab"), "timestamp"),
+        ("stripe", sent(Stripe_Signature="t=1301,v1=ab"), "timestamp"),
+        ("standard", Sent({"webhook-id": "msg_1"}), "unsigned"),
+        ("standard", standard("soon"), "unsigned"),
+        ("standard", standard("699"), "timestamp"),
+        ("standard", standard("1301"), "timestamp"),
+        ("hmac-sha256", sent(), "unsigned"),
+        ("bearer", sent(Authorization="Bearer wrong"), "signature"),
+        ("token", with_args(document=DOC, token="wrong"), "signature"),
+    ],
+)
+def test_what_no_body_could_make_valid_is_rejected_by_its_head(scheme: str, delivery: Sent, reason: str) -> None:
+    with pytest.raises(BadSignature) as refused:
+        SCHEMES[scheme](delivery, SECRETS, 1000, 300)
+    assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("scheme", "delivery"),
+    [
+        ("stripe", sent(Stripe_Signature="t=700,v1=ab")),
+        ("standard", standard("1300")),
+        ("hmac-sha256", sent(X_Sign="sha256=ab")),
+    ],
+)
+def test_a_head_whose_signature_may_be_right_waits_for_the_body(scheme: str, delivery: Sent) -> None:
+    check = SCHEMES[scheme](delivery, SECRETS if scheme != "standard" else ("whsec_" + "A" * 32,), 1000, 300)
+    with pytest.raises(BadSignature):
+        check(BODY)
 
 
 @pytest.mark.parametrize("change", ["", " ", BODY.replace("processing", "completed"), BODY + "\n"])
 def test_a_signature_is_valid_for_one_body_only(change: str) -> None:
     with pytest.raises(BadSignature):
-        SCHEMES["hmac-sha256"](sent(X_Sign=SIGNED), change, SECRETS, 0, 300)
+        SCHEMES["hmac-sha256"](sent(X_Sign=SIGNED), SECRETS, 0, 300)(change)
 
 
 def test_a_token_is_valid_for_one_document_and_one_secret_only() -> None:
@@ -127,7 +169,7 @@ def test_the_result_is_the_same_as_that_of_stripes_library(
     ours = f"t={at},v1={WebhookSignature._compute_signature(f'{at}.{body}', secret)}"
     header = f"{more},{ours}" if first else f"{ours},{more}"
     try:
-        index: int | None = signatures.stripe(Sent({"Stripe-Signature": header}), body, SECRETS, at, 300)
+        index: int | None = signatures.stripe(Sent({"Stripe-Signature": header}), SECRETS, at, 300)(body)
     except BadSignature:
         index = None
     one_time = more != "t=1"
@@ -158,4 +200,4 @@ def test_arbitrary_headers_and_bodies_are_rejected_and_raise_no_other_error(
     headers = {"webhook-id": value, "webhook-timestamp": "1", names: value}
     delivery = Sent(headers, {"document": value, "token": value})
     with pytest.raises(BadSignature):
-        SCHEMES[scheme](delivery, body, SECRETS if scheme != "standard" else ("whsec_" + "A" * 32,), 0, 300)
+        SCHEMES[scheme](delivery, SECRETS if scheme != "standard" else ("whsec_" + "A" * 32,), 0, 300)(body)

@@ -1,0 +1,84 @@
+"""Debts of a subscription: its own unpaid invoices, which decide its status.
+
+Invoices that a person adds to a subscription have dunning, too, but withhold nothing: Stripe's status does not depend
+on them. https://docs.stripe.com/api/invoices/create#create_invoice-subscription
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, exists, or_, select
+from sqlalchemy.orm import Session
+
+from tasks.billing import dunning
+from tasks.billing.failures import last_failure_at
+from tasks.billing.subscription_state import IN_ORDER, OWN_REASONS, SETTLED, Debt
+from tasks.models import Invoice, Subscription
+from tasks.orders.what_was_paid import last_renewal_at
+
+REASONS = [reason for reason in OWN_REASONS if reason]
+
+
+def load_debts(db: Session, row: Subscription, failing: Sequence[Invoice]) -> list[Debt]:
+    """The debts among a subscription's `failing` invoices. A later period that is paid outweighs an older debt."""
+    renewed_at = last_renewal_at(db, row.id)
+    debts = [
+        _debt_of(db, row, one)
+        for one in own_invoices(row, failing)
+        if one.created >= renewed_at and _may_withhold(row, one)
+    ]
+    return [debt for debt in debts if debt is not None]
+
+
+def own_invoices(row: Subscription, invoices: Sequence[Invoice]) -> list[Invoice]:
+    """Those of the invoices that the subscription has generated itself."""
+    return [one for one in invoices if one.billing_reason in OWN_REASONS or one.id == row.latest_invoice]
+
+
+def _may_withhold(row: Subscription, invoice: Invoice) -> bool:
+    """Whether Stripe's status may depend on this invoice: it follows the latest one, so an older one left it in order.
+
+    https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses
+    """
+    is_latest = row.latest_invoice in (None, invoice.id) or invoice.created > row.seen_created
+    return is_latest or row.stripe_status not in IN_ORDER
+
+
+def _debt_of(db: Session, row: Subscription, invoice: Invoice) -> Debt | None:
+    """A sent invoice is no debt before its due date, although a payment of it failed, unless Stripe says otherwise."""
+    given_up = dunning.is_given_up(db, invoice.id)
+    if not invoice.sent:
+        return Debt(last_failure_at(db, invoice.id), given_up)
+    is_due = given_up or row.stripe_status not in IN_ORDER
+    return Debt(invoice.due_date or 0, given_up) if is_due else None
+
+
+def is_paid_since(db: Session, row: Subscription) -> bool:
+    """Whether an invoice of the subscription's own was paid after Stripe's status was observed."""
+    paid = (Invoice.subscription == row.id) & (Invoice.state == "paid") & (Invoice.seen_created > row.seen_created)
+    return bool(db.scalar(select(exists().where(paid, _is_own(row)))))
+
+
+def overdue_invoice(db: Session, row: Subscription) -> str | None:
+    """The invoice of a past-due subscription without any attempt to pay it, because it is sent to be paid by hand.
+
+    No event reports a failure then, so the invoice may be unknown: its id is from the subscription, whose own id is
+    returned if that does not name it.
+    """
+    if not row.sent or row.stripe_status != "past_due":
+        return None
+    invoice = row.latest_invoice or row.id
+    state = db.scalar(select(Invoice.state).filter_by(id=invoice))
+    return None if state in SETTLED else invoice
+
+
+def subscription_of_unknown(db: Session, invoice: str) -> Subscription | None:
+    """The subscription that `overdue_invoice` returned this id for."""
+    names = or_(Subscription.latest_invoice == invoice, Subscription.id == invoice)
+    return db.scalars(select(Subscription).where(names)).first()
+
+
+def _is_own(row: Subscription) -> ColumnElement[bool]:
+    reason = Invoice.billing_reason
+    return or_(reason.is_(None), reason.in_(REASONS), Invoice.id == (row.latest_invoice or ""))

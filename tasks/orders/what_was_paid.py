@@ -1,0 +1,228 @@
+"""What was paid for an order or a subscription, and what was taken back of it, from the stored facts.
+
+A refund or dispute is found by the ids that it shares with its order or invoice. A dispute may name only its charge; a
+charge that was refunded is recorded with its invoice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import BindParameter, ColumnElement, bindparam, exists, false, func, or_, select
+from sqlalchemy.orm import Session
+
+from tasks.models import Charge, Dispute, Invoice, InvoicePayment, Order, PaymentIntent
+from tasks.orders.access_rules import LOST_DISPUTE, OPEN_DISPUTE, Payment
+
+ALL = 2**63  # of a dispute that names no amount: more than any payment
+
+
+def _reversed(row: type[Charge] | type[Dispute]) -> ColumnElement[bool]:
+    invoices: BindParameter[Any] = bindparam("invoices", expanding=True)
+    intents: BindParameter[Any] = bindparam("intents", expanding=True)
+    by_invoice = select(InvoicePayment.payment_intent).where(InvoicePayment.invoice.in_(invoices))
+    return exists().where(
+        (row.subscription == bindparam("subscription"))
+        | row.invoice.in_(invoices)
+        | row.payment_intent.in_(intents)
+        | row.payment_intent.in_(by_invoice)
+    )
+
+
+REVERSED = select(_reversed(Charge) | _reversed(Dispute))  # built once: it is asked at nearly every event
+
+
+@dataclass(frozen=True, slots=True)
+class PaidInvoice:
+    """The columns of an invoice that are needed for every decision; its lines are loaded only if they matter."""
+
+    id: str
+    created: int
+    state: str
+    renews: bool
+    amount: int
+    currency: str
+    period_end: int | None
+    renewal_told: bool
+    billing_reason: str | None
+
+
+@dataclass(slots=True)
+class _Reversal:
+    """What was taken back of the payment for one invoice, or for one order."""
+
+    invoice: str | None
+    created: int = 0
+    charges: dict[str, int] = field(default_factory=dict)  # amount by charge
+    currency: str = ""
+    refunded: int = 0
+    lost: int = 0
+    disputed: int = 0
+
+    def payment(self, created: int, amount: int, currency: str, buys: frozenset[str] | None = None) -> Payment:
+        """`amount` is all that was paid; if it is unknown or in another currency, the charges are all."""
+        same = not self.currency or currency.lower() == self.currency.lower()
+        paid = amount if amount > 0 and same else sum(self.charges.values())
+        return Payment(created, paid, buys, self.refunded, self.lost, self.disputed)
+
+
+# Statements that nearly every event needs are built once.
+INVOICES = (
+    select(
+        Invoice.id,
+        Invoice.created,
+        Invoice.state,
+        Invoice.renews,
+        Invoice.amount_due,
+        Invoice.currency,
+        Invoice.period_end,
+        Invoice.renewal_told,
+        Invoice.billing_reason,
+    )
+    .where(Invoice.subscription == bindparam("subscription"))
+    .order_by(Invoice.created, Invoice.id)
+)
+
+
+def invoices_of(db: Session, subscription: str) -> list[PaidInvoice]:
+    """All known invoices of a subscription, the oldest first."""
+    return [PaidInvoice(*row) for row in db.execute(INVOICES, {"subscription": subscription})]
+
+
+LAST_RENEWAL = select(func.max(Invoice.created)).where(
+    Invoice.subscription == bindparam("subscription"), Invoice.state == "paid", Invoice.renews
+)
+
+
+def last_renewal_at(db: Session, subscription: str) -> int:
+    """When the newest paid renewal invoice of this subscription was created (seconds since 1970); 0 if there is none.
+
+    Compared by invoice date, because an old invoice may be paid late. Prorations (a plan change) are not renewals.
+    """
+    return db.scalar(LAST_RENEWAL, {"subscription": subscription}) or 0
+
+
+def payment_of_order(db: Session, order: Order) -> Payment | None:
+    """What was paid for an order; None if nothing was taken back of it."""
+    intents = [order.payment_intent] if order.payment_intent else []
+    found = _reversals(db, [order.invoice] if order.invoice else [], intents, None)
+    if not found:
+        return None
+    whole = _Reversal(order.invoice)
+    for one in found:
+        _merge(whole, one)
+    amount, currency = order.amount_total, order.currency
+    intent = db.get(PaymentIntent, order.payment_intent) if order.payment_intent else None
+    if intent is not None and intent.currency == currency:
+        amount = intent.amount  # less, if only a part of it was captured
+    if order.invoice and (invoice := db.get(Invoice, order.invoice)) is not None:
+        amount, currency = invoice.amount_due, invoice.currency
+    return whole.payment(order.created, amount, currency)
+
+
+def payments_of_subscription(
+    db: Session, subscription: str, invoices: Sequence[PaidInvoice], orders: Sequence[Order]
+) -> list[Payment]:
+    """What was paid for the periods of a subscription; [] if nothing was taken back.
+
+    An invoice that is not known stands for all items, and has the date of its charge.
+    """
+    known = {one.id: one for one in invoices}
+    named = {*known, *(order.invoice for order in orders if order.invoice)}
+    if not _may_be_reversed(db, subscription, named, [order.payment_intent for order in orders]):
+        return []
+    by_intent = {order.payment_intent: order.invoice for order in orders if order.payment_intent}
+    by_intent |= _invoice_by_intent(db, named)
+    reversals: dict[str, _Reversal] = {}
+    for number, one in enumerate(_reversals(db, named, by_intent, subscription, by_intent)):
+        key = one.invoice or f"charge {number}"
+        _merge(reversals.setdefault(key, _Reversal(one.invoice)), one)
+    if not reversals:
+        return []
+    buys = _what_they_buy(db, [one.id for one in invoices if one.renews])
+    paid = [
+        reversals.pop(one.id, _Reversal(one.id)).payment(one.created, one.amount, one.currency, buys.get(one.id))
+        for one in invoices
+        if one.renews and (one.state == "paid" or one.id in reversals)
+    ]
+    unknown = [one for one in reversals.values() if one.invoice not in known]
+    return [*paid, *(one.payment(one.created, 0, "") for one in unknown)]
+
+
+def _may_be_reversed(db: Session, subscription: str, invoices: Iterable[str], intents: Iterable[str | None]) -> bool:
+    """Whether anything was refunded or disputed of a subscription. Mostly nothing was, and one query says so."""
+    ids = {"subscription": subscription, "invoices": list(invoices), "intents": [one for one in intents if one]}
+    return bool(db.scalar(REVERSED, ids))
+
+
+def _invoice_by_intent(db: Session, invoices: Iterable[str]) -> dict[str, str | None]:
+    found = select(InvoicePayment).where(InvoicePayment.invoice.in_(list(invoices)))
+    return {row.payment_intent: row.invoice for row in db.scalars(found)}
+
+
+def _what_they_buy(db: Session, invoices: Iterable[str]) -> dict[str, frozenset[str]]:
+    """By invoice: the products and prices of which it starts a period. Without an invoice whose lines are not known."""
+    rows = db.execute(select(Invoice.id, Invoice.lines).where(Invoice.id.in_(list(invoices)), Invoice.lines_complete))
+    found = {}
+    for key, lines in rows:
+        started = [line for line in lines or () if line["starts_period"]]
+        named = frozenset(line[name] for line in started for name in ("price", "product") if line[name])
+        if named:
+            found[key] = named
+    return found
+
+
+def _reversals(
+    db: Session,
+    invoices: Iterable[str],
+    intents: Iterable[str],
+    subscription: str | None,
+    invoice_by_intent: dict[str, str | None] | None = None,
+) -> list[_Reversal]:
+    """The refunded charges and the disputes with one of these ids, by charge."""
+    ids = (list(invoices), list(intents), subscription)
+    found: dict[str, _Reversal] = {}
+
+    def reversal(charge: str, row: Charge | Dispute, created: int) -> _Reversal:
+        one = found.setdefault(charge, _Reversal(None, created, currency=row.currency))
+        one.invoice = one.invoice or row.invoice or (invoice_by_intent or {}).get(row.payment_intent or "")
+        return one
+
+    for charge in db.scalars(select(Charge).where(_shares(Charge, *ids))):
+        one = reversal(charge.id, charge, charge.created)
+        one.charges[charge.id] = charge.amount
+        one.refunded = charge.amount if charge.refunded else charge.amount_refunded
+    disputes = select(Dispute, Charge).outerjoin(Charge, Charge.id == Dispute.charge)
+    for dispute, charge in db.execute(disputes.where(or_(_shares(Dispute, *ids), _shares(Charge, *ids)))):
+        one = reversal(dispute.charge, dispute, dispute.charge_created)
+        if charge is not None:
+            one.invoice, one.currency = one.invoice or charge.invoice, one.currency or charge.currency
+        one.charges.setdefault(dispute.charge, charge.amount if charge else dispute.amount)
+        amount = dispute.amount or ALL
+        if dispute.status in LOST_DISPUTE:
+            one.lost += amount
+        elif dispute.status in OPEN_DISPUTE:
+            one.disputed += amount
+    return list(found.values())
+
+
+def _shares(
+    row: type[Charge] | type[Dispute], invoices: list[str], intents: list[str], subscription: str | None
+) -> ColumnElement[bool]:
+    """Selects the charges or disputes with one of these ids."""
+    return or_(
+        row.invoice.in_(invoices) if invoices else false(),
+        row.payment_intent.in_(intents) if intents else false(),
+        row.subscription == subscription if subscription else false(),
+    )
+
+
+def _merge(whole: _Reversal, part: _Reversal) -> None:
+    whole.created = max(whole.created, part.created)
+    whole.charges |= part.charges
+    whole.currency = whole.currency or part.currency
+    whole.refunded += part.refunded
+    whole.lost += part.lost
+    whole.disputed += part.disputed

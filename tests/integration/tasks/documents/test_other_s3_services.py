@@ -1,0 +1,62 @@
+"""Documents in an S3 service over https that is not Amazon's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from inbox.errors import TransientError
+from tasks.documents.store import Stored
+from tasks.documents.store_s3 import S3Store
+from tests.support.raw_bucket import RawBucket, running_raw_bucket
+
+CONTENT = b"%PDF-1.7 " + b"x" * 1000
+DOCUMENT = Stored("doc_1.pdf", "application/pdf", "0123", len(CONTENT))
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RawBucket]:
+    with running_raw_bucket(tmp_path) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            monkeypatch.setenv(name, "of-the-tests")
+        yield server
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Path:
+    path = tmp_path / "part"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def test_a_store_that_keeps_the_body_as_sent_has_the_documents_own_bytes(bucket: RawBucket, part: Path) -> None:
+    store = S3Store("s3://kept/x")
+    assert store.save(part, DOCUMENT, lambda: None) == DOCUMENT
+    assert bucket.content() == {"x/doc_1.pdf": CONTENT}
+    assert store.find("doc_1") == DOCUMENT
+    headers, _ = bucket.objects["/kept/x/doc_1.pdf"]
+    assert not [name for name in headers if "checksum" in name.lower()]
+
+
+def test_a_document_of_which_the_store_has_lost_bytes_is_not_stored(bucket: RawBucket, part: Path) -> None:
+    bucket.cut = 9
+    store = S3Store("s3://kept/x")
+    with pytest.raises(TransientError, match="S3 stored 1000 bytes of a document of 1009"):
+        store.save(part, DOCUMENT, lambda: None)
+    assert (bucket.content(), store.find("doc_1")) == ({}, None)
+    bucket.cut = 0
+    assert store.save(part, DOCUMENT, lambda: None) == DOCUMENT
+
+
+def test_a_document_that_another_attempt_left_damaged_is_not_taken_for_stored(bucket: RawBucket, part: Path) -> None:
+    store = S3Store("s3://kept/x")
+    store.save(part, DOCUMENT, lambda: None)
+    headers, body = bucket.objects["/kept/x/doc_1.pdf"]
+    bucket.objects["/kept/x/doc_1.pdf"] = headers, body + b"0\r\n"
+    with pytest.raises(TransientError, match="S3 stored 1012 bytes of a document of 1009"):
+        store.find("doc_1")
+    assert store.find("doc_1") is None
