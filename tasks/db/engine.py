@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -18,6 +20,23 @@ POSTGRES_OPTIONS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,  # milliseconds
 }
+# A process that stops within a transaction, as its machine may do, keeps its locks no longer than this. No handler
+# waits that long between two statements: outgoing calls are made outside transactions.
+IDLE_IN_TRANSACTION_SECONDS = 30
+
+
+class InterruptibleConnection(psycopg.Connection[Any]):
+    """A connection that is closed by a rollback if its statement still runs, as after the time limit of a job.
+
+    Psycopg raises OperationalError for such a rollback, and the transaction stays open on the server, with its locks.
+    The pool replaces a closed connection.
+    """
+
+    def rollback(self) -> None:
+        if self.info.transaction_status is TransactionStatus.ACTIVE:
+            self.close()
+        if not self.closed:
+            super().rollback()
 
 
 def make_engine(url: str) -> Engine:
@@ -26,7 +45,11 @@ def make_engine(url: str) -> Engine:
     On SQLite, as on Postgres, a commit is on disk before it returns.
     """
     if not url.startswith("sqlite"):
-        return create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=2, connect_args=POSTGRES_OPTIONS)
+        engine = create_engine(
+            url, hide_parameters=True, pool_pre_ping=True, pool_size=2, connect_args=POSTGRES_OPTIONS
+        )
+        event.listen(engine, "do_connect", _connect_postgres)
+        return engine
     engine = create_engine(url, hide_parameters=True, connect_args={"timeout": 15})
     event.listen(engine, "connect", _tune_sqlite)
     event.listen(engine, "begin", _begin_immediate)
@@ -36,6 +59,13 @@ def make_engine(url: str) -> Engine:
 def make_sessions(engine: Engine) -> Callable[[], Session]:
     """A factory of sessions. Loaded rows stay readable after a commit: handlers commit before outgoing calls."""
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def _connect_postgres(_dialect: Any, _record: Any, arguments: Any, options: Any) -> InterruptibleConnection:
+    connection = InterruptibleConnection.connect(*arguments, **options)
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_SECONDS}s'")
+    connection.commit()
+    return connection
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:
