@@ -141,11 +141,11 @@ def payments_of_subscription(
         _merge(reversals.setdefault(key, _Reversal(one.invoice)), one)
     if not reversals:
         return []
-    buys = _what_they_buy(db, [one.id for one in invoices if one.renews])
+    buys = _what_they_buy(db, invoices)
     paid = [
         reversals.pop(one.id, _Reversal(one.id)).payment(one.created, one.amount, one.currency, buys.get(one.id))
         for one in invoices
-        if one.renews and (one.state == "paid" or one.id in reversals)
+        if (one.renews or one.id in buys) and (one.state == "paid" or one.id in reversals)
     ]
     unknown = [one for one in reversals.values() if one.invoice not in known]
     return [*paid, *(one.payment(one.created, 0, "") for one in unknown)]
@@ -162,16 +162,29 @@ def _invoice_by_intent(db: Session, invoices: Iterable[str]) -> dict[str, str | 
     return {row.payment_intent: row.invoice for row in db.scalars(found)}
 
 
-def _what_they_buy(db: Session, invoices: Iterable[str]) -> dict[str, frozenset[str]]:
-    """By invoice: the products and prices of which it starts a period. Without an invoice whose lines are not known."""
-    rows = db.execute(select(Invoice.id, Invoice.lines).where(Invoice.id.in_(list(invoices)), Invoice.lines_complete))
-    found = {}
-    for key, lines in rows:
-        started = [line for line in lines or () if line["starts_period"]]
-        named = frozenset(line[name] for line in started for name in ("price", "product") if line[name])
-        if named:
-            found[key] = named
-    return found
+def _what_they_buy(db: Session, invoices: Sequence[PaidInvoice]) -> dict[str, frozenset[str]]:
+    """By invoice: the products and prices that it pays for. Without an invoice that buys nothing, or is not known whole.
+
+    One that renews buys those of which it starts a period; another one, as of a change of plan, those that it adds.
+    """
+    renewing = {one.id: one.renews for one in invoices}
+    rows = db.execute(select(Invoice.id, Invoice.lines).where(Invoice.id.in_(list(renewing)), Invoice.lines_complete))
+    found = {key: _started(lines or ()) if renewing[key] else _added(lines or ()) for key, lines in rows}
+    return {key: names for key, names in found.items() if names}
+
+
+def _started(lines: Sequence[dict[str, Any]]) -> frozenset[str]:
+    return _names(line for line in lines if line["starts_period"])
+
+
+def _added(lines: Sequence[dict[str, Any]]) -> frozenset[str]:
+    """What a proration bills, unless the same invoice credits it: then only its quantity or its period has changed."""
+    plans = [line for line in lines if not line["once"]]
+    return _names(line for line in plans if line["amount"] > 0) - _names(line for line in plans if line["amount"] < 0)
+
+
+def _names(lines: Iterable[dict[str, Any]]) -> frozenset[str]:
+    return frozenset(line[name] for line in lines for name in ("price", "product") if line[name])
 
 
 def _reversals(

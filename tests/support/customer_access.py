@@ -47,11 +47,12 @@ def _given_up(world: StripeWorld, subscription: Object) -> bool:
 
 
 def _disputed(world: StripeWorld, subscription: Object) -> set[str]:
-    """The products whose last paid period was taken back by a bank."""
+    """The products whose last paid period, or the change that added them, was taken back by a bank."""
     paid = [one for one in _invoices(world, subscription) if one["status"] == "paid"]
     lost: set[str] = set()
     for invoice in sorted(paid, key=lambda one: int(one["created"])):
-        started = {_product_of(line) for line in invoice["lines"]["data"]}
+        credited = {_product_of(line) for line in invoice["lines"]["data"] if line["amount"] < 0}
+        started = {_product_of(line) for line in invoice["lines"]["data"]} - credited
         intents = world.of_kind("payment_intent")
         taken = any(_given_back(world, one, refunds=False) for one in intents if one.get("invoice") == invoice["id"])
         lost = lost | started if taken else lost - started

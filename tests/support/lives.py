@@ -101,9 +101,9 @@ def refund(number: int, at: int, made: int, invoice: str, **fields: Any) -> Happ
     return Happened(f"evt_{number}", "charge.refunded", T0 + at, about)
 
 
-def dispute(kind: str, number: int, at: int, status: str) -> Happened:
+def dispute(kind: str, number: int, at: int, status: str, **fields: Any) -> Happened:
     """charge.dispute.<kind>, of the charge of the refund with the number 3, opened 20 seconds after T0."""
-    about = {"id": "dp_1", "object": "dispute", "charge": "ch_3", "created": T0 + 20, "status": status}
+    about = {"id": "dp_1", "object": "dispute", "charge": "ch_3", "created": T0 + 20, "status": status, **fields}
     return Happened(f"evt_{number}", f"charge.dispute.{kind}", T0 + at, about)
 
 

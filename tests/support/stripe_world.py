@@ -118,10 +118,15 @@ class StripeWorld:
 
     def change_plan(self, subscription: Object, products: list[str]) -> None:
         """Other products from now on; the difference is billed and paid at once."""
+        before = [item["price"]["product"] for item in subscription["items"]["data"]]
         subscription["items"] = items_of(products, "recurring")
         self._send("customer.subscription.updated", subscription)
         if subscription["collection_method"] == "charge_automatically" and subscription["status"] == "active":
-            self.pay(self._invoice(subscription, "subscription_update", total=300))
+            invoice = self._invoice(subscription, "subscription_update", total=300)
+            credited = [self._line(name, subscription, False, {}, -500) for name in before]
+            billed = [self._line(name, subscription, False, {}, 600) for name in products]
+            invoice["lines"]["data"] = [*credited, *billed]
+            self.pay(invoice)
 
     def pay(self, invoice: Object) -> None:
         """The customer pays an open invoice, or Stripe's try succeeds."""

@@ -70,6 +70,31 @@ def test_the_refund_of_a_proration_or_an_extra_takes_no_period_back(business: Bu
         assert happen(business, [*begin()[:2], *order]) == ["basic"]
 
 
+CREDIT, PRO = line("basic", -1500, proration=True), line("pro", 4500, proration=True)
+MORE = (line("pro", -3000, proration=True), line("pro", 6000, proration=True))  # a second seat
+
+
+def change(number: int, happened: int, *billed: dict[str, Any]) -> Happened:
+    """The invoice of a change of plan, paid at once."""
+    total = sum(one["amount"] for one in billed)
+    paid = {"billing_reason": "subscription_update", "status": "paid", "amount_due": total, "total": total}
+    return invoice("paid", number, happened, id=f"in_{number}", created=T0 + happened, **paid, **lines(*billed))
+
+
+@pytest.mark.parametrize(("billed", "kept"), [((CREDIT, PRO), []), (MORE, ["pro"])])
+def test_a_lost_dispute_of_a_change_takes_back_the_price_that_it_added_and_not_what_only_grew(
+    business: Business, billed: tuple[dict[str, Any], ...], kept: list[str]
+) -> None:
+    upgraded, changed = subscription("updated", 4, 1000, "active", "pro"), change(5, 1001, *billed)
+    lost = dispute("closed", 9, 2000, "lost", charge="ch_5", payment_intent="pi_5", amount=3000)
+    paid = refund(6, 1990, made=1001, id="ch_5", invoice="in_5", amount=3000, amount_refunded=1, refunded=False)
+    for order in itertools.permutations([upgraded, changed, lost, paid]):
+        assert happen(business, [*begin(), *order]) == kept
+    renewal = {"billing_reason": "subscription_cycle", "status": "paid", "amount_due": 5999, "total": 5999}
+    next_month = invoice("paid", 11, 3000, id="in_11", created=T0 + 3000, **renewal, **lines(line("pro", 5999)))
+    assert happen(business, [next_month]) == ["pro"]
+
+
 def test_the_refund_of_one_part_of_an_invoice_is_not_the_refund_of_the_invoice(business: Business) -> None:
     """bug-reports.md 2 c: 100.00 are paid as 99.00 and 1.00."""
     business.settings = REVOKE
