@@ -24,6 +24,7 @@ from tasks.models import Invoice, Notification, PaymentFailure, PaymentGrace, Pa
 from tasks.notifications.kinds import Message
 from tasks.notifications.localize import Amounts, Day, Money, Value
 from tasks.notifications.recipients import Recipient, valid_email, valid_phone
+from tasks.orders.product_grants import sold_items
 from tasks.ownership import is_ours
 
 
@@ -102,7 +103,7 @@ def subscription_ended(attempt: Attempt, db: Session, notification: Notification
     unpaid = select(Invoice).where(Invoice.subscription == notification.about, dunning.FAILING)
     invoice = db.scalars(unpaid.order_by(Invoice.created.desc()).limit(1)).first()
     row = db.get_one(Subscription, notification.about)
-    if not is_ours(attempt.settings, row.items or None, row.meta):
+    if not is_ours(attempt.settings, sold_items(row.product, row.items) or None, row.meta):
         return None
     if invoice is None:
         return Message({})

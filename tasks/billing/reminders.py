@@ -26,9 +26,9 @@ from tasks.notifications.kinds import Message
 from tasks.notifications.localize import Day, Money
 from tasks.notifications.notify import notify_customer
 from tasks.notifications.recipients import Recipient, valid_email, valid_phone
-from tasks.orders.product_grants import make_item
+from tasks.orders.product_grants import sold_items
 from tasks.ownership import is_ours
-from tasks.payloads import Int64, StripeEvent, UnixTime, convert, parse, ref, require
+from tasks.payloads import Int64, StripeEvent, UnixTime, convert, parse, product_of, ref, require
 
 
 class Period(Struct):
@@ -131,11 +131,11 @@ def _load(attempt: Attempt, db: Session, key: str) -> tuple[str | None, Terms, s
     found = refetch.fetch_current(attempt, db, stripe.fetch_subscription, key, SubscriptionObject)
     row = db.get(Subscription, key)
     if found is not None:
-        items = [make_item(one.price or one.plan, one.quantity) for one in found.items.data] if found.items else []
+        items = sold_items(product_of(found.metadata), found.items.as_stored if found.items else None)
         customer = ref(found.customer) or found.customer_account or ""
         known = found.status, subscriptions.terms_in(found), customer
     elif row is not None:
-        items, known = row.items or [], (row.stripe_status, row.terms or {}, row.customer)
+        items, known = sold_items(row.product, row.items), (row.stripe_status, row.terms or {}, row.customer)
     else:
         return None
     metadata = found.metadata if found is not None else None, row.meta if row is not None else None

@@ -36,7 +36,6 @@ from tasks.db.transactions import outside_transaction
 from tasks.handler import Attempt, FollowUp, next_page
 from tasks.ingest import stripe_ordering_key
 from tasks.models import Invoice, Subscription, SubscriptionSync
-from tasks.orders.product_grants import make_item
 from tasks.own_events import record_own_event
 from tasks.payloads import Id, StripeEvent, convert, parse, ref
 from tasks.routes import SYNC_SUBSCRIPTIONS
@@ -200,9 +199,8 @@ def _differs(row: Subscription | None, found: SubscriptionObject, *, imports: bo
         return imports and found.status not in FINAL
     if found.items is None or found.items.has_more:
         return row.stripe_status != found.status
-    items = [make_item(one.price or one.plan, one.quantity) for one in found.items.data]
     details = {name: getattr(row, name) for name in found.details}
-    return (row.stripe_status, row.items, details) != (found.status, items, found.details)
+    return (row.stripe_status, row.items, details) != (found.status, found.items.as_stored, found.details)
 
 
 def _record(attempt: Attempt, differing: Sequence[dict[str, Any]], run: str) -> None:

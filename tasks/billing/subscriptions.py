@@ -20,7 +20,7 @@ from tasks.db.locking import upsert_locked
 from tasks.handler import Attempt, FollowUp
 from tasks.models import Invoice, Subscription
 from tasks.orders import access
-from tasks.orders.product_grants import make_item
+from tasks.orders.product_grants import Item, make_item
 from tasks.payloads import Id, Int64, Ref, StripeEvent, Text, UnixTime, metadata_of, parse, product_of, ref, require
 
 
@@ -43,6 +43,15 @@ class SubscriptionItem(Struct):
 class SubscriptionItems(Struct):
     data: list[SubscriptionItem] = field(default_factory=list)
     has_more: bool = False
+
+    @property
+    def as_stored(self) -> list[Item]:
+        """Only of items with different periods each has the end of its own."""
+        differ = len({one.current_period_end for one in self.data}) > 1
+        return [
+            make_item(one.price or one.plan, one.quantity) | ({"period_end": one.current_period_end} if differ else {})
+            for one in self.data
+        ]
 
 
 class CancellationDetails(Struct):
@@ -178,7 +187,7 @@ def _update_items(row: Subscription, version: Version, found: SubscriptionItems 
     rank = (complete, version.at, version.fetched, version.event)
     known = (row.items_complete, row.items_seen_created, False, row.items_seen_event)
     if row.items is None or rank > known:
-        row.items = [make_item(one.price or one.plan, one.quantity) for one in found.data]
+        row.items = found.as_stored
         row.items_complete, row.items_seen_created, row.items_seen_event = complete, version.at, version.event
 
 
@@ -214,7 +223,9 @@ def _apply_event(
 ) -> tuple[Subscription, list[FollowUp]]:
     created = require(event.created, "created")
     subscription = require(event.data.object.id, "data.object.id")
-    from_event = _snapshot(event.data.object, created, attempt.event.id)
+    # Of two events of one second the later counts, and nothing comes before the creation: its id ranks lowest.
+    name = "" if attempt.event.type == "customer.subscription.created" else attempt.event.id
+    from_event = _snapshot(event.data.object, created, name)
     snapshot = fetch_current(attempt, db, subscription, created) or from_event
     stripe_entitlements.fetch_if_unknown(attempt, db, snapshot.customer)
     overdue = _fetch_overdue(attempt, db, snapshot)

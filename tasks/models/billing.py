@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Index, false
+from sqlalchemy import JSON, Index, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tasks.models.base import Base, OfAccount
@@ -50,6 +50,7 @@ class Invoice(OfAccount, Base):
     """The newest known version of an invoice that failed or was settled."""
 
     __tablename__ = "invoices"
+    __table_args__ = (Index("ix_invoices_email", text("lower(email)")),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[str | None]  # as printed on the invoice
@@ -61,7 +62,7 @@ class Invoice(OfAccount, Base):
     renews: Mapped[bool]  # it pays for a billing period of its subscription
     currency: Mapped[str]
     hosted_invoice_url: Mapped[str | None]
-    email: Mapped[str | None] = mapped_column(index=True)
+    email: Mapped[str | None]
     phone: Mapped[str | None]
     billing_reason: Mapped[str | None]  # Stripe's
     sent: Mapped[bool]  # collection_method is send_invoice: the customer pays it manually

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Integer, String, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Index, Integer, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tasks.models.base import Base, OfAccount
@@ -26,13 +26,14 @@ class Order(OfAccount, Base):
     """A purchase: of a checkout session, or of a payment or invoice that no session began. One row for each."""
 
     __tablename__ = "orders"
+    __table_args__ = (Index("ix_orders_email", text("lower(email)")),)
 
     session_id: Mapped[str] = mapped_column(primary_key=True)  # without a session the payment intent's or the invoice's
     # expired | awaiting_payment | payment_failed | fulfilled: it only ever changes to one further right
     state: Mapped[str]
     customer: Mapped[str | None] = mapped_column(index=True)
     client_reference: Mapped[str | None] = mapped_column(index=True)
-    email: Mapped[str | None] = mapped_column(index=True)
+    email: Mapped[str | None]
     phone: Mapped[str | None]
     locale: Mapped[str | None]
     subscription: Mapped[str | None] = mapped_column(index=True)

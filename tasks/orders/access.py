@@ -29,6 +29,7 @@ ORDER_IDS: Mapping[str, InstrumentedAttribute[Any]] = {
     "payment_intent": Order.payment_intent,
     "invoice": Order.invoice,
 }
+MOVED = "moved"  # to another holder: a guest's order has got a customer
 UPDATES = ("quantity", "cancel_at", "past_due", "grace_until")  # what subscription.updated reports
 
 
@@ -39,7 +40,7 @@ class Change:
     gained: set[str] = field(default_factory=set)
     lost: dict[str, str] = field(default_factory=dict)  # and why
     kept: set[str] = field(default_factory=set)  # also from the sources that this sync looks at
-    updated: dict[str, dict[str, Any]] = field(default_factory=dict)  # by subscription: the new values
+    updated: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # by source, too: the new values
 
 
 def sync_entitlements(
@@ -62,8 +63,10 @@ def sync_entitlements(
     holders |= {holder_of(account, row.customer, row.id) for row in subscriptions.values() if row is not None}
     locked |= lock_customers(db, attempt, holders - set(locked))
     found = sources.load(db, attempt, orders, subscriptions, customer)
-    locked |= lock_customers(db, attempt, {source.holder for source in found} - set(locked))
-    changes = _apply(db, attempt, found)
+    rows = _rows(db, found)
+    holders = {source.holder for source in found} | {row.holder for row in rows.values()}
+    locked |= lock_customers(db, attempt, holders - set(locked))
+    changes = _apply(db, attempt, found, rows)
     jobs = [_complete(source) for source in found if source.paid]
     for holder, row in sorted(locked.items()):
         own = [source for source in found if source.holder == holder]
@@ -123,12 +126,16 @@ def _subscription_of(db: Session, invoice: str | None) -> str | None:
     return db.scalar(select(Invoice.subscription).filter_by(id=invoice)) if invoice else None
 
 
-def _apply(db: Session, attempt: Attempt, found: Sequence[Source]) -> dict[str, Change]:
+def _rows(db: Session, found: Sequence[Source]) -> dict[tuple[str, str], Entitlement]:
+    """The entitlements of these sources as they were."""
+    of_sources = select(Entitlement).where(Entitlement.source.in_([source.id for source in found]))
+    return {(row.source, row.product): row for row in db.scalars(of_sources)}
+
+
+def _apply(
+    db: Session, attempt: Attempt, found: Sequence[Source], rows: Mapping[tuple[str, str], Entitlement]
+) -> dict[str, Change]:
     """Write the entitlements that these sources provide; returns the changes by holder."""
-    keys = [source.id for source in found]
-    rows = {
-        (row.source, row.product): row for row in db.scalars(select(Entitlement).where(Entitlement.source.in_(keys)))
-    }
     changes: dict[str, Change] = {}
     for source in found:
         known = {name: row for (key, name), row in rows.items() if key == source.id}
@@ -136,7 +143,10 @@ def _apply(db: Session, attempt: Attempt, found: Sequence[Source]) -> dict[str, 
         for name in sorted({*source.grants, *known}):
             row = known.get(name)
             change = changes.setdefault(source.holder, Change())
-            was_held = row is not None and row.revoked_at is None and row.holder == source.holder
+            was_held = row is not None and row.revoked_at is None
+            if row is not None and was_held and row.holder != source.holder:
+                changes.setdefault(row.holder, Change()).lost[name] = MOVED
+                was_held = False
             if row is None:
                 row = Entitlement(source=source.id, product=name, granted_at=attempt.now, revoked_at=attempt.now)
                 row.changes = 0
@@ -162,7 +172,7 @@ def _write(attempt: Attempt, row: Entitlement, source: Source, grant: Grant, cha
         if _is_moved(attempt, before["until"], row.until):
             new["until"] = row.until
         if new:
-            change.updated.setdefault(source.id, {}).update(new)
+            change.updated[source.id, row.product] = new
     elif held:
         change.gained.add(row.product)
     elif was_held:
@@ -210,9 +220,17 @@ def _announce(
         messages.append(("access.revoked", {"entitlements": names, **about}))
     for source, invoice in renewals:
         messages.append(("subscription.renewed", app_webhook.renewal(source.id, invoice)))
-    for key, new in sorted(change.updated.items()):
-        messages.append(("subscription.updated", app_webhook.update(key, new)))
+    for key, new, names in _grouped(change.updated):
+        messages.append(("subscription.updated", app_webhook.update(key, new, names)))
     return app_webhook.enqueue(db, attempt, holder, messages) if messages else []
+
+
+def _grouped(updated: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any], list[str]]]:
+    """(source, new values, names): entitlements that change alike are one message."""
+    groups: dict[tuple[str, str], tuple[str, Mapping[str, Any], list[str]]] = {}
+    for (source, name), new in sorted(updated.items()):
+        groups.setdefault((source, repr(new)), (source, new, []))[2].append(name)
+    return list(groups.values())
 
 
 def _cancellation_reason(own: Sequence[Source], reason: str) -> str | None:

@@ -89,7 +89,7 @@ def order_grants(
     """What a fulfilled order of these one-off items provides, by name."""
     reason = "customer_deleted" if customer_deleted else ""
     reason = reason or (taken_back(payment, policy, of_subscription=False) if payment else "")
-    return _combine([(item, reason) for item in items], grants, account, Terms())
+    return _combine([(item, reason, Terms()) for item in items], grants, account)
 
 
 def subscription_grants(
@@ -99,15 +99,26 @@ def subscription_grants(
     *,
     status: str,
     terms: Terms,
+    ends: Mapping[str, int],
     payments: Sequence[Payment],
     policy: Policy,
     customer_deleted: bool,
 ) -> dict[str, Grant]:
-    """What a subscription of these items provides, by name. `status`: Stripe's or ours, "" if it is not known yet."""
+    """What a subscription of these items provides, by name. `status`: Stripe's or ours, "" if it is not known yet.
+
+    `ends`: when the period of a price ends, if that differs from `terms`.
+    """
     reason = "customer_deleted" if customer_deleted else ""
     reason = reason or (f"subscription_{status}" if status and status not in ENTITLING else "")
-    reasons = [(item, reason or _period_taken_back(item, payments, policy)) for item in items]
-    return _combine(reasons, grants, account, terms)
+    found = [
+        (
+            item,
+            reason or _period_taken_back(item, payments, policy),
+            terms._replace(until=ends.get(item["price"], terms.until)),
+        )
+        for item in items
+    ]
+    return _combine(found, grants, account)
 
 
 def _period_taken_back(item: Item, payments: Sequence[Payment], policy: Policy) -> str:
@@ -125,15 +136,19 @@ def _period_taken_back(item: Item, payments: Sequence[Payment], policy: Policy) 
 
 
 def _combine(
-    items: Sequence[tuple[Item, str]], grants: Mapping[str, tuple[str, ...]], account: str, terms: Terms
+    items: Sequence[tuple[Item, str, Terms]], grants: Mapping[str, tuple[str, ...]], account: str
 ) -> dict[str, Grant]:
-    """Each entitlement is in force if one of the items that grant it is; its quantity is the sum over those items."""
+    """Each entitlement is in force if one of the items that grant it is; its quantity is the sum over those items.
+
+    It lasts until the last of them ends.
+    """
     found: dict[str, Grant] = {}
-    for item, reason in sorted(items, key=lambda one: one[1]):  # items in force come first
+    for item, reason, terms in sorted(items, key=lambda one: one[1]):  # items in force come first
         for name in granted_names(grants, item, account):
             known = found.get(name)
             if known is None:
                 found[name] = Grant(item["quantity"], reason, terms)
             elif known.reason == reason:
-                found[name] = known._replace(quantity=add_quantities(known.quantity, item["quantity"]))
+                later = max(known.terms, terms, key=lambda one: one.until or 0)
+                found[name] = Grant(add_quantities(known.quantity, item["quantity"]), reason, later)
     return dict(sorted(found.items()))

@@ -63,10 +63,10 @@ def renewal(subscription: str, invoice: PaidInvoice) -> dict[str, Any]:
     }
 
 
-def update(subscription: str, new: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of subscription.updated, beside what every message has: the values that changed."""
+def update(subscription: str, new: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The data of subscription.updated, beside what every message has: what changed, of which entitlements."""
     changed = {name: iso_time(value) if name in TIMES else value for name, value in new.items()}
-    return {"subscription": {"id": subscription, **changed}}
+    return {"entitlements": names, "subscription": {"id": subscription, **changed}}
 
 
 def deliver(attempt: Attempt, db: Session) -> list[FollowUp]:

@@ -38,7 +38,7 @@ def describe_customer(db: Session, holder: Customer) -> dict[str, Any]:
     """Who it is, for the application: Stripe's id, the shop's reference, the address, and all metadata of purchases.
 
     The id of a guest is that of the order, because each order of a guest has a sequence and a list of its own. Of
-    several purchases the newest that has a value decides.
+    several orders the newest that has a value decides; of the metadata, those of subscriptions count least.
     """
     name = holder.id.removeprefix(f"{holder.account}/") if holder.account else holder.id
     of_account = (Order.account == holder.account, or_(Order.customer == name, Order.session_id == name))

@@ -188,9 +188,7 @@ def _advance(attempt: Attempt, db: Session, state: str, *, may_be_paid: bool = F
     bought, product = _items(session) or [], product_of(session.metadata)
     if paid and not bought and not product:
         bought = _fetch_line_items(attempt, db, require(session.id, "data.object.id"))
-    if not is_ours(
-        attempt.settings, [product_grants.named_item(product)] if product else bought or None, session.metadata
-    ):
+    if not is_ours(attempt.settings, product_grants.sold_items(product, bought) or None, session.metadata):
         return []
     order, advanced = _upsert_order(attempt, db, session, "awaiting_payment" if paid else state)
     order.bought = order.bought or bought

@@ -10,7 +10,8 @@ from msgspec import Struct
 from tasks.connected_accounts import within
 from tasks.payloads import Id, Ref, Text, ref
 
-Item = dict[str, Any]  # one purchased item, as stored: price, lookup_key, product, quantity, renews
+# One purchased item, as stored: price, lookup_key, product, quantity, renews; period_end, if others differ in it.
+Item = dict[str, Any]
 
 
 class Price(Struct):
@@ -35,6 +36,11 @@ def make_item(price: Price | None, quantity: int | None) -> Item:
 def named_item(product: str) -> Item:
     """The item that stands for all others where the shop names a product in the metadata."""
     return {"price": None, "product": product, "quantity": 1, "renews": True}
+
+
+def sold_items(product: str | None, items: Sequence[Item] | None) -> list[Item]:
+    """What is sold: the product that the shop names in the metadata, else the items."""
+    return [named_item(product)] if product else list(items or ())
 
 
 def serialize_items(items: Sequence[Item]) -> list[Item]:

@@ -26,7 +26,7 @@ from tasks.orders.access_rules import (
     subscription_grants,
 )
 from tasks.orders.customers import holder_of
-from tasks.orders.product_grants import Item, named_item
+from tasks.orders.product_grants import Item, named_item, sold_items
 from tasks.orders.what_was_paid import PaidInvoice, invoices_of, payment_of_order, payments_of_subscription
 from tasks.ownership import is_ours
 
@@ -77,7 +77,7 @@ def load(
 def items_of_order(order: Order) -> list[Item]:
     """What an order sells once. What renews belongs to its subscription."""
     if order.subscription is None:
-        return [named_item(order.product)] if order.product else order.bought
+        return sold_items(order.product, order.bought)
     return [] if order.product else [one for one in order.bought if not one["renews"]]
 
 
@@ -176,6 +176,7 @@ def _subscription_source(
         account,
         status=status,
         terms=_terms(db, row, invoices),
+        ends=_ends_of_items(db, row, invoices) if row is not None else {},
         payments=payments_of_subscription(db, key, invoices, started),
         policy=policy_of(attempt),
         customer_deleted=customer in deleted,
@@ -220,6 +221,22 @@ def _until(row: Subscription | None, last_paid: Sequence[PaidInvoice]) -> int | 
     if row is not None and known and all(row.seen_created >= one.created for one in last_paid):
         return known
     return max((end for end in (known, *(one.period_end for one in last_paid)) if end), default=None)
+
+
+def _ends_of_items(db: Session, row: Subscription, invoices: Sequence[PaidInvoice]) -> dict[str, int]:
+    """When the paid period of each price ends, if the items have different periods; {} if they have the same.
+
+    Until Stripe shows the items after a renewal, its paid invoice says when they end.
+    """
+    ends = {one["price"]: one["period_end"] for one in row.items or () if one.get("period_end")}
+    newer = [one.id for one in invoices if one.state == "paid" and one.renews and one.created > row.seen_created]
+    if not ends or not newer:
+        return ends
+    for lines in db.scalars(select(Invoice.lines).where(Invoice.id.in_(newer))):
+        for line in lines or ():
+            if line["starts_period"] and line["price"] in ends:
+                ends[line["price"]] = max(ends[line["price"]], line["period_end"] or 0)
+    return ends
 
 
 def _grace_until(db: Session, subscription: str) -> int | None:

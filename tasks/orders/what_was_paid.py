@@ -163,7 +163,7 @@ def _invoice_by_intent(db: Session, invoices: Iterable[str]) -> dict[str, str | 
 
 
 def _what_they_buy(db: Session, invoices: Sequence[PaidInvoice]) -> dict[str, frozenset[str]]:
-    """By invoice: the products and prices that it pays for. Without an invoice that buys nothing, or is not known whole.
+    """By invoice: the products and prices that it pays for. Without those that buy nothing, or are not known whole.
 
     One that renews buys those of which it starts a period; another one, as of a change of plan, those that it adds.
     """

@@ -25,6 +25,8 @@ from tests.support.signed_deliveries import API_KEY
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HANDOFF_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
+UNKNOWN = "of no matter"
+
 
 @dataclass
 class Business:
@@ -44,7 +46,7 @@ class Business:
         environ = {"DOCUMENT_STORE": str(self.folder / "documents"), "API_KEYS": API_KEY, **self.settings}
         return Attempt(
             key=job_id(source, event_id, effect),
-            event=Event(source, event_id, "of no matter", raw),
+            event=Event(source, event_id, body.get("type", UNKNOWN) if isinstance(body, dict) else UNKNOWN, raw),
             args=args,
             number=self.number,
             now=self.now,

@@ -74,12 +74,14 @@ def _holders(db: Session, account: str, name: str, value: str) -> set[str]:
         return {f"{account}/{value}" if account else value}
     column: dict[str, ColumnElement[bool]] = {
         "client_reference": Order.client_reference == value,
-        "email": Order.email.in_({value, value.lower()}),
+        "email": func.lower(Order.email) == func.lower(value),
     }
     holder = func.coalesce(Order.customer, Order.session_id)
     orders = select(holder).where(Order.account == account, column[name]).group_by(holder)
     found = set(db.scalars(orders.order_by(func.max(Order.created).desc()).limit(MAX_CUSTOMERS)))
     if name == "email":
-        invoiced = select(Invoice.customer).where(Invoice.account == account, Invoice.email.in_({value, value.lower()}))
+        invoiced = select(Invoice.customer).where(
+            Invoice.account == account, func.lower(Invoice.email) == func.lower(value)
+        )
         found |= set(db.scalars(invoiced.distinct().limit(MAX_CUSTOMERS)))
     return {f"{account}/{one}" if account else one for one in found}

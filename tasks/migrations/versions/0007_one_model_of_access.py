@@ -85,8 +85,6 @@ def _add_columns() -> None:
         for column in columns:
             op.add_column(table, column)
     op.drop_column("orders", "access_changes")
-    op.create_index("ix_orders_email", "orders", ["email"])
-    op.create_index("ix_invoices_email", "invoices", ["email"])
     op.create_index("ix_app_messages_customer", "app_messages", ["customer"])
     op.execute("UPDATE subscriptions SET items_complete = (items IS NOT NULL), items_seen_created = seen_created")
     op.execute("UPDATE subscriptions SET items_seen_event = seen_event")

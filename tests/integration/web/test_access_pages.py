@@ -34,7 +34,8 @@ def client(settings: Settings, sessions: Callable[[], Session], tmp_path: Path) 
     business.run(
         checkout_completed, checkout(id="cs_2", payment_status="unpaid", payment_intent="pi_2"), event_id="evt_b"
     )
-    guest = checkout(id="cs_3", customer=None, client_reference_id=None, payment_intent="pi_3")
+    same = {"customer_details": {"email": "ADA@example.com"}}
+    guest = checkout(id="cs_3", customer=None, client_reference_id=None, payment_intent="pi_3", **same)
     business.run(checkout_completed, guest, event_id="evt_c")
     pro = subscription("created", 1, 0, "active", "pro")
     ends = {"current_period_end": T0 + 86_400, "cancel_at_period_end": True}

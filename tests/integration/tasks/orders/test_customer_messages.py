@@ -110,11 +110,69 @@ def test_a_planned_cancellation_and_a_new_quantity_are_told(business: Business) 
     with_fields(subscription("updated", 7, 30, "active"), **more).to(business)
     told = [row.data["subscription"] for row in messages(business, "subscription.updated")]
     end = "2026-02-25T06:28:20+00:00"
+    assert [row.data["entitlements"] for row in messages(business, "subscription.updated")] == [["seat"]] * 3
     assert told == [
         {"id": "sub_1", "quantity": 7},
         {"id": "sub_1", "cancel_at": end},
         {"id": "sub_1", "cancel_at": None},
     ]
+
+
+def two_items(seats: int, desks: int) -> dict[str, Any]:
+    """A subscription of both."""
+    counted = {"seat": seats, "desk": desks}
+    data = [{**item("subscription_item", name), "quantity": number} for name, number in counted.items()]
+    return {"items": {"data": data, "has_more": False}}
+
+
+def test_two_quantities_that_change_at_once_are_both_told(business: Business) -> None:
+    business.settings = dict(APP)
+    subscription("created", 1, 0, "active", **two_items(1, 1)).to(business)
+    subscription("updated", 3, 10, "active", **two_items(7, 9)).to(business)
+    told = [(row.data["entitlements"], row.data["subscription"]) for row in messages(business, "subscription.updated")]
+    assert told == [(["desk"], {"id": "sub_1", "quantity": 9}), (["seat"], {"id": "sub_1", "quantity": 7})]
+    subscription("updated", 5, 20, "active", **two_items(7, 9), cancel_at=T0 + 900).to(business)
+    assert messages(business)[-1].data["entitlements"] == ["desk", "seat"]
+
+
+def priced(name: str, end: int | None = None) -> dict[str, Any]:
+    """An item with a period of its own, since API version 2025-03-31 (basil)."""
+    price = {"id": f"price_{name}", "object": "price", "product": name, "type": "recurring"}
+    return {"id": f"si_{name}", "object": "subscription_item", "price": price, "quantity": 1, "current_period_end": end}
+
+
+@pytest.mark.parametrize("paid_first", [True, False])
+def test_each_item_ends_with_its_own_period(business: Business, paid_first: bool) -> None:
+    """A year of support beside a monthly plan: flexible billing allows items of different intervals."""
+    month, year = T0 + 100, T0 + 1200
+    items: dict[str, Any] = {"items": {"data": [priced("plan", month), priced("support", year)], "has_more": False}}
+    renewed: dict[str, Any] = {
+        "items": {"data": [priced("plan", month + 100), priced("support", year)], "has_more": False}
+    }
+    subscription("created", 1, 0, "active", **items).to(business)
+    ends = select(Entitlement.until).order_by(Entitlement.product)
+    assert business.all(ends) == [month, year]
+    line = {
+        "object": "line_item",
+        "amount": 1999,
+        "parent": {"type": "subscription_item_details", "subscription_item_details": {"proration": False}},
+        "pricing": {"type": "price_details", "price_details": {"price": "price_plan", "product": "plan"}},
+        "period": {"start": month, "end": month + 100},
+    }
+    paid = invoice("paid", 4, 100, id="in_2", created=month, **CYCLE, lines={"data": [line], "has_more": False})
+    updated = subscription("updated", 5, 101, "active", **renewed)
+    for event in (paid, updated) if paid_first else (updated, paid):
+        event.to(business)
+        assert business.all(ends) == [month + 100, year]
+
+
+def test_of_one_second_the_creation_is_the_older_event(business: Business) -> None:
+    """Without a key nothing else tells them apart but their ids, which are random."""
+    created = subscription("created", 9, 0, "active", "basic")
+    updated = subscription("updated", 1, 0, "active", "pro")
+    for event in (created, updated, created):
+        event.to(business)
+    assert business.all(select(Entitlement.product).where(Entitlement.revoked_at.is_(None))) == ["pro"]
 
 
 def test_a_payment_that_is_missing_is_told_with_the_end_of_the_grace_period(business: Business) -> None:
@@ -149,6 +207,8 @@ def test_a_guest_who_becomes_a_customer_keeps_one_row_of_access(business: Busine
     checkout("completed", 2, 2, **once).to(business)
     assert business.one(select(Entitlement.holder)) == "cus_1"
     assert {row.customer for row in messages(business, "access.granted")} == {"cs_1", "cus_1"}
+    (moved,) = messages(business, "access.revoked")
+    assert (moved.customer, moved.data["access"], moved.data["reason"]) == ("cs_1", [], "moved")
 
 
 def test_what_becomes_of_metered_items_is_told_too(business: Business) -> None:

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import select
 
 from settings import load
-from tasks.models import AppMessage, Entitlement, Notification, Order, Subscription
+from tasks.models import AppMessage, Entitlement, Notification, Order, PaymentGrace, Subscription
 from tasks.ownership import is_ours
 from tests.support.business import HANDOFF_SECRET, Business
-from tests.support.lives import Happened, checkout, item, subscription
+from tests.support.lives import Happened, checkout, invoice, item, subscription
 
 APP = {"APP_WEBHOOK_URL": "http://app.internal/hook", "APP_WEBHOOK_SECRET": HANDOFF_SECRET}
 OURS = {"OWN_PRODUCTS": "prod_ours,price_ours"}
@@ -82,3 +82,15 @@ def test_a_subscription_that_the_metadata_mark_is_ours(business: Business) -> No
     event = subscription("created", 1, 0, "active", "plan")
     Happened(event.id, event.type, event.created, event.object | {"metadata": {"site": "shop"}}).to(business)
     assert business.one(select(Entitlement.product)) == "plan"
+
+
+@pytest.mark.parametrize(("named", "dunned"), [("prod_ours", 1), ("prod_other_site", 0)])
+def test_the_failed_payment_of_a_subscription_counts_by_the_product_that_its_metadata_name(
+    business: Business, named: str, dunned: int
+) -> None:
+    """As its access does, whatever its items are."""
+    business.settings = dict(OURS)
+    other = "prod_other_site" if dunned else "prod_ours"
+    subscription("created", 1, 0, "active", other, metadata={"product": named}).to(business)
+    invoice("payment_failed", 2, 10, next_payment_attempt=None).to(business)
+    assert len(business.all(select(PaymentGrace))) == dunned
