@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -23,17 +24,21 @@ POSTGRES_OPTIONS = {
 # A process that stops within a transaction, as its machine may do, keeps its locks no longer than this. No handler
 # waits that long between two statements: outgoing calls are made outside transactions.
 IDLE_IN_TRANSACTION_SECONDS = 30
+CANCEL_SECONDS = 1
 
 
 class InterruptibleConnection(psycopg.Connection[Any]):
     """A connection that is closed by a rollback if its statement still runs, as after the time limit of a job.
 
     Psycopg raises OperationalError for such a rollback, and the transaction stays open on the server, with its locks.
+    A statement that waits for a lock is cancelled, because the server does not notice there that the client has gone.
     The pool replaces a closed connection.
     """
 
     def rollback(self) -> None:
         if self.info.transaction_status is TransactionStatus.ACTIVE:
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=CANCEL_SECONDS)
             self.close()
         if not self.closed:
             super().rollback()
