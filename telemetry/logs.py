@@ -52,6 +52,7 @@ def configure() -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    logging.getLogger("multiprocessing").handlers[:] = [handler]  # of Celery's pool; Celery gives it one if it has none
     root.setLevel(logging.INFO)
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # its lines contain recipients
     logging.getLogger("celery.worker.strategy").setLevel(

@@ -31,6 +31,21 @@ def test_an_unexpected_error_is_logged_with_its_frames_and_without_values() -> N
     assert "payload" not in run.stderr
 
 
+OF_THE_POOL = """
+from billiard.util import get_logger
+from celery import Celery
+from telemetry import logs
+logs.configure()
+Celery().log.setup()
+get_logger().error("Pool process error: %r", KeyError("id"))
+"""
+
+
+def test_an_error_of_a_pool_process_is_one_line_of_json() -> None:
+    run = subprocess.run([sys.executable, "-c", OF_THE_POOL], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(run.stderr)["event"] == "Pool process error: KeyError('id')"
+
+
 IN_AN_ATTEMPT = """
 import logging, structlog
 from telemetry import logs
