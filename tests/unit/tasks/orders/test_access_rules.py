@@ -24,7 +24,7 @@ def paid(created: int, buys: str = "", *, refunded: int = 0, lost: int = 0) -> P
 def provided(*payments: Payment, status: str = "active", policy: Policy = REVOKE, **options: Any) -> dict[str, str]:
     """Why each product of a subscription of `pro` and `seat` is not in force, "" if it is."""
     items = options.pop("items", [item("pro", price="price_pro"), item("seat", price="price_seat")])
-    about = {"terms": Terms(), "customer_deleted": False, **options}
+    about = {"terms": Terms(), "ends": {}, "customer_deleted": False, **options}
     found = subscription_grants(items, {}, "", status=status, payments=payments, policy=policy, **about)
     return {name: grant.reason for name, grant in found.items()}
 
@@ -111,14 +111,23 @@ def test_a_deleted_customer_has_nothing() -> None:
 
 def test_quantities_of_items_that_grant_the_same_add_up() -> None:
     grants = {"pro": ("access",), "seat": ("access",)}
-    about: Any = {"status": "active", "terms": Terms(9), "payments": (), "policy": REVOKE, "customer_deleted": False}
+    about: Any = {"status": "active", "terms": Terms(9), "ends": {}, "payments": (), "policy": REVOKE}
+    about["customer_deleted"] = False
     assert subscription_grants([item("pro"), item("seat", 4)], grants, "", **about)["access"] == Grant(5, "", Terms(9))
     assert subscription_grants([item("pro"), item("seat", None)], grants, "", **about)["access"].quantity is None
+
+
+def test_an_entitlement_lasts_until_the_last_of_its_items_ends() -> None:
+    grants = {"pro": ("access", "support"), "seat": ("access",)}
+    about: Any = {"status": "active", "terms": Terms(9), "ends": {"price_seat": 12}, "payments": (), "policy": REVOKE}
+    items = [item("pro", price="price_pro"), item("seat", price="price_seat")]
+    found = subscription_grants(items, grants, "", **about, customer_deleted=False)
+    assert {name: grant.terms.until for name, grant in found.items()} == {"access": 12, "support": 9}
 
 
 def test_an_entitlement_stays_while_one_of_its_items_provides_it_and_counts_only_that() -> None:
     grants = {"pro": ("access",), "seat": ("access",)}
     payments = [paid(1, "pro seat", refunded=100), paid(2, "seat")]
-    about: Any = {"status": "active", "terms": Terms(), "policy": REVOKE, "customer_deleted": False}
+    about: Any = {"status": "active", "terms": Terms(), "ends": {}, "policy": REVOKE, "customer_deleted": False}
     items = [item("pro", price="price_pro"), item("seat", 4, price="price_seat")]
     assert subscription_grants(items, grants, "", payments=payments, **about) == {"access": Grant(4, "")}
