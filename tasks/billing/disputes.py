@@ -70,8 +70,8 @@ def dispute_changed(attempt: Attempt, db: Session) -> list[FollowUp]:
     charge.payment_intent = dispute.payment_intent or charge.payment_intent
     refs = charges.resolve_payment_refs(attempt, db, charge)
     row, old_status = _upsert(db, key, values, refs, charge_created, fetched=found is not None)
-    is_news = old_status is None or (row.status in CLOSED and old_status not in CLOSED)
-    notifications = [_notify_admin(attempt, db, row, dispute)] if is_news else []
+    is_news = old_status is None or (row.status in CLOSED and row.status != old_status)
+    notifications = [_notify_admin(attempt, db, row, dispute, old_status)] if is_news else []
     return [*notifications, *access.sync_entitlements(db, attempt, **charges.payment_refs(db, row))]
 
 
@@ -102,7 +102,10 @@ def _upsert(
     return row, old_status
 
 
-def _notify_admin(attempt: Attempt, db: Session, row: Dispute, dispute: DisputeObject) -> FollowUp:
+def _notify_admin(
+    attempt: Attempt, db: Session, row: Dispute, dispute: DisputeObject, old_status: str | None
+) -> FollowUp:
+    """Once when it is opened, once when it is closed, and once more if an appeal against the loss is won."""
     params = {
         "dispute": row.id,
         "charge": row.charge,
@@ -111,7 +114,8 @@ def _notify_admin(attempt: Attempt, db: Session, row: Dispute, dispute: DisputeO
         "status": row.status,
     }
     if row.status in CLOSED:
-        return notify_admin(db, attempt, "dispute_closed", about=row.id, **params)
+        again = row.status if old_status in CLOSED else ""
+        return notify_admin(db, attempt, "dispute_closed", about=row.id, count=again, **params)
     due = dispute.evidence_details.due_by if dispute.evidence_details else None
     due_by = iso_date(due) if due else "not known"
     return notify_admin(db, attempt, "dispute_opened", about=row.id, due=due_by, **params)

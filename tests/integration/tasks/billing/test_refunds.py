@@ -392,8 +392,12 @@ def test_a_lost_dispute_stays_lost_until_its_appeal_is_won(business: Business) -
     run(business, disputes.dispute_changed, dispute("lost", created=1_700_000_400))
     assert run(business, disputes.dispute_changed, dispute("appeal_under_review", created=1_700_000_500)) == []
     assert not in_force(business)
-    run(business, disputes.dispute_changed, dispute("won", created=1_700_000_600))
+    assert "notify.dispute_closed.dp_1.won" in run(
+        business, disputes.dispute_changed, dispute("won", created=1_700_000_600)
+    )
     assert in_force(business)
+    closed = business.all(select(Notification).filter_by(kind="dispute_closed").order_by(Notification.created_at))
+    assert {one.params["status"] for one in closed} == {"lost", "won"}
 
 
 def test_the_current_dispute_wins_over_the_event(business: Business) -> None:
