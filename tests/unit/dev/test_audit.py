@@ -82,6 +82,7 @@ def test_the_bill_of_materials_is_that_of_the_lock_with_its_hashes_and_always_th
 
 
 @installed
+@pytest.mark.slow
 def test_the_image_gets_the_bill_of_materials_of_what_is_installed_in_it(tmp_path: Path) -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     command = dockerfile.partition("/bin/cyclonedx-py ")[2].splitlines()[0]
