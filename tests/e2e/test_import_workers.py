@@ -12,7 +12,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
-from sqlalchemy import create_engine, text
 
 from dev.simulators.http import Request
 from dev.stack.servers import Valkey, wait_until
@@ -70,11 +69,7 @@ def stack(request: pytest.FixtureRequest, valkey: Valkey, account: Account, tmp_
 
 
 def known(stack: Stack) -> list[str]:
-    engine = create_engine(stack.environment["DATABASE_URL"])
-    with engine.connect() as connection:
-        found = list(connection.scalars(text("SELECT id FROM subscriptions WHERE stripe_status = 'active'")))
-    engine.dispose()
-    return found
+    return [key for (key,) in stack.rows("SELECT id FROM subscriptions WHERE stripe_status = 'active'")]
 
 
 @pytest.mark.slow

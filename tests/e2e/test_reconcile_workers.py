@@ -14,7 +14,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
-from sqlalchemy import create_engine, text
 
 from dev.simulators.http import Request
 from dev.simulators.stripe_event_log import EventLog
@@ -78,11 +77,7 @@ def stack(request: pytest.FixtureRequest, valkey: Valkey, account: Account, tmp_
 
 
 def failures(stack: Stack) -> list[str]:
-    engine = create_engine(stack.environment["DATABASE_URL"])
-    with engine.connect() as connection:
-        found = list(connection.scalars(text("SELECT event_id FROM payment_failures")))
-    engine.dispose()
-    return found
+    return [key for (key,) in stack.rows("SELECT event_id FROM payment_failures")]
 
 
 def test_a_worker_that_starts_finds_what_was_lost_and_says_so(stack: Stack, account: Account) -> None:

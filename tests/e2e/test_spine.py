@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import requests
-from sqlalchemy import create_engine, text
 from standardwebhooks import Webhook
 
 from dev.stack.servers import Valkey, free_port, wait_until
@@ -52,14 +51,6 @@ def stack(request: pytest.FixtureRequest, valkey: Valkey, mailbox: Mailbox, tmp_
 def open_to_others(folder: Path) -> list[Path]:
     """What the user's group or others can open."""
     return [path for path in (folder, *folder.rglob("*")) if path.stat().st_mode & 0o077]
-
-
-def rows(stack: Stack, query: str) -> list[Any]:
-    engine = create_engine(stack.environment["DATABASE_URL"])
-    with engine.connect() as connection:
-        found = list(connection.execute(text(query)))
-    engine.dispose()
-    return found
 
 
 def send(stack: Stack, event: dict[str, Any]) -> requests.Response:
@@ -114,10 +105,10 @@ def test_a_failed_payment_and_a_checkout_become_rows_and_mails(stack: Stack, mai
         assert [send(stack, event).json() for _ in range(2)] == [{"success": True}] * 2
     found = settle(stack)
     assert found | {"accepted": 3, "duplicates": 3, "unhandled": 1, "succeeded": 4, "dead": 0} == found
-    assert rows(stack, "SELECT id, status FROM subscriptions") == [("sub_1", "past_due")]
-    assert rows(stack, "SELECT invoice, amount_due, currency FROM payment_failures") == [("in_1", 1999, "eur")]
-    assert rows(stack, "SELECT session_id, state FROM orders") == [("cs_1", "fulfilled")]
-    assert rows(stack, "SELECT product, revoked_at FROM entitlements") == [("pro", None)]
+    assert stack.rows("SELECT id, status FROM subscriptions") == [("sub_1", "past_due")]
+    assert stack.rows("SELECT invoice, amount_due, currency FROM payment_failures") == [("in_1", 1999, "eur")]
+    assert stack.rows("SELECT session_id, state FROM orders") == [("cs_1", "fulfilled")]
+    assert stack.rows("SELECT product, revoked_at FROM entitlements") == [("pro", None)]
     assert sorted(to for to, _ in mailbox.mails) == [["ada@example.com"], ["grace@example.com"]]
     for worker_log in stack.folder.glob("*.log"):
         assert "ada@example.com" not in worker_log.read_text(), f"an address in {worker_log.name}"
@@ -179,7 +170,7 @@ def test_documents_that_nobody_calls_back_for_or_that_fail_once_are_completed_al
         request = {"document_id": name}
         requests.post(stack.url("/api/v1/documents"), headers=BEARER, json=request, timeout=30).raise_for_status()
     counts = settle(stack)
-    found = rows(stack, "SELECT document_id, status, start > 1 FROM documents ORDER BY 1")
+    found = stack.rows("SELECT document_id, status, start > 1 FROM documents ORDER BY 1")
     assert found[:2] == [("flaky-1.pdf", "completed", True), ("lost-1.pdf", "completed", True)]
     assert found[2][:2] == ("silent-1.pdf", "completed")
     assert counts["dead"] == 0

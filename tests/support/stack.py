@@ -7,8 +7,10 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
+from sqlalchemy import create_engine, text
 
 from dev.stack.servers import answers, free_port, wait_until
 from tests.support.forked import ForkedProcess
@@ -123,6 +125,14 @@ class Stack:
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
+
+    def rows(self, query: str) -> list[Any]:
+        """What the business database answers to this SQL."""
+        engine = create_engine(self.environment["DATABASE_URL"])
+        with engine.connect() as connection:
+            found = list(connection.execute(text(query)))
+        engine.dispose()
+        return found
 
     def end(self) -> None:
         for part in self.parts:
