@@ -19,6 +19,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from dev.simulators.http import Request, Response, Simulator
 from dev.simulators.localstripe_client import StripeCustomer
 from dev.stack.servers import Server, answers, free_port, wait_until
+from inbox.store import Store
 
 Answer = Response
 
@@ -102,3 +103,9 @@ def running_stripe(folder: Path, webhook_url: str) -> Iterator[Stripe]:
         yield stripe
     finally:
         server.end(signal.SIGTERM)
+
+
+def stripe_and_record(peer: Peer, store: Store) -> dict[str, str]:
+    """The settings of jobs that ask `peer` in Stripe's place, and record events in `store`."""
+    port = store.client.connection_pool.connection_kwargs["port"]
+    return {"STRIPE_API_KEY": Stripe.KEY, "STRIPE_API_BASE": peer.url, "REDIS_URL": f"redis://127.0.0.1:{port}/0"}

@@ -19,7 +19,7 @@ from tasks import routes, stripe_types, thin_events
 from tasks.ingest import build_delivery, identify_stripe_event
 from tasks.models import PaymentFailure
 from tests.support.business import Business
-from tests.support.peers import Answer, Peer, Stripe
+from tests.support.peers import Answer, Peer, stripe_and_record
 
 FAILED = "invoice.payment_failed"
 SUMMARY = "entitlements.active_entitlement_summary.updated"  # names no object and no customer
@@ -97,11 +97,7 @@ class Deliveries:
 @pytest.fixture
 def deliver(business: Business, real_store: Store) -> Iterator[Deliveries]:
     with Peer(lambda request: Answer(200, body=json.dumps(OBJECTS[request.path.partition("?")[0]]).encode())) as peer:
-        business.settings |= {
-            "STRIPE_API_KEY": Stripe.KEY,
-            "STRIPE_API_BASE": peer.url,
-            "REDIS_URL": f"redis://127.0.0.1:{real_store.client.connection_pool.connection_kwargs['port']}/0",
-        }
+        business.settings |= stripe_and_record(peer, real_store)
         yield Deliveries(business, real_store)
 
 

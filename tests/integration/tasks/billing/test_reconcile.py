@@ -27,7 +27,7 @@ from tasks.ingest import build_delivery, identify_stripe_event
 from tasks.models import Reconcile
 from tasks.routes import ROUTES
 from tests.support.business import NOW, Business, at_once
-from tests.support.peers import Answer, Peer, Stripe
+from tests.support.peers import Answer, Peer, stripe_and_record
 from tests.support.signed_deliveries import stripe_event
 
 HOUR = 3600
@@ -110,11 +110,7 @@ class World:
 def world(business: Business, real_store: Store) -> Iterator[World]:
     world = World(business, real_store)
     with Peer(world.answer) as peer:
-        business.settings |= {
-            "STRIPE_API_KEY": Stripe.KEY,
-            "STRIPE_API_BASE": peer.url,
-            "REDIS_URL": f"redis://127.0.0.1:{real_store.client.connection_pool.connection_kwargs['port']}/0",
-        }
+        business.settings |= stripe_and_record(peer, real_store)
         yield world
 
 

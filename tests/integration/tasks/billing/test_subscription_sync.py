@@ -21,7 +21,7 @@ from tasks.billing import subscription_sync
 from tasks.handler import FollowUp
 from tasks.models import AppMessage, Invoice, Notification, Subscription, SubscriptionSync
 from tests.support.business import HANDOFF_SECRET, Business
-from tests.support.peers import Answer, Peer, Stripe
+from tests.support.peers import Answer, Peer, stripe_and_record
 
 DIFFERS = "subscription.differs"
 
@@ -138,11 +138,7 @@ class World:
 def world(business: Business, real_store: Store) -> Iterator[World]:
     world = World(business, real_store)
     with Peer(world.answer) as peer:
-        business.settings |= {
-            "STRIPE_API_KEY": Stripe.KEY,
-            "STRIPE_API_BASE": peer.url,
-            "REDIS_URL": f"redis://127.0.0.1:{real_store.client.connection_pool.connection_kwargs['port']}/0",
-        }
+        business.settings |= stripe_and_record(peer, real_store)
         yield world
 
 
