@@ -17,13 +17,13 @@ from settings import Settings
 from tasks import broker
 from tasks.private_files import keep_files_private
 from telemetry import tracing
+from workers import time_limits
 from workers.alerts import AlertScheduler
 from workers.liveness import Liveness
 from workers.sweep import Sweeper
 
 log = structlog.get_logger()
 
-POOLS_WITH_TIME_LIMITS = {"celery.concurrency.prefork"}  # docs/decisions/0007
 LOOP_STEP_SECONDS = 3  # the maximum time for a step of Celery's event loop
 
 
@@ -44,12 +44,13 @@ def connect(settings: Settings, worker: str) -> None:
 
     @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def check_time_limit(options: Mapping[str, Any], **_: Any) -> None:
-        if problem := _time_limit_problem(options, settings):
+        if problem := time_limits.problem(options, settings):
             raise SystemExit(f"holdfast: {problem}, or a slow job would run twice at once")
 
     @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def begin(**_: Any) -> None:
         keep_files_private()
+        time_limits.stop_in_time(settings)
 
     @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def hide_banner(instance: Any, **_: Any) -> None:
@@ -69,18 +70,6 @@ def connect(settings: Settings, worker: str) -> None:
         def touch_heartbeat_file(**_: Any) -> None:
             """Every 2 seconds while the worker's event loop runs and the broker is connected: a cheap health check."""
             Path(settings.heartbeat_file).touch()
-
-
-def _time_limit_problem(options: Mapping[str, Any], settings: Settings) -> str:
-    """Which option of the worker lets a job run longer than its lease; empty if none does."""
-    pool, limit = options.get("pool"), options.get("time_limit")
-    if pool is not None and pool.__module__ not in POOLS_WITH_TIME_LIMITS:
-        return (
-            f"--pool is {pool.__module__.rpartition('.')[2]}; it must be prefork, which stops jobs at their time limit"
-        )
-    if limit is not None and not 0 < limit < settings.lease_seconds:
-        return f"--time-limit is {limit:g}; it must be between 0 and LEASE_SECONDS ({settings.lease_seconds})"
-    return ""
 
 
 def _stop_softly_on_sigterm(**_: Any) -> None:

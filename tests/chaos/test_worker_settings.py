@@ -74,10 +74,10 @@ def test_a_job_over_its_soft_time_limit_fails_with_a_recorded_reason(world: Worl
     assert reasons(world, job)[0].startswith("SoftTimeLimitExceeded at tests/support/handlers.py:")
 
 
-def test_a_job_that_ignores_its_soft_time_limit_is_killed_before_its_lease_expires(world: World) -> None:
+def test_a_job_that_ignores_its_soft_time_limit_is_stopped_before_its_lease_expires(world: World) -> None:
     (world.stack.folder / "hold").touch()
     job = world.record("stubborn")
-    worker = world.stack.worker()
+    worker = world.stack.worker(LEASE_SECONDS="20")  # up to 5 s to record the reason
     world.settle()
     assert (world.effects(job), world.outcomes(job)) == (1, ["failed", "succeeded"])
     assert reasons(world, job)[0] == "it exceeded its time limit and did not stop"

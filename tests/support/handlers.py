@@ -77,11 +77,14 @@ def slow(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 
 def stubborn(attempt: Attempt, db: Session) -> list[FollowUp]:
-    """Like slow, but ignores the soft time limit."""
+    """Like slow, but ignores the soft time limit, and takes a second to stop."""
     if first_time("held"):
-        while (FOLDER / "hold").exists():
-            with suppress(SoftTimeLimitExceeded):
-                time.sleep(0.05)
+        try:
+            while (FOLDER / "hold").exists():
+                with suppress(SoftTimeLimitExceeded):
+                    time.sleep(0.05)
+        finally:
+            time.sleep(1)
     _effect(attempt, db)
     return []
 
