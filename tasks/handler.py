@@ -33,6 +33,7 @@ attempt and replay of the job.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -74,6 +75,7 @@ class Attempt:
     renew: Callable[[], None]  # renews the lease during long work; raises LeaseLost if it has expired
     replays: int = 0  # how often a person has replayed this job; `number` then starts at 1 again
     last: bool = False  # if this attempt fails, the job becomes a dead letter
+    deadline: float = math.inf  # the time.monotonic() of the soft time limit: outgoing calls end by then
 
 
 class GaveUp(PermanentError):

@@ -80,7 +80,7 @@ class Runner:
         began = time.monotonic()
         found: Lease | str = "none"
         try:
-            follow_ups = self._effect(handler, lease)
+            follow_ups = self._effect(handler, lease, deadline)
             bells, found = self._finish(lease, follow_ups, next_request)
             return self._finished(began, bells, len(follow_ups)), found
         except LeaseLost:
@@ -115,7 +115,7 @@ class Runner:
             else (self.store.finish(lease, new), "none")
         )
 
-    def _effect(self, handler: Handler, lease: Lease) -> Sequence[FollowUp]:
+    def _effect(self, handler: Handler, lease: Lease, deadline: float) -> Sequence[FollowUp]:
         """Commit the handler's changes and the effect row in one transaction, once per job.
 
         The first holder does not query for the row. If the record has lost an earlier lease, as after a failover, the
@@ -126,7 +126,7 @@ class Runner:
             if done is not None:
                 return done
             with self.sessions() as db:
-                attempt = self._attempt(lease)
+                attempt = self._attempt(lease, deadline)
                 follow_ups = list(handler(attempt, db))
                 row = {"job_id": lease.job_id, "follow_ups": _encode(follow_ups), "done_at": attempt.now}
                 db.execute(INSERT_EFFECT, row)
@@ -145,7 +145,7 @@ class Runner:
             effect = db.get(Effect, lease.job_id)
             return _decode(effect.follow_ups) if effect else None
 
-    def _attempt(self, lease: Lease) -> Attempt:
+    def _attempt(self, lease: Lease, deadline: float) -> Attempt:
         return Attempt(
             key=lease.job_id,
             event=Event(lease.source, lease.event_id, lease.event_type, lease.body, lease.received_ms),
@@ -156,6 +156,7 @@ class Runner:
             renew=lambda: self.store.renew(lease, self.settings.lease_seconds),
             replays=lease.replays,
             last=lease.attempt >= self._policy(lease.task).attempts,
+            deadline=deadline,
         )
 
     def _fail(self, lease: Lease, began: float, error: Exception) -> AttemptFailed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -58,6 +60,17 @@ def test_an_attempt_commits_the_effect_and_creates_the_follow_ups(runner: Runner
     assert rung == [Doorbell("stripe:evt_1:notify", "tasks.notifications.send", "notifications")]
 
 
+def test_a_handler_knows_the_deadline_of_its_attempt(runner: Runner) -> None:
+    deadlines: list[float] = []
+
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        deadlines.append(attempt.deadline - time.monotonic())
+        return []
+
+    run(runner, handler, JOB.id, "task-1", 55)
+    assert 0 < deadlines[0] <= 55
+
+
 def test_a_late_holder_and_the_next_holder_have_one_effect(runner: Runner, clock: Clock) -> None:
     """The holder stalls in its handler until its lease expires; another worker runs the job; the holder resumes."""
 
@@ -82,7 +95,7 @@ def test_if_a_late_holder_commits_first_the_next_holder_finishes_the_job(runner:
         return [FOLLOW_UP]
 
     def successor(attempt: Attempt, db: Session) -> list[FollowUp]:
-        runner._effect(sleeper, old)  # the old holder commits while the new one works
+        runner._effect(sleeper, old, math.inf)  # the old holder commits while the new one works
         write(attempt, db, "by the successor")
         return []
 

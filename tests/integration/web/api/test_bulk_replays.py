@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -144,7 +145,7 @@ def test_a_late_attempt_at_a_finished_page_changes_nothing(
     job = f"holdfast:{replay}:replays.run_again"
     lease = real_store.lease(job, "slow", 60)
     assert isinstance(lease, Lease)
-    attempt = runner._attempt(lease)
+    attempt = runner._attempt(lease, math.inf)
     for _ in range(2):  # two holders of one lease, one of which slept
         with sessions() as db:
             assert task.replay_page(attempt, db) == []
