@@ -4,6 +4,7 @@ The names are documented in Celery's manual under "Configuration and defaults" a
 tests/unit/test_celeryconfig.py, tests/integration/tasks/test_broker.py and tests/chaos/.
 """
 
+from settings import SLICE_SECONDS as _SLICE_SECONDS
 from settings import load
 from settings.sentinel_url import parse as _parse
 
@@ -25,8 +26,9 @@ task_acks_late = False
 task_default_queue = "payments"  # of a worker without -Q
 
 # A slow job must be killed before its lease expires. The soft limit comes first, so that the failure is recorded.
-task_time_limit = _settings.job_time_limit_seconds
-task_soft_time_limit = _settings.job_soft_limit_seconds
+# A task may run several jobs (workers/backlog.py), of which the last one, too, has its whole limit.
+task_time_limit = _settings.job_time_limit_seconds + _SLICE_SECONDS
+task_soft_time_limit = _settings.job_soft_limit_seconds + _SLICE_SECONDS
 
 # A doorbell in a busy worker's memory cannot be answered by an idle one. AMQP cannot disable prefetch: minimal.
 worker_disable_prefetch = _redis

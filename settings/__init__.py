@@ -3,6 +3,7 @@
 from settings.api_keys import SCOPES, ApiKey
 from settings.model import (
     PERSONAL,
+    SLICE_SECONDS,
     STRIPE_RESENDS_DAYS,
     Client,
     Settings,
@@ -16,6 +17,7 @@ from settings.model import (
 __all__ = [
     "PERSONAL",
     "SCOPES",
+    "SLICE_SECONDS",
     "STRIPE_RESENDS_DAYS",
     "ApiKey",
     "Client",

@@ -20,6 +20,7 @@ from settings.deprecated_names import with_new_names
 from settings.parsers import Parser
 from settings.sources import SourceSetting
 
+SLICE_SECONDS = 0.2  # the latest start of a job within a Celery task: see workers/backlog.py
 STRIPE_RESENDS_DAYS = 30  # by hand or by API, from Stripe's dashboard: "Process undelivered webhook events"
 LOCAL_REDIS = "redis://localhost:6379/0"
 RETRY_ERRORS = "time.?out,timed out,temporar,unavailable,overload,too busy,try again,rate limit"

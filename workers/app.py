@@ -74,7 +74,7 @@ def _import_handler(name: str) -> Handler:
 def _register(name: str) -> None:
     HANDLERS[name], limit = _import_handler(name), TASKS[name].time_limit_seconds
     limits = {"time_limit": limit, "soft_time_limit": limit - 5} if limit else {}
-    limit_seconds = limits.get("soft_time_limit", settings.job_soft_limit_seconds)
+    limit_seconds = limits.get("soft_time_limit", app.conf.task_soft_time_limit)
 
     def attempt(self: Any, job_id: str) -> str:
         process_runner = runner(os.getpid())

@@ -9,12 +9,11 @@ import time
 from collections.abc import Mapping
 
 from inbox.job import Lease, NextJobRequest
+from settings import SLICE_SECONDS
 from tasks.handler import Handler
 from tasks.routes import TASKS
 from workers.flower_events import FlowerEvents
 from workers.run import AttemptFailed, Runner
-
-SLICE_SECONDS = 0.2  # the latest start of a job within its Celery task, whose time limit holds for all jobs in it
 
 
 def work(
@@ -22,14 +21,18 @@ def work(
 ) -> str:
     """Run the job, and then the next jobs of its queue until the slice is over. Returns the outcome of the first.
 
-    Raises AttemptFailed if the first job failed. The outcomes of the others are in the record and in `events`.
+    Celery's `limit_seconds` begin with the first job. They cover the slice and a job's whole limit, because no job
+    begins after the slice: whether there is a next one is decided when a job has ended. Raises AttemptFailed if the
+    first job failed. The outcomes of the others are in the record and in `events`.
     """
     began = time.monotonic()
-    next_request = _next_request(runner, lease.task)
+    request = _next_request(runner, lease.task)
+
+    def next_request() -> NextJobRequest | None:
+        return request if time.monotonic() - began < SLICE_SECONDS else None
 
     def attempt(lease: Lease) -> tuple[str, Lease | str]:
-        request = next_request if time.monotonic() - began < SLICE_SECONDS else None
-        return runner.attempt(handlers[lease.task], lease, began + limit_seconds, request)
+        return runner.attempt(handlers[lease.task], lease, began + limit_seconds, next_request)
 
     found: Lease | str = lease
     try:

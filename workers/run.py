@@ -34,6 +34,13 @@ INSERT_EFFECT = insert(cast("Table", Effect.__table__))  # inserting through the
 ROOT = Path(__file__).parent.parent
 
 
+NextRequest = Callable[[], NextJobRequest | None]  # asked when a job has ended: whether another one may begin then
+
+
+def no_next_request() -> None:
+    """For a job after which no other begins."""
+
+
 class AttemptFailed(Exception):
     """A failed attempt, as Flower shows it: the reason, without personal data."""
 
@@ -53,12 +60,12 @@ class Runner:
         return self.store.lease(job, self.holder, self.settings.lease_seconds, celery_task_id)
 
     def attempt(
-        self, handler: Handler, lease: Lease, deadline: float, next_request: NextJobRequest | None = None
+        self, handler: Handler, lease: Lease, deadline: float, next_request: NextRequest = no_next_request
     ) -> tuple[str, Lease | str]:
         """Run an attempt. Returns its outcome, and the next lease or the reason why there is none.
 
         Raises AttemptFailed after recording the failure. `deadline` is the time.monotonic() at which Celery stops the
-        handler. `next_request` asks for the next lease.
+        handler. `next_request` returns the request for the next lease, if there is to be one.
 
         1. Effect. If the process dies in it, SQL is rolled back, the lease ends and the next attempt starts over.
         2. Finish. If the process dies before it, the next attempt finds the effect row, changes nothing and finishes.
@@ -75,7 +82,7 @@ class Runner:
             return outcome, found
 
     def _run(
-        self, handler: Handler, lease: Lease, deadline: float, next_request: NextJobRequest | None
+        self, handler: Handler, lease: Lease, deadline: float, next_request: NextRequest
     ) -> tuple[str, Lease | str]:
         began = time.monotonic()
         found: Lease | str = "none"
@@ -106,14 +113,12 @@ class Runner:
         return _ended(began, "succeeded", follow_ups=follow_ups)
 
     def _finish(
-        self, lease: Lease, follow_ups: Sequence[FollowUp], next_request: NextJobRequest | None
+        self, lease: Lease, follow_ups: Sequence[FollowUp], next_request: NextRequest
     ) -> tuple[Sequence[Doorbell] | HoldfastError, Lease | str]:
         new = [_new_job(lease, follow_up) for follow_up in follow_ups]
-        return (
-            self.store.finish_and_lease(lease, new, next_request)
-            if next_request
-            else (self.store.finish(lease, new), "none")
-        )
+        if request := next_request():
+            return self.store.finish_and_lease(lease, new, request)
+        return self.store.finish(lease, new), "none"
 
     def _effect(self, handler: Handler, lease: Lease, deadline: float) -> Sequence[FollowUp]:
         """Commit the handler's changes and the effect row in one transaction, once per job.

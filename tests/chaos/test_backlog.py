@@ -70,6 +70,14 @@ def test_a_slow_job_of_a_backlog_delays_no_other(world: World) -> None:
 
 
 @pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
+def test_each_job_of_a_backlog_has_its_whole_time_limit(world: World) -> None:
+    jobs = [world.record("waiting", f"evt_{n}") for n in range(3)]
+    world.stack.worker(LEASE_SECONDS="60", JOB_TIME_LIMIT_SECONDS="10", RING_AGAIN_SECONDS="3600")  # soft limit: 7.5 s
+    world.settle()
+    assert [world.outcomes(job) for job in jobs] == [["succeeded"]] * 3
+
+
+@pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
 def test_a_backlog_is_processed_in_several_celery_tasks(world: World) -> None:
     """Otherwise a worker of two queues would neglect the other one, and a stop would wait for the whole backlog."""
     jobs = [world.record("plain", f"evt_{n}") for n in range(300)]

@@ -81,7 +81,7 @@ def test_a_job_that_ignores_its_soft_time_limit_is_stopped_before_its_lease_expi
     world.settle()
     assert (world.effects(job), world.outcomes(job)) == (1, ["failed", "succeeded"])
     assert reasons(world, job)[0] == "it exceeded its time limit and did not stop"
-    assert worker.has_logged("Hard time limit (5s) exceeded")
+    assert worker.has_logged("Hard time limit (5.2s) exceeded")
 
 
 def test_a_busy_worker_leaves_the_next_message_to_an_idle_one(world: World) -> None:

@@ -143,8 +143,15 @@ def growing(attempt: Attempt, db: Session) -> list[FollowUp]:
     return []
 
 
+def waiting(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """Waits four seconds for another server, then has its effect."""
+    time.sleep(4)
+    _effect(attempt, db)
+    return []
+
+
 LEAKED: list[bytes] = []
-HANDLERS = (plain, slow, stubborn, calling, renewing, failing, hopeless, leaking, deadly, hungry, growing)
+HANDLERS = (plain, slow, stubborn, calling, renewing, failing, hopeless, leaking, deadly, hungry, growing, waiting)
 
 
 def register_handlers() -> None:
