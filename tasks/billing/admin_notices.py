@@ -11,8 +11,7 @@ from tasks.handler import Attempt, FollowUp
 from tasks.models import Subscription
 from tasks.money import format_amount
 from tasks.notifications.notify import notify_admin
-from tasks.orders.product_grants import sold_items
-from tasks.ownership import is_ours
+from tasks.orders.stored_ownership import is_subscription_ours
 from tasks.payloads import Id, Ref, StripeEvent, Text, parse, ref, require
 
 
@@ -28,8 +27,7 @@ def invoice_not_finalized(attempt: Attempt, db: Session) -> list[FollowUp]:
     """invoice.finalization_failed: nothing is billed while the subscription goes on."""
     invoice = parse(attempt.event.body, StripeEvent[InvoiceObject]).data.object
     row = db.get(Subscription, invoice.subscription_id) if invoice.subscription_id else None
-    items = sold_items(row.product, row.items) if row else []
-    if not is_ours(attempt.settings, items or None, invoice.meta, row.meta if row else None):
+    if not is_subscription_ours(attempt.settings, row, invoice.meta):
         return []
     error = invoice.last_finalization_error
     about = {

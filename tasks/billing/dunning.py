@@ -22,8 +22,7 @@ from tasks.db.locking import insert_if_new, select_for_update
 from tasks.handler import Attempt, FollowUp
 from tasks.ingest import stripe_ordering_key
 from tasks.models import Invoice, PaymentGrace, PaymentRetry, Subscription
-from tasks.orders.product_grants import sold_items
-from tasks.ownership import is_ours
+from tasks.orders.stored_ownership import is_invoice_ours
 from tasks.routes import END_GRACE_PERIOD, RETRY_PAYMENT, effect_of
 
 Plan = TypeVar("Plan", PaymentRetry, PaymentGrace)
@@ -41,12 +40,6 @@ def retry_schedule(settings: Settings) -> tuple[int, ...]:
 def unpaid_invoices(db: Session, selected: ColumnElement[bool]) -> list[Invoice]:
     """The selected invoices that failed, and are neither settled nor forgiven."""
     return list(db.scalars(select(Invoice).where(selected, FAILING).order_by(Invoice.id)))
-
-
-def is_invoice_ours(settings: Settings, invoice: Invoice, row: Subscription | None) -> bool:
-    """Whether an invoice is for what we sell, see tasks/ownership.py. `row` is its subscription."""
-    items = sold_items(row.product, row.items) if row is not None else []
-    return is_ours(settings, items or invoice.lines or None, invoice.meta, row.meta if row is not None else None)
 
 
 def select_failing(settings: Settings, db: Session, unpaid: list[Invoice], row: Subscription | None) -> list[Invoice]:

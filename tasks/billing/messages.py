@@ -24,8 +24,7 @@ from tasks.models import Invoice, Notification, PaymentFailure, PaymentGrace, Pa
 from tasks.notifications.kinds import Message
 from tasks.notifications.localize import Amounts, Day, Money, Value
 from tasks.notifications.recipients import Recipient, valid_email, valid_phone
-from tasks.orders.product_grants import sold_items
-from tasks.ownership import is_ours
+from tasks.orders.stored_ownership import is_invoice_ours, is_subscription_ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ def subscription_ended(attempt: Attempt, db: Session, notification: Notification
     unpaid = select(Invoice).where(Invoice.subscription == notification.about, dunning.FAILING)
     invoice = db.scalars(unpaid.order_by(Invoice.created.desc()).limit(1)).first()
     row = db.get_one(Subscription, notification.about)
-    if not is_ours(attempt.settings, sold_items(row.product, row.items) or None, row.meta):
+    if not is_subscription_ours(attempt.settings, row):
         return None
     if invoice is None:
         return Message({})
@@ -159,7 +158,7 @@ def load_debt(attempt: Attempt, db: Session, key: str) -> Debt | None:
         last4 = _fetch_last4(attempt, db, snapshot.fetched or {})
         invoice = Invoice(account=account_of(attempt), **invoices.row_values(snapshot))
     row = db.get(Subscription, invoice.subscription) if invoice and invoice.subscription else None
-    if invoice is None or not dunning.is_invoice_ours(attempt.settings, invoice, row):
+    if invoice is None or not is_invoice_ours(attempt.settings, invoice, row):
         return None
     current = subscriptions.fetch_current(attempt, db, invoice.subscription, 0)
     stripe_status = current.version.state if current and current.version else row.stripe_status if row else None

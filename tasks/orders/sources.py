@@ -27,6 +27,7 @@ from tasks.orders.access_rules import (
 )
 from tasks.orders.customers import holder_of
 from tasks.orders.product_grants import Item, named_item, sold_items
+from tasks.orders.stored_ownership import is_subscription_ours
 from tasks.orders.what_was_paid import PaidInvoice, invoices_of, payment_of_order, payments_of_subscription
 from tasks.ownership import is_ours
 
@@ -196,7 +197,7 @@ def _summary_source(db: Session, attempt: Attempt, row: EntitlementSummary, dele
     plans = db.scalars(select(Subscription).filter_by(account=row.account, customer=row.customer)).all()
     if attempt.settings.entitlements != "stripe":
         source.missing = NO_LONGER_INCLUDED
-    elif not (any(is_ours(attempt.settings, one.items, one.meta) for one in plans) or is_ours(attempt.settings, [])):
+    elif not (any(is_subscription_ours(attempt.settings, one) for one in plans) or is_ours(attempt.settings, [])):
         source.missing = NOT_OURS
     else:
         reason = "customer_deleted" if row.customer in deleted else ""
