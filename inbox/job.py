@@ -109,3 +109,29 @@ class NextJobRequest:
     lease_seconds: float
     queue: str
     tasks: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """A request for up to `number` waiting jobs, leased to `holder`; see scripts/lease_next.lua.
+
+    `tasks` are the caller's, by queue; the queues take turns in this order. The jobs `announced` come first.
+    `polls`: the caller will ask again within a second. The same `nonce` gets the same leases again.
+    """
+
+    holder: str
+    lease_seconds: float
+    tasks: Mapping[str, Sequence[str]]
+    number: int
+    nonce: str
+    polls: bool = False
+    announced: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Leases; whether there are more jobs than were requested; doorbells to ring for them."""
+
+    leases: Sequence[Lease]
+    left: bool
+    bells: Sequence[Doorbell]

@@ -23,7 +23,7 @@ from inbox.wire import Message, no_message
 
 PREFIX = "{holdfast}:"
 SCRIPTS = (
-    *("record", "lease", "renew", "finish", "fail", "release", "sweep", "heartbeat", "end_leases"),
+    *("record", "lease", "lease_next", "renew", "finish", "fail", "release", "sweep", "heartbeat", "end_leases"),
     *("replay", "discard", "find", "save_alerts"),
 )
 DAY_MS = 86_400_000

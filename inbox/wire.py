@@ -11,7 +11,7 @@ import msgspec
 
 from inbox.errors import StoreUnavailable
 from inbox.event import NewEvent
-from inbox.job import Doorbell, Lease, NewJob
+from inbox.job import Batch, BatchRequest, Doorbell, Lease, NewJob
 from inbox.packing import pack, unpack
 
 # Makes the broker message of a job, which the script puts into the queue in the same step; empty: it does not.
@@ -24,10 +24,11 @@ def no_message(_job: NewJob) -> bytes:
 
 
 def script_source(name: str) -> str:
-    """The source of scripts/<name>.lua, after scripts/common.lua."""
+    """The source of scripts/<name>.lua, after the files that it shares with others."""
     folder = Path(__file__).parent / "scripts"
     flags = "" if name == "record" else " flags=allow-oom"
-    return f"#!lua{flags}\n" + (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
+    shared = ("common", "leasing") if name in ("lease", "lease_next") else ("common",)
+    return f"#!lua{flags}\n" + "".join((folder / f"{part}.lua").read_text() for part in (*shared, name))
 
 
 def nonce() -> str:
@@ -90,6 +91,20 @@ def parse_lease(reply: list[Any]) -> Lease | str:
         task_id=task_id.decode(),
         leased_ms=int(leased),
     )
+
+
+def batch_args(request: BatchRequest, same_server: bool) -> list[Any]:
+    """The arguments of scripts/lease_next.lua."""
+    pairs = [value for queue, tasks in request.tasks.items() for value in (queue, f" {' '.join(tasks)} ")]
+    lease_ms, polls = int(request.lease_seconds * 1000), int(request.polls)
+    fixed = (request.holder, lease_ms, request.nonce, request.number, polls, int(same_server), len(request.tasks))
+    return [*fixed, *pairs, *request.announced]
+
+
+def parse_batch(reply: list[Any]) -> Batch:
+    bells, left, *leases = reply
+    found = [lease for lease in map(parse_lease, leases) if isinstance(lease, Lease)]
+    return Batch(found, left == b"left", parse_doorbells(bells))
 
 
 def parse_doorbells(reply: Sequence[bytes]) -> list[Doorbell]:

@@ -5,7 +5,8 @@
 -- Every unfinished job is in exactly one of two sorted sets:
 --   later         scored by the time at which the sweep looks at it: when a retry or delayed job is due, when the ordering
 --                 key it waits for may be free, or when its lease ends
---   rung:<queue>  its doorbell has been rung; the score is the time to ring again if no worker has answered
+--   rung:<queue>  its doorbell has been rung, or a worker polls the queue; the score is the time to ring again if no worker
+--                 has answered
 -- and also in owed:<queue>, for statistics, scored by the time at which it was first due: a retry does not change that.
 
 local P, now = KEYS[1], tonumber(ARGV[1])
@@ -77,11 +78,27 @@ local function newest_leased_due(queue)
   return due > now and 0 or due
 end
 
+-- What the workers with slots have said about a queue (see lease_next): the `tasks` that they run, each between two spaces,
+-- and until when they are `quiet`, because one of them will have asked for jobs by then. A time further ahead comes from a
+-- clock that was wrong.
+local POLL_MS = 1000
+local function slots_key(queue) return P .. 'slots:' .. queue end
+
+local polled = {} -- by queue: the tasks for which no doorbell is needed
+local function is_polled(queue, task)
+  if not polled[queue] then
+    local tasks, quiet = unpack(redis.call('HMGET', slots_key(queue), 'tasks', 'quiet'))
+    quiet = tonumber(quiet or 0)
+    polled[queue] = quiet > now and quiet <= now + POLL_MS and tasks or ''
+  end
+  return string.find(polled[queue], ' ' .. task .. ' ', 1, true) ~= nil
+end
+
 -- The doorbells that the caller must ring: a flat list of id, task, queue; each job once.
 local bells, rung = {}, {}
 local function ring(id, task, queue)
   mark_rung(id, queue)
-  if rung[id] then return end
+  if rung[id] or is_polled(queue, task) then return end
   rung[id] = true
   bells[#bells + 1] = id
   bells[#bells + 1] = task
@@ -206,6 +223,7 @@ local function create_job(id, task, queue, key, args, delay_ms, message, event)
   if delay_ms > 0 then return schedule(id, queue, now + delay_ms) end
   if message == '' then return ring(id, task, queue) end
   mark_rung(id, queue)
+  if is_polled(queue, task) then return end
   redis.call('LPUSH', queue, message) -- the list that kombu reads; see docs/decisions/0002
 end
 

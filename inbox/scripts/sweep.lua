@@ -7,8 +7,17 @@ local limit = tonumber(arg(1))
 
 local function ring_unanswered(queue, until_ms, max_count)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'rung:' .. queue, '-inf', until_ms, 'LIMIT', 0, max_count)) do
-    ring(id, read(id, 'task'), queue)
+    local task = read(id, 'task')
+    if not is_polled(queue, task) then ring(id, task, queue) end
   end
+end
+
+-- If workers with slots poll this queue and have stopped, perhaps because they died, jobs that arrived meanwhile have no
+-- doorbell. A few are enough, for one wakes a worker that takes all.
+local MAX_WAKING = 10
+local function ring_due(queue, room)
+  if redis.call('EXISTS', slots_key(queue)) == 0 then return ring_unanswered(queue, now, room) end
+  ring_unanswered(queue, now + ring_again_ms - POLL_MS, math.min(room, MAX_WAKING))
 end
 
 -- Remove expired events from the list: a limited number in each sweep, from where the last sweep stopped. So a sweep stays
@@ -36,7 +45,7 @@ end
 for i = 2, #ARGV - 5, 2 do
   local queue, room = arg(i), tonumber(arg(i + 1))
   ring_unanswered(queue, newest_leased_due(queue), limit)
-  ring_unanswered(queue, now, room)
+  ring_due(queue, room)
 end
 redis.call('ZREMRANGEBYSCORE', P .. 'scheduled', '-inf', now)
 redis.call('ZREMRANGEBYSCORE', P .. 'seen', '-inf', '(' .. now)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -23,14 +24,15 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from dev.stack.servers import Valkey
 from inbox import queries
+from inbox.batch import BatchStore
 from inbox.client import connect
 from inbox.errors import LeaseLost
 from inbox.event import Event
-from inbox.job import Doorbell, Lease, NewJob, NextJobRequest, StoredState
+from inbox.job import BatchRequest, Doorbell, Lease, NewJob, NextJobRequest, StoredState
 from inbox.retry import DeadLetter, RetryAt
 from inbox.roundtrip import Command
-from inbox.store import SCRIPTS, Rules, Store
-from inbox.wire import no_message
+from inbox.store import SCRIPTS, Rules
+from inbox.wire import no_message, nonce
 from tasks import broker
 from tests.conftest import Clock
 from tests.support import record_model
@@ -64,10 +66,13 @@ specs = st.lists(
 )
 
 
-class LossyStore(Store):
+class LossyStore(BatchStore):
     """The record over a connection that may lose the first reply to each call, so that the client sends it again."""
 
     lost = False
+
+    def on_call(self) -> None:
+        self.exchange(None)
 
     def _execute(self, commands: Sequence[Command]) -> list[Any]:
         if self.lost:
@@ -205,6 +210,23 @@ class History(RuleBasedStateMachine):
         self._rung(bells if isinstance(bells, list) else [])
         return self._leased(found, name or "", word, "host-2/1") or multiple()
 
+    @rule(target=leases, number=st.integers(0, 3), holder=st.sampled_from(HOLDERS), polls=st.booleans())
+    def lease_next(self, number: int, holder: str, polls: bool) -> Any:
+        """As a worker with slots does: the oldest jobs of the queues in turn. While it polls, no doorbell is rung."""
+        tasks = {queue: ["tasks.a"] for queue in QUEUES}
+        waiting: Any = [self.client.zrange(f"{{holdfast}}:rung:{queue}", 0, -1) for queue in QUEUES]
+        batch = self.store.exchange(BatchRequest(holder, LEASE_SECONDS, tasks, number, nonce(), polls))
+        assert batch is not None
+        replies, given = list(batch.leases), []
+        turns = [name.decode() for names in zip_longest(*waiting) for name in names if name]
+        for name in self._until_leased(turns, number):
+            word = self.model.lease(name, self.clock.ms)
+            lease = self._leased(replies.pop(0) if word == "leased" else word, name, word, holder)
+            given += [lease] if lease else []
+        assert replies == []
+        assert {bell.job_id for bell in batch.bells} <= self.known.rung
+        return multiple(*given)
+
     @rule(lease=leases, seconds=st.sampled_from([-5, 0, 5, 3600, 3 * DAYS]))
     def fail(self, lease: Lease, seconds: int) -> None:
         due = self.clock.ms + seconds * 1000
@@ -260,7 +282,8 @@ class History(RuleBasedStateMachine):
         if job.unfinished:
             assert answer == "unfinished"
             return
-        assert answer == ("unfinished" if self.store.lost else [Doorbell(name, "tasks.a", job.queue)])
+        bells = [] if self._polled(job.queue) else [Doorbell(name, "tasks.a", job.queue)]
+        assert answer == ("unfinished" if self.store.lost else bells)
         self._rung(answer if isinstance(answer, list) else [])
         job.state, job.tries, job.lost, job.due = StoredState.PENDING, 0, 0, self.clock.ms
         self.by_a_person = True
@@ -330,7 +353,7 @@ class History(RuleBasedStateMachine):
     @invariant()
     def jobs_marked_as_rung_were_rung(self) -> None:
         rung = {name for names in record_model.read(self.client).rung.values() for name in names}
-        if self.store.lost:
+        if self.store.lost or any(map(self._polled, QUEUES)):
             self.known.rung |= rung
         assert rung <= self.known.rung
 
@@ -395,7 +418,8 @@ class History(RuleBasedStateMachine):
         due = {
             name
             for name in names
-            if self.model.jobs[name].state is StoredState.PENDING and self.model.jobs[name].due <= self.clock.ms
+            for job in [self.model.jobs[name]]
+            if job.state is StoredState.PENDING and job.due <= self.clock.ms and not self._polled(job.queue)
         }
         assert self.store.lost or due <= {bell.job_id for bell in bells}
         for name in names:
@@ -414,6 +438,18 @@ class History(RuleBasedStateMachine):
                 self.model.expire(job, self.clock.ms)
         assert all(self.model.jobs[bell.job_id].state is StoredState.PENDING for bell in bells)
         return bells
+
+    def _polled(self, queue: str) -> bool:
+        """No doorbell is needed, because a worker will ask for jobs within a second."""
+        quiet: Any = self.client.hget(f"{{holdfast}}:slots:{queue}", "quiet") or 0
+        return self.clock.ms < int(quiet) <= self.clock.ms + 1000
+
+    def _until_leased(self, names: Sequence[str], number: int) -> Iterator[str]:
+        """The jobs that are tried in this order, until `number` have been leased."""
+        before = len(self.known.given)
+        for name in names:
+            if len(self.known.given) - before < number:
+                yield name
 
     def _mark(self, queue: str) -> int:
         """A time in the future comes from a clock that was wrong."""
