@@ -1,4 +1,4 @@
-"""Handlers that use up all memory, or leak it."""
+"""Handlers that use up all memory, or leak it; and what an idle worker needs."""
 
 from __future__ import annotations
 
@@ -28,3 +28,10 @@ def test_a_pool_process_that_uses_too_much_memory_is_replaced_and_loses_no_job(w
     found = [queries.find_job(world.store, job) for job in jobs]
     assert len({job["attempts"][-1]["holder"] for job in found if job}) > 1
     assert [world.outcomes(job) for job in jobs] == [["succeeded"]] * 8
+
+
+def test_every_idle_pool_process_shares_most_of_its_memory_with_the_main_process(world: World) -> None:
+    worker = world.stack.worker(processes=3)
+    memory = [child.memory_full_info() for child in worker.children()]
+    assert len(memory) == 3
+    assert max(child.uss / child.rss for child in memory) < 0.3
