@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, exists, or_, select
+from sqlalchemy import bindparam, exists, or_, select
 from sqlalchemy.orm import Session
 
 from tasks.billing import dunning
@@ -18,16 +18,26 @@ from tasks.models import Invoice, Subscription
 from tasks.orders.what_was_paid import last_renewal_at
 
 REASONS = [reason for reason in OWN_REASONS if reason]
+IS_OWN = or_(
+    Invoice.billing_reason.is_(None),
+    Invoice.billing_reason.in_(REASONS),
+    Invoice.id == bindparam("latest_invoice"),
+)
+PAID_SINCE = select(  # built once, as it is asked of every past-due subscription
+    exists().where(
+        Invoice.subscription == bindparam("subscription"),
+        Invoice.state == "paid",
+        Invoice.seen_created > bindparam("seen_created"),
+        IS_OWN,
+    )
+)
 
 
 def load_debts(db: Session, row: Subscription, failing: Sequence[Invoice]) -> list[Debt]:
     """The debts among a subscription's `failing` invoices. A later period that is paid outweighs an older debt."""
-    renewed_at = last_renewal_at(db, row.id)
-    debts = [
-        _debt_of(db, row, one)
-        for one in own_invoices(row, failing)
-        if one.created >= renewed_at and _may_withhold(row, one)
-    ]
+    own = [one for one in own_invoices(row, failing) if _may_withhold(row, one)]
+    renewed_at = last_renewal_at(db, row.id) if own else 0
+    debts = [_debt_of(db, row, one) for one in own if one.created >= renewed_at]
     return [debt for debt in debts if debt is not None]
 
 
@@ -55,9 +65,11 @@ def _debt_of(db: Session, row: Subscription, invoice: Invoice) -> Debt | None:
 
 
 def is_paid_since(db: Session, row: Subscription) -> bool:
-    """Whether an invoice of the subscription's own was paid after Stripe's status was observed."""
-    paid = (Invoice.subscription == row.id) & (Invoice.state == "paid") & (Invoice.seen_created > row.seen_created)
-    return bool(db.scalar(select(exists().where(paid, _is_own(row)))))
+    """Whether a past-due subscription's own invoice was paid after Stripe's status was observed."""
+    if row.stripe_status != "past_due":
+        return False
+    seen = {"subscription": row.id, "latest_invoice": row.latest_invoice, "seen_created": row.seen_created}
+    return bool(db.scalar(PAID_SINCE, seen))
 
 
 def overdue_invoice(db: Session, row: Subscription) -> str | None:
@@ -77,8 +89,3 @@ def subscription_of_unknown(db: Session, invoice: str) -> Subscription | None:
     """The subscription that `overdue_invoice` returned this id for."""
     names = or_(Subscription.latest_invoice == invoice, Subscription.id == invoice)
     return db.scalars(select(Subscription).where(names)).first()
-
-
-def _is_own(row: Subscription) -> ColumnElement[bool]:
-    reason = Invoice.billing_reason
-    return or_(reason.is_(None), reason.in_(REASONS), Invoice.id == (row.latest_invoice or ""))

@@ -5,11 +5,11 @@ The rows PaymentRetry and PaymentGrace hold the plan. A delayed job whose row is
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, exists, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, literal, or_, select, union_all, update
 from sqlalchemy.orm import Session
 
 from settings import Settings
@@ -30,6 +30,32 @@ LOST_AFTER = timedelta(days=1)  # longer than all attempts of a job take
 # Open or written off, unless a person has forgiven the debt.
 UNPAID = Invoice.state.in_(("open", "uncollectible")) & ~Invoice.forgiven
 FAILING = UNPAID & HAS_FAILED
+# The statements that nearly every event needs are built once. They are for all invoices of a subscription, or for one
+# without any: the other id is NULL, which no column equals.
+SELECTED = (Invoice.subscription == bindparam("subscription")) | (Invoice.id == bindparam("invoice"))
+FAILING_INVOICES = select(Invoice).where(SELECTED, FAILING).order_by(Invoice.id)
+OF_INVOICE = PaymentRetry.invoice == bindparam("invoice")
+RETRIES = select(PaymentRetry).where(OF_INVOICE).order_by(PaymentRetry.number).execution_options(populate_existing=True)
+GRACES = select(PaymentGrace).where(PaymentGrace.invoice == bindparam("invoice"))
+NEWEST_GRACE = GRACES.order_by(PaymentGrace.number.desc()).limit(1)
+IS_GIVEN_UP = select(GRACES.where(PaymentGrace.state == "over").exists())
+
+
+def _planned(table: type[PaymentRetry] | type[PaymentGrace]) -> Select[str, str]:
+    """Selects a name and the invoice of each planned row of the table."""
+    return select(literal(table.__tablename__), table.invoice).where(table.state == "planned")
+
+
+PLANNED = union_all(
+    *(
+        _planned(table).join(Invoice, Invoice.id == table.invoice).where(SELECTED)
+        for table in (PaymentRetry, PaymentGrace)
+    ),
+    # of which only the id is known
+    _planned(PaymentGrace).where(
+        or_(*(PaymentGrace.invoice == bindparam(name) for name in ("subscription", "latest_invoice")))
+    ),
+)
 
 
 def retry_schedule(settings: Settings) -> tuple[int, ...]:
@@ -37,9 +63,9 @@ def retry_schedule(settings: Settings) -> tuple[int, ...]:
     return settings.payment_retry_schedule if settings.stripe_api_key else ()
 
 
-def unpaid_invoices(db: Session, selected: ColumnElement[bool]) -> list[Invoice]:
-    """The selected invoices that failed, and are neither settled nor forgiven."""
-    return list(db.scalars(select(Invoice).where(selected, FAILING).order_by(Invoice.id)))
+def unpaid_invoices(db: Session, subscription: str | None, invoice: str | None) -> list[Invoice]:
+    """The invoices of a subscription, or `invoice`, that failed and are neither settled nor forgiven."""
+    return list(db.scalars(FAILING_INVOICES, {"subscription": subscription, "invoice": invoice}))
 
 
 def select_failing(settings: Settings, db: Session, unpaid: list[Invoice], row: Subscription | None) -> list[Invoice]:
@@ -62,7 +88,7 @@ def select_failing(settings: Settings, db: Session, unpaid: list[Invoice], row: 
 
 def is_given_up(db: Session, invoice: str) -> bool:
     """Whether a grace period of this invoice is over."""
-    return bool(db.scalar(select(exists().where(PaymentGrace.invoice == invoice, PaymentGrace.state == "over"))))
+    return bool(db.scalar(IS_GIVEN_UP, {"invoice": invoice}))
 
 
 def plan_next_step(attempt: Attempt, db: Session, invoice: Invoice, row: Subscription | None) -> list[FollowUp]:
@@ -72,12 +98,12 @@ def plan_next_step(attempt: Attempt, db: Session, invoice: Invoice, row: Subscri
     when collection is switched off.
     """
     schedule = retry_schedule(attempt.settings)
-    last = newest_retry(db, invoice.id)
-    known = _collection(attempt, db, invoice, row)
+    retries = _load_retries(db, invoice.id)
+    last = retries[-1] if retries else None
+    known = _collection(attempt, invoice, row, retries)
     if last is not None and last.state == "planned" and last.method is None and (known.stripe_will_try or known.held):
         _cancel(attempt, db, PaymentRetry, (PaymentRetry.invoice == invoice.id) & PaymentRetry.method.is_(None))
-        db.refresh(last)
-        known = _collection(attempt, db, invoice, row)
+        known = _collection(attempt, invoice, row, _load_retries(db, invoice.id))
     if last is not None and _is_lost(attempt, last):
         return [_enqueue_again(attempt, last, invoice.customer)]
     step = next_step(schedule, known)
@@ -86,7 +112,9 @@ def plan_next_step(attempt: Attempt, db: Session, invoice: Invoice, row: Subscri
     if step is Step.GRACE:
         jobs = plan_grace(attempt, db, invoice.id, invoice.customer, invoice.due_date)
         return [*_announce(attempt, db, invoice, jobs), *jobs]
-    if not known.in_flight:  # a newer event shows that Stripe will retry after all
+    grace = _newest_grace(db, invoice.id)
+    if grace is not None and grace.state == "planned" and not known.in_flight:
+        # a newer event shows that Stripe will retry after all
         _cancel(attempt, db, PaymentGrace, PaymentGrace.invoice == invoice.id)
     return []
 
@@ -97,9 +125,10 @@ def _announce(attempt: Attempt, db: Session, invoice: Invoice, planned: list[Fol
     return [announcements.announce_last_failure(attempt, db, invoice, number) for number in numbers]
 
 
-def _collection(attempt: Attempt, db: Session, invoice: Invoice, row: Subscription | None) -> CollectionFacts:
+def _collection(
+    attempt: Attempt, invoice: Invoice, row: Subscription | None, retries: Sequence[PaymentRetry]
+) -> CollectionFacts:
     status = row.stripe_status if row else None
-    retries = db.scalars(select(PaymentRetry).filter_by(invoice=invoice.id).order_by(PaymentRetry.number)).all()
     for_update = invoice.billing_reason == "subscription_update"
     return CollectionFacts(
         written_off=invoice.state == "uncollectible",
@@ -118,23 +147,39 @@ def is_sign_up_invoice(invoice: Invoice, stripe_status: str | None) -> bool:
 
 
 def cancel_settled(
-    attempt: Attempt, db: Session, selected: ColumnElement[bool], failing: list[Invoice], unknown: Collection[str] = ()
+    attempt: Attempt,
+    db: Session,
+    failing: list[Invoice],
+    row: Subscription | None,
+    invoice: str | None,
+    *,
+    overdue: str | None = None,
 ) -> None:
     """Cancel planned retries of invoices that are not collected any more, and grace periods of settled ones.
 
-    `selected`: the invoices to look at; `failing`: those of them that still fail; `unknown`: further ids that may have
-    a grace period, although no invoice with them is known.
+    The invoices are those of the subscription `row`, or `invoice`; `failing`: those of them that still fail; `overdue`:
+    one that is owed without any failure. Under the ids of the subscription and its latest invoice there may be a grace
+    period, although no such invoice is known.
     """
-    collected = [invoice.id for invoice in failing if invoice.state == "open" and not invoice.sent]
-    settled = select(Invoice.id).where(selected, Invoice.id.not_in(collected))
-    _cancel(attempt, db, PaymentRetry, PaymentRetry.invoice.in_(settled))
-    settled = select(Invoice.id).where(selected, Invoice.id.not_in([invoice.id for invoice in failing]))
-    _cancel(attempt, db, PaymentGrace, PaymentGrace.invoice.in_(settled) | PaymentGrace.invoice.in_(unknown))
+    ids = {"subscription": row.id if row else None, "latest_invoice": row.latest_invoice if row else None}
+    planned = [(table, key) for table, key in db.execute(PLANNED, {**ids, "invoice": invoice})]
+    collected = {one.id for one in failing if one.state == "open" and not one.sent}
+    owed = {overdue, *(one.id for one in failing)}
+    retries = {key for table, key in planned if table == PaymentRetry.__tablename__ and key not in collected}
+    graces = {key for table, key in planned if table == PaymentGrace.__tablename__ and key not in owed}
+    if retries:
+        _cancel(attempt, db, PaymentRetry, PaymentRetry.invoice.in_(retries))
+    if graces:
+        _cancel(attempt, db, PaymentGrace, PaymentGrace.invoice.in_(graces))
 
 
-def newest_retry(db: Session, invoice: str) -> PaymentRetry | None:
-    newest_first = select(PaymentRetry).filter_by(invoice=invoice).order_by(PaymentRetry.number.desc())
-    return db.scalars(newest_first.limit(1)).first()
+def _load_retries(db: Session, invoice: str) -> Sequence[PaymentRetry]:
+    """All retries of an invoice, the oldest first."""
+    return db.scalars(RETRIES, {"invoice": invoice}).all()
+
+
+def _newest_grace(db: Session, invoice: str) -> PaymentGrace | None:
+    return db.scalars(NEWEST_GRACE, {"invoice": invoice}).one_or_none()
 
 
 def select_planned(db: Session, table: type[Plan], key: tuple[str, int]) -> Plan | None:
@@ -145,18 +190,18 @@ def select_planned(db: Session, table: type[Plan], key: tuple[str, int]) -> Plan
 
 def resolve_pending_retry(attempt: Attempt, db: Session, invoice: str) -> None:
     """A failure reported while a retry is pending at the bank is the outcome of that retry."""
-    last = newest_retry(db, invoice)
-    if last is not None and last.state == "pending":
-        last.state, last.done_at = "declined", attempt.now
-        db.flush()
+    for last in _load_retries(db, invoice)[-1:]:
+        if last.state == "pending":
+            last.state, last.done_at = "declined", attempt.now
+            db.flush()
 
 
 def plan_retry(
     attempt: Attempt, db: Session, invoice: Invoice, delay_seconds: int, method: str | None = None
 ) -> list[FollowUp]:
     """Plan the next retry, `delay_seconds` from now. `method`: the new payment method that it is for."""
-    last = newest_retry(db, invoice.id)
-    key = invoice.id, last.number + 1 if last else 1
+    retries = _load_retries(db, invoice.id)
+    key = invoice.id, retries[-1].number + 1 if retries else 1
     return _plan(attempt, db, PaymentRetry, key, customer=invoice.customer, delay_seconds=delay_seconds, method=method)
 
 
@@ -165,8 +210,7 @@ def plan_grace(attempt: Attempt, db: Session, invoice: str, customer: str, due_d
 
     After a cancelled one, a new one may start.
     """
-    newest_first = select(PaymentGrace).filter_by(invoice=invoice).order_by(PaymentGrace.number.desc())
-    last = db.scalars(newest_first.limit(1)).first()
+    last = _newest_grace(db, invoice)
     if last is not None and _is_lost(attempt, last):
         return [_enqueue_again(attempt, last, customer)]
     if last is not None and last.state != "cancelled":

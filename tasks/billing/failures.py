@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import bindparam, exists, func, select
 from sqlalchemy.orm import Session
 
 from tasks.billing.invoices import InvoiceObject
@@ -19,6 +19,7 @@ from tasks.payloads import require
 
 OVERDUE = "overdue"  # the kind of a sent invoice without any attempt to pay it by its due date
 HAS_FAILED = exists().where(PaymentFailure.invoice == Invoice.id)
+LAST_FAILURE = select(func.max(PaymentFailure.created)).where(PaymentFailure.invoice == bindparam("invoice"))
 
 
 def record(
@@ -41,12 +42,7 @@ def record(
 
 def last_failure_at(db: Session, invoice: str) -> int:
     """When the newest failure of this invoice was reported (seconds since 1970, Stripe's clock); 0 if there is none."""
-    return db.scalar(select(func.max(PaymentFailure.created)).filter_by(invoice=invoice)) or 0
-
-
-def is_known(db: Session, invoice: str | None, *conditions: Any) -> bool:
-    """Whether a failure of this invoice is known that meets the conditions."""
-    return bool(db.scalar(select(exists().where(PaymentFailure.invoice == invoice, *conditions))))
+    return db.scalar(LAST_FAILURE, {"invoice": invoice}) or 0
 
 
 def _values(attempt: Attempt, kind: str, invoice: InvoiceObject, created: int, code: str | None) -> dict[str, Any]:

@@ -121,7 +121,8 @@ def _pay_open(attempt: Attempt, db: Session, customer: str, method: str) -> list
         return []
     mine = (Invoice.customer == customer) & (Invoice.account == account_of(attempt))
     jobs: list[FollowUp] = []
-    for invoice in dunning.unpaid_invoices(db, mine & (Invoice.state == "open") & ~Invoice.sent):
+    unpaid = select(Invoice).where(mine, Invoice.state == "open", ~Invoice.sent, dunning.FAILING).order_by(Invoice.id)
+    for invoice in db.scalars(unpaid).all():
         row = db.get(Subscription, invoice.subscription) if invoice.subscription else None
         if dunning.select_failing(attempt.settings, db, [invoice], row) and not _is_tried(db, invoice, method):
             jobs += dunning.plan_retry(attempt, db, invoice, 0, method)

@@ -14,7 +14,7 @@ from tasks.billing.subscription_state import FINAL, SUSPENDED
 from tasks.billing.subscriptions import SubscriptionSnapshot
 from tasks.db.locking import select_for_update
 from tasks.handler import Attempt, FollowUp
-from tasks.models import Invoice, PaymentFailure, PaymentGrace, PaymentRetry, Subscription
+from tasks.models import Invoice, PaymentGrace, PaymentRetry, Subscription
 from tasks.orders import access, sales_without_session
 from tasks.payloads import StripeEvent, parse, require
 
@@ -96,7 +96,7 @@ def _failed(attempt: Attempt, db: Session, kind: str) -> list[FollowUp]:
     code = invoices.decline_reason(attempt, current)
     failed, created = event.data.object, require(event.created, "created")
     failures.record(attempt, db, kind, failed, created=created, code=code)
-    newest = not failures.is_known(db, failed.id, PaymentFailure.created > created)
+    newest = failures.last_failure_at(db, str(failed.id)) <= created
     if newest:
         dunning.resolve_pending_retry(attempt, db, str(failed.id))
     invoice, jobs = _apply(attempt, db, current, subscription)
@@ -119,7 +119,7 @@ def _apply(
     """Store the new facts and recompute what depends on them; returns the invoice's row and the jobs to enqueue."""
     invoice = invoices.upsert_snapshot(attempt, db, new)
     if invoice.subscription is None:
-        jobs = subscriptions.recompute(attempt, db, Invoice.id == invoice.id, None)
+        jobs = subscriptions.recompute(attempt, db, None, invoice.id)
         if invoice.state == "paid":
             jobs += access.sync_entitlements(db, attempt, invoice=invoice.id)
             jobs += sales_without_session.enqueue_sale(attempt, db, invoice)
@@ -128,7 +128,7 @@ def _apply(
     row = subscriptions.upsert_snapshot(attempt, db, invoice.subscription, known)
     before = row.status
     access.lock_entitlements(db, invoice=invoice.id)  # a concurrent refund may name only the invoice
-    jobs = subscriptions.recompute(attempt, db, Invoice.subscription == row.id, row)
+    jobs = subscriptions.recompute(attempt, db, row)
     return invoice, [
         *announcements.announce_payment(attempt, db, invoice, restored=before == SUSPENDED != row.status),
         *jobs,
@@ -153,8 +153,7 @@ def _refetch(attempt: Attempt, db: Session, invoice: str) -> list[FollowUp]:
 def _end_dunning(attempt: Attempt, db: Session, invoice: Invoice, grace: int) -> list[FollowUp]:
     row = select_for_update(db, Subscription, invoice.subscription) if invoice.subscription else None
     before = row.status if row else None
-    selected = Invoice.subscription == row.id if row else Invoice.id == invoice.id
-    jobs = subscriptions.recompute(attempt, db, selected, row)
+    jobs = subscriptions.recompute(attempt, db, row, None if row else invoice.id)
     suspended = row is not None and row.status == SUSPENDED != before
     about = {"invoice": invoice.id, "customer": invoice.customer}
     return [*announcements.announce_given_up(attempt, db, grace, suspended=suspended, **about), *jobs]
@@ -166,7 +165,7 @@ def _end_dunning_of_unknown(attempt: Attempt, db: Session, key: tuple[str, int])
     row = select_for_update(db, Subscription, found.id) if found else None
     if row is None:
         return []
-    jobs = subscriptions.recompute(attempt, db, Invoice.subscription == row.id, row)
+    jobs = subscriptions.recompute(attempt, db, row)
     if row.status != SUSPENDED:
         return jobs
     about = {"invoice": key[0], "customer": row.customer}

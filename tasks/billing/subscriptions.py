@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from msgspec import Struct, field
-from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from tasks.billing import announcements, debts, dunning, failures, invoices, refetch, stripe_entitlements
@@ -18,7 +17,7 @@ from tasks.clients import stripe
 from tasks.connected_accounts import account_of
 from tasks.db.locking import upsert_locked
 from tasks.handler import Attempt, FollowUp
-from tasks.models import Invoice, Subscription
+from tasks.models import Subscription
 from tasks.orders import access
 from tasks.orders.product_grants import Item, make_item
 from tasks.payloads import Id, Int64, Ref, StripeEvent, Text, UnixTime, metadata_of, parse, product_of, ref, require
@@ -191,22 +190,21 @@ def _update_items(row: Subscription, version: Version, found: SubscriptionItems 
         row.items_complete, row.items_seen_created, row.items_seen_event = complete, version.at, version.event
 
 
-def recompute(attempt: Attempt, db: Session, selected: ColumnElement[bool], row: Subscription | None) -> list[FollowUp]:
+def recompute(attempt: Attempt, db: Session, row: Subscription | None, invoice: str | None = None) -> list[FollowUp]:
     """Recompute dunning, status and access after a fact has changed; returns the jobs to enqueue.
 
-    `selected` selects the subscription's invoices; `row` is its locked row, None for an invoice without subscription.
+    `row` is the locked subscription; None for the invoice with the id `invoice`, which has none.
     """
     db.flush()
-    unpaid = dunning.unpaid_invoices(db, selected)
+    unpaid = dunning.unpaid_invoices(db, row.id if row else None, invoice)
     failing = dunning.select_failing(attempt.settings, db, unpaid, row)
     jobs = [job for one in failing for job in dunning.plan_next_step(attempt, db, one, row)]
     if row is None:
-        dunning.cancel_settled(attempt, db, selected, failing)
+        dunning.cancel_settled(attempt, db, failing, None, invoice)
         return jobs
     paid_since, owed = debts.is_paid_since(db, row), debts.load_debts(db, row, failing)
     overdue = None if owed or paid_since else debts.overdue_invoice(db, row)
-    unknown = {row.id, row.latest_invoice or row.id} - {overdue, *(one.id for one in failing)}
-    dunning.cancel_settled(attempt, db, selected, failing, unknown)
+    dunning.cancel_settled(attempt, db, failing, row, invoice, overdue=overdue)
     if overdue:
         jobs += dunning.plan_grace(attempt, db, overdue, row.customer, None)
         owed = [Debt(row.seen_created, dunning.is_given_up(db, overdue))]
@@ -233,7 +231,7 @@ def _apply_event(
     if overdue is not None:
         invoices.upsert_snapshot(attempt, db, overdue)
         failures.record(attempt, db, failures.OVERDUE, overdue.object, created=overdue.object.due_date or created)
-    return row, recompute(attempt, db, Invoice.subscription == row.id, row)
+    return row, recompute(attempt, db, row)
 
 
 def _fetch_overdue(attempt: Attempt, db: Session, new: SubscriptionSnapshot) -> invoices.InvoiceSnapshot | None:
