@@ -1,34 +1,28 @@
-"""`python -m web [--plain-asgi]`: check the settings, then serve with uvicorn."""
+"""`python -m web [--plain-asgi]`: check the settings, then supervise the serving processes, with uvicorn.
+
+The supervisor itself does not import the application (web/serving.py), which takes 70 MB.
+"""
 
 from __future__ import annotations
 
 import argparse
-import gc
 import multiprocessing
-import os
 import resource
-import signal
 import socket
 import sys
-import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from settings import Settings, SettingsError, load
-from tasks import route_check
-from tasks.broker import open_store
-from tasks.derived_keys import derive_key
-from tasks.notifications.rendering import check_templates
 from tasks.private_files import keep_files_private
 from telemetry import logs, tested_versions
-from web import STORE_TIMEOUT_SECONDS, create_asgi_app
-from web.ops import watchdog
-from web.receiver import sources
-from web.receiver.asgi import AsgiApp
 from web.receiver.connections import MAX_CONNECTIONS
+
+if TYPE_CHECKING:
+    from web.receiver.asgi import AsgiApp
 
 KEEP_ALIVE_SECONDS = 180  # longer than proxies keep a connection, so that they never use one that is being closed
 SHUTDOWN_SECONDS = 5  # for the requests that are being served at a SIGTERM
@@ -45,29 +39,7 @@ class Supervisor(Multiprocess):
         super().keep_subprocess_alive()
 
 
-def application() -> AsgiApp:
-    """Called in each serving process."""
-    logs.configure()
-    threading.Thread(target=_end_with_parent, daemon=True, name="parent-watch").start()
-    settings = load()
-    if settings.alert_urls:
-        watchdog.start(settings, open_store(settings, timeout_seconds=STORE_TIMEOUT_SECONDS))
-    for key in settings.api_keys:
-        derive_key(key.secret, "")  # 0.2 s, once: the event loop must not wait for it
-    app = create_asgi_app(settings)
-    gc.collect()
-    gc.freeze()  # otherwise each full collection scans all these modules for 90 ms, and clients wait
-    return app
-
-
-def _end_with_parent() -> None:
-    """A serving process would outlive a killed supervisor and listen beside its successor, with outdated settings."""
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-def main(target: str = "web.__main__:application") -> None:
+def main(target: str = "web.serving:application") -> None:
     """Serve the application that the factory `target` returns, until a SIGTERM. A wrong setting ends the process with
     one line before it listens."""
     parser = argparse.ArgumentParser(prog="python -m web", description="The webhook receiver, the API and the console.")
@@ -76,12 +48,9 @@ def main(target: str = "web.__main__:application") -> None:
     keep_files_private()
     try:
         settings = load()
-        if not sources.configured_sources(settings):
-            raise SettingsError("no source is configured; set STRIPE_WEBHOOK_SECRET, DOC_WEBHOOK_SECRET or SOURCES")
-        route_check.check(settings)
-        check_templates(settings)
-    except (SettingsError, route_check.RouteError) as error:
+    except SettingsError as error:
         sys.exit(f"holdfast: {error}")
+    _check(settings)
     logs.configure()
     tested = tested_versions.is_tested("uvicorn")
     tested_versions.warn(*(() if tested else ("webhooks are served by plain ASGI, which is slower",)))
@@ -90,6 +59,22 @@ def main(target: str = "web.__main__:application") -> None:
         _serve_plain(target, settings)
     else:
         _serve(target, settings)
+
+
+def _check(settings: Settings) -> None:
+    """Exits as the check does. It needs the whole application, which the supervisor would keep in memory for ever:
+    therefore it has a process of its own."""
+    check = multiprocessing.get_context("fork").Process(target=_check_in_child, args=(settings,))
+    check.start()
+    check.join()
+    if check.exitcode:
+        sys.exit(1)
+
+
+def _check_in_child(settings: Settings) -> None:
+    from web import serving  # noqa: PLC0415  see _check
+
+    serving.check(settings)
 
 
 def _serve(target: str, settings: Settings) -> None:
@@ -127,9 +112,8 @@ def _raise_open_files_limit(count: int) -> None:
 
 def config(target: str | AsgiApp, settings: Settings) -> uvicorn.Config:
     """For the fast path. `target` is an application, or the name of a factory."""
-    from web.receiver.protocol import WebhookProtocol  # noqa: PLC0415  it may not import with another uvicorn
-
-    return uvicorn.Config(target, factory=isinstance(target, str), http=WebhookProtocol, **_options(settings))
+    protocol: Any = "web.receiver.protocol:WebhookProtocol"
+    return uvicorn.Config(target, factory=isinstance(target, str), http=protocol, **_options(settings))
 
 
 def _options(settings: Settings) -> dict[str, Any]:

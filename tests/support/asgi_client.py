@@ -13,7 +13,7 @@ from typing import Any
 from werkzeug.test import Client
 
 from settings import Settings
-from web import create_asgi_app
+from web.application import create_asgi_app
 from web.receiver.asgi import AsgiApp
 
 

@@ -10,6 +10,7 @@ from tasks.broker import BackgroundRinger
 from tests.support.crash_points import RECEIVER
 from tests.support.handlers import DIE, die_around_each, die_at, register_handlers
 from web import __main__ as web
+from web import serving
 from web.receiver.asgi import AsgiApp
 
 RUNG = "after the doorbell, before the 200"
@@ -21,7 +22,7 @@ def application() -> AsgiApp:
     die_around_each(RECEIVER)
     if RUNG in DIE:
         BackgroundRinger.ring = ring_and_die  # type: ignore[assignment,method-assign]
-    return web.application()
+    return serving.application()
 
 
 def ring_and_die(_: BackgroundRinger, bells: Iterable[Doorbell]) -> None:

@@ -10,8 +10,8 @@ from uvicorn import Server
 
 from dev.stack.servers import wait_until
 from settings import Settings
-from web import create_asgi_app
 from web.__main__ import config
+from web.application import create_asgi_app
 
 
 @contextmanager

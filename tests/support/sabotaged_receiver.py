@@ -8,6 +8,7 @@ import os
 
 from inbox.event import NewEvent
 from web import __main__ as web
+from web import serving
 from web.receiver.asgi import AsgiApp
 from web.receiver.group_commit import GroupCommit
 
@@ -25,7 +26,7 @@ def application() -> AsgiApp:
     """Called in each serving process."""
     if os.environ.get("HOLDFAST_SABOTAGE") == "200 before the record":
         GroupCommit.record = _answer_first  # type: ignore[assignment, method-assign]
-    return web.application()
+    return serving.application()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from settings import Settings, load
 from tests.conftest import Clock, fresh_database
 from tests.support import record_model
 from tests.support.signed_deliveries import API_KEY, key_name
-from web import create_app
+from web.application import create_app
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
 RACERS = 8

@@ -162,8 +162,8 @@ def test_a_collector_that_hangs_delays_no_job_and_no_shutdown(stack: Stack, real
 
 LOADED = """
 import sys
-import web.__main__, workers.app
-web.__main__.application()
+import web.serving, workers.app
+web.serving.application()
 workers.app.runner(1)
 ours = ("telemetry.otlp", "opentelemetry.exporter", "opentelemetry.sdk.trace", "google.protobuf")
 print(sorted(name for name in sys.modules if name.startswith(ours)))

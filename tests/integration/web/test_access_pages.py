@@ -19,7 +19,7 @@ from tests.integration.tasks.orders.test_fulfilment import checkout
 from tests.support.business import HANDOFF_SECRET, Business
 from tests.support.lives import T0, Happened, invoice, subscription
 from tests.support.signed_deliveries import API_KEY
-from web import create_app
+from web.application import create_app
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
 APP = {"APP_WEBHOOK_URL": "http://app.internal/hook", "APP_WEBHOOK_SECRET": HANDOFF_SECRET}

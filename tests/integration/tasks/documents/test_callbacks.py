@@ -34,7 +34,7 @@ from tasks.notifications.notify import send
 from tests.support.business import HANDOFF_SECRET, NOW, Business, at_once
 from tests.support.peers import Answer, Mailbox, Peer
 from tests.support.signed_deliveries import API_KEY as OUR_API_KEY
-from web import create_app
+from web.application import create_app
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr':DeprecationWarning")  # Apprise's, below Python 3.13
 

@@ -22,7 +22,7 @@ from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Document
 from tests.support.buckets import S3
 from tests.support.signed_deliveries import API_KEY, DOC_SECRET, key_name
-from web import create_app
+from web.application import create_app
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
 NOW = datetime(2026, 11, 23, tzinfo=UTC)

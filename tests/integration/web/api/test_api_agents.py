@@ -27,7 +27,7 @@ from tasks.db.engine import make_engine, make_sessions
 from tasks.models import Agent, AgentAudit, Document, Handoff
 from tasks.signed_link import create_link
 from tests.support.signed_deliveries import API_KEY, DOC_SECRET, key_name
-from web import create_app
+from web.application import create_app
 
 BEARER = {"Authorization": f"Bearer {API_KEY}"}
 OTHER_KEY = "another-key-0123456789abcd"

@@ -20,8 +20,9 @@ from inbox.store import Store
 from settings import SCOPES, Settings, load
 from tests.conftest import fresh_database
 from tests.support.signed_deliveries import API_KEY, key_name
-from web import auth, create_app
+from web import auth
 from web.api.operation import Operation
+from web.application import create_app
 
 KEYS = {scope: f"{scope}-key-0123456789abcdef" for scope in SCOPES}
 DOCUMENT = {"document_id": "contract-7", "notify": {"email": "ada@example.com"}}

@@ -23,7 +23,7 @@ from tasks import bulk_replays as task
 from tasks.models import Replay
 from tests.support.running import run
 from tests.support.signed_deliveries import API_KEY
-from web import create_app
+from web.application import create_app
 from web.queries import bulk_replays
 from workers.run import AttemptFailed, Runner
 

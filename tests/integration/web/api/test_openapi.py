@@ -16,8 +16,8 @@ from settings import load
 from tests.conftest import fresh_database
 from tests.support.asgi_client import asgi_client
 from tests.support.signed_deliveries import API_KEY, DOC_SECRET, STRIPE_SECRET
-from web import create_app
 from web.api import openapi
+from web.application import create_app
 
 PLAN = settings(
     max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None

@@ -24,7 +24,7 @@ from inbox.store import PREFIX, Store
 from settings import Settings, load
 from tests.conftest import Clock, fresh_database
 from tests.support.signed_deliveries import API_KEY, key_name
-from web import create_app
+from web.application import create_app
 from web.console import sign_in
 from web.queries.timeline import build_timeline
 

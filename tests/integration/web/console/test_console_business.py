@@ -24,7 +24,7 @@ from tasks.models import Document, DocumentStep, Invoice, PaymentGrace, PaymentR
 from tests.support.asgi_client import asgi_client
 from tests.support.sample_data import fill_database
 from tests.support.signed_deliveries import API_KEY, STRIPE_SECRET, signed_by_stripe, stripe_event
-from web import create_app
+from web.application import create_app
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

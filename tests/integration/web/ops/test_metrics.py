@@ -24,7 +24,7 @@ from tasks.db.migrate import migrate
 from tests.conftest import Clock
 from tests.support.signed_deliveries import STRIPE_SECRET
 from tests.support.stack import ROOT
-from web import create_app
+from web.application import create_app
 from web.receiver.counters import FLUSH_SECONDS, BufferedCounters, rejection_counts
 
 MONITORING = ROOT / "deploy" / "monitoring"

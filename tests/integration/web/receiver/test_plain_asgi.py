@@ -19,7 +19,7 @@ from inbox import queries
 from inbox.store import Store
 from settings import load
 from tests.support.signed_deliveries import STRIPE_SECRET, signed_by_stripe, stripe_event
-from web import create_asgi_app
+from web.application import create_asgi_app
 
 ROOT = Path(__file__).parents[4]
 UNTESTED = """

@@ -271,7 +271,7 @@ def test_the_receiver_starts_without_the_stripe_library() -> None:
     code = """
 import sys
 from settings import load
-from web import create_asgi_app
+from web.application import create_asgi_app
 import web.__main__, web.receiver.protocol
 create_asgi_app(load({"STRIPE_WEBHOOK_SECRET": "whsec_the_next_one_0123456789abcdef"}))
 print("stripe" in sys.modules)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from settings import load
 from tests.support.signed_deliveries import STRIPE_SECRET
-from web import create_asgi_app
+from web.application import create_asgi_app
 from web.receiver.delivery import Delivery
 from web.responses import Response
 
