@@ -103,12 +103,16 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class NextJobRequest:
-    """A request for the next job of a queue if its task is one of `tasks`, leased to `holder`."""
+    """A request for the next job of a queue if its task is one of `tasks`, leased to `holder`.
+
+    If it is repeated with the same `nonce`, because its reply was lost, it gets the same lease.
+    """
 
     holder: str
     lease_seconds: float
     queue: str
     tasks: Sequence[str]
+    nonce: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ class Store:
         if self._message is no_message:
             return self.finish(lease, follow_ups), "none"
         lease_ms = int(request.lease_seconds * 1000)
-        lease_args = ("", request.holder, lease_ms, wire.nonce(), "", request.queue, *request.tasks)
+        lease_args = ("", request.holder, lease_ms, request.nonce, "", request.queue, *request.tasks)
         finish_args = (lease.job_id, lease.token, *self._job_args(follow_ups))
         with translate_errors():
             finished, found = self._raw_replies([("finish", finish_args), ("lease", lease_args)])

@@ -27,6 +27,7 @@ attempt and replay of the job.
 - GaveUp: the same, and its follow-ups are created in the same step.
 - NotNow: it runs again at the given time; the attempt is not counted.
 - LeaseLost (from `attempt.renew`): another worker has the job; this attempt ends and changes nothing.
+- the record or the database cannot be reached: it runs again soon; the attempt is not counted.
 - every other exception: it is retried with growing delays up to MAX_ATTEMPTS, or by the schedule that its Task names,
   and then becomes a dead letter. A TransientError may name a minimum delay.
 """

@@ -6,9 +6,10 @@ Celery's overhead is two thirds of a millisecond of CPU per job; see docs/decisi
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from inbox.job import Lease, NextJobRequest
+from inbox.wire import nonce
 from settings import SLICE_SECONDS
 from tasks.handler import Handler
 from tasks.routes import TASKS
@@ -26,10 +27,12 @@ def work(
     first job failed. The outcomes of the others are in the record and in `events`.
     """
     began = time.monotonic()
-    request = _next_request(runner, lease.task)
+    queue, tasks = TASKS[lease.task].queue, _tasks_of_a_slice(lease.task)
 
     def next_request() -> NextJobRequest | None:
-        return request if time.monotonic() - began < SLICE_SECONDS else None
+        if not tasks or time.monotonic() - began >= SLICE_SECONDS:
+            return None
+        return NextJobRequest(runner.holder, runner.settings.lease_seconds, queue, tasks, nonce())
 
     def attempt(lease: Lease) -> tuple[str, Lease | str]:
         return runner.attempt(handlers[lease.task], lease, began + limit_seconds, next_request)
@@ -49,11 +52,7 @@ def work(
     return first_outcome
 
 
-def _next_request(runner: Runner, task: str) -> NextJobRequest | None:
-    """A request for a job of the same queue whose task has the default time limit. A task with its own limit runs
-    alone."""
-    queue = TASKS[task].queue
-    same_limit = [name for name, it in TASKS.items() if it.queue == queue and not it.time_limit_seconds]
-    return (
-        NextJobRequest(runner.holder, runner.settings.lease_seconds, queue, same_limit) if task in same_limit else None
-    )
+def _tasks_of_a_slice(task: str) -> Sequence[str]:
+    """The tasks of the same queue with the default time limit. A task with its own limit runs alone."""
+    same_limit = [name for name, it in TASKS.items() if it.queue == TASKS[task].queue and not it.time_limit_seconds]
+    return same_limit if task in same_limit else []

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import random
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 from typing import cast
 
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Table, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -28,12 +26,11 @@ from tasks.handler import Attempt, FollowUp, GaveUp, Handler
 from tasks.models import Effect
 from tasks.routes import TASKS
 from telemetry import logs, tracing
+from workers.attempt_errors import describe, is_outage, where
 
 log = structlog.get_logger()
 INSERT_EFFECT = insert(cast("Table", Effect.__table__))  # inserting through the class costs several times as much
-ROOT = Path(__file__).parent.parent
-
-
+OUTAGE_PAUSE_SECONDS = 1.0
 NextRequest = Callable[[], NextJobRequest | None]  # asked when a job has ended: whether another one may begin then
 
 
@@ -85,40 +82,71 @@ class Runner:
         self, handler: Handler, lease: Lease, deadline: float, next_request: NextRequest
     ) -> tuple[str, Lease | str]:
         began = time.monotonic()
-        found: Lease | str = "none"
         try:
-            follow_ups = self._effect(handler, lease, deadline)
-            bells, found = self._finish(lease, follow_ups, next_request)
-            return self._finished(began, bells, len(follow_ups)), found
+            new = [_new_job(lease, follow_up) for follow_up in self._effect(handler, lease, deadline)]
         except LeaseLost:
-            return _ended(began, "lost"), found
+            return _ended(began, "lost"), "none"
         except NotNow as error:
-            self._return_job(lease, partial(self._postpone, wait=error))
-            return _ended(began, "put off"), "none"
+            return self._put_off(lease, began, str(error), error.at_ms), "none"
         except Exception as error:
-            self.release(found)
+            if is_outage(error):
+                return self._wait_for(error, lease, began), "none"
             raise self._fail(lease, began, error) from None  # the cause may hold personal data: it is not chained
         except BaseException:  # SystemExit from the pool's signal handler, or KeyboardInterrupt
-            self.release(found)
             if time.monotonic() < deadline:
                 self.release(lease)  # the worker must stop; the job did not fail
             else:
                 self._fail(lease, began, TransientError("it exceeded its time limit and did not stop"))
             raise
-
-    def _finished(self, began: float, bells: Sequence[Doorbell] | HoldfastError, follow_ups: int) -> str:
-        if isinstance(bells, HoldfastError):
-            raise bells
-        self.ring(bells)
-        return _ended(began, "succeeded", follow_ups=follow_ups)
+        return self._finish(lease, began, new, deadline, next_request)
 
     def _finish(
-        self, lease: Lease, follow_ups: Sequence[FollowUp], next_request: NextRequest
+        self, lease: Lease, began: float, new: Sequence[NewJob], deadline: float, next_request: NextRequest
+    ) -> tuple[str, Lease | str]:
+        """The effect is committed, so nothing from here on is the job's failure: the next attempt finds the row."""
+        found: Lease | str = "none"
+        try:
+            bells, found = self._finish_when_available(lease, new, deadline, next_request)
+            if isinstance(bells, HoldfastError):
+                raise bells
+            self.ring(bells)
+            return _ended(began, "succeeded", follow_ups=len(new)), found
+        except LeaseLost:
+            return _ended(began, "lost"), found
+        except (StoreUnavailable, SoftTimeLimitExceeded):
+            self.release(lease)
+            return _ended(began, "not finished"), "none"
+        except BaseException:
+            self.release(found)
+            self.release(lease)
+            raise
+
+    def _finish_when_available(
+        self, lease: Lease, new: Sequence[NewJob], deadline: float, next_request: NextRequest
     ) -> tuple[Sequence[Doorbell] | HoldfastError, Lease | str]:
-        new = [_new_job(lease, follow_up) for follow_up in follow_ups]
-        if request := next_request():
-            return self.store.finish_and_lease(lease, new, request)
-        return self.store.finish(lease, new), "none"
+        """Finish the job. While the store is not available, try again each second until the deadline."""
+        request = next_request()
+        finished, found = self._try_to_finish(lease, new, request)
+        while isinstance(finished, StoreUnavailable) and time.monotonic() + OUTAGE_PAUSE_SECONDS < deadline:
+            if isinstance(found, Lease):
+                self.release(found)
+                request = None  # otherwise its reply was lost, perhaps with a lease, which the same request gets again
+            time.sleep(OUTAGE_PAUSE_SECONDS)
+            finished, found = self._try_to_finish(lease, new, request)
+            if not next_request():
+                self.release(found)
+                found = "none"
+        return finished, found
+
+    def _try_to_finish(
+        self, lease: Lease, new: Sequence[NewJob], request: NextJobRequest | None
+    ) -> tuple[Sequence[Doorbell] | HoldfastError, Lease | str]:
+        try:
+            return (
+                self.store.finish_and_lease(lease, new, request) if request else (self.store.finish(lease, new), "none")
+            )
+        except StoreUnavailable as error:
+            return error, "none"
 
     def _effect(self, handler: Handler, lease: Lease, deadline: float) -> Sequence[FollowUp]:
         """Commit the handler's changes and the effect row in one transaction, once per job.
@@ -141,7 +169,7 @@ class Runner:
             # A stalled holder resumed after its lease had expired, and one of the two holders committed first.
             done = self._done(lease)
             if done is None:
-                raise TransientError(f"two jobs wrote the same row ({_where(error)})") from None
+                raise TransientError(f"two jobs wrote the same row ({where(error)})") from None
             return done
 
     def _done(self, lease: Lease) -> list[FollowUp] | None:
@@ -183,9 +211,23 @@ class Runner:
         schedule = getattr(s, named) if named else ()
         return retry.Policy(s.retry_base_seconds, s.retry_cap_seconds, s.max_attempts, schedule)
 
-    def _postpone(self, lease: Lease, wait: NotNow) -> list[Doorbell]:
+    def _put_off(self, lease: Lease, began: float, reason: str, at_ms: int) -> str:
         """By a second at least: if our clock is behind the store's, the job would come back again and again."""
-        return self.store.postpone(lease, str(wait), max(wait.at_ms, self.store.now_ms() + 1000))
+
+        def postpone(lease: Lease) -> list[Doorbell]:
+            return self.store.postpone(lease, reason, max(at_ms, self.store.now_ms() + 1000))
+
+        self._return_job(lease, postpone)
+        return _ended(began, "put off")
+
+    def _wait_for(self, outage: Exception, lease: Lease, began: float) -> str:
+        """Put the job off as after a first failure, without counting the attempt. The process waits for a moment, too,
+        or it would put off one job of a backlog after the other."""
+        delay_ms = int(self._policy(lease.task).delay(1, random.random()) * 1000)  # noqa: S311
+        reason = str(outage) if isinstance(outage, StoreUnavailable) else "the database is not available"
+        outcome = self._put_off(lease, began, reason, lease.leased_ms + _ms(began) + delay_ms)
+        time.sleep(OUTAGE_PAUSE_SECONDS)
+        return outcome
 
     def release(self, lease: Lease | str) -> None:
         """Return a leased job so that another worker can run it now."""
@@ -215,20 +257,6 @@ def _ms(began: float) -> int:
 def _ids(lease: Lease) -> dict[str, str | int]:
     """Bound to every log line of an attempt. `event_id`, because structlog uses `event` for the message."""
     return {"source": lease.source, "event_id": lease.event_id, "job": lease.job_id, "attempt": lease.attempt}
-
-
-def describe(error: BaseException) -> str:
-    """An error's text without personal data. Texts of foreign errors may contain it, so only their place is given."""
-    return str(error) if isinstance(error, HoldfastError) else f"{type(error).__name__} at {_where(error)}"
-
-
-def _where(error: BaseException) -> str:
-    """The innermost line of our own code in the traceback."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(ROOT)]
-    own = [f for f in frames if "site-packages" not in f.filename]
-    if not own:
-        return "an unknown place"
-    return f"{Path(own[-1].filename).relative_to(ROOT)}:{own[-1].lineno}"
 
 
 def _new_job(lease: Lease, follow_up: FollowUp) -> NewJob:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dev.stack.postgres import Postgres
 from dev.stack.rabbitmq import RabbitMQ
 from dev.stack.servers import Valkey, wait_until
 from inbox import queries
@@ -77,6 +78,36 @@ def test_a_stalled_store_gives_503_and_the_resent_event_is_recorded_once(
     time.sleep(3)
     assert deliver(stack, "evt_1") == 200
     assert queries.stats(real_store)["accepted"] == 1
+
+
+ONE_ATTEMPT = {"MAX_ATTEMPTS": "1", "LEASE_SECONDS": "60", "JOB_TIME_LIMIT_SECONDS": "50"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
+def test_a_store_that_stalls_after_the_commit_makes_no_dead_letter(world: World) -> None:
+    _, job = world.busy_worker(**ONE_ATTEMPT)
+    world.store.client.client_pause(13_000)  # longer than a worker's two requests of 5 s each
+    world.release_held_job()
+    time.sleep(13)
+    stats = world.settle()
+    assert (world.effects(job), world.outcomes(job)) == (1, ["succeeded"])
+    assert stats | {"dead": 0, "succeeded": 1} == stats
+
+
+@pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
+def test_a_database_that_is_down_makes_no_dead_letter(world: World) -> None:
+    with Postgres(forgetful=False) as server:
+        world.database = server.url("test")
+        server.kill()
+        world.stack.environment |= ONE_ATTEMPT
+        world.stack.worker(DATABASE_URL=world.database)
+        job = world.record("plain")
+        wait_until(lambda: world.state(job) == "scheduled", seconds=60, what="the job to be put off")
+        assert world.outcomes(job) == []
+        server.start()
+        stats = world.settle()
+        assert (world.effects(job), world.outcomes(job), stats["dead"]) == (1, ["succeeded"], 0)
 
 
 @pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)

@@ -204,7 +204,7 @@ class History(RuleBasedStateMachine):
         if not (held or self.same_server):
             return multiple()
         bells, found = self.store.finish_and_lease(
-            lease, [], NextJobRequest("host-2/1", LEASE_SECONDS, queue, ["tasks.a"])
+            lease, [], NextJobRequest("host-2/1", LEASE_SECONDS, queue, ["tasks.a"], nonce())
         )
         assert isinstance(bells, LeaseLost) != (held or finished)
         self._rung(bells if isinstance(bells, list) else [])

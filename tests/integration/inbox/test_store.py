@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from inbox.job import Doorbell, Lease, NewJob, NextJobRequest
 from inbox.queries import stats
 from inbox.retry import DeadLetter, RetryAt
 from inbox.store import DAY_MS, PREFIX, Rules, Store
+from inbox.wire import nonce
 from tasks import broker
 from tests.conftest import Clock
 from tests.support.lossy_proxy import LossyProxy
@@ -66,7 +68,7 @@ def test_only_the_first_lease_of_a_job_is_marked_as_first(store: Store, clock: C
 
 
 def wish(*tasks: str) -> NextJobRequest:
-    return NextJobRequest("worker-1", 60, "payments", tasks)
+    return NextJobRequest("worker-1", 60, "payments", tasks, nonce())
 
 
 @pytest.fixture
@@ -180,6 +182,15 @@ def test_a_next_lease_whose_reply_was_lost_is_returned_again(over_line: Store, l
     assert found.task_id == message["headers"]["id"]
     assert (over_line.client.llen("payments"), stats(over_line)["running"]) == (1, 1)
     assert over_line.finish_and_lease(found, [], wish("tasks.a"))[0] == []
+
+
+def test_a_repeated_request_gets_the_next_lease_that_it_has_already_got(with_broker: Store) -> None:
+    with_broker.client.rpop("payments")
+    lease, request = leased(with_broker), wish("tasks.a")
+    _, lost = with_broker.finish_and_lease(lease, [], request)
+    assert isinstance(lost, Lease)
+    assert with_broker.finish_and_lease(lease, [], request) == ([], replace(lost, first=False))
+    assert stats(with_broker) | {"running": 1, "succeeded": 1} == stats(with_broker)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from dev.stack.servers import Valkey, wait_until
 from inbox import queries
+from inbox.client import connect
 from inbox.errors import LeaseLost, NotNow, PermanentError, TransientError
 from inbox.event import Event
 from inbox.job import Doorbell, Lease, NewJob
@@ -21,7 +25,8 @@ from tasks.handler import Attempt, FollowUp, GaveUp
 from tasks.models import Effect, Notification
 from tests.conftest import Clock
 from tests.support.running import run
-from workers.run import AttemptFailed, Runner, describe
+from workers.attempt_errors import describe
+from workers.run import AttemptFailed, Runner
 
 JOB = NewJob("stripe:evt_1:payments.payment_failed", "tasks.payments.payment_failed", "payments")
 FOLLOW_UP = FollowUp("notify", "tasks.notifications.send", {"n": 1})
@@ -129,6 +134,68 @@ def test_an_attempt_after_a_crash_between_commit_and_finish_creates_the_same_fol
     found = queries.find_job(runner.store, "stripe:evt_1:notify")
     assert found is not None
     assert found["state"] == "pending"
+
+
+def read_only_for(store: Store, seconds: float) -> None:
+    """The store answers, but it takes no write, as one that has become a replica."""
+    store.client.replicaof("127.0.0.1", "1")
+    threading.Timer(seconds, store.client.replicaof, ("NO", "ONE")).start()
+
+
+def silent_for(store: Store, seconds: float) -> None:
+    store.client.client_pause(int(seconds * 1000))
+
+
+@pytest.mark.parametrize("away", [read_only_for, silent_for])
+@pytest.mark.parametrize(("seconds", "limit", "outcome"), [(1.5, 55, "succeeded"), (5, 2.5, "not finished")])
+def test_a_store_that_is_away_after_the_commit_is_no_failure_of_the_job(
+    runner: Runner,
+    valkey: Valkey,
+    *,
+    clock: Clock,
+    away: Callable[[Store, float], None],
+    seconds: float,
+    limit: float,
+    outcome: str,
+) -> None:
+    """Not in its only attempt either. If it stays away, the next attempt finds the effect row."""
+
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        write(attempt, db, f"attempt {attempt.number}")
+        away(runner.store, seconds)
+        return [FOLLOW_UP]
+
+    quick = Store(connect(valkey.url, timeout_seconds=0.3), now_ms=clock)
+    hasty = replace(runner, store=quick, settings=load({"MAX_ATTEMPTS": "1"}))
+    assert run(hasty, handler, JOB.id, "task-1", limit) == outcome
+    wait_until(lambda: not runner.store.write_error(), seconds=20, what="the store to take writes again")
+    clock.forward(runner.settings.lease_seconds + 1)
+    assert run(hasty, handler, JOB.id, "task-2", limit) == ("done" if outcome == "succeeded" else "succeeded")
+    assert rows(runner) == ["attempt 1"]
+    assert queries.find_job(runner.store, "stripe:evt_1:notify") is not None
+    assert queries.stats(runner.store) | {"succeeded": 1, "dead": 0} == queries.stats(runner.store)
+
+
+NOWHERE = ["sqlite:////nowhere/holdfast.db", "postgresql+psycopg://postgres@/test?host=/nowhere"]
+
+
+@pytest.mark.parametrize("url", NOWHERE)
+def test_a_database_that_is_away_is_no_failure_of_the_job(runner: Runner, clock: Clock, url: str) -> None:
+    def handler(attempt: Attempt, db: Session) -> list[FollowUp]:
+        write(attempt, db, f"attempt {attempt.number}")
+        db.flush()
+        return []
+
+    lost = replace(runner, sessions=make_sessions(make_engine(url)), settings=load({"MAX_ATTEMPTS": "1"}))
+    for _ in range(3):
+        assert run(lost, handler, JOB.id, "task-1", 55) == "put off"
+        assert runner.lease(JOB.id, "task-2") == "early"
+        clock.forward(runner.settings.retry_base_seconds)
+    found = queries.find_job(runner.store, JOB.id)
+    assert found is not None
+    assert (found["reason"], found["attempts"]) == ("the database is not available", [])
+    assert run(runner, handler, JOB.id, "task-3", 55) == "succeeded"
+    assert rows(runner) == ["attempt 1"]
 
 
 def test_a_failed_attempt_leaves_no_row_behind(runner: Runner) -> None:
