@@ -1,4 +1,4 @@
-"""Flower's settings: `celery -A workers.app flower --conf=workers/flowerconfig.py`.
+"""Flower's settings: `celery -A workers.flower_app flower --conf=workers/flowerconfig.py`.
 
 The only argument of a task is the job's id. Neither it, nor the task's name, nor the text of a failure (workers/run.py)
 contains personal data. There are no results and no keyword arguments.

@@ -58,7 +58,7 @@ def _flower(folder: Path, ports: Ports) -> Part:
     """Its password comes by FLOWER_BASIC_AUTH; its history is saved often, because a kill loses the rest."""
     history = ("--persistent=True", f"--db={folder / 'flower'}", "--state_save_interval=5000")
     listen = ("--conf=workers/flowerconfig.py", f"--port={ports.flower}", "--address=127.0.0.1")
-    return Part("flower", _python("celery", "-A", "workers.app", "flower", *listen, *history), 5)
+    return Part("flower", _python("celery", "-A", "workers.flower_app", "flower", *listen, *history), 5)
 
 
 def supervisor_config(folder: Path, repository: Path, chosen: Sequence[Part]) -> str:

@@ -30,7 +30,7 @@ def stack(valkey: Valkey, tmp_path: Path) -> Iterator[Stack]:
 def proxy(stack: Stack, tmp_path: Path) -> Iterator[Caddy]:
     port = free_port()
     where = ("--conf=workers/flowerconfig.py", f"--port={port}", "--basic-auth=a:b", "--url_prefix=flower")
-    flower = stack.part("celery", "-A", "workers.app", "flower", *where, name="flower")
+    flower = stack.part("celery", "-A", "workers.flower_app", "flower", *where, name="flower")
     with Caddy(tmp_path, stack.port, flower_port=port) as started:
 
         def asks_for_its_password() -> bool:

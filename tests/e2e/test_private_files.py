@@ -54,6 +54,6 @@ def test_what_a_worker_and_its_pool_create_is_private(stack: Stack, tmp_path: Pa
 def test_flower_keeps_its_history_private(stack: Stack, tmp_path: Path) -> None:
     history, where = tmp_path / "history", ("--conf=workers/flowerconfig.py", f"--port={free_port()}")
     saved = ("--persistent=True", f"--db={history}", "--state_save_interval=1000", "--basic-auth=a:b")
-    stack.part("celery", "-A", "workers.app", "flower", *where, *saved, name="flower")
+    stack.part("celery", "-A", "workers.flower_app", "flower", *where, *saved, name="flower")
     wait_until(lambda: any(tmp_path.glob("history*")), seconds=120, what="Flower's history")
     assert all(is_private(path) for path in tmp_path.glob("history*"))

@@ -227,7 +227,7 @@ def test_a_chunked_body_over_the_limit_is_refused_without_being_read_whole(stack
 def test_flower_shows_a_failed_attempt_as_failed_with_its_reason(stack: Stack) -> None:
     port = free_port()
     where = ("--conf=workers/flowerconfig.py", f"--port={port}", "--address=127.0.0.1", "--basic-auth=a:b")
-    stack.part("celery", "-A", "workers.app", "flower", *where, name="flower")
+    stack.part("celery", "-A", "workers.flower_app", "flower", *where, name="flower")
 
     def get(path: str, **how: Any) -> requests.Response:
         try:

@@ -102,7 +102,9 @@ def test_receiver_workers_and_flower_are_refused_nothing_that_they_need(
         port = free_port()
         where = ("--conf=workers/flowerconfig.py", f"--port={port}", "--basic-auth=a:b", "--enable_events=False")
         stack.part(
-            *("celery", "-A", "workers.app", "flower", *where), name="flower", REDIS_URL=valkey_of_deploy.url("flower")
+            *("celery", "-A", "workers.flower_app", "flower", *where),
+            name="flower",
+            REDIS_URL=valkey_of_deploy.url("flower"),
         )
         stack.receiver()
 
