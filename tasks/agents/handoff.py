@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from inbox.errors import NotNow, PermanentError, TransientError
 from inbox.job import job_id
 from tasks.agents import circuit_breaker, registry
-from tasks.clients.responses import NoAnswer
+from tasks.clients.responses import DeadlineReached, NoAnswer
 from tasks.clients.standard_webhook import Gone, Receiver, post
 from tasks.db.locking import insert_if_new, select_for_update
 from tasks.db.transactions import outside_transaction
@@ -117,7 +117,7 @@ def _record_failure(attempt: Attempt, db: Session, error: TransientError | Perma
     handoff, agent, host = _lock_rows(attempt, db)
     if isinstance(error, NoAnswer):
         circuit_breaker.record_silence(host, attempt.now)
-    elif isinstance(error, TransientError | Gone):
+    elif isinstance(error, TransientError | Gone) and not isinstance(error, DeadlineReached):
         circuit_breaker.record_answer(host, attempt.now)
     circuit_breaker.record_failure(agent, str(error), getattr(error, "retry_after_seconds", 0), attempt.now)
     disable = isinstance(error, Gone) or circuit_breaker.should_disable(

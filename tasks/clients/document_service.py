@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import datetime
+from http.client import HTTPResponse
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
-import requests
 from msgspec import Struct
 
 from inbox.errors import PermanentError
 from settings import Settings
-from tasks.clients.responses import connection_errors, raise_for_status
+from tasks.clients.http_connection import headers_of
+from tasks.clients.operator_peers import CALL_ERRORS, call, find_server, read_body
+from tasks.clients.responses import connection_errors, end_of_call, raise_for_status
 from tasks.payloads import Id, Text, decode, parse
 from telemetry import tracing
 
 PEER = "the document service"
 MAX_RESPONSE_BYTES = 1024 * 1024
 SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
-TIMEOUT_SECONDS = (5.0, 25.0)  # to connect, to read
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Accepted(Struct):
@@ -72,59 +76,69 @@ class ProcessRequest(Struct):
     processing_options: dict[str, Any]
 
 
-def request_processing(settings: Settings, request: ProcessRequest, key: str, now: datetime) -> str:
+def request_processing(
+    settings: Settings, request: ProcessRequest, key: str, now: datetime, deadline: float = math.inf
+) -> str:
     """Ask the service to process a document, once per idempotency `key`. Returns the service's task id.
 
-    Raises TransientError if there is no response, and for 408, 425, 429 and 5xx; PermanentError for every other status,
-    for a response without a task id, and if DOC_SERVICE_URL is not set.
+    Raises TransientError if there is no response by the `deadline` (time.monotonic()), and for 408, 425, 429 and 5xx;
+    PermanentError for every other status, for a response without a task id, and if DOC_SERVICE_URL is not set.
     """
-    body = msgspec.to_builtins(request)
-    response = _request(settings, "POST", "/api/v1/process", now, json=body, headers={"Idempotency-Key": key})
+    headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+    response = _call(
+        settings, "POST", "/api/v1/process", headers, msgspec.json.encode(request), now=now, deadline=deadline
+    )
     try:
         return decode(msgspec.json.Decoder(Accepted), response).task_id
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise PermanentError("the document service's response has no task_id") from None
 
 
-def fetch_status(settings: Settings, task: str, now: datetime) -> StatusUpdate:
+def fetch_status(settings: Settings, task: str, now: datetime, deadline: float = math.inf) -> StatusUpdate:
     """The state of a task, from DOC_STATUS_PATH. The status is in lower case.
 
     Raises TransientError as `request_processing` does; PermanentError if the service does not know the task, or if its
     response is not a status.
     """
     path = settings.doc_status_path.replace("{task_id}", quote(task, safe=""))
-    update = parse(_request(settings, "GET", path, now), StatusUpdate)
+    update = parse(_call(settings, "GET", path, now=now, deadline=deadline), StatusUpdate)
     update.status = update.status and update.status.lower()  # some services write COMPLETED
     return update
 
 
-def _request(settings: Settings, method: str, path: str, now: datetime, **options: Any) -> bytes:
+def _call(
+    settings: Settings,
+    method: str,
+    path: str,
+    headers: Mapping[str, str] = NO_HEADERS,
+    body: bytes | None = None,
+    *,
+    now: datetime,
+    deadline: float,
+) -> bytes:
     if not settings.doc_service_url:
         raise PermanentError("DOC_SERVICE_URL is not set")
-    url = settings.doc_service_url + path
-    options = {**options, "auth": _bearer(settings), "allow_redirects": False}
-    with tracing.call(method, url) as span, connection_errors(PEER, requests.RequestException):
-        options["headers"] = {**options.get("headers", {}), **span.headers}
-        with requests.request(method, url, timeout=TIMEOUT_SECONDS, stream=True, **options) as response:
-            span.answered(response.status_code)
-            raise_for_status(PEER, response.status_code, response.headers, now)
-            return _read_body(response)
+    server = find_server(settings.doc_service_url)
+    until = end_of_call(PEER, math.inf, deadline)
+    with tracing.call(method, settings.doc_service_url) as span:
+        sent = {**headers, **_authorization(settings), **span.headers}
+        with (
+            connection_errors(PEER, *CALL_ERRORS, deadline=deadline),
+            call(server, server.request(method, path, sent, body), settings.doc_service_api_key, until) as connection,
+        ):
+            response = connection.response
+            span.answered(response.status)
+            raise_for_status(PEER, response.status, headers_of(response), now)
+            return _read_limited(response)
 
 
-def _bearer(settings: Settings) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
-    """Authentication by our key, if one is set. An `auth` also keeps requests from using a .netrc for this host."""
-
-    def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if settings.doc_service_api_key:
-            request.headers["Authorization"] = f"Bearer {settings.doc_service_api_key}"
-        return request
-
-    return sign
+def _authorization(settings: Settings) -> Mapping[str, str]:
+    return {"Authorization": f"Bearer {settings.doc_service_api_key}"} if settings.doc_service_api_key else NO_HEADERS
 
 
-def _read_body(response: requests.Response) -> bytes:
+def _read_limited(response: HTTPResponse) -> bytes:
     body = b""
-    for chunk in response.iter_content(65536):
+    for chunk in read_body(response):
         body += chunk
         if len(body) > MAX_RESPONSE_BYTES:
             raise PermanentError(f"{PEER} answered with more than {MAX_RESPONSE_BYTES} bytes")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,6 +17,10 @@ RETRYABLE_STATUSES = frozenset({408, 425, 429})  # besides 5xx
 
 class NoAnswer(TransientError):
     """There was no response, or it was cut off."""
+
+
+class DeadlineReached(TransientError):
+    """The attempt's time limit was reached before the call, or before its end."""
 
 
 def raise_for_status(peer: str, status: int, headers: Mapping[str, str], now: datetime) -> None:
@@ -40,10 +46,26 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> int:
     return min(max(int((at - now).total_seconds()), 0), MAX_WAIT_SECONDS)
 
 
+def end_of_call(peer: str, seconds: float, deadline: float) -> float:
+    """The time.monotonic() by which a call must end: in `seconds`, or at the `deadline` of its attempt.
+
+    Raises DeadlineReached if that has passed.
+    """
+    now = time.monotonic()
+    if now >= deadline:
+        raise DeadlineReached(f"the job reached its time limit before the call of {peer}")
+    return min(now + seconds, deadline)
+
+
 @contextmanager
-def connection_errors(peer: str, *errors: type[Exception]) -> Iterator[None]:
-    """Raise NoAnswer in place of these `errors` of a library, because their texts may quote what `peer` sent."""
+def connection_errors(peer: str, *errors: type[Exception], deadline: float = math.inf) -> Iterator[None]:
+    """Raise NoAnswer in place of these `errors` of a library, because their texts may quote what `peer` sent.
+
+    DeadlineReached if the `deadline` (time.monotonic()) of the attempt has passed.
+    """
     try:
         yield
     except errors as error:
+        if time.monotonic() >= deadline:
+            raise DeadlineReached(f"the job reached its time limit in the call of {peer}") from None
         raise NoAnswer(f"{peer} did not answer ({type(error).__name__})") from None

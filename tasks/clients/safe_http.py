@@ -14,36 +14,31 @@ from __future__ import annotations
 
 import functools
 import http.client
-import socket
+import math
 import ssl
-import threading
-import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 
 import certifi
-from requests.structures import CaseInsensitiveDict
 
 from inbox.errors import PermanentError
 from settings import Settings
-from tasks.clients import url_policy
+from tasks.clients import gzip_body, url_policy
+from tasks.clients.http_connection import Connection, Peer, Request, exchange, headers_of
 from tasks.clients.min_speed import MinSpeedGuard
-from tasks.clients.responses import connection_errors
+from tasks.clients.responses import connection_errors, end_of_call
+from tasks.clients.timed_socket import TimedSocket, connect
 from tasks.clients.url_policy import Address
 from telemetry import tracing
 
-CONNECT_SECONDS = 5.0
 READ_SECONDS = 20.0  # for each read
+CHUNK_BYTES = gzip_body.CHUNK_BYTES
 HEAD_SECONDS = 40.0  # shorter than our lease, also if a server sends its header lines one by one
-CHUNK_BYTES = 1024 * 1024
-MAX_ADDRESSES = 4
 MAX_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-GZIP = 31  # wbits of zlib.decompressobj
-# At the end of each gzip member zlib copies the rest of its input: many small members cost the square of this size.
-GZIP_INPUT_BYTES = 16 * 1024
+_decompress = gzip_body.decompress
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +56,10 @@ class Stream:
     status: int
     headers: Mapping[str, str]
     length: int | None  # of the body as it is sent; None if the server does not announce it
-    _response: http.client.HTTPResponse
+    _connection: Connection
     _host: str
-    _disconnect: Callable[[], None]
     _settings: Settings
+    _deadline: float
 
     @property
     def content_encoding(self) -> str:
@@ -75,18 +70,19 @@ class Stream:
     def chunks(self) -> Iterator[bytes]:
         """The body as it arrives, decompressed, in chunks of at most CHUNK_BYTES.
 
-        Raises TransientError if the body is incomplete or too slow; PermanentError for an unknown Content-Encoding, and
-        for more than MAX_DOCUMENT_BYTES as sent.
+        Raises TransientError if the body is incomplete, too slow or not there by the deadline; PermanentError for an
+        unknown Content-Encoding, and for more than MAX_DOCUMENT_BYTES as sent.
         """
         if self.content_encoding not in ("", "gzip", "x-gzip"):
             raise PermanentError(f"{self._host} sends a Content-Encoding that was not requested")
-        with _connection_errors(self._host):
+        with _connection_errors(self._host, self._deadline):
             yield from _decompress(self._raw_chunks()) if self.content_encoding else self._raw_chunks()
 
     def _raw_chunks(self) -> Iterator[bytes]:
         received, limit = 0, self._settings.max_document_bytes
-        guard = MinSpeedGuard(self._disconnect, self._settings.document_min_bytes_per_second)
-        for chunk in guard.read(lambda: self._response.read1(CHUNK_BYTES)):
+        self._connection.read_until(self._deadline)
+        guard = MinSpeedGuard(self._connection.disconnect, self._settings.document_min_bytes_per_second)
+        for chunk in guard.read(lambda: self._connection.response.read1(CHUNK_BYTES)):
             received += len(chunk)
             if received > limit:
                 raise PermanentError(f"the document is larger than {limit} bytes (MAX_DOCUMENT_BYTES)")
@@ -97,26 +93,31 @@ class Stream:
 
 @contextmanager
 def get_stream(
-    url: str, settings: Settings, bearer: str = "", bearer_for: str = "", headers: Mapping[str, str] | None = None
+    url: str,
+    settings: Settings,
+    bearer: str = "",
+    bearer_for: str = "",
+    headers: Mapping[str, str] | None = None,
+    *,
+    deadline: float = math.inf,
 ) -> Iterator[Stream]:
     """GET, following redirects. The token `bearer` is sent only to the scheme, host and port of the URL `bearer_for`.
 
-    A response of any status is returned. Raises TransientError if there is none, PermanentError if a URL is invalid or
-    not allowed, or if there are too many redirects.
+    A response of any status is returned. Raises TransientError if there is none by the `deadline` of the attempt
+    (time.monotonic()), PermanentError if a URL is invalid or not allowed, or if there are too many redirects.
     """
-    deadline = time.monotonic() + HEAD_SECONDS
     bearer_origin = url_policy.parse(bearer_for).origin if bearer and bearer_for else None
     address = url_policy.parse(url)
+    until = end_of_call(address.host, HEAD_SECONDS, deadline)
     for _ in range(MAX_REDIRECTS + 1):
-        request_headers = {"Accept-Encoding": "identity", **(headers or {})}
-        if address.origin == bearer_origin:
-            request_headers["Authorization"] = f"Bearer {bearer}"
-        connection = _Connection(address, _is_trusted(address, settings), deadline)
-        with _open_response(connection, "GET", request_headers, deadline=deadline) as response:
-            found = _headers(response)
+        credentials = bearer if address.origin == bearer_origin else ""
+        authorization = {"Authorization": f"Bearer {credentials}"} if credentials else {}
+        request = _request("GET", address, {**(headers or {}), **authorization})
+        peer = _peer(address, credentials, trusted=_is_trusted(address, settings))
+        with _open_response(peer, address, request, until, deadline) as connection:
+            response, found = connection.response, headers_of(connection.response)
             if response.status not in REDIRECTS or "Location" not in found:
-                disconnect = connection.disconnect
-                yield Stream(response.status, found, response.length, response, address.host, disconnect, settings)
+                yield Stream(response.status, found, response.length, connection, address.host, settings, deadline)
                 return
         address = address.redirected(found["Location"])
     raise PermanentError(f"{address.host} redirects too often")
@@ -130,102 +131,69 @@ def post_json(
     *,
     trusted: bool = False,
     answer_seconds: float = HEAD_SECONDS,
+    deadline: float = math.inf,
 ) -> Response:
-    """POST `body`, without following redirects. Errors as in get_stream. The response's body is not read; its headers
+    """POST `body`, without following redirects. Errors as in get_stream. The response's body is dropped; its headers
     must arrive within `answer_seconds`.
 
     A `trusted` URL comes from our own settings: http, private addresses and any port are allowed.
     """
     address = url_policy.parse(url)
-    request_headers = {"Content-Type": "application/json", **headers}
-    deadline = time.monotonic() + answer_seconds
-    connection = _Connection(address, trusted or _is_trusted(address, settings), deadline)
-    with _open_response(connection, "POST", request_headers, body, deadline=deadline, traced=trusted) as response:
-        return Response(response.status, _headers(response))
+    request = _request("POST", address, {"Content-Type": "application/json", **headers}, body)
+    peer = _peer(address, "", trusted=trusted or _is_trusted(address, settings))
+    until = end_of_call(address.host, answer_seconds, deadline)
+    with _open_response(peer, address, request, until, deadline, traced=trusted) as connection:
+        return Response(connection.response.status, headers_of(connection.response))
 
 
 @contextmanager
 def _open_response(
-    connection: _Connection,
-    method: str,
-    headers: dict[str, str],
-    body: bytes | None = None,
-    *,
-    deadline: float,
-    traced: bool = False,
-) -> Iterator[http.client.HTTPResponse]:
-    """Send the request; disconnect if the response's headers are not there by `deadline` (time.monotonic()).
+    peer: Peer, address: Address, request: Request, until: float, deadline: float, *, traced: bool = False
+) -> Iterator[Connection]:
+    """Send the request; yield the connection when the head of the response is there, by `until` (time.monotonic()).
 
     `traced`: send the headers of our trace, too.
     """
-    timer = threading.Timer(max(deadline - time.monotonic(), 0), connection.disconnect)
-    timer.daemon = True
-    timer.start()
-    try:
-        with tracing.call(method, connection.address.base) as span:
-            all_headers = {**headers, **span.headers} if traced else headers
-            with _connection_errors(connection.host):
-                connection.request(method, connection.address.target, body, all_headers)
-                response = connection.getresponse()
-            timer.cancel()
-            span.answered(response.status)
-            with response:
-                yield response
-    finally:
-        timer.cancel()
-        connection.close()
+    with tracing.call(request.method, address.base) as span, ExitStack() as stack:
+        if traced:
+            request = replace(request, headers={**request.headers, **span.headers})
+        with _connection_errors(address.host, deadline):
+            connection = stack.enter_context(exchange(peer, request, until))
+        span.answered(connection.response.status)
+        yield connection
+
+
+def _request(method: str, address: Address, headers: Mapping[str, str], body: bytes | None = None) -> Request:
+    return Request(method, address.target, {"Host": address.authority, "Accept-Encoding": "identity", **headers}, body)
+
+
+def _peer(address: Address, credentials: str, *, trusted: bool) -> Peer:
+    """A connection that was opened to a trusted address is not used for one that must be public."""
+    route = "trusted" if trusted else "public"
+    return Peer(address.origin, route, credentials, lambda until: _connect(address, until, trusted=trusted))
 
 
 def _is_trusted(address: Address, settings: Settings) -> bool:
     return url_policy.is_allowed(address, settings.call_out_allowed_hosts)
 
 
-class _Connection(http.client.HTTPConnection):
-    """A connection for one request, to an IP address that was checked."""
+def _connect(address: Address, until: float, *, trusted: bool) -> TimedSocket:
+    """Connect to an IP address that was checked, by `until` (time.monotonic()).
 
-    def __init__(self, address: Address, trusted: bool, deadline: float) -> None:
-        super().__init__(address.host, address.port, timeout=READ_SECONDS)
-        self.default_port = url_policy.DEFAULT_PORTS[address.scheme]  # which the Host header omits
-        self.address, self._trusted, self._deadline, self._disconnected = address, trusted, deadline, False
-
-    def connect(self) -> None:
-        self.sock = _connect(self.address, self._trusted, self._deadline)
-        self.sock.settimeout(READ_SECONDS)
-        if self.address.scheme == "https":
-            # Without a Content-Length the connection's end ends the body; only TLS proves that the server closed it.
-            self.sock = _tls_context().wrap_socket(
-                self.sock, server_hostname=self.host, do_handshake_on_connect=False, suppress_ragged_eofs=False
-            )
-            self.sock.do_handshake()
-        if self._disconnected:
-            raise TimeoutError
-
-    def disconnect(self) -> None:
-        """Shut the connection down from another thread; a read that waits for it then fails or ends."""
-        self._disconnected = True
-        if self.sock is not None:
-            with suppress(OSError):
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # below TLS, which is not thread-safe
-
-
-def _connect(address: Address, trusted: bool, deadline: float) -> socket.socket:
-    """Connect to the first address that accepts, by `deadline` (time.monotonic()).
-
-    Raises PermanentError if any of them is not public, or OSError.
+    Raises PermanentError if one of the host's is not public, or OSError.
     """
-    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    if not trusted and not all(url_policy.is_public(str(sockaddr[0])) for *_, sockaddr in found):
-        raise PermanentError(f"{address.host} has a private address; CALL_OUT_ALLOWED_HOSTS can allow it")
-    last: OSError | None = None
-    for *_, sockaddr in found[:MAX_ADDRESSES]:
-        seconds = min(CONNECT_SECONDS, deadline - time.monotonic())
-        if seconds <= 0:
-            raise TimeoutError
-        try:
-            return socket.create_connection((str(sockaddr[0]), address.port), seconds)  # not resolved again
-        except OSError as error:
-            last = error
-    raise last or OSError("no address")
+
+    def check(ips: Iterable[str]) -> None:
+        if not trusted and not all(url_policy.is_public(ip) for ip in ips):
+            raise PermanentError(f"{address.host} has a private address; CALL_OUT_ALLOWED_HOSTS can allow it")
+
+    sock = connect(address.host, address.port, until, check)
+    sock.each_seconds = READ_SECONDS
+    try:
+        return sock.secure(_tls_context(), address.host) if address.scheme == "https" else sock
+    except BaseException:
+        sock.close()
+        raise
 
 
 @functools.cache
@@ -237,38 +205,5 @@ def _tls_context() -> ssl.SSLContext:
     return context
 
 
-def _headers(response: http.client.HTTPResponse) -> Mapping[str, str]:
-    """The headers; repeated ones are joined by commas (RFC 9110, 5.3)."""
-    found: CaseInsensitiveDict[str] = CaseInsensitiveDict()
-    for name, value in response.getheaders():
-        found[name] = f"{found[name]}, {value}" if name in found else value
-    return found
-
-
-def _decompress(compressed: Iterable[bytes]) -> Iterator[bytes]:
-    """Decompress gzip of any number of members. A gzip bomb uses no more than CHUNK_BYTES of memory at a time.
-
-    Raises zlib.error if the data is invalid or incomplete.
-    """
-    decompressor = zlib.decompressobj(GZIP)
-    for piece in _slices(compressed):
-        rest = piece
-        while rest:
-            decompressor = zlib.decompressobj(GZIP) if decompressor.eof else decompressor
-            data = decompressor.decompress(rest, CHUNK_BYTES)
-            rest = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
-            if data or not rest:  # b"" is yielded, too: it lets the caller renew its lease
-                yield data
-    yield decompressor.flush()
-    if not decompressor.eof:
-        raise zlib.error("the compressed data is incomplete")
-
-
-def _slices(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    for chunk in chunks:
-        for start in range(0, len(chunk), GZIP_INPUT_BYTES):
-            yield chunk[start : start + GZIP_INPUT_BYTES]
-
-
-def _connection_errors(host: str) -> AbstractContextManager[None]:
-    return connection_errors(host, http.client.HTTPException, OSError, zlib.error, UnicodeError)
+def _connection_errors(host: str, deadline: float) -> AbstractContextManager[None]:
+    return connection_errors(host, http.client.HTTPException, OSError, zlib.error, ValueError, deadline=deadline)

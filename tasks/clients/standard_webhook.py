@@ -47,6 +47,7 @@ def post(attempt: Attempt, receiver: Receiver, body: str) -> None:
         headers,
         trusted=receiver.trusted,
         answer_seconds=receiver.answer_seconds,
+        deadline=attempt.deadline,
     )
     if response.status_code == GONE:
         raise Gone(f"{receiver.name} answered 410: it accepts no more messages")

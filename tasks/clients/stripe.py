@@ -1,8 +1,9 @@
 """Calls to Stripe, by its official library.
 
 Each call is made for the account that the attempt's event came from: https://docs.stripe.com/connect/webhooks.
-Each may raise TransientError (no connection, 401, 429, 5xx), Refused (400, 402, 404) or PermanentError (403, or an
-unusable payload). Error texts contain Stripe's error code, never its message, which may contain personal data.
+Each may raise TransientError (no connection, 401, 429, 5xx, the attempt's deadline), Refused (400, 402, 404) or
+PermanentError (403, or an unusable payload). Error texts contain Stripe's error code, never its message, which may
+contain personal data.
 """
 
 from __future__ import annotations
@@ -12,20 +13,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import requests
 import stripe
 from msgspec import DecodeError, Raw, Struct, json
 
 from inbox.errors import PermanentError, TransientError
 from tasks.clients.responses import retry_after_seconds
+from tasks.clients.stripe_http import HttpClient
 from tasks.connected_accounts import Origin
 from tasks.handler import Attempt
-from tasks.payloads import Id, make_storable, parse
-from telemetry import tracing
+from tasks.payloads import Id, parse
 
 logging.getLogger("stripe").setLevel(logging.WARNING)  # at INFO it logs Stripe's error messages
 
-TIMEOUT_SECONDS = (5.0, 25.0)  # to connect, to read
 PAGE_SIZE = 100  # the most that Stripe allows
 MAX_TYPES = 20  # the most types that a list of events can be filtered by
 
@@ -222,24 +221,9 @@ def _client(attempt: Attempt) -> stripe.StripeClient:
         stripe_account=None if origin.context else origin.account,  # a Connect event may have both
         stripe_context=origin.context,
         base_addresses={"api": attempt.settings.stripe_api_base},
-        http_client=_Client(timeout=TIMEOUT_SECONDS, session=_session()),
+        http_client=HttpClient(attempt.settings.stripe_api_base, attempt.deadline),
         max_network_retries=0,  # the durable record retries
     )
-
-
-def _session() -> requests.Session:
-    """A session whose `auth` keeps requests from sending the password of a .netrc instead of our key."""
-    session = requests.Session()
-    session.auth = lambda request: request
-    return session
-
-
-class _Client(stripe.RequestsClient):
-    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
-        with tracing.call(method.upper(), url) as span:
-            body, status, headers = super().request(method, url, *args, **kwargs)
-            span.answered(status)
-            return make_storable(body.decode(errors="replace")), status, headers
 
 
 def call(attempt: Attempt, request: Callable[[stripe.StripeClient], stripe.StripeObject]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Address:
     @property
     def names(self) -> set[str]:
         """The entries of CALL_OUT_ALLOWED_HOSTS that allow this address."""
-        return {self.host, self._bracketed, f"{self._bracketed}:{self.port}"}
+        return {self.host, self.name, f"{self.name}:{self.port}"}
 
     def redirected(self, location: str) -> Address:
         """The address that a Location header points to. Servers send UTF-8, which http.client decodes as Latin-1.
@@ -65,11 +65,17 @@ class Address:
     @property
     def base(self) -> str:
         """The URL without its target."""
-        return f"{self.scheme}://{self._bracketed}:{self.port}"
+        return f"{self.scheme}://{self.name}:{self.port}"
 
     @property
-    def _bracketed(self) -> str:
+    def name(self) -> str:
+        """The host as it is written in a URL."""
         return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def authority(self) -> str:
+        """As in the Host header, which omits the default port."""
+        return self.name if self.port == DEFAULT_PORTS[self.scheme] else f"{self.name}:{self.port}"
 
 
 def parse(url: str) -> Address:

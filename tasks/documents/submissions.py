@@ -52,7 +52,9 @@ def submit(attempt: Attempt, db: Session) -> list[FollowUp]:
     request = ProcessRequest(document.document_id, callback_url(attempt.settings, document.id), document.options)
     try:
         with outside_transaction(db):
-            task = document_service.request_processing(attempt.settings, request, attempt.key, attempt.now)
+            task = document_service.request_processing(
+                attempt.settings, request, attempt.key, attempt.now, attempt.deadline
+            )
     except PermanentError as error:
         raise give_up(attempt, db, document.id, str(error)) from None
     return _record_task_id(attempt, db, number, task)
@@ -92,7 +94,9 @@ def poll_status(attempt: Attempt, task: str | None) -> StatusUpdate | None:
     Raises TransientError while the job has attempts left.
     """
     try:
-        return document_service.fetch_status(attempt.settings, task, attempt.now) if task else None
+        if not task:
+            return None
+        return document_service.fetch_status(attempt.settings, task, attempt.now, attempt.deadline)
     except PermanentError:
         return None
     except TransientError:
