@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import bindparam, exists, or_, select, update
+from sqlalchemy import BindParameter, bindparam, exists, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from tasks.connected_accounts import account_of, within
@@ -71,7 +71,9 @@ def sync_entitlements(
     for holder, row in sorted(locked.items()):
         own = [source for source in found if source.holder == holder]
         order = fulfilled if fulfilled and fulfilled["id"] in {source.id for source in own} else None
-        jobs += _announce(db, attempt, row, own, changes.get(holder, Change()), order=order)
+        change = changes.get(holder, Change())
+        also = _given_elsewhere(db, holder, found) if change.gained or change.lost else set()
+        jobs += _announce(db, attempt, row, own, change, order=order, also=change.kept | also)
     return jobs
 
 
@@ -85,7 +87,7 @@ def order_exists(db: Session, column: InstrumentedAttribute[Any], value: str | N
     return value is not None and bool(db.scalar(select(exists().where(column == value))))
 
 
-# Built once: nearly every event needs it. An id that is not given is NULL, which no column equals.
+# Statements that nearly every event needs are built once. An id that is not given is NULL, which no column equals.
 ORDERS = (
     select(Order)
     .where(
@@ -97,6 +99,24 @@ ORDERS = (
     )
     .order_by(Order.session_id)
     .execution_options(populate_existing=True)
+)
+SUBSCRIPTION_OF = select(Invoice.subscription).where(Invoice.id == bindparam("invoice"))
+SOURCES: BindParameter[Any] = bindparam("sources", expanding=True)
+ENTITLEMENTS = select(Entitlement).where(Entitlement.source.in_(SOURCES))
+GIVEN_ELSEWHERE = (
+    select(Entitlement.product)
+    .where(
+        Entitlement.holder == bindparam("holder"),
+        Entitlement.revoked_at.is_(None),
+        Entitlement.source.not_in(SOURCES),
+    )
+    .execution_options(autoflush=False)
+)
+RENEWALS_TOLD = (
+    update(Invoice)
+    .where(Invoice.id.in_(bindparam("invoices", expanding=True)))
+    .values(renewal_told=True)
+    .execution_options(synchronize_session=False)
 )
 
 
@@ -123,13 +143,13 @@ def _find(
 
 
 def _subscription_of(db: Session, invoice: str | None) -> str | None:
-    return db.scalar(select(Invoice.subscription).filter_by(id=invoice)) if invoice else None
+    return db.scalar(SUBSCRIPTION_OF, {"invoice": invoice}) if invoice else None
 
 
 def _rows(db: Session, found: Sequence[Source]) -> dict[tuple[str, str], Entitlement]:
     """The entitlements of these sources as they were."""
-    of_sources = select(Entitlement).where(Entitlement.source.in_([source.id for source in found]))
-    return {(row.source, row.product): row for row in db.scalars(of_sources)}
+    rows = db.scalars(ENTITLEMENTS, {"sources": [source.id for source in found]})
+    return {(row.source, row.product): row for row in rows}
 
 
 def _apply(
@@ -195,21 +215,12 @@ def _announce(
     change: Change,
     *,
     order: Mapping[str, Any] | None,
+    also: set[str],
 ) -> list[FollowUp]:
-    """The webhooks about a holder's changes. What another source gives, too, is neither gained nor lost."""
+    """The webhooks about a holder's changes. What another source gives (`also`) is neither gained nor lost."""
     renewals = [(source, invoice) for source in own for invoice in source.renewals]
     if renewals:
-        announced = [invoice.id for _, invoice in renewals]
-        db.execute(update(Invoice).where(Invoice.id.in_(announced)).values(renewal_told=True))
-    if not (order or renewals or change.gained or change.lost or change.updated):
-        return []
-    db.flush()
-    others = select(Entitlement.product).where(
-        Entitlement.holder == holder.id,
-        Entitlement.revoked_at.is_(None),
-        Entitlement.source.not_in([source.id for source in own]),
-    )
-    also = change.kept | set(db.scalars(others)) if change.gained or change.lost else set()
+        db.execute(RENEWALS_TOLD, {"invoices": [invoice.id for _, invoice in renewals]})
     messages: list[tuple[str, dict[str, Any]]] = [("order.fulfilled", {"order": order})] if order else []
     if gained := change.gained - also - set(change.lost):
         messages.append(("access.granted", {"entitlements": sorted(gained)}))
@@ -223,6 +234,11 @@ def _announce(
     for key, new, names in _grouped(change.updated):
         messages.append(("subscription.updated", app_webhook.update(key, new, names)))
     return app_webhook.enqueue(db, attempt, holder, messages) if messages else []
+
+
+def _given_elsewhere(db: Session, holder: str, found: Sequence[Source]) -> set[str]:
+    """What a holder has from other sources than these. Does not flush, as only entitlements of these have changed."""
+    return set(db.scalars(GIVEN_ELSEWHERE, {"holder": holder, "sources": [source.id for source in found]}))
 
 
 def _grouped(updated: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any], list[str]]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import false, func, select
+from sqlalchemy import bindparam, false, func, select
 from sqlalchemy.orm import Session
 
 from tasks.connected_accounts import account_of, within
@@ -32,6 +32,13 @@ from tasks.orders.what_was_paid import PaidInvoice, invoices_of, payment_of_orde
 from tasks.ownership import is_ours
 
 FULFILLED, NOT_OURS = "fulfilled", "not_ours"
+# Statements that nearly every event needs are built once.
+GRACE_ENDS = (
+    select(func.min(PaymentGrace.due_at))
+    .join(Invoice, Invoice.id == PaymentGrace.invoice)
+    .where(Invoice.subscription == bindparam("subscription"), PaymentGrace.state == "planned")
+)
+DELETED = select(DeletedCustomer.id).where(DeletedCustomer.id.in_(bindparam("ids", expanding=True)))
 
 
 @dataclass(slots=True)
@@ -63,7 +70,7 @@ def load(
     """
     plans = [row for row in subscriptions.values() if row is not None]
     customers = {row.customer for row in plans} | ({customer} if customer else set())
-    summaries = _summaries(db, attempt, customers)
+    summaries = _summaries(db, attempt, customers) if attempt.settings.entitlements == "stripe" else {}
     deleted = _deleted_customers(db, attempt, [*orders, *plans, *summaries.values()])
     found = [_order_source(db, attempt, order, deleted) for order in orders]
     for key, row in subscriptions.items():
@@ -72,7 +79,9 @@ def load(
         if attempt.settings.entitlements == "stripe" and (row is None or row.customer in summaries):
             source.grants, source.missing = {}, source.missing or NO_LONGER_INCLUDED
         found.append(source)
-    return found + [_summary_source(db, attempt, row, deleted) for row in summaries.values()]
+    if attempt.settings.entitlements == "stripe":
+        return found + [_summary_source(db, attempt, row, deleted) for row in summaries.values()]
+    return found + [_former_list(account_of(attempt), one) for one in sorted(customers)]
 
 
 def items_of_order(order: Order) -> list[Item]:
@@ -195,14 +204,18 @@ def _summaries(db: Session, attempt: Attempt, customers: Iterable[str]) -> dict[
 def _summary_source(db: Session, attempt: Attempt, row: EntitlementSummary, deleted: set[str]) -> Source:
     source = Source(row.id, row.id, row.customer, None, None)
     plans = db.scalars(select(Subscription).filter_by(account=row.account, customer=row.customer)).all()
-    if attempt.settings.entitlements != "stripe":
-        source.missing = NO_LONGER_INCLUDED
-    elif not (any(is_subscription_ours(attempt.settings, one) for one in plans) or is_ours(attempt.settings, [])):
+    if not (any(is_subscription_ours(attempt.settings, one) for one in plans) or is_ours(attempt.settings, [])):
         source.missing = NOT_OURS
     else:
         reason = "customer_deleted" if row.customer in deleted else ""
         source.grants = {within(row.account, key): Grant(None, reason) for key in row.lookup_keys}
     return source
+
+
+def _former_list(account: str, customer: str) -> Source:
+    """The list of a customer's active entitlements after a change of ENTITLEMENTS: nothing is provided by it now."""
+    key = within(account, customer)
+    return Source(key, key, customer, None, None, missing=NO_LONGER_INCLUDED)
 
 
 def _terms(db: Session, row: Subscription | None, invoices: Sequence[PaidInvoice]) -> Terms:
@@ -242,8 +255,7 @@ def _ends_of_items(db: Session, row: Subscription, invoices: Sequence[PaidInvoic
 
 def _grace_until(db: Session, subscription: str) -> int | None:
     """When the earliest planned grace period of its invoices ends."""
-    planned = select(func.min(PaymentGrace.due_at)).join(Invoice, Invoice.id == PaymentGrace.invoice)
-    ends = db.scalar(planned.where(Invoice.subscription == subscription, PaymentGrace.state == "planned"))
+    ends = db.scalar(GRACE_ENDS, {"subscription": subscription})
     return int(ends.timestamp()) if ends else None
 
 
@@ -256,6 +268,4 @@ def _deleted_customers(
 ) -> set[str]:
     account = account_of(attempt)
     names = {within(account, row.customer): row.customer for row in rows if row.customer}
-    if not names:
-        return set()
-    return {names[key] for key in db.scalars(select(DeletedCustomer.id).where(DeletedCustomer.id.in_(names)))}
+    return {names[key] for key in db.scalars(DELETED, {"ids": list(names)})} if names else set()
