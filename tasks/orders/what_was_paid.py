@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, bindparam, exists, false, func, or_, select
+from sqlalchemy import BindParameter, ColumnElement, bindparam, exists, func, select
 from sqlalchemy.orm import Session
 
 from tasks.models import Charge, Dispute, Invoice, InvoicePayment, Order, PaymentIntent
@@ -19,19 +19,32 @@ from tasks.orders.access_rules import LOST_DISPUTE, OPEN_DISPUTE, Payment
 ALL = 2**63  # of a dispute that names no amount: more than any payment
 
 
+# Statements that nearly every event needs are built once. They take the ids that a refund or dispute may share.
+INVOICE_IDS: BindParameter[Any] = bindparam("invoices", expanding=True)
+INTENT_IDS: BindParameter[Any] = bindparam("intents", expanding=True)
+
+
+def _shares(row: type[Charge] | type[Dispute]) -> ColumnElement[bool]:
+    """Selects the charges or disputes with one of these ids."""
+    of_subscription = row.subscription == bindparam("subscription")
+    return of_subscription | row.invoice.in_(INVOICE_IDS) | row.payment_intent.in_(INTENT_IDS)
+
+
 def _reversed(row: type[Charge] | type[Dispute]) -> ColumnElement[bool]:
-    invoices: BindParameter[Any] = bindparam("invoices", expanding=True)
-    intents: BindParameter[Any] = bindparam("intents", expanding=True)
-    by_invoice = select(InvoicePayment.payment_intent).where(InvoicePayment.invoice.in_(invoices))
-    return exists().where(
-        (row.subscription == bindparam("subscription"))
-        | row.invoice.in_(invoices)
-        | row.payment_intent.in_(intents)
-        | row.payment_intent.in_(by_invoice)
-    )
+    """Whether there is one. Apart from each other, because Postgres would read the whole table for both at once."""
+    paid = (row.payment_intent == InvoicePayment.payment_intent) & InvoicePayment.invoice.in_(INVOICE_IDS)
+    return exists().where(_shares(row)) | exists().where(paid)
 
 
-REVERSED = select(_reversed(Charge) | _reversed(Dispute))  # built once: it is asked at nearly every event
+REVERSED = select(_reversed(Charge) | _reversed(Dispute))
+CHARGES = select(Charge).where(_shares(Charge))
+DISPUTES = (
+    select(Dispute, Charge)
+    .outerjoin(Charge, Charge.id == Dispute.charge)
+    .where(_shares(Dispute) | Dispute.charge.in_(bindparam("charges", expanding=True)))
+)
+PAYMENTS = select(InvoicePayment.payment_intent, InvoicePayment.invoice).where(InvoicePayment.invoice.in_(INVOICE_IDS))
+LINES = select(Invoice.id, Invoice.lines).where(Invoice.id.in_(INVOICE_IDS), Invoice.lines_complete)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +81,6 @@ class _Reversal:
         return Payment(created, paid, buys, self.refunded, self.lost, self.disputed)
 
 
-# Statements that nearly every event needs are built once.
 INVOICES = (
     select(
         Invoice.id,
@@ -106,8 +118,9 @@ def last_renewal_at(db: Session, subscription: str) -> int:
 
 def payment_of_order(db: Session, order: Order) -> Payment | None:
     """What was paid for an order; None if nothing was taken back of it."""
+    invoices = [order.invoice] if order.invoice else []
     intents = [order.payment_intent] if order.payment_intent else []
-    found = _reversals(db, [order.invoice] if order.invoice else [], intents, None)
+    found = _reversals(db, invoices, intents, None) if _may_be_reversed(db, None, invoices, intents) else []
     if not found:
         return None
     whole = _Reversal(order.invoice)
@@ -151,15 +164,17 @@ def payments_of_subscription(
     return [*paid, *(one.payment(one.created, 0, "") for one in unknown)]
 
 
-def _may_be_reversed(db: Session, subscription: str, invoices: Iterable[str], intents: Iterable[str | None]) -> bool:
-    """Whether anything was refunded or disputed of a subscription. Mostly nothing was, and one query says so."""
+def _may_be_reversed(
+    db: Session, subscription: str | None, invoices: Iterable[str], intents: Iterable[str | None]
+) -> bool:
+    """Whether anything was refunded or disputed of a purchase. Mostly nothing was, and one query says so."""
     ids = {"subscription": subscription, "invoices": list(invoices), "intents": [one for one in intents if one]}
     return bool(db.scalar(REVERSED, ids))
 
 
 def _invoice_by_intent(db: Session, invoices: Iterable[str]) -> dict[str, str | None]:
-    found = select(InvoicePayment).where(InvoicePayment.invoice.in_(list(invoices)))
-    return {row.payment_intent: row.invoice for row in db.scalars(found)}
+    rows = db.execute(PAYMENTS, {"invoices": list(invoices)})
+    return {row.payment_intent: row.invoice for row in rows}
 
 
 def _what_they_buy(db: Session, invoices: Sequence[PaidInvoice]) -> dict[str, frozenset[str]]:
@@ -168,7 +183,7 @@ def _what_they_buy(db: Session, invoices: Sequence[PaidInvoice]) -> dict[str, fr
     One that renews buys those of which it starts a period; another one, as of a change of plan, those that it adds.
     """
     renewing = {one.id: one.renews for one in invoices}
-    rows = db.execute(select(Invoice.id, Invoice.lines).where(Invoice.id.in_(list(renewing)), Invoice.lines_complete))
+    rows = db.execute(LINES, {"invoices": list(renewing)})
     found = {key: _started(lines or ()) if renewing[key] else _added(lines or ()) for key, lines in rows}
     return {key: names for key, names in found.items() if names}
 
@@ -195,7 +210,7 @@ def _reversals(
     invoice_by_intent: dict[str, str | None] | None = None,
 ) -> list[_Reversal]:
     """The refunded charges and the disputes with one of these ids, by charge."""
-    ids = (list(invoices), list(intents), subscription)
+    ids = {"invoices": list(invoices), "intents": list(intents), "subscription": subscription}
     found: dict[str, _Reversal] = {}
 
     def reversal(charge: str, row: Charge | Dispute, created: int) -> _Reversal:
@@ -203,12 +218,11 @@ def _reversals(
         one.invoice = one.invoice or row.invoice or (invoice_by_intent or {}).get(row.payment_intent or "")
         return one
 
-    for charge in db.scalars(select(Charge).where(_shares(Charge, *ids))):
+    for charge in db.scalars(CHARGES, ids):
         one = reversal(charge.id, charge, charge.created)
         one.charges[charge.id] = charge.amount
         one.refunded = charge.amount if charge.refunded else charge.amount_refunded
-    disputes = select(Dispute, Charge).outerjoin(Charge, Charge.id == Dispute.charge)
-    for dispute, charge in db.execute(disputes.where(or_(_shares(Dispute, *ids), _shares(Charge, *ids)))):
+    for dispute, charge in db.execute(DISPUTES, {**ids, "charges": list(found)}):
         one = reversal(dispute.charge, dispute, dispute.charge_created)
         if charge is not None:
             one.invoice, one.currency = one.invoice or charge.invoice, one.currency or charge.currency
@@ -219,17 +233,6 @@ def _reversals(
         elif dispute.status in OPEN_DISPUTE:
             one.disputed += amount
     return list(found.values())
-
-
-def _shares(
-    row: type[Charge] | type[Dispute], invoices: list[str], intents: list[str], subscription: str | None
-) -> ColumnElement[bool]:
-    """Selects the charges or disputes with one of these ids."""
-    return or_(
-        row.invoice.in_(invoices) if invoices else false(),
-        row.payment_intent.in_(intents) if intents else false(),
-        row.subscription == subscription if subscription else false(),
-    )
 
 
 def _merge(whole: _Reversal, part: _Reversal) -> None:
