@@ -46,9 +46,18 @@ broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 broker_connection_timeout = 2
 broker_pool_acquire_timeout = 2  # the default waits for ever
+broker_heartbeat = 10  # seconds: RabbitMQ and the worker notice a dead connection within 20 to 30
 
+# RabbitMQ may still hold the worker's last connection, which a firewall or a proxy has forgotten. An exclusive control
+# queue would be locked by it until RabbitMQ notices, and Celery ends the worker. Durable, because RabbitMQ 4.3 rejects
+# queues that are neither. The queue expires 10 seconds after its last consumer.
+control_queue_exclusive = False
+control_queue_durable = True
+
+# A connection whose peer has gone without a word fails after this time, and the next use replaces it.
+broker_transport_options: dict[str, object] = {"read_timeout": 5, "write_timeout": 5}  # seconds, of py-amqp
 if _redis:
-    broker_transport_options: dict[str, object] = {
+    broker_transport_options = {
         # No list of unacknowledged messages: the record knows which jobs are unfinished. It costs two transactions
         # per message, and a worker that cannot write it, because memory is full or the connection broke, dies.
         "ack_emulation": False,

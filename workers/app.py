@@ -21,7 +21,7 @@ from tasks.notifications.rendering import check_templates
 from tasks.routes import TASKS
 from telemetry import logs, tested_versions, tracing
 from workers import backlog, signals
-from workers.consumer_watch import ConsumerCancelStep
+from workers.consumer_watch import AcknowledgeStep, ConsumerCancelStep
 from workers.flower_events import FlowerEvents
 from workers.run import AttemptFailed, Runner
 
@@ -95,5 +95,5 @@ def _register(name: str) -> None:
 for _name in TASKS:
     _register(_name)
 
-app.steps["consumer"].add(ConsumerCancelStep)
+app.steps["consumer"].update((ConsumerCancelStep, AcknowledgeStep))
 signals.connect(settings, WORKER)

@@ -41,15 +41,17 @@ class Monkey:
             for verb, number in {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}.items():
                 self._actions[f"{verb} a {part}"] = partial(self._signal, names, number)
                 self._actions[f"{verb} a {part}'s child"] = partial(self._signal, names, number, child=True)
-        if rabbitmq := system.rabbitmq:
+        if (rabbitmq := system.rabbitmq) and (network := system.broker_network):
             self._actions |= {
+                "cut the broker": _hold("all connections, on the client's side only", network.reset_clients, _nothing),
+                "silence the broker": _hold("all connections: nothing passes", network.drop, _nothing),
                 "kill the broker": _hold("rabbitmq", rabbitmq.kill, rabbitmq.start),
                 "freeze the broker": _hold("rabbitmq", rabbitmq.freeze, rabbitmq.resume),
                 "fill the broker": _hold("rabbitmq, memory alarm", rabbitmq.run_short_of_memory, rabbitmq.free_memory),
             }
         if postgres := system.postgres:
             self._actions |= {
-                "cut the database": _hold("every connection of postgres", postgres.cut, lambda: None),
+                "cut the database": _hold("every connection of postgres", postgres.cut, _nothing),
                 "kill the database": _hold("postgres", postgres.kill, postgres.start),
                 "freeze the database": _hold(
                     "postgres, with the process of every connection", postgres.freeze, postgres.resume
@@ -128,6 +130,10 @@ def _hold(victim: str, start: Callable[[], object], end: Callable[[], object]) -
         return victim
 
     return act
+
+
+def _nothing() -> None:
+    """For what need not be ended."""
 
 
 def _wait(running: list[Future[None]]) -> None:

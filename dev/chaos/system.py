@@ -24,6 +24,7 @@ from dev.stack.parts import receiver, worker
 from dev.stack.postgres import Postgres
 from dev.stack.rabbitmq import RabbitMQ
 from dev.stack.servers import Valkey, wait_until
+from dev.stack.tcp_proxy import TcpProxy
 from tasks.routes import QUEUES
 
 SECRET = "whsec_chaos_0123456789_abcdefghi"  # signs between processes of this run only
@@ -54,6 +55,7 @@ class SystemUnderTest(ExitStack):
         self.sqlite_file, self.document_store = folder / "chaos.db", folder / "documents"
         self.valkey = Valkey(folder / "valkey")
         self.rabbitmq = RabbitMQ() if config.broker == "rabbitmq" else None
+        self.broker_network = TcpProxy(("127.0.0.1", self.rabbitmq.port)) if self.rabbitmq else None
         self.postgres = Postgres(forgetful=False) if config.database == "postgres" else None
         self.mail, self.stripe = MailService(), Stripe(events)
         self.documents = DocumentService(
@@ -104,7 +106,7 @@ class SystemUnderTest(ExitStack):
             "API_RATE_PER_MINUTE": "1000000",  # one key sends all requests for documents
             "API_MAILS_PER_HOUR": "1000000",
             "REDIS_URL": self.valkey.url,
-            "BROKER_URL": self.rabbitmq.url if self.rabbitmq else "",
+            "BROKER_URL": f"amqp://guest:guest@127.0.0.1:{self.broker_network.port}//" if self.broker_network else "",
             "DATABASE_URL": self.database_url,
             "CUSTOMER_NOTIFY_URLS": self.mail.notify_url,
             "TEMPLATES": str(self.folder / "templates"),
@@ -114,7 +116,7 @@ class SystemUnderTest(ExitStack):
         self._write_templates()
         self.callback(self.valkey.stop)
         self.valkey.start()
-        for server in (self.mail, self.documents, self.stripe, self.rabbitmq, self.postgres):
+        for server in (self.mail, self.documents, self.stripe, self.rabbitmq, self.broker_network, self.postgres):
             if server is not None:
                 self.enter_context(server)
         # What a killed worker's children still do is part of the test.

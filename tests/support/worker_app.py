@@ -20,7 +20,7 @@ from tasks import broker
 from tests.support import document_faults
 from tests.support.crash_points import WORKER
 from tests.support.handlers import die_around_each, die_at, first_time, register_handlers
-from workers import alerts
+from workers import alerts, consumer_watch
 
 register_handlers()
 die_around_each(WORKER)
@@ -28,6 +28,9 @@ document_faults.register()
 
 if "HOLDFAST_TEST_QUICK_ALERTS" in os.environ:
     alerts.EVERY_MS, alert_rules.HOLD_MS = 1000, 3000
+
+if seconds := os.environ.get("HOLDFAST_TEST_ACKNOWLEDGE_SECONDS"):
+    consumer_watch.ACKNOWLEDGE_SECONDS = float(seconds)
 
 ring = broker.ring
 
