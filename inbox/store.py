@@ -7,6 +7,7 @@ StoreUnavailable if Redis cannot be reached, is full, is loading or is read-only
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,9 +142,25 @@ class Store:
             found = [b"none"]
         if isinstance(finished, redis.RedisError):
             return store_unavailable(finished), wire.parse_lease(found)
+        next_lease = wire.parse_lease(found)
         if finished[0] == b"stale":
-            return LeaseLost(lease.job_id), wire.parse_lease(found)
-        return wire.parse_doorbells(finished[1:]), wire.parse_lease(found)
+            return LeaseLost(lease.job_id), next_lease
+        leased = next_lease.job_id if isinstance(next_lease, Lease) else ""
+        return [bell for bell in wire.parse_doorbells(finished[1:]) if bell.job_id != leased], next_lease
+
+    def ring_first(self, bells: Sequence[Doorbell]) -> Sequence[Doorbell]:
+        """Put doorbells at the head of their queues, for jobs whose turn has come before: one that is returned, or that
+        has waited for its ordering key.
+
+        Returns those that must be rung in another way: all, if the broker is another server. If the store is not
+        available, they are left to the sweep.
+        """
+        if self._message is no_message or not bells:
+            return bells
+        jobs = [NewJob(bell.job_id, bell.task, bell.queue) for bell in reversed(bells)]
+        with suppress(StoreUnavailable), translate_errors():
+            self._replies([], *(("RPUSH", job.queue, self._message(job)) for job in jobs))
+        return ()
 
     def fail(
         self, lease: Lease, reason: str, decision: RetryAt | DeadLetter, follow_ups: Sequence[NewJob] = ()

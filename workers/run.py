@@ -109,7 +109,7 @@ class Runner:
             bells, found = self._finish_when_available(lease, new, deadline, next_request)
             if isinstance(bells, HoldfastError):
                 raise bells
-            self.ring(bells)
+            self._ring(bells)
             return _ended(began, "succeeded", follow_ups=len(new)), found
         except LeaseLost:
             return _ended(began, "lost"), found
@@ -200,7 +200,7 @@ class Runner:
             decision = retry.decide(policy, error, lease.attempt, self.store.now_ms(), jitter)
             follow_ups = error.follow_ups if isinstance(error, GaveUp) else ()
             new = [_new_job(lease, follow_up) for follow_up in follow_ups]
-            self.ring(self.store.fail(lease, reason, decision, new))
+            self._ring(self.store.fail(lease, reason, decision, new))
             bound.warning("attempt failed", decision=type(decision).__name__)
         except (LeaseLost, StoreUnavailable) as also:  # the lease has expired or will; then the sweep rings again
             bound.warning("attempt failed, and the failure could not be recorded", why=type(also).__name__)
@@ -229,6 +229,9 @@ class Runner:
         time.sleep(OUTAGE_PAUSE_SECONDS)
         return outcome
 
+    def _ring(self, bells: Sequence[Doorbell]) -> None:
+        self.ring(self.store.ring_first(bells))
+
     def release(self, lease: Lease | str) -> None:
         """Return a leased job so that another worker can run it now."""
         if isinstance(lease, Lease):
@@ -237,7 +240,7 @@ class Runner:
 
     def _return_job(self, lease: Lease, return_: Callable[[Lease], list[Doorbell]]) -> None:
         try:
-            self.ring(return_(lease))
+            self._ring(return_(lease))
             log.info("job returned")
         except LeaseLost:
             log.info("job not returned: it has finished or another worker holds it")

@@ -65,9 +65,9 @@ local function schedule(id, queue, when)
   redis.call('ZADD', P .. 'scheduled', when, id)
 end
 
-local function mark_rung(id, queue)
+local function mark_rung(id, queue, at)
   redis.call('ZREM', P .. 'later', id)
-  redis.call('ZADD', P .. 'rung:' .. queue, now + ring_again_ms, id)
+  redis.call('ZADD', P .. 'rung:' .. queue, (at or now) + ring_again_ms, id)
 end
 
 -- The newest due time among the jobs of a queue that were ever leased. Queues are first in, first out: the doorbell of a
@@ -109,12 +109,17 @@ end
 -- that they can run elsewhere as soon as one of the processes or the whole worker has died.
 local function leases_key(holder) return P .. 'leases:' .. string.gsub(holder, '/[^/]*$', '') end
 
--- Release a job's ordering key, and ring for the waiting job whose event arrived first.
+-- Release a job's ordering key, and ring for the waiting job whose event arrived first. Its turn has come before: workers
+-- that poll find it where it was in the queue, and finish and the caller see to it that no other doorbell is before its own.
 local function unlock(id, key)
   if key == '' or redis.call('GET', P .. 'lock:' .. key) ~= id then return end
   redis.call('DEL', P .. 'lock:' .. key)
   local first = redis.call('ZPOPMIN', P .. 'waiting:' .. key)[1]
-  if first then ring(first, read(first, 'task', 'queue')) end
+  if not first then return end
+  local task, queue, due = read(first, 'task', 'queue', 'due')
+  ring(first, task, queue)
+  if is_polled(queue, task) then mark_rung(first, queue, due) end
+  return first
 end
 
 -- Counts attempts by outcome and by duration, for inbox/queries.py: `<task>:<outcome>`, `<task>:<at most ms>`.
@@ -137,6 +142,7 @@ local function close_attempt(id, attempt, outcome, reason)
   redis.call('HSET', job_key(id), 'attempt:' .. attempt, cjson.encode(entry))
   redis.call('SREM', leases_key(entry.holder), id)
   count_attempt(task, outcome, now - entry.started)
+  return entry.holder
 end
 
 local function make_dead(id, reason)

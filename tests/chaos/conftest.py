@@ -97,6 +97,11 @@ class World:
         found = queries.find_job(self.store, job_id)
         return str(found and found["state"])
 
+    def finished(self, job_id: str) -> int:
+        """When a job ended; milliseconds since 1970."""
+        found = queries.find_job(self.store, job_id)
+        return int(found["finished"]) if found else 0
+
     def outcomes(self, job_id: str) -> list[str]:
         """The outcome of each attempt of a job."""
         found = queries.find_job(self.store, job_id)

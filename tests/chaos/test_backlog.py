@@ -89,6 +89,17 @@ def test_a_backlog_is_processed_in_several_celery_tasks(world: World) -> None:
 
 
 @pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
+def test_jobs_with_one_ordering_key_wait_for_the_backlog_once(world: World) -> None:
+    """Each of them waits for the one before it, but not behind jobs that arrived later."""
+    world.stack.environment |= PATIENT
+    keyed = [world.record("plain", f"evt_{n}", ordering_key="cus_1") for n in range(12)]
+    others = [world.record("plain", f"evt_other_{n}") for n in range(150)]
+    world.stack.worker(processes=4)
+    world.settle()
+    assert max(world.finished(job) for job in keyed) < max(world.finished(job) for job in others)
+
+
+@pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
 def test_flower_receives_events_of_every_job_of_a_backlog(world: World) -> None:
     kinds = ["plain"] * 20 + ["hopeless"]
     jobs = [world.record(kind, f"evt_{n}") for n, kind in enumerate(kinds)]

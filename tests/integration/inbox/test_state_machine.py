@@ -193,13 +193,18 @@ class History(RuleBasedStateMachine):
 
     @rule(target=leases, lease=leases, queue=st.sampled_from(QUEUES))
     def finish_and_lease(self, lease: Lease, queue: str) -> Any:
-        """Also lease the job of the next doorbell in the broker's list, even if the finished lease was stale."""
+        """Also lease the job that has waited for the finished one's ordering key, or that of the next doorbell in the
+        broker's list, even if the finished lease was stale."""
+        self.client.delete(
+            "{holdfast}:unlocked:host-2/1"
+        )  # of a holder that finished a job and did not ask for another
         rung: Any = self.client.lindex(queue, -1)
         finished, held = self.model.finished(lease), self.model.held(lease)
+        unlocked = self._unlocked(lease, queue) if held else None
         if held:
             self.model.jobs[lease.job_id].state = StoredState.SUCCEEDED
             self.known.holding.pop(lease.job_id, None)
-        name = msgspec.json.decode(rung)["headers"]["argsrepr"][2:-2] if rung else None
+        name = unlocked or (msgspec.json.decode(rung)["headers"]["argsrepr"][2:-2] if rung else None)
         word = self.model.lease(name, self.clock.ms) if name in self.model.jobs else "unknown" if name else "none"
         if not (held or self.same_server):
             return multiple()
@@ -369,6 +374,13 @@ class History(RuleBasedStateMachine):
                 self._work(bell.job_id)
         assert not [name for name, job in self.model.jobs.items() if job.unfinished]
         self.the_record_is_consistent_and_matches_the_model()
+
+    def _unlocked(self, lease: Lease, queue: str) -> str | None:
+        """The first job of this queue that waits for the end of the leased one, if host-2/1 holds that."""
+        job = self.model.jobs[lease.job_id]
+        waiting: Any = self.client.zrange(f"{{holdfast}}:waiting:{job.key}", 0, 0)
+        first = waiting[0].decode() if waiting and job.holder == "host-2/1" else None
+        return first if first and self.model.jobs[first].queue == queue else None
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 

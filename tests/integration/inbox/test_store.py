@@ -67,6 +67,12 @@ def test_only_the_first_lease_of_a_job_is_marked_as_first(store: Store, clock: C
     assert (lease.first, leased(store).first) == (True, False)
 
 
+def holding(store: Store, job_id: str) -> Lease:
+    """The lease of a job that worker-1 holds, as far as its finish needs it."""
+    token: Any = store.client.hget(f"{PREFIX}job:{job_id}", "token")
+    return Lease(job_id, int(token), 1, {}, "", "", "", b"", 0)
+
+
 def wish(*tasks: str) -> NextJobRequest:
     return NextJobRequest("worker-1", 60, "payments", tasks, nonce())
 
@@ -182,6 +188,52 @@ def test_a_next_lease_whose_reply_was_lost_is_returned_again(over_line: Store, l
     assert found.task_id == message["headers"]["id"]
     assert (over_line.client.llen("payments"), stats(over_line)["running"]) == (1, 1)
     assert over_line.finish_and_lease(found, [], wish("tasks.a"))[0] == []
+
+
+def keyed(with_broker: Store) -> Store:
+    """Behind the doorbells of j1 to j3: k1 holds an ordering key, and k2 and k3 have been told to wait for it."""
+    with_broker.record(Event("stripe", "evt_2", "t", b"{}"), [job(name, key="sub_1") for name in ("k1", "k2", "k3")])
+    for _ in range(3):
+        with_broker.client.lpop("payments")
+    leased(with_broker, "k1")
+    assert [with_broker.lease(name, "worker-2", 60) for name in ("k2", "k3")] == ["waiting"] * 2
+    return with_broker
+
+
+def test_the_next_job_is_the_one_that_waits_for_the_ordering_key(with_broker: Store) -> None:
+    store = keyed(with_broker)
+    bells, found = store.finish_and_lease(holding(store, "k1"), [], wish("tasks.a"))
+    assert isinstance(found, Lease)
+    assert (bells, found.job_id, found.first, store.client.llen("payments")) == ([], "k2", True, 3)
+    bells, found = store.finish_and_lease(found, [], wish("tasks.a"))
+    assert isinstance(found, Lease)
+    assert (bells, found.job_id) == ([], "k3")
+    _, found = store.finish_and_lease(found, [], wish("tasks.a"))
+    assert isinstance(found, Lease)
+    assert found.job_id == "j1"
+
+
+def test_a_job_that_waits_for_the_ordering_key_and_cannot_be_the_next_one_is_rung_first(with_broker: Store) -> None:
+    store = keyed(with_broker)
+    bells, found = store.finish_and_lease(holding(store, "k1"), [], wish("tasks.b"))
+    assert (bells, found) == ([Doorbell("k2", "tasks.a", "payments")], "none")
+    assert store.ring_first([Doorbell("k2", "tasks.a", "payments")]) == ()
+    assert [json.loads(raw)["headers"]["argsrepr"] for raw in store.client.lrange("payments", -2, -1)] == [
+        "['j1']",
+        "['k2']",
+    ]
+
+
+def test_a_job_whose_key_was_taken_again_is_not_the_next_one(with_broker: Store) -> None:
+    """Between the finish and the lease another worker leases it by its doorbell."""
+    store = keyed(with_broker)
+    store.finish(holding(store, "k1"))
+    leased(store, "k2")
+    lease = leased(store, "j1")
+    store.client.rpop("payments")
+    _, found = store.finish_and_lease(lease, [], wish("tasks.a"))
+    assert isinstance(found, Lease)
+    assert found.job_id == "j2"
 
 
 def test_a_repeated_request_gets_the_next_lease_that_it_has_already_got(with_broker: Store) -> None:
