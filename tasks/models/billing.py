@@ -21,7 +21,7 @@ class Subscription(OfAccount, Base):
     __tablename__ = "subscriptions"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    customer: Mapped[str]
+    customer: Mapped[str] = mapped_column(index=True)
     stripe_status: Mapped[str | None]  # None while only its invoices are known
     seen_created: Mapped[int] = mapped_column(default=0)
     seen_event: Mapped[str] = mapped_column(default="")
