@@ -19,6 +19,9 @@ class Closable(Protocol):
     def close(self) -> None:
         """Close it at once, without a word to the peer."""
 
+    def end(self) -> None:
+        """Close it as the protocol wants it, without waiting for the peer."""
+
 
 C = TypeVar("C", bound=Closable)
 
@@ -54,7 +57,7 @@ class ConnectionPool(Generic[C]):
             old = [one for n, one in enumerate(self._idle) if n < surplus or now - one[1] > MAX_IDLE_SECONDS]
             del self._idle[: len(old)]
         for *_, unused in old:
-            unused.close()
+            unused.end()
 
     def _pop(self, key: Hashable) -> tuple[float, C] | None:
         with self._lock:

@@ -102,6 +102,8 @@ class Connection:
             self.response.close()  # it has its own reference to the socket
         self._sock.close()
 
+    end = close
+
     def finish(self) -> bool:
         """End the exchange. Returns whether the connection can be kept."""
         with suppress(OSError, HTTPException, ValueError):

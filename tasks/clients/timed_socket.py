@@ -6,18 +6,15 @@ of its reads and writes must have ended, so that a peer which sends one byte at 
 
 from __future__ import annotations
 
-import contextvars
 import math
 import socket
 import ssl
-import threading
-import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-T = TypeVar("T")
+from tasks.time_limit import run_until, seconds_until
+
 CONNECT_SECONDS = 5.0
 MAX_ADDRESSES = 4
 
@@ -70,14 +67,6 @@ class TimedTlsSocket(TimedSocket, ssl.SSLSocket):
     """A TimedSocket with TLS; see TimedSocket.secure."""
 
 
-def seconds_until(until: float) -> float:
-    """The seconds left until this time.monotonic(). Raises TimeoutError if there are none."""
-    seconds = until - time.monotonic()
-    if seconds <= 0:
-        raise TimeoutError
-    return seconds
-
-
 def connect(host: str, port: int, until: float, check: Callable[[Iterable[str]], None] | None = None) -> TimedSocket:
     """Connect to the first address of the host that accepts, by `until` (time.monotonic()).
 
@@ -100,22 +89,3 @@ def connect(host: str, port: int, until: float, check: Callable[[Iterable[str]],
             connected.until = until
             return connected
     raise last or OSError("no address")
-
-
-def run_until(until: float, work: Callable[[], T]) -> T:
-    """The result of `work`. Raises TimeoutError if it does not end by `until` (time.monotonic()).
-
-    It then goes on in its thread, and its result is dropped.
-    """
-    if until == math.inf:
-        return work()
-    result: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(work())
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
-    return result.result(seconds_until(until))

@@ -226,7 +226,8 @@ def _deliver(
         for service in services:
             if service.digest in notification.sent_by:
                 continue
-            if send_message(service.url, message, notification.id, service.to, attempt.settings.business_name):
+            name, deadline = attempt.settings.business_name, attempt.deadline
+            if send_message(service.url, message, notification.id, service.to, name, deadline=deadline):
                 notification.sent_by = [*notification.sent_by, service.digest]
                 db.commit()
             else:

@@ -8,9 +8,9 @@ mail, and who gives up earlier sends it twice (RFC 5321, 4.5.3.2.6).
 from __future__ import annotations
 
 import hashlib
+import math
 import smtplib
-import ssl
-from contextlib import suppress
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -18,43 +18,51 @@ from email.policy import SMTP
 from email.utils import format_datetime
 
 from apprise.plugins.email.base import NotifyEmail
-from apprise.plugins.email.common import SecureMailMode
 
+from tasks.clients.responses import NoAnswer, connection_errors, end_of_call
+from tasks.notifications.smtp_session import session
 from tasks.notifications.templates import Rendered
 
+PEER = "the mail server"
 CONFIRM_SECONDS = 600
 # Not folded: only what is longer than a line may be. https://www.rfc-editor.org/rfc/rfc5322#section-2.1.1
 POLICY = SMTP.clone(max_line_length=998)
 
 
 class NotSent(Exception):
-    """The server did not take the mail; str() is the kind of the error."""
+    """The server did not take the mail."""
 
 
 class NotWritable(Exception):
     """The server cannot send to this address."""
 
 
-def send_mail(service: NotifyEmail, message: Rendered, key: str, sender: str) -> None:
+def send_mail(service: NotifyEmail, message: Rendered, key: str, sender: str, deadline: float) -> None:
     """Send one mail to the service's targets. `sender` is the name of the sender if the URL has none.
 
-    The same `key` gives the same Message-ID. Raises NotSent, and NotWritable for a local part with non-ASCII characters
-    if the server does not support SMTPUTF8.
+    The same `key` gives the same Message-ID. Raises NotSent; NotWritable for a local part with non-ASCII characters if
+    the server does not support SMTPUTF8; DeadlineReached if the server has not confirmed the mail by the `deadline` of
+    the attempt (time.monotonic()).
     """
     mail, own_address = _make_mail(service, message, key, sender), str(service.from_addr[1])
     to = [address for _, address in service.targets]
     try:
-        server = _connect(service)
-        try:
-            refused = server.send_message(mail, own_address, [*to, *service.cc, *service.bcc])
-        finally:
-            _disconnect(server, service.socket_connect_timeout)
-    except smtplib.SMTPNotSupportedError:
-        raise NotWritable from None
-    except (OSError, smtplib.SMTPException) as error:
-        raise NotSent(type(error).__name__) from None
+        with connection_errors(PEER, OSError, deadline=deadline):  # SMTPException is an OSError
+            refused = _send(service, mail, own_address, to, end_of_call(PEER, math.inf, deadline))
+    except NoAnswer as error:
+        raise NotSent(str(error)) from None
     if any(address in refused for address in to):
         raise NotSent("recipient refused")
+
+
+def _send(service: NotifyEmail, mail: EmailMessage, sender: str, to: Sequence[str], until: float) -> Collection[str]:
+    """Returns the recipients that the server refused, if it accepted others. Raises OSError and NotWritable."""
+    try:
+        with session(service, until) as server:
+            server.limit(CONFIRM_SECONDS, until)
+            return server.send_message(mail, sender, [*to, *service.cc, *service.bcc])
+    except smtplib.SMTPNotSupportedError:
+        raise NotWritable from None
 
 
 def _make_mail(service: NotifyEmail, message: Rendered, key: str, sender: str) -> EmailMessage:
@@ -83,35 +91,3 @@ def _make_mail(service: NotifyEmail, message: Rendered, key: str, sender: str) -
 def _address(address: str, name: str = "") -> Address:
     local, _, domain = address.rpartition("@")
     return Address(name, local.removeprefix('"').removesuffix('"').replace("\\", ""), domain)
-
-
-def _connect(service: NotifyEmail) -> smtplib.SMTP:
-    """A connection that is secured and logged in as the URL says. Its steps have `cto` seconds, the confirmation has
-    CONFIRM_SECONDS."""
-    context = ssl.create_default_context()
-    if not service.verify_certificate:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    host, port, seconds = str(service.smtp_host), int(service.port or 0), service.socket_connect_timeout
-    if service.secure_mode == SecureMailMode.SSL:
-        server: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=seconds, context=context)
-    else:
-        server = smtplib.SMTP(host, port, timeout=seconds)
-    try:
-        if service.secure_mode == SecureMailMode.STARTTLS:
-            server.starttls(context=context)
-        if service.user and service.password:
-            server.login(service.user, service.password)
-        if server.sock is not None:
-            server.sock.settimeout(CONFIRM_SECONDS)
-    except BaseException:
-        server.close()
-        raise
-    return server
-
-
-def _disconnect(server: smtplib.SMTP, seconds: float) -> None:
-    """Say good-bye; the mail is sent, or not, whatever the server answers."""
-    with suppress(OSError, smtplib.SMTPException):
-        if server.sock is not None:
-            server.sock.settimeout(seconds)
-        server.quit()

@@ -44,7 +44,7 @@ def never_sweep() -> None:
 def mail_twice() -> None:
     send = apprise_client.send_message
     assert vars(notify)["send_message"] is send
-    vars(notify)["send_message"] = lambda *mail: send(*mail) and send(*mail)
+    vars(notify)["send_message"] = lambda *mail, **more: send(*mail, **more) and send(*mail, **more)
 
 
 SABOTAGES = {"effect row off": ignore_effect_row, "sweep off": never_sweep, "mails twice": mail_twice}

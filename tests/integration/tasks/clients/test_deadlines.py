@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.clients import timed_socket
+from tasks import time_limit
 from tasks.clients.responses import DeadlineReached
 from tests.support.keeping_peer import CALLS, KeepingPeer, attempt_with, settings_for, trusted_authority
 
@@ -130,8 +130,8 @@ def test_a_call_after_one_with_a_short_deadline_has_its_own(
 
 
 def test_work_that_ends_in_time_gives_its_result_or_its_error() -> None:
-    assert timed_socket.run_until(time.monotonic() + 60, lambda: 7) == 7
+    assert time_limit.run_until(time.monotonic() + 60, lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
-        timed_socket.run_until(time.monotonic() + 60, lambda: 1 // 0)
+        time_limit.run_until(time.monotonic() + 60, lambda: 1 // 0)
     with pytest.raises(TimeoutError):
-        timed_socket.run_until(time.monotonic() + 0.1, lambda: time.sleep(10))
+        time_limit.run_until(time.monotonic() + 0.1, lambda: time.sleep(10))

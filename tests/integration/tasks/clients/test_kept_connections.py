@@ -251,6 +251,8 @@ class Held:
     def close(self) -> None:
         self.closed = True
 
+    end = close
+
 
 def test_the_connections_that_were_used_longest_ago_are_closed_if_there_are_too_many() -> None:
     pool: ConnectionPool[Held] = ConnectionPool(size=2)
