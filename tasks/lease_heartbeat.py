@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from typing import TypeVar
 
-from inbox.errors import HoldfastError
+from inbox.errors import HoldfastError, LeaseLost
+from tasks.clients.responses import DeadlineReached
+from tasks.time_limit import start
 
 T = TypeVar("T")
 RENEW_EVERY_SECONDS = 1.0
 
 
-def run_renewing_lease(work: Callable[[], T], renew: Callable[[], None]) -> T:
+def run_renewing_lease(work: Callable[[], T], renew: Callable[[], None], deadline: float = math.inf) -> T:
     """Run blocking work (an fsync, a digest, an upload) in a thread while renewing the job's lease; return its result.
 
-    Raises LeaseLost, after the work has ended, and whatever the work raises.
+    Raises whatever the work raises; LeaseLost, after the work has ended; DeadlineReached if it has not ended by the
+    deadline of the attempt (time.monotonic()). It then goes on in its thread.
     """
-    with ThreadPoolExecutor(1) as thread:
-        done = thread.submit(work)
-        while not wait([done], RENEW_EVERY_SECONDS).done:
+    done = start(work)
+    try:
+        while not wait([done], min(RENEW_EVERY_SECONDS, max(deadline - time.monotonic(), 0))).done:
+            _check(deadline)
             renew()
-        return done.result()
+    except LeaseLost:
+        wait([done], None if deadline == math.inf else max(deadline - time.monotonic(), 0))
+        raise
+    return done.result()
+
+
+def _check(deadline: float) -> None:
+    if time.monotonic() >= deadline:
+        raise DeadlineReached("the job reached its time limit")
 
 
 @contextmanager

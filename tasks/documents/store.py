@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import mimetypes
 import re
 from collections.abc import Callable
@@ -29,8 +30,11 @@ class Store(Protocol):
     def find(self, stem: str) -> Stored | None:
         """The finished document with this name, whatever its extension; None if there is none."""
 
-    def save(self, part: Path, document: Stored, renew: Callable[[], None]) -> Stored:
-        """Store a complete file. If the name exists already, the existing document stays and is returned."""
+    def save(self, part: Path, document: Stored, renew: Callable[[], None], deadline: float = math.inf) -> Stored:
+        """Store a complete file. If the name exists already, the existing document stays and is returned.
+
+        Raises DeadlineReached if a call of the store has not ended by the deadline of the attempt (time.monotonic()).
+        """
 
     def read(self, name: str) -> Path | IO[bytes]:
         """The content of a stored document."""

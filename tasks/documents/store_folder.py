@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import mimetypes
 import os
 from collections.abc import Callable
@@ -25,8 +26,8 @@ class FolderStore:
                 return Stored(path.name, kind, _digest(path), path.stat().st_size)
         return None
 
-    def save(self, part: Path, document: Stored, renew: Callable[[], None]) -> Stored:
-        run_renewing_lease(lambda: sync(part), renew)  # the bytes must be on disk before the name
+    def save(self, part: Path, document: Stored, renew: Callable[[], None], deadline: float = math.inf) -> Stored:
+        run_renewing_lease(lambda: sync(part), renew, deadline)  # the bytes must be on disk before the name
         try:
             os.link(part, self._path / document.name)  # unlike a rename, it fails if another attempt has stored it
         except FileExistsError:

@@ -11,27 +11,35 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from inbox.errors import TransientError
+from tasks.clients.connection_pool import MAX_IDLE_CONNECTIONS
 from tasks.clients.responses import connection_errors
 from tasks.documents.store import Stored
 from tasks.lease_heartbeat import run_renewing_lease
+from tasks.time_limit import run_until
 from telemetry import tracing
 
+T = TypeVar("T")
+Run = Callable[[Callable[[], Any]], Any]  # runs a call while the lease is renewed, until the deadline
+ABORT_SECONDS = 2.0
 PART_BYTES = 16 * 1024 * 1024  # held in memory; S3 allows 10,000 parts, more than MAX_DOCUMENT_BYTES needs
 NAME_EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")  # error codes of If-None-Match for an existing name
 # One call with its retries must be shorter than a lease.
 CLIENT_CONFIG = Config(
     connect_timeout=5,
     read_timeout=20,
+    max_pool_connections=MAX_IDLE_CONNECTIONS,
     retries={"mode": "standard", "total_max_attempts": 3},
     request_checksum_calculation="when_required",
     response_checksum_validation="when_required",
@@ -53,22 +61,27 @@ class S3Store:
                     return self._load(key)
         return None
 
-    def save(self, part: Path, document: Stored, renew: Callable[[], None]) -> Stored:
+    def save(self, part: Path, document: Stored, renew: Callable[[], None], deadline: float = math.inf) -> Stored:
+        def run(work: Callable[[], T]) -> T:
+            result = run_renewing_lease(work, renew, deadline)
+            renew()  # many short calls may take long together
+            return result
+
         target = {"Bucket": self._bucket, "Key": self._prefix + document.name}
         metadata = {"sha256": document.sha256, "size": str(document.size)}
         described = {**target, "ContentType": document.content_type, "Metadata": metadata}
         try:
             with self._call("save"), part.open("rb") as file:
-                self._abort_others(target)
+                run(lambda: self._abort_others(target))
                 if document.size <= PART_BYTES:
                     data = file.read()
                     upload = {**described, "Body": data, "ContentMD5": _md5(data)}
-                    run_renewing_lease(lambda: self._s3.put_object(**upload, IfNoneMatch="*"), renew)
+                    run(lambda: self._s3.put_object(**upload, IfNoneMatch="*"))
                 else:
-                    self._upload(described, target, file, renew)
-                return self._load(target["Key"])
+                    self._upload(described, target, file, run)
+                return run(lambda: self._load(target["Key"]))
         except _NameExists:
-            return self.find(document.name.partition(".")[0]) or document
+            return run(lambda: self.find(document.name.partition(".")[0])) or document
 
     def read(self, name: str) -> IO[bytes]:
         with self._call("read"):
@@ -89,22 +102,23 @@ class S3Store:
         with tracing.call(what, self._s3.meta.endpoint_url), _translate_errors():
             yield
 
-    def _upload(self, described: dict[str, Any], target: dict[str, Any], file: IO[bytes], renew: Any) -> None:
+    def _upload(self, described: dict[str, Any], target: dict[str, Any], file: IO[bytes], run: Run) -> None:
         """Multipart upload: the object appears with the last call. A failed one is aborted: S3 bills its parts."""
-        upload = {**target, "UploadId": self._s3.create_multipart_upload(**described)["UploadId"]}
+        created = run(lambda: self._s3.create_multipart_upload(**described))
+        upload = {**target, "UploadId": created["UploadId"]}
         try:
-            parts = [self._upload_part(upload, number, data, renew) for number, data in enumerate(_read_parts(file), 1)]
-            self._s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
+            parts = [self._upload_part(upload, number, data, run) for number, data in enumerate(_read_parts(file), 1)]
+            complete = {**upload, "MultipartUpload": {"Parts": parts}, "IfNoneMatch": "*"}
+            run(lambda: self._s3.complete_multipart_upload(**complete))
         except BaseException:
-            with suppress(ClientError, BotoCoreError):  # the next attempt aborts it
-                self._s3.abort_multipart_upload(**upload)
+            with suppress(ClientError, BotoCoreError, TimeoutError):  # the next attempt aborts it
+                run_until(time.monotonic() + ABORT_SECONDS, lambda: self._s3.abort_multipart_upload(**upload))
             raise
 
-    def _upload_part(self, upload: dict[str, Any], number: int, data: bytes, renew: Any) -> dict[str, Any]:
+    def _upload_part(self, upload: dict[str, Any], number: int, data: bytes, run: Run) -> dict[str, Any]:
+        """`data` is in memory: if the deadline is reached, the thread that goes on reads nothing of the file."""
         part = {**upload, "PartNumber": number, "Body": data, "ContentMD5": _md5(data)}
-        response = run_renewing_lease(lambda: self._s3.upload_part(**part), renew)
-        renew()
-        return {"ETag": response["ETag"], "PartNumber": number}
+        return {"ETag": run(lambda: self._s3.upload_part(**part))["ETag"], "PartNumber": number}
 
     def _abort_others(self, target: dict[str, Any]) -> None:
         """Abort uploads of this document by attempts that were killed or have lost their lease."""

@@ -65,7 +65,8 @@ def download_to_store(
     """
     settings, stem = attempt.settings, stem_for(document)
     store, folder = open_store(settings.document_store), Path(settings.spool_folder)
-    stored = run_renewing_lease(lambda: store.find(stem), attempt.renew)  # by an earlier attempt or another job
+    # By an earlier attempt or another job.
+    stored = run_renewing_lease(lambda: store.find(stem), attempt.renew, attempt.deadline)
     if stored is None:
         with open_partial(folder, settings.spool_folder_setting, stem, url, attempt.now) as part:
             digests = _receive(attempt, url, part, progress)
@@ -73,7 +74,7 @@ def download_to_store(
             attempt.renew()
             name = name_for(document, part.info.content_type)
             finished = Stored(name, part.info.content_type, digests["sha256"], part.size)
-            stored = store.save(part.path, finished, attempt.renew)
+            stored = store.save(part.path, finished, attempt.renew, attempt.deadline)
     delete_partials(folder, stem)
     return stored
 
@@ -83,9 +84,8 @@ def _receive(attempt: Attempt, url: str, part: PartialFile, progress: Progress) 
     if part.is_complete:
         return _write(attempt, part, (), progress)
     settings = attempt.settings
-    with get_stream(
-        url, settings, settings.doc_service_api_key, settings.doc_service_url, part.range_headers()
-    ) as response:
+    key, service, headers = settings.doc_service_api_key, settings.doc_service_url, part.range_headers()
+    with get_stream(url, settings, key, service, headers, deadline=attempt.deadline) as response:
         _accept_response(attempt, part, response)
         return _write(attempt, part, response.chunks(), progress)
 

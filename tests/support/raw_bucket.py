@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,14 +15,24 @@ import trustme
 
 
 class RawBucket(ThreadingHTTPServer):
-    """The bucket `kept`: objects by key, with their headers; `cut` is how many bytes of each are lost."""
+    """The bucket `kept`: objects by key, with their headers; `cut` is how many bytes of each are lost.
+
+    `accepted` has one entry for each connection; `silent` is a method that is not answered.
+    """
 
     def __init__(self, context: ssl.SSLContext) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.socket = context.wrap_socket(self.socket, server_side=True)
         self.objects: dict[str, tuple[Mapping[str, str], bytes]] = {}
         self.cut = 0
+        self.silent = ""
+        self.accepted: list[Any] = []
         self.url = f"https://127.0.0.1:{self.server_port}"
+
+    def get_request(self) -> Any:
+        found = super().get_request()
+        self.accepted.append(found[1])
+        return found
 
     def content(self) -> dict[str, bytes]:
         return {key.removeprefix("/kept/"): body for key, (_, body) in self.objects.items()}
@@ -33,6 +44,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing is logged."""
+
+    def parse_request(self) -> bool:
+        parsed = super().parse_request()
+        if parsed and self.command == self.server.silent:
+            time.sleep(60)
+        return parsed
+
+    def do_POST(self) -> None:
+        """An upload in parts."""
+        self._answer(200, body=b"<Result><UploadId>1</UploadId></Result>")
 
     def do_PUT(self) -> None:
         body = b"".join(self._chunks()) if "chunked" in self.headers.get("Transfer-Encoding", "") else self._body()
