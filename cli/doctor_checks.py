@@ -32,6 +32,7 @@ from tasks.documents.store_factory import open_store
 from tasks.handler import Attempt
 from tasks.notifications import apprise_client
 from tasks.notifications.rendering import check_templates
+from tasks.routes import QUEUES
 from web.ops import health
 from web.receiver import sources
 
@@ -107,7 +108,7 @@ def store(settings: Settings) -> Iterator[Finding]:
         yield _health("durability", health.check_store(record, settings), fix)
         yield memory(*record.memory())
         yield _disk_writes(record)
-        fix = "start a worker: celery -A workers.app worker -Q <queues>"
+        fix = f"start a worker: celery -A workers.app worker -Q {','.join(QUEUES)}"
         yield _health("workers", health.check_sweep(record), fix)
 
 

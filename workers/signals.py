@@ -21,6 +21,7 @@ from telemetry import tracing
 from workers import time_limits
 from workers.alerts import AlertScheduler
 from workers.liveness import Liveness
+from workers.registration import Registration
 from workers.sweep import Sweeper
 
 log = structlog.get_logger()
@@ -40,7 +41,8 @@ def connect(settings: Settings, worker: str) -> None:
             log.info("reconcile is off: STRIPE_API_KEY is not set")
         store = broker.open_store(settings, timeout_seconds=5)
         alerts = AlertScheduler(store, settings) if settings.alert_urls else None
-        Sweeper(store, reconciles=reconciles, alerts=alerts).start()
+        registration = Registration(store, worker, sender)
+        Sweeper(store, registration, reconciles=reconciles, alerts=alerts).start()
         Liveness(broker.open_store(settings, timeout_seconds=2), worker, sender.pool).start()
 
     @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]

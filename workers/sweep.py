@@ -1,6 +1,6 @@
 """The sweep: every second, every worker rings for jobs that are due, whose lease expired or whose doorbell was lost.
 
-It also starts the hourly reconcile with Stripe and the alert check.
+It also announces the worker, and starts the hourly reconcile with Stripe and the alert check.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tasks import broker
 from tasks.billing import reconcile
 from tasks.routes import QUEUES
 from workers.alerts import AlertScheduler
+from workers.registration import Registration
 
 log = structlog.get_logger()
 
@@ -33,9 +34,11 @@ def sweep(store: Store) -> int:
 class Sweeper(threading.Thread):
     """Sweeps as long as its process lives. No error stops it, because without sweeps retries would never run."""
 
-    def __init__(self, store: Store, *, reconciles: bool = False, alerts: AlertScheduler | None = None) -> None:
+    def __init__(
+        self, store: Store, registration: Registration, *, reconciles: bool, alerts: AlertScheduler | None
+    ) -> None:
         super().__init__(daemon=True, name="sweeper")
-        self._store, self._reconciles, self._alerts = store, reconciles, alerts
+        self._store, self._registration, self._reconciles, self._alerts = store, registration, reconciles, alerts
         self._requested_hour = ""
 
     def run(self) -> None:
@@ -43,6 +46,7 @@ class Sweeper(threading.Thread):
             time.sleep(EVERY_SECONDS * (0.75 + random.random() / 2))  # noqa: S311  jitter, so that workers do not sweep at the same time
             try:
                 sweep(self._store)
+                self._registration.announce_if_due()
                 if self._reconciles:
                     self._requested_hour = reconcile.request_hourly(self._store, self._requested_hour)
                 if self._alerts:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dev.stack.rabbitmq import RabbitMQ
+from dev.stack.servers import wait_until
 from dev.stack.tcp_proxy import TcpProxy
 from tests.chaos.conftest import EACH_ONCE, World
 
@@ -67,3 +68,25 @@ def test_a_message_that_waits_behind_a_long_job_does_not_end_the_worker(world: W
     assert [world.effects(job) for job in (long, *waiting)] == [1] * 4
     assert world.outcomes(long) == ["succeeded"]
     assert (worker.alive(), worker.has_logged("PreconditionFailed")) == (True, False)
+
+
+@pytest.mark.parametrize("world", EACH_ONCE, indirect=True)
+def test_two_workers_of_one_name_both_work_and_the_log_says_so(world: World) -> None:
+    """On RabbitMQ, they share the queue of control commands, which must not end one of them."""
+    workers = [world.stack.worker(name="twin", HOLDFAST_TEST_ANNOUNCE_SECONDS="0.5") for _ in range(2)]
+    jobs = [world.record("plain", f"evt_{n}") for n in range(4)]
+    world.settle()
+    assert [world.effects(job) for job in jobs] == [1] * 4
+    line = "two workers have the same name: start one of them with another name (-n)"
+    wait_until(lambda: any(one.has_logged(line) for one in workers), seconds=30, what="the line in a log")
+    assert [one.alive() for one in workers] == [True, True]
+    assert not any(one.has_logged("Unrecoverable error") for one in workers)
+
+
+@pytest.mark.parametrize("world", EACH_ONCE[:1], indirect=True)
+def test_a_worker_that_follows_another_of_the_same_name_is_not_taken_for_a_second_one(world: World) -> None:
+    for _ in range(2):
+        worker = world.stack.worker(name="again", HOLDFAST_TEST_ANNOUNCE_SECONDS="0.2")
+        time.sleep(2)  # several announcements
+        worker.kill()
+        assert not worker.has_logged("two workers have the same name")

@@ -99,14 +99,15 @@ class Stack:
         processes: int = 1,
         app: str = "tests.support.worker_app",
         ready: bool = True,
+        name: str = "",
         **extra: str,
     ) -> Process:
-        name = f"worker-{len(self.parts)}"
+        log_name = f"worker-{len(self.parts)}"
         command = ["-m", "celery", "-A", app, "worker", "-Q", queues, "-c", str(processes)]
         quick = ["--without-gossip", "--without-mingle"]
-        part = self._start([*command, *quick, "-n", f"{name}@%h", "--loglevel=INFO"], name, extra)
+        part = self._start([*command, *quick, "-n", f"{name or log_name}@%h", "--loglevel=INFO"], log_name, extra)
         if ready:
-            wait_until(lambda: part.has_logged(" ready."), seconds=120, what=f"{name} to be ready; see {part.log}")
+            wait_until(lambda: part.has_logged(" ready."), seconds=120, what=f"{log_name} to be ready; see {part.log}")
         return part
 
     def receiver(self, module: str = "web", **extra: str) -> Process:

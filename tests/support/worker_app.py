@@ -20,7 +20,7 @@ from tasks import broker
 from tests.support import document_faults
 from tests.support.crash_points import WORKER
 from tests.support.handlers import die_around_each, die_at, first_time, register_handlers
-from workers import alerts, consumer_watch
+from workers import alerts, consumer_watch, registration
 
 register_handlers()
 die_around_each(WORKER)
@@ -31,6 +31,9 @@ if "HOLDFAST_TEST_QUICK_ALERTS" in os.environ:
 
 if seconds := os.environ.get("HOLDFAST_TEST_ACKNOWLEDGE_SECONDS"):
     consumer_watch.ACKNOWLEDGE_SECONDS = float(seconds)
+
+if seconds := os.environ.get("HOLDFAST_TEST_ANNOUNCE_SECONDS"):
+    registration.EVERY_SECONDS = float(seconds)
 
 ring = broker.ring
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from inbox import queries
+from inbox import queries, worker_registry
 from inbox.errors import StoreUnavailable
 from inbox.memory_guard import is_nearly_full
 from inbox.store import Store
@@ -74,11 +74,14 @@ def check_broker() -> str:
 
 
 def check_sweep(store: Store) -> str:
-    """Every worker sweeps every second, so the time of the last sweep shows whether any worker runs."""
+    """Whether any worker runs, by the time of the last sweep, which all make every second; and one for each queue."""
     swept_at = queries.last_sweep_ms(store)
     if swept_at is None:
         return "no worker has ever swept"
     age = store.now_ms() - swept_at
     if age < -SWEEP_LATE_MS:
         return "no worker has swept since the store's clock went back; jobs wait for one"
-    return "ok" if age < SWEEP_LATE_MS else f"no worker has swept for {age // 1000} s; jobs wait for one"
+    if age >= SWEEP_LATE_MS:
+        return f"no worker has swept for {age // 1000} s; jobs wait for one"
+    without = worker_registry.queues_without_worker(store, QUEUES)
+    return f"no worker consumes {', '.join(without)}; jobs wait there" if without else "ok"

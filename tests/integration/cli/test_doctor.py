@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,8 +20,10 @@ from dev.stack.servers import Valkey, free_port
 from inbox.client import connect
 from inbox.errors import StoreUnavailable
 from inbox.store import Store
+from inbox.worker_registry import announce
 from settings import load
-from tests.conftest import fresh_database
+from tasks.routes import QUEUES
+from tests.conftest import Clock, fresh_database
 from tests.support.peers import Answer, Mailbox, Peer
 from tests.support.signed_deliveries import API_KEY, STRIPE_SECRET
 from tests.support.stack import ROOT
@@ -184,6 +187,21 @@ def test_a_store_that_may_lose_data_or_is_full_is_reported(
 def test_an_unavailable_store_is_reported_and_so_is_the_broker_on_it(correct: dict[str, str], valkey: Valkey) -> None:
     valkey.stop()
     assert list(failed(correct)) == ["store", "broker"]
+
+
+def test_a_queue_without_a_worker_is_reported_and_the_fix_names_all_queues(
+    correct: dict[str, str], store: Store, clock: Clock
+) -> None:
+    clock.ms = int(time.time() * 1000) - 61_000
+    announce(store, "payments@host", "host/1", ["payments"], QUEUES)
+    clock.forward(61)
+    announce(store, "payments@host", "host/1", ["payments"], QUEUES)
+    _, findings, _ = doctor(correct)
+    (found,) = [finding for finding in findings if not finding["ok"]]
+    others = "fulfilment, documents, downloads, notifications, handoffs"
+    assert (found["check"], found["found"]) == ("workers", f"no worker consumes {others}; jobs wait there")
+    command = "celery -A workers.app worker -Q payments,fulfilment,documents,downloads,notifications,handoffs"
+    assert found["fix"] == f"start a worker: {command}"
 
 
 def test_workers_that_never_reported_are_reported(valkey: Valkey) -> None:

@@ -14,8 +14,10 @@ from werkzeug.test import Client
 
 from dev.stack.servers import Valkey, free_port
 from inbox.store import Store
+from inbox.worker_registry import announce
 from settings import load
 from tasks import broker
+from tasks.routes import QUEUES
 from tests.conftest import Clock
 from tests.support.asgi_client import asgi_client
 from web.ops.health_pages import SharedCheck
@@ -96,6 +98,19 @@ def test_stopped_workers_are_reported(client: Client, store: Store, clock: Clock
     store.sweep(1, {})
     answer = client.get("/readyz?only=sweep").get_json()["checks"]["sweep"]
     assert answer.startswith("no worker has swept for 6"), answer
+
+
+def test_a_queue_without_a_worker_is_named(client: Client, store: Store, clock: Clock) -> None:
+    clock.ms = int(time.time() * 1000) - 61_000
+    announce(store, "all@host", "host/1", QUEUES, QUEUES)
+    clock.forward(61)
+    announce(store, "most@host", "host/2", [*QUEUES[:3], QUEUES[5]], QUEUES)
+    store.sweep(1, {})
+    answer = client.get("/readyz?only=sweep")
+    assert (answer.status_code, answer.get_json()["checks"]) == (
+        503,
+        {"sweep": "no worker consumes downloads, notifications; jobs wait there"},
+    )
 
 
 def test_readyz_names_the_part_that_is_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
