@@ -26,7 +26,7 @@ PARALLEL := -n 4 --dist load --maxschedchunk 1
 test: .venv/installed  ## run the tests, against a real store and real worker processes
 	@$(BIN)/python -m pytest $(PARALLEL) $(TEST_OPTIONS)
 
-test-all: .venv/installed  ## the same with every combination of brokers, databases and safeguards taken out, as in CI
+test-all: .venv/installed  ## the same with every combination of brokers and databases and with chaos runs, as in CI
 	@$(BIN)/python -m pytest $(PARALLEL) --all $(TEST_OPTIONS)
 
 test-fast: .venv/installed  ## run the tests that need no worker processes and no Postgres, in less than 2 minutes

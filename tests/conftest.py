@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tasks.db.migrate import migrate
 from tests.support.buckets import S3, running_s3
 from tests.support.databases import fresh_postgres
 from tests.support.peers import Mailbox
+from tests.support.shared_statements import share_compiled_statements
 
 # HYPOTHESIS_PROFILE=deep looks for minutes in each test that does not say itself how long (tests/support/searching.py).
 settings.register_profile("deep", max_examples=1000, deadline=None)
@@ -31,6 +33,7 @@ ORDER = ("slow", "chaos", "e2e", "integration", "unit")  # the longest tests fir
 
 
 COSTLY = ("postgres", "rabbitmq-postgres", "s3")
+ONE_COSTLY_IN = 3  # tests, of those with fewer cases
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 2 << 30  # of free room that a run may need
 
@@ -38,13 +41,14 @@ MEMORY_BYTES = 2 << 30  # of free room that a run may need
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the files of tests in memory where there is room: an fsync costs nothing there. What a test kills is a
     process, which loses no more there than on a disk."""
+    share_compiled_statements()
     settings.load_profile(os.environ.setdefault("HYPOTHESIS_PROFILE", "all" if config.getoption("all") else "default"))
     if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES and "TMPDIR" not in os.environ:
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="also run the combinations marked as matrix")
+    parser.addoption("--all", action="store_true", help="also run the combinations that make test leaves out")
     parser.addoption("--max-seconds", type=float, help="fail every test that takes longer and is not marked as slow")
 
 
@@ -57,18 +61,44 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _further_combinations(items: list[pytest.Item]) -> set[pytest.Item]:
-    """Those marked as matrix. And where a test has several cases, all but the first of them on COSTLY servers; the
-    others run on Redis, on SQLite and in a folder. What is different in Postgres, such as locks, is tested in
-    tests/integration/tasks/db, with every case."""
-    further, seen = {item for item in items if item.get_closest_marker("matrix")}, set()
+    """Those marked as matrix. And where a test runs on several servers, all but one of them for each of its cases: one
+    case of some tests on COSTLY servers, all others on Redis, on SQLite and in a folder. What is different in Postgres,
+    such as locks, is tested in tests/integration/tasks/db, on both databases."""
+    further = {item for item in items if item.get_closest_marker("matrix")}
+    functions: dict[str, list[pytest.Function]] = {}
     for item in items:
-        case = getattr(item, "callspec", None)
-        if case and any(it in case.params.values() for it in COSTLY) and "db" not in item.path.parts:
-            function = item.nodeid.partition("[")[0]
-            if function in seen:
-                further.add(item)
-            seen.add(function)
+        if isinstance(item, pytest.Function) and item not in further and "db" not in item.path.parts:
+            functions.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for name, function in functions.items():
+        cases = list(_by_case(function).values())
+        costly_case = zlib.crc32(name.encode()) % max(len(cases), ONE_COSTLY_IN)
+        for number, case in enumerate(cases):
+            costly = [item for item in case if _is_costly(item)]
+            cheap = [item for item in case if item not in costly]
+            if costly and cheap:
+                further.update([*costly[:-1], *cheap] if number == costly_case else costly)
     return further
+
+
+def _by_case(function: list[pytest.Function]) -> dict[str, list[pytest.Function]]:
+    """The items of a test function by their ids without the server."""
+    servers = {name for item in function for name, value in _params(item).items() if value in COSTLY}
+    cases: dict[str, list[pytest.Function]] = {}
+    for item in function:
+        case = item.name
+        for name in servers:
+            case = case.replace(_params(item)[name], "", 1)
+        cases.setdefault(case, []).append(item)
+    return cases
+
+
+def _is_costly(item: pytest.Function) -> bool:
+    return any(value in COSTLY for value in _params(item).values())
+
+
+def _params(item: pytest.Function) -> dict[str, str]:
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return {name: value for name, value in params.items() if isinstance(value, str)}
 
 
 def _folder(item: pytest.Item) -> str:

@@ -18,10 +18,11 @@ from dev.stack.rabbitmq import BROKERS
 
 ROOT = Path(__file__).parents[2]
 MATRIX = pytest.mark.matrix
-PAIRS = [("redis", "sqlite"), *([pytest.param("rabbitmq", "postgres", marks=MATRIX)] if "rabbitmq" in BROKERS else [])]
+PAIRS = [("redis", "sqlite"), *([("rabbitmq", "postgres")] if "rabbitmq" in BROKERS else [])]
 SABOTAGED = {"receiver": "tests.support.sabotaged_receiver", "worker": "tests.support.sabotaged_worker"}
 
 
+@MATRIX
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # two minutes where nothing else runs
 @pytest.mark.parametrize(("broker", "database"), PAIRS)
