@@ -63,9 +63,7 @@ class S3Store:
 
     def save(self, part: Path, document: Stored, renew: Callable[[], None], deadline: float = math.inf) -> Stored:
         def run(work: Callable[[], T]) -> T:
-            result = run_renewing_lease(work, renew, deadline)
-            renew()  # many short calls may take long together
-            return result
+            return run_renewing_lease(work, renew, deadline)
 
         target = {"Bucket": self._bucket, "Key": self._prefix + document.name}
         metadata = {"sha256": document.sha256, "size": str(document.size)}
@@ -78,7 +76,7 @@ class S3Store:
                     upload = {**described, "Body": data, "ContentMD5": _md5(data)}
                     run(lambda: self._s3.put_object(**upload, IfNoneMatch="*"))
                 else:
-                    self._upload(described, target, file, run)
+                    self._upload(described, target, _read_parts(file, renew), run)
                 return run(lambda: self._load(target["Key"]))
         except _NameExists:
             return run(lambda: self.find(document.name.partition(".")[0])) or document
@@ -102,12 +100,12 @@ class S3Store:
         with tracing.call(what, self._s3.meta.endpoint_url), _translate_errors():
             yield
 
-    def _upload(self, described: dict[str, Any], target: dict[str, Any], file: IO[bytes], run: Run) -> None:
+    def _upload(self, described: dict[str, Any], target: dict[str, Any], data: Iterator[bytes], run: Run) -> None:
         """Multipart upload: the object appears with the last call. A failed one is aborted: S3 bills its parts."""
         created = run(lambda: self._s3.create_multipart_upload(**described))
         upload = {**target, "UploadId": created["UploadId"]}
         try:
-            parts = [self._upload_part(upload, number, data, run) for number, data in enumerate(_read_parts(file), 1)]
+            parts = [self._upload_part(upload, number, part, run) for number, part in enumerate(data, 1)]
             complete = {**upload, "MultipartUpload": {"Parts": parts}, "IfNoneMatch": "*"}
             run(lambda: self._s3.complete_multipart_upload(**complete))
         except BaseException:
@@ -141,9 +139,11 @@ def _md5(data: bytes) -> str:
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
-def _read_parts(file: IO[bytes]) -> Iterator[bytes]:
+def _read_parts(file: IO[bytes], renew: Callable[[], None]) -> Iterator[bytes]:
+    """Renews the lease after each part: many that take less than a second each may take long together."""
     while data := file.read(PART_BYTES):
         yield data
+        renew()
 
 
 @contextmanager
