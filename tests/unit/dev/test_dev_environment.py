@@ -17,8 +17,9 @@ from dev.stack.environment import (
     stack_environment,
     without_settings,
 )
-from dev.stack.parts import parts, supervisor_config
+from dev.stack.parts import WORKERS, parts, supervisor_config
 from dev.stack.servers import free_ports
+from tasks.routes import QUEUES
 
 PORTS = Ports(8000, 5555, 6390, 8010, 8420, 8025)
 
@@ -83,7 +84,7 @@ def test_no_secret_stands_in_a_command_or_in_the_runners_file(tmp_path: Path) ->
 
 def test_a_percent_sign_in_a_command_reaches_the_part_as_it_is(tmp_path: Path) -> None:
     config = supervisor_config(tmp_path, tmp_path, parts(tmp_path, PORTS, stack_environment(tmp_path, PORTS, {})))
-    assert "-n payments@%%h -c 2" in config
+    assert "-n payments@%%h -c 4" in config
 
 
 def test_a_taken_port_is_named_with_the_variable_that_moves_it() -> None:
@@ -108,3 +109,7 @@ def test_the_demo_depends_on_nothing_that_the_user_has_set() -> None:
 
 def _free() -> dict[str, str]:
     return {name: str(port) for name, port in zip(FIXED_PORTS, free_ports(len(FIXED_PORTS)), strict=True)}
+
+
+def test_every_queue_has_one_worker() -> None:
+    assert sorted(queue for queues in WORKERS.values() for queue in queues) == sorted(QUEUES)
