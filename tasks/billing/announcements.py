@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from tasks.billing.subscription_state import FINAL
@@ -15,6 +15,11 @@ from tasks.notifications.notify import notify_admin, notify_customer
 
 FAILURES = ("payment_failed", "payment_action_required", "subscription_suspended")
 RECOVERED = "payment_recovered"
+# Built once, as the next two are asked at every payment and every failure.
+KINDS = select(Notification.kind).where(Notification.about == bindparam("about"))
+FAILURE_MESSAGES = select(Notification.params, Notification.state).where(
+    Notification.about == bindparam("about"), Notification.kind == "payment_failed", Notification.state != "obsolete"
+)
 # Stripe's reasons to pause a subscription by itself: https://docs.stripe.com/changelog/endive/2026-09-30
 PAUSED_FOR_PAYMENT = frozenset({"first_payment_failure", "final_payment_failure"})
 # Visa's rule for trials: a reminder at least 7 days before the first payment (support.stripe.com, "2020 Visa trial
@@ -27,7 +32,7 @@ def announce_failure(attempt: Attempt, db: Session, invoice: Invoice, number: in
 
     An attempt that needs a confirmation is reported by two events, and has one message.
     """
-    messages = [row for row in _failures(db, invoice) if row.state != "obsolete"]
+    messages = db.execute(FAILURE_MESSAGES, {"about": invoice.id}).all()
     if any("grace" in row.params or (row.params.get("number") == number and row.state != "owed") for row in messages):
         return []
     return [_to_customer(attempt, db, "payment_failed", invoice, count=number, number=number)]
@@ -91,7 +96,7 @@ def announce_payment(attempt: Attempt, db: Session, invoice: Invoice, *, restore
     """
     if invoice.state != "paid":
         return []
-    kinds = set(db.scalars(select(Notification.kind).filter_by(about=invoice.id)))
+    kinds = set(db.scalars(KINDS, {"about": invoice.id}))
     found = []
     if RECOVERED not in kinds and (restored or kinds.intersection(FAILURES)):
         found.append(_to_customer(attempt, db, RECOVERED, invoice))
@@ -131,7 +136,3 @@ def _is_known(db: Session, subscription: str, ends_at: int) -> bool:
 def _to_customer(attempt: Attempt, db: Session, kind: str, invoice: Invoice, **about: Any) -> FollowUp:
     known: dict[str, Any] = {"phone": invoice.phone, "customer": invoice.customer, "about": invoice.id}
     return notify_customer(db, attempt, kind, invoice.email, **known, **about)
-
-
-def _failures(db: Session, invoice: Invoice) -> Sequence[Notification]:
-    return db.scalars(select(Notification).filter_by(about=invoice.id, kind="payment_failed")).all()

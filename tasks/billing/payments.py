@@ -6,6 +6,8 @@ state from them, so that every order of arrival ends in the same state.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from sqlalchemy.orm import Session
 
 from tasks.billing import announcements, debts, dunning, failures, invoice_retry, invoices, subscriptions
@@ -17,6 +19,14 @@ from tasks.handler import Attempt, FollowUp
 from tasks.models import Invoice, PaymentGrace, PaymentRetry, Subscription
 from tasks.orders import access, sales_without_session
 from tasks.payloads import StripeEvent, parse, require
+
+
+class Applied(NamedTuple):
+    """The rows of an invoice and its subscription, locked and up to date, and the jobs to enqueue."""
+
+    invoice: Invoice
+    row: Subscription | None
+    jobs: list[FollowUp]
 
 
 def payment_failed(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -53,7 +63,7 @@ def invoice_overdue(attempt: Attempt, db: Session) -> list[FollowUp]:
     subscription = subscriptions.fetch_current(attempt, db, current.object.subscription_id, from_event.version.at)
     created = require(event.created, "created")
     failures.record(attempt, db, failures.OVERDUE, event.data.object, created=created)
-    return _apply(attempt, db, current, subscription)[1]
+    return _apply(attempt, db, current, subscription).jobs
 
 
 def retry_payment(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -70,7 +80,7 @@ def retry_payment(attempt: Attempt, db: Session) -> list[FollowUp]:
         return []
     retry.state, retry.decline_code, retry.charged = outcome.state, outcome.code, outcome.charged
     retry.done_at = attempt.now
-    return _apply(attempt, db, invoice, subscription)[1]
+    return _apply(attempt, db, invoice, subscription).jobs
 
 
 def end_grace_period(attempt: Attempt, db: Session) -> list[FollowUp]:
@@ -99,8 +109,8 @@ def _failed(attempt: Attempt, db: Session, kind: str) -> list[FollowUp]:
     newest = failures.last_failure_at(db, str(failed.id)) <= created
     if newest:
         dunning.resolve_pending_retry(attempt, db, str(failed.id))
-    invoice, jobs = _apply(attempt, db, current, subscription)
-    if not newest or not _is_payable(db, invoice):
+    invoice, row, jobs = _apply(attempt, db, current, subscription)
+    if not newest or not _is_payable(invoice, row):
         return jobs
     return [*announcements.announce_failure(attempt, db, invoice, failed.attempt_count), *jobs]
 
@@ -110,33 +120,28 @@ def _settled(attempt: Attempt, db: Session, state: str) -> list[FollowUp]:
     from_event = invoices.snapshot_from_event(attempt, event, state)
     current = invoices.fetch_current(attempt, db, from_event)
     subscription = subscriptions.fetch_current(attempt, db, current.object.subscription_id, from_event.version.at)
-    return _apply(attempt, db, current, subscription)[1]
+    return _apply(attempt, db, current, subscription).jobs
 
 
-def _apply(
-    attempt: Attempt, db: Session, new: InvoiceSnapshot, subscription: SubscriptionSnapshot | None
-) -> tuple[Invoice, list[FollowUp]]:
-    """Store the new facts and recompute what depends on them; returns the invoice's row and the jobs to enqueue."""
+def _apply(attempt: Attempt, db: Session, new: InvoiceSnapshot, subscription: SubscriptionSnapshot | None) -> Applied:
+    """Store the new facts and recompute what depends on them."""
     invoice = invoices.upsert_snapshot(attempt, db, new)
     if invoice.subscription is None:
         jobs = subscriptions.recompute(attempt, db, None, invoice.id)
         if invoice.state == "paid":
             jobs += access.sync_entitlements(db, attempt, invoice=invoice.id)
             jobs += sales_without_session.enqueue_sale(attempt, db, invoice)
-        return invoice, [*announcements.announce_payment(attempt, db, invoice, restored=False), *jobs]
+        return Applied(invoice, None, [*announcements.announce_payment(attempt, db, invoice, restored=False), *jobs])
     known = subscription or SubscriptionSnapshot(invoice.customer)
     row = subscriptions.upsert_snapshot(attempt, db, invoice.subscription, known)
     before = row.status
     access.lock_entitlements(db, invoice=invoice.id)  # a concurrent refund may name only the invoice
     jobs = subscriptions.recompute(attempt, db, row)
-    return invoice, [
-        *announcements.announce_payment(attempt, db, invoice, restored=before == SUSPENDED != row.status),
-        *jobs,
-    ]
+    restored = before == SUSPENDED != row.status
+    return Applied(invoice, row, [*announcements.announce_payment(attempt, db, invoice, restored=restored), *jobs])
 
 
-def _is_payable(db: Session, invoice: Invoice) -> bool:
-    row = db.get(Subscription, invoice.subscription) if invoice.subscription else None
+def _is_payable(invoice: Invoice, row: Subscription | None) -> bool:
     status = row.stripe_status if row is not None else None
     return invoice.state == "open" and status not in FINAL and not dunning.is_sign_up_invoice(invoice, status)
 
@@ -147,7 +152,7 @@ def _refetch(attempt: Attempt, db: Session, invoice: str) -> list[FollowUp]:
     if snapshot is None:
         return []
     subscription = subscriptions.fetch_current(attempt, db, snapshot.object.subscription_id, 0)
-    return _apply(attempt, db, snapshot, subscription)[1]
+    return _apply(attempt, db, snapshot, subscription).jobs
 
 
 def _end_dunning(attempt: Attempt, db: Session, invoice: Invoice, grace: int) -> list[FollowUp]:
