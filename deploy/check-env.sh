@@ -38,13 +38,22 @@ bytes() {
         awk '{ printf "%.0f", $1 * ($2 == "k" ? 1024 : $2 == "m" ? 1048576 : $2 == "g" ? 1073741824 : 1) }'
 }
 
+# must_hold NAME DEFAULT BYTES DESCRIPTION: a limit of memory.
+must_hold() {
+    size=$(value "$1")
+    size=${size:-$2}
+    given=$(bytes "$size")
+    if [ -z "$3" ] || [ -z "$given" ] || [ "$given" -lt "$3" ]; then
+        refuse "$1 is $size; it must be at least $4"
+    fi
+}
+
 maxmemory=$(value VALKEY_MAXMEMORY)
-limit=$(value VALKEY_MEM_LIMIT)
-needed=$(bytes "${maxmemory:-1gb}")
-given=$(bytes "${limit:-2g}")
-if [ -z "$needed" ] || [ -z "$given" ] || [ "$given" -lt $((2 * needed)) ]; then
-    refuse "VALKEY_MEM_LIMIT is ${limit:-2g}; it must be at least twice VALKEY_MAXMEMORY (${maxmemory:-1gb})"
-fi
+maxmemory=${maxmemory:-1gb}
+needed=$(bytes "$maxmemory")
+must_hold VALKEY_MEM_LIMIT 2g "${needed:+$((2 * needed))}" "twice VALKEY_MAXMEMORY ($maxmemory)"
+processes=$(value WEB_PROCESSES | grep -Ex '[1-9][0-9]?' || echo 1)  # the receiver refuses any other value
+must_hold RECEIVER_MEM_LIMIT 1g $((processes * 768 * 1048576)) "768m for each of WEB_PROCESSES ($processes)"
 
 # must_be_secrets NAME PATTERN DESCRIPTION: each of a comma-separated list, if there is one; one character again and again is none.
 must_be_secrets() {

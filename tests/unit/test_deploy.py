@@ -14,6 +14,7 @@ import pytest
 import yaml
 from celery.signals import heartbeat_sent
 
+import celeryconfig
 from settings import Settings, SettingsError, load
 from tasks.routes import QUEUES
 from web.ops.health import DURABILITY
@@ -27,6 +28,8 @@ EXAMPLE = (ROOT / ".env.example").read_text()
 SECRET = {f.name.upper(): bool(f.metadata["secret"]) for f in fields(Settings)}
 DEFAULTS = {f.name.upper(): str(f.metadata["default"]) for f in fields(Settings)}
 OWN_TO_COMPOSE = {"COMPOSE_PROJECT_NAME"}
+
+THREADS = 52  # of a receiver process: docs/security.md
 
 LONG = "x" * 16
 SIGNING = "whsec_0123456789abcdefghijklmn"
@@ -103,6 +106,23 @@ def test_every_service_is_watched_started_again_and_has_bounded_logs() -> None:
 
 def test_every_service_has_a_limit_of_memory() -> None:
     assert [name for name, service in SERVICES.items() if not service.get("mem_limit")] == []
+
+
+MB = 1_000_000
+MAIN_PROCESS = 130 * MB
+UNITS = {"m": 1 << 20, "g": 1 << 30}
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_the_processes_of_a_worker_fit_into_its_memory_when_each_is_as_large_as_it_may_be(name: str) -> None:
+    processes = int(WORKERS[name]["command"].split(" -c ")[1].split()[0])
+    limit = WORKERS[name]["mem_limit"]
+    needed = MAIN_PROCESS + processes * celeryconfig.worker_max_memory_per_child * 1000
+    assert needed <= int(limit[:-1]) * UNITS[limit[-1]]
+
+
+def test_the_receiver_may_have_the_threads_of_as_many_processes_as_can_be_set() -> None:
+    assert SERVICES["receiver"]["pids_limit"] > load({"WEB_PROCESSES": "64"}).web_processes * (THREADS + 1)
 
 
 def given(service: str) -> set[str]:
@@ -292,6 +312,17 @@ def test_the_container_of_valkey_has_room_for_a_copy_of_its_memory(tmp_path: Pat
     code, told = run(folder_with(tmp_path, env(**settings)), "check-env.sh")
     assert code == SIZES[sizes]
     assert told.count("must be at least twice VALKEY_MAXMEMORY") == code
+
+
+@pytest.mark.parametrize(
+    ("processes", "limit", "code"), [("", "", 0), ("1", "768m", 0), ("2", "", 1), ("2", "1536m", 0), ("8", "4g", 1)]
+)
+def test_the_container_of_the_receiver_has_room_for_its_processes(
+    tmp_path: Path, processes: str, limit: str, code: int
+) -> None:
+    settings = env(WEB_PROCESSES=processes, RECEIVER_MEM_LIMIT=limit)
+    answer, told = run(folder_with(tmp_path, settings), "check-env.sh")
+    assert (answer, told.count("must be at least 768m for each of WEB_PROCESSES")) == (code, code)
 
 
 def test_a_name_that_compose_does_not_use_is_reported(tmp_path: Path) -> None:
