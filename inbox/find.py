@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -22,14 +22,16 @@ SEARCH_SECONDS = 0.05
 STATES = ("open", "succeeded", "dead", "discarded", "unhandled", "missed")  # of events
 LIST_NUMBER = re.compile(r"[0-9]{1,3}/")  # begins the cursor of a search through several lists
 
-# Where the jobs of a state are: pending ones in several lists (see _lists), finished ones only by their events.
-LISTS: Mapping[str, str] = {
-    "events": "events",
-    JobState.SCHEDULED: "scheduled",
-    JobState.RUNNING: "later",
-    JobState.DEAD: "dead",
-    JobState.SUCCEEDED: "events",
-    JobState.DISCARDED: "events",
+EARLIER = "later"  # the set of earlier versions: see scripts/common.lua
+
+# Where the jobs of a state are: pending ones in lists of each queue (see _lists), finished ones only by their events.
+LISTS: Mapping[str, Sequence[str]] = {
+    "events": ["events"],
+    JobState.SCHEDULED: ["scheduled"],
+    JobState.RUNNING: ["running", EARLIER],
+    JobState.DEAD: ["dead"],
+    JobState.SUCCEEDED: ["events"],
+    JobState.DISCARDED: ["events"],
 }
 # The stored code of a job's state, and whether its due time is past or future ("": either).
 CODES: Mapping[str, tuple[str, str]] = {
@@ -110,13 +112,14 @@ def _parse_cursor(cursor: str) -> tuple[int, str]:
     return int(number), position
 
 
-def _lists(store: Store, of: str) -> list[str]:
+def _lists(store: Store, of: str) -> Sequence[str]:
     """The sorted sets in which to look, in this order."""
     if of in LISTS:
-        return [LISTS[of]]
+        return LISTS[of]
     with translate_errors():
         queues: Any = store.client.smembers(PREFIX + "queues")
-    return [*(f"rung:{queue.decode()}" for queue in sorted(queues)), "later"]
+    of_each = [f"{kind}:{queue.decode()}" for queue in sorted(queues) for kind in ("rung", "blocked", "later")]
+    return [*of_each, EARLIER]
 
 
 def count_dead(store: Store, criteria: Filter) -> int:

@@ -67,7 +67,7 @@ class SystemUnderTest(ExitStack):
     def deadlines(self) -> int:
         """How many documents' deadlines are still to come."""
         with closing(redis.Redis.from_url(self.valkey.url)) as client:
-            later: Any = client.zrange("{holdfast}:later", 0, -1)
+            later: Any = client.zrange("{holdfast}:later:documents", 0, -1)
         return sum(b":documents.deadline." in job for job in later)
 
     @property

@@ -2,12 +2,14 @@
 -- ARGV[1..5] are the same for every script: the time (empty: the server's own clock, the only one all workers share),
 -- and the store's settings. The script's own arguments follow: arg(1), arg(2), …
 --
--- Every unfinished job is in exactly one of two sorted sets:
---   later         scored by the time at which the sweep looks at it: when a retry or delayed job is due, when the ordering
---                 key it waits for may be free, or when its lease ends
---   rung:<queue>  its doorbell has been rung, or a worker polls the queue; the score is the time to ring again if no worker
---                 has answered
--- and also in owed:<queue>, for statistics, scored by the time at which it was first due: a retry does not change that.
+-- Every unfinished job is in exactly one of these sorted sets:
+--   rung:<queue>     its doorbell has been rung, or a worker polls the queue; the score is the time to ring again if no
+--                    worker has answered
+--   later:<queue>    a retry or a delayed job, scored by its due time
+--   blocked:<queue>  it waits for its ordering key, until the holder's end or expiry rings it; scored by its event's arrival
+--   running          scored by the time at which its lease ends
+-- Earlier versions, which may run beside this one, have one set `later` for all but the first (docs/decisions/0001).
+-- And also in owed:<queue>, for statistics, scored by the time at which it was first due: a retry does not change that.
 
 local P, now = KEYS[1], tonumber(ARGV[1])
 local ring_again_ms, max_tries, retention_ms, payload_ms = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -53,10 +55,9 @@ local function change_state(id, from, to, ...)
   redis.call('ZREM', P .. 'owed:' .. queue, id)
 end
 
-local function wait_until(id, queue, when)
-  redis.call('ZREM', P .. 'rung:' .. queue, id)
-  redis.call('ZADD', P .. 'later', when, id)
-end
+-- A job enters one of the sets, after it has left another.
+local function wait_until(id, queue, when) redis.call('ZADD', P .. 'later:' .. queue, when, id) end
+local function mark_rung(id, queue, at) redis.call('ZADD', P .. 'rung:' .. queue, (at or now) + ring_again_ms, id) end
 
 -- A retry, a delay or a timer. `scheduled` serves only to count and list these jobs. Its entries in the past are ignored,
 -- and the next sweep removes them.
@@ -65,9 +66,16 @@ local function schedule(id, queue, when)
   redis.call('ZADD', P .. 'scheduled', when, id)
 end
 
-local function mark_rung(id, queue, at)
+local function leave_running(id)
+  if redis.call('ZREM', P .. 'running', id) == 0 then redis.call('ZREM', P .. 'later', id) end
+end
+
+-- An entry that stayed in `later` would let a sweep of an earlier version end the next lease.
+local function leave_pending(id, queue)
   redis.call('ZREM', P .. 'later', id)
-  redis.call('ZADD', P .. 'rung:' .. queue, (at or now) + ring_again_ms, id)
+  for _, set in ipairs({ 'rung:', 'later:', 'blocked:' }) do
+    if redis.call('ZREM', P .. set .. queue, id) == 1 then return end
+  end
 end
 
 -- The newest due time among the jobs of a queue that were ever leased. Queues are first in, first out: the doorbell of a
@@ -97,6 +105,7 @@ end
 -- The doorbells that the caller must ring: a flat list of id, task, queue; each job once.
 local bells, rung = {}, {}
 local function ring(id, task, queue)
+  leave_pending(id, queue)
   mark_rung(id, queue)
   if rung[id] or is_polled(queue, task) then return end
   rung[id] = true
@@ -114,9 +123,12 @@ local function leases_key(holder) return P .. 'leases:' .. string.gsub(holder, '
 local function unlock(id, key)
   if key == '' or redis.call('GET', P .. 'lock:' .. key) ~= id then return end
   redis.call('DEL', P .. 'lock:' .. key)
-  local first = redis.call('ZPOPMIN', P .. 'waiting:' .. key)[1]
-  if not first then return end
-  local task, queue, due = read(first, 'task', 'queue', 'due')
+  local first, state, task, queue, due
+  repeat
+    first = redis.call('ZPOPMIN', P .. 'waiting:' .. key)[1]
+    if not first then return end
+    state, task, queue, due = read(first, 'state', 'task', 'queue', 'due')
+  until state == PENDING
   ring(first, task, queue)
   if is_polled(queue, task) then mark_rung(first, queue, due) end
   return first
@@ -147,7 +159,6 @@ end
 
 local function make_dead(id, reason)
   change_state(id, RUNNING, DEAD, 'reason', reason, 'finished', now)
-  redis.call('ZREM', P .. 'later', id)
   redis.call('ZADD', P .. 'dead', now, id)
 end
 
@@ -157,6 +168,7 @@ local function end_lease(id, reason, due_after)
   local token, queue, key = read(id, 'token', 'queue', 'key')
   redis.call('HINCRBY', job_key(id), 'token', 1)
   close_attempt(id, token, 'lost', reason)
+  leave_running(id)
   count('expired', 1)
   local lost = redis.call('HINCRBY', job_key(id), 'lost', 1)
   if lost >= max_tries then

@@ -6,6 +6,7 @@ local id, token, reason, due = arg(1), arg(2), arg(3), arg(4)
 if not is_held(id, token) then return { 'stale' } end
 local queue, key, source, event, type, received = read(id, 'queue', 'key', 'source', 'event', 'type', 'received')
 close_attempt(id, token, 'failed', reason)
+leave_running(id)
 if due == '' then
   make_dead(id, reason)
   create_jobs(5, (#ARGV - 9) / 7, { source = source, id = event, type = type, received = received })

@@ -94,10 +94,12 @@ local function is_before_cursor(score, member)
   return member <= from_member
 end
 
--- A lease ends within MAX_LEASE_MS at the latest: later entries in that set are scheduled jobs.
+-- The rest of the set are scheduled jobs: in that of earlier versions, which has leases too, those behind the latest
+-- possible end of a lease.
 local function is_past_end(score)
   if newest_first then return tonumber(score) < since end
-  return list == 'later' and tonumber(score) > now + MAX_LEASE_MS
+  if list == 'later' then return tonumber(score) > now + MAX_LEASE_MS end
+  return string.sub(list, 1, 6) == 'later:' and tonumber(score) > now
 end
 
 local found, scanned, rank = {}, 0, first_rank()

@@ -11,7 +11,7 @@ end
 change_state(id, RUNNING, SUCCEEDED, 'finished', now)
 local holder = close_attempt(id, token, 'succeeded')
 if reason then redis.call('HDEL', job_key(id), 'reason') end
-redis.call('ZREM', P .. 'later', id)
+leave_running(id)
 create_jobs(3, (#ARGV - 7) / 7, { source = source, id = event, type = type, received = received })
 if redis.call('HINCRBY', event_key(source, event), 'open', -1) == 0 then schedule_pruning(source, event, received) end
 local unlocked = unlock(id, key)

@@ -8,7 +8,10 @@ end
 -- These scripts return no doorbells: a job that can run because another's lease expired is rung by the next sweep.
 local function expire_without_ringing(job)
   expire_lease(job)
-  for i = 1, #bells, 3 do wait_until(bells[i], bells[i + 2], now) end
+  for i = 1, #bells, 3 do
+    leave_pending(bells[i], bells[i + 2])
+    wait_until(bells[i], bells[i + 2], now)
+  end
   bells, rung = {}, {}
 end
 
@@ -39,9 +42,10 @@ local function lease_job(id, holder, lease_ms, nonce, task_id)
     local other = redis.call('GET', P .. 'lock:' .. key)
     if other and other ~= id then
       if has_valid_lease(other) then
-        -- It is rung when the other job releases the key (see unlock), or at the latest when that job's lease ends.
-        redis.call('ZADD', P .. 'waiting:' .. key, read(id, 'received'), id)
-        wait_until(id, queue, read(other, 'until'))
+        local received = read(id, 'received')
+        redis.call('ZADD', P .. 'waiting:' .. key, received, id) -- see unlock
+        leave_pending(id, queue)
+        redis.call('ZADD', P .. 'blocked:' .. queue, received, id)
         return { 'waiting' }
       end
       if read(other, 'state') == RUNNING then expire_without_ringing(other) end
@@ -56,7 +60,8 @@ local function lease_job(id, holder, lease_ms, nonce, task_id)
   task_id = task_id or string.sub(redis.sha1hex(id .. ':' .. token), 1, 32)
   change_state(id, PENDING, RUNNING, 'token', token, 'tries', tries + 1, 'until', now + lease_ms, 'nonce', nonce,
     'attempt:' .. token, cjson.encode({ started = now, holder = holder, task_id = task_id }))
-  wait_until(id, queue, now + lease_ms)
+  leave_pending(id, queue)
+  redis.call('ZADD', P .. 'running', now + lease_ms, id)
   redis.call('SADD', leases_key(holder), id)
   if tonumber(due) > newest_leased_due(queue) then redis.call('HSET', P .. 'served', queue, due) end
   return lease_reply(id, token, last_token == '0' and 1 or 0, task_id)

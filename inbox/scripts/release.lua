@@ -6,6 +6,7 @@ local id, token, reason, due = arg(1), arg(2), arg(3), arg(4)
 if not is_held(id, token) then return { 'stale' } end
 local task, queue, key, tries = read(id, 'task', 'queue', 'key', 'tries')
 change_state(id, RUNNING, PENDING, 'tries', tries - 1, 'token', token + 1)
+leave_running(id)
 if due == '' then
   close_attempt(id, token, 'released', reason)
   ring(id, task, queue)

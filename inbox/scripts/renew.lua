@@ -3,5 +3,5 @@
 local id, token, lease_ms = arg(1), arg(2), tonumber(arg(3))
 if not is_held(id, token) then return 0 end
 redis.call('HSET', job_key(id), 'until', now + lease_ms)
-redis.call('ZADD', P .. 'later', now + lease_ms, id)
+redis.call('ZADD', P .. 'running', now + lease_ms, id)
 return 1

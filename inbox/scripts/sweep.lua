@@ -37,11 +37,57 @@ local function prune(max_count)
   redis.call('SET', P .. 'pruned', at_end and 0 or position)
 end
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'later', '-inf', now, 'LIMIT', 0, limit)) do
-  if read(id, 'state') == RUNNING then expire_lease(id) end
-  local state, task, queue = read(id, 'state', 'task', 'queue')
-  if state == PENDING then ring(id, task, queue) end
+-- A job whose time in one of the sets has come. Beside earlier versions, it may have entered another one without leaving this.
+local function handle_due(set, id)
+  redis.call('ZREM', P .. set, id)
+  local state, until_ms = read(id, 'state', 'until')
+  if state == RUNNING and tonumber(until_ms) > now then return redis.call('ZADD', P .. 'running', until_ms, id) end
+  if state == RUNNING then expire_lease(id) end
+  local left, task, queue, due = read(id, 'state', 'task', 'queue', 'due')
+  if left ~= PENDING then return end
+  if tonumber(due) > now then return wait_until(id, queue, due) end
+  ring(id, task, queue)
 end
+
+local function handle_all_due(set, max_count)
+  local due = redis.call('ZRANGEBYSCORE', P .. set, '-inf', now, 'LIMIT', 0, max_count)
+  for _, id in ipairs(due) do handle_due(set, id) end
+  return #due
+end
+
+-- Each queue has its share of the limit, so that none waits for another's retries. What some leave is for the others.
+local function handle_due_of_each(queues)
+  local left, open = limit, queues
+  while left > 0 and #open > 0 do
+    local share, more = math.ceil(left / #open), {}
+    for _, queue in ipairs(open) do
+      local found = handle_all_due('later:' .. queue, math.min(share, left))
+      left = left - found
+      if found == share then more[#more + 1] = queue end
+    end
+    open = more
+  end
+end
+
+-- Jobs that wait for a key whose holder does not run, or that an earlier version has leased. There should be none, but
+-- nothing else would ever find them.
+local function check_blocked(queue)
+  for _, id in ipairs(redis.call('ZRANDMEMBER', P .. 'blocked:' .. queue, 5)) do
+    local state, key = read(id, 'state', 'key')
+    local holder = state == PENDING and redis.call('GET', P .. 'lock:' .. key)
+    if state ~= PENDING then
+      redis.call('ZREM', P .. 'blocked:' .. queue, id)
+    elseif holder and read(holder, 'state') ~= RUNNING then
+      unlock(holder, key)
+    end
+  end
+end
+
+handle_all_due('running', limit)
+handle_all_due('later', limit)
+local queues = redis.call('SMEMBERS', P .. 'queues')
+handle_due_of_each(queues)
+for _, queue in ipairs(queues) do check_blocked(queue) end
 for i = 2, #ARGV - 5, 2 do
   local queue, room = arg(i), tonumber(arg(i + 1))
   ring_unanswered(queue, newest_leased_due(queue), limit)

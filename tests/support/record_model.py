@@ -161,7 +161,10 @@ class Record:
 
     jobs: Mapping[str, Mapping[str, str]]
     events: Mapping[str, Mapping[str, str]]
-    later: frozenset[str]
+    earlier: frozenset[str]  # the set of earlier versions
+    later: Mapping[str, frozenset[str]]
+    blocked: Mapping[str, frozenset[str]]
+    running: frozenset[str]
     scheduled: frozenset[str]
     rung: Mapping[str, frozenset[str]]
     unfinished: Mapping[str, frozenset[str]]
@@ -198,7 +201,10 @@ def read(client: redis.Redis) -> Record:
     return Record(
         jobs=found["job"],
         events=found["event"],
-        later=found["later"].get("", frozenset()),
+        earlier=found["later"].pop("", frozenset()),
+        later=found["later"],
+        blocked=found["blocked"],
+        running=found["running"].get("", frozenset()),
         scheduled=found["scheduled"].get("", frozenset()),
         rung=found["rung"],
         unfinished=found["owed"],
@@ -275,16 +281,18 @@ def _check_remembered(record: Record, name: str, until: int, now: int) -> None:
 
 
 def _check_unfinished(record: Record, latest: int) -> None:
-    """Every unfinished job is in exactly one of the two sets, and in those of its own queue."""
-    sets = [record.later, *record.rung.values()]
+    """Every unfinished job is in exactly one of the sets, and in those of its own queue."""
+    by_kind = (record.rung, record.later, record.blocked)
+    sets = [record.running, *(names for by_queue in by_kind for names in by_queue.values())]
     in_sets = sorted(name for names in sets for name in names)
     assert in_sets == sorted(record.where(StoredState.PENDING, StoredState.RUNNING))
     assert in_sets == sorted(name for names in record.unfinished.values() for name in names)
     due = {name for name in record.where(StoredState.PENDING) if int(record.jobs[name]["due"]) > latest}
     assert due <= record.scheduled, "every job that is due later is listed as scheduled"
-    for by_queue in (record.rung, record.unfinished):
+    for by_queue in (*by_kind, record.unfinished):
         assert all(record.jobs[name]["queue"] == queue for queue, names in by_queue.items() for name in names)
-    assert record.where(StoredState.RUNNING) <= record.later, "the end of every lease is known"
+    assert record.running == record.where(StoredState.RUNNING), "the end of every lease is known"
+    assert record.earlier == frozenset()
     assert record.dead == record.where(StoredState.DEAD)
     leases: dict[str, set[str]] = defaultdict(set)
     for name in record.where(StoredState.RUNNING):
@@ -299,6 +307,8 @@ def _check_keys(record: Record) -> None:
     holders = Counter(record.jobs[name]["key"] for name in leased if record.jobs[name]["key"])
     assert all(n == 1 for n in holders.values()), holders
     assert record.locks == {record.jobs[name]["key"]: name for name in leased if record.jobs[name]["key"]}
+    waiting = {name for names in record.waiting.values() for name in names}
+    assert {name for names in record.blocked.values() for name in names} <= waiting, "the key's release rings it"
     for key, names in record.waiting.items():
         assert names <= record.where(StoredState.PENDING), key
         assert {record.jobs[name]["key"] for name in names} == {key}

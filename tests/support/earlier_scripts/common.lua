@@ -1,0 +1,258 @@
+-- Placed before every script. KEYS[1] is the prefix; its hash tag keeps all keys in one slot of a cluster.
+-- ARGV[1..5] are the same for every script: the time (empty: the server's own clock, the only one all workers share),
+-- and the store's settings. The script's own arguments follow: arg(1), arg(2), …
+--
+-- Every unfinished job is in exactly one of two sorted sets:
+--   later         scored by the time at which the sweep looks at it: when a retry or delayed job is due, when the ordering
+--                 key it waits for may be free, or when its lease ends
+--   rung:<queue>  its doorbell has been rung; the score is the time to ring again if no worker has answered
+-- and also in owed:<queue>, for statistics, scored by the time at which it was first due: a retry does not change that.
+
+local P, now = KEYS[1], tonumber(ARGV[1])
+local ring_again_ms, max_tries, retention_ms, payload_ms = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function arg(i) return ARGV[5 + i] end
+local function job_key(id) return P .. 'job:' .. id end
+local function event_key(source, id) return P .. 'event:' .. source .. ':' .. id end
+local function body_key(source, id) return P .. 'body:' .. source .. ':' .. id end
+local function count(what, n) redis.call('HINCRBY', P .. 'counts', what, n) end
+
+-- An entry in the audit log. It is kept for the retention, not by number, so that nobody can push out what they did.
+local function audit(...)
+  local keep_since = redis.call('TIME')[1] * 1000 - retention_ms
+  redis.call('XADD', P .. 'audit', 'MINID', '~', string.format('%.0f', keep_since), '*', ...)
+end
+
+local function read(id, ...)
+  local values = redis.call('HMGET', job_key(id), ...)
+  return unpack(values)
+end
+
+-- The codes of a job's state, as stored. Other versions read them, so they never change; inbox/job.py maps them to the
+-- displayed states. A pending job whose due time is in the future is displayed as scheduled.
+local PENDING, RUNNING, SUCCEEDED, DEAD, DISCARDED = 'ready', 'leased', 'succeeded', 'dead', 'discarded'
+local UNFINISHED = { [PENDING] = true, [RUNNING] = true }
+local function mark_unfinished(id, queue, since)
+  redis.call('ZADD', P .. 'owed:' .. queue, since, id)
+  redis.call('SADD', P .. 'queues', queue)
+end
+
+-- The only place where a job changes its state. Further arguments: names and values of other fields to set.
+local function change_state(id, from, to, ...)
+  redis.call('HSET', job_key(id), 'state', to, ...)
+  count(from, -1)
+  count(to, 1)
+  if UNFINISHED[from] and UNFINISHED[to] then return end
+  local queue = read(id, 'queue')
+  if UNFINISHED[to] then return mark_unfinished(id, queue, now) end
+  redis.call('ZREM', P .. 'owed:' .. queue, id)
+end
+
+local function wait_until(id, queue, when)
+  redis.call('ZREM', P .. 'rung:' .. queue, id)
+  redis.call('ZADD', P .. 'later', when, id)
+end
+
+-- A retry, a delay or a timer. `scheduled` serves only to count and list these jobs. Its entries in the past are ignored,
+-- and the next sweep removes them.
+local function schedule(id, queue, when)
+  wait_until(id, queue, when)
+  redis.call('ZADD', P .. 'scheduled', when, id)
+end
+
+local function mark_rung(id, queue)
+  redis.call('ZREM', P .. 'later', id)
+  redis.call('ZADD', P .. 'rung:' .. queue, now + ring_again_ms, id)
+end
+
+-- The newest due time among the jobs of a queue that were ever leased. Queues are first in, first out: the doorbell of a
+-- job that was to be rung again before that time has left the queue, too. A time in the future is ignored: it comes from
+-- a clock that was wrong.
+local function newest_leased_due(queue)
+  local due = tonumber(redis.call('HGET', P .. 'served', queue) or 0)
+  return due > now and 0 or due
+end
+
+-- The doorbells that the caller must ring: a flat list of id, task, queue; each job once.
+local bells, rung = {}, {}
+local function ring(id, task, queue)
+  mark_rung(id, queue)
+  if rung[id] then return end
+  rung[id] = true
+  bells[#bells + 1] = id
+  bells[#bells + 1] = task
+  bells[#bells + 1] = queue
+end
+
+-- A holder is `<worker>/<process>`. The ids of the jobs that a worker's processes have leased are in `leases:<worker>`, so
+-- that they can run elsewhere as soon as one of the processes or the whole worker has died.
+local function leases_key(holder) return P .. 'leases:' .. string.gsub(holder, '/[^/]*$', '') end
+
+-- Release a job's ordering key, and ring for the waiting job whose event arrived first.
+local function unlock(id, key)
+  if key == '' or redis.call('GET', P .. 'lock:' .. key) ~= id then return end
+  redis.call('DEL', P .. 'lock:' .. key)
+  local first = redis.call('ZPOPMIN', P .. 'waiting:' .. key)[1]
+  if first then ring(first, read(first, 'task', 'queue')) end
+end
+
+-- Counts attempts by outcome and by duration, for inbox/queries.py: `<task>:<outcome>`, `<task>:<at most ms>`.
+local ATTEMPT_MS = { 10, 50, 250, 1000, 5000, 30000, 120000 }
+local function count_attempt(task, outcome, ms)
+  local limit = 'inf'
+  for i = #ATTEMPT_MS, 1, -1 do
+    if ms <= ATTEMPT_MS[i] then limit = ATTEMPT_MS[i] end
+  end
+  redis.call('HINCRBY', P .. 'attempts', task .. ':' .. outcome, 1)
+  redis.call('HINCRBY', P .. 'attempts', task .. ':' .. limit, 1)
+  redis.call('HINCRBY', P .. 'attempts', task .. ':ms', ms)
+  if outcome == 'failed' or outcome == 'lost' then count('failed', 1) end
+end
+
+local function close_attempt(id, attempt, outcome, reason)
+  local task, raw = read(id, 'task', 'attempt:' .. attempt)
+  local entry = cjson.decode(raw)
+  entry.ended, entry.outcome, entry.reason = now, outcome, reason
+  redis.call('HSET', job_key(id), 'attempt:' .. attempt, cjson.encode(entry))
+  redis.call('SREM', leases_key(entry.holder), id)
+  count_attempt(task, outcome, now - entry.started)
+end
+
+local function make_dead(id, reason)
+  change_state(id, RUNNING, DEAD, 'reason', reason, 'finished', now)
+  redis.call('ZREM', P .. 'later', id)
+  redis.call('ZADD', P .. 'dead', now, id)
+end
+
+-- A lease has ended without its holder. With the new token, the old holder's finish is rejected from now on. The limit here
+-- applies only to attempts that ended this way; the retry policy limits the others (inbox/retry.py).
+local function end_lease(id, reason, due_after)
+  local token, queue, key = read(id, 'token', 'queue', 'key')
+  redis.call('HINCRBY', job_key(id), 'token', 1)
+  close_attempt(id, token, 'lost', reason)
+  count('expired', 1)
+  local lost = redis.call('HINCRBY', job_key(id), 'lost', 1)
+  if lost >= max_tries then
+    make_dead(id, 'the worker died or stalled in ' .. lost .. ' attempts')
+  else
+    local due = due_after(lost)
+    change_state(id, RUNNING, PENDING)
+    if due > now then
+      redis.call('HSET', job_key(id), 'due', due)
+      schedule(id, queue, due)
+    else
+      wait_until(id, queue, now)
+    end
+  end
+  unlock(id, key)
+end
+
+local function expire_lease(id)
+  end_lease(id, 'the lease expired: the worker stalled', function() return now end)
+end
+
+-- The process that held the lease has died. The first time, the job runs again at once. A job that kills its worker again
+-- and again must not use up its attempts within seconds: it waits twice as long each time, until its lease would have ended.
+local function end_lease_of_dead_process(id)
+  local until_ms = tonumber(read(id, 'until'))
+  end_lease(id, 'the worker process died', function(lost)
+    return lost == 1 and now or math.max(now, math.min(until_ms, now + 1000 * 2 ^ (lost - 1)))
+  end)
+end
+
+-- Who has leased this job; nil if it is not running.
+local function holder_of(id)
+  local state, token = read(id, 'state', 'token')
+  return state == RUNNING and cjson.decode(read(id, 'attempt:' .. token)).holder or nil
+end
+
+-- The leases of one process of a worker, or of all of them, end now.
+local function end_leases(worker, dead)
+  local leases = P .. 'leases:' .. worker
+  for _, id in ipairs(redis.call('SMEMBERS', leases)) do
+    local holder = holder_of(id)
+    if not holder or leases_key(holder) ~= leases then
+      redis.call('SREM', leases, id) -- an older version of Holdfast has ended this lease
+    elseif not dead or holder == dead then
+      end_lease_of_dead_process(id)
+      local state, due, task, queue = read(id, 'state', 'due', 'task', 'queue')
+      if state == PENDING and tonumber(due) <= now then ring(id, task, queue) end
+    end
+  end
+end
+
+-- True if `token` is still the job's token. A late holder is accepted if its lease has expired but no sweep or other worker
+-- has noticed yet.
+local function is_held(id, token)
+  local state, current = read(id, 'state', 'token')
+  return state == RUNNING and current == token
+end
+
+-- Create a job unless it exists (as a follow-up of a replayed job does). `message` is the complete Celery message if the
+-- broker is this same server, or else empty.
+local function create_job(id, task, queue, key, args, delay_ms, message, event)
+  if redis.call('EXISTS', job_key(id)) == 1 then return end
+  redis.call('HSET', job_key(id), 'task', task, 'queue', queue, 'key', key, 'args', args, 'state', PENDING,
+    'tries', 0, 'token', 0, 'due', now + delay_ms, 'created', now,
+    'source', event.source, 'event', event.id, 'type', event.type, 'received', event.received)
+  redis.call('HINCRBY', event_key(event.source, event.id), 'open', 1)
+  redis.call('RPUSH', P .. 'jobs:' .. event.source .. ':' .. event.id, id)
+  count(PENDING, 1)
+  mark_unfinished(id, queue, now + delay_ms)
+  if delay_ms > 0 then return schedule(id, queue, now + delay_ms) end
+  if message == '' then return ring(id, task, queue) end
+  mark_rung(id, queue)
+  redis.call('LPUSH', queue, message) -- the list that kombu reads; see docs/decisions/0002
+end
+
+-- Create `jobs` jobs from flat arguments, seven per job, from arg(first) on.
+local function create_jobs(first, jobs, event)
+  for i = first, first + 7 * (jobs - 1), 7 do
+    create_job(arg(i), arg(i + 1), arg(i + 2), arg(i + 3), arg(i + 4), tonumber(arg(i + 5)), arg(i + 6), event)
+  end
+end
+
+-- Create an event with its raw bytes and its jobs.
+local function create_event(source, id, type, body, deliveries, jobs, first)
+  redis.call('HSET', event_key(source, id), 'type', type, 'received', now, 'open', 0, 'deliveries', deliveries)
+  redis.call('SET', body_key(source, id), body)
+  redis.call('ZADD', P .. 'events', now, source .. ':' .. id)
+  create_jobs(first, jobs, { source = source, id = id, type = type, received = now })
+end
+
+-- What is kept of a pruned event: 12 bytes of its name's digest, in a set with those that expire in the same week (at
+-- RETENTION_DAYS=35). `seen` lists the sets; each expires as a whole.
+local function digest(source, id)
+  local hex = redis.sha1hex(source .. ':' .. id)
+  return (string.gsub(string.sub(hex, 1, 24), '..', function(byte) return string.char(tonumber(byte, 16)) end))
+end
+
+local function remember_id(source, id, until_ms)
+  local span = math.floor(retention_ms / 5)
+  local set = math.ceil(until_ms / span) * span
+  redis.call('SADD', P .. 'seen:' .. set, digest(source, id))
+  if redis.call('ZSCORE', P .. 'seen', set) then return end
+  redis.call('PEXPIREAT', P .. 'seen:' .. set, set)
+  redis.call('ZADD', P .. 'seen', set, set)
+end
+
+local function is_remembered(source, id)
+  local member = digest(source, id)
+  for _, set in ipairs(redis.call('ZRANGEBYSCORE', P .. 'seen', now, '+inf')) do
+    if redis.call('SISMEMBER', P .. 'seen:' .. set, member) == 1 then return true end
+  end
+  return false
+end
+
+-- No job of this event is open: the event and its jobs expire after the payload's retention time. Its id is remembered for
+-- longer, so that a resend is still a duplicate.
+local function schedule_pruning(source, id, received)
+  local ekey, jkey, expires = event_key(source, id), P .. 'jobs:' .. source .. ':' .. id, now + payload_ms
+  remember_id(source, id, math.max(received + retention_ms, expires))
+  for _, job in ipairs(redis.call('LRANGE', jkey, 0, -1)) do redis.call('PEXPIREAT', job_key(job), expires) end
+  for _, key in ipairs({ ekey, jkey, body_key(source, id) }) do redis.call('PEXPIREAT', key, expires) end
+end
