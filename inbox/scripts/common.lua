@@ -66,6 +66,12 @@ local function schedule(id, queue, when)
   redis.call('ZADD', P .. 'scheduled', when, id)
 end
 
+-- Whether it is too early for a job. If the clock has been set back, the time of arrival of a job without delay is in the
+-- future, too: that job is not early.
+local function is_early(id, due)
+  return tonumber(due) > now and redis.call('ZSCORE', P .. 'scheduled', id) ~= false
+end
+
 local function leave_running(id)
   if redis.call('ZREM', P .. 'running', id) == 0 then redis.call('ZREM', P .. 'later', id) end
 end
@@ -215,7 +221,7 @@ local function end_leases(worker, dead)
     elseif not dead or holder == dead then
       end_lease_of_dead_process(id)
       local state, due, task, queue = read(id, 'state', 'due', 'task', 'queue')
-      if state == PENDING and tonumber(due) <= now then ring(id, task, queue) end
+      if state == PENDING and not is_early(id, due) then ring(id, task, queue) end
     end
   end
 end

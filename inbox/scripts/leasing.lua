@@ -36,7 +36,7 @@ local function lease_job(id, holder, lease_ms, nonce, task_id)
   local state, due, key, queue, last_token, tries = read(id, 'state', 'due', 'key', 'queue', 'token', 'tries')
   if not state then return { 'unknown' } end
   if state ~= PENDING then return { 'done' } end
-  if tonumber(due) > now then return { 'early' } end
+  if is_early(id, due) then return { 'early' } end
 
   if key ~= '' then
     local other = redis.call('GET', P .. 'lock:' .. key)

@@ -12,6 +12,15 @@ local function ring_unanswered(queue, until_ms, max_count)
   end
 end
 
+-- A time further ahead than any doorbell was ever rung comes from a clock that has been set back since.
+local CLOCK_STEP_MS = 60000
+local function correct_times(queue)
+  local rung_set = P .. 'rung:' .. queue
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', rung_set, now + ring_again_ms + CLOCK_STEP_MS, '+inf', 'LIMIT', 0, limit)) do
+    redis.call('ZADD', rung_set, now + ring_again_ms, id)
+  end
+end
+
 -- If workers with slots poll this queue and have stopped, perhaps because they died, jobs that arrived meanwhile have no
 -- doorbell. A few are enough, for one wakes a worker that takes all.
 local MAX_WAKING = 10
@@ -45,7 +54,7 @@ local function handle_due(set, id)
   if state == RUNNING then expire_lease(id) end
   local left, task, queue, due = read(id, 'state', 'task', 'queue', 'due')
   if left ~= PENDING then return end
-  if tonumber(due) > now then return wait_until(id, queue, due) end
+  if is_early(id, due) then return wait_until(id, queue, due) end
   ring(id, task, queue)
 end
 
@@ -87,7 +96,10 @@ handle_all_due('running', limit)
 handle_all_due('later', limit)
 local queues = redis.call('SMEMBERS', P .. 'queues')
 handle_due_of_each(queues)
-for _, queue in ipairs(queues) do check_blocked(queue) end
+for _, queue in ipairs(queues) do
+  check_blocked(queue)
+  correct_times(queue)
+end
 for i = 2, #ARGV - 5, 2 do
   local queue, room = arg(i), tonumber(arg(i + 1))
   ring_unanswered(queue, newest_leased_due(queue), limit)

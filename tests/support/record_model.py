@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,15 +86,15 @@ class Model:
                 self.jobs[job.id] = Job(event, job.queue, job.ordering_key, now + job.delay_seconds * 1000)
                 self.events[event].append(job.id)
 
-    def lease(self, name: str, now: int) -> str:
-        """The expected result of a lease: 'leased', or the reason why not."""
+    def lease(self, name: str, now: int, scheduled: Container[str]) -> str:
+        """The expected result of a lease: 'leased', or the reason why not. `scheduled` jobs may be too early."""
         job = self.jobs[name]
         if job.state is StoredState.RUNNING and job.until > now:
             return "busy"
         self.expire(job, now)
         if not job.unfinished:
             return "done"
-        if job.due > now:
+        if job.due > now and name in scheduled:
             return "early"
         for other in self.holders(job.key):
             if other.until > now:

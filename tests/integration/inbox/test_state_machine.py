@@ -205,7 +205,7 @@ class History(RuleBasedStateMachine):
             self.model.jobs[lease.job_id].state = StoredState.SUCCEEDED
             self.known.holding.pop(lease.job_id, None)
         name = unlocked or (msgspec.json.decode(rung)["headers"]["argsrepr"][2:-2] if rung else None)
-        word = self.model.lease(name, self.clock.ms) if name in self.model.jobs else "unknown" if name else "none"
+        word = self._expected(name) if name in self.model.jobs else "unknown" if name else "none"
         if not (held or self.same_server):
             return multiple()
         bells, found = self.store.finish_and_lease(
@@ -225,7 +225,7 @@ class History(RuleBasedStateMachine):
         replies, given = list(batch.leases), []
         turns = [name.decode() for names in zip_longest(*waiting) for name in names if name]
         for name in self._until_leased(turns, number):
-            word = self.model.lease(name, self.clock.ms)
+            word = self._expected(name)
             lease = self._leased(replies.pop(0) if word == "leased" else word, name, word, holder)
             given += [lease] if lease else []
         assert replies == []
@@ -477,8 +477,12 @@ class History(RuleBasedStateMachine):
         self.store.renew(lease, LEASE_SECONDS)
         return []
 
+    def _expected(self, name: str) -> str:
+        """The expected result of leasing the job now."""
+        return self.model.lease(name, self.clock.ms, record_model.read(self.client).scheduled)
+
     def _lease(self, name: str, holder: str) -> Lease | None:
-        expected = self.model.lease(name, self.clock.ms)
+        expected = self._expected(name)
         return self._leased(self.store.lease(name, holder, LEASE_SECONDS), name, expected, holder)
 
     def _leased(self, lease: Lease | str, name: str, expected: str, holder: str) -> Lease | None:

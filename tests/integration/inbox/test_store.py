@@ -574,6 +574,26 @@ def test_a_clock_that_was_ahead_does_not_make_every_doorbell_look_lost(store: St
     assert store.sweep(100, {"payments": 0}) == []
 
 
+def test_a_clock_that_is_set_back_delays_no_job_that_is_due(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job(), job("lost"), job("expired"), job("delayed", delay=5)])
+    leased(store, "expired")
+    clock.forward(-3600)
+    leased(store, "j1")
+    assert store.lease("delayed", "worker-1", 60) == "early"
+    clock.forward(11)
+    store.sweep(100, ROOM)
+    clock.forward(11)
+    assert [bell.job_id for bell in store.sweep(100, ROOM)] == ["lost"]
+
+
+def test_a_job_whose_worker_dies_after_the_clock_was_set_back_runs_again_at_once(store: Store, clock: Clock) -> None:
+    store.record(EVENT, [job()])
+    assert isinstance(store.lease("j1", "host-1/1", 60), Lease)
+    clock.forward(-3600)
+    assert store.end_leases("host-1/1") == [BELL]
+    leased(store)
+
+
 def test_an_overtaken_doorbell_is_rung_again_even_if_its_queue_is_long(store: Store, clock: Clock) -> None:
     store.record(EVENT, [job()])
     clock.forward(11)
