@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from cli.network import is_loopback
 from inbox import queries
@@ -27,6 +27,7 @@ from inbox.store import Store
 from settings import Settings, SettingsError
 from tasks import broker, route_check, stripe_types
 from tasks.clients import stripe
+from tasks.db.engine import is_read_only
 from tasks.db.migrate import current_and_head
 from tasks.documents.store_factory import open_store
 from tasks.handler import Attempt
@@ -154,6 +155,8 @@ def _database(settings: Settings) -> Finding:
     try:
         current, newest = current_and_head(settings.database_url)
     except SQLAlchemyError as error:
+        if isinstance(error, OperationalError) and is_read_only(error):
+            return Finding(False, "database", "is read-only", "let DATABASE_URL lead to the primary, not to a standby")
         found = f"cannot be reached ({type(error).__name__})"
         return Finding(False, "database", found, "start the database; check DATABASE_URL")
     return Finding(current == newest, "database", f"schema revision {current or 'none'}, newest is {newest}", create)

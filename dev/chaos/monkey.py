@@ -53,6 +53,7 @@ class Monkey:
             self._actions |= {
                 "cut the database": _hold("every connection of postgres", postgres.cut, _nothing),
                 "kill the database": _hold("postgres", postgres.kill, postgres.start),
+                "demote the database": _hold("postgres, read-only", postgres.refuse_writes, postgres.accept_writes),
                 "freeze the database": _hold(
                     "postgres, with the process of every connection", postgres.freeze, postgres.resume
                 ),

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -71,6 +72,26 @@ class Postgres(Server):
         """End every connection but our own."""
         self.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'test'")
 
+    def refuse_writes(self) -> None:
+        """Be read-only like a standby until `accept_writes`, very soon also for the connections that exist."""
+        self.sql("ALTER SYSTEM SET default_transaction_read_only = on")
+        self._reload(b"on")
+
+    def accept_writes(self) -> None:
+        """As before `refuse_writes`."""
+        self.sql("ALTER SYSTEM RESET default_transaction_read_only")
+        self._reload(b"off")
+
+    def _reload(self, read_only: bytes) -> None:
+        """Have all processes read the configuration, and wait until new ones do."""
+        self.sql("SELECT pg_reload_conf()")
+        ask = b"SELECT 1 WHERE current_setting('default_transaction_read_only') = '%b'" % read_only
+        wait_until(lambda: self._row(ask) is not None, seconds=30, what="Postgres to read its configuration")
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / ".s.PGSQL.5432"
+
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://postgres@/{database}?host={self.folder}"
 
@@ -95,5 +116,12 @@ class Postgres(Server):
         return True
 
     def sql(self, statement: str, database: str = "postgres") -> None:
-        with psycopg.connect(host=str(self.folder), user="postgres", dbname=database, autocommit=True) as connection:
+        with self._connect(database) as connection:
             connection.execute(statement.encode())
+
+    def _row(self, query: bytes) -> Any:
+        with self._connect("postgres") as connection:
+            return connection.execute(query).fetchone()
+
+    def _connect(self, database: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(host=str(self.folder), user="postgres", dbname=database, autocommit=True)

@@ -7,8 +7,11 @@ from contextlib import suppress
 from typing import Any
 
 import psycopg
+from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
@@ -20,6 +23,8 @@ POSTGRES_OPTIONS = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,  # milliseconds
+    # After a failover the former primary may run on as a read-only standby. Of several hosts: the writable one.
+    "target_session_attrs": "read-write",
 }
 # A process that stops within a transaction, as its machine may do, keeps its locks no longer than this. No handler
 # waits that long between two statements: outgoing calls are made outside transactions.
@@ -27,13 +32,17 @@ IDLE_IN_TRANSACTION_SECONDS = 30
 CANCEL_SECONDS = 1
 
 
-class InterruptibleConnection(psycopg.Connection[Any]):
+class PostgresConnection(psycopg.Connection[Any]):
     """A connection that is closed by a rollback if its statement still runs, as after the time limit of a job.
 
     Psycopg raises OperationalError for such a rollback, and the transaction stays open on the server, with its locks.
     A statement that waits for a lock is cancelled, because the server does not notice there that the client has gone.
     The pool replaces a closed connection.
+
+    `behind_pooler`: it leads to a pooler such as PgBouncer, which may run each transaction in another server process.
     """
+
+    behind_pooler = False
 
     def rollback(self) -> None:
         if self.info.transaction_status is TransactionStatus.ACTIVE:
@@ -47,13 +56,15 @@ class InterruptibleConnection(psycopg.Connection[Any]):
 def make_engine(url: str) -> Engine:
     """An engine for `url`, which connects lazily. Its errors do not include values.
 
+    On Postgres it connects only to a server that accepts writes, unless the URL has another `target_session_attrs`.
     On SQLite, as on Postgres, a commit is on disk before it returns.
     """
     if not url.startswith("sqlite"):
-        engine = create_engine(
-            url, hide_parameters=True, pool_pre_ping=True, pool_size=2, connect_args=POSTGRES_OPTIONS
-        )
+        options = {name: value for name, value in POSTGRES_OPTIONS.items() if name not in make_url(url).query}
+        engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=2, connect_args=options)
         event.listen(engine, "do_connect", _connect_postgres)
+        event.listen(engine, "begin", _limit_idle_transaction)
+        event.listen(engine, "handle_error", _leave_read_only_server)
         return engine
     engine = create_engine(url, hide_parameters=True, connect_args={"timeout": 15})
     event.listen(engine, "connect", _tune_sqlite)
@@ -66,11 +77,39 @@ def make_sessions(engine: Engine) -> Callable[[], Session]:
     return sessionmaker(engine, expire_on_commit=False)
 
 
-def _connect_postgres(_dialect: Any, _record: Any, arguments: Any, options: Any) -> InterruptibleConnection:
-    connection = InterruptibleConnection.connect(*arguments, **options)
-    connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_SECONDS}s'")
+def is_read_only(error: OperationalError) -> bool:
+    """True if the server, or each of several, refuses writes."""
+    return isinstance(error.orig, ReadOnlySqlTransaction) or "session is read-only" in str(error.orig)
+
+
+def _connect_postgres(_dialect: Any, _record: Any, arguments: Any, options: Any) -> PostgresConnection:
+    connection = PostgresConnection.connect(*arguments, **options)
+    process = connection.execute("SELECT pg_backend_pid()").fetchone()
+    if process != (connection.info.backend_pid,):
+        connection.behind_pooler = True
+        connection.prepare_threshold = None  # another process would not know the prepared statement
+    else:
+        connection.execute(f"SET {_idle_limit()}")
     connection.commit()
     return connection
+
+
+def _idle_limit() -> str:
+    return f"idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_SECONDS}s'"
+
+
+def _limit_idle_transaction(connection: Any) -> None:
+    """Behind a pooler, a setting of the session would stay with a process that serves other clients, too."""
+    if connection.connection.driver_connection.behind_pooler:
+        connection.exec_driver_sql(f"SET LOCAL {_idle_limit()}")
+
+
+def _leave_read_only_server(context: ExceptionContext) -> OperationalError | None:
+    """A server that was demoted keeps its connections. The pool replaces all of them, and the error is an outage."""
+    if not isinstance(context.original_exception, ReadOnlySqlTransaction):
+        return None
+    context.is_disconnect = True
+    return OperationalError(None, None, context.original_exception)
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:

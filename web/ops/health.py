@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from inbox import queries, worker_registry
 from inbox.errors import StoreUnavailable
@@ -13,6 +13,7 @@ from inbox.memory_guard import is_nearly_full
 from inbox.store import Store
 from settings import Settings
 from tasks import broker
+from tasks.db.engine import is_read_only
 from tasks.routes import QUEUES
 
 # The settings that each DURABILITY requires of the store, and what may be lost with them.
@@ -62,9 +63,14 @@ def check_store(store: Store, settings: Settings) -> str:
 
 
 def check_database(engine: Engine) -> str:
-    """Whether the database responds and has its tables."""
-    with engine.connect() as connection:
-        connection.execute(text("SELECT 1 FROM effects WHERE 1 = 0"))
+    """Whether the database responds, has its tables and accepts writes: a standby answers every SELECT."""
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("UPDATE effects SET done_at = done_at WHERE 1 = 0"))
+    except OperationalError as error:
+        if not is_read_only(error):
+            raise
+        return "is read-only: jobs wait until a server accepts writes"
     return "ok"
 
 

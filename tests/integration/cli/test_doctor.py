@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from cli import doctor_checks
+from dev.stack.postgres import Postgres
 from dev.stack.servers import Valkey, free_port
 from inbox.client import connect
 from inbox.errors import StoreUnavailable
@@ -24,6 +25,7 @@ from inbox.worker_registry import announce
 from settings import load
 from tasks.routes import QUEUES
 from tests.conftest import Clock, fresh_database
+from tests.support.databases import fresh_postgres
 from tests.support.peers import Answer, Mailbox, Peer
 from tests.support.signed_deliveries import API_KEY, STRIPE_SECRET
 from tests.support.stack import ROOT
@@ -212,6 +214,15 @@ def test_workers_that_never_reported_are_reported(valkey: Valkey) -> None:
 def test_another_schema_revision_is_reported(correct: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
     assert "schema revision none" in failed(correct | {"DATABASE_URL": f"sqlite:///{tmp_path}/empty.db"})["database"]
+
+
+def test_a_standby_of_postgres_is_reported(correct: dict[str, str], postgres: Postgres) -> None:
+    database = fresh_postgres(postgres)
+    postgres.refuse_writes()
+    try:
+        assert failed(correct | {"DATABASE_URL": database}) == {"database": "is read-only"}
+    finally:
+        postgres.accept_writes()
 
 
 @pytest.mark.parametrize(
