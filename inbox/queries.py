@@ -25,6 +25,7 @@ COUNTS = (
     "discarded",
     "expired",
     "sweeps",
+    "unreadable",
 )
 
 

@@ -35,6 +35,14 @@ local function read(id, ...)
   return unpack(values)
 end
 
+-- Call `handle` for a job. A job that cannot be read, because something else has written to the store, must not stop what is
+-- done for the others. Returns whether it could be handled.
+local function handle_safely(handle, ...)
+  local ok = pcall(handle, ...)
+  if not ok then count('unreadable', 1) end
+  return ok
+end
+
 -- The codes of a job's state, as stored. Other versions read them, so they never change; inbox/job.py maps them to the
 -- displayed states. A pending job whose due time is in the future is displayed as scheduled.
 local PENDING, RUNNING, SUCCEEDED, DEAD, DISCARDED = 'ready', 'leased', 'succeeded', 'dead', 'discarded'
@@ -155,6 +163,7 @@ end
 
 local function close_attempt(id, attempt, outcome, reason)
   local task, raw = read(id, 'task', 'attempt:' .. attempt)
+  if not raw then return count('unreadable', 1) end
   local entry = cjson.decode(raw)
   entry.ended, entry.outcome, entry.reason = now, outcome, reason
   redis.call('HSET', job_key(id), 'attempt:' .. attempt, cjson.encode(entry))
@@ -208,13 +217,14 @@ end
 -- Who has leased this job; nil if it is not running.
 local function holder_of(id)
   local state, token = read(id, 'state', 'token')
-  return state == RUNNING and cjson.decode(read(id, 'attempt:' .. token)).holder or nil
+  local attempt = state == RUNNING and read(id, 'attempt:' .. token)
+  return attempt and cjson.decode(attempt).holder or nil
 end
 
 -- The leases of one process of a worker, or of all of them, end now.
 local function end_leases(worker, dead)
   local leases = P .. 'leases:' .. worker
-  for _, id in ipairs(redis.call('SMEMBERS', leases)) do
+  local function end_one(id)
     local holder = holder_of(id)
     if not holder or leases_key(holder) ~= leases then
       redis.call('SREM', leases, id) -- an older version of Holdfast has ended this lease
@@ -223,6 +233,9 @@ local function end_leases(worker, dead)
       local state, due, task, queue = read(id, 'state', 'due', 'task', 'queue')
       if state == PENDING and not is_early(id, due) then ring(id, task, queue) end
     end
+  end
+  for _, id in ipairs(redis.call('SMEMBERS', leases)) do
+    if not handle_safely(end_one, id) then redis.call('SREM', leases, id) end
   end
 end
 

@@ -16,5 +16,5 @@ create_jobs(3, (#ARGV - 7) / 7, { source = source, id = event, type = type, rece
 if redis.call('HINCRBY', event_key(source, event), 'open', -1) == 0 then schedule_pruning(source, event, received) end
 local unlocked = unlock(id, key)
 -- If the holder asks for its next job in the same round trip, it gets this one (see lease). A hint only: its doorbell is rung.
-if unlocked then redis.call('SET', P .. 'unlocked:' .. holder, unlocked, 'PX', 60000) end
+if unlocked and holder then redis.call('SET', P .. 'unlocked:' .. holder, unlocked, 'PX', 60000) end
 return { 'ok', unpack(bells) }

@@ -21,7 +21,6 @@ end
 
 local holders = {}
 for _, id in ipairs(redis.call('SMEMBERS', P .. 'leases:' .. worker)) do
-  local holder = holder_of(id)
-  if holder then holders[#holders + 1] = holder end
+  handle_safely(function() holders[#holders + 1] = holder_of(id) end)
 end
 return { holders, bells }

@@ -27,16 +27,16 @@ local function next_job(queue)
       if not id then return end
     end
     queue.at = queue.at + 1
-    local task = read(id, 'task')
-    if task and runs(queue, task) then return id, task end
+    local ok, task = pcall(read, id, 'task')
+    if ok and task and runs(queue, task) then return id, task end
     queue.passed = queue.passed + 1
   end
 end
 
 local leases, ids = {}, {}
 local function lease(id, queue)
-  local reply = lease_job(id, holder, lease_ms, nonce, nil)
-  local result = reply[1]
+  local ok, reply = pcall(lease_job, id, holder, lease_ms, nonce, nil)
+  local result = ok and reply[1] or 'unreadable'
   if result ~= 'leased' then
     if queue and result ~= 'waiting' then queue.passed = queue.passed + 1 end
     return

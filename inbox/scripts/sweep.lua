@@ -4,16 +4,31 @@
 -- Arguments: limit, then pairs of queue and room. The doorbells of a queue without room are still in the broker, so a job is
 -- rung again only if newer jobs have overtaken it by more than ring_again_ms: then its doorbell was lost.
 local limit = tonumber(arg(1))
+local CLOCK_STEP_MS = 60000
 
-local function ring_unanswered(queue, until_ms, max_count)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'rung:' .. queue, '-inf', until_ms, 'LIMIT', 0, max_count)) do
-    local task = read(id, 'task')
-    if not is_polled(queue, task) then ring(id, task, queue) end
+-- Do it for the members of a set up to a score. A member that is no job leaves the set; one that cannot be read is looked at
+-- again after a minute. Returns their number.
+local function each_until(set, until_ms, max_count, handle)
+  local found = redis.call('ZRANGEBYSCORE', P .. set, '-inf', until_ms, 'LIMIT', 0, max_count)
+  for _, id in ipairs(found) do
+    if redis.call('EXISTS', job_key(id)) == 0 then
+      redis.call('ZREM', P .. set, id)
+      count('unreadable', 1)
+    elseif not handle_safely(handle, id) then
+      redis.call('ZADD', P .. set, now + CLOCK_STEP_MS, id)
+    end
   end
+  return #found
 end
 
--- A time further ahead than any doorbell was ever rung comes from a clock that has been set back since.
-local CLOCK_STEP_MS = 60000
+local function ring_unanswered(queue, until_ms, max_count)
+  each_until('rung:' .. queue, until_ms, max_count, function(id)
+    local task = read(id, 'task')
+    if not is_polled(queue, task) then ring(id, task, queue) end
+  end)
+end
+
+-- A time that is even further ahead comes from a clock that has been set back since.
 local function correct_times(queue)
   local rung_set = P .. 'rung:' .. queue
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', rung_set, now + ring_again_ms + CLOCK_STEP_MS, '+inf', 'LIMIT', 0, limit)) do
@@ -48,8 +63,8 @@ end
 
 -- A job whose time in one of the sets has come. Beside earlier versions, it may have entered another one without leaving this.
 local function handle_due(set, id)
-  redis.call('ZREM', P .. set, id)
   local state, until_ms = read(id, 'state', 'until')
+  redis.call('ZREM', P .. set, id)
   if state == RUNNING and tonumber(until_ms) > now then return redis.call('ZADD', P .. 'running', until_ms, id) end
   if state == RUNNING then expire_lease(id) end
   local left, task, queue, due = read(id, 'state', 'task', 'queue', 'due')
@@ -59,9 +74,7 @@ local function handle_due(set, id)
 end
 
 local function handle_all_due(set, max_count)
-  local due = redis.call('ZRANGEBYSCORE', P .. set, '-inf', now, 'LIMIT', 0, max_count)
-  for _, id in ipairs(due) do handle_due(set, id) end
-  return #due
+  return each_until(set, now, max_count, function(id) handle_due(set, id) end)
 end
 
 -- Each queue has its share of the limit, so that none waits for another's retries. What some leave is for the others.
@@ -81,7 +94,7 @@ end
 -- Jobs that wait for a key whose holder does not run, or that an earlier version has leased. There should be none, but
 -- nothing else would ever find them.
 local function check_blocked(queue)
-  for _, id in ipairs(redis.call('ZRANDMEMBER', P .. 'blocked:' .. queue, 5)) do
+  local function check(id)
     local state, key = read(id, 'state', 'key')
     local holder = state == PENDING and redis.call('GET', P .. 'lock:' .. key)
     if state ~= PENDING then
@@ -90,6 +103,7 @@ local function check_blocked(queue)
       unlock(holder, key)
     end
   end
+  for _, id in ipairs(redis.call('ZRANDMEMBER', P .. 'blocked:' .. queue, 5)) do handle_safely(check, id) end
 end
 
 handle_all_due('running', limit)

@@ -102,6 +102,7 @@ class Counts(Collector):
             "missed": "Events that were never delivered and that a reconcile fetched",
             "unhandled": "Recorded events for which no handler is routed",
             "expired": "Expired leases: a worker died or stalled",
+            "unreadable": "Jobs that could not be read or that do not exist; something else writes to the store",
             "sweeps": "Searches for jobs that are due or whose lease has expired; each worker makes one a second",
         }
         gauges = {
