@@ -103,7 +103,10 @@ def store(settings: Settings) -> Iterator[Finding]:
             fix = "start Redis or Valkey; check REDIS_URL and its password"
             yield Finding(False, "store", str(error), fix)
             return
-        yield Finding(True, "store", "reachable")
+        if problem := broker.cluster_problem(record, settings):
+            yield Finding(False, "store", problem, "use a server without cluster mode, or set BROKER_URL to one")
+        else:
+            yield Finding(True, "store", "reachable")
         yield clock(now_ms / 1000, before, after)
         fix = f"configure the server as in deploy/valkey.conf: DURABILITY={settings.durability} requires it"
         yield _health("durability", health.check_store(record, settings), fix)

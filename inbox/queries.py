@@ -174,6 +174,13 @@ def is_writing_to_disk(store: Store) -> bool:
     return bool(found.get("aof_last_write_status", "ok") == "ok")
 
 
+def is_cluster(store: Store) -> bool:
+    """True if the server is a node of a Redis Cluster. Raises StoreUnavailable."""
+    with translate_errors():
+        found: Any = store.client.info("cluster")
+    return bool(found.get("cluster_enabled"))
+
+
 def durability(store: Store) -> dict[str, str]:
     """The server's settings and status that decide whether an acknowledged event can be lost.
 

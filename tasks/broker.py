@@ -14,13 +14,16 @@ import os
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import structlog
 from celery import Celery
 
+from inbox import queries
 from inbox.client import connect
+from inbox.errors import StoreUnavailable
 from inbox.job import Doorbell, NewJob
 from inbox.store import Rules, Store
 from inbox.wire import no_message
@@ -160,6 +163,19 @@ class BackgroundRinger:
     def _work(self) -> None:
         while True:
             ring([self._bells.get()])
+
+
+def cluster_problem(store: Store, settings: Settings) -> str:
+    """What is wrong if the store is a Redis Cluster; empty if nothing is, or it does not answer.
+
+    The record's keys share one slot of a cluster, but Celery's queues and what kombu keeps for them do not.
+    """
+    with suppress(StoreUnavailable):
+        if settings.broker == settings.redis_url and queries.is_cluster(store):
+            return (
+                "REDIS_URL is a Redis Cluster, on which Celery does not work; it must be a server without cluster mode"
+            )
+    return ""
 
 
 def open_store(settings: Settings, *, timeout_seconds: float) -> Store:

@@ -8,17 +8,24 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 
+import structlog
+
+from inbox.errors import StoreUnavailable
 from settings import Settings, SettingsError, load
 from tasks import route_check
-from tasks.broker import open_store
+from tasks.broker import cluster_problem, open_store
 from tasks.derived_keys import derive_key
 from tasks.notifications.rendering import check_templates
 from telemetry import logs
 from web.application import STORE_TIMEOUT_SECONDS, create_asgi_app
 from web.ops import watchdog
+from web.ops.health import loss_risk
 from web.receiver import sources
 from web.receiver.asgi import AsgiApp
+
+log = structlog.get_logger()
 
 
 def check(settings: Settings) -> None:
@@ -30,6 +37,18 @@ def check(settings: Settings) -> None:
         check_templates(settings)
     except (SettingsError, route_check.RouteError) as error:
         sys.exit(f"holdfast: {error}")
+    _check_store(settings)
+
+
+def _check_store(settings: Settings) -> None:
+    """Without the store nothing is said: it may come later. /readyz and the alerts watch it from then on."""
+    store = open_store(settings, timeout_seconds=STORE_TIMEOUT_SECONDS)
+    if problem := cluster_problem(store, settings):
+        sys.exit(f"holdfast: {problem}")
+    with suppress(StoreUnavailable):
+        if risk := loss_risk(store, settings):
+            logs.configure()
+            log.error(risk)
 
 
 def application() -> AsgiApp:

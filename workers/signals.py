@@ -52,6 +52,8 @@ def connect(settings: Settings, worker: str) -> None:
 
     @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def begin(**_: Any) -> None:
+        if problem := broker.cluster_problem(broker.open_store(settings, timeout_seconds=2), settings):
+            raise SystemExit(f"holdfast: {problem}")
         keep_files_private()
         time_limits.stop_in_time(settings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -51,6 +52,22 @@ def test_a_read_only_replica_records_nothing_until_it_is_promoted(stack: Stack, 
         wait_until(lambda: deliver(stack, "evt_1") == 200, seconds=10, what="the promoted replica to take events")
     finally:
         replica.stop()
+
+
+def test_a_store_without_its_file_is_named_in_the_log_at_the_start_of_the_receiver(
+    stack: Stack, tmp_path: Path
+) -> None:
+    server = Valkey(tmp_path / "no-file", appendonly="no").start()
+    try:
+        receiver = stack.receiver(REDIS_URL=server.url)
+        risk = "the store may lose acknowledged events: for DURABILITY=always, appendonly must be yes (it is no)"
+        lines = [json.loads(line) for line in receiver.log.read_text().splitlines() if risk in line]
+        assert [line["level"] for line in lines] == ["error"]
+        receiver.stop()
+        chosen = stack.receiver(REDIS_URL=server.url, DURABILITY="none")
+        assert chosen.log.read_text().count(risk) == len(lines)  # both have the same log
+    finally:
+        server.stop()
 
 
 def test_a_file_truncated_by_a_crash_has_every_acknowledged_event(stack: Stack, valkey: Valkey) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -45,12 +45,8 @@ def loss_window(settings: Settings) -> str:
 
 def check_store(store: Store, settings: Settings) -> str:
     """Whether its settings satisfy DURABILITY and REPLICAS_ACK, and whether it accepts writes."""
-    required, _ = DURABILITY[settings.durability]
     found = queries.durability(store)
-    actual = {name: found.get(name, UNKNOWN) for name in required}
-    wrong = [
-        f"{name} must be {value} (it is {actual[name]})" for name, value in required.items() if actual[name] != value
-    ]
+    wrong = _weak_settings(found, settings)
     if found["appendonly"] == "yes" and found["aof_last_write_status"] != "ok":
         wrong.append("it cannot write to its append-only file (aof_last_write_status)")
     if is_nearly_full(*store.memory()):
@@ -60,6 +56,21 @@ def check_store(store: Store, settings: Settings) -> str:
     elif (needed := settings.replicas_ack) and (replicas := store.replicas()) < needed:
         wrong.append(f"only {replicas} of {needed} replicas confirm writes: sources receive 503")
     return "; ".join(wrong) or "ok"
+
+
+def loss_risk(store: Store, settings: Settings) -> str:
+    """With which settings of the store DURABILITY does not hold; empty if it does. Raises StoreUnavailable."""
+    if wrong := _weak_settings(queries.durability(store), settings):
+        return f"the store may lose acknowledged events: for DURABILITY={settings.durability}, {'; '.join(wrong)}"
+    return ""
+
+
+def _weak_settings(found: Mapping[str, str], settings: Settings) -> list[str]:
+    required, _ = DURABILITY[settings.durability]
+    actual = {name: found.get(name, UNKNOWN) for name in required}
+    return [
+        f"{name} must be {value} (it is {actual[name]})" for name, value in required.items() if actual[name] != value
+    ]
 
 
 def check_database(engine: Engine) -> str:

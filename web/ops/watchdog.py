@@ -1,4 +1,4 @@
-"""Alerts that workers cannot send: no worker is running, or the store is unavailable. Each receiver process checks.
+"""Alerts about the store and the workers as a whole, most of which no worker could send. Each receiver process checks.
 
 They are sent through Apprise directly, without the record, so a restarted process may repeat an alert.
 """
@@ -20,6 +20,7 @@ from settings import Settings
 from tasks.notifications.apprise_client import send_message
 from tasks.notifications.recipients import Recipient
 from tasks.notifications.rendering import render_message
+from web.ops.health import loss_risk
 
 log = structlog.get_logger()
 
@@ -38,7 +39,7 @@ class Watchdog:
     def check(self, now: int) -> AlertDigest:
         """Check the workers and the store, and send the alerts that are due. Returns what was sent."""
         quiet_ms = self._settings.alert_quiet * 1000
-        found = find_problems(self._store, self._started_at, now)
+        found = find_problems(self._store, self._settings, self._started_at, now)
         self._alerts, digest = alert_rules.decide(self._alerts, found, now, quiet_ms, GRACE_MS)
         if digest:
             self._send(digest, now)
@@ -55,7 +56,7 @@ class Watchdog:
             log.error("an alert could not be sent", alert=digest.subject(), service=url.partition("://")[0])
 
 
-def find_problems(store: Store, started_at: int, now: int) -> dict[str, str]:
+def find_problems(store: Store, settings: Settings, started_at: int, now: int) -> dict[str, str]:
     """The message of each alert that fires now, by the alert's name."""
     try:
         found = {}
@@ -63,6 +64,8 @@ def find_problems(store: Store, started_at: int, now: int) -> dict[str, str]:
             found["workers"] = "no worker is running; events are recorded, and their jobs wait"
         if not queries.is_writing_to_disk(store):
             found["file"] = "the store cannot write to its disk; sources receive 503 and try again"
+        if risk := loss_risk(store, settings):
+            found["durability"] = risk
     except StoreUnavailable as error:
         return {"store": f"{error}; sources receive 503 and try again"}
     return found

@@ -125,6 +125,20 @@ def test_the_receiver_sends_one_alert_when_the_store_is_down_and_one_when_it_is_
     assert last.startswith("Holdfast: resolved: the store is not available")
 
 
+def test_the_receiver_sends_an_alert_when_the_store_may_lose_events(
+    watchdog: Watchdog, real_store: Store, mailbox: Mailbox
+) -> None:
+    real_store.sweep(1, {})
+    real_store.client.config_set("appendonly", "no")
+    try:
+        digests = [watchdog.check(n * 10_000) for n in range(6)]
+    finally:
+        real_store.client.config_set("appendonly", "yes")
+    risk = "the store may lose acknowledged events: for DURABILITY=always, appendonly must be yes (it is no)"
+    assert [one.new for one in digests if one] == [(risk,)]
+    assert [mail["Subject"] for _, mail in mailbox.mails] == [f"Holdfast: {risk}"]
+
+
 def test_the_receiver_sends_an_alert_when_no_worker_runs(
     watchdog: Watchdog, real_store: Store, mailbox: Mailbox
 ) -> None:
