@@ -4,8 +4,9 @@ set -eu
 cd "$(dirname "$0")/.."
 
 wrong=0
-refuse() { echo ".env: $1" >&2; wrong=1; }
-value() { sed -n "s/^$1=//p" .env | tail -n 1; }  # as in compose, the last line wins
+refused=" "  # the names, each between spaces
+refuse() { echo ".env: $1" >&2; wrong=1; refused="$refused${1%% *} "; }
+value() { sed -n "s/^$1=//p" .env | tail -n 1 | sed 's/^[[:space:]]*//; s/[[:space:]]*$//'; }  # as in compose, the last line wins
 
 # must NAME PATTERN DESCRIPTION
 must() {
@@ -70,7 +71,14 @@ for name in APP_WEBHOOK_SECRET HANDOFF_SECRET; do
     must_be_secrets $name 'whsec_([A-Za-z0-9+/]{4}){8,21}([A-Za-z0-9+/]{2,3})?={0,2}' "whsec_ and the base64 of 24 to 64 random bytes"
 done
 must_be_secrets API_KEYS '([a-z0-9][a-z0-9._-]*:[a-z+]+:[!-~]{24,}|[!-9;-~]{24,})' "24 or more random characters, or name:scopes:key"
-if [ -z "$(value STRIPE_WEBHOOK_SECRET)$(value DOC_WEBHOOK_SECRET)$(value SOURCES_FILE)" ]; then
+sources="$(value STRIPE_WEBHOOK_SECRET)$(value DOC_WEBHOOK_SECRET)$(value SOURCES_FILE)"
+if [ -z "$sources$(value STRIPE_WEBHOOK_SECRET_FILE)$(value DOC_WEBHOOK_SECRET_FILE)" ]; then
     refuse "STRIPE_WEBHOOK_SECRET is not set; it must be your endpoint's signing secret (or set DOC_WEBHOOK_SECRET)"
 fi
+
+# Each version of compose changes these in its own way, or stops.
+for name in $(grep -E "^ *[A-Za-z_][A-Za-z0-9_]*=([[:space:]]*[\"']|.*[$]|.*[[:space:]]#)" .env | sed 's/^ *//; s/=.*//' | sort -u); do
+    case $refused in *" $name "*) continue ;; esac
+    refuse "$name is (hidden); it must have no \$ (in a URL: %24), no quote at its start and no # after a space: compose would change it"
+done
 exit $wrong

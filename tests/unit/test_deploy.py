@@ -251,6 +251,10 @@ def test_each_unchanged_secret_of_the_example_is_reported_on_its_own_line(tmp_pa
         {"STRIPE_WEBHOOK_SECRET": "", "DOC_WEBHOOK_SECRET": SIGNING},
         {"API_KEYS": f"shop:read+write:{LONG}-0123456789, {LONG}-0123456789"},
         {"API_KEYS": ""},
+        {"STRIPE_WEBHOOK_SECRET": "", "STRIPE_WEBHOOK_SECRET_FILE": "/run/secrets/stripe"},
+        {"STRIPE_WEBHOOK_SECRET": "", "DOC_WEBHOOK_SECRET_FILE": "/run/secrets/documents"},
+        {"CUSTOMER_NOTIFY_URLS": "mailtos://u:pa%24word@smtp.example?from=a@b.example&to={email}#1"},
+        {"DOMAIN": " shop.example "},
     ],
 )
 def test_changed_secrets_are_accepted(tmp_path: Path, changes: dict[str, str]) -> None:
@@ -261,6 +265,22 @@ def test_changed_secrets_are_accepted(tmp_path: Path, changes: dict[str, str]) -
     ("changes", "words"),
     [
         ({"STRIPE_WEBHOOK_SECRET": ""}, "STRIPE_WEBHOOK_SECRET is not set"),
+        ({"STRIPE_WEBHOOK_SECRET": "   "}, "STRIPE_WEBHOOK_SECRET is not set"),
+        ({"STRIPE_WEBHOOK_SECRET": '""'}, "STRIPE_WEBHOOK_SECRET is (hidden); it must be one or more secrets"),
+        ({"STRIPE_WEBHOOK_SECRET": "we_1234567890abcdefghijklmnop"}, "STRIPE_WEBHOOK_SECRET is (hidden); it must be"),
+        (
+            {"STRIPE_WEBHOOK_SECRET": "sk_live_1234567890abcdefghijklmn"},
+            "STRIPE_WEBHOOK_SECRET is (hidden); it must be",
+        ),
+        (
+            {"CUSTOMER_NOTIFY_URLS": "mailtos://u:pa$word@smtp.example"},
+            "CUSTOMER_NOTIFY_URLS is (hidden); it must have no $",
+        ),
+        ({"DOC_SERVICE_API_KEY": "pa${word"}, "DOC_SERVICE_API_KEY is (hidden); it must have no $"),
+        ({"BUSINESS_NAME": '"unterminated'}, "BUSINESS_NAME is (hidden); it must have no $"),
+        ({"BUSINESS_NAME": " 'quoted'"}, "BUSINESS_NAME is (hidden); it must have no $"),
+        ({"BUSINESS_NAME": "My Shop # the best"}, "BUSINESS_NAME is (hidden); it must have no $"),
+        ({"DOC_WEBHOOK_SECRET": "0123456789$abcdefghijkl"}, "DOC_WEBHOOK_SECRET is (hidden); it must have no $"),
         ({"STRIPE_WEBHOOK_SECRET": "whsec_"}, "STRIPE_WEBHOOK_SECRET is (hidden); it must be one or more secrets"),
         ({"STRIPE_WEBHOOK_SECRET": "whsec_…"}, "STRIPE_WEBHOOK_SECRET is (hidden); it must be one or more secrets"),
         ({"STRIPE_WEBHOOK_SECRET": f"{SIGNING},whsec_a"}, "STRIPE_WEBHOOK_SECRET is (hidden); it must be one or more"),
@@ -288,7 +308,7 @@ def test_an_invalid_secret_is_reported_on_one_line_that_does_not_show_it(
     assert code == 1
     assert told.startswith(f".env: {words}")
     assert told.count("\n") == 1
-    shown = value.removeprefix("whsec_")
+    shown = value.strip().removeprefix("whsec_")
     assert not shown or shown not in told
 
 
