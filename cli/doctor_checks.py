@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from cli.network import is_loopback
-from inbox import queries
+from inbox import layout, queries
 from inbox.errors import HoldfastError, StoreUnavailable
 from inbox.event import Event
 from inbox.memory_guard import NEARLY_FULL
@@ -107,6 +107,8 @@ def store(settings: Settings) -> Iterator[Finding]:
             yield Finding(False, "store", problem, "use a server without cluster mode, or set BROKER_URL to one")
         else:
             yield Finding(True, "store", "reachable")
+        newer = layout.problem(record)
+        yield Finding(not newer, "layout", newer or str(layout.LAYOUT), "install that version again, or a newer one")
         yield clock(now_ms / 1000, before, after)
         fix = f"configure the server as in deploy/valkey.conf: DURABILITY={settings.durability} requires it"
         yield _health("durability", health.check_store(record, settings), fix)

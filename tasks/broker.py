@@ -21,7 +21,7 @@ import msgspec
 import structlog
 from celery import Celery
 
-from inbox import queries
+from inbox import layout, queries
 from inbox.client import connect
 from inbox.errors import StoreUnavailable
 from inbox.job import Doorbell, NewJob
@@ -175,6 +175,18 @@ def cluster_problem(store: Store, settings: Settings) -> str:
             return (
                 "REDIS_URL is a Redis Cluster, on which Celery does not work; it must be a server without cluster mode"
             )
+    return ""
+
+
+def store_problem(store: Store, settings: Settings) -> str:
+    """Why no process of this version can work with the store; empty if it can, or if the store does not answer.
+
+    Marks the record with the version of its layout."""
+    with suppress(StoreUnavailable):
+        if problem := cluster_problem(store, settings):
+            return problem
+        layout.mark(store)
+        return layout.problem(store)
     return ""
 
 

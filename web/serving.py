@@ -15,7 +15,7 @@ import structlog
 from inbox.errors import StoreUnavailable
 from settings import Settings, SettingsError, load
 from tasks import route_check
-from tasks.broker import cluster_problem, open_store
+from tasks.broker import open_store, store_problem
 from tasks.derived_keys import derive_key
 from tasks.notifications.rendering import check_templates
 from telemetry import logs
@@ -43,7 +43,7 @@ def check(settings: Settings) -> None:
 def _check_store(settings: Settings) -> None:
     """Without the store nothing is said: it may come later. /readyz and the alerts watch it from then on."""
     store = open_store(settings, timeout_seconds=STORE_TIMEOUT_SECONDS)
-    if problem := cluster_problem(store, settings):
+    if problem := store_problem(store, settings):
         sys.exit(f"holdfast: {problem}")
     with suppress(StoreUnavailable):
         if risk := loss_risk(store, settings):

@@ -51,9 +51,14 @@ def connect(settings: Settings, worker: str) -> None:
             raise SystemExit(f"holdfast: {problem}, or a slow job would run twice at once")
 
     @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
-    def begin(**_: Any) -> None:
-        if problem := broker.cluster_problem(broker.open_store(settings, timeout_seconds=2), settings):
+    @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
+    def check_store(**_: Any) -> None:
+        """At the start, and again if the store was not available then."""
+        if problem := broker.store_problem(broker.open_store(settings, timeout_seconds=2), settings):
             raise SystemExit(f"holdfast: {problem}")
+
+    @signals.celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
+    def begin(**_: Any) -> None:
         keep_files_private()
         time_limits.stop_in_time(settings)
 
