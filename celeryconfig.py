@@ -51,9 +51,10 @@ broker_heartbeat = 10  # seconds: RabbitMQ and the worker notice a dead connecti
 
 # RabbitMQ may still hold the worker's last connection, which a firewall or a proxy has forgotten. An exclusive control
 # queue would be locked by it until RabbitMQ notices, and Celery ends the worker. Durable, because RabbitMQ 4.3 rejects
-# queues that are neither. The queue expires 10 seconds after its last consumer.
-control_queue_exclusive = False
-control_queue_durable = True
+# queues that are neither. The queue expires 10 seconds after its last consumer. On Redis nothing is exclusive, and each
+# worker that stops would leave the name of its durable queue.
+control_queue_exclusive = _redis
+control_queue_durable = not _redis
 
 # A connection whose peer has gone without a word fails after this time, and the next use replaces it.
 broker_transport_options: dict[str, object] = {"read_timeout": 5, "write_timeout": 5}  # seconds, of py-amqp

@@ -84,6 +84,12 @@ def test_two_workers_of_one_name_both_work_and_the_log_says_so(world: World) -> 
 
 
 @pytest.mark.parametrize("world", EACH_ONCE[:1], indirect=True)
+def test_a_worker_that_stops_leaves_no_control_queue_on_redis(world: World) -> None:
+    assert world.stack.worker().stop() == 0
+    assert world.store.client.exists("_kombu.binding.celery.pidbox") == 0
+
+
+@pytest.mark.parametrize("world", EACH_ONCE[:1], indirect=True)
 def test_a_worker_that_follows_another_of_the_same_name_is_not_taken_for_a_second_one(world: World) -> None:
     for _ in range(2):
         worker = world.stack.worker(name="again", HOLDFAST_TEST_ANNOUNCE_SECONDS="0.2")

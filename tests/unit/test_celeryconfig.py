@@ -67,3 +67,12 @@ def test_a_slow_job_is_told_then_killed_then_loses_its_lease(config: ModuleType)
 )
 def test_flowers_history_is_the_users_choice(config: ModuleType, sent: bool) -> None:
     assert config.worker_send_task_events is sent
+
+
+@pytest.mark.parametrize(
+    ("config", "exclusive"),
+    [({"BROKER_URL": "amqp://guest@rabbit"}, False), ({"REDIS_URL": SENTINELS}, True)],
+    indirect=["config"],
+)
+def test_a_lost_connection_locks_no_control_queue_of_rabbitmq(config: ModuleType, exclusive: bool) -> None:
+    assert (config.control_queue_exclusive, config.control_queue_durable) == (exclusive, not exclusive)
