@@ -9,9 +9,10 @@ contain personal data.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote_plus as quote
 
 import stripe
 from msgspec import DecodeError, Raw, Struct, json
@@ -51,26 +52,23 @@ class OutcomeUnknown(TransientError):
 
 def fetch_invoice(attempt: Attempt, invoice: str) -> dict[str, Any]:
     """The invoice as it is now, with all its lines."""
-    found = call(attempt, lambda client: client.v1.invoices.retrieve(invoice))
+    path = f"/v1/invoices/{quote(invoice)}"
+    found = request(attempt, "get", path)
     if (found.get("lines") or {}).get("has_more"):
-        found["lines"] = _whole(
-            attempt, lambda client: client.v1.invoices.line_items.list(invoice, {"limit": PAGE_SIZE})
-        )
+        found["lines"] = _whole(attempt, f"{path}/lines")
     return found
 
 
 def list_open_invoices(attempt: Attempt) -> list[dict[str, Any]]:
     """The newest invoices that are not paid yet. https://docs.stripe.com/api/invoices/list"""
-    params: Any = {"status": "open", "limit": PAGE_SIZE}
-    return list(call(attempt, lambda client: client.v1.invoices.list(params))["data"])
+    return list(request(attempt, "get", "/v1/invoices", status="open", limit=PAGE_SIZE)["data"])
 
 
 def fetch_subscription(attempt: Attempt, subscription: str) -> dict[str, Any]:
     """The subscription as it is now, also if it is cancelled, with all its items."""
-    found = call(attempt, lambda client: client.v1.subscriptions.retrieve(subscription))
+    found = request(attempt, "get", f"/v1/subscriptions/{quote(subscription)}")
     if (found.get("items") or {}).get("has_more"):
-        params: Any = {"subscription": subscription, "limit": PAGE_SIZE}
-        found["items"] = _whole(attempt, lambda client: client.v1.subscription_items.list(params))
+        found["items"] = _whole(attempt, "/v1/subscription_items", subscription=subscription)
     return found
 
 
@@ -79,25 +77,25 @@ def list_subscriptions(attempt: Attempt, after: str) -> tuple[list[dict[str, Any
 
     Each with its latest invoice. https://docs.stripe.com/api/subscriptions/list
     """
-    params: Any = {"limit": PAGE_SIZE, "expand": ["data.latest_invoice"]} | ({"starting_after": after} if after else {})
-    page = call(attempt, lambda client: client.v1.subscriptions.list(params))
+    start = {"starting_after": after} if after else {}
+    expand = ["data.latest_invoice"]
+    page = request(attempt, "get", "/v1/subscriptions", limit=PAGE_SIZE, expand=expand, **start)
     return list(page["data"]), bool(page["has_more"])
 
 
 def list_active_entitlements(attempt: Attempt, customer: str) -> list[dict[str, Any]]:
     """All features that a customer may use now. https://docs.stripe.com/api/entitlements/active-entitlement/list"""
-    params: Any = {"customer": customer, "limit": PAGE_SIZE}
-    return _call_all(attempt, lambda client: client.v1.entitlements.active_entitlements.list(params))
+    return _list_all(attempt, "/v1/entitlements/active_entitlements", customer=customer)
 
 
 def fetch_customer(attempt: Attempt, customer: str) -> dict[str, Any]:
     """The customer as it is now; of a deleted customer little more than the id."""
-    return call(attempt, lambda client: client.v1.customers.retrieve(customer))
+    return request(attempt, "get", f"/v1/customers/{quote(customer)}")
 
 
 def fetch_charge(attempt: Attempt, charge: str) -> dict[str, Any]:
     """The charge as it is now."""
-    return call(attempt, lambda client: client.v1.charges.retrieve(charge))
+    return request(attempt, "get", f"/v1/charges/{quote(charge)}")
 
 
 def find_invoice(attempt: Attempt, payment_intent: str | None, invoice: str | None) -> dict[str, Any]:
@@ -107,40 +105,35 @@ def find_invoice(attempt: Attempt, payment_intent: str | None, invoice: str | No
     """
     if invoice:
         return fetch_invoice(attempt, invoice)
-    params: Any = {
-        "payment": {"type": "payment_intent", "payment_intent": payment_intent},
-        "expand": ["data.invoice"],
-        "limit": 1,
-    }
-    found = call(attempt, lambda client: client.v1.invoice_payments.list(params))["data"]
+    payment = {"type": "payment_intent", "payment_intent": payment_intent}
+    found = request(attempt, "get", "/v1/invoice_payments", payment=payment, expand=["data.invoice"], limit=1)["data"]
     paid = dict(found[0]["invoice"]) if found else {}
     return fetch_invoice(attempt, paid["id"]) if (paid.get("lines") or {}).get("has_more") else paid
 
 
 def preview_invoice(attempt: Attempt, subscription: str) -> dict[str, Any]:
     """The next invoice of a subscription, as it would be now. https://docs.stripe.com/api/invoices/create_preview"""
-    return call(attempt, lambda client: client.v1.invoices.create_preview({"subscription": subscription}))
+    return request(attempt, "post", "/v1/invoices/create_preview", subscription=subscription)
 
 
 def list_line_items(attempt: Attempt, session: str) -> list[dict[str, Any]]:
     """All line items of a checkout session, from all pages."""
-    return _call_all(attempt, lambda client: client.v1.checkout.sessions.line_items.list(session, {"limit": PAGE_SIZE}))
+    return _list_all(attempt, f"/v1/checkout/sessions/{quote(session)}/line_items")
 
 
 def list_sessions(attempt: Attempt, payment_intent: str) -> list[dict[str, Any]]:
     """The checkout sessions of a payment: one or none. https://docs.stripe.com/api/checkout/sessions/list"""
-    found = call(attempt, lambda client: client.v1.checkout.sessions.list({"payment_intent": payment_intent}))
-    return list(found["data"])
+    return list(request(attempt, "get", "/v1/checkout/sessions", payment_intent=payment_intent)["data"])
 
 
 def fetch_dispute(attempt: Attempt, dispute: str) -> dict[str, Any]:
     """The dispute as it is now."""
-    return call(attempt, lambda client: client.v1.disputes.retrieve(dispute))
+    return request(attempt, "get", f"/v1/disputes/{quote(dispute)}")
 
 
 def pay_invoice(attempt: Attempt, invoice: str, key: str) -> dict[str, Any]:
     """Charge the invoice, once per idempotency `key`. Returns the invoice. Raises Refused or OutcomeUnknown, too."""
-    return call(attempt, lambda client: client.v1.invoices.pay(invoice, options={"idempotency_key": key}))
+    return request(attempt, "post", f"/v1/invoices/{quote(invoice)}/pay", idempotency_key=key)
 
 
 def fetch_related(attempt: Attempt) -> dict[str, Any]:
@@ -148,7 +141,10 @@ def fetch_related(attempt: Attempt) -> dict[str, Any]:
 
     https://docs.stripe.com/event-destinations#fetch-data
     """
-    return call(attempt, lambda client: _related(client, attempt.event.body))
+    client = _client(attempt)
+    with _translate_errors(attempt):
+        found: dict[str, Any] = _related(client, attempt.event.body).to_dict()
+        return found
 
 
 def fetch_event_data(attempt: Attempt, event: str) -> dict[str, Any]:
@@ -156,7 +152,7 @@ def fetch_event_data(attempt: Attempt, event: str) -> dict[str, Any]:
 
     https://docs.stripe.com/api/v2/core/events/retrieve
     """
-    found = call(attempt, lambda client: client.v2.core.events.retrieve(event)).get("data")
+    found = request(attempt, "get", f"/v2/core/events/{quote(event)}").get("data")
     return found if isinstance(found, dict) else {}
 
 
@@ -226,25 +222,30 @@ def _client(attempt: Attempt) -> stripe.StripeClient:
     )
 
 
-def call(attempt: Attempt, request: Callable[[stripe.StripeClient], stripe.StripeObject]) -> dict[str, Any]:
-    """The response to a request of the library's client, made for the account of the attempt's event."""
+def request(attempt: Attempt, method: str, path: str, **params: Any) -> dict[str, Any]:
+    """The response to a request with these parameters, made for the account of the attempt's event.
+
+    The library's methods for each resource would also make objects of it, which costs more than the call.
+    """
     client = _client(attempt)
     with _translate_errors(attempt):
-        found: dict[str, Any] = request(client).to_dict()
-        return found
+        return dict(client.raw_request(method, path, **params).data)
 
 
-def _call_all(
-    attempt: Attempt, request: Callable[[stripe.StripeClient], stripe.ListObject[Any]]
-) -> list[dict[str, Any]]:
-    client = _client(attempt)
-    with _translate_errors(attempt):
-        return [one.to_dict() for one in request(client).auto_paging_iter()]
+def _list_all(attempt: Attempt, path: str, **params: Any) -> list[dict[str, Any]]:
+    """The entries of all pages of a list. https://docs.stripe.com/api/pagination"""
+    found: list[dict[str, Any]] = []
+    while True:
+        start = {"starting_after": found[-1]["id"]} if found else {}
+        page = request(attempt, "get", path, limit=PAGE_SIZE, **params, **start)
+        found += page["data"]
+        if not page["data"] or not page.get("has_more"):
+            return found
 
 
-def _whole(attempt: Attempt, request: Callable[[stripe.StripeClient], stripe.ListObject[Any]]) -> dict[str, Any]:
+def _whole(attempt: Attempt, path: str, **params: Any) -> dict[str, Any]:
     """A list in place of one that Stripe embedded only in part."""
-    return {"object": "list", "data": _call_all(attempt, request), "has_more": False}
+    return {"object": "list", "data": _list_all(attempt, path, **params), "has_more": False}
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from urllib.parse import quote_plus as quote
 
-from tasks.clients.stripe import call, fetch_customer, fetch_subscription
+from tasks.clients.stripe import fetch_customer, fetch_subscription, request
 from tasks.handler import Attempt
 
 # Statuses of a payment intent: https://docs.stripe.com/payments/paymentintents/lifecycle
@@ -43,7 +44,7 @@ def fetch_payment(attempt: Attempt, invoice: dict[str, Any]) -> Payment:
     intent = _intent_of(attempt, invoice)
     if intent is None:
         return Payment()
-    found = call(attempt, lambda client: client.v1.payment_intents.retrieve(intent))
+    found = request(attempt, "get", f"/v1/payment_intents/{quote(intent)}")
     error = found.get("last_payment_error") or {}
     status = found.get("status")
     if status not in DECLINED:
@@ -91,7 +92,7 @@ def _intent_of(attempt: Attempt, invoice: dict[str, Any]) -> str | None:
     if "payment_intent" in invoice:
         intent = invoice["payment_intent"]
         return intent if isinstance(intent, str) else None
-    found = call(attempt, lambda client: client.v1.invoice_payments.list({"invoice": str(invoice["id"])}))
+    found = request(attempt, "get", "/v1/invoice_payments", invoice=str(invoice["id"]))
     intents = [one for one in found.get("data") or [] if (one.get("payment") or {}).get("payment_intent")]
     best = max(intents, key=_relevance, default=None)
     return str(best["payment"]["payment_intent"]) if best else None
