@@ -14,6 +14,8 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from tasks.db.statement_limits import LOCK_SECONDS, STATEMENT_SECONDS, limit_lock_wait, limit_statement
+
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 POSTGRES_OPTIONS = {
     "connect_timeout": 5,
@@ -63,10 +65,11 @@ def make_engine(url: str) -> Engine:
         options = {name: value for name, value in POSTGRES_OPTIONS.items() if name not in make_url(url).query}
         engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=2, connect_args=options)
         event.listen(engine, "do_connect", _connect_postgres)
-        event.listen(engine, "begin", _limit_idle_transaction)
+        event.listen(engine, "begin", _limit_transaction)
         event.listen(engine, "handle_error", _leave_read_only_server)
+        event.listen(engine, "before_cursor_execute", limit_statement)
         return engine
-    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": 15})
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": LOCK_SECONDS})
     event.listen(engine, "connect", _tune_sqlite)
     event.listen(engine, "begin", _begin_immediate)
     return engine
@@ -89,19 +92,24 @@ def _connect_postgres(_dialect: Any, _record: Any, arguments: Any, options: Any)
         connection.behind_pooler = True
         connection.prepare_threshold = None  # another process would not know the prepared statement
     else:
-        connection.execute(f"SET {_idle_limit()}")
+        connection.execute(_set_limits("false"))
     connection.commit()
     return connection
 
 
-def _idle_limit() -> str:
-    return f"idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_SECONDS}s'"
+def _set_limits(is_local: str) -> str:
+    """`is_local`: "true" for the current transaction only."""
+    limits = {
+        "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_SECONDS,
+        "statement_timeout": STATEMENT_SECONDS,
+    }
+    return "SELECT " + ", ".join(f"set_config('{name}', '{value}s', {is_local})" for name, value in limits.items())
 
 
-def _limit_idle_transaction(connection: Any) -> None:
+def _limit_transaction(connection: Any) -> None:
     """Behind a pooler, a setting of the session would stay with a process that serves other clients, too."""
     if connection.connection.driver_connection.behind_pooler:
-        connection.exec_driver_sql(f"SET LOCAL {_idle_limit()}")
+        connection.exec_driver_sql(_set_limits("true"))
 
 
 def _leave_read_only_server(context: ExceptionContext) -> OperationalError | None:
@@ -120,4 +128,5 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
 
 def _begin_immediate(connection: Any) -> None:
     """Take the write lock first: a transaction that reads and later writes would fail if another has written since."""
+    limit_lock_wait(connection)
     connection.exec_driver_sql("BEGIN IMMEDIATE")

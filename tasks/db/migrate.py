@@ -26,6 +26,7 @@ def migrate(url: str) -> None:
     try:
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":  # on SQLite, BEGIN IMMEDIATE is the lock
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # an index takes as long as it takes
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
