@@ -148,18 +148,17 @@ class Store:
         leased = next_lease.job_id if isinstance(next_lease, Lease) else ""
         return [bell for bell in wire.parse_doorbells(finished[1:]) if bell.job_id != leased], next_lease
 
-    def ring_first(self, bells: Sequence[Doorbell]) -> Sequence[Doorbell]:
-        """Put doorbells at the head of their queues, for jobs whose turn has come before: one that is returned, or that
-        has waited for its ordering key.
+    def push(self, bells: Sequence[Doorbell], *, first: bool = False) -> Sequence[Doorbell]:
+        """Put doorbells at the end of their queues, for a hundredth of what Celery takes; or first, for jobs whose
+        turn has come before, because they are returned or have waited for their ordering key.
 
-        Returns those that must be rung in another way: all, if the broker is another server. If the store is not
-        available, they are left to the sweep.
+        Returns those to be rung in another way: all, if the broker is another server. The sweep rings lost ones.
         """
         if self._message is no_message or not bells:
             return bells
-        jobs = [NewJob(bell.job_id, bell.task, bell.queue) for bell in reversed(bells)]
+        jobs = [NewJob(bell.job_id, bell.task, bell.queue) for bell in (reversed(bells) if first else bells)]
         with suppress(StoreUnavailable), translate_errors():
-            self._replies([], *(("RPUSH", job.queue, self._message(job)) for job in jobs))
+            self._replies([], *(("RPUSH" if first else "LPUSH", job.queue, self._message(job)) for job in jobs))
         return ()
 
     def fail(

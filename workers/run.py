@@ -232,7 +232,7 @@ class Runner:
         return outcome
 
     def _ring(self, bells: Sequence[Doorbell]) -> None:
-        self.ring(self.store.ring_first(bells))
+        self.ring(self.store.push(bells, first=True))
 
     def release(self, lease: Lease | str) -> None:
         """Return a leased job so that another worker can run it now."""

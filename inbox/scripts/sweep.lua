@@ -45,13 +45,16 @@ local function ring_due(queue, room)
 end
 
 -- Remove expired events from the list: a limited number in each sweep, from where the last sweep stopped. So a sweep stays
--- short even if many events expire together, or many dead letters stay.
+-- short even if many events expire together, or many dead letters stay. The first one that is too young ends it.
 local function prune(max_count)
   local position = tonumber(redis.call('GET', P .. 'pruned') or 0)
   local found = redis.call('ZRANGE', P .. 'events', position, position + max_count - 1, 'WITHSCORES')
   local at_end = #found < 2 * max_count
   for i = 1, #found, 2 do
-    at_end = at_end or tonumber(found[i + 1]) > now - payload_ms
+    if tonumber(found[i + 1]) > now - payload_ms then
+      at_end = true
+      break
+    end
     if redis.call('EXISTS', P .. 'event:' .. found[i]) == 1 then
       position = position + 1
     else

@@ -7,7 +7,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
@@ -16,6 +16,7 @@ from celery.worker import loops
 
 from inbox import alert_rules
 from inbox.job import Doorbell
+from inbox.store import Store
 from tasks import broker
 from tests.support import document_faults
 from tests.support.crash_points import WORKER
@@ -35,18 +36,17 @@ if seconds := os.environ.get("HOLDFAST_TEST_ACKNOWLEDGE_SECONDS"):
 if seconds := os.environ.get("HOLDFAST_TEST_ANNOUNCE_SECONDS"):
     registration.EVERY_SECONDS = float(seconds)
 
-ring = broker.ring
+push: Any = Store.push
 
 
-def ring_or_die(bells: Iterable[Doorbell]) -> None:
+def push_or_die(store: Store, bells: Sequence[Doorbell], **where: bool) -> Any:
     """Die in the sweeper's thread, once it has found jobs to ring for."""
-    found = list(bells)
-    if found and threading.current_thread().name == "sweeper":
+    if bells and threading.current_thread().name == "sweeper":
         die_at("after the sweep, before it rings")
-    ring(found)
+    return push(store, bells, **where)
 
 
-broker.ring = ring_or_die
+Store.push = push_or_die  # type: ignore[method-assign, assignment]
 
 if "HOLDFAST_TEST_STOP_IN_STEP" in os.environ:
     processes = TaskPool.num_processes.fget

@@ -103,7 +103,7 @@ class Counts(Collector):
             "unhandled": "Recorded events for which no handler is routed",
             "expired": "Expired leases: a worker died or stalled",
             "unreadable": "Jobs that could not be read or that do not exist; something else writes to the store",
-            "sweeps": "Searches for jobs that are due or whose lease has expired; each worker makes one a second",
+            "sweeps": "Searches for jobs that are due or whose lease has expired; the workers make one a second",
         }
         gauges = {
             "store_bytes": "Memory that the store uses",

@@ -217,7 +217,7 @@ def test_a_job_that_waits_for_the_ordering_key_and_cannot_be_the_next_one_is_run
     store = keyed(with_broker)
     bells, found = store.finish_and_lease(holding(store, "k1"), [], wish("tasks.b"))
     assert (bells, found) == ([Doorbell("k2", "tasks.a", "payments")], "none")
-    assert store.ring_first([Doorbell("k2", "tasks.a", "payments")]) == ()
+    assert store.push([Doorbell("k2", "tasks.a", "payments")], first=True) == ()
     assert [json.loads(raw)["headers"]["argsrepr"] for raw in store.client.lrange("payments", -2, -1)] == [
         "['j1']",
         "['k2']",
