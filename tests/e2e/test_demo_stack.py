@@ -1,4 +1,4 @@
-"""The local stack starts, restarts a part that dies, stops, and leaves no process behind."""
+"""The local stack is small, starts, restarts a part that dies, stops, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -39,6 +39,12 @@ def stack_processes(stack: Stack) -> list[psutil.Process]:
     ]
 
 
+def memory(processes: list[psutil.Process]) -> float:
+    """In MB; what several processes share counts once (on macOS not at all)."""
+    infos = [process.memory_full_info() for process in processes]
+    return sum(getattr(info, "pss", info.uss) for info in infos) / 1_000_000
+
+
 def _environment(process: psutil.Process) -> dict[str, str]:
     try:
         return dict(process.environ())
@@ -47,10 +53,11 @@ def _environment(process: psutil.Process) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_part_that_dies_is_restarted_and_stopping_leaves_no_process(stack: Stack, reports: list[str]) -> None:
+def test_the_stack_is_small_restarts_a_part_that_dies_and_leaves_no_process(stack: Stack, reports: list[str]) -> None:
     stack.wait_ready()
     assert requests.get(f"{stack.ports.receiver_url}/readyz", timeout=30).json()["ready"]
     assert requests.get(f"{stack.ports.flower_url}/", timeout=30).status_code == 401  # Flower asks for its password
+    assert memory(stack_processes(stack)) < 750
 
     stack.send_signal("receiver", signal.SIGKILL)
     wait_until(lambda: "receiver is up again" in reports, seconds=120, what="the receiver to come back")
