@@ -13,6 +13,7 @@ import functools
 import os
 import queue
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -36,6 +37,7 @@ app.config_from_object("celeryconfig")
 
 # Retry once, immediately: a pooled connection may have been broken by a fork or a restart of the broker.
 RETRY_ONCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+CHECK_SECONDS = 30.0
 MAX_QUEUE_LENGTH = 100  # doorbells in a queue; if there are more, one that seems lost is probably only waiting
 
 
@@ -105,6 +107,7 @@ def ring(bells: Sequence[Doorbell]) -> None:
         return  # the usual case after a job, and acquiring a producer is expensive
     try:
         with app.producer_or_acquire() as producer:
+            _check(producer.connection)
             for bell in bells:
                 app.send_task(
                     bell.task,
@@ -117,6 +120,16 @@ def ring(bells: Sequence[Doorbell]) -> None:
                 )
     except Exception as error:  # transports raise many types; the job is in the record in any case
         log.warning("the doorbell could not be rung; the sweep will ring it", error=type(error).__name__)
+
+
+def _check(connection: Any) -> None:
+    """RabbitMQ answers no message, so a connection on which nothing passes any more would take all of them. Ask for an
+    answer now and then: after an error, the pool replaces the connection."""
+    now = time.monotonic()
+    if connection.transport.driver_type == "amqp" and now - getattr(connection, "checked_at", 0.0) > CHECK_SECONDS:
+        connection.ensure_connection(**RETRY_ONCE)
+        connection.channel().close()
+        connection.checked_at = now
 
 
 def doorbell_capacity(queues: Sequence[str]) -> Mapping[str, int]:

@@ -45,6 +45,22 @@ def test_a_worker_whose_connection_is_dead_on_one_side_only_connects_again(
     assert worker.stop() == 0
 
 
+@pytest.mark.slow
+@ON_RABBITMQ
+def test_a_process_rings_at_once_again_after_its_connection_has_gone_silent(world: World, proxy: TcpProxy) -> None:
+    """The connection takes every message, and none arrives. Here the sweep does not ring for follow-ups."""
+    world.stack.worker(RING_AGAIN_SECONDS="3600", HOLDFAST_TEST_CHECK_SECONDS="1")
+    world.record("plain", "evt_before")
+    world.settle()
+    proxy.drop()
+    world.record("plain", "evt_lost")
+    wait_until(lambda: world.outcomes("stripe:evt_lost:plain") == ["succeeded"], seconds=120, what="the worker")
+    time.sleep(1.5)
+    world.record("plain", "evt_after")
+    follow_up = "stripe:evt_after:follow"
+    wait_until(lambda: world.outcomes(follow_up) == ["succeeded"], seconds=60, what="the message to arrive")
+
+
 @pytest.fixture
 def impatient(world: World) -> Iterator[RabbitMQ]:
     """RabbitMQ gives a message's consumer 3 seconds to acknowledge it, in place of 30 minutes."""

@@ -33,6 +33,9 @@ if "HOLDFAST_TEST_QUICK_ALERTS" in os.environ:
 if seconds := os.environ.get("HOLDFAST_TEST_ACKNOWLEDGE_SECONDS"):
     consumer_watch.ACKNOWLEDGE_SECONDS = float(seconds)
 
+if seconds := os.environ.get("HOLDFAST_TEST_CHECK_SECONDS"):
+    broker.CHECK_SECONDS = float(seconds)
+
 if seconds := os.environ.get("HOLDFAST_TEST_ANNOUNCE_SECONDS"):
     registration.EVERY_SECONDS = float(seconds)
 
