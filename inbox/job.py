@@ -98,6 +98,7 @@ class Lease:
     first: bool = False  # the job was never leased before, so it cannot have had any effect yet
     task: str = ""
     task_id: str = ""  # Celery's id of the message that announced the job
+    suspect: bool = False  # it may have killed the process that ran it before, among other jobs
     leased_ms: int = 0  # by the store's clock, which all workers share; milliseconds since 1970
 
 
@@ -119,8 +120,9 @@ class NextJobRequest:
 class BatchRequest:
     """A request for up to `number` waiting jobs, leased to `holder`; see scripts/lease_next.lua.
 
-    `tasks` are the caller's, by queue; the queues take turns in this order. The jobs `announced` come first.
-    `polls`: the caller will ask again within a second. The same `nonce` gets the same leases again.
+    `tasks` are the caller's, by queue; the queues take turns in this order. The jobs `announced` come first. `polls`:
+    the caller will ask again within a second. `takes_suspect`: one of the jobs may be a suspect. The same `nonce` gets
+    the same leases again.
     """
 
     holder: str
@@ -129,6 +131,7 @@ class BatchRequest:
     number: int
     nonce: str
     polls: bool = False
+    takes_suspect: bool = True
     announced: Sequence[str] = ()
 
 

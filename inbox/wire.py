@@ -18,6 +18,10 @@ from inbox.packing import pack, unpack
 Message = Callable[[NewJob], bytes]
 
 
+# What a script shares with some others, besides common.lua.
+SHARED = {"lease": ["leasing"], "lease_next": ["leasing"], "heartbeat": ["deaths"], "end_leases": ["deaths"]}
+
+
 def no_message(_job: NewJob) -> bytes:
     """For a broker that is another server."""
     return b""
@@ -27,8 +31,8 @@ def script_source(name: str) -> str:
     """The source of scripts/<name>.lua, after the files that it shares with others."""
     folder = Path(__file__).parent / "scripts"
     flags = "" if name == "record" else " flags=allow-oom"
-    shared = ("common", "leasing") if name in ("lease", "lease_next") else ("common",)
-    return f"#!lua{flags}\n" + "".join((folder / f"{part}.lua").read_text() for part in (*shared, name))
+    parts = ("common", *SHARED.get(name, ()), name)
+    return f"#!lua{flags}\n" + "".join((folder / f"{part}.lua").read_text() for part in parts)
 
 
 def nonce() -> str:
@@ -74,7 +78,7 @@ def parse_lease(reply: list[Any]) -> Lease | str:
     if result != b"leased":
         return str(result.decode())
     job, token, attempt, args, source, event, event_type, body, received, replays, first, *more = fields
-    task, task_id, leased = more
+    task, task_id, leased, *suspect = more
     return Lease(
         job_id=job.decode(),
         token=int(token),
@@ -90,6 +94,7 @@ def parse_lease(reply: list[Any]) -> Lease | str:
         task=task.decode(),
         task_id=task_id.decode(),
         leased_ms=int(leased),
+        suspect=suspect == [1],
     )
 
 
@@ -97,8 +102,8 @@ def batch_args(request: BatchRequest, same_server: bool) -> list[Any]:
     """The arguments of scripts/lease_next.lua."""
     pairs = [value for queue, tasks in request.tasks.items() for value in (queue, f" {' '.join(tasks)} ")]
     lease_ms, polls = int(request.lease_seconds * 1000), int(request.polls)
-    fixed = (request.holder, lease_ms, request.nonce, request.number, polls, int(same_server), len(request.tasks))
-    return [*fixed, *pairs, *request.announced]
+    fixed = (request.holder, lease_ms, request.nonce, request.number, polls, int(same_server))
+    return [*fixed, int(request.takes_suspect), len(request.tasks), *pairs, *request.announced]
 
 
 def parse_batch(reply: list[Any]) -> Batch:

@@ -205,38 +205,14 @@ local function expire_lease(id)
   end_lease(id, 'the lease expired: the worker stalled', function() return now end)
 end
 
--- The process that held the lease has died. The first time, the job runs again at once. A job that kills its worker again
--- and again must not use up its attempts within seconds: it waits twice as long each time, until its lease would have ended.
-local function end_lease_of_dead_process(id)
-  local until_ms = tonumber(read(id, 'until'))
-  end_lease(id, 'the worker process died', function(lost)
-    return lost == 1 and now or math.max(now, math.min(until_ms, now + 1000 * 2 ^ (lost - 1)))
-  end)
-end
-
--- Who has leased this job; nil if it is not running.
-local function holder_of(id)
-  local state, token = read(id, 'state', 'token')
-  local attempt = state == RUNNING and read(id, 'attempt:' .. token)
-  return attempt and cjson.decode(attempt).holder or nil
-end
-
--- The leases of one process of a worker, or of all of them, end now.
-local function end_leases(worker, dead)
-  local leases = P .. 'leases:' .. worker
-  local function end_one(id)
-    local holder = holder_of(id)
-    if not holder or leases_key(holder) ~= leases then
-      redis.call('SREM', leases, id) -- an older version of Holdfast has ended this lease
-    elseif not dead or holder == dead then
-      end_lease_of_dead_process(id)
-      local state, due, task, queue = read(id, 'state', 'due', 'task', 'queue')
-      if state == PENDING and not is_early(id, due) then ring(id, task, queue) end
-    end
-  end
-  for _, id in ipairs(redis.call('SMEMBERS', leases)) do
-    if not handle_safely(end_one, id) then redis.call('SREM', leases, id) end
-  end
+-- Return a job without counting the attempt, to run again at once.
+local function give_back(id, token, reason)
+  local task, queue, key, tries = read(id, 'task', 'queue', 'key', 'tries')
+  change_state(id, RUNNING, PENDING, 'tries', tries - 1, 'token', token + 1)
+  close_attempt(id, token, 'released', reason)
+  leave_running(id)
+  ring(id, task, queue)
+  unlock(id, key)
 end
 
 -- True if `token` is still the job's token. A late holder is accepted if its lease has expired but no sweep or other worker

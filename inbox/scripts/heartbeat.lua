@@ -21,6 +21,6 @@ end
 
 local holders = {}
 for _, id in ipairs(redis.call('SMEMBERS', P .. 'leases:' .. worker)) do
-  handle_safely(function() holders[#holders + 1] = holder_of(id) end)
+  handle_safely(function() holders[#holders + 1] = (running_attempt(id) or {}).holder end)
 end
 return { holders, bells }

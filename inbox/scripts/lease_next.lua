@@ -3,15 +3,17 @@
 -- is sent twice (the same nonce gets the same leases).
 -- The caller either polls: then it calls again within POLL_MS, and until then no doorbell is rung for the tasks it runs. Or
 -- it does not: then the next job is rung. Deciding this in the step that finds no job leaves no gap between the two.
+-- A caller that runs a suspect takes no other (see deaths.lua).
 -- Returns a doorbell to ring if jobs are left over, once a second for all callers; 'left' if there are such jobs; the leases.
 local holder, lease_ms, nonce, number = arg(1), tonumber(arg(2)), arg(3), tonumber(arg(4))
-local polls, same_server, pairs_end = arg(5) == '1', arg(6) == '1', 7 + 2 * tonumber(arg(7))
+local polls, same_server, takes_suspect = arg(5) == '1', arg(6) == '1', arg(7) == '1'
+local pairs_end = 8 + 2 * tonumber(arg(8))
 local MAX_PASSED_OVER = 200 -- jobs of each queue that this caller cannot run
 local MAX_STALE = 100 -- doorbells to remove from the broker's list, beside those of the leased jobs
 local REGISTERED_MS = 60000
 
 local queues = {}
-for i = 8, pairs_end, 2 do
+for i = 9, pairs_end, 2 do
   queues[#queues + 1] = { name = arg(i), tasks = arg(i + 1), ids = {}, at = 1, passed = 0, leased = 0 }
 end
 
@@ -28,19 +30,21 @@ local function next_job(queue)
     end
     queue.at = queue.at + 1
     local ok, task = pcall(read, id, 'task')
-    if ok and task and runs(queue, task) then return id, task end
+    if ok and task and runs(queue, task) and (takes_suspect or not is_suspect(id)) then return id, task end
     queue.passed = queue.passed + 1
   end
 end
 
 local leases, ids = {}, {}
 local function lease(id, queue)
+  if not takes_suspect and is_suspect(id) then return end
   local ok, reply = pcall(lease_job, id, holder, lease_ms, nonce, nil)
   local result = ok and reply[1] or 'unreadable'
   if result ~= 'leased' then
     if queue and result ~= 'waiting' then queue.passed = queue.passed + 1 end
     return
   end
+  if reply[#reply] == 1 then takes_suspect = false end
   leases[#leases + 1], ids[#ids + 1] = reply, id
   if queue then queue.leased = queue.leased + 1 end
 end

@@ -15,11 +15,18 @@ local function expire_without_ringing(job)
   bells, rung = {}, {}
 end
 
-local function lease_reply(id, token, first, task_id)
+-- Whether the next attempt of a waiting job is that of a suspect (see deaths.lua).
+local function is_suspect(id)
+  local token, suspect = read(id, 'token', 'suspect')
+  return suspect and suspect == token
+end
+
+local function lease_reply(id, token, first, attempt)
   local task, source, event, type, received, args, tries, replays =
     read(id, 'task', 'source', 'event', 'type', 'received', 'args', 'tries', 'replays')
   local body = redis.call('GET', body_key(source, event)) or ''
-  return { 'leased', id, token, tries, args, source, event, type, body, received, replays or 0, first, task, task_id, now }
+  return { 'leased', id, token, tries, args, source, event, type, body, received, replays or 0, first, task,
+    attempt.task_id, now, attempt.suspect and 1 or 0 }
 end
 
 -- A compare-and-set that starts an attempt and issues a fencing token. The reply is the lease, or the reason why there is
@@ -29,7 +36,7 @@ local function lease_job(id, holder, lease_ms, nonce, task_id)
     if has_valid_lease(id) then
       local token, by = read(id, 'token', 'nonce')
       if by ~= nonce then return { 'busy' } end
-      return lease_reply(id, token, 0, cjson.decode(read(id, 'attempt:' .. token)).task_id)
+      return lease_reply(id, token, 0, cjson.decode(read(id, 'attempt:' .. token)))
     end
     expire_without_ringing(id)
   end
@@ -58,11 +65,12 @@ local function lease_job(id, holder, lease_ms, nonce, task_id)
   -- its token again.
   local token = math.max(last_token + 1, now)
   task_id = task_id or string.sub(redis.sha1hex(id .. ':' .. token), 1, 32)
+  local attempt = { started = now, holder = holder, task_id = task_id, suspect = is_suspect(id) or nil }
   change_state(id, PENDING, RUNNING, 'token', token, 'tries', tries + 1, 'until', now + lease_ms, 'nonce', nonce,
-    'attempt:' .. token, cjson.encode({ started = now, holder = holder, task_id = task_id }))
+    'attempt:' .. token, cjson.encode(attempt))
   leave_pending(id, queue)
   redis.call('ZADD', P .. 'running', now + lease_ms, id)
   redis.call('SADD', leases_key(holder), id)
   if tonumber(due) > newest_leased_due(queue) then redis.call('HSET', P .. 'served', queue, due) end
-  return lease_reply(id, token, last_token == '0' and 1 or 0, task_id)
+  return lease_reply(id, token, last_token == '0' and 1 or 0, attempt)
 end

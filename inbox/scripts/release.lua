@@ -4,17 +4,16 @@
 -- Guards against: waiting until the lease of a stopping worker expires; returning a job that another worker holds.
 local id, token, reason, due = arg(1), arg(2), arg(3), arg(4)
 if not is_held(id, token) then return { 'stale' } end
-local task, queue, key, tries = read(id, 'task', 'queue', 'key', 'tries')
-change_state(id, RUNNING, PENDING, 'tries', tries - 1, 'token', token + 1)
-leave_running(id)
 if due == '' then
-  close_attempt(id, token, 'released', reason)
-  ring(id, task, queue)
+  give_back(id, token, reason)
 else
+  local queue, key, tries = read(id, 'queue', 'key', 'tries')
+  change_state(id, RUNNING, PENDING, 'tries', tries - 1, 'token', token + 1)
   close_attempt(id, token, 'put off')
+  leave_running(id)
   redis.call('HDEL', job_key(id), 'attempt:' .. token)
   redis.call('HSET', job_key(id), 'due', due, 'reason', reason)
   schedule(id, queue, tonumber(due))
+  unlock(id, key)
 end
-unlock(id, key)
 return { 'ok', unpack(bells) }

@@ -36,6 +36,7 @@ class Job:
     token: int = 0
     lost: int = 0
     holder: str = ""
+    suspect: bool = False  # it runs, or will run next, as one of those that may have killed their process
 
     @property
     def unfinished(self) -> bool:
@@ -112,23 +113,33 @@ class Model:
             self._lose(job)
 
     def _lose(self, job: Job) -> None:
-        job.lost += 1
+        job.lost, job.suspect = job.lost + 1, False
         job.state = StoredState.DEAD if job.lost >= self.max_attempts else StoredState.PENDING
         self.counts["expired"] += 1
 
     def end_leases(self, dead: str, now: int) -> set[str]:
-        """The jobs that the process or worker `dead` holds are lost: the first time they are due at once."""
+        """The only job, or the suspects, of each process are lost: the first time they are due at once. Other jobs are
+        returned, and are suspects if there was none."""
         held = {
             name: job
             for name, job in self.jobs.items()
             if job.state is StoredState.RUNNING and dead in (job.holder, worker_of(job.holder))
         }
-        for job in held.values():
-            self._lose(job)
-            delayed = min(job.until, now + 1000 * 2 ** (job.lost - 1))
-            if job.state is StoredState.PENDING and job.lost > 1 and delayed > now:
-                job.due = delayed
+        for holder in {job.holder for job in held.values()}:
+            self._end_process([job for job in held.values() if job.holder == holder], now)
         return set(held)
+
+    def _end_process(self, held: list[Job], now: int) -> None:
+        culprits = [len(held) == 1 or job.suspect for job in held]
+        for job, culprit in zip(held, culprits, strict=True):
+            if culprit:
+                self._lose(job)
+                job.suspect = True
+                delayed = min(job.until, now + 1000 * 2 ** (job.lost - 1))
+                if job.state is StoredState.PENDING and job.lost > 1 and delayed > now:
+                    job.due = delayed
+            else:
+                job.state, job.tries, job.suspect = StoredState.PENDING, job.tries - 1, not any(culprits)
 
     def heartbeat(self, worker: str, now: int, timeout_ms: int) -> set[str]:
         """The jobs that are lost because their workers have not reported for `timeout_ms`."""

@@ -175,7 +175,7 @@ class History(RuleBasedStateMachine):
 
     @rule(lease=leases)
     def renew(self, lease: Lease) -> None:
-        if self._changed(lease, lambda: self._renew(lease)):
+        if self._changed(lease, lambda: self._renew(lease), ends=False):
             self.known.holding[lease.job_id] = self.clock.ms + LEASE_SECONDS * 1000
             self.model.jobs[lease.job_id].until = self.clock.ms + LEASE_SECONDS * 1000
 
@@ -203,6 +203,7 @@ class History(RuleBasedStateMachine):
         unlocked = self._unlocked(lease, queue) if held else None
         if held:
             self.model.jobs[lease.job_id].state = StoredState.SUCCEEDED
+            self.model.jobs[lease.job_id].suspect = False
             self.known.holding.pop(lease.job_id, None)
         name = unlocked or (msgspec.json.decode(rung)["headers"]["argsrepr"][2:-2] if rung else None)
         word = self._expected(name) if name in self.model.jobs else "unknown" if name else "none"
@@ -215,16 +216,27 @@ class History(RuleBasedStateMachine):
         self._rung(bells if isinstance(bells, list) else [])
         return self._leased(found, name or "", word, "host-2/1") or multiple()
 
-    @rule(target=leases, number=st.integers(0, 3), holder=st.sampled_from(HOLDERS), polls=st.booleans())
-    def lease_next(self, number: int, holder: str, polls: bool) -> Any:
+    @rule(
+        target=leases,
+        number=st.integers(0, 3),
+        holder=st.sampled_from(HOLDERS),
+        polls=st.booleans(),
+        suspects=st.integers(0, 1),
+    )
+    def lease_next(self, number: int, holder: str, polls: bool, suspects: int) -> Any:
         """As a worker with slots does: the oldest jobs of the queues in turn. While it polls, no doorbell is rung."""
         tasks = {queue: ["tasks.a"] for queue in QUEUES}
         waiting: Any = [self.client.zrange(f"{{holdfast}}:rung:{queue}", 0, -1) for queue in QUEUES]
-        batch = self.store.exchange(BatchRequest(holder, LEASE_SECONDS, tasks, number, nonce(), polls))
+        batch = self.store.exchange(
+            BatchRequest(holder, LEASE_SECONDS, tasks, number, nonce(), polls, takes_suspect=suspects > 0)
+        )
         assert batch is not None
         replies, given = list(batch.leases), []
         turns = [name.decode() for names in zip_longest(*waiting) for name in names if name]
         for name in self._until_leased(turns, number):
+            if self.model.jobs[name].suspect and not suspects:
+                continue
+            suspects -= self.model.jobs[name].suspect
             word = self._expected(name)
             lease = self._leased(replies.pop(0) if word == "leased" else word, name, word, holder)
             given += [lease] if lease else []
@@ -411,12 +423,14 @@ class History(RuleBasedStateMachine):
         fields: Any = self.client.hkeys(f"{{holdfast}}:job:{lease.job_id}")
         return sum(field.startswith(b"attempt:") for field in fields)
 
-    def _changed(self, lease: Lease, change: Callable[[], list[Doorbell]]) -> bool:
+    def _changed(self, lease: Lease, change: Callable[[], list[Doorbell]], *, ends: bool = True) -> bool:
         """True if the change was accepted. A stale token must change not one byte."""
         if self.model.held(lease):
             with suppress(*[LeaseLost] * self.store.lost):  # as the second of two runs raises
                 self._rung(change())
             self.known.holding.pop(lease.job_id, None)
+            job = self.model.jobs[lease.job_id]
+            job.suspect = job.suspect and not ends
             return True
         before = record_model.content(self.client)
         with pytest.raises(LeaseLost):

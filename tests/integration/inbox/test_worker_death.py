@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 
 from inbox import queries
+from inbox.batch import BatchStore
 from inbox.errors import LeaseLost
 from inbox.event import Event
-from inbox.job import Doorbell, Lease, NewJob
+from inbox.job import BatchRequest, Doorbell, Lease, NewJob
 from inbox.queries import stats
+from inbox.retry import RetryAt
 from inbox.store import PREFIX, Rules, Store
+from inbox.wire import nonce
 from tests.conftest import Clock
 
 LEASE_SECONDS = 90
@@ -136,6 +139,73 @@ def test_a_lease_that_an_older_version_has_ended_is_no_longer_the_workers(store:
     store.client.sadd(f"{PREFIX}leases:host/w2", "a", "b")
     assert store.end_leases("host/w2/11") == []
     assert (store.client.smembers(f"{PREFIX}leases:host/w2"), stats(store)["running"]) == (set(), 1)
+
+
+# --- a process that runs several jobs ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def batches(store: Store, clock: Clock) -> BatchStore:
+    return BatchStore(store.client, now_ms=clock)
+
+
+def leased_together(batches: BatchStore, holder: str, *, takes_suspect: bool = True) -> list[Lease]:
+    tasks = {"payments": ["tasks.a"]}
+    batch = batches.exchange(BatchRequest(holder, LEASE_SECONDS, tasks, 9, nonce(), takes_suspect=takes_suspect))
+    assert batch is not None
+    return list(batch.leases)
+
+
+def outcomes(store: Store, name: str) -> list[str]:
+    job = queries.find_job(store, name)
+    assert job is not None
+    return [attempt.get("outcome", "open") for attempt in job["attempts"]]
+
+
+def test_none_of_the_jobs_that_a_dead_process_ran_together_loses_an_attempt(batches: BatchStore) -> None:
+    assert len(leased_together(batches, "host/w1/11")) == 2
+    assert sorted(it.job_id for it in batches.end_leases("host/w1/11")) == ["a", "b"]
+    assert (outcomes(batches, "a"), outcomes(batches, "b")) == (["released"], ["released"])
+    assert stats(batches) | {"expired": 0, "pending": 2} == stats(batches)
+
+
+def test_afterwards_each_process_runs_one_of_them_at_a_time_beside_others(batches: BatchStore) -> None:
+    leased_together(batches, "host/w1/11")
+    batches.end_leases("host/w1/11")
+    batches.record(Event("stripe", "evt_2", "test", b"{}"), [NewJob("c", "tasks.a", "payments")])
+    first = leased_together(batches, "host/w1/12")
+    assert [(it.suspect, it.attempt) for it in first] == [(True, 1), (False, 1)]
+    assert leased_together(batches, "host/w1/12", takes_suspect=False) == []
+    assert [it.suspect for it in leased_together(batches, "host/w1/13")] == [True]
+
+
+def test_the_suspect_of_a_process_that_dies_again_loses_an_attempt_and_no_other_job_becomes_one(
+    batches: BatchStore,
+) -> None:
+    leased_together(batches, "host/w1/11")
+    batches.end_leases("host/w1/11")
+    batches.record(Event("stripe", "evt_2", "test", b"{}"), [NewJob("c", "tasks.a", "payments")])
+    suspect, _ = leased_together(batches, "host/w1/12")
+    batches.end_leases("host/w1/12")
+    assert (outcomes(batches, suspect.job_id), outcomes(batches, "c")) == (["released", "lost"], ["released"])
+    assert sorted(it.suspect for it in leased_together(batches, "host/w1/13")) == [False, True]
+    assert [it.suspect for it in leased_together(batches, "host/w1/14")] == [True]
+
+
+@pytest.mark.parametrize("end", ["finish", "release", "fail"])
+def test_a_suspect_that_has_ended_is_none_any_more(store: Store, batches: BatchStore, clock: Clock, end: str) -> None:
+    leased_together(batches, "host/w1/11")
+    store.end_leases("host/w1/11")
+    (suspect,) = leased_together(batches, "host/w1/12")
+    if end == "finish":
+        store.finish(suspect)
+        store.replay(suspect.job_id, "ada")
+    elif end == "release":
+        store.release(suspect)
+    else:
+        store.fail(suspect, "the peer is down", RetryAt(clock.ms))
+        store.sweep(9, {})
+    assert sorted(it.suspect for it in leased_together(batches, "host/w1/13")) == [False, True]
 
 
 def _let_time_out(store: Store, clock: Clock) -> None:
