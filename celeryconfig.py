@@ -4,6 +4,7 @@ The names are documented in Celery's manual under "Configuration and defaults" a
 tests/unit/test_celeryconfig.py, tests/integration/tasks/test_broker.py and tests/chaos/.
 """
 
+from settings import MAX_PROCESS_KB as _MAX_PROCESS_KB
 from settings import SLICE_SECONDS as _SLICE_SECONDS
 from settings import load
 from settings.sentinel_url import parse as _parse
@@ -34,10 +35,11 @@ task_soft_time_limit = _settings.job_soft_limit_seconds + _SLICE_SECONDS
 worker_disable_prefetch = _redis
 worker_prefetch_multiplier = 1
 
-# Limits leaks in handlers: a process that was once larger than this (KB, with those that are shared) is replaced after
+# Limits leaks in handlers: a process that was once larger than this (with those that are shared) is replaced after
 # its task. Four fit into the mem_limit of docker-compose.yml, even if they share nothing. A limit on the number of
-# tasks would not do, because one task may run hundreds of jobs.
-worker_max_memory_per_child = 200_000
+# tasks would not do, because one task may run hundreds of jobs. A process with slots checks itself.
+if _settings.worker_slots == 1:
+    worker_max_memory_per_child = _MAX_PROCESS_KB
 worker_soft_shutdown_timeout = 8  # seconds after SIGTERM; then jobs that still run are returned
 worker_send_task_events = _settings.task_events == "on"  # Flower's history; costs throughput
 worker_hijack_root_logger = False  # telemetry/logs.py has set it up

@@ -5,23 +5,29 @@ A round trip costs the store one fsync and the process a few system calls, whate
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
 from inbox import wire
 from inbox.errors import StoreUnavailable
-from inbox.job import Batch, BatchRequest
+from inbox.job import Batch, BatchRequest, Doorbell, Lease
 from inbox.roundtrip import store_unavailable, translate_errors
-from inbox.store import Store
+from inbox.store import STOPPING, Store
 from inbox.wire import no_message
 
-OF_JOBS = frozenset({"finish", "fail", "release", "renew"})  # the scripts that a running job calls
+ENDS = frozenset({"finish", "fail", "release"})  # the scripts that end an attempt
+
+
+class Claim(NamedTuple):
+    """Identifies a lease."""
+
+    job_id: str
+    token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,10 @@ class Call:
     script: str
     args: Sequence[Any]
     reply: Future[Any] = field(default_factory=Future)
-    made: float = field(default_factory=time.monotonic)
+
+    @property
+    def claim(self) -> Claim:
+        return Claim(self.args[0], self.args[1])
 
 
 class BatchStore(Store):
@@ -46,14 +55,18 @@ class BatchStore(Store):
         super().__init__(*args, **options)
         self._calls: deque[Call] = deque()
 
-    def waiting(self) -> int:
-        """The number of calls that wait."""
-        return len(self._calls)
+    def waiting(self) -> bool:
+        """Whether a call waits."""
+        return bool(self._calls)
+
+    def ending(self) -> set[Claim]:
+        """The leases that the waiting calls end."""
+        return {call.claim for call in list(self._calls) if call.script in ENDS}
 
     def exchange(self, request: BatchRequest | None) -> Batch | None:
         """Run all waiting calls and the request in one round trip. Returns the reply to the request.
 
-        Raises StoreUnavailable: then the calls wait for the next exchange.
+        Raises StoreUnavailable: then a request with the same nonce gets what the lost reply held.
         """
         calls = list(self._calls)
         scripts = [(call.script, call.args) for call in calls]
@@ -69,18 +82,29 @@ class BatchStore(Store):
             _answer(call, reply)
         return _batch(replies[-1]) if request else None
 
-    def give_up(self, older_than_seconds: float) -> None:
-        """Let the calls that have waited for so long fail with StoreUnavailable."""
-        while self._calls and time.monotonic() - self._calls[0].made > older_than_seconds:
-            self._calls.popleft().reply.set_exception(StoreUnavailable("the store did not reply in time"))
+    def fail_waiting(self, error: StoreUnavailable) -> None:
+        """Let the calls that wait raise the error."""
+        while self._calls:
+            self._calls.popleft().reply.set_exception(error)
+
+    def release_all(self, leases: Sequence[Lease]) -> list[Doorbell]:
+        """As `release` for each of them, at once and in one round trip; those that are lost are passed over."""
+        with translate_errors():
+            replies = self._raw_replies([("release", _release_args(lease)) for lease in leases])
+        released = [reply[1:] for reply in replies if isinstance(reply, list) and reply[0] == b"ok"]
+        return [bell for bells in released for bell in wire.parse_doorbells(bells)]
 
     def _run(self, name: str, *args: Any) -> Any:
-        if name not in OF_JOBS:
+        if name not in ENDS and name != "renew":
             return super()._run(name, *args)
         call = Call(name, args)
         self._calls.append(call)
         self.on_call()
         return call.reply.result()
+
+
+def _release_args(lease: Lease) -> tuple[Any, ...]:
+    return lease.job_id, lease.token, STOPPING, ""
 
 
 def _answer(call: Call, reply: Any) -> None:

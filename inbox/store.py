@@ -28,6 +28,7 @@ SCRIPTS = (
     *("replay", "discard", "find", "save_alerts"),
 )
 DAY_MS = 86_400_000
+STOPPING = "the worker was stopping"  # why a job was returned
 
 REPLICA_MS = 500  # the maximum time for a replica to confirm; less than the time for one reply with its fsync
 
@@ -174,7 +175,7 @@ class Store:
 
     def release(self, lease: Lease) -> list[Doorbell]:
         """Return the job for another worker to run now; no attempt is counted. Raises LeaseLost."""
-        return self._release(lease, "the worker was stopping", "")
+        return self._release(lease, STOPPING, "")
 
     def postpone(self, lease: Lease, reason: str, due_ms: int) -> list[Doorbell]:
         """Return the job with a later due time; no attempt is counted. Raises LeaseLost."""

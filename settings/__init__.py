@@ -2,6 +2,7 @@
 
 from settings.api_keys import SCOPES, ApiKey
 from settings.model import (
+    MAX_PROCESS_KB,
     PERSONAL,
     SLICE_SECONDS,
     STRIPE_RESENDS_DAYS,
@@ -15,6 +16,7 @@ from settings.model import (
 )
 
 __all__ = [
+    "MAX_PROCESS_KB",
     "PERSONAL",
     "SCOPES",
     "SLICE_SECONDS",

@@ -20,6 +20,7 @@ from settings.deprecated_names import with_new_names
 from settings.parsers import Parser
 from settings.sources import SourceSetting
 
+MAX_PROCESS_KB = 200_000  # the memory of a worker's process
 SLICE_SECONDS = 0.2  # the latest start of a job within a Celery task: see workers/backlog.py
 STRIPE_RESENDS_DAYS = 30  # by hand or by API, from Stripe's dashboard: "Process undelivered webhook events"
 LOCAL_REDIS = "redis://localhost:6379/0"
@@ -116,6 +117,7 @@ class Settings:
     max_body_bytes: int = _setting(values.number(1024, 64 * 1024 * 1024), "1048576")
     lease_seconds: int = _setting(values.number(2, 86400), "90")
     job_time_limit_seconds: int = _setting(values.number(1, 86400), "60")
+    worker_slots: int = _setting(values.number(1, 512), "1")
     worker_timeout_seconds: int = _setting(values.number(2, 3600), "10")
     ring_again_seconds: int = _setting(values.number(1, 3600), "10")
     max_attempts: int = _setting(values.number(1, 1000), "15")

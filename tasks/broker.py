@@ -16,13 +16,14 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
 from celery import Celery
 
 from inbox import layout, queries
+from inbox.batch import BatchStore
 from inbox.client import connect
 from inbox.errors import StoreUnavailable
 from inbox.job import Doorbell, NewJob
@@ -31,6 +32,7 @@ from inbox.wire import no_message
 from settings import Settings
 
 log = structlog.get_logger()
+S = TypeVar("S", bound=Store)
 
 app = Celery("holdfast")
 app.config_from_object("celeryconfig")
@@ -208,6 +210,15 @@ def open_store(settings: Settings, *, timeout_seconds: float) -> Store:
 
     If the broker is the same Redis, the record itself pushes the messages.
     """
+    return _open(Store, settings, timeout_seconds)
+
+
+def open_batch_store(settings: Settings, *, timeout_seconds: float) -> BatchStore:
+    """The same for a process that runs many jobs at once."""
+    return _open(BatchStore, settings, timeout_seconds)
+
+
+def _open(kind: type[S], settings: Settings, timeout_seconds: float) -> S:
     rules = Rules(
         max_attempts=settings.max_attempts,
         retention_days=settings.retention_days,
@@ -217,4 +228,4 @@ def open_store(settings: Settings, *, timeout_seconds: float) -> Store:
     )
     client = connect(settings.redis_url, timeout_seconds=timeout_seconds)
     message = task_message if settings.broker == settings.redis_url else no_message
-    return Store(client, rules, message=message, replicas_ack=settings.replicas_ack)
+    return kind(client, rules, message=message, replicas_ack=settings.replicas_ack)

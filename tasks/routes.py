@@ -15,6 +15,8 @@ class Task:
     `handler`: `module:function`, imported by the workers only.
     `time_limit_seconds`: 0 is JOB_TIME_LIMIT_SECONDS; only a handler that `renews` its lease may exceed LEASE_SECONDS.
     `schedule`: the setting with the delays between attempts; "" is exponential backoff up to MAX_ATTEMPTS.
+    `alone`: no other job runs in its process at the same time, because it needs much CPU or memory, or native code that
+    may crash. With WORKER_SLOTS, other jobs share a process; see `shares_process`.
     """
 
     handler: str
@@ -22,6 +24,12 @@ class Task:
     time_limit_seconds: int = 0
     renews: bool = False
     schedule: str = ""
+    alone: bool = False
+
+    @property
+    def shares_process(self) -> bool:
+        """A thread cannot be stopped at a time limit of its own."""
+        return not (self.alone or self.time_limit_seconds)
 
 
 OWN_SOURCE = "holdfast"  # events that Holdfast records itself: requests and timers

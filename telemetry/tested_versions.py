@@ -11,8 +11,8 @@ log = structlog.get_logger()
 
 TESTED = {  # name: the oldest version, and the first newer one that is not tested
     "uvicorn": ("0.54", "0.55"),  # web/receiver/protocol.py, web/__main__.py
-    "billiard": ("4.3", "4.4"),  # the pool in workers/liveness.py and workers/time_limits.py
-    "celery": ("5.7", "5.8"),  # workers/consumer_watch.py, workers/liveness.py, workers/signals.py
+    "billiard": ("4.3", "4.4"),  # the pool in workers/liveness.py, workers/time_limits.py and workers/slots.py
+    "celery": ("5.7", "5.8"),  # workers/consumer_watch.py, workers/liveness.py, workers/soft_stop.py
     "kombu": ("5.7", "5.8"),  # the message format in tasks/broker.py, virtual.QoS in workers/app.py
     "redis": ("8", "9"),  # the asynchronous connections in inbox/recorder.py
     "a2wsgi": ("1.10", "2"),  # the types in web/receiver/asgi.py

@@ -20,7 +20,8 @@ from tasks.handler import Handler
 from tasks.notifications.rendering import check_templates
 from tasks.routes import TASKS
 from telemetry import logs, tested_versions, tracing
-from workers import backlog, signals
+from workers import backlog, signals, slot_process
+from workers.channels import Channels
 from workers.consumer_watch import AcknowledgeStep, ConsumerCancelStep
 from workers.flower_events import FlowerEvents
 from workers.run import AttemptFailed, Runner
@@ -50,7 +51,7 @@ def runner(pid: int) -> Runner:
     tracing.start(settings.traces_url, "worker")
     return Runner(
         store=broker.open_store(settings, timeout_seconds=5),
-        sessions=make_sessions(make_engine(settings.database_url)),
+        sessions=make_sessions(make_engine(settings.database_url, settings.worker_slots)),
         settings=settings,
         ring=broker.ring,
         holder=f"{WORKER}/{pid}",
@@ -77,6 +78,14 @@ def _register(name: str) -> None:
     limit_seconds = limits.get("soft_time_limit", app.conf.task_soft_time_limit)
 
     def attempt(self: Any, job_id: str) -> str:
+        if slots := slot_process.slots:
+            if TASKS[name].shares_process:
+                return slots.announce(job_id)
+            with slots.main_thread_working():
+                return work(self, job_id)
+        return work(self, job_id)
+
+    def work(self: Any, job_id: str) -> str:
         process_runner = runner(os.getpid())
         lease = process_runner.lease(job_id, self.request.id or "")
         if isinstance(lease, str):
@@ -92,8 +101,11 @@ def _register(name: str) -> None:
     app.task(attempt, name=name, bind=True, throws=(AttemptFailed, StoreUnavailable), **limits)
 
 
+channels = Channels() if settings.worker_slots > 1 else None
 for _name in TASKS:
     _register(_name)
 
 app.steps["consumer"].update((ConsumerCancelStep, AcknowledgeStep))
-signals.connect(settings, WORKER)
+signals.connect(settings, WORKER, channels)
+if channels:
+    slot_process.connect(app, HANDLERS, runner, channels)

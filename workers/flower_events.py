@@ -1,4 +1,4 @@
-"""Flower events for jobs that ran without Celery (workers/backlog.py): as Celery sends its own, in one message."""
+"""Flower events for jobs that ran without Celery (workers/backlog.py, workers/slots.py), many in one message."""
 
 from __future__ import annotations
 
@@ -46,9 +46,11 @@ class FlowerEvents:
         self.events.append(_ended(outcome, {**common, "timestamp": time.time(), "runtime": time.time() - began}))
 
     def send(self) -> None:
-        """Send all events. Errors are only logged, as Celery's own events are best effort."""
-        if not self.events:
+        """Send all events so far. Errors are only logged, as Celery's own events are best effort."""
+        events = self.events[:]
+        if not events:
             return
+        del self.events[: len(events)]
         try:
             with self.app.producer_or_acquire() as producer:
                 dispatcher = self.app.events.Dispatcher(
@@ -57,13 +59,19 @@ class FlowerEvents:
                     channel=producer.channel,
                     buffer_while_offline=False,
                     buffer_group={"task"},
-                    buffer_limit=len(self.events) + 1,
+                    buffer_limit=len(events) + 1,
                 )
-                for kind, fields in self.events:
+                for kind, fields in events:
                     dispatcher.send(kind, **fields)
                 dispatcher.flush()
         except Exception as error:  # whatever the transport raises
             log.warning("Flower events could not be sent", error=type(error).__name__)
+
+    def send_each_second(self) -> None:
+        """In a thread of its own, which stays."""
+        while True:
+            time.sleep(1)
+            self.send()
 
 
 def _ended(outcome: Outcome, fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -45,7 +45,7 @@ class AttemptFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """Everything an attempt needs; one per worker process. `holder` names the process for people."""
+    """Everything an attempt needs. `holder` names the process for people."""
 
     store: Store
     sessions: Callable[[], Session]
@@ -97,9 +97,13 @@ class Runner:
             if time.monotonic() < deadline:
                 self.release(lease)  # the worker must stop; the job did not fail
             else:
-                self._fail(lease, began, TransientError("it exceeded its time limit and did not stop"))
+                self.overran(lease, began)
             raise
         return self._finish(lease, began, new, deadline, next_request)
+
+    def overran(self, lease: Lease, began: float) -> None:
+        """Record that a job was not done in time: it runs since the time.monotonic() `began`. This fences it off."""
+        self._fail(lease, began, TransientError("it exceeded its time limit and did not stop"))
 
     def _finish(
         self, lease: Lease, began: float, new: Sequence[NewJob], deadline: float, next_request: NextRequest

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import gc
-import signal
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import structlog
 from celery import signals
-from celery.worker import state
-from kombu.asynchronous import get_event_loop
 
 from settings import Settings
 from tasks import broker
 from tasks.private_files import keep_files_private
 from telemetry import tracing
-from workers import time_limits
+from workers import soft_stop, time_limits
 from workers.alerts import AlertScheduler
+from workers.channels import Channels
 from workers.liveness import Liveness
 from workers.registration import Registration
 from workers.sweep import Sweeper
 
 log = structlog.get_logger()
 
-LOOP_STEP_SECONDS = 3  # the maximum time for a step of Celery's event loop
 
-
-def connect(settings: Settings, worker: str) -> None:
+def connect(settings: Settings, worker: str, channels: Channels | None) -> None:
     """Takes effect only in a worker: other processes that load the app, such as Flower, send none of these signals."""
 
     # Not weak: there is no other reference to these functions.
@@ -74,7 +69,11 @@ def connect(settings: Settings, worker: str) -> None:
         """A pool process exits without running its atexit handlers."""
         tracing.stop()
 
-    signals.worker_ready.connect(_stop_softly_on_sigterm)
+    @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
+    def stop_softly(sender: Any, **_: Any) -> None:
+        if channels:
+            soft_stop.wait_for_slots(sender.controller, channels)
+        soft_stop.on_sigterm(channels.stop_leasing if channels else lambda: None)
 
     if settings.heartbeat_file:
 
@@ -89,36 +88,3 @@ def _share_heap(**_: Any) -> None:
     children share. Frozen objects are left out of all collections."""
     gc.collect()
     gc.freeze()
-
-
-def _stop_softly_on_sigterm(**_: Any) -> None:
-    """Handle SIGTERM, which orchestrators send, as Celery handles SIGQUIT.
-
-    On SIGTERM Celery waits for running tasks without a limit. On SIGQUIT it waits worker_soft_shutdown_timeout seconds
-    and then stops what still runs, which returns the job (workers/run.py). Celery's own switch for this is the
-    environment variable REMAP_SIGTERM=SIGQUIT, which a worker started by hand would lack. It also stops the pool inside
-    the signal handler, so that the code which was just using the pool fails ("Unrecoverable error", exit code 1).
-    Therefore the event loop stops the pool between two of its steps. If the loop does not run, as while the broker is
-    down, a timer signal (SIGALRM) does it.
-    """
-    softly = signal.getsignal(signal.SIGQUIT)
-    if not callable(softly):
-        return
-
-    def stop(*_: object) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        if state.should_terminate is None:  # not twice
-            softly(signal.SIGTERM, None)
-            state.maybe_shutdown()  # raises: the interrupted code must not continue, because the pool is gone
-
-    def terminated(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second SIGTERM changes nothing; SIGQUIT still stops at once
-        loop = get_event_loop()
-        if loop is None:  # a pool of threads, or between two connections to the broker
-            return stop()
-        signal.signal(signal.SIGALRM, stop)
-        signal.setitimer(signal.ITIMER_REAL, LOOP_STEP_SECONDS)
-        # In a thread: the code that the signal interrupted may hold the loop's lock.
-        return threading.Thread(target=loop.call_soon, args=(stop,), daemon=True).start()
-
-    signal.signal(signal.SIGTERM, terminated)

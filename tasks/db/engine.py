@@ -32,6 +32,7 @@ POSTGRES_OPTIONS = {
 # waits that long between two statements: outgoing calls are made outside transactions.
 IDLE_IN_TRANSACTION_SECONDS = 30
 CANCEL_SECONDS = 1
+MAX_POSTGRES_CONNECTIONS = 10
 
 
 class PostgresConnection(psycopg.Connection[Any]):
@@ -55,21 +56,25 @@ class PostgresConnection(psycopg.Connection[Any]):
             super().rollback()
 
 
-def make_engine(url: str) -> Engine:
+def make_engine(url: str, threads: int = 1) -> Engine:
     """An engine for `url`, which connects lazily. Its errors do not include values.
 
     On Postgres it connects only to a server that accepts writes, unless the URL has another `target_session_attrs`.
-    On SQLite, as on Postgres, a commit is on disk before it returns.
+    On SQLite, as on Postgres, a commit is on disk before it returns. `threads` may use it at the same time: they hold a
+    connection only within a transaction, so on Postgres they share a few; on SQLite one, because there they take turns
+    to write, and those that wait for a connection are served in order.
     """
     if not url.startswith("sqlite"):
         options = {name: value for name, value in POSTGRES_OPTIONS.items() if name not in make_url(url).query}
-        engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=2, connect_args=options)
+        pool = {"pool_size": min(max(threads, 2), MAX_POSTGRES_CONNECTIONS)}
+        engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=options, **pool)
         event.listen(engine, "do_connect", _connect_postgres)
         event.listen(engine, "begin", _limit_transaction)
         event.listen(engine, "handle_error", _leave_read_only_server)
         event.listen(engine, "before_cursor_execute", limit_statement)
         return engine
-    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": LOCK_SECONDS})
+    pool = {"pool_size": 1, "max_overflow": 0} if threads > 1 else {}
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": LOCK_SECONDS}, **pool)
     event.listen(engine, "connect", _tune_sqlite)
     event.listen(engine, "begin", _begin_immediate)
     return engine

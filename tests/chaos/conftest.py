@@ -110,14 +110,15 @@ class World:
 
 EACH_ONCE = ["redis-sqlite", *(["rabbitmq-postgres"] if "rabbitmq" in BROKERS else [])]
 MIXED = ["redis-postgres", *(["rabbitmq-sqlite"] if "rabbitmq" in BROKERS else [])]
-PAIRS = [*EACH_ONCE, *(pytest.param(pair, marks=pytest.mark.matrix) for pair in MIXED)]
+SLOTS = [f"{pair}-slots" for pair in EACH_ONCE]  # with many jobs at once in each process
+PAIRS = [*EACH_ONCE, SLOTS[0], *(pytest.param(pair, marks=pytest.mark.matrix) for pair in (*SLOTS[1:], *MIXED))]
 
 
-@pytest.fixture(params=EACH_ONCE)
+@pytest.fixture(params=[*EACH_ONCE, *(pytest.param(pair, marks=pytest.mark.matrix) for pair in SLOTS)])
 def world(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Iterator[World]:
-    broker, kind = request.param.split("-")
+    broker, kind, *slots = request.param.split("-")
     database = fresh_database(request, kind)
-    environment = {"REDIS_URL": valkey.url, "DATABASE_URL": database}
+    environment = {"REDIS_URL": valkey.url, "DATABASE_URL": database} | ({"WORKER_SLOTS": "8"} if slots else {})
     server: RabbitMQ | None = None
     rules = Rules(ring_again_seconds=2)
     store = Store(connect(valkey.url, timeout_seconds=5), rules, message=task_message)

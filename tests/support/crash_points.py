@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from inbox.batch import BatchStore
 from inbox.recorder import Recorder
 from inbox.store import Store
 from tasks.agents import handoff
@@ -22,6 +23,7 @@ CrashPoint = tuple[Any, str, str, str]
 
 WORKER: Sequence[CrashPoint] = (
     (Store, "lease", "after the pop, before the lease", "after the lease"),
+    (BatchStore, "exchange", "after the pop, before the lease", "after the lease"),
     (Runner, "_effect", "before the effect", "after the SQL commit, before finish"),
     (Store, "fail", "before the failure is recorded", "after the failure is recorded"),
     (handoff, "post", "before the agent is called", "after the agent's answer, before the commit"),

@@ -116,6 +116,37 @@ def hopeless(attempt: Attempt, db: Session) -> list[FollowUp]:
     raise PermanentError("the invoice has no customer")
 
 
+def meeting(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """Has its effect when as many jobs run at the same time as HOLDFAST_TEST_MEETING says."""
+    (FOLDER / f"met-{attempt.event.id}").touch()
+    while len(list(FOLDER.glob("met-*"))) < int(os.environ["HOLDFAST_TEST_MEETING"]):
+        time.sleep(0.05)
+    _effect(attempt, db)
+    return []
+
+
+def held(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """Waits, with no transaction open, while the file `hold` exists; then has its effect. Says that it waits."""
+    (FOLDER / f"held-{attempt.event.id}").touch()
+    while (FOLDER / "hold").exists():
+        time.sleep(0.05)
+    _effect(attempt, db)
+    return []
+
+
+def exclusive(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """Fails for good if another job with its ordering key runs at the same time."""
+    mark = FOLDER / f"running-{attempt.event.id.partition('-')[0]}"
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        raise PermanentError("two jobs with one key run at the same time") from None
+    time.sleep(0.01)
+    mark.unlink()
+    _effect(attempt, db)
+    return []
+
+
 def leaking(attempt: Attempt, db: Session) -> list[FollowUp]:
     """A foreign error that quotes personal data."""
     raise ValueError("no such mailbox: ada@example.com")
@@ -151,7 +182,23 @@ def waiting(attempt: Attempt, db: Session) -> list[FollowUp]:
 
 
 LEAKED: list[bytes] = []
-HANDLERS = (plain, slow, stubborn, calling, renewing, failing, hopeless, leaking, deadly, hungry, growing, waiting)
+HANDLERS = (
+    plain,
+    slow,
+    stubborn,
+    meeting,
+    held,
+    exclusive,
+    calling,
+    renewing,
+    failing,
+    hopeless,
+    leaking,
+    deadly,
+    hungry,
+    growing,
+    waiting,
+)
 
 
 def register_handlers() -> None:

@@ -19,8 +19,8 @@ def share_compiled_statements() -> None:
     tasks.db.engine.make_engine = _make_sharing_engine
 
 
-def _make_sharing_engine(url: str) -> Engine:
-    engine = _make_engine(url)  # its listeners and its pool keep its own dialect
+def _make_sharing_engine(url: str, threads: int = 1) -> Engine:
+    engine = _make_engine(url, threads)  # its listeners and its pool keep its own dialect
     first = _first.get(engine.dialect.name)
     if first:
         engine.dialect, engine._compiled_cache = first.dialect, first._compiled_cache

@@ -56,7 +56,7 @@ if "HOLDFAST_TEST_STOP_IN_STEP" in os.environ:
 
     def stop_in_step(pool: Any) -> Any:
         """The event loop reads this before it takes a message. Send SIGTERM then, once the worker is ready."""
-        if signal.getsignal(signal.SIGTERM).__module__ == "workers.signals":
+        if signal.getsignal(signal.SIGTERM).__module__ == "workers.soft_stop":
             os.kill(os.getpid(), signal.SIGTERM)
         return processes(pool)
 

@@ -85,7 +85,7 @@ def test_a_worker_service_can_be_scaled_and_stopped_softly() -> None:
 def test_a_worker_touches_the_file_that_its_health_check_looks_at(tmp_path: Path) -> None:
     for service in WORKERS.values():
         assert service["environment"]["HEARTBEAT_FILE"] in service["healthcheck"]["test"][1]
-    signals.connect(load({"HEARTBEAT_FILE": str(tmp_path / "heartbeat")}), "host/1")
+    signals.connect(load({"HEARTBEAT_FILE": str(tmp_path / "heartbeat")}), "host/1", None)
     heartbeat_sent.send(sender=None)  # as the worker's loop does every 2 seconds
     assert (tmp_path / "heartbeat").exists()
 

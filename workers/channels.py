@@ -1,0 +1,84 @@
+"""Pipes between a worker's main process and its pool processes.
+
+They say only that something has happened. The kernel closes the ends of a process that dies, so no death is missed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from contextlib import suppress
+
+
+class Wake:
+    """Wakes a thread that polls `fd`. Any number of calls before the thread looks are one."""
+
+    def __init__(self) -> None:
+        self.fd, self._write = os.pipe()
+        self._called = False
+
+    def __call__(self) -> None:
+        if not self._called:
+            self._called = True
+            os.write(self._write, b"x")
+
+    def clear(self) -> None:
+        """The caller looks at what has changed afterwards, so that a call in between is not lost."""
+        self._called = False
+        os.read(self.fd, 100)
+
+
+class Channels:
+    """Created by the main process before it forks."""
+
+    def __init__(self) -> None:
+        self._stop, self._stop_end = os.pipe()  # the main process closes the end: stop leasing
+        self._drained, self._drained_end = os.pipe()  # each pool process closes the end when it runs no job any more
+        self._spare, self._spare_end = os.pipe()  # jobs that a busy pool process leaves to the others
+        os.set_blocking(self._spare, False)
+        os.set_blocking(self._spare_end, False)
+
+    # --- the main process
+
+    def stop_leasing(self) -> None:
+        """Tell the pool processes to lease no more jobs. May be called again, and in a signal handler."""
+        for end in (self._stop_end, self._drained_end):
+            with suppress(OSError):
+                os.close(end)
+
+    def wait_drained(self, seconds: float) -> None:
+        """Until all pool processes run no job any more, or the time is over."""
+        select.select([self._drained], [], [], seconds)
+
+    # --- the pool processes
+
+    def enter_pool_process(self) -> None:
+        """Close what belongs to the main process."""
+        with suppress(OSError):  # closed before the fork
+            os.close(self._stop_end)
+
+    def report_drained(self) -> None:
+        with suppress(OSError):
+            os.close(self._drained_end)
+
+    def offer_jobs(self) -> None:
+        """Wake one of the pool processes that have free slots."""
+        with suppress(BlockingIOError):  # enough offers
+            os.write(self._spare_end, b"x")
+
+    def wait(self, wake: Wake, seconds: float | None, *, has_room: bool, stopping: bool) -> tuple[bool, bool]:
+        """Until one of the channels says something, or the time is over.
+
+        Returns whether jobs were offered, if the process `has_room`; and whether to stop leasing: a process that is
+        `stopping` knows.
+        """
+        watched = [wake.fd, *[self._spare] * has_room, *[self._stop] * (not stopping)]
+        ready, _, _ = select.select(watched, [], [], seconds)
+        if wake.fd in ready:
+            wake.clear()
+        return self._spare in ready and self._accept_offer(), stopping or self._stop in ready
+
+    def _accept_offer(self) -> bool:
+        with suppress(BlockingIOError):  # another process was faster
+            return bool(os.read(self._spare, 1))
+        return False
