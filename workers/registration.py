@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import structlog
 
 from inbox import worker_registry
+from inbox.errors import StoreUnavailable
 from inbox.store import Store
 from tasks.routes import QUEUES
 
@@ -26,9 +28,12 @@ class Registration:
         self._warned = False
 
     def announce_if_due(self) -> None:
-        """Announce this worker if EVERY_SECONDS have passed. Raises StoreUnavailable."""
-        if self._announced_at and time.monotonic() - self._announced_at < EVERY_SECONDS:
-            return
+        """Announce this worker if EVERY_SECONDS have passed. Does nothing if the store is not available or full."""
+        if not self._announced_at or time.monotonic() - self._announced_at >= EVERY_SECONDS:
+            with suppress(StoreUnavailable):
+                self._announce()
+
+    def _announce(self) -> None:
         last = worker_registry.announce(self._store, self._name, self._worker, list(self._consumed), QUEUES)
         # Before our first announcement, it may have been a worker that has ended since.
         if self._announced_at and last not in ("", self._worker) and not self._warned:
