@@ -49,7 +49,7 @@ def save_alerts(
 def measure(store: Store, queues: Sequence[str], now: int) -> AlertInputs:
     """What the alerts are computed from, as it is now."""
     stats, deliveries = queries.stats(store), queries.delivery_counts(store)
-    unfinished = statistics.unfinished_by_queue(store, queues)
+    unfinished = statistics.unfinished_by_queue(store, statistics.with_unknown_queues(store, queues))
     return AlertInputs(
         now=now,
         dead=stats["dead"],

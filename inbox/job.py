@@ -1,6 +1,7 @@
 """A job: one event x one effect, the unit of durability.
 
 pending or scheduled -> running -> succeeded | scheduled (retry) | dead
+pending -> dead, if no running worker knows its task
 by a person: dead -> discarded;  dead | succeeded | discarded -> pending (replay)
 """
 
@@ -37,7 +38,7 @@ class StoredState(StrEnum):
 
 
 MOVES: Mapping[StoredState, frozenset[StoredState]] = {
-    StoredState.PENDING: frozenset({StoredState.RUNNING}),
+    StoredState.PENDING: frozenset({StoredState.RUNNING, StoredState.DEAD}),
     StoredState.RUNNING: frozenset({StoredState.SUCCEEDED, StoredState.PENDING, StoredState.DEAD}),
     StoredState.SUCCEEDED: frozenset({StoredState.PENDING}),  # by replay only
     StoredState.DEAD: frozenset({StoredState.PENDING, StoredState.DISCARDED}),  # by replay, by discard only

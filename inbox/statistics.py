@@ -73,6 +73,15 @@ def unfinished_by_queue(store: Store, names: Sequence[str]) -> dict[str, tuple[i
     return {name: (int(found[2 * i]), _first_score(found[2 * i + 1])) for i, name in enumerate(names)}
 
 
+def with_unknown_queues(store: Store, names: Sequence[str]) -> list[str]:
+    """These queues, and those of other versions that have unfinished jobs."""
+    with translate_errors():
+        found: Any = store.client.smembers(PREFIX + "queues")
+    others = sorted({name.decode() for name in found} - set(names))
+    unfinished = unfinished_by_queue(store, others) if others else {}
+    return [*names, *(name for name in others if unfinished[name][0])]
+
+
 def _first_score(entries: Sequence[tuple[bytes, float]]) -> int | None:
     return int(entries[0][1]) if entries else None
 

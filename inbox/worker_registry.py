@@ -34,6 +34,15 @@ def announce(store: Store, name: str, worker: str, consumed: Iterable[str], queu
     return (previous or b"").decode()
 
 
+def announce_version(store: Store, tasks: Iterable[str], queues: Iterable[str]) -> None:
+    """Report which tasks and queues the version of a running worker knows, whatever it consumes: a job that no version
+    knows becomes a dead letter in time (scripts/sweep.lua). Raises StoreUnavailable."""
+    names = [*(f"task {name}" for name in tasks), *(f"queue {name}" for name in queues)]
+    now = store.now_ms()
+    with translate_errors():
+        store.client.hset(PREFIX + "known", mapping=dict.fromkeys(names, now))
+
+
 def queues_without_worker(store: Store, queues: Sequence[str]) -> list[str]:
     """Those of the queues that no worker has consumed for GONE_MS. Raises StoreUnavailable."""
     with translate_errors():

@@ -11,7 +11,7 @@ import structlog
 from inbox import worker_registry
 from inbox.errors import StoreUnavailable
 from inbox.store import Store
-from tasks.routes import QUEUES
+from tasks.routes import QUEUES, TASKS
 
 log = structlog.get_logger()
 
@@ -35,6 +35,7 @@ class Registration:
 
     def _announce(self) -> None:
         last = worker_registry.announce(self._store, self._name, self._worker, list(self._consumed), QUEUES)
+        worker_registry.announce_version(self._store, TASKS, QUEUES)
         # Before our first announcement, it may have been a worker that has ended since.
         if self._announced_at and last not in ("", self._worker) and not self._warned:
             self._warned = True

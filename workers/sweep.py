@@ -60,8 +60,8 @@ class Sweeper(threading.Thread):
         while True:
             time.sleep(EVERY_SECONDS * (0.75 + random.random() / 2))  # noqa: S311  jitter, so that workers do not sweep at the same time
             try:
-                sweep_if_due(self._store)
                 self._registration.announce_if_due()
+                sweep_if_due(self._store)
                 if self._reconciles:
                     self._requested_hour = reconcile.request_hourly(self._store, self._requested_hour)
                 if self._alerts:

@@ -172,8 +172,8 @@ local function close_attempt(id, attempt, outcome, reason)
   return entry.holder
 end
 
-local function make_dead(id, reason)
-  change_state(id, RUNNING, DEAD, 'reason', reason, 'finished', now)
+local function make_dead(id, from, reason)
+  change_state(id, from, DEAD, 'reason', reason, 'finished', now)
   redis.call('ZADD', P .. 'dead', now, id)
 end
 
@@ -187,7 +187,7 @@ local function end_lease(id, reason, due_after)
   count('expired', 1)
   local lost = redis.call('HINCRBY', job_key(id), 'lost', 1)
   if lost >= max_tries then
-    make_dead(id, 'the worker died or stalled in ' .. lost .. ' attempts')
+    make_dead(id, RUNNING, 'the worker died or stalled in ' .. lost .. ' attempts')
   else
     local due = due_after(lost)
     change_state(id, RUNNING, PENDING)

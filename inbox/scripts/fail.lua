@@ -8,7 +8,7 @@ local queue, key, source, event, type, received = read(id, 'queue', 'key', 'sour
 close_attempt(id, token, 'failed', reason)
 leave_running(id)
 if due == '' then
-  make_dead(id, reason)
+  make_dead(id, RUNNING, reason)
   create_jobs(5, (#ARGV - 9) / 7, { source = source, id = event, type = type, received = received })
 else
   change_state(id, RUNNING, PENDING, 'reason', reason, 'due', due)

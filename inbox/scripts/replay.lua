@@ -18,7 +18,7 @@ end
 change_state(id, state, PENDING, 'tries', 0, 'due', now, 'replayed_by', by)
 redis.call('ZREM', P .. 'dead', id)
 redis.call('HINCRBY', job_key(id), 'replays', 1)
-redis.call('HDEL', job_key(id), 'finished', 'discarded', 'why', 'lost')
+redis.call('HDEL', job_key(id), 'finished', 'discarded', 'why', 'lost', 'unanswered')
 if only == '' then
   audit('action', 'replay', 'job', id, 'by', by, 'was', state)
 end

@@ -21,10 +21,45 @@ local function each_until(set, until_ms, max_count, handle)
   return #found
 end
 
+-- Which of a job's task and queue the version of no running worker knows, as its workers announce (inbox/worker_registry.py):
+-- as after a rollback, or when it was removed. nil if both are known, or if only earlier versions run, which do not announce.
+local KNOWN_MS = 60000
+local known = {}
+local function is_known(name)
+  if known[name] == nil then
+    local at = redis.call('HGET', P .. 'known', name)
+    known[name] = at ~= false and math.abs(now - at) <= KNOWN_MS
+  end
+  return known[name]
+end
+local announced = redis.call('EXISTS', P .. 'known') == 1
+local function unknown(task, queue)
+  if not announced then return end
+  return not is_known('queue ' .. queue) and 'queue ' .. queue or not is_known('task ' .. task) and 'task ' .. task or nil
+end
+
+-- A job that perhaps nobody can run. It is rung once a minute, for a worker of an earlier version may know it, and a lease
+-- starts the count again. After an hour of it, it is a dead letter: a person decides.
+local MAX_UNANSWERED = 60
+local function ring_in_vain(id, task, queue, what)
+  local token, before = read(id, 'token', 'unanswered')
+  local rings = tonumber(string.match(before or '', '^' .. token .. ':(%d+)$') or 0)
+  if rings == MAX_UNANSWERED then
+    leave_pending(id, queue)
+    return make_dead(id, PENDING, 'no running worker knows the ' .. what)
+  end
+  redis.call('HSET', job_key(id), 'unanswered', token .. ':' .. rings + 1)
+  ring(id, task, queue)
+  redis.call('ZADD', P .. 'rung:' .. queue, now + CLOCK_STEP_MS, id)
+end
+
 local function ring_unanswered(queue, until_ms, max_count)
   each_until('rung:' .. queue, until_ms, max_count, function(id)
     local task = read(id, 'task')
-    if not is_polled(queue, task) then ring(id, task, queue) end
+    if is_polled(queue, task) then return end
+    local what = unknown(task, queue)
+    if what then return ring_in_vain(id, task, queue, what) end
+    ring(id, task, queue)
   end)
 end
 
@@ -117,10 +152,12 @@ for _, queue in ipairs(queues) do
   check_blocked(queue)
   correct_times(queue)
 end
-for i = 2, #ARGV - 5, 2 do
-  local queue, room = arg(i), tonumber(arg(i + 1))
+local ROOM_OF_UNKNOWN = 10 -- in a queue that this worker's version does not know, and whose length it has not asked for
+local rooms = {}
+for i = 2, #ARGV - 5, 2 do rooms[arg(i)] = tonumber(arg(i + 1)) end
+for _, queue in ipairs(next(rooms) and queues or {}) do
   ring_unanswered(queue, newest_leased_due(queue), limit)
-  ring_due(queue, room)
+  ring_due(queue, rooms[queue] or ROOM_OF_UNKNOWN)
 end
 redis.call('ZREMRANGEBYSCORE', P .. 'scheduled', '-inf', now)
 redis.call('ZREMRANGEBYSCORE', P .. 'seen', '-inf', '(' .. now)

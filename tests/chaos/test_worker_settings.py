@@ -12,7 +12,9 @@ import pytest
 
 from dev.stack.servers import wait_until
 from inbox import queries
+from inbox.event import Event
 from inbox.job import NewJob
+from inbox.store import PREFIX
 from tasks.broker import task_message
 from tests.chaos.conftest import World
 
@@ -52,6 +54,18 @@ def test_malicious_messages_are_skipped_and_never_unpickled(world: World, poison
     world.stack.worker()
     world.settle()
     assert (world.effects(job), (tmp_path / "unpickled").exists()) == (1, False)
+
+
+def test_the_rings_for_a_task_that_no_running_worker_knows_are_counted(world: World) -> None:
+    """After sixty of them, one a minute, it is a dead letter: see tests/integration/inbox/test_unknown_tasks.py."""
+    gone = NewJob("stripe:evt_1:gone", "tasks.gone", "payments")
+    world.store.record(Event("stripe", "evt_1", "test.gone", b"{}"), [gone])
+    job = world.record("plain", "evt_2")
+    world.stack.worker()
+    world.settle(unfinished=1)
+    key = f"{PREFIX}job:{gone.id}"
+    wait_until(lambda: world.store.client.hget(key, "unanswered") == b"0:1", seconds=60, what="a ring in vain")
+    assert (world.effects(job), world.state(gone.id)) == (1, "pending")
 
 
 def test_an_invalid_message_costs_only_a_restart(world: World) -> None:

@@ -87,7 +87,8 @@ def _bar_span(span_ms: int) -> str:
 
 def _queues(store: Store, now: int) -> list[dict[str, Any]]:
     """Per queue: unfinished jobs, and pending ones (due, but not taken by a worker yet), with the oldest's age (ms)."""
-    unfinished, pending = statistics.unfinished_by_queue(store, QUEUES), statistics.pending_by_queue(store, QUEUES)
+    names = statistics.with_unknown_queues(store, QUEUES)
+    unfinished, pending = statistics.unfinished_by_queue(store, names), statistics.pending_by_queue(store, names)
     return [
         {
             "name": name,
@@ -96,7 +97,7 @@ def _queues(store: Store, now: int) -> list[dict[str, Any]]:
             "pending": pending[name][0],
             "oldest_pending": _age(pending[name][1], now),
         }
-        for name in QUEUES
+        for name in names
     ]
 
 

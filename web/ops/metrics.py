@@ -186,10 +186,10 @@ class Queues(Collector):
         self._store = store
 
     def collect(self) -> Iterable[Metric]:
-        now = self._store.now_ms()
+        now, queues = self._store.now_ms(), statistics.with_unknown_queues(self._store, QUEUES)
         return (
             *_ages(
-                statistics.unfinished_by_queue(self._store, QUEUES),
+                statistics.unfinished_by_queue(self._store, queues),
                 _by_queue("unfinished_jobs", "Jobs that are pending, scheduled or running"),
                 _by_queue(
                     "oldest_unfinished_seconds", "How long the oldest unfinished job has been due, retries included"
@@ -197,7 +197,7 @@ class Queues(Collector):
                 now,
             ),
             *_ages(
-                statistics.pending_by_queue(self._store, QUEUES),
+                statistics.pending_by_queue(self._store, queues),
                 _by_queue("pending_jobs", "Jobs that wait for a worker"),
                 _by_queue("oldest_pending_seconds", "How long the oldest pending job has been due"),
                 now,
