@@ -104,11 +104,8 @@ def _connect_postgres(_dialect: Any, _record: Any, arguments: Any, options: Any)
 
 def _set_limits(is_local: str) -> str:
     """`is_local`: "true" for the current transaction only."""
-    limits = {
-        "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_SECONDS,
-        "statement_timeout": STATEMENT_SECONDS,
-    }
-    return "SELECT " + ", ".join(f"set_config('{name}', '{value}s', {is_local})" for name, value in limits.items())
+    idle = f"set_config('idle_in_transaction_session_timeout', '{IDLE_IN_TRANSACTION_SECONDS}s', {is_local})"
+    return f"SELECT {idle}, set_config('statement_timeout', '{STATEMENT_SECONDS}s', {is_local})"
 
 
 def _limit_transaction(connection: Any) -> None:
