@@ -22,7 +22,7 @@ from inbox.event import Event
 from inbox.job import Doorbell, Lease, NewJob, NextJobRequest, job_id
 from inbox.store import Store
 from settings import Settings
-from tasks.db.statement_limits import end_statements_at
+from tasks.db.statement_limits import statements_end_at
 from tasks.handler import Attempt, FollowUp, GaveUp, Handler
 from tasks.models import Effect
 from tasks.routes import TASKS
@@ -163,8 +163,7 @@ class Runner:
             done = None if lease.first else self._done(lease)
             if done is not None:
                 return done
-            with self.sessions() as db:
-                end_statements_at(db, deadline)
+            with statements_end_at(deadline), self.sessions() as db:
                 attempt = self._attempt(lease, deadline)
                 follow_ups = list(handler(attempt, db))
                 row = {"job_id": lease.job_id, "follow_ups": _encode(follow_ups), "done_at": attempt.now}

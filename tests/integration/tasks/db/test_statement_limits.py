@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from tasks.db.engine import make_engine, make_sessions
-from tasks.db.statement_limits import LOCK_SECONDS, end_statements_at
+from tasks.db.statement_limits import LOCK_SECONDS, statements_end_at
 from tasks.models import Customer
 from tests.support.business import NOW
 
@@ -42,15 +42,13 @@ def lock(db: Session) -> None:
 def test_a_wait_for_a_lock_ends_at_the_deadline(engine: Engine, left: float) -> None:
     with row_locked(engine), make_sessions(engine)() as db:
         began = time.monotonic()
-        end_statements_at(db, began + left)
-        with pytest.raises(OperationalError):
+        with statements_end_at(began + left), pytest.raises(OperationalError):
             lock(db)
         assert time.monotonic() - began < LOCK_SECONDS - 3
 
 
 def test_a_later_statement_has_what_is_left(engine: Engine) -> None:
-    with make_sessions(engine)() as db:
-        end_statements_at(db, time.monotonic() + 2)
+    with statements_end_at(time.monotonic() + 2), make_sessions(engine)() as db:
         db.execute(text("SELECT 1"))
         db.commit()
         time.sleep(1)
@@ -62,8 +60,7 @@ def test_a_later_statement_has_what_is_left(engine: Engine) -> None:
 
 
 def test_what_a_handler_records_after_its_deadline_is_stored(engine: Engine) -> None:
-    with make_sessions(engine)() as db:
-        end_statements_at(db, time.monotonic() - 60)
+    with statements_end_at(time.monotonic() - 60), make_sessions(engine)() as db:
         db.get_one(Customer, "cus_1").sequence = 7
         db.commit()
     with make_sessions(engine)() as db:
@@ -72,8 +69,7 @@ def test_what_a_handler_records_after_its_deadline_is_stored(engine: Engine) -> 
 
 def test_the_next_user_of_a_connection_has_no_deadline(engine: Engine) -> None:
     """Of a pool of connections, whose settings outlive a transaction."""
-    with make_sessions(engine)() as db:
-        end_statements_at(db, time.monotonic() - 60)
+    with statements_end_at(time.monotonic() - 60), make_sessions(engine)() as db:
         lock(db)
         db.commit()
     with make_sessions(engine)() as db:
