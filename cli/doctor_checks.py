@@ -119,10 +119,8 @@ def store(settings: Settings) -> Iterator[Finding]:
 
 
 def _disk_writes(store: Store) -> Finding:
-    failed = [
-        f"{name} is {status}" for name, status in queries.persistence_status(store).items() if status not in ("ok", "")
-    ]
-    fix = "see the server's log: its disk is full or broken, and what it accepted since may be lost"
+    failed = [f"{name} is {status}" for name, status in queries.failed_disk_writes(store).items()]
+    fix = "see the server's log: its disk is full or broken, or it has too little memory to rewrite its file"
     return Finding(not failed, "append-only file", "; ".join(failed) or "the last writes succeeded", fix)
 
 

@@ -167,13 +167,6 @@ def last_sweep_ms(store: Store) -> int | None:
     return int(raw) if raw else None
 
 
-def is_writing_to_disk(store: Store) -> bool:
-    """False if the server's last write to its append-only file failed; True if it has no such file."""
-    with translate_errors():
-        found: Any = store.client.info("persistence")
-    return bool(found.get("aof_last_write_status", "ok") == "ok")
-
-
 def is_cluster(store: Store) -> bool:
     """True if the server is a node of a Redis Cluster. Raises StoreUnavailable."""
     with translate_errors():
@@ -200,11 +193,13 @@ def durability(store: Store) -> dict[str, str]:
     return found
 
 
-def persistence_status(store: Store) -> dict[str, str]:
-    """The status of the server's last writes to disk: `ok`, another status, or empty if it reports none."""
+def failed_disk_writes(store: Store) -> dict[str, str]:
+    """Which of the server's last writes to its append-only file failed: `aof_last_write_status` (an append),
+    `aof_last_bgrewrite_status` (a rewrite). Raises StoreUnavailable."""
     with translate_errors():
         found: Any = store.client.info("persistence")
-    return {name: str(found.get(name, "")) for name in ("aof_last_write_status", "aof_last_bgrewrite_status")}
+    names = ("aof_last_write_status", "aof_last_bgrewrite_status")
+    return {name: str(found[name]) for name in names if found.get(name, "ok") != "ok"}
 
 
 def _text(raw: Mapping[bytes, bytes]) -> dict[str, str]:

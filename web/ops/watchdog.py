@@ -62,8 +62,11 @@ def find_problems(store: Store, settings: Settings, started_at: int, now: int) -
         found = {}
         if _workers_absent(store, started_at, now):
             found["workers"] = "no worker is running; events are recorded, and their jobs wait"
-        if not queries.is_writing_to_disk(store):
+        failed = queries.failed_disk_writes(store)
+        if "aof_last_write_status" in failed:
             found["file"] = "the store cannot write to its disk; sources receive 503 and try again"
+        if "aof_last_bgrewrite_status" in failed:
+            found["rewrite"] = "the store cannot rewrite its append-only file, which grows until its disk is full"
         if risk := loss_risk(store, settings):
             found["durability"] = risk
     except StoreUnavailable as error:

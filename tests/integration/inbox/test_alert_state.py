@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from dev.stack.servers import Valkey
+from cli import doctor_checks
+from dev.stack.servers import Valkey, wait_until
 from inbox import alert_state, queries
 from inbox.alert_rules import AlertDigest, AlertInputs, AlertState
 from inbox.client import connect
@@ -137,6 +139,30 @@ def test_the_receiver_sends_an_alert_when_the_store_may_lose_events(
     risk = "the store may lose acknowledged events: for DURABILITY=always, appendonly must be yes (it is no)"
     assert [one.new for one in digests if one] == [(risk,)]
     assert [mail["Subject"] for _, mail in mailbox.mails] == [f"Holdfast: {risk}"]
+
+
+def test_the_receiver_sends_an_alert_when_the_file_of_the_store_cannot_be_rewritten(
+    mailbox: Mailbox, tmp_path: Path
+) -> None:
+    """As when memory is too short for it: the kernel kills the child of the server that rewrites the file."""
+    server = Valkey(tmp_path / "store").start()
+    try:
+        store = Store(connect(server.url, timeout_seconds=5))
+        store.sweep(1, {})
+        store.client.config_set("rdb-key-save-delay", 1_000_000)  # microseconds: so that the child is still there
+        store.client.bgrewriteaof()
+        assert server.process is not None
+        (child,) = psutil.Process(server.process.pid).children()
+        child.kill()
+        wait_until(lambda: bool(queries.failed_disk_writes(store)), seconds=30, what="the server to notice")
+        settings = load({"ADMIN_NOTIFY_URLS": f"{mailbox.url}&to=admin@example.com"})
+        watchdog = Watchdog(settings, store, 0)
+        digests = [watchdog.check(n * 10_000) for n in range(6)]
+        message = "the store cannot rewrite its append-only file, which grows until its disk is full"
+        assert [one.new for one in digests if one] == [(message,)]
+        assert doctor_checks._disk_writes(store).found == "aof_last_bgrewrite_status is err"
+    finally:
+        server.kill()
 
 
 def test_the_receiver_sends_an_alert_when_no_worker_runs(
