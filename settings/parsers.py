@@ -9,12 +9,13 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from settings import sentinel_url
 
 Parser = Callable[[str], Any]
 DOCUMENT_SCHEMES = ("standard", "hmac-sha256", "bearer", "token")
+REDIS_OPTION = re.compile("db|username|password|protocol|ssl_[a-z_]+")
 MIN_DIFFERENT = 8  # characters of a secret
 
 
@@ -63,9 +64,18 @@ def url_or_sentinels(*schemes: str) -> Parser:
     single = url(*schemes, "sentinel")
 
     def parse(raw: str) -> str:
-        return raw if sentinel_url.parse(raw) else str(single(raw))
+        return raw if sentinel_url.parse(raw) else _with_redis_options(str(single(raw)))
 
     return parse
+
+
+def _with_redis_options(url: str) -> str:
+    """redis-py takes any argument of a connection from the query, even those that undo our timeouts or decode data."""
+    parts = urlsplit(url)
+    unsafe = {name for name in dict(parse_qsl(parts.query, keep_blank_values=True)) if not REDIS_OPTION.fullmatch(name)}
+    if parts.scheme in ("redis", "rediss") and unsafe:
+        raise ValueError("a Redis URL whose query has only db, username, password, protocol and ssl_… options")
+    return url
 
 
 def database(raw: str) -> str:

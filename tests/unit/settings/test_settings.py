@@ -41,6 +41,8 @@ def test_all_settings_have_defaults() -> None:
         ("FULFILMENT", 'prod_1 = ["a", "b"]\nprice_2 = []', {"prod_1": ("a", "b"), "price_2": ()}),
         ("FULFILMENT", "", {}),
         ("REDIS_URL", "sentinel://a,b:1/0?service=m", "sentinel://a,b:1/0?service=m"),
+        ("REDIS_URL", "rediss://x?db=1&ssl_ca_certs=/ca&protocol=3", "rediss://x?db=1&ssl_ca_certs=/ca&protocol=3"),
+        ("BROKER_URL", "amqp://x?heartbeat=10", "amqp://x?heartbeat=10"),
         ("BROKER_URL", "sentinel://:p%40@a/1?service=m", "sentinel://:p%40@a/1?service=m"),
         ("DOCUMENT_STORE", "s3://my-bucket.eu/a/b", "s3://my-bucket.eu/a/b"),
         ("DOCUMENT_TYPES", "Application/PDF, image/*", ("application/pdf", "image/*")),
@@ -62,6 +64,14 @@ def test_a_value_is_parsed(name: str, value: str, parsed: object) -> None:
         ("PORT", "70000", "PORT is '70000'; it must be a whole number from 1 to 65535"),
         ("DURABILITY", "maybe", "DURABILITY is 'maybe'; it must be one of always, everysec, none"),
         ("PUBLIC_URL", "hooks.example", "PUBLIC_URL is 'hooks.example'; it must be a URL that starts with https://"),
+        *(
+            (
+                "REDIS_URL",
+                f"redis://x/0?{query}",
+                "REDIS_URL is (hidden); it must be a Redis URL whose query has only db,",
+            )
+            for query in ("decode_responses=true", "db=1&socket_timeout=30", "max_connections=")
+        ),
         ("REDIS_URL", "http://x", "REDIS_URL is (hidden); it must be a URL that starts with redis://"),
         ("REDIS_URL", "unix:///run/redis.sock", "REDIS_URL is (hidden); it must be a URL that starts with redis://"),
         ("REDIS_URL", "sentinel://a:1,b:2/0", "REDIS_URL is (hidden); it must be several Sentinels of one service"),
