@@ -128,6 +128,12 @@ local function ring(id, task, queue)
   bells[#bells + 1] = queue
 end
 
+-- The reply of most scripts. Not by unpack(), which fails for more than 8000 values, after all has been written.
+local function with_bells(result)
+  table.insert(bells, 1, result)
+  return bells
+end
+
 -- A holder is `<worker>/<process>`. The ids of the jobs that a worker's processes have leased are in `leases:<worker>`, so
 -- that they can run elsewhere as soon as one of the processes or the whole worker has died.
 local function leases_key(holder) return P .. 'leases:' .. string.gsub(holder, '/[^/]*$', '') end

@@ -15,4 +15,4 @@ else
   schedule(id, queue, tonumber(due))
 end
 unlock(id, key)
-return { 'ok', unpack(bells) }
+return with_bells('ok')

@@ -17,4 +17,4 @@ if redis.call('HINCRBY', event_key(source, event), 'open', -1) == 0 then schedul
 local unlocked = unlock(id, key)
 -- If the holder asks for its next job in the same round trip, it gets this one (see lease). A hint only: its doorbell is rung.
 if unlocked and holder then redis.call('SET', P .. 'unlocked:' .. holder, unlocked, 'PX', 60000) end
-return { 'ok', unpack(bells) }
+return with_bells('ok')

@@ -62,7 +62,7 @@ local function record(source, id, type, body, secret, signed, jobs, first)
     redis.call('HSET', ekey, 'open', -1) -- it has never had a job
     schedule_pruning(source, id, now)
   end
-  return { 'new', unpack(bells) }
+  return with_bells('new')
 end
 
 -- An event that fails, for example because its key holds another type of value, does not stop the others.

@@ -16,4 +16,4 @@ else
   schedule(id, queue, tonumber(due))
   unlock(id, key)
 end
-return { 'ok', unpack(bells) }
+return with_bells('ok')

@@ -23,4 +23,4 @@ if only == '' then
   audit('action', 'replay', 'job', id, 'by', by, 'was', state)
 end
 ring(id, task, queue)
-return { 'ok', unpack(bells) }
+return with_bells('ok')

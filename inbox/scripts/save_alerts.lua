@@ -8,4 +8,4 @@ if source then
   create_event(source, id, type, body, 0, tonumber(jobs), 10)
   count('due', 1)
 end
-return { 'ok', unpack(bells) }
+return with_bells('ok')

@@ -345,6 +345,12 @@ def test_follow_ups_are_created_once_by_the_finish(store: Store) -> None:
     assert stats(store) | {"unfinished": 1, "succeeded": 2} == stats(store)
 
 
+def test_a_job_may_have_any_number_of_follow_ups(store: Store) -> None:
+    store.record(EVENT, [job()])
+    bells = store.finish(leased(store), [job(f"f{n}") for n in range(3000)])
+    assert [bell.job_id for bell in bells] == [f"f{n}" for n in range(3000)]
+
+
 def test_a_failed_job_is_due_at_its_time_and_not_before(store: Store, clock: Clock) -> None:
     store.record(EVENT, [job()])
     store.fail(leased(store), "the peer is down", RetryAt(clock.ms + 5000))
