@@ -15,6 +15,7 @@ from kombu.transport import virtual
 from inbox.errors import StoreUnavailable
 from settings import SettingsError, load
 from tasks import broker, route_check, stripe_types
+from tasks.clients.connection_pool import keep_idle
 from tasks.db.engine import make_engine, make_sessions
 from tasks.handler import Handler
 from tasks.notifications.rendering import check_templates
@@ -49,6 +50,7 @@ virtual.QoS.restore_at_shutdown = False
 def runner(pid: int) -> Runner:
     """One per process, because connections must not be shared across a fork."""
     tracing.start(settings.traces_url, "worker")
+    keep_idle(settings.worker_slots)
     return Runner(
         store=broker.open_store(settings, timeout_seconds=5),
         sessions=make_sessions(make_engine(settings.database_url, settings.worker_slots)),

@@ -8,8 +8,20 @@ import time
 from collections.abc import Hashable
 from typing import Generic, Protocol, TypeVar
 
-MAX_IDLE_CONNECTIONS = 128  # as many as a process has slots at most
+LEAST_IDLE_CONNECTIONS = 128
 MAX_IDLE_SECONDS = 30.0
+_most_idle = LEAST_IDLE_CONNECTIONS
+
+
+def most_idle() -> int:
+    """How many idle connections this process keeps."""
+    return _most_idle
+
+
+def keep_idle(users: int) -> None:
+    """Keep as many idle connections as this many threads can use at once. Call it before the first connection."""
+    global _most_idle  # noqa: PLW0603
+    _most_idle = max(LEAST_IDLE_CONNECTIONS, users)
 
 
 class Closable(Protocol):
@@ -30,10 +42,11 @@ class ConnectionPool(Generic[C]):
     """The idle connections of this process, each with a key that says to whom and for whom it is.
 
     A connection is in use by one thread, or here. A forked process begins with none: two processes that write to one
-    connection would mix their requests. If there are too many, the one that was used longest ago is closed.
+    connection would mix their requests. If there are too many (`most_idle`, unless a size is given), the one that was
+    used longest ago is closed.
     """
 
-    def __init__(self, size: int = MAX_IDLE_CONNECTIONS) -> None:
+    def __init__(self, size: int | None = None) -> None:
         self._size = size
         self._idle: list[tuple[Hashable, float, C]] = []  # key, idle since; in the order of that time
         self._lock = threading.Lock()
@@ -53,7 +66,7 @@ class ConnectionPool(Generic[C]):
         now = time.monotonic()
         with self._lock:
             self._idle.append((key, now, connection))
-            surplus = len(self._idle) - self._size
+            surplus = len(self._idle) - (self._size or most_idle())
             old = [one for n, one in enumerate(self._idle) if n < surplus or now - one[1] > MAX_IDLE_SECONDS]
             del self._idle[: len(old)]
         for *_, unused in old:

@@ -23,7 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from inbox.errors import TransientError
-from tasks.clients.connection_pool import MAX_IDLE_CONNECTIONS
+from tasks.clients.connection_pool import most_idle
 from tasks.clients.responses import connection_errors
 from tasks.documents.store import Stored
 from tasks.lease_heartbeat import run_renewing_lease
@@ -39,7 +39,6 @@ NAME_EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")  # error code
 CLIENT_CONFIG = Config(
     connect_timeout=5,
     read_timeout=20,
-    max_pool_connections=MAX_IDLE_CONNECTIONS,
     retries={"mode": "standard", "total_max_attempts": 3},
     request_checksum_calculation="when_required",
     response_checksum_validation="when_required",
@@ -52,7 +51,9 @@ class S3Store:
     def __init__(self, where: str) -> None:
         self._bucket, _, prefix = where.removeprefix("s3://").partition("/")
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._s3 = boto3.session.Session().client("s3", config=CLIENT_CONFIG)
+        self._s3 = boto3.session.Session().client(
+            "s3", config=CLIENT_CONFIG.merge(Config(max_pool_connections=most_idle()))
+        )
 
     def find(self, stem: str) -> Stored | None:
         with self._call("find"):

@@ -14,7 +14,7 @@ import pytest
 
 from dev.simulators.http import Request, Response
 from inbox.errors import TransientError
-from tasks.clients import http_connection, safe_http, stripe, url_policy
+from tasks.clients import connection_pool, http_connection, safe_http, stripe, url_policy
 from tasks.clients.connection_pool import ConnectionPool
 from tasks.clients.http_connection import Connection, Unsent
 from tasks.clients.timed_socket import TimedSocket
@@ -264,6 +264,16 @@ def test_the_connections_that_were_used_longest_ago_are_closed_if_there_are_too_
     pool.give("b", held["b"])
     pool.give("d", Held())
     assert [held[name].closed for name in "abc"] == [True, False, True]
+
+
+def test_a_process_keeps_as_many_connections_as_its_threads_use_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_pool, "_most_idle", 0)
+    connection_pool.keep_idle(200)
+    pool: ConnectionPool[Held] = ConnectionPool()
+    held = [Held() for _ in range(201)]
+    for connection in held:
+        pool.give("a", connection)
+    assert [connection.closed for connection in held] == [True] + [False] * 200
 
 
 def test_a_connection_is_in_the_hands_of_one_user() -> None:
