@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-import select
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
 from ssl import SSLError
+from typing import cast
 
 from requests.structures import CaseInsensitiveDict
 
 from tasks.clients.connection_pool import MAX_IDLE_SECONDS, ConnectionPool
-from tasks.clients.timed_socket import TimedSocket, TimedTlsSocket
+from tasks.clients.timed_socket import TimedSocket, TlsWithinTls
 
 MAX_AGE_SECONDS = 300.0  # then the name is resolved again
 # Servers close idle connections after 5 seconds and more. If that crosses a GET, the GET is repeated. A POST that is
@@ -37,7 +37,7 @@ class Peer:
     origin: tuple[str, str, int]
     route: Hashable
     credentials: Hashable
-    connect: Callable[[float], TimedSocket] = field(compare=False)
+    connect: Callable[[float], TimedSocket | TlsWithinTls] = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Connection:
 
     response: HTTPResponse
 
-    def __init__(self, sock: TimedSocket) -> None:
+    def __init__(self, sock: TimedSocket | TlsWithinTls) -> None:
         self._sock, self._born = sock, time.monotonic()
 
     def send(self, request: bytes, until: float) -> None:
@@ -80,7 +80,7 @@ class Connection:
 
     def receive(self, method: str) -> None:
         """Read the head of the response."""
-        self.response = HTTPResponse(self._sock, method=method)
+        self.response = HTTPResponse(cast("TimedSocket", self._sock), method=method)  # it needs `makefile` only
         self.response.begin()
 
     def read_until(self, until: float) -> None:
@@ -92,10 +92,7 @@ class Connection:
         self._sock.disconnect()
 
     def is_usable(self) -> bool:
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        pending = self._sock.pending() if isinstance(self._sock, TimedTlsSocket) else 0
-        return not pending and not poll.poll(0) and time.monotonic() - self._born < MAX_AGE_SECONDS
+        return not self._sock.has_data() and time.monotonic() - self._born < MAX_AGE_SECONDS
 
     def close(self) -> None:
         if hasattr(self, "response"):

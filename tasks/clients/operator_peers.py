@@ -24,7 +24,7 @@ from requests.utils import requote_uri, select_proxy
 from tasks.clients import url_policy
 from tasks.clients.gzip_body import decompress
 from tasks.clients.http_connection import NOT_IN_TARGET, Connection, Peer, Request, exchange
-from tasks.clients.timed_socket import TimedSocket, TimedTlsSocket, connect
+from tasks.clients.timed_socket import TimedSocket, TlsWithinTls, connect
 from tasks.clients.url_policy import Address
 
 READ_SECONDS = 25.0  # for each read
@@ -54,7 +54,7 @@ class Server:
     proxy: Proxy | None
     authorities: str
 
-    def connect(self, until: float) -> TimedSocket:
+    def connect(self, until: float) -> TimedSocket | TlsWithinTls:
         """A new connection, by `until` (time.monotonic()). Raises OSError and HTTPException."""
         at, proxy, context = self.address, self.proxy, _tls_context(self.authorities)
         sock = connect(proxy.host, proxy.port, until) if proxy else connect(at.host, at.port, until)
@@ -127,8 +127,6 @@ def _read_raw(response: HTTPResponse) -> Iterator[bytes]:
 
 def _open_tunnel(sock: TimedSocket, to: Address, proxy: Proxy) -> None:
     """Let the proxy connect this connection to the server (CONNECT)."""
-    if isinstance(sock, TimedTlsSocket):
-        raise OSError("TLS within the TLS of a proxy is not supported")
     sock.sendall(Request("CONNECT", f"{to.name}:{to.port}", {"Host": f"{to.name}:{to.port}", **proxy.headers}).encode())
     response = HTTPResponse(sock, method="CONNECT")
     response.begin()

@@ -7,11 +7,14 @@ of its reads and writes must have ended, so that a peer which sends one byte at 
 from __future__ import annotations
 
 import math
+import select
 import socket
 import ssl
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, cast
+
+from urllib3.util.ssltransport import SSLTransport
 
 from tasks.time_limit import run_until, seconds_until
 
@@ -28,6 +31,10 @@ class TimedSocket(socket.socket):
     def recv_into(self, *args: Any) -> int:
         self._set_timeout()
         return super().recv_into(*args)
+
+    def recv(self, *args: Any) -> bytes:
+        self._set_timeout()
+        return super().recv(*args)
 
     def send(self, *args: Any) -> int:
         self._set_timeout()
@@ -54,6 +61,12 @@ class TimedSocket(socket.socket):
             raise
         return secured
 
+    def has_data(self) -> bool:
+        """Whether something was received that nobody has read yet."""
+        poll = select.poll()
+        poll.register(self, select.POLLIN)
+        return bool(poll.poll(0))
+
     def disconnect(self) -> None:
         """Shut the connection down from another thread; a read that waits for it then fails or ends."""
         with suppress(OSError):
@@ -65,6 +78,32 @@ class TimedSocket(socket.socket):
 
 class TimedTlsSocket(TimedSocket, ssl.SSLSocket):
     """A TimedSocket with TLS; see TimedSocket.secure."""
+
+    def has_data(self) -> bool:
+        return bool(self.pending()) or super().has_data()
+
+    def secure(self, context: ssl.SSLContext, host: str) -> TlsWithinTls:  # type: ignore[override]
+        return TlsWithinTls(self, context, host, suppress_ragged_eofs=False)
+
+
+class TlsWithinTls(SSLTransport):
+    """TLS through a proxy that is itself reached by TLS. Its times are those of the connection to the proxy."""
+
+    socket: TimedTlsSocket
+
+    @property
+    def until(self) -> float:
+        return self.socket.until
+
+    @until.setter
+    def until(self, until: float) -> None:
+        self.socket.until = until
+
+    def has_data(self) -> bool:
+        return bool(self.sslobj.pending()) or self.socket.has_data()
+
+    def disconnect(self) -> None:
+        self.socket.disconnect()
 
 
 def connect(host: str, port: int, until: float, check: Callable[[Iterable[str]], None] | None = None) -> TimedSocket:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import select
 import smtplib
 import ssl
 import time
@@ -40,9 +39,7 @@ class Session(smtplib.SMTP):
         self.sock.each_seconds, self.sock.until = each_seconds, until
 
     def is_usable(self) -> bool:
-        poll = select.poll()
-        poll.register(self.sock, select.POLLIN)
-        return not poll.poll(0) and time.monotonic() - self._born < MAX_AGE_SECONDS
+        return not self.sock.has_data() and time.monotonic() - self._born < MAX_AGE_SECONDS
 
     def end(self) -> None:
         """Say good-bye, as RFC 5321 demands, without waiting for the answer."""

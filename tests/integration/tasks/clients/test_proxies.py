@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import select
 import socket
+import ssl
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 import pytest
 
+from dev.simulators.http import Response
 from inbox.errors import TransientError
+from tasks.clients.responses import DeadlineReached
 from tests.support.keeping_peer import (
     CALLS,
     KeepingPeer,
@@ -29,10 +33,10 @@ LOGIN = "Basic " + base64.b64encode(b"me:p w").decode()
 class TunnelProxy:
     """An HTTP proxy that answers CONNECT, and passes bytes on. `heads` are those of the tunnels."""
 
-    def __init__(self, status: bytes = b"200 OK") -> None:
-        self.status, self.heads = status, list[bytes]()
+    def __init__(self, status: bytes = b"200 OK", tls: ssl.SSLContext | None = None) -> None:
+        self.status, self.heads, self.tls = status, list[bytes](), tls
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://me:p%20w@127.0.0.1:{self.listener.getsockname()[1]}"
+        self.url = f"{'https' if tls else 'http'}://me:p%20w@127.0.0.1:{self.listener.getsockname()[1]}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -48,6 +52,8 @@ class TunnelProxy:
                 threading.Thread(target=self._serve, args=(self.listener.accept()[0],), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
+        if self.tls:
+            client = self.tls.wrap_socket(client, server_side=True)
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += client.recv(1)
@@ -59,7 +65,7 @@ class TunnelProxy:
         with client, socket.create_connection((host, int(port))) as server, suppress(OSError):
             while True:
                 for ready in select.select([client, server], [], [])[0]:
-                    data = ready.recv(65536)
+                    data = ready.recv(65536)  # all that TLS has: no more is pending
                     if not data:
                         return None
                     (server if ready is client else client).sendall(data)
@@ -85,11 +91,15 @@ def test_a_proxy_gets_the_whole_url_of_an_http_call(call: str, monkeypatch: pyte
     assert {request.headers["Host"] for request in proxy.requests} == {"peer.example"}
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("call", OWN_PEERS)
 def test_an_https_call_goes_through_a_tunnel_in_which_the_certificate_is_checked(
-    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: str, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with TunnelProxy() as proxy, trusted_authority(tmp_path, monkeypatch) as context:
+    with (
+        trusted_authority(tmp_path, monkeypatch) as context,
+        TunnelProxy(tls=context if scheme == "https" else None) as proxy,
+    ):
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         peer = KeepingPeer()
         peer.speak_tls(context)
@@ -114,6 +124,36 @@ def test_a_tunnel_to_a_server_with_another_certificate_is_not_used(
             base = peer.base.replace("127.0.0.1", "localhost")
             CALLS["a fetch from Stripe"](attempt_with(settings_for(base)), base)
     assert peer.requests == []
+
+
+def test_a_proxy_with_the_certificate_of_an_unknown_authority_gets_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with (
+        trusted_authority(other, monkeypatch) as stranger,
+        trusted_authority(tmp_path, monkeypatch),
+        TunnelProxy(tls=stranger) as proxy,
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with pytest.raises(TransientError):
+            CALLS["a fetch from Stripe"](attempt_with(settings_for("https://peer.example")), "")
+    assert proxy.heads == []
+
+
+def test_a_slow_server_behind_a_proxy_with_tls_is_waited_for_until_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with trusted_authority(tmp_path, monkeypatch) as context, TunnelProxy(tls=context) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        peer = KeepingPeer(lambda _: time.sleep(6) or Response(200))  # type: ignore[func-returns-value]
+        peer.speak_tls(context)
+        with peer:
+            began = time.monotonic()
+            with pytest.raises(DeadlineReached):
+                CALLS["a fetch from Stripe"](attempt_with(settings_for(peer.base), began + 0.8), peer.base)
+            assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("call", OWN_PEERS)
