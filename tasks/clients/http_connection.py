@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, parse_headers
 from ssl import SSLError
 from typing import cast
 
@@ -21,6 +21,7 @@ MAX_AGE_SECONDS = 300.0  # then the name is resolved again
 # answered by a close may have been processed, so it is not sent over a connection that is about to be closed.
 POST_IDLE_SECONDS = 4.0
 DRAIN_BYTES, DRAIN_SECONDS = 65536, 0.5  # what is read of a body that nobody wants, to keep the connection
+INTERIM_STATUSES = frozenset(range(102, 200))  # 101 is final: it ends HTTP
 SAFE_METHODS = frozenset({"GET", "HEAD"})  # they change nothing at the peer (RFC 9110, 9.2.1)
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 NOT_IN_TARGET = re.compile(r"[^\x21-\x7e]")
@@ -60,6 +61,17 @@ class Request:
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + (self.body or b"")
 
 
+class Response(HTTPResponse):
+    """http.client takes an interim response other than 100, such as 103 Early Hints, for the answer itself."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+        while found[1] in INTERIM_STATUSES:
+            parse_headers(self.fp)
+            found = super()._read_status()  # type: ignore[misc]
+        return found
+
+
 class Connection:
     """A connection, and the `response` to its latest request."""
 
@@ -80,7 +92,7 @@ class Connection:
 
     def receive(self, method: str) -> None:
         """Read the head of the response."""
-        self.response = HTTPResponse(cast("TimedSocket", self._sock), method=method)  # it needs `makefile` only
+        self.response = Response(cast("TimedSocket", self._sock), method=method)  # it needs `makefile` only
         self.response.begin()
 
     def read_until(self, until: float) -> None:
@@ -186,7 +198,6 @@ def _is_framed(response: HTTPResponse) -> bool:
     lengths = response.headers.get_all("Content-Length", [])
     encodings = response.headers.get_all("Transfer-Encoding", [])
     is_clear = not (lengths and encodings) and len(lengths) < 2 and all(length.isdigit() for length in lengths)
-    # http.client takes an interim response other than 100 for the whole one: the real one follows it
     return is_clear and not response.will_close and not response.headers.defects and response.status >= 200
 
 

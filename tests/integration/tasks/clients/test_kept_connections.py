@@ -206,13 +206,14 @@ def answering(answer: bytes) -> Iterator[tuple[str, list[int]]]:
 KEPT = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
     b"HTTP/1.1 204 No Content\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
 ]
 NOT_KEPT = {
     "a body of unclear length": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
     "a length that is no number": b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\n{}",
-    "an interim response": b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+    "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
     "a goodbye": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
     "an older version": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}",
     "a long body that nobody reads": b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000,
@@ -224,7 +225,7 @@ NOT_KEPT = {
 def test_the_body_of_an_answer_is_dropped_to_keep_the_connection(answer: bytes) -> None:
     with answering(answer) as (url, accepted):
         for _ in range(3):
-            safe_http.post_json(url, b"{}", settings_for(url), {})
+            assert safe_http.post_json(url, b"{}", settings_for(url), {}).status_code in (200, 204)
     assert len(accepted) == 1
 
 
