@@ -86,10 +86,9 @@ end
 
 -- An entry that stayed in `later` would let a sweep of an earlier version end the next lease.
 local function leave_pending(id, queue)
+  if redis.call('ZREM', P .. 'rung:' .. queue, id) == 1 then return end
   redis.call('ZREM', P .. 'later', id)
-  for _, set in ipairs({ 'rung:', 'later:', 'blocked:' }) do
-    if redis.call('ZREM', P .. set .. queue, id) == 1 then return end
-  end
+  if redis.call('ZREM', P .. 'later:' .. queue, id) == 0 then redis.call('ZREM', P .. 'blocked:' .. queue, id) end
 end
 
 -- The newest due time among the jobs of a queue that were ever leased. Queues are first in, first out: the doorbell of a

@@ -20,9 +20,8 @@ local function job_of(message)
   if is_requested_task(headers.task) then return string.match(headers.argsrepr, "^%['([^'\\]+)'%]$"), headers.id end
 end
 
-local function take_unlocked()
-  local job = redis.call('GETDEL', P .. 'unlocked:' .. holder)
-  if not job then return end
+local function take_unlocked(job)
+  redis.call('DEL', P .. 'unlocked:' .. holder)
   local state, task, queue = read(job, 'state', 'task', 'queue')
   if state == PENDING and queue == list and is_requested_task(task) then return job end
 end
@@ -36,9 +35,9 @@ local function take_next_doorbell()
 end
 
 local function take_next()
-  local last = redis.call('GET', P .. 'taken:' .. holder)
+  local last, unlocked = unpack(redis.call('MGET', P .. 'taken:' .. holder, P .. 'unlocked:' .. holder))
   if last and string.sub(last, 1, #nonce) == nonce then return string.sub(last, #nonce + 1) end
-  local job, task = take_unlocked()
+  local job, task = unlocked and take_unlocked(unlocked)
   if not job then job, task = take_next_doorbell() end
   if job then redis.call('SET', P .. 'taken:' .. holder, nonce .. job, 'PX', lease_ms) end
   return job, task
