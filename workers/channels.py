@@ -19,13 +19,13 @@ class Wake:
 
     def __call__(self) -> None:
         if not self._called:
-            self._called = True
+            self._called = True  # two threads may both come here: then the reader wakes once too often
             os.write(self._write, b"x")
 
     def clear(self) -> None:
-        """The caller looks at what has changed afterwards, so that a call in between is not lost."""
+        """The caller looks afterwards at what has changed, so that a call between these two steps is not lost."""
+        os.read(self.fd, 1)
         self._called = False
-        os.read(self.fd, 100)
 
 
 class Channels:
