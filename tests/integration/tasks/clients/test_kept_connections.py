@@ -31,6 +31,11 @@ from tests.support.keeping_peer import (
 )
 
 
+@pytest.fixture(autouse=True)
+def machine_with_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connection, "POST_IDLE_SECONDS", 30.0)
+
+
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_calls_to_one_peer_share_a_connection(
@@ -177,6 +182,17 @@ def test_a_request_is_unsent_if_the_connection_was_reset_before() -> None:
         with pytest.raises(Unsent):
             connection.send(b"POST / HTTP/1.1\r\n\r\n", float("inf"))
         connection.close()
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_post_uses_no_connection_that_may_be_closed_at_this_moment(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_connection, "POST_IDLE_SECONDS", 0.0)
+    with KeepingPeer() as peer:
+        for _ in range(2):
+            CALLS[call](attempt_with(settings_for(peer.base)), peer.base)
+    assert peer.connections == (2 if call in POSTS else 1)
 
 
 @contextmanager

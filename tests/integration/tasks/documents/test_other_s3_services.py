@@ -66,7 +66,7 @@ def test_a_store_that_does_not_answer_is_waited_for_until_the_deadline(
     began = time.monotonic()
     with pytest.raises(DeadlineReached):
         S3Store("s3://kept/x").save(part, DOCUMENT, lambda: None, began + 1)
-    assert time.monotonic() - began < 10  # boto3 alone tries for a minute
+    assert time.monotonic() - began < 15  # boto3 alone tries for a minute
 
 
 @pytest.mark.parametrize("silent", ["POST", "PUT"])
@@ -78,7 +78,7 @@ def test_an_upload_in_parts_ends_at_the_deadline(
     began = time.monotonic()
     with pytest.raises(DeadlineReached):
         S3Store("s3://kept/x").save(part, DOCUMENT, lambda: None, began + 1)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 15
     assert bucket.content() == {}
 
 
