@@ -49,8 +49,9 @@ class Monkey:
                 "freeze the broker": _hold("rabbitmq", rabbitmq.freeze, rabbitmq.resume),
                 "fill the broker": _hold("rabbitmq, memory alarm", rabbitmq.run_short_of_memory, rabbitmq.free_memory),
             }
-        if postgres := system.postgres:
+        if (postgres := system.postgres) and (line := system.database_network):
             self._actions |= {
+                "silence the database": _hold("all connections: nothing passes", line.drop, _nothing),
                 "cut the database": _hold("every connection of postgres", postgres.cut, _nothing),
                 "kill the database": _hold("postgres", postgres.kill, postgres.start),
                 "demote the database": _hold("postgres, read-only", postgres.refuse_writes, postgres.accept_writes),

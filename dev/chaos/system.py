@@ -57,6 +57,7 @@ class SystemUnderTest(ExitStack):
         self.rabbitmq = RabbitMQ() if config.broker == "rabbitmq" else None
         self.broker_network = TcpProxy(("127.0.0.1", self.rabbitmq.port)) if self.rabbitmq else None
         self.postgres = Postgres(forgetful=False) if config.database == "postgres" else None
+        self.database_network = TcpProxy(self.postgres.socket) if self.postgres else None
         self.mail, self.stripe = MailService(), Stripe(events)
         self.documents = DocumentService(
             DOCUMENT_API_KEY, DOCUMENT_SECRET, pause_seconds=0.2, download_seconds=DOWNLOAD_SECONDS
@@ -72,7 +73,9 @@ class SystemUnderTest(ExitStack):
 
     @property
     def database_url(self) -> str:
-        return self.postgres.url("test") if self.postgres else f"sqlite:///{self.sqlite_file}"
+        if not self.database_network:
+            return f"sqlite:///{self.sqlite_file}"
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.database_network.port}/test"
 
     def logs(self) -> list[str]:
         """The log of each worker."""
@@ -116,7 +119,8 @@ class SystemUnderTest(ExitStack):
         self._write_templates()
         self.callback(self.valkey.stop)
         self.valkey.start()
-        for server in (self.mail, self.documents, self.stripe, self.rabbitmq, self.broker_network, self.postgres):
+        servers = (self.mail, self.documents, self.stripe, self.rabbitmq, self.postgres)
+        for server in (*servers, self.broker_network, self.database_network):
             if server is not None:
                 self.enter_context(server)
         # What a killed worker's children still do is part of the test.

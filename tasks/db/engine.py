@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -9,9 +11,9 @@ from typing import Any
 import psycopg
 from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DisconnectionError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from tasks.db.statement_limits import LOCK_SECONDS, STATEMENT_SECONDS, limit_lock_wait, limit_statement
@@ -32,6 +34,7 @@ POSTGRES_OPTIONS = {
 # waits that long between two statements: outgoing calls are made outside transactions.
 IDLE_IN_TRANSACTION_SECONDS = 30
 CANCEL_SECONDS = 1
+PING_SECONDS = 3
 MAX_POSTGRES_CONNECTIONS = 10
 
 
@@ -55,20 +58,42 @@ class PostgresConnection(psycopg.Connection[Any]):
         if not self.closed:
             super().rollback()
 
+    def accepts_writes(self) -> bool:
+        """Ask the server. False without an answer within PING_SECONDS: perhaps only our side has the connection."""
+        try:
+            self.pgconn.send_query(b"SHOW transaction_read_only")
+            return self._replies() == [b"off"]
+        except psycopg.Error:
+            return False
+
+    def _replies(self) -> list[bytes | None]:
+        """The values that arrive until the end of the query, or of PING_SECONDS."""
+        values, end = list[bytes | None](), time.monotonic() + PING_SECONDS
+        readable = select.poll()
+        readable.register(self.pgconn.socket, select.POLLIN)
+        while True:
+            while self.pgconn.is_busy():
+                if not readable.poll(max(0, end - time.monotonic()) * 1000):
+                    return []
+                self.pgconn.consume_input()
+            if not (result := self.pgconn.get_result()):
+                return values
+            values.append(result.get_value(0, 0))
+
 
 def make_engine(url: str, threads: int = 1) -> Engine:
     """An engine for `url`, which connects lazily. Its errors do not include values.
 
-    On Postgres it connects only to a server that accepts writes, unless the URL has another `target_session_attrs`.
+    On Postgres it connects only to a server that accepts writes.
     On SQLite, as on Postgres, a commit is on disk before it returns. `threads` may use it at the same time: they hold a
     connection only within a transaction, so on Postgres they share a few; on SQLite one, because there they take turns
     to write, and those that wait for a connection are served in order.
     """
     if not url.startswith("sqlite"):
-        options = {name: value for name, value in POSTGRES_OPTIONS.items() if name not in make_url(url).query}
         pool = {"pool_size": min(max(threads, 2), MAX_POSTGRES_CONNECTIONS)}
-        engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=options, **pool)
+        engine = create_engine(url, hide_parameters=True, connect_args=POSTGRES_OPTIONS, **pool)
         event.listen(engine, "do_connect", _connect_postgres)
+        event.listen(engine, "checkout", _check_connection)
         event.listen(engine, "begin", _limit_transaction)
         event.listen(engine, "handle_error", _leave_read_only_server)
         event.listen(engine, "before_cursor_execute", limit_statement)
@@ -100,6 +125,13 @@ def _connect_postgres(_dialect: Any, _record: Any, arguments: Any, options: Any)
         connection.execute(_set_limits("false"))
     connection.commit()
     return connection
+
+
+def _check_connection(connection: PostgresConnection, _record: Any, _proxy: Any) -> None:
+    """Before each use of a connection of the pool, which replaces one that fails. Its own `pool_pre_ping` waits for
+    ever on a connection on which nothing passes, and is content with a read-only server."""
+    if not connection.accepts_writes():
+        raise DisconnectionError
 
 
 def _set_limits(is_local: str) -> str:

@@ -65,12 +65,6 @@ def test_of_several_hosts_the_one_that_accepts_writes_is_used(standby: Postgres,
         assert connection.execute(text("SELECT id FROM deleted_customers")).scalar_one() == "cus_1"
 
 
-def test_the_url_may_ask_for_any_server(standby: Postgres) -> None:
-    standby.refuse_writes()
-    with make_engine(standby.url("test") + "&target_session_attrs=any").connect() as connection:
-        assert connection.execute(text("SELECT 1")).scalar_one() == 1
-
-
 def test_a_read_only_database_is_not_ready(standby: Postgres) -> None:
     engines = [make_engine(standby.url("test")) for _ in range(2)]
 
