@@ -70,9 +70,10 @@ def connect(settings: Settings, worker: str, channels: Channels | None) -> None:
         tracing.stop()
 
     @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
-    def stop_softly(sender: Any, **_: Any) -> None:
+    def begin_and_stop_softly(sender: Any, **_: Any) -> None:
         if channels:
             soft_stop.wait_for_slots(sender.controller, channels)
+            channels.start_leasing()
         soft_stop.on_sigterm(channels.stop_leasing if channels else lambda: None)
 
     if settings.heartbeat_file:

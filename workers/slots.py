@@ -93,6 +93,7 @@ class Slots(threading.Thread):
     # --- the thread ---------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
+        self._channels.wait_for_start()
         while True:
             try:
                 self._step()

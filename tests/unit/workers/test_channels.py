@@ -9,7 +9,7 @@ from collections import deque
 
 import pytest
 
-from workers.channels import Channels, Wake
+from workers.channels import Channels, Signal, Wake
 
 CALLS = 5_000
 
@@ -61,6 +61,25 @@ def test_any_number_of_offers_blocks_nobody() -> None:
     channels = Channels()
     for _ in range(100_000):
         channels.offer_jobs()
+
+
+def test_a_signal_that_is_closed_again_closes_no_other_file() -> None:
+    signal = Signal()
+    signal.close()
+    other = os.pipe()  # takes the number that has become free
+    signal.close()
+    os.write(other[1], b"x")
+
+
+def test_a_process_waits_until_the_worker_is_ready() -> None:
+    channels = Channels()
+    waiting = threading.Thread(target=channels.wait_for_start)
+    waiting.start()
+    assert waiting.is_alive()
+    channels.start_leasing()
+    channels.start_leasing()
+    waiting.join(20)
+    assert not waiting.is_alive()
 
 
 def test_all_processes_are_told_to_stop_and_the_main_process_sees_when_they_are_drained() -> None:
