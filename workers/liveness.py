@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import structlog
 from kombu.asynchronous import get_event_loop
 
+from inbox.job import Doorbell
 from inbox.store import Store
 from tasks.broker import BackgroundRinger
 
@@ -105,7 +107,7 @@ class Liveness(threading.Thread):
 
     def _beat(self) -> None:
         holders, bells = self._store.heartbeat(self._worker)
-        self._ringer.ring(bells)
+        self._ring(bells)
         # Some processes died before this thread watched them, or while the store was not available. The running ones
         # are listed after the holders, so that a new process is not taken for a dead one.
         running = {f"{self._worker}/{pid}" for pid in self._exits.running()}
@@ -114,4 +116,8 @@ class Liveness(threading.Thread):
         self._next_beat = time.monotonic() + BEAT_SECONDS
 
     def _end_leases(self, holder: str) -> None:
-        self._ringer.ring(self._store.end_leases(holder))
+        self._ring(self._store.end_leases(holder))
+
+    def _ring(self, bells: Sequence[Doorbell]) -> None:
+        """Their turn has come before: they do not wait for the backlog once more."""
+        self._ringer.ring(self._store.push(bells, first=True))

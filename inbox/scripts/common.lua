@@ -127,6 +127,14 @@ local function ring(id, task, queue)
   bells[#bells + 1] = queue
 end
 
+-- Ring for a job whose turn has come before: it was returned, has lost its process or has waited for its ordering key.
+-- Workers with slots find it where it was in the queue; callers put its doorbell before all others.
+local function ring_in_turn(id)
+  local task, queue, due = read(id, 'task', 'queue', 'due')
+  ring(id, task, queue)
+  if redis.call('EXISTS', slots_key(queue)) == 1 then mark_rung(id, queue, math.min(due, now)) end
+end
+
 -- The reply of most scripts. Not by unpack(), which fails for more than 8000 values, after all has been written.
 local function with_bells(result)
   table.insert(bells, 1, result)
@@ -137,19 +145,16 @@ end
 -- that they can run elsewhere as soon as one of the processes or the whole worker has died.
 local function leases_key(holder) return P .. 'leases:' .. string.gsub(holder, '/[^/]*$', '') end
 
--- Release a job's ordering key, and ring for the waiting job whose event arrived first. Its turn has come before: workers
--- that poll find it where it was in the queue, and finish and the caller see to it that no other doorbell is before its own.
+-- Release a job's ordering key, and ring for the waiting job whose event arrived first.
 local function unlock(id, key)
   if key == '' or redis.call('GET', P .. 'lock:' .. key) ~= id then return end
   redis.call('DEL', P .. 'lock:' .. key)
-  local first, state, task, queue, due
+  local first
   repeat
     first = redis.call('ZPOPMIN', P .. 'waiting:' .. key)[1]
     if not first then return end
-    state, task, queue, due = read(first, 'state', 'task', 'queue', 'due')
-  until state == PENDING
-  ring(first, task, queue)
-  if is_polled(queue, task) then mark_rung(first, queue, due) end
+  until read(first, 'state') == PENDING
+  ring_in_turn(first)
   return first
 end
 
@@ -212,11 +217,11 @@ end
 
 -- Return a job without counting the attempt, to run again at once.
 local function give_back(id, token, reason)
-  local task, queue, key, tries = read(id, 'task', 'queue', 'key', 'tries')
+  local key, tries = read(id, 'key', 'tries')
   change_state(id, RUNNING, PENDING, 'tries', tries - 1, 'token', token + 1)
   close_attempt(id, token, 'released', reason)
   leave_running(id)
-  ring(id, task, queue)
+  ring_in_turn(id)
   unlock(id, key)
 end
 

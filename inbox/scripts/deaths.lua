@@ -22,8 +22,8 @@ local function suspect(id) redis.call('HSET', job_key(id), 'suspect', read(id, '
 local function lose(id)
   end_lease_of_dead_process(id)
   suspect(id)
-  local state, due, task, queue = read(id, 'state', 'due', 'task', 'queue')
-  if state == PENDING and not is_early(id, due) then ring(id, task, queue) end
+  local state, due = read(id, 'state', 'due')
+  if state == PENDING and not is_early(id, due) then ring_in_turn(id) end
 end
 
 local function return_from_dead_process(id)

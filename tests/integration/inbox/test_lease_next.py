@@ -89,6 +89,23 @@ def test_jobs_with_one_ordering_key_are_leased_one_after_another(batches: BatchS
     assert names(ask(batches, 9, polls=True).leases) == ["a1"]
 
 
+@pytest.mark.parametrize("end", ["release", "death", "finish"])
+def test_a_job_whose_turn_has_come_before_does_not_wait_for_the_backlog_again(
+    batches: BatchStore, clock: Clock, end: str
+) -> None:
+    record(batches, "a0", "a1", key="cus_1")
+    clock.forward(1)
+    record(batches, *(f"b{n}" for n in range(9)))
+    (first,) = ask(batches, 1).leases
+    assert "a1" not in names(ask(batches, 1).leases), "it waits for its ordering key"
+    clock.forward(30)
+    if end == "death":
+        batches.end_leases("host/w1/11")
+    else:
+        getattr(Store, end)(batches_at_once(batches), first)
+    assert names(ask(batches, 1).leases) == ["a1" if end == "finish" else "a0"]
+
+
 def batches_at_once(batches: BatchStore) -> BatchStore:
     def exchange() -> None:
         batches.exchange(None)
