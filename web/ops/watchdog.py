@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from inbox import alert_rules, queries
+from inbox import alert_rules, queries, statistics, worker_registry
 from inbox.alert_rules import AlertDigest, AlertState
 from inbox.errors import HoldfastError, StoreUnavailable
 from inbox.store import Store
@@ -20,6 +20,7 @@ from settings import Settings
 from tasks.notifications.apprise_client import send_message
 from tasks.notifications.recipients import Recipient
 from tasks.notifications.rendering import render_message
+from tasks.routes import QUEUES
 from web.ops.health import loss_risk
 
 log = structlog.get_logger()
@@ -62,6 +63,9 @@ def find_problems(store: Store, settings: Settings, started_at: int, now: int) -
         found = {}
         if _workers_absent(store, started_at, now):
             found["workers"] = "no worker is running; events are recorded, and their jobs wait"
+        else:
+            abandoned = _abandoned_queues(store)
+            found |= {f"queue {queue}": f"no worker consumes {queue}, and its jobs wait" for queue in abandoned}
         failed = queries.failed_disk_writes(store)
         if "aof_last_write_status" in failed:
             found["file"] = "the store cannot write to its disk; sources receive 503 and try again"
@@ -78,6 +82,12 @@ def _workers_absent(store: Store, started_at: int, now: int) -> bool:
     """True if no worker has swept for NO_SWEEP_MS, counted from `started_at` at the earliest."""
     unswept_ms = store.now_ms() - (queries.last_sweep_ms(store) or 0)  # both by the store's clock
     return min(unswept_ms, now - started_at) > NO_SWEEP_MS
+
+
+def _abandoned_queues(store: Store) -> list[str]:
+    """Those that have unfinished jobs and no worker."""
+    without = worker_registry.queues_without_worker(store, QUEUES)
+    return [queue for queue, (jobs, _) in statistics.unfinished_by_queue(store, without).items() if jobs]
 
 
 def start(settings: Settings, store: Store) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from cli import doctor_checks
 from dev.stack.servers import Valkey, wait_until
-from inbox import alert_state, queries
+from inbox import alert_state, queries, worker_registry
 from inbox.alert_rules import AlertDigest, AlertInputs, AlertState
 from inbox.client import connect
 from inbox.event import Event, NewEvent
@@ -20,7 +20,7 @@ from inbox.store import Store
 from settings import load
 from tasks.notifications.alerts import send_alert
 from tasks.notifications.notify import send
-from tasks.routes import jobs_for
+from tasks.routes import QUEUES, jobs_for
 from tests.conftest import Clock
 from tests.support.business import Business
 from tests.support.peers import Mailbox
@@ -125,6 +125,21 @@ def test_the_receiver_sends_one_alert_when_the_store_is_down_and_one_when_it_is_
     first, last = (mail["Subject"] for _, mail in mailbox.mails)
     assert first.startswith("Holdfast: the store is not available")
     assert last.startswith("Holdfast: resolved: the store is not available")
+
+
+def test_the_receiver_sends_an_alert_when_jobs_wait_in_a_queue_without_a_worker(
+    watchdog: Watchdog, real_store: Store, mailbox: Mailbox
+) -> None:
+    real_store.sweep(1, {})
+    real_store.record(Event("stripe", "evt_1", "x", b"{}"), [NewJob("j1", "t", "documents")])
+    worker_registry.announce(real_store, "payments@host", "host/1", ["payments"], QUEUES)
+    assert not any(watchdog.check(n * 10_000) for n in range(6))
+    longer_ago = real_store.now_ms() - worker_registry.GONE_MS - 1000
+    for queue in ("documents", "downloads"):
+        real_store.client.hset("{holdfast}:consumed", queue, longer_ago)
+    digests = [watchdog.check(100_000 + n * 10_000) for n in range(6)]
+    assert [one.new for one in digests if one] == [("no worker consumes documents, and its jobs wait",)]
+    assert len(mailbox.mails) == 1
 
 
 def test_the_receiver_sends_an_alert_when_the_store_may_lose_events(
