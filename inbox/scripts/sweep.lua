@@ -144,12 +144,22 @@ local function check_blocked(queue)
   for _, id in ipairs(redis.call('ZRANDMEMBER', P .. 'blocked:' .. queue, 5)) do handle_safely(check, id) end
 end
 
+-- The oldest job of a queue is what the alert of the backlog goes by. One that has ended stays there if an earlier version,
+-- which did not keep this set, ended it.
+local function check_oldest(queue)
+  for _, id in ipairs(redis.call('ZRANGE', P .. 'owed:' .. queue, 0, 2)) do
+    local ok, state = pcall(read, id, 'state')
+    if not (ok and UNFINISHED[state]) then redis.call('ZREM', P .. 'owed:' .. queue, id) end
+  end
+end
+
 handle_all_due('running', limit)
 handle_all_due('later', limit)
 local queues = redis.call('SMEMBERS', P .. 'queues')
 handle_due_of_each(queues)
 for _, queue in ipairs(queues) do
   check_blocked(queue)
+  check_oldest(queue)
   correct_times(queue)
 end
 local ROOM_OF_UNKNOWN = 10 -- in a queue that this worker's version does not know, and whose length it has not asked for

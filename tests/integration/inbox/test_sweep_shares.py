@@ -8,6 +8,7 @@ from inbox.event import Event
 from inbox.job import Lease, NewJob
 from inbox.queries import stats
 from inbox.retry import RetryAt
+from inbox.statistics import unfinished_by_queue
 from inbox.store import PREFIX, Rules, Store
 from tests.conftest import Clock
 
@@ -89,6 +90,14 @@ def test_a_sweep_gives_what_one_queue_leaves_to_the_others(store: Store, clock: 
     record(store, job("p1", "payments", delay=5))
     clock.forward(6)
     assert [len(swept(store)) for _ in range(6)] == [10, 10, 10, 10, 10, 1]
+
+
+def test_jobs_that_an_earlier_version_has_ended_do_not_stay_among_the_unfinished(store: Store, clock: Clock) -> None:
+    record(store, job("done"), job("open"))
+    store.finish(leased(store, "done"))
+    store.client.zadd(f"{PREFIX}owed:notifications", {"done": clock.ms - 5000, "pruned": clock.ms - 9000})
+    assert swept(store) == []
+    assert unfinished_by_queue(store, ["notifications"]) == {"notifications": (1, clock.ms)}
 
 
 def test_jobs_whose_key_is_held_by_a_job_that_does_not_exist_run(store: Store, clock: Clock, hot_key: Lease) -> None:
