@@ -26,7 +26,8 @@ from bench.output import machine, parse_arguments, write_page
 from dev import plot
 from dev.stack.servers import wait_until
 from inbox.event import NewEvent
-from inbox.store import DAY_MS, PREFIX, Rules, Store
+from inbox.rules import DAY_MS, Rules
+from inbox.store import PREFIX, Store
 from tasks.routes import QUEUES
 
 STEPS = 4

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -20,6 +19,7 @@ from inbox.job import Doorbell, Lease, NewJob, NextJobRequest
 from inbox.memory_guard import MemoryGuard
 from inbox.retry import DeadLetter, RetryAt
 from inbox.roundtrip import Command, execute, first_confirmed, store_unavailable, translate_errors
+from inbox.rules import Rules
 from inbox.wire import Message, no_message
 
 PREFIX = "{holdfast}:"
@@ -27,22 +27,9 @@ SCRIPTS = (
     *("record", "lease", "lease_next", "renew", "finish", "fail", "release", "sweep", "heartbeat", "end_leases"),
     *("replay", "discard", "find", "save_alerts"),
 )
-DAY_MS = 86_400_000
 STOPPING = "the worker was stopping"  # why a job was returned
 
 REPLICA_MS = 500  # the maximum time for a replica to confirm; less than the time for one reply with its fsync
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The settings of the scripts. A doorbell that no worker answered is rung again after ring_again_seconds."""
-
-    max_attempts: int = 15
-    retention_days: int = 35  # Stripe resends for up to 30 days; ids must be kept longer than that
-    payload_days: int = 7  # after success
-    ring_again_seconds: int = 10
-    worker_timeout_seconds: float = 10  # without a heartbeat
-
 
 # The result of recording one event: the doorbells to ring; None if it was known; or the error.
 Outcome = list[Doorbell] | None | StoreUnavailable
@@ -67,12 +54,7 @@ class Store:
         self.client = client
         self._message, self.replicas_ack, self._now_ms = message, replicas_ack, now_ms
         rules = rules or Rules()
-        self._rules = (
-            rules.ring_again_seconds * 1000,
-            rules.max_attempts,
-            rules.retention_days * DAY_MS,
-            rules.payload_days * DAY_MS,
-        )
+        self._rules = rules.script_args()
         self._worker_timeout_ms = int(rules.worker_timeout_seconds * 1000)
         self.memory_guard = MemoryGuard(self.memory)
         self._scripts = {name: client.register_script(wire.script_source(name)) for name in SCRIPTS}

@@ -27,7 +27,8 @@ from inbox.batch import BatchStore
 from inbox.client import connect
 from inbox.errors import StoreUnavailable
 from inbox.job import Doorbell, NewJob
-from inbox.store import Rules, Store
+from inbox.rules import Rules
+from inbox.store import Store
 from inbox.wire import no_message
 from settings import Settings
 

@@ -17,7 +17,8 @@ from inbox import queries
 from inbox.client import connect
 from inbox.event import Event
 from inbox.job import NewJob
-from inbox.store import Rules, Store
+from inbox.rules import Rules
+from inbox.store import Store
 from tasks.broker import task_message
 from tests.conftest import fresh_database
 from tests.support.signed_deliveries import signed_by_stripe, stripe_event

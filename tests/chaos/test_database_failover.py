@@ -16,7 +16,8 @@ from dev.stack.postgres import Postgres
 from dev.stack.servers import Valkey, wait_until
 from dev.stack.tcp_proxy import TcpProxy
 from inbox.client import connect
-from inbox.store import Rules, Store
+from inbox.rules import Rules
+from inbox.store import Store
 from tasks.broker import task_message
 from tests.chaos.conftest import World
 from tests.support.stack import Stack

@@ -13,7 +13,8 @@ import redis
 
 from inbox.job import MOVES, Lease, NewJob, StoredState
 from inbox.packing import unpack
-from inbox.store import DAY_MS, PREFIX, Rules
+from inbox.rules import DAY_MS, Rules
+from inbox.store import PREFIX
 
 RETENTION_MS = Rules().retention_days * DAY_MS
 FINAL = frozenset({StoredState.SUCCEEDED, StoredState.DEAD, StoredState.DISCARDED})

@@ -17,7 +17,8 @@ from inbox.event import Event
 from inbox.find import Filter
 from inbox.job import Doorbell, JobState, Lease, NewJob
 from inbox.retry import DeadLetter
-from inbox.store import DAY_MS, Rules, Store
+from inbox.rules import DAY_MS, Rules
+from inbox.store import Store
 from settings import Settings, load
 from tests.conftest import Clock, fresh_database
 from tests.support import record_model

@@ -13,7 +13,8 @@ from inbox.errors import LeaseLost, StoreUnavailable
 from inbox.event import Event
 from inbox.job import Batch, BatchRequest, Doorbell, Lease, NewJob
 from inbox.queries import stats
-from inbox.store import PREFIX, Rules, Store
+from inbox.rules import Rules
+from inbox.store import PREFIX, Store
 from inbox.wire import nonce
 from tasks.broker import task_message
 from tests.conftest import Clock

@@ -14,7 +14,8 @@ from inbox.event import Event
 from inbox.job import Lease, NewJob
 from inbox.queries import stats
 from inbox.retry import RetryAt
-from inbox.store import PREFIX, Rules, Store
+from inbox.rules import Rules
+from inbox.store import PREFIX, Store
 from tests.conftest import Clock
 from tests.support import record_model
 from tests.support.earlier_version import EarlierStore

@@ -31,7 +31,8 @@ from inbox.event import Event
 from inbox.job import BatchRequest, Doorbell, Lease, NewJob, NextJobRequest, StoredState
 from inbox.retry import DeadLetter, RetryAt
 from inbox.roundtrip import Command
-from inbox.store import SCRIPTS, Rules
+from inbox.rules import Rules
+from inbox.store import SCRIPTS
 from inbox.wire import no_message, nonce
 from tasks import broker
 from tests.conftest import Clock

@@ -18,7 +18,8 @@ from inbox.find import Filter
 from inbox.job import Doorbell, Lease, NewJob, NextJobRequest
 from inbox.queries import stats
 from inbox.retry import DeadLetter, RetryAt
-from inbox.store import DAY_MS, PREFIX, Rules, Store
+from inbox.rules import DAY_MS, Rules
+from inbox.store import PREFIX, Store
 from inbox.wire import nonce
 from tasks import broker
 from tests.conftest import Clock

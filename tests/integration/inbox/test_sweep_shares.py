@@ -8,8 +8,9 @@ from inbox.event import Event
 from inbox.job import Lease, NewJob
 from inbox.queries import stats
 from inbox.retry import RetryAt
+from inbox.rules import Rules
 from inbox.statistics import unfinished_by_queue
-from inbox.store import PREFIX, Rules, Store
+from inbox.store import PREFIX, Store
 from tests.conftest import Clock
 
 LIMIT = 10

@@ -11,7 +11,8 @@ from inbox.event import Event
 from inbox.job import BatchRequest, Doorbell, Lease, NewJob
 from inbox.queries import stats
 from inbox.retry import RetryAt
-from inbox.store import PREFIX, Rules, Store
+from inbox.rules import Rules
+from inbox.store import PREFIX, Store
 from inbox.wire import nonce
 from tests.conftest import Clock
 

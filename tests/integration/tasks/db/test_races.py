@@ -13,7 +13,8 @@ from inbox.errors import LeaseLost
 from inbox.event import Event
 from inbox.job import Lease, NewJob, StoredState
 from inbox.retry import RetryAt
-from inbox.store import Rules, Store
+from inbox.rules import Rules
+from inbox.store import Store
 from tests.support import record_model
 
 WORKERS = 8
