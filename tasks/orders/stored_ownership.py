@@ -19,10 +19,13 @@ def is_subscription_ours(
 ) -> bool:
     """Whether a subscription is ours, or an invoice of it with this metadata. `row`: None if it is not known.
 
-    `lines` are what the invoice bills: they tell while the items of the subscription are not known.
+    `lines` are what the invoice bills: they tell while the items of the subscription are not known. A subscription that
+    is known to have no items sells nothing of ours.
     """
-    items = sold_items(row.product, row.items) if row is not None else []
-    return is_ours(settings, items or lines or None, meta, row.meta if row is not None else None)
+    if row is None:
+        return is_ours(settings, lines or None, meta)
+    unknown: list[Item] | None = [] if row.items_complete else None
+    return is_ours(settings, sold_items(row.product, row.items) or lines or unknown, meta, row.meta)
 
 
 def is_invoice_ours(settings: Settings, invoice: Invoice, row: Subscription | None) -> bool:

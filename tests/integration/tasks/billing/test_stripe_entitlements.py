@@ -186,6 +186,14 @@ def test_the_product_that_the_shop_names_in_the_metadata_makes_entitlements_ours
     assert in_force(with_stripe) == ["videos"]
 
 
+def test_a_subscription_without_items_does_not_make_entitlements_ours(with_stripe: Business) -> None:
+    with_stripe.settings["OWN_PRODUCTS"] = "club"
+    summary(with_stripe, 1, 1, "videos")
+    nothing = {"object": "list", "data": [], "has_more": False}
+    subscription("created", 3, 2, "active", items=nothing).to(with_stripe)
+    assert in_force(with_stripe) == []
+
+
 def test_entitlements_of_a_connected_account_are_named_with_that_account(with_stripe: Business) -> None:
     listed = {"object": "list", "data": [entitlement("videos")], "has_more": False}
     about = {"customer": "cus_1", "entitlements": listed}
