@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from sqlalchemy import bindparam, exists, or_, select
 from sqlalchemy.orm import Session
 
+from settings import Settings
 from tasks.billing import dunning
 from tasks.billing.failures import last_failure_at
 from tasks.billing.subscription_state import IN_ORDER, OWN_REASONS, SETTLED, Debt
 from tasks.models import Invoice, Subscription
+from tasks.orders.stored_ownership import is_invoice_ours, is_subscription_ours
 from tasks.orders.what_was_paid import last_renewal_at
 
 REASONS = [reason for reason in OWN_REASONS if reason]
@@ -72,17 +74,19 @@ def is_paid_since(db: Session, row: Subscription) -> bool:
     return bool(db.scalar(PAID_SINCE, seen))
 
 
-def overdue_invoice(db: Session, row: Subscription) -> str | None:
+def overdue_invoice(settings: Settings, db: Session, row: Subscription) -> str | None:
     """The invoice of a past-due subscription without any attempt to pay it, because it is sent to be paid by hand.
 
     No event reports a failure then, so the invoice may be unknown: its id is from the subscription, whose own id is
-    returned if that does not name it.
+    returned if that does not name it. None of another site.
     """
     if not row.sent or row.stripe_status != "past_due":
         return None
-    invoice = row.latest_invoice or row.id
-    state = db.scalar(select(Invoice.state).filter_by(id=invoice))
-    return None if state in SETTLED else invoice
+    key = row.latest_invoice or row.id
+    invoice = db.scalars(select(Invoice).filter_by(id=key)).one_or_none()
+    if invoice is None:
+        return key if is_subscription_ours(settings, row) else None
+    return key if invoice.state not in SETTLED and is_invoice_ours(settings, invoice, row) else None
 
 
 def subscription_of_unknown(db: Session, invoice: str) -> Subscription | None:

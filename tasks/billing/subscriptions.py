@@ -203,7 +203,7 @@ def recompute(attempt: Attempt, db: Session, row: Subscription | None, invoice: 
         dunning.cancel_settled(attempt, db, failing, None, invoice)
         return jobs
     paid_since, owed = debts.is_paid_since(db, row), debts.load_debts(db, row, failing)
-    overdue = None if owed or paid_since else debts.overdue_invoice(db, row)
+    overdue = None if owed or paid_since else debts.overdue_invoice(attempt.settings, db, row)
     dunning.cancel_settled(attempt, db, failing, row, invoice, overdue=overdue)
     if overdue:
         jobs += dunning.plan_grace(attempt, db, overdue, row.customer, None)
