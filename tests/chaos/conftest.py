@@ -114,6 +114,9 @@ MIXED = ["redis-postgres", *(["rabbitmq-sqlite"] if "rabbitmq" in BROKERS else [
 SLOTS = [f"{pair}-slots" for pair in EACH_ONCE]  # with many jobs at once in each process
 PAIRS = [*EACH_ONCE, SLOTS[0], *(pytest.param(pair, marks=pytest.mark.matrix) for pair in (*SLOTS[1:], *MIXED))]
 
+# For what is different with many jobs at once in a process: see test_slots.py.
+WITHOUT_SLOTS = pytest.mark.parametrize("world", EACH_ONCE, indirect=True)
+
 
 @pytest.fixture(params=[*EACH_ONCE, *(pytest.param(pair, marks=pytest.mark.matrix) for pair in SLOTS)])
 def world(request: pytest.FixtureRequest, valkey: Valkey, tmp_path: Path) -> Iterator[World]:

@@ -11,7 +11,7 @@ import pytest
 from dev.stack.servers import wait_until
 from inbox import queries
 from tasks.broker import app
-from tests.chaos.conftest import World
+from tests.chaos.conftest import WITHOUT_SLOTS, World
 
 PATIENT = {"LEASE_SECONDS": "60", "JOB_TIME_LIMIT_SECONDS": "50", "RING_AGAIN_SECONDS": "3600"}
 
@@ -22,6 +22,7 @@ def tasks_of(world: World, jobs: list[str]) -> list[str]:
     return [one["attempts"][-1]["task_id"] for one in found if one]
 
 
+@WITHOUT_SLOTS
 def test_each_job_of_a_backlog_runs_once_if_the_worker_is_killed(world: World) -> None:
     jobs = [world.record("plain", f"evt_{n}") for n in range(9)]
     world.stack.worker(HOLDFAST_TEST_DIE=f"in {jobs[4]}")
@@ -31,6 +32,7 @@ def test_each_job_of_a_backlog_runs_once_if_the_worker_is_killed(world: World) -
     assert stats | {"succeeded": 18, "dead": 0} == stats
 
 
+@WITHOUT_SLOTS
 def test_a_job_that_kills_its_worker_costs_other_jobs_no_attempt(world: World) -> None:
     before, deadly, behind = (
         world.record(kind, kind + name)

@@ -16,7 +16,7 @@ import requests
 from dev.stack.servers import wait_until
 from inbox import queries
 from settings import SLICE_SECONDS
-from tests.chaos.conftest import PAIRS, World
+from tests.chaos.conftest import PAIRS, WITHOUT_SLOTS, World
 from tests.support.peers import Answer, Peer
 from tests.support.signed_deliveries import API_KEY, signed_by_stripe, stripe_event
 from tests.support.stack import GRACE_SECONDS
@@ -63,7 +63,7 @@ def test_a_worker_killed_around_another_call_to_the_record_costs_at_most_one_att
     assert (world.died(point), world.effects(job), world.outcomes(job)) == (True, 1, outcomes)
 
 
-@pytest.mark.parametrize("world", ["redis-sqlite"], indirect=True)
+@pytest.mark.parametrize("world", ["redis-sqlite", "redis-sqlite-slots"], indirect=True)
 @pytest.mark.parametrize(("point", "outcome"), [("before release", "lost"), ("after release", "released")])
 def test_a_job_runs_again_if_its_worker_is_killed_while_returning_it(world: World, point: str, outcome: str) -> None:
     long: Any = {"LEASE_SECONDS": "20", "JOB_TIME_LIMIT_SECONDS": "19"}
@@ -76,6 +76,7 @@ def test_a_job_runs_again_if_its_worker_is_killed_while_returning_it(world: Worl
     assert (world.effects(job), world.outcomes(job)) == (1, [outcome, "succeeded"])
 
 
+@WITHOUT_SLOTS
 def test_the_next_sweep_rings_if_one_is_killed_before_it_rings(world: World) -> None:
     point = "after the sweep, before it rings"
     job = world.record("plain")
@@ -87,6 +88,7 @@ def test_the_next_sweep_rings_if_one_is_killed_before_it_rings(world: World) -> 
     assert (world.died(point), world.effects(job)) == (True, 1)
 
 
+@WITHOUT_SLOTS
 def test_a_job_that_waits_for_an_ordering_key_is_rung_if_the_holder_dies_before_it_rings(world: World) -> None:
     point = "after finish"
     long: Any = {"LEASE_SECONDS": "60", "JOB_TIME_LIMIT_SECONDS": "50"}
@@ -255,6 +257,7 @@ def test_a_permanent_error_makes_the_job_dead_at_once_and_others_continue(world:
     assert (world.state(hopeless), world.effects(plain)) == ("dead", 1)
 
 
+@WITHOUT_SLOTS
 def test_a_job_that_always_kills_its_worker_becomes_dead_and_others_continue(world: World) -> None:
     deadly, plain = world.record("deadly", "evt_1"), world.record("plain", "evt_2")
     world.stack.worker(MAX_ATTEMPTS="2")

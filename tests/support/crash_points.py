@@ -31,6 +31,7 @@ WORKER: Sequence[CrashPoint] = (
     (Store, "finish_and_lease", "before finish", "after finish"),
     (Store, "save_alerts", "before the alerts are saved", "after the alerts are saved"),
     (Store, "release", "before release", "after release"),
+    (BatchStore, "release_all", "before release", "after release"),
     (Store, "renew", "before renew", "after renew"),
     (FlowerEvents, "record", "after the next lease, before its handler", ""),
     (stripe, "pay_invoice", "", "after the charge, before the commit"),
