@@ -15,8 +15,8 @@ class Task:
     `handler`: `module:function`, imported by the workers only.
     `time_limit_seconds`: 0 is JOB_TIME_LIMIT_SECONDS; only a handler that `renews` its lease may exceed LEASE_SECONDS.
     `schedule`: the setting with the delays between attempts; "" is exponential backoff up to MAX_ATTEMPTS.
-    `alone`: no other job runs in its process at the same time, because it needs much CPU or memory, or native code that
-    may crash. With WORKER_SLOTS, other jobs share a process; see `shares_process`.
+    `main_thread`: it runs in the main thread of its process, one such job at a time, even with WORKER_SLOTS. For
+    handlers that need much CPU or memory: Celery can stop them at the time limit, which no thread of a slot can be.
     """
 
     handler: str
@@ -24,12 +24,12 @@ class Task:
     time_limit_seconds: int = 0
     renews: bool = False
     schedule: str = ""
-    alone: bool = False
+    main_thread: bool = False
 
     @property
-    def shares_process(self) -> bool:
-        """A thread cannot be stopped at a time limit of its own."""
-        return not (self.alone or self.time_limit_seconds)
+    def has_slot(self) -> bool:
+        """Whether it runs in a slot if there are any. No slot has a time limit of its own."""
+        return not (self.main_thread or self.time_limit_seconds)
 
 
 OWN_SOURCE = "holdfast"  # events that Holdfast records itself: requests and timers

@@ -81,7 +81,7 @@ def _register(name: str) -> None:
 
     def attempt(self: Any, job_id: str) -> str:
         if slots := slot_process.slots:
-            if TASKS[name].shares_process:
+            if TASKS[name].has_slot:
                 return slots.announce(job_id)
             with slots.main_thread_working():
                 return work(self, job_id)

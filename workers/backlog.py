@@ -27,7 +27,7 @@ def work(
     first job failed. The outcomes of the others are in the record and in `events`.
     """
     began = time.monotonic()
-    queue, tasks = TASKS[lease.task].queue, _tasks_of_a_slice(lease.task)
+    queue, tasks = TASKS[lease.task].queue, _tasks_of_a_slice(lease.task, slots=runner.settings.worker_slots > 1)
 
     def next_request() -> NextJobRequest | None:
         if not tasks or time.monotonic() - began >= SLICE_SECONDS:
@@ -52,7 +52,9 @@ def work(
     return first_outcome
 
 
-def _tasks_of_a_slice(task: str) -> Sequence[str]:
-    """The tasks of the same queue with the default time limit. A task with its own limit runs alone."""
-    same_limit = [name for name, it in TASKS.items() if it.queue == TASKS[task].queue and not it.time_limit_seconds]
-    return same_limit if task in same_limit else []
+def _tasks_of_a_slice(task: str, *, slots: bool) -> Sequence[str]:
+    """The tasks of the same queue with the default time limit. A task with its own limit runs alone, and one that runs
+    in a slot is none of the main thread's."""
+    queue = TASKS[task].queue
+    same_limit = [name for name, it in TASKS.items() if it.queue == queue and not it.time_limit_seconds]
+    return [name for name in same_limit if not (slots and TASKS[name].has_slot)] if task in same_limit else []

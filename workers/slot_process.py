@@ -58,6 +58,6 @@ def _make_slots(
 def _tasks(app: Celery) -> Mapping[str, list[str]]:
     """The tasks for slots, by each queue of this worker."""
     return {
-        queue: [name for name, task in TASKS.items() if task.queue == queue and task.shares_process]
+        queue: [name for name, task in TASKS.items() if task.queue == queue and task.has_slot]
         for queue in app.amqp.queues.consume_from
     }

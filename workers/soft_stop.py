@@ -70,4 +70,4 @@ def wait_for_slots(controller: Any, channels: Channels) -> None:
 
 def _has_process(request: Any) -> bool:
     """Whether it runs in a pool process's main thread; a doorbell for a slot is answered at once."""
-    return request.name not in TASKS or not TASKS[request.name].shares_process
+    return request.name not in TASKS or not TASKS[request.name].has_slot

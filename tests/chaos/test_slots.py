@@ -105,6 +105,21 @@ def test_jobs_with_one_ordering_key_never_run_at_the_same_time(world: World) -> 
 
 
 @ONE
+def test_a_job_in_the_main_thread_keeps_none_from_the_slots(world: World) -> None:
+    """While it runs, Celery delivers no message to the process."""
+    (world.stack.folder / "hold").touch()
+    world.stack.worker(**LONG)
+    single = world.record("single", "evt_single")
+    wait_until(lambda: len(held(world)) == 1, seconds=60, what="the job to be held")
+    plain = world.record("plain", "evt_plain")
+    world.settle(unfinished=1)
+    assert (world.effects(plain), world.state(single)) == (1, "running")
+    world.release_held_job()
+    world.settle()
+    assert world.outcomes(single) == ["succeeded"]
+
+
+@ONE
 def test_a_worker_without_slots_shares_a_queue_with_one_that_has_them(world: World) -> None:
     world.stack.worker(WORKER_SLOTS="1")
     world.stack.worker()

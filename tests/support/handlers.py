@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -134,6 +135,13 @@ def held(attempt: Attempt, db: Session) -> list[FollowUp]:
     return []
 
 
+def single(attempt: Attempt, db: Session) -> list[FollowUp]:
+    """Like held, and fails for good outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        raise PermanentError("it runs in a slot")
+    return held(attempt, db)
+
+
 def exclusive(attempt: Attempt, db: Session) -> list[FollowUp]:
     """Fails for good if another job with its ordering key runs at the same time."""
     mark = FOLDER / f"running-{attempt.event.id.partition('-')[0]}"
@@ -188,6 +196,7 @@ HANDLERS = (
     stubborn,
     meeting,
     held,
+    single,
     exclusive,
     calling,
     renewing,
@@ -205,7 +214,9 @@ def register_handlers() -> None:
     """Route events of type test.<name> to the handler of that name, in this process."""
     for handler in HANDLERS:
         name = f"tests.support.handlers.{handler.__name__}"
-        routes.TASKS[name] = routes.Task(f"tests.support.handlers:{handler.__name__}", "payments")  # type: ignore[index]
+        routes.TASKS[name] = routes.Task(  # type: ignore[index]
+            f"tests.support.handlers:{handler.__name__}", "payments", main_thread=handler is single
+        )
         routes.ROUTES["stripe", f"test.{handler.__name__}"] = name  # type: ignore[index]
         routes.NEWER_TYPES.add(f"test.{handler.__name__}")  # type: ignore[attr-defined]
 
