@@ -93,9 +93,15 @@ class Store:
         """Loads a script into a server that is new or has just become master."""
         return ("SCRIPT", "LOAD", self._scripts[name].script)
 
-    def lease(self, job_id: str, holder: str, lease_seconds: float, task_id: str = "") -> Lease | str:
-        """Lease a job. Without a lease, returns the reason: unknown, done, busy, early or waiting."""
-        return wire.parse_lease(self._run("lease", job_id, holder, int(lease_seconds * 1000), wire.nonce(), task_id))
+    def lease(
+        self, job_id: str, holder: str, lease_seconds: float, task_id: str = "", *, nonce: str = ""
+    ) -> Lease | str:
+        """Lease a job. Without a lease, returns the reason: unknown, done, busy, early or waiting.
+
+        If it is repeated with the same `nonce`, because its reply was lost, it gets the same lease.
+        """
+        lease_ms = int(lease_seconds * 1000)
+        return wire.parse_lease(self._run("lease", job_id, holder, lease_ms, nonce or wire.nonce(), task_id))
 
     def renew(self, lease: Lease, lease_seconds: float) -> None:
         """Extend a lease to `lease_seconds` from now. Raises LeaseLost."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
@@ -19,8 +19,9 @@ from sqlalchemy.orm import Session
 from inbox import retry
 from inbox.errors import HoldfastError, LeaseLost, NotNow, StoreUnavailable, TransientError
 from inbox.event import Event
-from inbox.job import Doorbell, Lease, NewJob, NextJobRequest, job_id
+from inbox.job import Doorbell, Lease, NewJob, NextJobRequest
 from inbox.store import Store
+from inbox.wire import nonce
 from settings import Settings
 from tasks.db.statement_limits import statements_end_at
 from tasks.handler import Attempt, FollowUp, GaveUp, Handler
@@ -28,6 +29,7 @@ from tasks.models import Effect
 from tasks.routes import TASKS
 from telemetry import logs, tracing
 from workers.attempt_errors import describe, is_outage, where
+from workers.follow_ups import decode, encode, new_job
 
 log = structlog.get_logger()
 INSERT_EFFECT = insert(cast("Table", Effect.__table__))  # inserting through the class costs several times as much
@@ -54,8 +56,30 @@ class Runner:
     holder: str
 
     def lease(self, job: str, celery_task_id: str) -> Lease | str:
-        """Lease a job, or return the reason why not. If the process dies before this, the sweep rings again."""
-        return self.store.lease(job, self.holder, self.settings.lease_seconds, celery_task_id)
+        """Lease a job, or return the reason why not. If the process dies before this, the sweep rings again.
+
+        If the reply is lost, the job is returned as soon as the store is available again: otherwise its lease would
+        expire and count as an attempt. Then, or if the store stays away, raises StoreUnavailable.
+        """
+        same = nonce()
+
+        def lease() -> Lease | str:
+            return self.store.lease(job, self.holder, self.settings.lease_seconds, celery_task_id, nonce=same)
+
+        try:
+            return lease()
+        except StoreUnavailable:
+            self._return_after_lost_reply(lease)
+            raise
+
+    def _return_after_lost_reply(self, lease: Callable[[], Lease | str]) -> None:
+        """It does not run now: it would not have its whole time limit."""
+        end = time.monotonic() + self.settings.job_soft_limit_seconds / 2
+        while time.monotonic() < end:
+            time.sleep(OUTAGE_PAUSE_SECONDS)
+            with suppress(StoreUnavailable):
+                self.release(lease())
+                return
 
     def attempt(
         self, handler: Handler, lease: Lease, deadline: float, next_request: NextRequest = no_next_request
@@ -84,7 +108,7 @@ class Runner:
     ) -> tuple[str, Lease | str]:
         began = time.monotonic()
         try:
-            new = [_new_job(lease, follow_up) for follow_up in self._effect(handler, lease, deadline)]
+            new = [new_job(lease, follow_up) for follow_up in self._effect(handler, lease, deadline)]
         except LeaseLost:
             return _ended(began, "lost"), "none"
         except NotNow as error:
@@ -166,7 +190,7 @@ class Runner:
             with statements_end_at(deadline), self.sessions() as db:
                 attempt = self._attempt(lease, deadline)
                 follow_ups = list(handler(attempt, db))
-                row = {"job_id": lease.job_id, "follow_ups": _encode(follow_ups), "done_at": attempt.now}
+                row = {"job_id": lease.job_id, "follow_ups": encode(follow_ups), "done_at": attempt.now}
                 db.execute(INSERT_EFFECT, row)
                 db.commit()
                 return follow_ups
@@ -181,7 +205,7 @@ class Runner:
         """The stored follow-ups of a job that already had its effect, or None."""
         with self.sessions() as db:
             effect = db.get(Effect, lease.job_id)
-            return _decode(effect.follow_ups) if effect else None
+            return decode(effect.follow_ups) if effect else None
 
     def _attempt(self, lease: Lease, deadline: float) -> Attempt:
         return Attempt(
@@ -204,7 +228,7 @@ class Runner:
             policy, jitter = self._policy(lease.task), random.random()  # noqa: S311
             decision = retry.decide(policy, error, lease.attempt, self.store.now_ms(), jitter)
             follow_ups = error.follow_ups if isinstance(error, GaveUp) else ()
-            new = [_new_job(lease, follow_up) for follow_up in follow_ups]
+            new = [new_job(lease, follow_up) for follow_up in follow_ups]
             self._ring(self.store.fail(lease, reason, decision, new))
             bound.warning("attempt failed", decision=type(decision).__name__)
         except (LeaseLost, StoreUnavailable) as also:  # the lease has expired or will; then the sweep rings again
@@ -265,22 +289,3 @@ def _ms(began: float) -> int:
 def _ids(lease: Lease) -> dict[str, str | int]:
     """Bound to every log line of an attempt. `event_id`, because structlog uses `event` for the message."""
     return {"source": lease.source, "event_id": lease.event_id, "job": lease.job_id, "attempt": lease.attempt}
-
-
-def _new_job(lease: Lease, follow_up: FollowUp) -> NewJob:
-    return NewJob(
-        id=job_id(lease.source, lease.event_id, follow_up.effect),
-        task=follow_up.task,
-        queue=TASKS[follow_up.task].queue,
-        args=follow_up.args,
-        delay_seconds=follow_up.delay_seconds,
-        ordering_key=follow_up.ordering_key,
-    )
-
-
-def _encode(follow_ups: Sequence[FollowUp]) -> str:
-    return json.dumps([asdict(follow_up) for follow_up in follow_ups])
-
-
-def _decode(raw: str) -> list[FollowUp]:
-    return [FollowUp(**fields) for fields in json.loads(raw)]

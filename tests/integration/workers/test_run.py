@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from dev.stack.servers import Valkey, wait_until
 from inbox import queries
 from inbox.client import connect
-from inbox.errors import LeaseLost, NotNow, PermanentError, TransientError
+from inbox.errors import LeaseLost, NotNow, PermanentError, StoreUnavailable, TransientError
 from inbox.event import Event
 from inbox.job import Doorbell, Lease, NewJob
 from inbox.store import Store
@@ -24,6 +24,7 @@ from tasks.db.engine import make_engine, make_sessions
 from tasks.handler import Attempt, FollowUp, GaveUp
 from tasks.models import Effect, Notification
 from tests.conftest import Clock
+from tests.support.lossy_proxy import LossyProxy
 from tests.support.running import run
 from workers.attempt_errors import describe
 from workers.run import AttemptFailed, Runner
@@ -174,6 +175,22 @@ def test_a_store_that_is_away_after_the_commit_is_no_failure_of_the_job(
     assert rows(runner) == ["attempt 1"]
     assert queries.find_job(runner.store, "stripe:evt_1:notify") is not None
     assert queries.stats(runner.store) | {"succeeded": 1, "dead": 0} == queries.stats(runner.store)
+
+
+def test_a_job_whose_lease_did_not_arrive_runs_again_and_costs_no_attempt(
+    runner: Runner, valkey: Valkey, clock: Clock
+) -> None:
+    line = LossyProxy(("127.0.0.1", valkey.port), about=JOB.id.encode())
+    behind = Store(connect(line.url, timeout_seconds=5), now_ms=clock)
+    behind.client.script_load(behind._scripts["lease"].script)
+    cut_off = replace(runner, store=behind)
+    line.lose = 2  # the request, and its repetition by the client
+    with pytest.raises(StoreUnavailable):
+        cut_off.lease(JOB.id, "task-1")
+    assert line.lose == 0
+    lease = runner.lease(JOB.id, "task-2")
+    assert isinstance(lease, Lease)
+    assert lease.attempt == 1
 
 
 NOWHERE = ["sqlite:////nowhere/holdfast.db", "postgresql+psycopg://postgres@/test?host=/nowhere"]
