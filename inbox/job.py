@@ -121,7 +121,7 @@ class NextJobRequest:
 class BatchRequest:
     """A request for up to `number` waiting jobs, leased to `holder`; see scripts/lease_next.lua.
 
-    `tasks` are the caller's, by queue; the queues take turns in this order. The jobs `announced` come first. `polls`:
+    `tasks` are the caller's, by queue; the queues take turns in this order. The jobs `announced` come last. `polls`:
     the caller will ask again within a second. `takes_suspect`: one of the jobs may be a suspect. The same `nonce` gets
     the same leases again.
     """

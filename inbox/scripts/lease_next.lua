@@ -49,7 +49,8 @@ local function lease(id, queue)
   if queue then queue.leased = queue.leased + 1 end
 end
 
--- Jobs whose doorbells have just woken the caller come first: they may be behind many jobs that it cannot run.
+-- Jobs whose doorbells have just woken the caller come last, or they would overtake others. Usually they have had their
+-- turn; but they may be behind many jobs that the caller cannot run.
 local function lease_announced()
   for i = pairs_end + 1, #ARGV - 5 do
     if #leases < number then lease(arg(i)) end
@@ -82,8 +83,8 @@ local last = redis.call('GET', P .. 'batch:' .. holder)
 if last and string.sub(last, 1, #nonce) == nonce then
   lease_again(string.sub(last, #nonce + 1))
 else
-  lease_announced()
   lease_in_turn()
+  lease_announced()
   if #ids > 0 then redis.call('SET', P .. 'batch:' .. holder, nonce .. cjson.encode(ids), 'PX', lease_ms) end
 end
 

@@ -82,6 +82,13 @@ def test_while_very_many_jobs_of_other_tasks_are_ahead_doorbells_are_rung_and_le
     assert names(ask(batches, 1, polls=True, announced=["a0", "a1"]).leases) == ["a0"]
 
 
+def test_a_job_whose_doorbell_came_early_overtakes_no_other(batches: BatchStore, clock: Clock) -> None:
+    for name in ("a0", "a1", "a2"):
+        record(batches, name)
+        clock.forward(1)
+    assert names(ask(batches, 2, announced=["a2"]).leases) == ["a0", "a1"]
+
+
 def test_jobs_with_one_ordering_key_are_leased_one_after_another(batches: BatchStore) -> None:
     record(batches, "a0", "a1", "a2", key="cus_1")
     (first,) = ask(batches, 9, polls=True).leases
