@@ -52,11 +52,11 @@ chaos: .venv/installed  ## kill every part under traffic, then check the results
 		--broker $(BROKER) --database $(DATABASE) --pairs $(PAIRS)
 
 PEERS := sh bench/peers/install.sh $(BIN)/python var/bench
-bench: .venv/installed  ## compare speed with Fastify + BullMQ, DBOS and a hand-written receiver; needs Node, takes 15 minutes
-	@$(PEERS) && $(BIN)/python -m bench
+bench: .venv/installed  ## compare speed with Fastify + BullMQ, DBOS and a hand-written receiver; needs Node, takes 20 minutes
+	@$(PEERS) && $(BIN)/python -m bench && $(BIN)/python -m bench.waiting
 
-bench-quick: .venv/installed  ## the same in 2 minutes, less exact; writes its report to var/bench
-	@$(PEERS) && $(BIN)/python -m bench --quick --report var/bench
+bench-quick: .venv/installed  ## the same in 4 minutes, less exact; writes its report to var/bench
+	@$(PEERS) && $(BIN)/python -m bench --quick --report var/bench && $(BIN)/python -m bench.waiting --quick --report var/bench
 
 growth: .venv/installed  ## measure the cost of a growing record (docs/growth.md); a million events take half an hour (MOST)
 	@$(BIN)/python -m bench.growth --most $(or $(MOST),1000000)

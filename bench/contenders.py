@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import redis
@@ -25,7 +25,7 @@ from tasks import broker
 
 INSTALLED = ROOT / "var" / "bench"  # the peers and their packages
 BIN = INSTALLED / "venv" / "bin"
-CELERY = ("-c", "1", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING")
+CELERY = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING")
 Command = Sequence[str | Path]
 
 
@@ -84,14 +84,14 @@ class Contender(ABC):
         return sum(tree_seconds(server.process.pid) for server in self.stores if server.process)
 
 
-def _celery_worker(app: str) -> list[str]:
-    return [sys.executable, "-m", "celery", "-A", app, "worker", "-Q", "payments", *CELERY]
+def celery_worker(app: str, processes: int = 1) -> list[str]:
+    return [sys.executable, "-m", "celery", "-A", app, "worker", "-Q", "payments", "-c", str(processes), *CELERY]
 
 
 class Holdfast(Contender):
     name = "Holdfast"
     web: Command = (sys.executable, "-m", "web")
-    worker = _celery_worker("bench.worker_app")
+    worker: Command = celery_worker("bench.worker_app")
     cwd = ROOT
     measurements = (*Contender.measurements, "drain", "idle")
 
@@ -116,13 +116,17 @@ class Holdfast(Contender):
         """Number of jobs that are pending or running; none is scheduled."""
         return stats(self.store)["unfinished"]
 
+    def succeeded(self) -> int:
+        """Number of jobs that its store knows to have succeeded."""
+        return stats(self.store)["succeeded"]
+
 
 class BareCelery(Holdfast):
     """Only Celery, with Holdfast's settings: the lower limit of a worker's cost."""
 
     name = "bare Celery"
     web = ()
-    worker = _celery_worker("bench.bare_app")
+    worker = celery_worker("bench.bare_app")
     measurements = ("drain",)
 
     def fill(self, count: int) -> None:
@@ -144,7 +148,7 @@ class BareCelerySql(BareCelery):
 class Naive(Contender):
     name = "by hand"
     web = (BIN / "gunicorn", "-k", "gthread", "-w", "1", "--threads", "32", "naive:app")
-    worker = (BIN / "celery", "-A", "naive:celery", "worker", *CELERY)
+    worker = (BIN / "celery", "-A", "naive:celery", "worker", "-c", "1", *CELERY)
 
     def recorded(self) -> int:
         return len(set(self.client.scan_iter("seen:*", count=5000)))
@@ -159,6 +163,9 @@ class BullMQ(Contender):
     def recorded(self) -> int:
         """Each job is a hash that stays after the job has finished."""
         return len(set(self.client.scan_iter("bull:events:evt_*", count=5000, _type="HASH")))
+
+    def succeeded(self) -> int:
+        return int(self.client.zcard("bull:events:completed"))
 
 
 class Dbos(Contender):
@@ -175,7 +182,13 @@ class Dbos(Contender):
             wait_until(lambda: "ready" in worker.log.read_text(), seconds=60, what=f"DBOS; see {worker.log}")
 
     def recorded(self) -> int:
-        ((count,),) = self.db.execute("SELECT count(*) FROM dbos.workflow_status").fetchall()
+        return self._count("true")
+
+    def succeeded(self) -> int:
+        return self._count("status = 'SUCCESS'")
+
+    def _count(self, condition: LiteralString) -> int:
+        ((count,),) = self.db.execute(f"SELECT count(*) FROM dbos.workflow_status WHERE {condition}").fetchall()
         return int(count)
 
     def wipe(self) -> None:

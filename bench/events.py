@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from cli import stripe_events
 from inbox.errors import StoreUnavailable
@@ -31,8 +32,25 @@ def bodies() -> Iterator[bytes]:
     return (body.replace(PLACEHOLDER, f"{number:020}").encode() for number in NUMBERS)
 
 
-def signed_requests() -> Iterator[bytes]:
-    for body in bodies():
+def subscription_bodies() -> Iterator[bytes]:
+    """Each a customer.subscription.updated, which a handler with an API key fetches. No two share a customer."""
+    now = int(time.time())
+    body = stripe_events.event(0, "customer.subscription.updated", subscription(PLACEHOLDER, now), now).decode()
+    body = body.replace(stripe_events.event_id(0), f"evt_{PLACEHOLDER}")
+    return (body.replace(PLACEHOLDER, f"{number:020}").encode() for number in NUMBERS)
+
+
+def subscription(name: str, now: int) -> dict[str, Any]:
+    """An active subscription to one price; its id and its customer's end in `name`."""
+    item = {"id": "si_1", "quantity": 1, "price": {"id": "price_1", "product": "prod_1"}}
+    items = {"object": "list", "data": [item], "has_more": False}
+    found = stripe_events.subscription(0, "active", now)
+    return found | {"id": f"sub_{name}", "customer": f"cus_{name}", "items": items}
+
+
+def signed_requests(events: Iterable[bytes] | None = None) -> Iterator[bytes]:
+    """Requests with these bodies; by default those of bodies()."""
+    for body in events or bodies():
         signature = stripe_events.signature(body, SECRET, int(time.time()))
         head = (
             "POST /stripe-webhook HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"

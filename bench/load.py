@@ -31,15 +31,17 @@ def at_rate(rate: float, seconds: float) -> Iterator[float]:
     return (begin + number / rate for number in range(math.ceil(rate * seconds)))
 
 
-def send(port: int, connections: int, due_times: Iterator[float]) -> Figures:
-    """Send a new event at each due time (time.monotonic()), and wait for all responses. Returns the number of `acks`,
-    `per_second`, the latency's `p50`, `p99` and `p999` in milliseconds, and `generator`, the cores that this used.
+def send(port: int, connections: int, due_times: Iterator[float], requests: Iterator[bytes] | None = None) -> Figures:
+    """Send a new event at each due time (time.monotonic()), or else the next of `requests`, and wait for all responses.
+
+    Returns the number of `acks`, `per_second`, the latency's `p50`, `p99` and `p999` in milliseconds, and `generator`,
+    the cores that this used.
 
     Latency counts from the due time, not from when the request was sent, so that slow responses do not hide the wait
     of later requests (coordinated omission). Raises RuntimeError for any answer but 200.
     """
     cpu, began = time.process_time(), time.monotonic()
-    latencies = sorted(uvloop.run(_send(port, connections, due_times)))
+    latencies = sorted(uvloop.run(_send(port, connections, due_times, requests or signed_requests())))
     spent = time.monotonic() - began
     return {
         "acks": len(latencies),
@@ -51,9 +53,9 @@ def send(port: int, connections: int, due_times: Iterator[float]) -> Figures:
     }
 
 
-async def _send(port: int, connections: int, due_times: Iterator[float]) -> list[float]:
+async def _send(port: int, connections: int, due_times: Iterator[float], requests: Iterator[bytes]) -> list[float]:
     """Milliseconds from each request's due time to its response. Each connection takes the next request when free."""
-    requests, latencies = signed_requests(), list[float]()
+    latencies = list[float]()
 
     async def connection() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

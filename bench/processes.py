@@ -44,6 +44,9 @@ class Part:
     def cpu_seconds(self) -> float:
         return tree_seconds(self.process.pid)
 
+    def memory_bytes(self) -> int:
+        return tree_bytes(self.process.pid)
+
     def wait_for(self, port: int) -> None:
         """Wait until it listens. Raises RuntimeError with the end of its log if it ends instead."""
         wait_until(lambda: self._listens(port), seconds=60, what=f"port {port}; see {self.log}")
@@ -61,4 +64,13 @@ def tree_seconds(pid: int) -> float:
     for member in (root, *root.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):  # it has just ended: its parent's times include it
             total += sum(member.cpu_times()[:4])  # user, system, and both of the children it has waited for
+    return total
+
+
+def tree_bytes(pid: int) -> int:
+    """Memory of a process and all its descendants; what they share is counted once (PSS; Linux only)."""
+    root, total = psutil.Process(pid), 0
+    for member in (root, *root.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            total += member.memory_full_info().pss
     return total

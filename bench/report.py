@@ -71,12 +71,17 @@ def write(found: Rounds, left_out: Mapping[str, str], about: str, folder: Path) 
         "benchmarks.md",
         about=about,
         goals=plot.markdown_table(("", "measured", "goal", ""), _goals(found)),
-        left_out="".join(f"\n- {name} is not compared: {reason}\n" for name, reason in left_out.items()),
-        **{what: _table(columns, found.get(what, {})) for what, columns in COLUMNS.items()},
+        left_out=left_out_lines(left_out),
+        **{what: table(columns, found.get(what, {})) for what, columns in COLUMNS.items()},
     )
 
 
-def _table(columns: Mapping[str, str], found: Mapping[str, Sequence[Figures]]) -> str:
+def left_out_lines(left_out: Mapping[str, str]) -> str:
+    return "".join(f"\n- {name} is not compared: {reason}\n" for name, reason in left_out.items())
+
+
+def table(columns: Mapping[str, str], found: Mapping[str, Sequence[Figures]]) -> str:
+    """A row for each contender; `columns` are headings by figure."""
     rows = [[name, *(_cell(rounds, it) for it in columns)] for name, rounds in found.items()]
     return plot.markdown_table(("", *columns.values()), rows)
 

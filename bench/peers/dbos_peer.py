@@ -3,12 +3,14 @@
 python dbos_peer.py web|worker
 """
 
+import json
 import os
 import sys
 import threading
 
 import redis
 import stripe
+import urllib3
 import uvicorn
 from dbos import DBOS, DBOSClient
 from fastapi import FastAPI, Request, Response
@@ -17,7 +19,10 @@ SECRET = os.environ["STRIPE_WEBHOOK_SECRET"]
 DATABASE = os.environ["DBOS_DATABASE_URL"]
 QUEUE = "events"
 VERSION = "bench"
+PEER = os.environ.get("BENCH_PEER")
+AT_ONCE = int(os.environ.get("BENCH_AT_ONCE", "16"))
 store = redis.Redis.from_url(os.environ["REDIS_URL"])
+peers = urllib3.PoolManager(maxsize=AT_ONCE)
 
 
 @DBOS.step()
@@ -25,9 +30,17 @@ def count_one():
     store.incr("effects")
 
 
+@DBOS.step()
+def call(subscription: str):
+    peers.request("GET", f"{PEER}/v1/subscriptions/{subscription}")
+
+
 @DBOS.workflow()
 def handle(payload: str):
-    count_one()
+    if PEER:
+        call(json.loads(payload)["data"]["object"]["id"])
+    else:
+        count_one()
 
 
 def worker() -> None:
@@ -35,7 +48,7 @@ def worker() -> None:
     config = {"name": "bench", "system_database_url": DATABASE, "application_version": VERSION, "log_level": "WARNING"}
     DBOS(config=config)
     DBOS.launch()
-    DBOS.register_queue(QUEUE, worker_concurrency=16, polling_interval_sec=0.1)
+    DBOS.register_queue(QUEUE, worker_concurrency=AT_ONCE, polling_interval_sec=0.1)
     print("ready", flush=True)
     threading.Event().wait()
 
