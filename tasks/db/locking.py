@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Insert, Select, Table, bindparam, func, select
+from sqlalchemy import Executable, Select, Table, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningInsert
 
 from inbox.errors import PermanentError
 from tasks.models import Base
@@ -23,16 +24,23 @@ def insert_if_new(db: Session, row: type[Base], **values: Any) -> bool:
     It is one statement, so that two concurrent jobs cannot both find the row missing: the second waits for the first.
     """
     statement = _insert_if_new(row, db.get_bind().dialect.name)
-    columns = row.__mapper__.columns
-    return db.execute(statement, {columns[name].key: value for name, value in values.items()}).first() is not None
+    return db.execute(statement, _insert_parameters(row, values)).first() is not None
 
 
 @cache
-def _insert_if_new(row: type[Base], dialect: str) -> Insert:
+def _insert_if_new(row: type[Base], dialect: str) -> ReturningInsert[Any]:
+    return _insert(row, dialect).returning(*row.__mapper__.primary_key)
+
+
+def _insert(row: type[Base], dialect: str) -> sqlite.Insert | postgresql.Insert:
     """Of the table, not the class, and built once: both cost several times as much."""
-    table = cast("Table", row.__table__)
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    return insert(table).on_conflict_do_nothing().returning(*table.primary_key)
+    return insert(cast("Table", row.__table__)).on_conflict_do_nothing()
+
+
+def _insert_parameters(row: type[Base], values: Mapping[str, Any]) -> dict[str, Any]:
+    columns = row.__mapper__.columns
+    return {columns[name].key: value for name, value in values.items()}
 
 
 def upsert_locked(db: Session, row: type[Row], **values: Any) -> tuple[Row, bool]:
@@ -41,12 +49,28 @@ def upsert_locked(db: Session, row: type[Row], **values: Any) -> tuple[Row, bool
     An existing row keeps its values: the caller decides what to change. Raises PermanentError if it belongs to another
     account (OfAccount).
     """
-    new = insert_if_new(db, row, **values)
     key = tuple(values[column.name] for column in row.__mapper__.primary_key)
-    found = db.scalars(_select_for_update(row), _key_parameters(key)).one()
+    found, new = select_for_update(db, row, key), False
+    if found is None:
+        found, new = insert_or_lock(db, row, **values)
     if isinstance(found, OfAccount) and found.account != values["account"]:
         raise PermanentError(f"{key[0]} in {row.__tablename__} belongs to another Stripe account")
     return found, new
+
+
+def insert_or_lock(db: Session, row: type[Row], **values: Any) -> tuple[Row, bool]:
+    """Insert a row that was just not found; return it, locked, and whether it is new: another job may be faster."""
+    inserted = _insert_and_load(row, db.get_bind().dialect.name)
+    found = db.scalars(inserted, _insert_parameters(row, values)).one_or_none()
+    if found is not None:
+        return found, True
+    key = tuple(values[column.name] for column in row.__mapper__.primary_key)
+    return db.scalars(_select_for_update(row), _key_parameters(key)).one(), False
+
+
+@cache
+def _insert_and_load(row: type[Row], dialect: str) -> Executable:
+    return select(row).from_statement(_insert(row, dialect).returning(*row.__table__.columns))
 
 
 def select_for_update(db: Session, row: type[Row], key: Any) -> Row | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from sqlalchemy.orm import Session
 
 from tasks.connected_accounts import account_of, livemode_of, within
-from tasks.db.locking import select_for_update, upsert_locked
+from tasks.db.locking import insert_or_lock, select_for_update
 from tasks.handler import Attempt
 from tasks.models import Customer
 
@@ -27,7 +27,7 @@ def lock_customers(db: Session, attempt: Attempt, holders: Iterable[str]) -> dic
         row = select_for_update(db, Customer, holder)
         if row is None:
             values = {"account": account_of(attempt), "livemode": livemode_of(attempt), "created_at": attempt.now}
-            row, _ = upsert_locked(db, Customer, id=holder, sequence=0, **values)
+            row, _ = insert_or_lock(db, Customer, id=holder, sequence=0, **values)
         if row.livemode is None:
             row.livemode = livemode_of(attempt)
         found[holder] = row
