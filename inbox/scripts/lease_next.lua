@@ -35,9 +35,9 @@ local function next_job(queue)
   end
 end
 
-local leases, ids = {}, {}
+local leases, ids, leased = {}, {}, {}
 local function lease(id, queue)
-  if not takes_suspect and is_suspect(id) then return end
+  if leased[id] or (not takes_suspect and is_suspect(id)) then return end
   local ok, reply = pcall(lease_job, id, holder, lease_ms, nonce, nil)
   local result = ok and reply[1] or 'unreadable'
   if result ~= 'leased' then
@@ -45,7 +45,7 @@ local function lease(id, queue)
     return
   end
   if reply[#reply] == 1 then takes_suspect = false end
-  leases[#leases + 1], ids[#ids + 1] = reply, id
+  leases[#leases + 1], ids[#ids + 1], leased[id] = reply, id, true
   if queue then queue.leased = queue.leased + 1 end
 end
 

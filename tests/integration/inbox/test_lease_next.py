@@ -89,6 +89,11 @@ def test_a_job_whose_doorbell_came_early_overtakes_no_other(batches: BatchStore,
     assert names(ask(batches, 2, announced=["a2"]).leases) == ["a0", "a1"]
 
 
+def test_a_job_that_is_announced_and_waits_is_leased_once(batches: BatchStore) -> None:
+    record(batches, "a0", "a1")
+    assert sorted(names(ask(batches, 9, announced=["a1", "a0", "a1"]).leases)) == ["a0", "a1"]
+
+
 def test_jobs_with_one_ordering_key_are_leased_one_after_another(batches: BatchStore) -> None:
     record(batches, "a0", "a1", "a2", key="cus_1")
     (first,) = ask(batches, 9, polls=True).leases
