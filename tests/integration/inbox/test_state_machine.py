@@ -223,13 +223,16 @@ class History(RuleBasedStateMachine):
         holder=st.sampled_from(HOLDERS),
         polls=st.booleans(),
         suspects=st.integers(0, 1),
+        announced=st.booleans(),
     )
-    def lease_next(self, number: int, holder: str, polls: bool, suspects: int) -> Any:
+    def lease_next(self, number: int, holder: str, polls: bool, suspects: int, announced: bool) -> Any:
         """As a worker with slots does: the oldest jobs of the queues in turn. While it polls, no doorbell is rung."""
         tasks = {queue: ["tasks.a"] for queue in QUEUES}
+        known: Any = [name for queue in QUEUES for name in self.client.zrange(f"{{holdfast}}:rung:{queue}", 0, -1)]
+        ids = [name.decode() for name in known] if announced else []  # they get no second lease
         waiting: Any = [self.client.zrange(f"{{holdfast}}:rung:{queue}", 0, -1) for queue in QUEUES]
         batch = self.store.exchange(
-            BatchRequest(holder, LEASE_SECONDS, tasks, number, nonce(), polls, takes_suspect=suspects > 0)
+            BatchRequest(holder, LEASE_SECONDS, tasks, number, nonce(), polls, suspects > 0, ids)
         )
         assert batch is not None
         replies, given = list(batch.leases), []
