@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, exists, or_, select
+from sqlalchemy import bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from settings import Settings
@@ -25,13 +25,16 @@ IS_OWN = or_(
     Invoice.billing_reason.in_(REASONS),
     Invoice.id == bindparam("latest_invoice"),
 )
-PAID_SINCE = select(  # built once, as it is asked of every past-due subscription
-    exists().where(
+PAID_SINCE = (  # built once, as it is asked of every past-due subscription
+    select(Invoice.id)
+    .where(
         Invoice.subscription == bindparam("subscription"),
         Invoice.state == "paid",
         Invoice.seen_created > bindparam("seen_created"),
         IS_OWN,
     )
+    .limit(1)
+    .execution_options(autoflush=False)
 )
 
 
@@ -71,7 +74,7 @@ def is_paid_since(db: Session, row: Subscription) -> bool:
     if row.stripe_status != "past_due":
         return False
     seen = {"subscription": row.id, "latest_invoice": row.latest_invoice, "seen_created": row.seen_created}
-    return bool(db.scalar(PAID_SINCE, seen))
+    return db.scalar(PAID_SINCE, seen) is not None
 
 
 def overdue_invoice(settings: Settings, db: Session, row: Subscription) -> str | None:

@@ -31,9 +31,10 @@ LOST_AFTER = timedelta(days=1)  # longer than all attempts of a job take
 UNPAID = Invoice.state.in_(("open", "uncollectible")) & ~Invoice.forgiven
 FAILING = UNPAID & HAS_FAILED
 # The statements that nearly every event needs are built once. They are for all invoices of a subscription, or for one
-# without any: the other id is NULL, which no column equals.
+# without any: the other id is NULL, which no column equals. Those of `recompute` do not flush: it has done so before,
+# and they do not read the subscription.
 SELECTED = (Invoice.subscription == bindparam("subscription")) | (Invoice.id == bindparam("invoice"))
-FAILING_INVOICES = select(Invoice).where(SELECTED, FAILING).order_by(Invoice.id)
+FAILING_INVOICES = select(Invoice).where(SELECTED, FAILING).order_by(Invoice.id).execution_options(autoflush=False)
 OF_INVOICE = PaymentRetry.invoice == bindparam("invoice")
 RETRIES = select(PaymentRetry).where(OF_INVOICE).order_by(PaymentRetry.number).execution_options(populate_existing=True)
 GRACES = select(PaymentGrace).where(PaymentGrace.invoice == bindparam("invoice"))
@@ -55,7 +56,7 @@ PLANNED = union_all(
     _planned(PaymentGrace).where(
         or_(*(PaymentGrace.invoice == bindparam(name) for name in ("subscription", "latest_invoice")))
     ),
-)
+).execution_options(autoflush=False)
 
 
 def retry_schedule(settings: Settings) -> tuple[int, ...]:

@@ -195,7 +195,8 @@ def recompute(attempt: Attempt, db: Session, row: Subscription | None, invoice: 
 
     `row` is the locked subscription; None for the invoice with the id `invoice`, which has none.
     """
-    db.flush()
+    if {*db.new, *db.dirty} - {row}:  # else the subscription's facts and its status become one UPDATE
+        db.flush()
     unpaid = dunning.unpaid_invoices(db, row.id if row else None, invoice)
     failing = dunning.select_failing(attempt.settings, db, unpaid, row)
     jobs = [job for one in failing for job in dunning.plan_next_step(attempt, db, one, row)]
