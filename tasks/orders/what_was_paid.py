@@ -81,20 +81,22 @@ class _Reversal:
         return Payment(created, paid, buys, self.refunded, self.lost, self.disputed)
 
 
+# Of the table, not the class: that costs half as much, and this is asked of every subscription.
+INVOICE = Invoice.__table__.c
 INVOICES = (
     select(
-        Invoice.id,
-        Invoice.created,
-        Invoice.state,
-        Invoice.renews,
-        Invoice.amount_due,
-        Invoice.currency,
-        Invoice.period_end,
-        Invoice.renewal_told,
-        Invoice.billing_reason,
+        INVOICE.id,
+        INVOICE.created,
+        INVOICE.state,
+        INVOICE.renews,
+        INVOICE.amount_due,
+        INVOICE.currency,
+        INVOICE.period_end,
+        INVOICE.renewal_told,
+        INVOICE.billing_reason,
     )
-    .where(Invoice.subscription == bindparam("subscription"))
-    .order_by(Invoice.created, Invoice.id)
+    .where(INVOICE.subscription == bindparam("subscription"))
+    .order_by(INVOICE.created, INVOICE.id)
 )
 
 
