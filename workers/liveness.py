@@ -61,9 +61,10 @@ class PoolExits:
 
     def _watch_new_processes(self) -> None:
         for process in self._processes():
-            if process.pid not in self._sentinels and process._popen is not None:
-                # Celery closes its own one when it has seen the process end.
-                self._sentinels[process.pid] = os.dup(process._popen.sentinel)
+            sentinel = process._popen and process._popen.sentinel
+            if process.pid not in self._sentinels and sentinel is not None:
+                # Celery closes its own one when it has seen the process end; as the worker stops, it is None.
+                self._sentinels[process.pid] = os.dup(sentinel)
 
     def _processes(self) -> list[Any]:
         pool = self._pool._pool
