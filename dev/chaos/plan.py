@@ -35,7 +35,7 @@ class Disturbance:
 
     @property
     def over(self) -> float:
-        return self.at + self.hold_seconds
+        return round(self.at + self.hold_seconds, 2)
 
 
 def kinds(broker: str, database: str) -> dict[str, tuple[float, float]]:

@@ -67,7 +67,7 @@ def test_a_frozen_worker_that_comes_back_changes_nothing_and_works_again(world: 
         world.stack.worker(**settings)
         world.settle()
         world.release_held_job()
-    wait_until(lambda: sleeper.has_logged("'lost'"), seconds=120, what="the rejected finish")
+    wait_until(lambda: sleeper.has_logged('"outcome":"lost"'), seconds=120, what="the rejected finish")
     assert (world.effects(job), world.outcomes(job)) == (1, ["lost", "succeeded"])
 
 

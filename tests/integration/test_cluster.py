@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli import doctor_checks
-from dev.stack.servers import Valkey, wait_until
+from dev.stack.servers import Valkey, free_port, wait_until
 from inbox import queries
 from inbox.client import connect
 from inbox.store import Store
@@ -23,7 +23,9 @@ LINE = "REDIS_URL is a Redis Cluster, on which Celery does not work; it must be 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Valkey]:
     """All slots on one node."""
-    server = Valkey(tmp_path / "cluster", **{"cluster-enabled": "yes"}).start()
+    # By default the port of its bus is 10,000 higher, which may be none.
+    settings = {"cluster-enabled": "yes", "cluster-port": str(free_port())}
+    server = Valkey(tmp_path / "cluster", **settings).start()
     node = connect(server.url, timeout_seconds=5)
     node.execute_command("CLUSTER ADDSLOTSRANGE 0 16383")
     wait_until(lambda: node.cluster("INFO")["cluster_state"] == "ok", seconds=30, what="the cluster")
