@@ -20,7 +20,9 @@ class Link:
 
     client: socket.socket
     server: socket.socket
-    lost: threading.Event = field(default_factory=threading.Event)  # nothing passes any more, and neither side is told
+    lost: threading.Event = field(
+        default_factory=threading.Event
+    )  # nothing passes any more, and neither side gets an error
 
 
 class TcpProxy:
@@ -49,7 +51,7 @@ class TcpProxy:
         return len(links)
 
     def reset_clients(self) -> int:
-        """End the connections that exist, but only for the client: the server is not told. Returns their number."""
+        """End the connections that exist, but only on the client's side: the server's stays open. Returns how many."""
         links = [link for link in self._links if not link.lost.is_set()]
         self.drop()
         for link in links:
@@ -84,7 +86,7 @@ def _connected(to: Address) -> socket.socket:
 
 
 def _pass_on(link: Link, source: socket.socket, target: socket.socket) -> None:
-    """Until one side ends; then the other side is told, unless the link is lost."""
+    """Until one side ends; then the other side is closed, too, unless the link is lost."""
     with suppress(OSError):
         while data := source.recv(65536):
             if not link.lost.is_set():

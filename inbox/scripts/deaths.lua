@@ -35,7 +35,7 @@ local function return_as_suspect(id)
   suspect(id)
 end
 
--- A process with several jobs has died. Nobody knows which of them killed it, so none loses an attempt, and all are suspects.
+-- A process with several jobs has died. Any of them may have killed it, so none loses an attempt, and all are suspects.
 -- If a process dies with one suspect, that was it: it stays one, and the others are returned.
 local function end_process(leases, jobs)
   local has_suspect = false

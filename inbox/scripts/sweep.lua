@@ -38,7 +38,7 @@ local function unknown(task, queue)
   return not is_known('queue ' .. queue) and 'queue ' .. queue or not is_known('task ' .. task) and 'task ' .. task or nil
 end
 
--- A job that perhaps nobody can run. It is rung once a minute, for a worker of an earlier version may know it, and a lease
+-- A job that perhaps no worker can run. It is rung once a minute, for a worker of an earlier version may know it, and a lease
 -- starts the count again. After an hour of it, it is a dead letter: a person decides.
 local MAX_UNANSWERED = 60
 local function ring_in_vain(id, task, queue, what)
@@ -176,7 +176,7 @@ prune(500)
 -- The earliest time at which a job that is still unfinished was first due.
 local function oldest_unfinished()
   local since = now
-  for _, queue in ipairs(redis.call('SMEMBERS', P .. 'queues')) do
+  for _, queue in ipairs(queues) do
     since = math.min(since, redis.call('ZRANGE', P .. 'owed:' .. queue, 0, 0, 'WITHSCORES')[2] or now)
   end
   return since

@@ -10,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 LEAST_IDLE_CONNECTIONS = 128
 MAX_IDLE_SECONDS = 30.0
+MAX_AGE_SECONDS = 300.0  # then the name is resolved again
 _most_idle = LEAST_IDLE_CONNECTIONS
 
 
@@ -22,6 +23,11 @@ def keep_idle(users: int) -> None:
     """Keep as many idle connections as this many threads can use at once. Call it before the first connection."""
     global _most_idle  # noqa: PLW0603
     _most_idle = max(LEAST_IDLE_CONNECTIONS, users)
+
+
+def is_young(born: float) -> bool:
+    """Whether a connection that was opened at the time.monotonic() `born` may still be used."""
+    return time.monotonic() - born < MAX_AGE_SECONDS
 
 
 class Closable(Protocol):
@@ -39,7 +45,7 @@ C = TypeVar("C", bound=Closable)
 
 
 class ConnectionPool(Generic[C]):
-    """The idle connections of this process, each with a key that says to whom and for whom it is.
+    """The idle connections of this process, each with a key: its peer, and the credentials that it was opened for.
 
     A connection is in use by one thread, or here. A forked process begins with none: two processes that write to one
     connection would mix their requests. If there are too many (`most_idle`, unless a size is given), the one that was

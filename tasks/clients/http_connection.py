@@ -13,14 +13,13 @@ from typing import cast
 
 from requests.structures import CaseInsensitiveDict
 
-from tasks.clients.connection_pool import MAX_IDLE_SECONDS, ConnectionPool
+from tasks.clients.connection_pool import MAX_IDLE_SECONDS, ConnectionPool, is_young
 from tasks.clients.timed_socket import TimedSocket, TlsWithinTls
 
-MAX_AGE_SECONDS = 300.0  # then the name is resolved again
 # Servers close idle connections after 5 seconds and more. If that crosses a GET, the GET is repeated. A POST that is
 # answered by a close may have been processed, so it is not sent over a connection that is about to be closed.
 POST_IDLE_SECONDS = 4.0
-DRAIN_BYTES, DRAIN_SECONDS = 65536, 0.5  # what is read of a body that nobody wants, to keep the connection
+DRAIN_BYTES, DRAIN_SECONDS = 65536, 0.5  # what is read of a body that the caller has not read, to keep the connection
 INTERIM_STATUSES = frozenset(range(102, 200))  # 101 is final: it ends HTTP
 SAFE_METHODS = frozenset({"GET", "HEAD"})  # they change nothing at the peer (RFC 9110, 9.2.1)
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -30,7 +29,7 @@ NOT_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Where a connection leads, how, and for whom. Only equal peers share connections.
+    """Where a connection leads, how, and with which credentials. Only equal peers share connections.
 
     `connect` returns a new connection, by a time (time.monotonic()).
     """
@@ -104,7 +103,7 @@ class Connection:
         self._sock.disconnect()
 
     def is_usable(self) -> bool:
-        return not self._sock.has_data() and time.monotonic() - self._born < MAX_AGE_SECONDS
+        return not self._sock.has_data() and is_young(self._born)
 
     def close(self) -> None:
         if hasattr(self, "response"):

@@ -62,7 +62,7 @@ class TimedSocket(socket.socket):
         return secured
 
     def has_data(self) -> bool:
-        """Whether something was received that nobody has read yet."""
+        """Whether something was received that has not been read yet."""
         poll = select.poll()
         poll.register(self, select.POLLIN)
         return bool(poll.poll(0))

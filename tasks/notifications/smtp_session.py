@@ -12,11 +12,9 @@ from contextlib import contextmanager, suppress
 from apprise.plugins.email.base import NotifyEmail
 from apprise.plugins.email.common import SecureMailMode
 
-from tasks.clients.connection_pool import ConnectionPool
+from tasks.clients.connection_pool import ConnectionPool, is_young
 from tasks.clients.timed_socket import TimedSocket, TimedTlsSocket, connect
 from tasks.time_limit import run_until
-
-MAX_AGE_SECONDS = 300.0
 
 
 class Session(smtplib.SMTP):
@@ -39,7 +37,7 @@ class Session(smtplib.SMTP):
         self.sock.each_seconds, self.sock.until = each_seconds, until
 
     def is_usable(self) -> bool:
-        return not self.sock.has_data() and time.monotonic() - self._born < MAX_AGE_SECONDS
+        return not self.sock.has_data() and is_young(self._born)
 
     def end(self) -> None:
         """Say good-bye, as RFC 5321 demands, without waiting for the answer."""

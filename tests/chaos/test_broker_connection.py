@@ -33,7 +33,7 @@ def proxy(world: World) -> Iterator[TcpProxy]:
 def test_a_worker_whose_connection_is_dead_on_one_side_only_connects_again(
     world: World, proxy: TcpProxy, cut: Callable[[TcpProxy], int]
 ) -> None:
-    """RabbitMQ still holds the old connections, with the worker's control queue. Nobody restarts the worker."""
+    """RabbitMQ still holds the old connections, with the worker's control queue. The worker is not restarted."""
     worker = world.stack.worker()
     world.record("plain", "evt_before")
     world.settle()

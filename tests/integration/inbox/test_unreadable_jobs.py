@@ -59,14 +59,18 @@ def test_a_sweep_passes_over_jobs_that_cannot_be_read(
     assert store.client.hget(f"{PREFIX}counts", "unreadable") == b"20"
 
 
-@pytest.mark.parametrize("spoil", [deleted, of_another_type, without_attempt])
-def test_expired_leases_end_beside_one_that_cannot_be_read(
-    store: Store, clock: Clock, spoil: Callable[[Store, str], None]
-) -> None:
+def lease_a_bad_and_a_good_job(store: Store, spoil: Callable[[Store, str], None]) -> None:
     record(store, job("bad"), job("good"))
     for name in ("bad", "good"):
         assert isinstance(store.lease(name, "host-1/1", 60), Lease)
     spoil(store, "bad")
+
+
+@pytest.mark.parametrize("spoil", [deleted, of_another_type, without_attempt])
+def test_expired_leases_end_beside_one_that_cannot_be_read(
+    store: Store, clock: Clock, spoil: Callable[[Store, str], None]
+) -> None:
+    lease_a_bad_and_a_good_job(store, spoil)
     clock.forward(61)
     assert "good" in swept(store)
 
@@ -75,10 +79,7 @@ def test_expired_leases_end_beside_one_that_cannot_be_read(
 def test_leases_of_a_dead_worker_end_beside_one_that_cannot_be_read(
     store: Store, clock: Clock, spoil: Callable[[Store, str], None]
 ) -> None:
-    record(store, job("bad"), job("good"))
-    for name in ("bad", "good"):
-        assert isinstance(store.lease(name, "host-1/1", 60), Lease)
-    spoil(store, "bad")
+    lease_a_bad_and_a_good_job(store, spoil)
     assert store.heartbeat("host-1")[0] == ["host-1/1"]
     assert "good" in [bell.job_id for bell in store.end_leases("host-1/1")]
 

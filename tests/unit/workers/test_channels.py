@@ -27,7 +27,7 @@ def test_no_call_is_lost_however_the_threads_interleave() -> None:
         thread.start()
     seen = 0
     while seen < CALLS * len(threads):
-        assert select.select([wake.fd], [], [], 20)[0], "a thread has called, and nobody was woken"
+        assert select.select([wake.fd], [], [], 20)[0], "a thread has called, and the poll was not woken"
         wake.clear()
         while calls:
             calls.popleft()

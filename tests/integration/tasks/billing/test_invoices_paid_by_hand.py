@@ -1,4 +1,4 @@
-"""Invoices that are paid by hand: nobody tries to collect them, so that no event reports a failure."""
+"""Invoices that are paid by hand: Stripe does not try to collect them, so that no event reports a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""After a failover, the former primary may run on as a read-only standby: nobody stays connected to it."""
+"""After a failover, the former primary may run on as a read-only standby: no connection to it stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection to Postgres that both sides keep open although nothing passes holds up nobody for long."""
+"""A connection to Postgres that both sides keep open although nothing passes blocks no job and no page for long."""
 
 from __future__ import annotations
 
